@@ -1,0 +1,3 @@
+//! Drives memstore and its peers with the same load and compares them.
+
+fn main() {}

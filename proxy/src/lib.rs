@@ -1,0 +1,3 @@
+//! The memstore proxy: one address in front of many Redis, Valkey or memcached servers.
+
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! The `memstore` command.
+
+fn main() {}

@@ -1,0 +1,74 @@
+//! Writes RESP values: what the proxy itself says to clients and shards.
+//!
+//! Where RESP3 has a type that RESP2 lacks, the function takes `resp3` and falls back as Redis does.
+//! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+
+use std::io::Write as _;
+
+/// `+text`
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    line(out, b'+', text.as_bytes());
+}
+
+/// `-text`; CR and LF inside the text become spaces, so that it stays one line.
+pub fn error(out: &mut Vec<u8>, text: &str) {
+    out.push(b'-');
+    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `:number`
+pub fn integer(out: &mut Vec<u8>, number: i64) {
+    header(out, b':', number);
+}
+
+/// `$length` and the bytes
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    header(out, b'$', bytes.len() as i64);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The absent value: `_` in RESP3, `$-1` in RESP2.
+pub fn null(out: &mut Vec<u8>, resp3: bool) {
+    out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });
+}
+
+/// The absent array: `_` in RESP3, `*-1` in RESP2.
+pub fn null_array(out: &mut Vec<u8>, resp3: bool) {
+    out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" });
+}
+
+/// The head of an array; `length` values follow.
+pub fn array(out: &mut Vec<u8>, length: usize) {
+    header(out, b'*', length as i64);
+}
+
+/// The head of a map; `pairs` keys and values follow. RESP2 knows it as a flat array.
+pub fn map(out: &mut Vec<u8>, resp3: bool, pairs: usize) {
+    if resp3 { header(out, b'%', pairs as i64) } else { header(out, b'*', 2 * pairs as i64) }
+}
+
+/// The head of a set; `length` values follow. RESP2 knows it as an array.
+pub fn set(out: &mut Vec<u8>, resp3: bool, length: usize) {
+    header(out, if resp3 { b'~' } else { b'*' }, length as i64);
+}
+
+/// A request: an array of bulk strings.
+pub fn request(out: &mut Vec<u8>, words: &[&[u8]]) {
+    array(out, words.len());
+    for word in words {
+        bulk(out, word);
+    }
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, number: i64) {
+    out.push(kind);
+    write!(out, "{number}\r\n").expect("a Vec takes every byte");
+}
+
+fn line(out: &mut Vec<u8>, kind: u8, text: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,3 @@
+//! RESP, the protocol of Redis and Valkey.
+
+pub mod encode;

@@ -1,0 +1,1 @@
+//! Which shards exist, where they are, which one owns a key, which are fit.
