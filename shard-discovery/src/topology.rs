@@ -1,0 +1,283 @@
+//! The shards of a pool and who owns what, at one moment.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::distribution::{Distribution, DistributionKind};
+use crate::explanation::{Explanation, Share};
+use crate::hash::KeyHash;
+use crate::hash_tag::HashTag;
+use crate::shard::Shard;
+
+/// Shard indexes are kept in 16 bits, which halves the tables a lookup reads.
+const SHARDS_MAX: usize = u16::MAX as usize;
+
+/// The shards of a pool and which of them owns a key. Immutable: an ejection or a new list of shards makes
+/// another topology, so that a reader never sees half a change. Share it in an `Arc`.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// In Twemproxy's order. Shared with every topology made by [`Topology::without`].
+    shards: Arc<[Shard]>,
+    kind: DistributionKind,
+    key_hash: KeyHash,
+    hash_tag: Option<HashTag>,
+    /// Ascending.
+    ejected: Box<[usize]>,
+    distribution: Distribution,
+}
+
+/// Why a list of shards makes no topology.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// The list is empty.
+    #[error("a pool needs at least one shard")]
+    NoShards,
+    /// Two shards would own the same keys.
+    #[error("two shards are called {0:?}; give one of them another name")]
+    DuplicateName(String),
+    /// It would own nothing.
+    #[error("shard {0:?} has weight 0; leave it out or give it 1")]
+    ZeroWeight(String),
+    /// The sum of all weights has to fit into 32 bits; Twemproxy overflows silently.
+    #[error("the weights add up to {0}, more than {max}; divide them all by the same number", max = u32::MAX)]
+    TotalWeight(u64),
+    /// More shards than a topology can number.
+    #[error("{0} shards are more than {SHARDS_MAX}")]
+    TooManyShards(usize),
+    /// `single` says that there is one shard.
+    #[error("distribution single needs exactly one shard, not {0}; choose ketama to spread keys")]
+    NotSingle(usize),
+}
+
+impl Topology {
+    /// A topology of `shards`, none of them ejected. They are put into Twemproxy's order, by length of the
+    /// name and then by its bytes, which decides modula, ties on the ring and every index from here on.
+    ///
+    /// With [`DistributionKind::Slots`] `key_hash` and `hash_tag` are those of Redis Cluster whatever is
+    /// given.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    pub fn new(
+        mut shards: Vec<Shard>,
+        kind: DistributionKind,
+        key_hash: KeyHash,
+        hash_tag: Option<HashTag>,
+    ) -> Result<Topology, TopologyError> {
+        shards.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        check(&shards, kind)?;
+        // The low half of Twemproxy's crc16 is the CRC that Redis Cluster takes slots from.
+        let (key_hash, hash_tag) = match kind {
+            DistributionKind::Slots => (KeyHash::Crc16, Some(HashTag::REDIS_CLUSTER)),
+            _ => (key_hash, hash_tag),
+        };
+        Ok(Topology::build(shards.into(), kind, key_hash, hash_tag, Box::default()))
+    }
+
+    /// The same pool with exactly the shards `ejected` taken out, whichever are out now. Indexes stay what
+    /// they are; the distribution is built anew over the live shards as Twemproxy does it: ketama shares
+    /// points out again (survivors may gain or lose some), modula takes another modulus, and the keys of
+    /// an ejected shard move. With `slots` only the slots of ejected shards move.
+    ///
+    /// # Panics
+    /// When an index is not below `self.shards().len()`.
+    #[must_use]
+    pub fn without(&self, ejected: &[usize]) -> Topology {
+        let mut ejected = ejected.to_vec();
+        ejected.sort_unstable();
+        ejected.dedup();
+        if let Some(&last) = ejected.last() {
+            assert!(last < self.shards.len(), "shard {last} of {} cannot be ejected", self.shards.len());
+        }
+        Topology::build(self.shards.clone(), self.kind, self.key_hash, self.hash_tag, ejected.into())
+    }
+
+    fn build(
+        shards: Arc<[Shard]>,
+        kind: DistributionKind,
+        key_hash: KeyHash,
+        hash_tag: Option<HashTag>,
+        ejected: Box<[usize]>,
+    ) -> Topology {
+        let live: Vec<u16> = (0..shards.len())
+            .filter(|index| ejected.binary_search(index).is_err())
+            .map(|index| index as u16)
+            .collect();
+        let distribution = Distribution::new(kind, &shards, &live);
+        Topology { shards, kind, key_hash, hash_tag, ejected, distribution }
+    }
+
+    /// Index of the shard that owns `key`; `None` only when every shard is ejected. For `random` it is
+    /// another one each time. Allocates nothing.
+    #[inline]
+    pub fn shard_for(&self, key: &[u8]) -> Option<usize> {
+        self.distribution.pick(self.hash(self.hashed_part(key)))
+    }
+
+    /// How [`Topology::shard_for`] finds its answer.
+    pub fn explain<'k>(&self, key: &'k [u8]) -> Explanation<'k> {
+        let hashed = self.hashed_part(key);
+        let hash = self.hash(hashed);
+        let shard = match self.kind {
+            DistributionKind::Random => None,
+            _ => self.distribution.pick(hash),
+        };
+        Explanation {
+            hashed,
+            by_tag: hashed.len() < key.len(),
+            hash,
+            place: self.distribution.place(hash),
+            shard,
+        }
+    }
+
+    /// What each shard owns, in the order of the shards; nothing where it is ejected.
+    pub fn shares(&self) -> Vec<Share> {
+        self.distribution.shares(self.shards.len())
+    }
+
+    /// All shards, ejected ones too, in Twemproxy's order.
+    #[inline]
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Indexes of the shards that are out, ascending.
+    #[inline]
+    pub fn ejected(&self) -> &[usize] {
+        &self.ejected
+    }
+
+    /// The distribution.
+    pub fn kind(&self) -> DistributionKind {
+        self.kind
+    }
+
+    /// The key hash in use.
+    pub fn key_hash(&self) -> KeyHash {
+        self.key_hash
+    }
+
+    /// The hash tag in use.
+    pub fn hash_tag(&self) -> Option<HashTag> {
+        self.hash_tag
+    }
+
+    #[inline]
+    fn hashed_part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        self.hash_tag.map_or(key, |tag| tag.hashed_part(key))
+    }
+
+    #[inline]
+    fn hash(&self, hashed: &[u8]) -> u32 {
+        match self.kind {
+            // Nothing depends on it, so nothing is paid for it.
+            DistributionKind::Random | DistributionKind::Single => 0,
+            DistributionKind::Ketama | DistributionKind::Modula if self.shards.len() == 1 => 0,
+            DistributionKind::Ketama | DistributionKind::Modula | DistributionKind::Slots => {
+                self.key_hash.hash(hashed)
+            }
+        }
+    }
+}
+
+fn check(shards: &[Shard], kind: DistributionKind) -> Result<(), TopologyError> {
+    if shards.is_empty() {
+        return Err(TopologyError::NoShards);
+    }
+    if shards.len() > SHARDS_MAX {
+        return Err(TopologyError::TooManyShards(shards.len()));
+    }
+    if kind == DistributionKind::Single && shards.len() != 1 {
+        return Err(TopologyError::NotSingle(shards.len()));
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = shards.iter().find(|shard| !names.insert(&shard.name)) {
+        return Err(TopologyError::DuplicateName(twice.name.clone()));
+    }
+    if let Some(weightless) = shards.iter().find(|shard| shard.weight == 0) {
+        return Err(TopologyError::ZeroWeight(weightless.name.clone()));
+    }
+    let total: u64 = shards.iter().map(|shard| u64::from(shard.weight)).sum();
+    if total > u64::from(u32::MAX) {
+        return Err(TopologyError::TotalWeight(total));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Address;
+
+    fn shard(name: &str, weight: u32) -> Shard {
+        Shard::new(Address::Tcp { host: "h".into(), port: 1 }, weight, Some(name.into()))
+    }
+
+    fn topology(names: &[&str], kind: DistributionKind) -> Result<Topology, TopologyError> {
+        let shards = names.iter().map(|name| shard(name, 1)).collect();
+        Topology::new(shards, kind, KeyHash::Fnv1a64, None)
+    }
+
+    #[test]
+    fn shards_are_ordered_by_length_and_then_by_bytes() {
+        let topology = topology(&["shard-10", "b", "zz", "B", "shard-9"], DistributionKind::Ketama).unwrap();
+        let names: Vec<&str> = topology.shards().iter().map(|shard| &*shard.name).collect();
+        assert_eq!(names, ["B", "b", "zz", "shard-9", "shard-10"]);
+    }
+
+    #[test]
+    fn lists_that_make_no_sense_are_refused() {
+        let refused = |names: &[&str], kind| topology(names, kind).unwrap_err();
+        assert_eq!(refused(&[], DistributionKind::Ketama), TopologyError::NoShards);
+        assert_eq!(
+            refused(&["a", "b", "a"], DistributionKind::Modula),
+            TopologyError::DuplicateName("a".into())
+        );
+        assert_eq!(refused(&["a", "b"], DistributionKind::Single), TopologyError::NotSingle(2));
+        let weights = |weights: [u32; 2]| {
+            let shards = vec![shard("a", weights[0]), shard("b", weights[1])];
+            Topology::new(shards, DistributionKind::Ketama, KeyHash::Md5, None).unwrap_err()
+        };
+        assert_eq!(weights([1, 0]), TopologyError::ZeroWeight("b".into()));
+        assert_eq!(weights([u32::MAX, 1]), TopologyError::TotalWeight(1 << 32));
+    }
+
+    #[test]
+    fn slots_are_those_of_redis_cluster() {
+        let topology = topology(&["a", "b", "c"], DistributionKind::Slots).unwrap();
+        // CLUSTER KEYSLOT of each key, asked of redis-server 7.0.15.
+        for (key, slot) in [("foo", 12182), ("bar", 5061), ("{foo}bar", 12182), ("", 0), ("123456789", 12739)]
+        {
+            let explanation = topology.explain(key.as_bytes());
+            assert_eq!(explanation.place, Some(crate::Place::Slot(slot)), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_topology_without_live_shards_owns_nothing() {
+        for kind in DistributionKind::ALL {
+            let names: &[&str] = if kind == DistributionKind::Single { &["a"] } else { &["a", "b"] };
+            let all = topology(names, kind).unwrap();
+            let nobody = all.without(&(0..names.len()).collect::<Vec<_>>());
+            assert_eq!(nobody.shard_for(b"k"), None);
+            assert_eq!(nobody.explain(b"k").shard, None);
+            assert!(nobody.shares().iter().all(|share| share.points == 0 && share.share == 0.0));
+            assert!(nobody.without(&[]).shard_for(b"k").is_some());
+        }
+    }
+
+    #[test]
+    fn without_counts_from_the_whole_pool() {
+        let topology = topology(&["a", "b", "c"], DistributionKind::Modula).unwrap();
+        assert_eq!(topology.without(&[2, 0, 2]).ejected(), [0, 2]);
+        assert_eq!(topology.without(&[0]).without(&[1]).ejected(), [1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "shard 3 of 3 cannot be ejected")]
+    fn a_shard_that_does_not_exist_cannot_be_ejected() {
+        let topology = topology(&["a", "b", "c"], DistributionKind::Ketama).unwrap();
+        let _ = topology.without(&[3]);
+    }
+}
