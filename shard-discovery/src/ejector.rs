@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 const RETRY_MIN: Duration = Duration::from_millis(1);
 
 /// A shard changed between live and ejected: time to build a topology from [`Ejector::ejected`].
-#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FitnessChange {
     /// The shard with this index failed too often.
@@ -53,7 +52,7 @@ impl Ejector {
     pub fn new(shards: usize, failure_limit: u32, retry_timeout: Duration) -> Ejector {
         Ejector {
             shards: vec![Fitness::Live { failures: 0 }; shards].into(),
-            failure_limit: failure_limit.max(1),
+            failure_limit,
             retry_timeout: retry_timeout.max(RETRY_MIN),
         }
     }
@@ -63,6 +62,7 @@ impl Ejector {
     ///
     /// # Panics
     /// This and all methods that take a shard: when it is not below the number given to [`Ejector::new`].
+    #[must_use]
     pub fn failed(&mut self, shard: usize, now: Instant) -> Option<FitnessChange> {
         let Fitness::Live { failures } = &mut self.shards[shard] else { return None };
         *failures += 1;
@@ -83,6 +83,7 @@ impl Ejector {
 
     /// The ejected shards to probe at `now`, ascending. Each is handed out once per retry timeout, also when
     /// the caller never tells how the probe went.
+    #[must_use]
     pub fn due_probes(&mut self, now: Instant) -> Vec<usize> {
         let mut due = Vec::new();
         for (shard, fitness) in self.shards.iter_mut().enumerate() {
@@ -109,6 +110,7 @@ impl Ejector {
     }
 
     /// The probe of `shard` succeeded: it is live again and its count starts at 0.
+    #[must_use]
     pub fn probe_succeeded(&mut self, shard: usize) -> Option<FitnessChange> {
         let Fitness::Ejected { .. } = self.shards[shard] else { return None };
         self.shards[shard] = Fitness::Live { failures: 0 };
