@@ -92,3 +92,82 @@ const fn lower_case(bytes: u64) -> u64 {
     let capital = from_a & !above_z & !bytes & (ONES * 0x80);
     bytes | (capital >> 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_found_by_its_name_in_any_case() {
+        for row in &COMMANDS {
+            let mixed = row
+                .name
+                .char_indices()
+                .map(|(at, letter)| if at % 2 == 0 { letter.to_ascii_uppercase() } else { letter });
+            for name in [row.name.to_owned(), row.name.to_ascii_uppercase(), mixed.collect()] {
+                let found = lookup(name.as_bytes());
+                assert!(found.is_some_and(|found| std::ptr::eq(found, row)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_byte_more_less_or_different_is_another_command() {
+        let names: Vec<_> = COMMANDS.iter().map(|row| row.name.as_bytes()).collect();
+        for name in &names {
+            for at in 0..name.len() {
+                let mut shorter = name.to_vec();
+                shorter.remove(at);
+                for byte in 0..=u8::MAX {
+                    let mut changed = name.to_vec();
+                    changed[at] = byte;
+                    let mut longer = name.to_vec();
+                    longer.insert(at, byte);
+                    for other in [&changed, &longer, &shorter] {
+                        let lower = other.to_ascii_lowercase();
+                        let known = names.contains(&&lower[..]);
+                        assert_eq!(lookup(other).is_some(), known, "{}", other.escape_ascii());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_and_odd_names_are_not_found() {
+        for name in [&b""[..], b"nosuch", b"get ", b" get", b"g\0t", b"get\0", b"\xC7ET", b"object|encoding"]
+        {
+            assert!(lookup(name).is_none(), "{}", name.escape_ascii());
+        }
+        assert!(lookup(&b"x".repeat(100_000)).is_none());
+        // the same first and last eight bytes and the same length as a known name
+        assert!(lookup(b"georadiusbymember").is_some());
+        assert!(lookup(b"georadiuXbymember").is_none());
+    }
+
+    #[test]
+    fn no_name_is_far_from_its_slot() {
+        let far = COMMANDS.iter().map(|row| {
+            let (head, tail) = ends(row.name.as_bytes()).expect("it has a name");
+            let at = INDEX
+                .iter()
+                .position(|slot| slot.row != NO_ROW && COMMANDS[usize::from(slot.row)].name == row.name);
+            (at.expect("it is in the index") + SLOTS - slot_of(head, tail)) % SLOTS
+        });
+        assert!(far.max().is_some_and(|far| far <= 4));
+    }
+
+    #[test]
+    fn lower_case_is_that_of_ascii_for_every_byte_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for around in [0, 0x41, 0x5B, 0x7F, 0x80, 0xFF] {
+                    let mut bytes = [around; 8];
+                    bytes[place] = byte;
+                    let expected = u64::from_le_bytes(bytes.map(|byte| byte.to_ascii_lowercase()));
+                    assert_eq!(lower_case(u64::from_le_bytes(bytes)), expected, "{bytes:x?}");
+                }
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::commands::{Begin, BlocksWith, Command, Find, KeyNumWords, KeySpec, ac
 
 impl Command {
     /// Whether this request waits for data. Only asked of commands that may or may not; the others say it by
-    /// [`Feature::Blocking`].
+    /// [`Feature::Blocking`](super::commands::Feature::Blocking).
     ///
     /// A server version may know options that the row does not. From such a word on every BLOCK counts: a request
     /// refused by mistake does less harm than a shared connection that stands still.
@@ -152,6 +152,17 @@ impl Iterator for KeyPositions {
 impl ExactSizeIterator for KeyPositions {}
 
 impl KeySpec {
+    /// The positions of this spec's keys alone.
+    pub(super) fn positions<'a>(
+        &self,
+        args: usize,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> Result<KeyPositions, KeyError> {
+        let mut found = KeyPositions::default();
+        found.groups[0] = self.group(args, &arg)?.unwrap_or_default();
+        Ok(found)
+    }
+
     /// The keys of this spec; None where an option is absent.
     fn group<'a>(&self, args: usize, arg: &impl Fn(usize) -> &'a [u8]) -> Result<Option<Group>, KeyError> {
         let begin = match self.begin {
@@ -249,4 +260,87 @@ fn key_number(text: &[u8], words: KeyNumWords) -> Result<usize, KeyError> {
         std::str::from_utf8(text).ok().filter(|_| canonical).and_then(|text| text.parse::<i64>().ok());
     let number = number.ok_or(KeyError::NotANumber(words))?;
     usize::try_from(number).map_err(|_| KeyError::Negative(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commands::{COMMANDS, lookup};
+
+    fn check(request: &str, expected: Result<&[usize], &str>) {
+        let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let row = lookup(args[0]).expect("it has a row");
+        let row = args.get(1).and_then(|name| row.subcommand(name)).unwrap_or(row);
+        let found = row.key_positions(args.len(), |at| args[at]);
+        let found = found.map(Iterator::collect::<Vec<_>>).map_err(|failure| failure.text(row.name));
+        assert_eq!(found.as_deref().map_err(String::as_str), expected, "{request}");
+    }
+
+    #[test]
+    fn keys_stand_where_the_specs_say() {
+        check("GET a", Ok(&[1]));
+        check("MSET a 1 b 2", Ok(&[1, 3]));
+        check("BITOP AND dst a b", Ok(&[2, 3, 4]));
+        check("OBJECT ENCODING a", Ok(&[2]));
+        check("BLPOP a b 0", Ok(&[1, 2]));
+        check("EVAL script 2 a b value", Ok(&[3, 4]));
+        check("EVAL script 0 value", Ok(&[]));
+        check("ZUNIONSTORE dst 2 a b WEIGHTS 1 2", Ok(&[1, 3, 4]));
+        check("XREAD COUNT 1 STREAMS a b 0 0", Ok(&[4, 5]));
+        check("SORT a BY STORE STORE dst", Ok(&[1, 5]));
+        check("GEORADIUS a 1 1 1 m STORE b STOREDIST c", Ok(&[1, 7, 9]));
+        check("MSETEX 2 a 1 b 2 EX 10", Ok(&[2, 4]));
+        check("PING a", Ok(&[]));
+    }
+
+    #[test]
+    fn requests_without_their_keys_are_refused_in_redis_words() {
+        check("XREAD COUNT 1 a 0", Err("ERR syntax error"));
+        check("XREAD COUNT 1 STREAMS", Err("ERR syntax error"));
+        check("GET", Err("ERR syntax error"));
+        check("EVAL script -1 a", Err("ERR Number of keys can't be negative"));
+        check("EVAL script 2 a", Err("ERR Number of keys can't be greater than number of args"));
+        check("ZINTER x a", Err("ERR value is not an integer or out of range"));
+        check("ZINTER 0 a", Err("ERR at least 1 input key is needed for 'zinter' command"));
+        check("LMPOP 9 a LEFT", Err("ERR syntax error"));
+        check("SINTERCARD 9 a", Err("ERR Number of keys can't be greater than number of args"));
+    }
+
+    #[test]
+    fn patterns_that_name_keys_elsewhere_are_found() {
+        for (request, expected) in [
+            ("SORT a", None),
+            ("SORT a BY nosort GET #", None),
+            ("SORT a BY weight_*", Some(3)),
+            ("sort_ro a limit 0 1 get # get o_*->f", Some(8)),
+            ("SORT a STORE b*", None),
+            ("SORT a GET", None),
+            ("GET *", None),
+        ] {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let row = lookup(args[0]).expect("it has a row");
+            assert_eq!(row.foreign_pattern(args.len(), |at| args[at]), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn no_request_panics_and_no_position_lies_outside() {
+        // every row with every length and the words that steer the walk in every place
+        const WORDS: [&[u8]; 8] =
+            [b"", b"0", b"2", b"-1", b"STREAMS", b"store", b"BY", b"9223372036854775807"];
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for row in rows {
+            for args in 1..9 {
+                for seed in 0..512_usize {
+                    let arg = |at: usize| WORDS[(seed / (at * at + 1) + seed * at) % WORDS.len()];
+                    let found = row.key_positions(args, arg).unwrap_or_default();
+                    assert!(found.len() < args || args == 1 && found.len() == 0, "{} {args}", row.name);
+                    for position in found {
+                        assert!((1..args).contains(&position), "{} {args} {position}", row.name);
+                    }
+                    row.waits(args, arg);
+                    assert!(row.foreign_pattern(args, arg).is_none());
+                }
+            }
+        }
+    }
 }

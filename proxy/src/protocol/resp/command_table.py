@@ -374,9 +374,10 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def bits(names, order):
-    names = sorted(names, key=order.index)
-    return " | ".join(name.upper() for name in names) or "0"
+def bits(names, order, taken=()):
+    # some categories are called like a flag, which is another bit
+    words = [("category::" if name in taken else "") + name.upper() for name in sorted(names, key=order.index)]
+    return " | ".join(words) or "0"
 
 
 FLAGS = (
@@ -422,7 +423,7 @@ def rust(row, indent):
     doc = ", ".join(quoted(row[part]) for part in ("since", "group", "summary"))
     text = (
         f"{indent}row({quoted(row['name'])}, {row['arity']}, {bits(row['flags'], FLAGS)}, &[{keys}], {handling(row)},"
-        f" {bits(row['categories'], CATEGORIES)}, doc({doc}))"
+        f" {bits(row['categories'], CATEGORIES, FLAGS)}, doc({doc}))"
     )
     if row["tips"]:
         text += f".tips(&[{', '.join(quoted(tip) for tip in row['tips'])}])"
@@ -449,7 +450,7 @@ use super::commands::KeyNumWords::*;
 use super::commands::Local::*;
 use super::commands::Merge::*;
 use super::commands::category::{
-    BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET, STREAM, STRING,
+    self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET, STREAM, STRING,
     TRANSACTION,
 };
 use super::commands::flag::*;

@@ -11,8 +11,8 @@ use super::commands::KeyNumWords::*;
 use super::commands::Local::*;
 use super::commands::Merge::*;
 use super::commands::category::{
-    BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET, STREAM,
-    STRING, TRANSACTION,
+    self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
+    STREAM, STRING, TRANSACTION,
 };
 use super::commands::flag::*;
 use super::commands::key::*;
@@ -225,7 +225,7 @@ pub static COMMANDS: [Command; 259] = [
     row("incrbyfloat", 3, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, doc("2.6.0", "string", "Increment the float value of a key by the given amount")),
     row("info", -1, LOADING | STALE, &[], Answer(Info), DANGEROUS, doc("1.0.0", "server", "Get information and statistics about the server")).tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
     row("keys", 2, READONLY, &[], Later(AllShards), KEYSPACE | DANGEROUS, doc("1.0.0", "generic", "Find all keys matching the given pattern")).tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
-    row("lastsave", 1, LOADING | STALE | FAST, &[], Refuse(PERSISTENCE), ADMIN | DANGEROUS, doc("1.0.0", "server", "Get the UNIX time stamp of the last successful save to disk")).tips(&["nondeterministic_output"]),
+    row("lastsave", 1, LOADING | STALE | FAST, &[], Refuse(PERSISTENCE), category::ADMIN | DANGEROUS, doc("1.0.0", "server", "Get the UNIX time stamp of the last successful save to disk")).tips(&["nondeterministic_output"]),
     row("latency", -2, 0, &[], Container, 0, doc("2.8.13", "server", "A container for latency diagnostics commands")).subcommands(&[
         row("latency|doctor", 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, doc("2.8.13", "server", "Return a human readable latency analysis report.")).tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
         row("latency|graph", 3, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, doc("2.8.13", "server", "Return a latency graph for the event.")).tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
@@ -315,7 +315,7 @@ pub static COMMANDS: [Command; 259] = [
     row("reset", 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, &[], Answer(Reset), CONNECTION, doc("6.2.0", "connection", "Reset the connection")),
     row("restore", -4, WRITE | DENYOOM, &[at(1, OW | UPDATE)], Forward, KEYSPACE | DANGEROUS, doc("2.6.0", "generic", "Create a key using the provided serialized value, previously obtained using DUMP.")),
     row("restore-asking", -4, WRITE | DENYOOM | ASKING, &[at(1, OW | UPDATE)], Refuse(PROTOCOL), KEYSPACE | DANGEROUS, doc("3.0.0", "server", "An internal command for migrating keys in a cluster")),
-    row("role", 1, NOSCRIPT | LOADING | STALE | FAST, &[], Answer(Role), ADMIN | DANGEROUS, doc("2.8.12", "server", "Return the role of the instance in the context of replication")),
+    row("role", 1, NOSCRIPT | LOADING | STALE | FAST, &[], Answer(Role), category::ADMIN | DANGEROUS, doc("2.8.12", "server", "Return the role of the instance in the context of replication")),
     row("rpop", -2, WRITE | FAST, &[at(1, RW | ACCESS | DELETE)], Forward, LIST, doc("1.0.0", "list", "Remove and get the last elements in a list")),
     row("rpoplpush", 3, WRITE | DENYOOM, &[at(1, RW | ACCESS | DELETE), at(2, RW | INSERT)], Forward, LIST, doc("1.2.0", "list", "Remove the last element in a list, prepend it to another list and return it")),
     row("rpush", -3, WRITE | DENYOOM | FAST, &[at(1, RW | INSERT)], Forward, LIST, doc("1.0.0", "list", "Append one or multiple elements to a list")),

@@ -507,3 +507,73 @@ impl fmt::Display for WrongArity {
         write!(formatter, "ERR wrong number of arguments for '{}' command", self.0.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_subcommands_carry_their_containers_name() {
+        assert!(COMMANDS.is_sorted_by(|one, other| one.name < other.name));
+        for container in COMMANDS.iter().filter(|row| !row.subcommands.is_empty()) {
+            assert!(
+                container.subcommands.is_sorted_by(|one, other| one.name < other.name),
+                "{}",
+                container.name
+            );
+            for row in container.subcommands {
+                let name = row.name.strip_prefix(container.name).and_then(|rest| rest.strip_prefix('|'));
+                let name = name.expect("it starts with the container's name");
+                let found = container.subcommand(name.to_ascii_uppercase().as_bytes());
+                assert!(found.is_some_and(|found| std::ptr::eq(found, row)), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forwarded_or_split_has_keys_to_go_by() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for row in rows {
+            let by_key = matches!(row.handling, Handling::Forward | Handling::Split(_));
+            assert!(!by_key || row.keys.iter().any(|spec| !spec.access.has(access::NOT_KEY)), "{}", row.name);
+            assert_eq!(
+                row.handling == Handling::Container,
+                !row.subcommands.is_empty() && row.name != "command"
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_read_on_after_a_colon() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for (row, reason) in rows.filter_map(|row| Some((row, row.refusal()?))) {
+            assert!(
+                !reason.is_empty() && !reason.ends_with('.') && !reason.contains('\n'),
+                "{}: {reason}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_single_key_is_where_the_walk_finds_it() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for row in rows.filter(|row| row.single_key > 0) {
+            let args = usize::from(row.arity.unsigned_abs());
+            let found = row.key_positions(args, |_| b"x").expect("it has as many arguments as it must");
+            assert_eq!(found.collect::<Vec<_>>(), [usize::from(row.single_key)], "{}", row.name);
+        }
+        assert_eq!(lookup(b"get").expect("a row").single_key, 1);
+        assert_eq!(lookup(b"mget").expect("a row").single_key, 0);
+        assert_eq!(lookup(b"spublish").expect("a row").single_key, 0, "a channel is no key");
+    }
+
+    #[test]
+    fn arity_counts_the_commands_name() {
+        let get = lookup(b"get").expect("a row");
+        assert!(!get.accepts(1) && get.accepts(2) && !get.accepts(3));
+        let del = lookup(b"del").expect("a row");
+        assert!(!del.accepts(1) && del.accepts(2) && del.accepts(1_000));
+        assert_eq!(WrongArity(get).to_string(), "ERR wrong number of arguments for 'get' command");
+    }
+}
