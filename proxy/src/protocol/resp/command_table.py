@@ -84,7 +84,7 @@ PROTOCOL, DEBUGGING, PAUSE = "PROTOCOL", "DEBUGGING", "PAUSE"
 
 # Reasons that several rows share; they become constants.
 REASONS = {
-    USERS: "users are kept by each shard; change them there, clients of the proxy know only the default user",
+    USERS: "users are kept by each shard; clients of the proxy know only the default user",
     MODULES: "modules are loaded into each shard by whoever runs it",
     REPLICATION: "replication is set up on the shards themselves, not through the proxy",
     PERSISTENCE: "each shard saves its data on its own; ask the shards directly",
@@ -450,8 +450,8 @@ use super::commands::KeyNumWords::*;
 use super::commands::Local::*;
 use super::commands::Merge::*;
 use super::commands::category::{
-    self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET, STREAM, STRING,
-    TRANSACTION,
+    self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
+    STREAM, STRING, TRANSACTION,
 };
 use super::commands::flag::*;
 use super::commands::key::*;

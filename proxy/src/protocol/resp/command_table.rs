@@ -25,8 +25,7 @@ const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STO
 /// Source: <https://redis.io/docs/latest/commands/xreadgroup/>.
 const STREAM_OPTIONS: &[(&str, u8)] = &[("BLOCK", 1), ("COUNT", 1), ("GROUP", 2), ("NOACK", 0), ("CLAIM", 1)];
 
-const USERS: &str =
-    "users are kept by each shard; change them there, clients of the proxy know only the default user";
+const USERS: &str = "users are kept by each shard; clients of the proxy know only the default user";
 const MODULES: &str = "modules are loaded into each shard by whoever runs it";
 const REPLICATION: &str = "replication is set up on the shards themselves, not through the proxy";
 const PERSISTENCE: &str = "each shard saves its data on its own; ask the shards directly";

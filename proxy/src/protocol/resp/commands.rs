@@ -263,11 +263,9 @@ macro_rules! bits {
             }
         }
 
-        bits!(@numbers $set, $module: $number, 0, $($name $text),*);
-    };
-    (@numbers $set:ident, $module:ident: $number:ty, $_first:expr, $($name:ident $text:literal),*) => {
-        #[doc = concat!("The bits of [`", stringify!($set), "`](super::", stringify!($set), ").")]
+        #[doc = concat!("The bits of [`", stringify!($set), "`].")]
         pub mod $module {
+            // numbers the bits in the order of the list
             #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
             enum Position { $($name),* }
             $(
