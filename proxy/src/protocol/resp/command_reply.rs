@@ -1,0 +1,264 @@
+//! Clients ask COMMAND where keys stand and what may be sent, so it has to tell what this proxy does and not what some
+//! shard would do: commands that are refused, or not supported yet, are left out as if they did not exist.
+//!
+//! Replies have the shape that Redis 7 gives them. COMMAND DOCS leaves out arguments, history and complexity: they
+//! are several times the size of all rows, and only interactive help reads them.
+//! Source: <https://redis.io/docs/latest/commands/command/>.
+
+use super::commands::{Begin, COMMANDS, Command, Find, KeySpec, WrongArity, access, flag, lookup};
+use super::encode::{array, bulk, error, integer, map, null, set, simple};
+use super::glob;
+
+/// Answers COMMAND and its subcommands; `args` starts with the word COMMAND.
+pub fn answer(args: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+    let Some((name, rest)) = args.get(1..).and_then(<[_]>::split_first) else {
+        return infos(&[], resp3, out);
+    };
+    let row = lookup(b"command").and_then(|container| container.subcommand(name));
+    let Some(row) = row else {
+        return unknown_subcommand("command", name, out);
+    };
+    if !row.accepts(args.len()) {
+        return error(out, &WrongArity(row).to_string());
+    }
+    match row.name {
+        "command|count" => integer(out, served(&COMMANDS).count() as i64),
+        "command|info" => infos(rest, resp3, out),
+        "command|docs" => docs(rest, resp3, out),
+        "command|list" => list(rest, out),
+        "command|getkeys" => keys(rest, false, resp3, out),
+        "command|getkeysandflags" => keys(rest, true, resp3, out),
+        "command|help" => help(lookup(b"command").expect("its subcommand was found"), out),
+        _ => unknown_subcommand("command", name, out),
+    }
+}
+
+/// Answers HELP of a container: one line per subcommand that the proxy does, and what it is for.
+pub fn help(container: &Command, out: &mut Vec<u8>) {
+    let title = container.name.to_ascii_uppercase();
+    array(out, 1 + 2 * served(container.subcommands).count());
+    simple(out, &format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for row in served(container.subcommands) {
+        simple(out, &row.name[container.name.len() + 1..].to_ascii_uppercase());
+        simple(out, &format!("    {}.", row.doc.summary.trim_end_matches('.')));
+    }
+}
+
+/// The error of Redis for a word that no subcommand of this container has.
+pub fn unknown_subcommand(container: &str, word: &[u8], out: &mut Vec<u8>) {
+    // Redis cuts the word at 128 bytes
+    let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
+    let title = container.to_ascii_uppercase();
+    error(out, &format!("ERR unknown subcommand '{word}'. Try {title} HELP."));
+}
+
+fn served(rows: &'static [Command]) -> impl Iterator<Item = &'static Command> {
+    rows.iter().filter(|row| row.is_served())
+}
+
+/// Finds `config|get` as well as `get`.
+fn find(name: &[u8]) -> Option<&'static Command> {
+    let row = match name.iter().position(|byte| *byte == b'|') {
+        Some(bar) => lookup(&name[..bar])?.subcommand(&name[bar + 1..]),
+        None => lookup(name),
+    };
+    row.filter(|row| row.is_served())
+}
+
+fn infos(names: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+    if names.is_empty() {
+        array(out, served(&COMMANDS).count());
+        return served(&COMMANDS).for_each(|row| info(row, resp3, out));
+    }
+    array(out, names.len());
+    for name in names {
+        match find(name) {
+            Some(row) => info(row, resp3, out),
+            None => null(out, resp3),
+        }
+    }
+}
+
+/// The description of one command as COMMAND and COMMAND INFO list it.
+pub fn info(row: &Command, resp3: bool, out: &mut Vec<u8>) {
+    array(out, 10);
+    bulk(out, row.name.as_bytes());
+    integer(out, row.arity.into());
+    names(row.flags.names(), resp3, out);
+    for number in range(row) {
+        integer(out, number);
+    }
+    names(row.categories.names(), resp3, out);
+    set(out, resp3, row.tips.len());
+    row.tips.iter().for_each(|tip| bulk(out, tip.as_bytes()));
+    set(out, resp3, row.keys.len());
+    row.keys.iter().for_each(|spec| key_spec(spec, resp3, out));
+    set(out, resp3, served(row.subcommands).count());
+    served(row.subcommands).for_each(|row| info(row, resp3, out));
+}
+
+fn names(names: impl Iterator<Item = &'static str> + Clone, resp3: bool, out: &mut Vec<u8>) {
+    set(out, resp3, names.clone().count());
+    names.for_each(|name| simple(out, name));
+}
+
+/// First key, last key and step, as servers published them before there were key specs: the first run of neighbouring
+/// specs, and zeros where the keys move.
+fn range(row: &Command) -> [i64; 3] {
+    let mut found: Option<[i64; 3]> = None;
+    for spec in row.keys {
+        let (Begin::Index(begin), Find::Range { last, step, .. }) = (spec.begin, spec.find) else {
+            continue;
+        };
+        let (begin, last, step) = (i64::from(begin), i64::from(last), i64::from(step));
+        let last = if last < 0 { last } else { begin + last };
+        match &mut found {
+            None => found = Some([begin, last, step]),
+            Some([_, end, _]) if *end + 1 == begin => *end = last,
+            Some(_) => {}
+        }
+    }
+    found.unwrap_or_default()
+}
+
+fn key_spec(spec: &KeySpec, resp3: bool, out: &mut Vec<u8>) {
+    map(out, resp3, if spec.notes.is_empty() { 3 } else { 4 });
+    if !spec.notes.is_empty() {
+        bulk(out, b"notes");
+        bulk(out, spec.notes.as_bytes());
+    }
+    bulk(out, b"flags");
+    names(spec.access.names(), resp3, out);
+
+    bulk(out, b"begin_search");
+    match spec.begin {
+        Begin::Index(index) => {
+            kind("index", 1, resp3, out);
+            pair("index", index.into(), out);
+        }
+        Begin::Keyword { word, from } => {
+            kind("keyword", 2, resp3, out);
+            bulk(out, b"keyword");
+            bulk(out, word.as_bytes());
+            pair("startfrom", from.into(), out);
+        }
+        Begin::Option { .. } => kind("unknown", 0, resp3, out),
+    }
+
+    bulk(out, b"find_keys");
+    match (spec.begin, spec.find) {
+        (Begin::Option { .. }, _) | (_, Find::Pattern) => kind("unknown", 0, resp3, out),
+        (_, Find::Range { last, step, limit }) => {
+            kind("range", 3, resp3, out);
+            pair("lastkey", last.into(), out);
+            pair("keystep", step.into(), out);
+            pair("limit", limit.into(), out);
+        }
+        (_, Find::KeyNum { index, first, step, .. }) => {
+            kind("keynum", 3, resp3, out);
+            pair("keynumidx", index.into(), out);
+            pair("firstkey", first.into(), out);
+            pair("keystep", step.into(), out);
+        }
+    }
+}
+
+fn kind(kind: &str, pairs: usize, resp3: bool, out: &mut Vec<u8>) {
+    map(out, resp3, 2);
+    bulk(out, b"type");
+    bulk(out, kind.as_bytes());
+    bulk(out, b"spec");
+    map(out, resp3, pairs);
+}
+
+fn pair(name: &str, number: i64, out: &mut Vec<u8>) {
+    bulk(out, name.as_bytes());
+    integer(out, number);
+}
+
+fn docs(names: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+    let rows: Vec<_> = if names.is_empty() {
+        served(&COMMANDS).collect()
+    } else {
+        names.iter().filter_map(|name| find(name)).collect()
+    };
+    map(out, resp3, rows.len());
+    rows.into_iter().for_each(|row| doc(row, resp3, out));
+}
+
+fn doc(row: &Command, resp3: bool, out: &mut Vec<u8>) {
+    bulk(out, row.name.as_bytes());
+    map(out, resp3, if row.subcommands.is_empty() { 3 } else { 4 });
+    for (name, text) in [("summary", row.doc.summary), ("since", row.doc.since), ("group", row.doc.group)] {
+        bulk(out, name.as_bytes());
+        bulk(out, text.as_bytes());
+    }
+    if !row.subcommands.is_empty() {
+        bulk(out, b"subcommands");
+        map(out, resp3, served(row.subcommands).count());
+        served(row.subcommands).for_each(|row| doc(row, resp3, out));
+    }
+}
+
+fn list(filter: &[&[u8]], out: &mut Vec<u8>) {
+    type Filter<'a> = Box<dyn Fn(&Command) -> bool + 'a>;
+    let wanted: Filter<'_> = match filter {
+        [] => Box::new(|_| true),
+        [word, kind, value] if word.eq_ignore_ascii_case(b"filterby") => {
+            let value = *value;
+            if kind.eq_ignore_ascii_case(b"pattern") {
+                Box::new(move |row| glob::matches_ignore_case(value, row.name.as_bytes()))
+            } else if kind.eq_ignore_ascii_case(b"aclcat") {
+                Box::new(move |row| {
+                    row.categories.names().any(|name| value.eq_ignore_ascii_case(&name.as_bytes()[1..]))
+                })
+            } else if kind.eq_ignore_ascii_case(b"module") {
+                // no row comes from a module
+                Box::new(|_| false)
+            } else {
+                return error(out, "ERR syntax error");
+            }
+        }
+        _ => return error(out, "ERR syntax error"),
+    };
+    let rows = served(&COMMANDS).flat_map(|row| std::iter::once(row).chain(served(row.subcommands)));
+    let names: Vec<_> = rows.filter(|row| wanted(row)).map(|row| row.name).collect();
+    array(out, names.len());
+    names.into_iter().for_each(|name| bulk(out, name.as_bytes()));
+}
+
+/// COMMAND GETKEYS of any row, also of commands that the proxy does not do: that harms nobody.
+fn keys(args: &[&[u8]], flags: bool, resp3: bool, out: &mut Vec<u8>) {
+    let row = args.first().and_then(|name| lookup(name));
+    let row = match (row, args.get(1)) {
+        (Some(container), Some(name)) if !container.subcommands.is_empty() => container.subcommand(name),
+        _ => row,
+    };
+    let Some(row) = row else {
+        return error(out, "ERR Invalid command specified");
+    };
+    if row.keys.iter().all(|spec| spec.access.has(access::NOT_KEY)) {
+        return error(out, "ERR The command has no key arguments");
+    }
+    if !row.accepts(args.len()) {
+        return error(out, "ERR Invalid number of arguments specified for command");
+    }
+    match row.key_positions(args.len(), |at| args[at]) {
+        Ok(positions) if flags => {
+            array(out, positions.len());
+            for spec in row.keys {
+                for position in spec.positions(args.len(), |at| args[at]).unwrap_or_default() {
+                    array(out, 2);
+                    bulk(out, args[position]);
+                    names(spec.access.names().filter(|name| *name != "variable_flags"), resp3, out);
+                }
+            }
+        }
+        Ok(positions) => {
+            array(out, positions.len());
+            positions.for_each(|position| bulk(out, args[position]));
+        }
+        Err(_) if row.flags.has(flag::NO_MANDATORY_KEYS) => array(out, 0),
+        Err(_) => error(out, "ERR Invalid arguments specified for command"),
+    }
+}

@@ -1,0 +1,577 @@
+//! All that is known of a command is its row: arity, flags, where its keys stand, and what the proxy does with it.
+//! Whoever handles a request looks up its row here and branches on [`Command::handling`]; no other file names a command.
+//!
+//! The rows are in `command_table.rs`, written by a script from what Redis publishes. This file holds the words they
+//! are made of; `command_index.rs` finds a row by its name, `command_keys.rs` a request's keys by its row.
+
+use std::fmt;
+
+pub use super::command_index::lookup;
+pub use super::command_keys::{KeyError, KeyPositions};
+pub use super::command_table::COMMANDS;
+
+/// What a command is and what becomes of it.
+///
+/// Names, arities, flags, key specs, tips and documentation are those of `COMMAND` and `COMMAND DOCS`.
+/// Source: <https://redis.io/docs/latest/commands/command/>.
+#[derive(Debug)]
+pub struct Command {
+    /// Lower case; a subcommand is called `container|name`.
+    pub name: &'static str,
+    /// Number of arguments with the command's name; negative: at least that many.
+    pub arity: i8,
+    /// What the server says of the command: whether it writes, may block and so on.
+    pub flags: Flags,
+    /// Where its keys stand.
+    pub keys: &'static [KeySpec],
+    /// What the proxy does with it.
+    pub handling: Handling,
+    /// Position of the key where there is always exactly one, else 0: spares most requests the walk over key specs.
+    pub single_key: u8,
+    /// Categories of access control lists.
+    pub categories: Categories,
+    /// Hints for clients, with the request and response policies of clusters.
+    pub tips: &'static [&'static str],
+    /// Set where an option makes the command wait for data, so that it must not travel on a shared connection.
+    pub(super) blocks_with: Option<BlocksWith>,
+    /// The rows of a container; sorted by name.
+    pub subcommands: &'static [Command],
+    /// Documentation as `COMMAND DOCS` gives it.
+    pub doc: Doc,
+}
+
+/// What `COMMAND DOCS` says of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Doc {
+    /// The server version that brought it.
+    pub since: &'static str,
+    /// The group it is listed under in the documentation.
+    pub group: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+}
+
+/// What the proxy does with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// To the shard that owns its keys. With keys on several shards it is refused with CROSSSLOT.
+    Forward,
+    /// One fragment per shard, responses merged.
+    Split(Merge),
+    /// Answered by the proxy itself.
+    Answer(Local),
+    /// Only its subcommands do something: [`Command::subcommand`].
+    Container,
+    /// Refused until the proxy can do it.
+    Later(Feature),
+    /// Refused for good: the reason.
+    Refuse(&'static str),
+}
+
+/// How the responses to the fragments of a split request become one reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// One element per key, in the order of the request.
+    Array,
+    /// Integers are added up.
+    Sum,
+    /// OK if all say so, else the first error.
+    AllOk,
+}
+
+/// What the proxy answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // each variant is the command of that name
+pub enum Local {
+    Ping,
+    Echo,
+    Time,
+    Quit,
+    Reset,
+    Hello,
+    Auth,
+    Select,
+    Readonly,
+    Readwrite,
+    Asking,
+    Role,
+    Info,
+    Lolwut,
+    /// COMMAND with all its subcommands: `command_reply::answer`.
+    Command,
+    /// All subcommands of CLUSTER.
+    Cluster,
+    /// HELP of any container: `command_reply::help`.
+    Help,
+    ClientId,
+    ClientInfo,
+    ClientList,
+    ClientKill,
+    ClientGetname,
+    ClientSetname,
+    ClientSetinfo,
+    ClientReply,
+    ClientNoEvict,
+    ClientNoTouch,
+    ConfigGet,
+}
+
+/// What the proxy cannot do yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// MULTI, EXEC, WATCH: they need a connection of their own to one shard.
+    Transaction,
+    /// Commands that wait for data: they would hold up all clients of a shared connection.
+    Blocking,
+    /// Channels.
+    PubSub,
+    /// A cursor over the keys of all shards.
+    Scan,
+    /// One request to every shard, answers joined.
+    AllShards,
+    /// WAIT counts the writes of its own connection.
+    Wait,
+    /// Invalidation messages for caching clients.
+    Tracking,
+}
+
+impl Feature {
+    /// Why a command that needs this is refused, as a sentence without its first word.
+    pub fn refusal(self) -> &'static str {
+        match self {
+            Self::Transaction => "transactions (MULTI, EXEC, DISCARD, WATCH) are not supported yet",
+            Self::Blocking => "commands that wait for data are not supported yet",
+            Self::PubSub => "publish and subscribe are not supported yet",
+            Self::Scan => "SCAN over all shards is not supported yet",
+            Self::AllShards => "commands for all shards at once are not supported yet",
+            Self::Wait => {
+                "WAIT and WAITAOF are not supported yet: they count the writes of one connection to one shard"
+            }
+            Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
+        }
+    }
+}
+
+/// Where one group of keys stands. Source: <https://redis.io/docs/latest/develop/reference/key-specs/>.
+#[derive(Debug, Clone, Copy)]
+pub struct KeySpec {
+    /// Where to start.
+    pub begin: Begin,
+    /// Which arguments from there on are keys.
+    pub find: Find,
+    /// What happens to the keys.
+    pub access: Access,
+    /// The server's remark on this group, mostly empty.
+    pub notes: &'static str,
+}
+
+/// Where a group of keys begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin {
+    /// At this argument; 0 is the command's name.
+    Index(u8),
+    /// Behind this word, searched from argument `from` on; a negative `from` counts from the end and searches backwards.
+    Keyword {
+        /// Compared without regard to case.
+        word: &'static str,
+        /// First argument looked at.
+        from: i8,
+    },
+    /// Behind the last of these options, where the values of other options are not mistaken for an option.
+    /// Redis does this by code and publishes the spec as "unknown".
+    Option {
+        /// Any of these; compared without regard to case.
+        words: &'static [&'static str],
+        /// First argument looked at.
+        from: u8,
+        /// Options with the number of values that follow them; other arguments count as options without a value.
+        options: &'static [(&'static str, u8)],
+    },
+}
+
+/// Which arguments are keys, from the beginning of a group on.
+#[derive(Debug, Clone, Copy)]
+pub enum Find {
+    /// From the first to the last, every `step`th.
+    Range {
+        /// Relative to the first key; negative: relative to the end of the request (-1 is the last argument).
+        last: i8,
+        /// 2 where each key has a value behind it.
+        step: u8,
+        /// With `last` -1: keys take the first `1/limit` of the remaining arguments; 0 and 1 mean all of them.
+        limit: u8,
+    },
+    /// An argument says how many keys there are.
+    KeyNum {
+        /// Where the number stands, relative to the beginning.
+        index: u8,
+        /// Where the first key stands, relative to the beginning.
+        first: u8,
+        /// 2 where each key has a value behind it.
+        step: u8,
+        /// How Redis words a bad number.
+        words: KeyNumWords,
+    },
+    /// The argument is a pattern from which the server makes names of keys: [`Command::foreign_pattern`].
+    Pattern,
+}
+
+/// Redis has four sets of words for a bad number of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyNumWords {
+    /// ZUNION and its relatives.
+    AtLeastOne,
+    /// The MPOPs.
+    GreaterThanZero,
+    /// SINTERCARD.
+    GreaterThanZeroOfArgs,
+    /// EVAL and FCALL, which also take no keys at all.
+    Script,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlocksWith {
+    pub(super) option: &'static str,
+    pub(super) until: &'static str,
+    pub(super) options: &'static [(&'static str, u8)],
+}
+
+/// Declares a set of named bits in the order in which Redis lists them.
+macro_rules! bits {
+    ($(#[$doc:meta])* $set:ident, $module:ident: $number:ty, $prefix:literal, [$($name:ident $text:literal),* $(,)?]) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        pub struct $set($number);
+
+        impl $set {
+            const NAMES: &'static [(&'static str, $number)] = &[$((concat!($prefix, $text), $module::$name)),*];
+
+            /// Whether all of these bits are set.
+            pub const fn has(self, bits: $number) -> bool {
+                self.0 & bits == bits
+            }
+
+            /// The names of the bits that are set, in the order in which Redis lists them.
+            pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+                Self::NAMES.iter().filter(move |(_, bit)| self.has(*bit)).map(|(name, _)| *name)
+            }
+        }
+
+        impl fmt::Debug for $set {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.debug_set().entries(self.names()).finish()
+            }
+        }
+
+        #[doc = concat!("The bits of [`", stringify!($set), "`].")]
+        pub mod $module {
+            // numbers the bits in the order of the list
+            #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+            enum Position { $($name),* }
+            $(
+                #[doc = concat!("`", $text, "`")]
+                pub const $name: $number = 1 << Position::$name as $number;
+            )*
+        }
+    };
+}
+
+bits! {
+    /// What a command does to a server, by the names that `COMMAND` uses.
+    /// Source: <https://redis.io/docs/latest/commands/command/#flags>.
+    Flags, flag: u32, "", [
+        WRITE "write", READONLY "readonly", DENYOOM "denyoom", ADMIN "admin", PUBSUB "pubsub", NOSCRIPT "noscript",
+        BLOCKING "blocking", LOADING "loading", STALE "stale", SKIP_MONITOR "skip_monitor",
+        SKIP_SLOWLOG "skip_slowlog", ASKING "asking", FAST "fast", NO_AUTH "no_auth",
+        NO_MANDATORY_KEYS "no_mandatory_keys", NO_ASYNC_LOADING "no_async_loading", NO_MULTI "no_multi",
+        MOVABLEKEYS "movablekeys", ALLOW_BUSY "allow_busy",
+    ]
+}
+
+bits! {
+    /// Categories of access control lists, by the names that `COMMAND` uses.
+    /// Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>.
+    Categories, category: u32, "@", [
+        KEYSPACE "keyspace", READ "read", WRITE "write", SET "set", SORTEDSET "sortedset", LIST "list", HASH "hash",
+        STRING "string", BITMAP "bitmap", HYPERLOGLOG "hyperloglog", GEO "geo", STREAM "stream", PUBSUB "pubsub",
+        ADMIN "admin", FAST "fast", SLOW "slow", BLOCKING "blocking", DANGEROUS "dangerous",
+        CONNECTION "connection", TRANSACTION "transaction", SCRIPTING "scripting",
+    ]
+}
+
+bits! {
+    /// What a command does to a group of keys, by the names that `COMMAND` uses.
+    /// Source: <https://redis.io/docs/latest/develop/reference/key-specs/#flags>.
+    Access, access: u16, "", [
+        RO "RO", RW "RW", OW "OW", RM "RM", ACCESS "access", INSERT "insert", UPDATE "update", DELETE "delete",
+        NOT_KEY "not_key", INCOMPLETE "incomplete", VARIABLE_FLAGS "variable_flags",
+    ]
+}
+
+/// The words of key specs in the table.
+pub mod key {
+    pub use super::access::*;
+    use super::{Access, Begin, Find, KeyNumWords, KeySpec};
+
+    const fn spec(begin: Begin, find: Find, access: u16) -> KeySpec {
+        KeySpec { begin, find, access: Access(access), notes: "" }
+    }
+
+    /// The one key at this argument.
+    pub const fn at(index: u8, access: u16) -> KeySpec {
+        through(index, 0, 1, 0, access)
+    }
+
+    /// Keys from this argument through `last`.
+    pub const fn through(index: u8, last: i8, step: u8, limit: u8, access: u16) -> KeySpec {
+        spec(Begin::Index(index), Find::Range { last, step, limit }, access)
+    }
+
+    /// Keys behind a keyword.
+    pub const fn after(word: &'static str, from: i8, last: i8, step: u8, limit: u8, access: u16) -> KeySpec {
+        spec(Begin::Keyword { word, from }, Find::Range { last, step, limit }, access)
+    }
+
+    /// As many keys as an argument says.
+    pub const fn counted(
+        begin: u8,
+        index: u8,
+        first: u8,
+        step: u8,
+        words: KeyNumWords,
+        access: u16,
+    ) -> KeySpec {
+        spec(Begin::Index(begin), Find::KeyNum { index, first, step, words }, access)
+    }
+
+    /// The one key behind the last of these options.
+    pub const fn option(
+        words: &'static [&'static str],
+        from: u8,
+        options: &'static [(&'static str, u8)],
+        access: u16,
+    ) -> KeySpec {
+        spec(Begin::Option { words, from, options }, Find::Range { last: 0, step: 1, limit: 0 }, access)
+    }
+
+    /// Patterns of keys behind these options.
+    pub const fn patterns(
+        words: &'static [&'static str],
+        from: u8,
+        options: &'static [(&'static str, u8)],
+        access: u16,
+    ) -> KeySpec {
+        spec(Begin::Option { words, from, options }, Find::Pattern, access)
+    }
+
+    impl KeySpec {
+        /// With the server's remark.
+        pub const fn notes(mut self, notes: &'static str) -> Self {
+            self.notes = notes;
+            self
+        }
+    }
+}
+
+/// Documentation of a row.
+pub const fn doc(since: &'static str, group: &'static str, summary: &'static str) -> Doc {
+    Doc { since, group, summary }
+}
+
+/// A row of the table. `categories` are those that do not follow from the flags.
+pub const fn row(
+    name: &'static str,
+    arity: i8,
+    flags: u32,
+    keys: &'static [KeySpec],
+    handling: Handling,
+    categories: u32,
+    doc: Doc,
+) -> Command {
+    Command {
+        name,
+        arity,
+        flags: Flags(flags),
+        keys,
+        handling,
+        single_key: single_key(keys),
+        categories: Categories(categories | implied_categories(flags, categories)),
+        tips: &[],
+        blocks_with: None,
+        subcommands: &[],
+        doc,
+    }
+}
+
+const fn single_key(keys: &[KeySpec]) -> u8 {
+    match keys {
+        [KeySpec { begin: Begin::Index(index), find: Find::Range { last: 0, .. }, access, .. }]
+            if !access.has(access::NOT_KEY) =>
+        {
+            *index
+        }
+        _ => 0,
+    }
+}
+
+/// Redis derives these itself when it starts, so the table does not repeat them.
+const fn implied_categories(flags: u32, categories: u32) -> u32 {
+    let mut implied = if flags & flag::FAST != 0 { category::FAST } else { category::SLOW };
+    if flags & flag::WRITE != 0 {
+        implied |= category::WRITE;
+    }
+    if flags & flag::READONLY != 0 && categories & category::SCRIPTING == 0 {
+        implied |= category::READ;
+    }
+    if flags & flag::ADMIN != 0 {
+        implied |= category::ADMIN | category::DANGEROUS;
+    }
+    if flags & flag::PUBSUB != 0 {
+        implied |= category::PUBSUB;
+    }
+    if flags & flag::BLOCKING != 0 {
+        implied |= category::BLOCKING;
+    }
+    implied
+}
+
+impl Command {
+    /// A row with tips.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
+        self.tips = tips;
+        self
+    }
+
+    /// A row whose command waits for data if `option` stands among `options`, before the word `until`.
+    pub const fn blocks_with(
+        mut self,
+        option: &'static str,
+        until: &'static str,
+        options: &'static [(&'static str, u8)],
+    ) -> Self {
+        self.blocks_with = Some(BlocksWith { option, until, options });
+        self
+    }
+
+    /// A row with subcommands.
+    pub const fn subcommands(mut self, subcommands: &'static [Command]) -> Self {
+        self.subcommands = subcommands;
+        self
+    }
+
+    /// Finds a subcommand by the word behind the container's name.
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
+        // "container|" stands before the name in the row
+        let prefix = self.name.len() + 1;
+        self.subcommands.iter().find(|row| row.name.as_bytes()[prefix..].eq_ignore_ascii_case(name))
+    }
+
+    /// Whether a request of this many arguments, the name included, can be right.
+    pub const fn accepts(&self, args: usize) -> bool {
+        let arity = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { args >= arity } else { args == arity }
+    }
+
+    /// Why the proxy does not do this command, if it does not.
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self.handling {
+            Handling::Later(feature) => Some(feature.refusal()),
+            Handling::Refuse(reason) => Some(reason),
+            Handling::Forward | Handling::Split(_) | Handling::Answer(_) | Handling::Container => None,
+        }
+    }
+
+    /// Whether the proxy does this command or at least one of its subcommands, HELP aside.
+    pub fn is_served(&self) -> bool {
+        match self.handling {
+            Handling::Later(_) | Handling::Refuse(_) => false,
+            Handling::Forward | Handling::Split(_) | Handling::Answer(_) => true,
+            Handling::Container => self
+                .subcommands
+                .iter()
+                .any(|row| row.handling != Handling::Answer(Local::Help) && row.is_served()),
+        }
+    }
+}
+
+/// Writes the words of Redis for a wrong number of arguments.
+pub struct WrongArity(
+    /// The row of the command.
+    pub &'static Command,
+);
+
+impl fmt::Display for WrongArity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ERR wrong number of arguments for '{}' command", self.0.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_subcommands_carry_their_containers_name() {
+        assert!(COMMANDS.is_sorted_by(|one, other| one.name < other.name));
+        for container in COMMANDS.iter().filter(|row| !row.subcommands.is_empty()) {
+            assert!(
+                container.subcommands.is_sorted_by(|one, other| one.name < other.name),
+                "{}",
+                container.name
+            );
+            for row in container.subcommands {
+                let name = row.name.strip_prefix(container.name).and_then(|rest| rest.strip_prefix('|'));
+                let name = name.expect("it starts with the container's name");
+                let found = container.subcommand(name.to_ascii_uppercase().as_bytes());
+                assert!(found.is_some_and(|found| std::ptr::eq(found, row)), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forwarded_or_split_has_keys_to_go_by() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for row in rows {
+            let by_key = matches!(row.handling, Handling::Forward | Handling::Split(_));
+            assert!(!by_key || row.keys.iter().any(|spec| !spec.access.has(access::NOT_KEY)), "{}", row.name);
+            assert_eq!(
+                row.handling == Handling::Container,
+                !row.subcommands.is_empty() && row.name != "command"
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_read_on_after_a_colon() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for (row, reason) in rows.filter_map(|row| Some((row, row.refusal()?))) {
+            assert!(
+                !reason.is_empty() && !reason.ends_with('.') && !reason.contains('\n'),
+                "{}: {reason}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_single_key_is_where_the_walk_finds_it() {
+        let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        for row in rows.filter(|row| row.single_key > 0) {
+            let args = usize::from(row.arity.unsigned_abs());
+            let found = row.key_positions(args, |_| b"x").expect("it has as many arguments as it must");
+            assert_eq!(found.collect::<Vec<_>>(), [usize::from(row.single_key)], "{}", row.name);
+        }
+        assert_eq!(lookup(b"get").expect("a row").single_key, 1);
+        assert_eq!(lookup(b"mget").expect("a row").single_key, 0);
+        assert_eq!(lookup(b"spublish").expect("a row").single_key, 0, "a channel is no key");
+    }
+
+    #[test]
+    fn arity_counts_the_commands_name() {
+        let get = lookup(b"get").expect("a row");
+        assert!(!get.accepts(1) && get.accepts(2) && !get.accepts(3));
+        let del = lookup(b"del").expect("a row");
+        assert!(!del.accepts(1) && del.accepts(2) && del.accepts(1_000));
+        assert_eq!(WrongArity(get).to_string(), "ERR wrong number of arguments for 'get' command");
+    }
+}
