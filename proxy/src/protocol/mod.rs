@@ -1,5 +1,295 @@
-//! Wire protocols: where a message ends, what it is called and which keys it names.
+//! Wire protocols: where a message ends, what it is called, which keys it names, and what the proxy itself says.
 //!
-//! No sockets, clocks, shards or configuration here.
+//! [`Protocol`] is all that the rest of the proxy knows of a protocol. Nothing here knows a socket, a clock, a shard's
+//! address or the configuration: bytes come in, decisions and bytes go out.
+
+use std::fmt::Debug;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::metrics::PoolCounters;
+use crate::pool::buffer::Output;
 
 pub mod resp;
+
+/// A protocol spoken by clients and shards alike.
+pub trait Protocol: Sized + 'static {
+    /// What all clients of a pool share: password, databases.
+    type Settings: 'static;
+    /// What one client has told us: who it is, its database, its protocol version.
+    type Session: 'static;
+    /// Clients of one lane share shard connections; others must not (another database or protocol version).
+    type Lane: Copy + Eq + Debug + 'static;
+    /// Decoder of requests; once a request is complete it knows its arguments.
+    type RequestDecoder: Default + 'static;
+    /// Decoder of responses.
+    type ResponseDecoder: Default + 'static;
+    /// How the responses to the fragments of a split request are joined.
+    type Merge: Copy + Debug + 'static;
+
+    /// The reply to a request whose keys belong to several shards and that cannot be split.
+    const SPREAD_KEYS: &'static str;
+    /// The reply while every shard is ejected.
+    const NO_SHARD: &'static str;
+
+    /// A client has connected.
+    fn session(settings: &Self::Settings) -> Self::Session;
+
+    /// Which shard connections the client's requests use.
+    fn lane(session: &Self::Session) -> Self::Lane;
+
+    /// Looks for the end of the request `input` starts with: its length, or `None` if it goes on beyond `input`.
+    fn next_request(
+        decoder: &mut Self::RequestDecoder,
+        session: &Self::Session,
+        input: &[u8],
+        request_bytes_max: u64,
+    ) -> Result<Option<usize>, Malformed>;
+
+    /// Bytes the request needs beyond the `received` ones, as far as that is known.
+    fn request_missing(decoder: &Self::RequestDecoder, received: usize) -> usize;
+
+    /// The complete request in the form that shards are sent.
+    fn canonical<'b>(decoder: &'b Self::RequestDecoder, input: &'b [u8]) -> &'b [u8];
+
+    /// Decides what is to be done with the complete request.
+    fn plan(
+        decoder: &Self::RequestDecoder,
+        canonical: &[u8],
+        session: &mut Self::Session,
+        facts: &Facts<'_, Self>,
+        plan: &mut Plan,
+    ) -> Route<Self::Merge>;
+
+    /// The next request begins.
+    fn reset(decoder: &mut Self::RequestDecoder);
+
+    /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
+    /// it belongs to; `fragments` holds one output for each.
+    fn split(
+        merge: Self::Merge,
+        decoder: &Self::RequestDecoder,
+        canonical: &[u8],
+        owners: &[u32],
+        fragments: &mut [Vec<u8>],
+    );
+
+    /// Joins the responses of all fragments into one reply. `shard` names a shard of the topology.
+    fn merge(
+        merge: Self::Merge,
+        owners: &[u32],
+        parts: Vec<Part>,
+        shard: &dyn Fn(usize) -> String,
+        reply: &mut Output,
+    );
+
+    /// Understands as much of `unread` as it can.
+    fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
+
+    /// Payload bytes the current response is known to need still.
+    fn response_missing(decoder: &Self::ResponseDecoder) -> u64;
+
+    /// Writes what a new shard connection of the lane has to say first; returns how many responses that brings.
+    fn greeting(settings: &Self::Settings, lane: Self::Lane, out: &mut Vec<u8>) -> usize;
+
+    /// Judges one response to the greeting; an error carries the shard's words.
+    fn greeted(response: &[u8]) -> Result<(), String>;
+
+    /// The reply to a request that its shard could not serve.
+    fn failure(shard: &str, failure: &str, reply: &mut Vec<u8>);
+
+    /// The reply to bytes that are no request; the connection ends after it.
+    fn malformed(reason: &Malformed, reply: &mut Vec<u8>);
+
+    /// What is known of a client, for listings.
+    fn describe(session: &Self::Session) -> String;
+
+    /// The reply to a [`Question`] about clients: those of the whole process that it names.
+    fn answer(question: &Question, session: &Self::Session, clients: &[ClientRow], reply: &mut Vec<u8>);
+}
+
+/// Bytes that no peer should send, in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Malformed(pub String);
+
+/// What a response decoder understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Bytes understood; never more than were given.
+    pub length: usize,
+    /// The response ends with them.
+    pub complete: bool,
+    /// It was not asked for (a push) and answers no request.
+    pub push: bool,
+}
+
+/// What [`Protocol::plan`] may want to know besides the request.
+pub struct Facts<'p, P: Protocol> {
+    /// The pool's settings.
+    pub settings: &'p P::Settings,
+    /// Name of the pool.
+    pub pool: &'p str,
+    /// Unique number of the client in this process.
+    pub client: u64,
+    /// Microseconds since 1970.
+    pub unix_micros: u64,
+    /// Seconds since the process started.
+    pub uptime: u64,
+    /// What was counted of the pool, over all workers.
+    pub counters: &'p PoolCounters,
+    /// Every request of the client before this one has been answered.
+    pub quiet: bool,
+}
+
+/// Scratch space of [`Protocol::plan`], used again for every request.
+#[derive(Default, Debug)]
+pub struct Plan {
+    /// Places of the keys in the canonical request: start and length.
+    pub keys: Vec<(usize, usize)>,
+    /// What the proxy itself replies.
+    pub reply: Vec<u8>,
+    /// Nothing is to be said to the client, whatever the outcome.
+    pub silent: bool,
+    /// For each key, the fragment it belongs to.
+    pub owners: Vec<u32>,
+    /// The fragments of a split request.
+    pub fragments: Vec<Vec<u8>>,
+}
+
+impl Plan {
+    /// For the next request.
+    #[inline]
+    pub fn begin(&mut self) {
+        self.keys.clear();
+        self.reply.clear();
+        self.silent = false;
+    }
+
+    /// After the last request for now: what a huge one needed is given back.
+    pub fn end(&mut self) {
+        const KEEP_MAX: usize = 4096;
+        if self.keys.capacity() > KEEP_MAX || self.reply.capacity() > 16 * KEEP_MAX {
+            *self = Self::default();
+        }
+        if self.fragments.iter().any(|fragment| fragment.capacity() > 16 * KEEP_MAX) {
+            self.fragments = Vec::new();
+        }
+    }
+}
+
+/// What is to be done with a request.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Route<M> {
+    /// Nothing, and nothing is said.
+    Ignore,
+    /// [`Plan::reply`] is the reply.
+    Answer,
+    /// [`Plan::reply`] is the reply, and the last one.
+    AnswerAndClose,
+    /// The request goes as it is to the shard that owns all of [`Plan::keys`].
+    Forward,
+    /// Each key goes to its owner.
+    Split(M),
+    /// To be planned again once all earlier requests of the client are answered.
+    WhenQuiet,
+    /// Only the whole process knows: the control thread is asked.
+    Ask(Question),
+}
+
+/// A question about the clients of the whole process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// Which clients are meant.
+    pub filter: ClientFilter,
+    /// They are disconnected.
+    pub kill: bool,
+    /// How the protocol wants to say the answer; only it knows.
+    pub form: u8,
+}
+
+/// Which clients a [`Question`] means; all that is given must match.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct ClientFilter {
+    /// Any of these numbers.
+    pub ids: Option<Vec<u64>>,
+    /// The client's address.
+    pub address: Option<String>,
+    /// The address it connected to.
+    pub local_address: Option<String>,
+    /// Not this one.
+    pub except: Option<u64>,
+    /// Connected for at least so many seconds.
+    pub age_min: Option<u64>,
+    /// Matches nobody (for example clients of a type that does not exist here).
+    pub none: bool,
+}
+
+impl ClientFilter {
+    /// Whether the client is meant.
+    pub fn matches(&self, client: &ClientRow) -> bool {
+        !self.none
+            && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
+            && self.address.as_ref().is_none_or(|address| *address == client.address)
+            && self.local_address.as_ref().is_none_or(|address| *address == client.local_address)
+            && self.except != Some(client.id)
+            && self.age_min.is_none_or(|least| client.age >= least)
+    }
+}
+
+/// One client as it is listed.
+#[derive(Clone, Default, Debug)]
+pub struct ClientRow {
+    /// Unique number.
+    pub id: u64,
+    /// Its address, as `host:port` or the path of the socket.
+    pub address: String,
+    /// The address it connected to.
+    pub local_address: String,
+    /// Seconds since it connected.
+    pub age: u64,
+    /// Seconds since its last request.
+    pub idle: u64,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Bytes of unfinished requests.
+    pub input_bytes: usize,
+    /// Bytes of replies not yet taken.
+    pub output_bytes: usize,
+    /// What the protocol knows of it, in its own words.
+    pub session: String,
+}
+
+/// The response to one fragment of a split request.
+#[derive(Debug)]
+pub struct Part {
+    /// Which shard of the topology it comes from.
+    pub shard: usize,
+    /// What has come of it.
+    pub bytes: BytesMut,
+}
+
+impl Part {
+    /// Nothing has come yet.
+    pub fn new(shard: usize) -> Self {
+        Self { shard, bytes: BytesMut::new() }
+    }
+}
+
+/// A piece of a response on its way to a client.
+#[derive(Debug)]
+pub enum Piece<'b> {
+    /// Small enough to be copied.
+    Copied(&'b [u8]),
+    /// Large: shared, not copied.
+    Shared(Bytes),
+}
+
+impl Piece<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Piece::Copied(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
+        }
+    }
+}

@@ -472,6 +472,21 @@ impl Command {
         if self.arity < 0 { args >= arity } else { args == arity }
     }
 
+    /// MULTI: what follows is part of a transaction.
+    pub fn begins_transaction(&self) -> bool {
+        self.name == "multi"
+    }
+
+    /// EXEC: the transaction is to be executed.
+    pub fn executes_transaction(&self) -> bool {
+        self.name == "exec"
+    }
+
+    /// After this command no transaction is open, and in one it is not queued.
+    pub fn leaves_transaction(&self) -> bool {
+        matches!(self.name, "exec" | "discard" | "reset" | "quit")
+    }
+
     /// Why the proxy does not do this command, if it does not.
     pub fn refusal(&self) -> Option<&'static str> {
         match self.handling {

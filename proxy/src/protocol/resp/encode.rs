@@ -29,6 +29,14 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Text for people: `=length`, `txt:` and the bytes. RESP3 only.
+pub fn verbatim(out: &mut Vec<u8>, text: &[u8]) {
+    header(out, b'=', text.len() as i64 + 4);
+    out.extend_from_slice(b"txt:");
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The absent value: `_` in RESP3, `$-1` in RESP2.
 pub fn null(out: &mut Vec<u8>, resp3: bool) {
     out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });

@@ -1,9 +1,329 @@
 //! RESP, the protocol of Redis and Valkey.
+//!
+//! [`Resp::plan`] is the way of every request: its row in the command table says whether it is answered here, refused,
+//! forwarded or split. No command is named here; what only the proxy itself can say is in [`session`] and the files
+//! beside it.
 
+use crate::pool::buffer::Output;
+use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
+use commands::{Command, Feature, Handling, Merge, WrongArity};
+use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
+use session::{ReplyMode, Session, Settings};
+
+mod client_command;
 mod command_index;
 mod command_keys;
 pub mod command_reply;
 mod command_table;
 pub mod commands;
+pub mod decode;
 pub mod encode;
-pub mod glob;
+mod glob;
+mod info;
+pub mod session;
+pub mod split;
+
+/// RESP2 and RESP3.
+#[derive(Debug)]
+pub enum Resp {}
+
+/// Clients of one lane share shard connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lane {
+    /// The database selected on the connection.
+    pub db: u32,
+    /// RESP3 is spoken on it.
+    pub resp3: bool,
+}
+
+impl Protocol for Resp {
+    type Settings = Settings;
+    type Session = Session;
+    type Lane = Lane;
+    type RequestDecoder = RequestDecoder;
+    type ResponseDecoder = ResponseDecoder;
+    type Merge = Merge;
+
+    const SPREAD_KEYS: &'static str = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
+    const NO_SHARD: &'static str = "-ERR every shard of the pool is ejected\r\n";
+
+    fn session(settings: &Settings) -> Session {
+        Session::new(settings)
+    }
+
+    #[inline]
+    fn lane(session: &Session) -> Lane {
+        Lane { db: session.db, resp3: session.resp3 }
+    }
+
+    #[inline]
+    fn next_request(
+        decoder: &mut RequestDecoder,
+        session: &Session,
+        input: &[u8],
+        request_bytes_max: u64,
+    ) -> Result<Option<usize>, Malformed> {
+        decoder.decode(input, RequestLimits { request_bytes_max, authenticated: session.authenticated })
+    }
+
+    fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
+        decoder.missing(received)
+    }
+
+    #[inline]
+    fn canonical<'b>(decoder: &'b RequestDecoder, input: &'b [u8]) -> &'b [u8] {
+        decoder.canonical(input)
+    }
+
+    #[inline]
+    fn plan(
+        decoder: &RequestDecoder,
+        canonical: &[u8],
+        session: &mut Session,
+        facts: &Facts<'_, Self>,
+        plan: &mut Plan,
+    ) -> Route<Merge> {
+        let Some(name) = decoder.head(0, canonical) else { return Route::Ignore };
+        plan.silent = session.reply_mode.silences();
+        let row = commands::lookup(name);
+        // The way of most requests, kept short.
+        if let Some(command) = row
+            && command.handling == Handling::Forward
+            && command.single_key > 0
+            && session.is_plain()
+            && command.accepts(decoder.argument_count())
+            && let Some((start, length)) = decoder.place(command.single_key as usize)
+        {
+            plan.keys.push((start, length));
+            return Route::Forward;
+        }
+        let route = plan_slowly(row, decoder, canonical, session, facts, plan);
+        if route != Route::WhenQuiet {
+            session.reply_mode.command_done();
+        }
+        if matches!(route, Route::Answer) && plan.reply.first() == Some(&b'-') {
+            facts.counters.refused.add(1);
+        }
+        route
+    }
+
+    #[inline]
+    fn reset(decoder: &mut RequestDecoder) {
+        decoder.reset();
+    }
+
+    fn split(
+        merge: Merge,
+        decoder: &RequestDecoder,
+        canonical: &[u8],
+        owners: &[u32],
+        fragments: &mut [Vec<u8>],
+    ) {
+        split::split(merge, decoder, canonical, owners, fragments);
+    }
+
+    fn merge(
+        merge: Merge,
+        owners: &[u32],
+        parts: Vec<Part>,
+        shard: &dyn Fn(usize) -> String,
+        reply: &mut Output,
+    ) {
+        split::merge(merge, owners, parts, shard, reply);
+    }
+
+    #[inline]
+    fn next_response(decoder: &mut ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed> {
+        decoder.decode(unread)
+    }
+
+    fn response_missing(decoder: &ResponseDecoder) -> u64 {
+        decoder.missing()
+    }
+
+    fn greeting(settings: &Settings, lane: Lane, out: &mut Vec<u8>) -> usize {
+        let mut requests = 0;
+        let user = settings.user.as_deref().unwrap_or("default");
+        match (&settings.password, lane.resp3) {
+            (Some(password), true) => {
+                encode::request(out, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), password]);
+                requests += 1;
+            }
+            (None, true) => {
+                encode::request(out, &[b"HELLO", b"3"]);
+                requests += 1;
+            }
+            (Some(password), false) => {
+                match &settings.user {
+                    Some(user) => encode::request(out, &[b"AUTH", user.as_bytes(), password]),
+                    None => encode::request(out, &[b"AUTH", password]),
+                }
+                requests += 1;
+            }
+            (None, false) => {}
+        }
+        if lane.db > 0 {
+            encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
+            requests += 1;
+        }
+        requests
+    }
+
+    fn greeted(response: &[u8]) -> Result<(), String> {
+        match response {
+            [b'-', words @ ..] => Err(String::from_utf8_lossy(words).trim_end().to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn failure(shard: &str, failure: &str, reply: &mut Vec<u8>) {
+        encode::error(reply, &format!("ERR shard {shard}: {failure}"));
+    }
+
+    fn malformed(reason: &Malformed, reply: &mut Vec<u8>) {
+        encode::error(reply, &format!("ERR Protocol error: {}", reason.0));
+    }
+
+    fn describe(session: &Session) -> String {
+        client_command::describe(session)
+    }
+
+    fn answer(question: &Question, session: &Session, clients: &[ClientRow], reply: &mut Vec<u8>) {
+        client_command::answer(question, session, clients, reply);
+    }
+}
+
+/// All but the plainest requests.
+fn plan_slowly(
+    row: Option<&'static Command>,
+    decoder: &RequestDecoder,
+    canonical: &[u8],
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan,
+) -> Route<Merge> {
+    let arguments = Words { decoder, canonical };
+    let Some(row) = row else { return refuse(plan, &unknown_command(&arguments)) };
+    let command = match row.handling {
+        Handling::Container => match decoder.head(1, canonical) {
+            None => return refuse(plan, &WrongArity(row).to_string()),
+            Some(word) => match row.subcommand(word) {
+                Some(command) => command,
+                None => {
+                    command_reply::unknown_subcommand(row.name, word, &mut plan.reply);
+                    return Route::Answer;
+                }
+            },
+        },
+        _ => row,
+    };
+    if !command.accepts(decoder.argument_count()) {
+        return refuse(plan, &WrongArity(command).to_string());
+    }
+    if let Some(reply) = session.refuses(command, facts.settings) {
+        return refuse(plan, &reply);
+    }
+    match command.handling {
+        Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
+        Handling::Forward => match find_keys(command, &arguments, plan) {
+            Ok(()) => Route::Forward,
+            Err(reply) => refuse(plan, &reply),
+        },
+        Handling::Split(merge) => {
+            if !(decoder.argument_count() - 1).is_multiple_of(split::step(merge)) {
+                return refuse(plan, &WrongArity(command).to_string());
+            }
+            let base = canonical.as_ptr() as usize;
+            let keys = decoder.arguments(canonical).skip(1).step_by(split::step(merge));
+            plan.keys.extend(keys.map(|key| (key.value.as_ptr() as usize - base, key.value.len())));
+            Route::Split(merge)
+        }
+        Handling::Later(feature) => refuse(plan, &session.not_yet(command, feature)),
+        Handling::Refuse(reason) => {
+            refuse(plan, &format!("ERR {} is refused: {reason}", command.name.to_ascii_uppercase()))
+        }
+        Handling::Container => refuse(plan, &unknown_command(&arguments)),
+    }
+}
+
+/// The arguments of a request as words.
+pub struct Words<'b> {
+    decoder: &'b RequestDecoder,
+    canonical: &'b [u8],
+}
+
+impl<'b> Words<'b> {
+    /// How many there are, the command's name included.
+    pub fn count(&self) -> usize {
+        self.decoder.argument_count()
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'b [u8]> {
+        self.decoder.arguments(self.canonical).map(|argument| argument.value)
+    }
+
+    /// All of them, for random access.
+    pub fn to_vec(&self) -> Vec<&'b [u8]> {
+        self.iter().collect()
+    }
+}
+
+/// Sets `plan.keys` to the places of the command's keys.
+fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan) -> Result<(), String> {
+    let all = words.to_vec();
+    let base = words.canonical.as_ptr() as usize;
+    if command.waits(all.len(), |index| all[index]) {
+        return Err(session::not_yet(command, Feature::Blocking));
+    }
+    if let Some(position) = command.foreign_pattern(all.len(), |index| all[index]) {
+        let pattern = String::from_utf8_lossy(all[position]).into_owned();
+        return Err(format!(
+            "ERR '{}' is refused with the pattern '{pattern}': the keys it names may be on other shards",
+            command.name
+        ));
+    }
+    let positions =
+        command.key_positions(all.len(), |index| all[index]).map_err(|error| error.text(command.name))?;
+    for position in positions {
+        let key = all[position];
+        plan.keys.push((key.as_ptr() as usize - base, key.len()));
+    }
+    if plan.keys.is_empty() {
+        return Err(format!(
+            "ERR '{}' without a key has no shard to go to; give it at least one key",
+            command.name
+        ));
+    }
+    Ok(())
+}
+
+fn refuse(plan: &mut Plan, text: &str) -> Route<Merge> {
+    encode::error(&mut plan.reply, text);
+    Route::Answer
+}
+
+/// As Redis words it: at most 128 bytes of the name and of the arguments.
+fn unknown_command(words: &Words<'_>) -> String {
+    const SHOWN_MAX: usize = 128;
+    let mut words = words.iter();
+    let name = words.next().unwrap_or_default();
+    let mut shown = String::new();
+    for word in words {
+        if shown.len() >= SHOWN_MAX {
+            break;
+        }
+        let room = SHOWN_MAX - shown.len();
+        shown.push_str(&format!("'{}' ", String::from_utf8_lossy(&word[..word.len().min(room)])));
+    }
+    let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]).into_owned();
+    format!("ERR unknown command '{name}', with args beginning with: {shown}")
+}
+
+impl ReplyMode {
+    /// Whether the reply to the present command is kept from the client.
+    #[inline]
+    pub fn silences(self) -> bool {
+        matches!(self, ReplyMode::Off | ReplyMode::SkipThis)
+    }
+}

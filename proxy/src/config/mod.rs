@@ -1,0 +1,143 @@
+//! nutcracker.yml and its superset. Every mistake is told with file, line, column, the value and the way out, all of them
+//! at once.
+//!
+//! A file is either a mapping of pools, as nutcracker reads it, or has the pools under `pools:` with settings of the
+//! process beside them. [`yaml`] reads it into a tree of texts with their places, [`section`] takes the settings of
+//! [`settings`] from it.
+
+use std::io;
+use std::path::Path;
+
+pub use listen::Listen;
+pub use mistake::{Mistake, Mistakes, Place};
+pub use pool::{Auth, Pool, Protocol, Secret};
+pub use process::{LogFormat, Process, StatsListen};
+use yaml::{Entry, Node, Value};
+
+mod listen;
+mod mistake;
+mod pool;
+pub mod process;
+mod section;
+pub mod settings;
+pub mod value;
+pub mod yaml;
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Settings of the process.
+    pub process: Process,
+    /// At least one pool, in the order of the file.
+    pub pools: Vec<Pool>,
+}
+
+/// What a configuration may refer to besides itself.
+pub struct Surroundings<'s> {
+    /// Reads a file named in the configuration.
+    pub read_file: &'s dyn Fn(&Path) -> io::Result<String>,
+    /// Looks up an environment variable.
+    pub environment: &'s dyn Fn(&str) -> Option<String>,
+}
+
+/// Reads a file. Files named in it are relative to its folder.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let around = Surroundings {
+        read_file: &|named| std::fs::read_to_string(folder.join(named)),
+        environment: &|name| std::env::var(name).ok(),
+    };
+    let bytes = std::fs::read(path)
+        .map_err(|error| single(path, Place::START, format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        single(path, Place { line, column: 1 }, "the file is not UTF-8 from this line on".into())
+    })?;
+    parse(&text, path, &around)
+}
+
+/// Reads the text of a file. Touches nothing but what `around` gives.
+pub fn parse(text: &str, origin: &Path, around: &Surroundings<'_>) -> Result<Config, Mistakes> {
+    let root =
+        yaml::parse(text).map_err(|mistake| Mistakes { origin: origin.into(), list: vec![mistake] })?;
+    let mut mistakes = Vec::new();
+    let config = read(&root, around, &mut mistakes);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => {
+            mistakes.sort_by_key(|mistake| mistake.place);
+            Err(Mistakes { origin: origin.into(), list: mistakes })
+        }
+    }
+}
+
+fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> Option<Config> {
+    let Value::Map(entries) = &root.value else {
+        let text = format!("the file has to be a mapping of pools, not {}", root.value.kind());
+        mistakes.push(Mistake { place: root.place, text });
+        return None;
+    };
+    // A pool called "pools" has settings below it, not pools.
+    let superset = entries.iter().any(|entry| {
+        let holds_pools = |value: &Value| match value {
+            Value::Map(below) => below.iter().all(|entry| matches!(entry.node.value, Value::Map(_))),
+            _ => true,
+        };
+        entry.key == "pools" && holds_pools(&entry.node.value)
+    });
+    let (process, pools) = if superset {
+        let process = Process::read(root.place, entries, mistakes);
+        let pools = entries.iter().find(|entry| entry.key == "pools").expect("just seen");
+        match &pools.node.value {
+            Value::Map(pools) => (process, &pools[..]),
+            other => {
+                let text = format!("pools has to be a mapping of pools, not {}", other.kind());
+                mistakes.push(Mistake { place: pools.place, text });
+                return None;
+            }
+        }
+    } else {
+        (Process::of_nutcracker(), &entries[..])
+    };
+    if pools.is_empty() {
+        mistakes.push(Mistake { place: root.place, text: "there is no pool; at least one is needed".into() });
+    }
+    let read: Vec<_> = pools.iter().filter_map(|entry| Pool::read(entry, around, mistakes)).collect();
+    refuse_equals(pools, mistakes);
+    Some(Config { process, pools: read })
+}
+
+/// No two pools may have the same name or listen on the same address.
+fn refuse_equals(pools: &[Entry], mistakes: &mut Vec<Mistake>) {
+    for (index, entry) in pools.iter().enumerate() {
+        for earlier in &pools[..index] {
+            let line = earlier.place.line;
+            if earlier.key == entry.key {
+                let text = format!("pool {} is there twice; first in line {line}", entry.key);
+                mistakes.push(Mistake { place: entry.place, text });
+            }
+            if let (Some((mine, place)), Some((other, _))) = (listen_of(entry), listen_of(earlier))
+                && mine == other
+            {
+                let text = format!(
+                    "pool {}: listen: {mine:?} is taken by pool {} in line {line}",
+                    entry.key, earlier.key
+                );
+                mistakes.push(Mistake { place, text });
+            }
+        }
+    }
+}
+
+fn listen_of(pool: &Entry) -> Option<(&str, Place)> {
+    let Value::Map(settings) = &pool.node.value else { return None };
+    settings.iter().find(|entry| entry.key == "listen").and_then(|entry| match &entry.node.value {
+        Value::Text(text) => Some((text.as_str(), entry.node.place)),
+        _ => None,
+    })
+}
+
+fn single(path: &Path, place: Place, text: String) -> Mistakes {
+    Mistakes { origin: path.into(), list: vec![Mistake { place, text }] }
+}

@@ -1,0 +1,252 @@
+//! One pool of the configuration.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use shard_discovery::{DistributionKind, HashTag, KeyHash, Shard, Topology};
+
+use super::Surroundings;
+use super::listen::{Listen, server};
+use super::mistake::{Mistake, Place, did_you_mean};
+use super::section::Section;
+use super::settings;
+use super::value::{boolean, duration, limit, number, size, text};
+use super::yaml::{Entry, Node, Value};
+
+/// What a pool speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// RESP.
+    Redis,
+    /// memcached's text protocol.
+    Memcache,
+}
+
+/// A password; it does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The password itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
+}
+
+/// What is said to the shards, and asked of clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Auth {
+    /// A user beside the password.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Secret,
+}
+
+/// One pool. [`settings::POOL`] says what each setting means.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // the table has it
+pub struct Pool {
+    pub name: String,
+    pub listen: Listen,
+    pub protocol: Protocol,
+    pub key_hash: KeyHash,
+    pub distribution: DistributionKind,
+    pub hash_tag: Option<HashTag>,
+    pub timeout: Option<Duration>,
+    pub backlog: u32,
+    pub client_connections: Option<u32>,
+    pub reuseport: bool,
+    pub tcpkeepalive: bool,
+    pub auth: Option<Auth>,
+    pub db: u32,
+    pub databases: u32,
+    pub preconnect: bool,
+    pub auto_eject_hosts: bool,
+    pub server_connections: u32,
+    pub server_retry_timeout: Duration,
+    pub server_failure_limit: u32,
+    pub shards: Vec<Shard>,
+    pub connect_timeout: Duration,
+    pub queue_wait: Duration,
+    pub client_idle_timeout: Option<Duration>,
+    pub client_request_timeout: Option<Duration>,
+    pub client_age_max: Option<Duration>,
+    pub in_flight_max: u32,
+    pub request_bytes_max: u64,
+    pub client_output_max: u64,
+    pub shard_queue_max: u32,
+    pub shard_queue_bytes_max: u64,
+}
+
+impl Pool {
+    /// Who owns what in this pool.
+    pub fn topology(&self) -> Result<Topology, shard_discovery::TopologyError> {
+        Topology::new(self.shards.clone(), self.distribution, self.key_hash, self.hash_tag)
+    }
+
+    /// Reads a pool; `None` if something that cannot be guessed is wrong. All mistakes are noted.
+    pub fn read(entry: &Entry, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> Option<Self> {
+        let title = format!("pool {}", entry.key);
+        let Value::Map(entries) = &entry.node.value else {
+            let text = format!("{title} has to be a mapping of settings, not {}", entry.node.value.kind());
+            mistakes.push(Mistake { place: entry.place, text });
+            return None;
+        };
+        let before = mistakes.len();
+        let mut section = Section::new(title, entry.place, entries, settings::POOL, mistakes);
+        let counted =
+            |least: u64, most: u64| move |text: &str| number(text, least, most).map(|number| number as u32);
+        let redis = section.setting("redis", boolean);
+        let key_hash = section.setting("hash", named::<KeyHash, _>(KeyHash::ALL, |hash| hash.name()));
+        let distribution = section
+            .setting("distribution", named::<DistributionKind, _>(DistributionKind::ALL, |kind| kind.name()));
+        let listen = section.required("listen", Listen::parse);
+        let auth = read_auth(&mut section, redis, around);
+        let shards = read_servers(&mut section);
+        let hash_tag =
+            section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
+        let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
+        let pool = Self {
+            name: entry.key.clone(),
+            listen: listen.unwrap_or(Listen::Tcp { host: String::new(), port: 0 }),
+            protocol: if redis { Protocol::Redis } else { Protocol::Memcache },
+            key_hash,
+            distribution,
+            hash_tag,
+            timeout: section.setting("timeout", limit),
+            backlog: section.setting("backlog", counted(1, i32::MAX as u64)),
+            client_connections: Some(client_connections).filter(|&most| most > 0),
+            reuseport: section.setting("reuseport", boolean),
+            tcpkeepalive: section.setting("tcpkeepalive", boolean),
+            auth,
+            db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
+            databases: section.setting("databases", counted(1, 65536)),
+            preconnect: section.setting("preconnect", boolean),
+            auto_eject_hosts: section.setting("auto_eject_hosts", boolean),
+            server_connections: section.setting("server_connections", counted(1, 1024)),
+            server_retry_timeout: section.setting("server_retry_timeout", duration),
+            server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
+            shards,
+            connect_timeout: section.setting("connect_timeout", positive),
+            queue_wait: section.setting("queue_wait", positive),
+            client_idle_timeout: section.setting("client_idle_timeout", limit),
+            client_request_timeout: section.setting("client_request_timeout", limit),
+            client_age_max: section.setting("client_age_max", limit),
+            in_flight_max: section.setting("in_flight_max", counted(1, 1 << 20)),
+            request_bytes_max: section.setting("request_bytes_max", size),
+            client_output_max: section.setting("client_output_max", size),
+            shard_queue_max: section.setting("shard_queue_max", counted(1, 1 << 22)),
+            shard_queue_bytes_max: section.setting("shard_queue_bytes_max", size),
+        };
+        if !pool.shards.is_empty()
+            && let Err(error) = pool.topology()
+        {
+            let place = section.place("servers");
+            section.wrong(place, error);
+        }
+        (mistakes.len() == before).then_some(pool)
+    }
+}
+
+/// One of a fixed set of names.
+fn named<T: FromStr + Copy, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        text.parse().map_err(|_| {
+            let names = all.map(name);
+            format!("allowed are {}{}", names.join(", "), did_you_mean(text, names))
+        })
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .and_then(|time| if time.is_zero() { Err("it has to be more than 0".into()) } else { Ok(time) })
+}
+
+/// The password comes from the file itself, from another file, or from the environment.
+fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'_>) -> Option<Auth> {
+    const SOURCES: [&str; 3] = ["redis_auth", "redis_auth_file", "redis_auth_env"];
+    let given: Vec<_> = SOURCES.into_iter().filter(|name| section.has(name)).collect();
+    let user = section.optional("redis_user", text);
+    if let Some(name) = given.first().copied().or(section.has("redis_user").then_some("redis_user")) {
+        let place = section.place(name);
+        if !redis {
+            section.wrong(
+                place,
+                format!("{name} is for Redis pools; this one is a memcache pool (redis: false)"),
+            );
+            return None;
+        }
+        if given.is_empty() {
+            section.wrong(
+                place,
+                "redis_user needs a password as well: redis_auth, redis_auth_file or redis_auth_env",
+            );
+        }
+    }
+    if let [first, second, ..] = given[..] {
+        let place = section.place(second);
+        section.wrong(place, format!("{first} and {second} are both set; keep one of them"));
+    }
+    let password = match *given.first()? {
+        "redis_auth" => section.optional("redis_auth", text),
+        "redis_auth_file" => section.optional("redis_auth_file", |path| {
+            let secret = (around.read_file)(Path::new(path)).map_err(|error| error.to_string())?;
+            let secret = secret.strip_suffix('\n').unwrap_or(&secret);
+            let secret = secret.strip_suffix('\r').unwrap_or(secret);
+            if secret.is_empty() { Err("the file is empty".into()) } else { Ok(secret.to_owned()) }
+        }),
+        _ => section.optional("redis_auth_env", |name| {
+            let secret = (around.environment)(name).ok_or("there is no such environment variable")?;
+            if secret.is_empty() { Err("the environment variable is empty".into()) } else { Ok(secret) }
+        }),
+    };
+    Some(Auth { user, password: Secret(password?) })
+}
+
+fn read_servers(section: &mut Section<'_, '_>) -> Vec<Shard> {
+    let Some(node) = section.node("servers") else {
+        section.missing("servers");
+        return Vec::new();
+    };
+    let Value::List(lines) = &node.value else {
+        section.wrong(node.place, format!("servers has to be a list, not {}", node.value.kind()));
+        return Vec::new();
+    };
+    if lines.is_empty() {
+        section.wrong(node.place, "servers is empty; a pool needs at least one");
+    }
+    let mut shards: Vec<(Shard, Place)> = Vec::new();
+    for Node { place, value } in lines {
+        let Value::Text(line) = value else {
+            section.wrong(*place, format!("a server has to be a text, not {}", value.kind()));
+            continue;
+        };
+        match server(line) {
+            Ok(shard) => {
+                if let Some((_, first)) = shards.iter().find(|(earlier, _)| earlier.name == shard.name) {
+                    let text = format!(
+                        "server {line:?} has the name {:?}, as the one in line {}; give one of them another name",
+                        shard.name, first.line
+                    );
+                    section.wrong(*place, text);
+                } else {
+                    shards.push((shard, *place));
+                }
+            }
+            Err(allowed) => section.wrong(*place, format!("server {line:?} cannot be used: {allowed}")),
+        }
+    }
+    shards.into_iter().map(|(shard, _)| shard).collect()
+}

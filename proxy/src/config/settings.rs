@@ -1,0 +1,93 @@
+//! The one table of all settings: what may be written where, what it means, what holds if it is absent.
+//!
+//! Validation, suggestions and the table in the README come from here; a default is read by the same code as a value in
+//! a file.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file.
+    pub name: &'static str,
+    /// What holds if it is absent; `None`: nothing does, or it is required.
+    pub default: Option<&'static str>,
+    /// What may be written.
+    pub allowed: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn setting(
+    name: &'static str,
+    default: Option<&'static str>,
+    allowed: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting { name, default, allowed, meaning }
+}
+
+/// Settings of a pool. The first group is nutcracker's.
+#[rustfmt::skip]
+pub const POOL: &[Setting] = &[
+    setting("listen", None, "host:port, /path, /path 0660", "where clients connect; required"),
+    setting("servers", None, "a list of host:port:weight [name] or /path:weight [name]", "the shards; required"),
+    setting("hash", Some("fnv1a_64"), "one_at_a_time md5 crc16 crc32 crc32a fnv1_64 fnv1a_64 fnv1_32 fnv1a_32 hsieh murmur jenkins", "how a key becomes a number"),
+    setting("hash_tag", None, "two characters in quotes", "only the part of a key between these is hashed"),
+    setting("distribution", Some("ketama"), "ketama modula random slots single", "how a number becomes a shard"),
+    setting("timeout", Some("0"), "time or none", "how long a request may take, connecting and waiting included; then it is answered with an error"),
+    setting("backlog", Some("512"), "1 to 2147483647", "connections that the kernel accepts for us ahead of time"),
+    setting("client_connections", Some("0"), "0 to 4294967295", "clients at a time; further ones are refused; 0 is no limit"),
+    setting("redis", Some("false"), "true false", "the pool speaks RESP; else memcached's text protocol"),
+    setting("tcpkeepalive", Some("false"), "true false", "the kernel probes clients that are idle"),
+    setting("reuseport", Some("false"), "true false", "several processes may listen on the same port"),
+    setting("redis_auth", None, "text", "password that clients have to say, and that is said to the shards"),
+    setting("redis_db", Some("0"), "0 to 4294967294", "database of the shards that clients work in, and stay in"),
+    setting("preconnect", Some("false"), "true false", "connect to the shards at start"),
+    setting("auto_eject_hosts", Some("false"), "true false", "take failing shards out of the ring until a probe succeeds; their keys move"),
+    setting("server_connections", Some("1"), "1 to 1024", "connections of each worker to each shard; a client stays on one of them"),
+    setting("server_retry_timeout", Some("30000"), "time", "how often an ejected shard is probed"),
+    setting("server_failure_limit", Some("2"), "0 to 4294967295", "failures in a row that eject a shard; 0 acts as 1"),
+
+    setting("redis_user", None, "text", "user that is named to the shards beside the password"),
+    setting("redis_auth_file", None, "path, relative to this file", "file that holds the password, instead of redis_auth"),
+    setting("redis_auth_env", None, "name", "environment variable that holds the password, instead of redis_auth"),
+    setting("databases", Some("16"), "1 to 65536", "databases that SELECT may choose from"),
+    setting("connect_timeout", Some("1s"), "time above 0", "how long connecting to a shard may take, the lookup included"),
+    setting("queue_wait", Some("1s"), "time above 0", "how long a request may wait for room in the queue of its shard"),
+    setting("client_idle_timeout", Some("none"), "time or none", "a client that sends nothing for so long is disconnected"),
+    setting("client_request_timeout", Some("none"), "time or none", "a client whose request stays unfinished for so long is disconnected"),
+    setting("client_age_max", Some("none"), "time or none", "a client is disconnected between two requests at about this age, so that clients spread over new replicas"),
+    setting("in_flight_max", Some("1024"), "1 to 1048576", "requests of one client in flight; beyond it the client is not read"),
+    setting("request_bytes_max", Some("1GiB"), "size", "largest request"),
+    setting("client_output_max", Some("1GiB"), "size", "replies waiting for one client; beyond it the client is disconnected"),
+    setting("shard_queue_max", Some("65536"), "1 to 4194304", "requests queued and in flight on one connection to a shard"),
+    setting("shard_queue_bytes_max", Some("64MiB"), "size", "bytes of requests not yet written to one connection to a shard"),
+];
+
+/// Settings of the process, beside `pools:`.
+#[rustfmt::skip]
+pub const PROCESS: &[Setting] = &[
+    setting("pools", None, "a mapping of pools", "each pool by its name; required"),
+    setting("workers", Some("auto"), "1 to 256, auto", "worker threads; auto: the CPU quota, else one per core up to 4"),
+    setting("log_level", Some("info"), "error warn info debug trace", "least important lines that are logged"),
+    setting("log_format", Some("text"), "text json", "how log lines look"),
+    setting("stats_address", Some("0.0.0.0"), "host or address", "where statistics are served in Twemproxy's format"),
+    setting("stats_port", Some("22222"), "0 to 65535", "the port of the statistics; 0 serves none"),
+    setting("drain_grace", Some("0"), "time", "how long clients are still accepted after SIGTERM"),
+    setting("drain_limit", Some("30s"), "time above 0", "how long clients may take to read their last replies and close"),
+    setting("memory_max", Some("auto"), "size, auto", "bytes that all clients may hold together; auto: half of the container's or machine's memory"),
+];
+
+/// The table of all settings, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::new();
+    for (title, settings) in [("Pool", POOL), ("Process", PROCESS)] {
+        text.push_str(&format!("| {title} setting | default | allowed | meaning |\n|---|---|---|---|\n"));
+        for setting in settings {
+            let default = setting.default.map(|default| format!("`{default}`")).unwrap_or_default();
+            let Setting { name, allowed, meaning, .. } = setting;
+            text.push_str(&format!("| `{name}` | {default} | {allowed} | {meaning} |\n"));
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! Counters. Each has one writer, the worker that owns it, and is added up by whoever asks.
+//!
+//! A relaxed load and store is all an increment costs: no locked instruction, no shared cache line.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// A number that only grows. One thread writes, any may read.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Only the owner may.
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Overwrites it. Only the owner may.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down. One thread writes, any may read.
+#[derive(Default, Debug)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds to it, or takes away. Only the owner may.
+    #[inline]
+    pub fn add(&self, amount: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What one worker counts of one pool. The first six are Twemproxy's, by its names.
+#[derive(Default, Debug)]
+pub struct PoolCounters {
+    /// Clients that closed their connection.
+    pub client_eof: Counter,
+    /// Clients whose connection broke.
+    pub client_err: Counter,
+    /// Clients connected now.
+    pub client_connections: Gauge,
+    /// Clients that ever connected.
+    pub client_connections_total: Counter,
+    /// Error replies that the proxy made because a shard could not serve the request.
+    pub forward_error: Counter,
+    /// Fragments of split requests sent to shards.
+    pub fragments: Counter,
+    /// Requests read from clients.
+    pub requests: Counter,
+    /// Requests refused: unknown or unsupported command, bad arguments, keys on several shards.
+    pub refused: Counter,
+    /// Clients closed because they sent bytes that are no request.
+    pub client_malformed: Counter,
+    /// Clients closed because their replies exceeded `client_output_max`.
+    pub client_output_exceeded: Counter,
+    /// Clients closed because all of them together exceeded `memory_max`.
+    pub client_evicted: Counter,
+    /// Clients closed because they sent nothing for `client_idle_timeout`, or an unfinished request for
+    /// `client_request_timeout`.
+    pub client_timedout: Counter,
+    /// Clients closed because they reached `client_age_max`.
+    pub client_aged: Counter,
+    /// Clients refused because `client_connections` was reached.
+    pub client_refused: Counter,
+    /// Requests that found their shard's queue full and had to wait.
+    pub queue_waits: Counter,
+    /// Requests answered with an error because the queue stayed full.
+    pub queue_full: Counter,
+    /// Times a client was not read because it had too much in flight.
+    pub client_pauses: Counter,
+    /// What each shard was sent and answered, in the order of the topology.
+    pub shards: Vec<ShardCounters>,
+}
+
+impl PoolCounters {
+    /// Counters for a pool of so many shards, all zero.
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| ShardCounters::default()).collect(), ..Self::default() }
+    }
+}
+
+/// What one worker counts of one shard, by Twemproxy's names.
+#[derive(Default, Debug)]
+pub struct ShardCounters {
+    /// Connections the shard closed.
+    pub server_eof: Counter,
+    /// Connections that broke or could not be made.
+    pub server_err: Counter,
+    /// Requests that got no response in time.
+    pub server_timedout: Counter,
+    /// Connections open now.
+    pub server_connections: Gauge,
+    /// Connections that were ever opened.
+    pub server_connections_total: Counter,
+    /// Requests sent to the shard, fragments included.
+    pub requests: Counter,
+    /// Their bytes.
+    pub request_bytes: Counter,
+    /// Responses received.
+    pub responses: Counter,
+    /// Their bytes.
+    pub response_bytes: Counter,
+    /// Requests that wait to be written.
+    pub in_queue: Gauge,
+    /// Their bytes.
+    pub in_queue_bytes: Gauge,
+    /// Requests written and not yet answered.
+    pub out_queue: Gauge,
+    /// Their bytes.
+    pub out_queue_bytes: Gauge,
+    /// Responses that came after their request had been answered with a timeout.
+    pub late_responses: Counter,
+}

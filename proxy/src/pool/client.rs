@@ -1,0 +1,112 @@
+//! One client connection: who it is, how far it is, and what it has going on.
+//!
+//! An idle client owns nothing but its place in the slab; [`super::replies`] keeps the order of its replies. No sockets
+//! here: the worker owns them.
+
+use super::buffer::Rest;
+use super::replies::Replies;
+use super::time::Time;
+use crate::protocol::Protocol;
+
+/// How far the connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Requests are read.
+    Open,
+    /// The client has closed its writing side: what was read is answered, then the connection ends.
+    Ended,
+    /// We end the connection once everything read is answered.
+    Finishing,
+    /// It is closed at once; replies are discarded.
+    Broken,
+}
+
+/// One client connection.
+pub struct Client<P: Protocol> {
+    /// Tells clients apart that had the same place in the slab.
+    pub generation: u32,
+    /// Unique number in this process.
+    pub id: u64,
+    /// What it told us.
+    pub session: P::Session,
+    /// Index of the pool's lane it uses.
+    pub lane: u32,
+    /// How far it is.
+    pub state: State,
+    /// It is in the pool's list of clients the worker has to look at.
+    pub dirty: bool,
+    /// When it connected.
+    pub connected: Time,
+    /// When its last bytes came.
+    pub active: Time,
+    /// All that only a client with something going on needs.
+    pub activity: Option<Box<Activity<P>>>,
+}
+
+/// Why a client is not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pause {
+    /// It has too much in flight, or too many bytes of replies wait for it.
+    Full,
+    /// Its next request changes what the replies to the earlier ones depend on.
+    UntilQuiet,
+}
+
+/// What a client has going on: an unfinished request, requests in flight, replies not yet taken.
+pub struct Activity<P: Protocol> {
+    /// Where the request at hand stands.
+    pub decoder: P::RequestDecoder,
+    /// Bytes received and not yet used.
+    pub rest: Rest,
+    /// When the request at hand began, if it is unfinished.
+    pub begun: Option<Time>,
+    /// Why it is not read, if so. Then `rest` may hold complete requests.
+    pub paused: Option<Pause>,
+    /// It waits for room in a shard's queue, since then.
+    pub stalled: Option<Time>,
+    /// Bytes it was last counted with in the pool's total.
+    pub counted: usize,
+    /// What it waits for.
+    pub replies: Replies<P>,
+}
+
+impl<P: Protocol> Default for Activity<P> {
+    fn default() -> Self {
+        Self {
+            decoder: P::RequestDecoder::default(),
+            rest: Rest::default(),
+            begun: None,
+            paused: None,
+            stalled: None,
+            counted: 0,
+            replies: Replies::default(),
+        }
+    }
+}
+
+impl<P: Protocol> Activity<P> {
+    /// The client is not read, whatever it sends.
+    #[inline]
+    pub fn waits(&self) -> bool {
+        self.paused.is_some() || self.stalled.is_some()
+    }
+
+    /// Nothing is in flight, unfinished or waiting: the client is idle.
+    pub fn is_idle(&self) -> bool {
+        self.replies.is_empty() && self.rest.is_empty() && !self.waits()
+    }
+
+    /// Memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.rest.memory() + self.replies.bytes()
+    }
+
+    /// Makes it as new, keeping small buffers for its next owner.
+    pub fn recycle(&mut self) {
+        debug_assert!(self.is_idle());
+        P::reset(&mut self.decoder);
+        self.begun = None;
+        self.counted = 0;
+        self.replies.recycle();
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a shard could not serve a request. The same word is log text, reply and metric label.
+
+use std::fmt;
+
+/// Why a shard could not serve a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShardFailure {
+    /// Nobody listens there.
+    ConnectRefused,
+    /// The connection was not made within `connect_timeout`.
+    ConnectTimeout,
+    /// The connection could not be made for another reason, in the words of the system.
+    ConnectFailed(String),
+    /// The shard's host name was not found.
+    Unresolved(String),
+    /// The shard refused our greeting (AUTH, HELLO, SELECT), in its words.
+    GreetingRefused(String),
+    /// The response did not come within `timeout`.
+    ResponseTimeout,
+    /// The shard closed the connection.
+    Closed,
+    /// The connection broke.
+    Reset,
+    /// The shard sent bytes that are no response.
+    Malformed(String),
+    /// The shard's queue stayed full.
+    QueueFull,
+    /// The shard is not in the pool any more.
+    Removed,
+}
+
+impl ShardFailure {
+    /// Whether the next attempt to connect is likely to take long, so that requests should not wait for it.
+    pub fn takes_time(&self) -> bool {
+        !matches!(self, Self::ConnectRefused | Self::Closed | Self::Reset | Self::GreetingRefused(_))
+    }
+
+    /// Whether it counts towards ejection: the shard did not do what a healthy one does.
+    pub fn counts(&self) -> bool {
+        !matches!(self, Self::QueueFull | Self::Removed)
+    }
+}
+
+impl fmt::Display for ShardFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectRefused => f.write_str("connection refused"),
+            Self::ConnectTimeout => f.write_str("connect timed out"),
+            Self::ConnectFailed(reason) => write!(f, "cannot connect: {reason}"),
+            Self::Unresolved(reason) => write!(f, "cannot resolve host: {reason}"),
+            Self::GreetingRefused(words) => write!(f, "greeting refused: {words}"),
+            Self::ResponseTimeout => f.write_str("timed out"),
+            Self::Closed => f.write_str("connection closed"),
+            Self::Reset => f.write_str("connection reset"),
+            Self::Malformed(reason) => write!(f, "malformed response: {reason}"),
+            Self::QueueFull => f.write_str("queue full"),
+            Self::Removed => f.write_str("removed from the pool"),
+        }
+    }
+}

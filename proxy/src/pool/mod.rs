@@ -1,0 +1,556 @@
+//! The core: requests from clients to shards, responses back in order.
+//!
+//! A [`Pool`] is what one worker does for one listener. Bytes and the time come in; bytes, deadlines and wishes
+//! (connect, close, ask) go out. It does no I/O, reads no clock and calls nobody back, so a simulation can drive it
+//! through any order of events. One concern, one file: [`client`] keeps the order of one client's replies, [`shard`]
+//! the queue of one shard connection, [`buffer`] the bytes; this one moves requests and responses between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use shard_discovery::Topology;
+use slab::Slab;
+
+use crate::metrics::PoolCounters;
+use crate::protocol::{ClientRow, Piece, Plan, Protocol, Question};
+use buffer::Output;
+use client::{Activity, Client, Pause, State};
+use failure::ShardFailure;
+use requests::may_submit;
+use shard::Link;
+use shards::Shards;
+use time::Time;
+
+pub mod buffer;
+pub mod client;
+pub mod failure;
+pub mod replies;
+mod requests;
+mod responses;
+pub mod shard;
+mod shards;
+pub mod time;
+
+/// Activities kept for the next clients that need one.
+const SPARE_ACTIVITIES_MAX: usize = 128;
+
+/// What holds a pool within bounds. All sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a request may take, from the moment it is queued. `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+    /// How long a request may wait for room in its shard's queue.
+    pub queue_wait: Duration,
+    /// Requests in flight of one client; beyond it the client is not read.
+    pub in_flight_max: usize,
+    /// Largest request.
+    pub request_bytes_max: u64,
+    /// Replies waiting for one client; beyond it the client is closed.
+    pub client_output_max: usize,
+    /// Requests in flight and queued on one shard connection.
+    pub shard_queue_max: usize,
+    /// Bytes of requests not yet written to one shard connection.
+    pub shard_queue_bytes_max: usize,
+    /// Bytes held for all clients of this worker's pool together; beyond it the largest client is closed.
+    pub memory_max: usize,
+    /// Connections to each shard.
+    pub server_connections: usize,
+    /// A client that sends nothing for so long is closed.
+    pub client_idle_timeout: Option<Duration>,
+    /// A client whose request stays unfinished for so long is closed.
+    pub client_request_timeout: Option<Duration>,
+    /// A client is closed between two requests at about this age.
+    pub client_age_max: Option<Duration>,
+}
+
+/// Which client: its place in the slab, and which of those that had the place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ClientId {
+    /// Place in the slab.
+    pub index: u32,
+    /// Tells apart those that had the place.
+    pub generation: u32,
+}
+
+/// Which shard connection.
+pub type ConnectionIndex = usize;
+
+/// What the worker has to do about a client after it was written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Read it when it has something to say.
+    Read,
+    /// Leave it unread for now.
+    Wait,
+    /// Shut down the writing side, read until it closes.
+    Finish,
+    /// Close it.
+    Close,
+}
+
+/// What became of a shard, for the ejector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardEvent {
+    /// Which shard of the topology.
+    pub shard: usize,
+    /// The failure, or `None` for the first success after failures.
+    pub failure: Option<ShardFailure>,
+}
+
+/// A question of a client to the whole process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub client: ClientId,
+    /// Its unique number.
+    pub asker: u64,
+    /// Number of the request.
+    pub number: u32,
+    /// What.
+    pub question: Question,
+}
+
+/// What never changes while a pool lives.
+pub struct Identity {
+    /// Name of the pool.
+    pub name: String,
+    /// Microseconds from 1970 to the worker's start.
+    pub unix_start: u64,
+    /// Clients are numbered from here …
+    pub client_id_first: u64,
+    /// … in steps of this, so that workers never give the same number.
+    pub client_id_step: u64,
+    /// Spreads what must not happen in step everywhere: reconnects, ages.
+    pub seed: u64,
+}
+
+/// One listener's clients and shards on one worker.
+pub struct Pool<P: Protocol> {
+    identity: Identity,
+    settings: P::Settings,
+    limits: Limits,
+    counters: Arc<PoolCounters>,
+    clients: Slab<Client<P>>,
+    shards: Shards<P>,
+    next_client_id: u64,
+    next_generation: u32,
+    spare_activities: Vec<Box<Activity<P>>>,
+    /// Clients that the worker has to look at.
+    dirty_clients: Vec<u32>,
+    /// Clients whose unread requests may go on.
+    resumable: Vec<ClientId>,
+    /// Clients that wait for room in a shard's queue, by deadline.
+    stalls: std::collections::VecDeque<(Time, ClientId)>,
+    questions: Vec<Asked>,
+    /// A large response was handed on since the worker last asked.
+    large: bool,
+    /// Bytes held for all clients.
+    buffered: usize,
+    plan: Plan,
+}
+
+impl<P: Protocol> Pool<P> {
+    /// A pool without clients, connected to nothing.
+    pub fn new(
+        identity: Identity,
+        settings: P::Settings,
+        limits: Limits,
+        topology: Arc<Topology>,
+        counters: Arc<PoolCounters>,
+    ) -> Self {
+        let shards = Shards::new(topology, limits.server_connections, limits.timeout, identity.seed);
+        let mut pool = Self {
+            next_client_id: identity.client_id_first,
+            identity,
+            settings,
+            limits,
+            counters,
+            clients: Slab::new(),
+            shards,
+            next_generation: 0,
+            spare_activities: Vec::new(),
+            dirty_clients: Vec::new(),
+            resumable: Vec::new(),
+            stalls: std::collections::VecDeque::new(),
+            questions: Vec::new(),
+            large: false,
+            buffered: 0,
+            plan: Plan::default(),
+        };
+        let first = P::lane(&P::session(&pool.settings));
+        pool.shards.lane(first);
+        pool
+    }
+
+    /// Its shards and who owns what.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.shards.topology
+    }
+
+    /// Connects to every shard before the first request needs it.
+    pub fn preconnect(&mut self) {
+        for index in 0..self.shards.connections.len() {
+            if matches!(self.shards.connections[index].link, Link::Idle) {
+                self.shards.connect(index);
+            }
+        }
+    }
+
+    /// The same shards, but other owners: one was ejected or restored.
+    pub fn set_topology(&mut self, topology: Arc<Topology>) {
+        debug_assert_eq!(topology.shards().len(), self.shards.topology.shards().len());
+        self.shards.topology = topology;
+    }
+
+    // --- clients ------------------------------------------------------------------------------------------------
+
+    /// A client has connected.
+    pub fn client_connected(&mut self, now: Time) -> ClientId {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let id = self.next_client_id;
+        self.next_client_id += self.identity.client_id_step;
+        let session = P::session(&self.settings);
+        let lane = self.shards.lane(P::lane(&session));
+        let index = self.clients.insert(Client {
+            generation: self.next_generation,
+            id,
+            session,
+            lane,
+            state: State::Open,
+            dirty: false,
+            connected: now,
+            active: now,
+            activity: None,
+        });
+        self.counters.client_connections.add(1);
+        self.counters.client_connections_total.add(1);
+        ClientId { index: index as u32, generation: self.next_generation }
+    }
+
+    /// Number of clients connected.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether the client's socket should be read.
+    #[inline]
+    pub fn wants_read(&self, client: ClientId) -> bool {
+        self.client(client).is_some_and(|client| {
+            client.state == State::Open && client.activity.as_ref().is_none_or(|activity| !activity.waits())
+        })
+    }
+
+    /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
+    #[inline]
+    pub fn before_client_read(&mut self, client: ClientId, scratch: &mut BytesMut) {
+        match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
+            Some(activity) => {
+                let missing = P::request_missing(&activity.decoder, activity.rest.len());
+                activity.rest.restore(scratch, missing);
+            }
+            None => scratch.reserve(buffer::READ_SIZE),
+        }
+    }
+
+    /// Nothing has come after all: takes back what [`Self::before_client_read`] put into `scratch`.
+    pub fn keep_client_rest(&mut self, client: ClientId, scratch: &mut BytesMut) {
+        match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
+            Some(activity) => activity.rest.keep(scratch),
+            None => scratch.clear(),
+        }
+    }
+
+    /// Bytes have come from the client: they are at the end of `scratch`, which began with the rest of earlier ones.
+    /// Leaves `scratch` empty.
+    pub fn client_received(&mut self, client: ClientId, scratch: &mut BytesMut, now: Time) {
+        let Some(found) = self.clients.get_mut(client.index as usize) else { return scratch.clear() };
+        if found.generation != client.generation {
+            return scratch.clear();
+        }
+        found.active = now;
+        if found.activity.is_none() {
+            found.activity = Some(self.spare_activities.pop().unwrap_or_default());
+        }
+        self.process(client, scratch, now);
+    }
+
+    /// The client has closed its writing side. What was read is still answered.
+    pub fn client_ended(&mut self, client: ClientId) {
+        self.end_client(client, State::Ended);
+    }
+
+    /// We want to end the connection once everything read is answered.
+    pub fn drain_client(&mut self, client: ClientId) {
+        self.end_client(client, State::Finishing);
+    }
+
+    fn end_client(&mut self, id: ClientId, state: State) {
+        let Some(client) = find(&mut self.clients, id) else { return };
+        if client.state == State::Open {
+            client.state = state;
+        }
+        mark(client, id.index, &mut self.dirty_clients);
+    }
+
+    /// The client's connection is gone, `broken` if not in good order. Responses still to come find nobody.
+    pub fn client_gone(&mut self, id: ClientId, broken: bool) {
+        let Some(client) = self.client(id) else { return };
+        match client.state {
+            _ if broken => self.counters.client_err.add(1),
+            State::Ended => self.counters.client_eof.add(1),
+            State::Open | State::Finishing | State::Broken => {}
+        }
+        let client = self.clients.remove(id.index as usize);
+        self.counters.client_connections.add(-1);
+        if let Some(activity) = client.activity {
+            self.buffered -= activity.counted;
+        }
+        if self.clients.is_empty() {
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    /// Bytes waiting to be written to the client, if any.
+    #[inline]
+    pub fn client_output(&mut self, client: ClientId) -> Option<&mut Output> {
+        find(&mut self.clients, client)?.activity.as_mut().map(|activity| &mut activity.replies.output)
+    }
+
+    /// What is to be done about a client now that as much as possible was written to it.
+    pub fn settle_client(&mut self, id: ClientId) -> Verdict {
+        let limits = &self.limits;
+        let Some(client) = self.clients.get_mut(id.index as usize) else { return Verdict::Close };
+        if client.generation != id.generation || client.state == State::Broken {
+            return Verdict::Close;
+        }
+        let Some(activity) = client.activity.as_mut() else {
+            return match client.state {
+                State::Open => Verdict::Read,
+                State::Ended => Verdict::Close,
+                State::Finishing | State::Broken => Verdict::Finish,
+            };
+        };
+        if activity.replies.bytes() > limits.client_output_max {
+            self.counters.client_output_exceeded.add(1);
+            client.state = State::Broken;
+            return Verdict::Close;
+        }
+        let bytes = activity.bytes();
+        self.buffered = self.buffered + bytes - activity.counted;
+        activity.counted = bytes;
+        let waits = activity.waits();
+        let resumes = match activity.paused {
+            None => false,
+            Some(Pause::Full) => may_submit(activity, limits, 2),
+            Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
+        };
+        if resumes {
+            self.resumable.push(id);
+        }
+        let answered = activity.replies.in_flight() == 0 && activity.replies.output.is_empty() && !waits;
+        match client.state {
+            State::Ended if answered => return Verdict::Close,
+            State::Finishing if answered => return Verdict::Finish,
+            _ => {}
+        }
+        let read = client.state == State::Open && !waits;
+        if activity.is_idle() && !waits {
+            let mut activity = client.activity.take().expect("just used");
+            self.buffered -= std::mem::take(&mut activity.counted);
+            if self.spare_activities.len() < SPARE_ACTIVITIES_MAX {
+                activity.recycle();
+                self.spare_activities.push(activity);
+            }
+        }
+        if self.buffered > self.limits.memory_max {
+            self.evict();
+        }
+        if read { Verdict::Read } else { Verdict::Wait }
+    }
+
+    /// All clients together hold too much: the one that holds most is closed.
+    fn evict(&mut self) {
+        let counted = |client: &Client<P>| client.activity.as_ref().map_or(0, |activity| activity.counted);
+        let largest = self
+            .clients
+            .iter_mut()
+            .filter(|(_, client)| client.state != State::Broken)
+            .max_by_key(|(_, client)| counted(client));
+        if let Some((index, client)) = largest {
+            self.counters.client_evicted.add(1);
+            client.state = State::Broken;
+            mark(client, index as u32, &mut self.dirty_clients);
+        }
+    }
+
+    /// Clients to be written to, settled, and read again if they are to be.
+    pub fn take_dirty_clients(&mut self, into: &mut Vec<ClientId>) {
+        for index in self.dirty_clients.drain(..) {
+            if let Some(client) = self.clients.get_mut(index as usize)
+                && std::mem::take(&mut client.dirty)
+            {
+                into.push(ClientId { index, generation: client.generation });
+            }
+        }
+    }
+
+    // --- time ---------------------------------------------------------------------------------------------------
+
+    /// When [`Self::tick`] has to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let stall = self.stalls.front().map(|&(deadline, _)| deadline);
+        stall.into_iter().chain(self.shards.deadline).min()
+    }
+
+    /// Deadlines may have passed.
+    pub fn tick(&mut self, now: Time) {
+        while let Some(&(deadline, id)) = self.stalls.front()
+            && deadline <= now
+        {
+            self.stalls.pop_front();
+            if self
+                .client(id)
+                .is_some_and(|client| client.activity.as_ref().is_some_and(|a| a.stalled.is_some()))
+            {
+                self.resumable.push(id);
+            }
+        }
+        let Some(timeout) = self.limits.timeout else { return };
+        if self.shards.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        for index in 0..self.shards.connections.len() {
+            let connection = &mut self.shards.connections[index];
+            if connection.in_flight.is_empty() {
+                continue;
+            }
+            let shard = connection.shard;
+            let mut expired = Vec::new();
+            connection.expire(timeout, now, |ticket| expired.push(ticket));
+            if connection.is_dead(timeout, now) {
+                self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
+            }
+            if expired.is_empty() {
+                continue;
+            }
+            self.counters.shards[shard].server_timedout.add(expired.len() as u64);
+            if self.shards.connections[index].report_stall() {
+                self.shards.failed(shard, &ShardFailure::ResponseTimeout);
+            }
+            for ticket in expired {
+                self.fail(ticket, shard, &ShardFailure::ResponseTimeout);
+            }
+        }
+        let connections = self.shards.connections.iter();
+        self.shards.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
+    }
+
+    /// Looks after clients that do nothing, take too long or are old. To be called about once a second where
+    /// [`Limits::watches_clients`].
+    pub fn sweep_clients(&mut self, now: Time) {
+        let limits = &self.limits;
+        for (index, client) in &mut self.clients {
+            if client.state != State::Open {
+                continue;
+            }
+            let begun = client.activity.as_ref().and_then(|activity| activity.begun);
+            let idle = client
+                .activity
+                .as_ref()
+                .is_none_or(|activity| activity.replies.in_flight() == 0 && activity.paused.is_none());
+            let passed =
+                |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
+            if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
+                self.counters.client_timedout.add(1);
+                client.state = State::Broken;
+            } else if idle && passed(limits.client_idle_timeout, client.active) {
+                self.counters.client_timedout.add(1);
+                client.state = State::Finishing;
+            } else if begun.is_none()
+                && passed(
+                    limits.client_age_max.map(|age| aged(age, client.id, self.identity.seed)),
+                    client.connected,
+                )
+            {
+                self.counters.client_aged.add(1);
+                client.state = State::Finishing;
+            } else {
+                continue;
+            }
+            mark(client, index as u32, &mut self.dirty_clients);
+        }
+    }
+
+    // --- questions to the whole process -------------------------------------------------------------------------
+
+    /// The clients of this pool on this worker; the worker adds the addresses.
+    pub fn list_clients(&self, now: Time) -> Vec<(ClientId, ClientRow)> {
+        let row = |(index, client): (usize, &Client<P>)| {
+            let activity = client.activity.as_ref();
+            let row = ClientRow {
+                id: client.id,
+                age: now.since(client.connected).as_secs(),
+                idle: now.since(client.active).as_secs(),
+                in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
+                input_bytes: activity.map_or(0, |activity| activity.rest.len()),
+                output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
+                session: P::describe(&client.session),
+                ..ClientRow::default()
+            };
+            (ClientId { index: index as u32, generation: client.generation }, row)
+        };
+        self.clients.iter().map(row).collect()
+    }
+
+    /// The process has answered a client's question.
+    pub fn answer_question(&mut self, asked: &Asked, rows: &[ClientRow]) {
+        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        let mut reply = Vec::new();
+        P::answer(&asked.question, &client.session, rows, &mut reply);
+        if let Some(activity) = client.activity.as_mut() {
+            activity.replies.answer(asked.number, 0, Piece::Copied(&reply), true, &|_| String::new());
+        }
+        mark(client, asked.client.index, &mut self.dirty_clients);
+    }
+
+    /// The client is closed at once, because another one asked for it; `gently` answers what was read first.
+    pub fn kill_client(&mut self, id: ClientId, gently: bool) {
+        let Some(client) = find(&mut self.clients, id) else { return };
+        client.state = if gently { State::Finishing } else { State::Broken };
+        mark(client, id.index, &mut self.dirty_clients);
+    }
+
+    fn client(&self, id: ClientId) -> Option<&Client<P>> {
+        self.clients.get(id.index as usize).filter(|client| client.generation == id.generation)
+    }
+}
+
+impl Limits {
+    /// Whether clients have to be looked after from time to time.
+    pub fn watches_clients(&self) -> bool {
+        self.client_idle_timeout.is_some()
+            || self.client_request_timeout.is_some()
+            || self.client_age_max.is_some()
+    }
+}
+
+/// The client, if it is still connected.
+#[inline]
+fn find<P: Protocol>(clients: &mut Slab<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
+    clients.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
+}
+
+/// The client is to be looked at by the worker.
+#[inline]
+fn mark<P: Protocol>(client: &mut Client<P>, index: u32, dirty: &mut Vec<u32>) {
+    if !std::mem::replace(&mut client.dirty, true) {
+        dirty.push(index);
+    }
+}
+
+/// Ages are spread over a tenth, so that clients that came together do not leave together.
+fn aged(age: Duration, client: u64, seed: u64) -> Duration {
+    let spread = (client ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    age - age * spread as u32 / 10_240
+}

@@ -1,0 +1,381 @@
+//! The order in which the replies of one client leave.
+//!
+//! ```text
+//!   requests ->  queue:  [0 waiting][1 ready][2 merging][3 waiting]      index = number - oldest
+//!                           |
+//!   response to 0 ----------+--> straight to `output`, then 1 follows it; 2 waits for its fragments
+//! ```
+//!
+//! A late response is kept until its turn.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::buffer::{Output, SHARE_MIN};
+use crate::protocol::{Part, Piece, Protocol};
+
+/// From this size on, space in `held` is used again before it is empty.
+const HELD_COMPACT_MIN: usize = 16 * 1024;
+/// An empty `held` is kept for the next responses up to this size.
+const HELD_KEEP_MAX: usize = 16 * 1024;
+
+/// The replies one client waits for, and those it has not taken yet.
+pub struct Replies<P: Protocol> {
+    /// One per request in flight, oldest first. At most `in_flight_max`.
+    queue: VecDeque<Reply<P>>,
+    /// Number of the oldest request in flight.
+    oldest: u32,
+    /// Replies whose turn has come.
+    pub output: Output,
+    /// Small responses that wait for their turn, copied one after the other in the order they came: memory of their
+    /// own would cost each of them more than the copy.
+    held: Vec<u8>,
+    /// How many of `held` still wait.
+    held_bytes: usize,
+    /// Bytes of responses that wait for their turn, in `held` or elsewhere.
+    waiting_bytes: usize,
+    /// Average size of a reply, to foresee what the requests in flight will bring.
+    average: usize,
+}
+
+struct Reply<P: Protocol> {
+    state: ReplyState<P>,
+    /// It is not sent; the client does not want to hear.
+    silent: bool,
+}
+
+enum ReplyState<P: Protocol> {
+    /// Nothing has come.
+    Waiting,
+    /// It is the oldest and part of it has gone to the output.
+    Streaming,
+    /// Begun before its turn.
+    Partial(BytesMut),
+    /// Complete before its turn: in `held`, from here so many bytes.
+    Held { start: usize, length: usize },
+    /// Complete before its turn, and large.
+    Ready(Bytes),
+    /// Complete before its turn, in several pieces.
+    Merged(Box<Output>),
+    /// A split request.
+    Merging(Box<Merging<P>>),
+}
+
+/// A split request whose fragments are under way.
+pub struct Merging<P: Protocol> {
+    /// How they are joined.
+    pub merge: P::Merge,
+    /// For each key, its fragment.
+    pub owners: Box<[u32]>,
+    /// Its fragments.
+    pub parts: Vec<Part>,
+    /// Fragments without a complete response.
+    pub missing: usize,
+}
+
+impl<P: Protocol> Default for Replies<P> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            oldest: 0,
+            output: Output::default(),
+            held: Vec::new(),
+            held_bytes: 0,
+            waiting_bytes: 0,
+            average: 0,
+        }
+    }
+}
+
+impl<P: Protocol> Replies<P> {
+    /// Requests in flight.
+    #[inline]
+    pub fn in_flight(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Nothing is in flight and no reply waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.output.is_empty()
+    }
+
+    /// Bytes of replies that are waiting.
+    pub fn bytes(&self) -> usize {
+        self.output.len() + self.waiting_bytes
+    }
+
+    /// Bytes of replies that are waiting or, going by those so far, still to come.
+    #[inline]
+    pub fn bytes_expected(&self) -> usize {
+        self.bytes() + self.queue.len() * self.average
+    }
+
+    /// Whether the size of replies can be foreseen.
+    #[inline]
+    pub fn can_be_foreseen(&self) -> bool {
+        self.average > 0
+    }
+
+    /// For another client.
+    pub fn recycle(&mut self) {
+        debug_assert!(self.is_empty());
+        self.average = 0;
+    }
+
+    /// One more request is in flight; returns its number.
+    #[inline]
+    pub fn submitted(&mut self, silent: bool) -> u32 {
+        let number = self.oldest.wrapping_add(self.queue.len() as u32);
+        self.queue.push_back(Reply { state: ReplyState::Waiting, silent });
+        number
+    }
+
+    /// One more request is in flight, in fragments; returns its number.
+    pub fn submitted_split(&mut self, silent: bool, merging: Merging<P>) -> u32 {
+        let number = self.submitted(silent);
+        self.queue.back_mut().expect("just pushed").state = ReplyState::Merging(Box::new(merging));
+        number
+    }
+
+    /// The proxy itself replies to a request that was just read.
+    pub fn replied(&mut self, reply: &[u8], silent: bool) {
+        if silent {
+            return;
+        }
+        if self.queue.is_empty() {
+            self.output.copy(reply);
+        } else {
+            let state = self.hold(reply);
+            self.queue.push_back(Reply { state, silent });
+        }
+    }
+
+    /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete.
+    #[inline]
+    pub fn answer(
+        &mut self,
+        number: u32,
+        fragment: u32,
+        piece: Piece<'_>,
+        last: bool,
+        shard_name: &dyn Fn(usize) -> String,
+    ) {
+        let index = number.wrapping_sub(self.oldest) as usize;
+        let Some(reply) = self.queue.get_mut(index) else {
+            debug_assert!(false, "a response for request {number}, which is not in flight");
+            return;
+        };
+        if index == 0 && matches!(reply.state, ReplyState::Waiting | ReplyState::Streaming) {
+            let length = piece.as_slice().len();
+            if !reply.silent {
+                self.output.push(piece);
+            }
+            if last {
+                self.average = (self.average * 7 + length) / 8;
+                self.queue.pop_front();
+                self.oldest = self.oldest.wrapping_add(1);
+                self.release();
+            } else {
+                self.average = self.average.max(length);
+                reply.state = ReplyState::Streaming;
+            }
+            return;
+        }
+        self.answer_early(index, fragment, piece, last, shard_name);
+    }
+
+    /// As [`Self::answer`], where the reply has to wait for its turn or for other fragments.
+    fn answer_early(
+        &mut self,
+        index: usize,
+        fragment: u32,
+        piece: Piece<'_>,
+        last: bool,
+        shard_name: &dyn Fn(usize) -> String,
+    ) {
+        let length = piece.as_slice().len();
+        let state = std::mem::replace(&mut self.queue[index].state, ReplyState::Waiting);
+        let state = match state {
+            ReplyState::Waiting if last && length < SHARE_MIN => self.hold(piece.as_slice()),
+            ReplyState::Waiting if last => {
+                self.waiting_bytes += length;
+                ReplyState::Ready(match piece {
+                    Piece::Shared(bytes) => bytes,
+                    Piece::Copied(bytes) => Bytes::copy_from_slice(bytes),
+                })
+            }
+            ReplyState::Waiting => {
+                self.waiting_bytes += length;
+                ReplyState::Partial(BytesMut::from(piece.as_slice()))
+            }
+            ReplyState::Partial(mut partial) => {
+                self.waiting_bytes += length;
+                partial.extend_from_slice(piece.as_slice());
+                if last { ReplyState::Ready(partial.freeze()) } else { ReplyState::Partial(partial) }
+            }
+            ReplyState::Merging(mut merging) => {
+                self.waiting_bytes += length;
+                merging.take(fragment, piece, last);
+                if merging.missing > 0 {
+                    ReplyState::Merging(merging)
+                } else {
+                    self.waiting_bytes -= merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
+                    self.merged(index, *merging, shard_name)
+                }
+            }
+            state => {
+                debug_assert!(false, "a response to a request that was answered");
+                state
+            }
+        };
+        self.queue[index].state = state;
+        if index == 0 {
+            self.release();
+        }
+    }
+
+    /// All fragments have come: joins them, straight into the output if it is their turn.
+    fn merged(
+        &mut self,
+        index: usize,
+        merging: Merging<P>,
+        shard_name: &dyn Fn(usize) -> String,
+    ) -> ReplyState<P> {
+        let Merging { merge, owners, parts, .. } = merging;
+        if index == 0 && !self.queue[0].silent {
+            let before = self.output.len();
+            P::merge(merge, &owners, parts, shard_name, &mut self.output);
+            self.average = self.average.max(self.output.len() - before);
+            return ReplyState::Held { start: 0, length: 0 };
+        }
+        let mut merged = Output::default();
+        P::merge(merge, &owners, parts, shard_name, &mut merged);
+        self.waiting_bytes += merged.len();
+        ReplyState::Merged(Box::new(merged))
+    }
+
+    /// Keeps a small response until its turn.
+    #[inline]
+    fn hold(&mut self, response: &[u8]) -> ReplyState<P> {
+        if self.held.len() > HELD_COMPACT_MIN && self.held_bytes < self.held.len() / 2 {
+            self.compact();
+        }
+        let (start, length) = (self.held.len(), response.len());
+        self.held.extend_from_slice(response);
+        self.held_bytes += length;
+        self.waiting_bytes += length;
+        ReplyState::Held { start, length }
+    }
+
+    /// Moves what still waits in `held` together. Done when half of it is gone, so each byte moves once on average.
+    fn compact(&mut self) {
+        let mut kept = Vec::with_capacity(self.held_bytes);
+        for reply in &mut self.queue {
+            if let ReplyState::Held { start, length } = &mut reply.state {
+                let place = kept.len();
+                kept.extend_from_slice(&self.held[*start..*start + *length]);
+                *start = place;
+            }
+        }
+        self.held = kept;
+    }
+
+    /// A small response has left.
+    #[inline]
+    fn unhold(&mut self, length: usize) {
+        self.held_bytes -= length;
+        if self.held_bytes == 0 {
+            self.held.clear();
+            if self.held.capacity() > HELD_KEEP_MAX {
+                self.held = Vec::new();
+            }
+        }
+    }
+
+    /// Replies whose turn has come go to the output.
+    fn release(&mut self) {
+        while let Some(reply) = self.queue.front_mut() {
+            let (bytes, done) = match std::mem::replace(&mut reply.state, ReplyState::Waiting) {
+                ReplyState::Held { start, length } => {
+                    if !reply.silent {
+                        self.output.copy(&self.held[start..start + length]);
+                    }
+                    self.unhold(length);
+                    (length, true)
+                }
+                ReplyState::Ready(bytes) => {
+                    let length = bytes.len();
+                    if !reply.silent {
+                        self.output.share(bytes);
+                    }
+                    (length, true)
+                }
+                ReplyState::Merged(merged) => {
+                    let length = merged.len();
+                    if !reply.silent {
+                        self.output.append(*merged);
+                    }
+                    (length, true)
+                }
+                ReplyState::Partial(partial) => {
+                    let length = partial.len();
+                    if !reply.silent {
+                        self.output.share(partial.freeze());
+                    }
+                    reply.state = ReplyState::Streaming;
+                    (length, false)
+                }
+                state => {
+                    reply.state = state;
+                    return;
+                }
+            };
+            self.waiting_bytes -= bytes;
+            self.average = (self.average * 7 + bytes) / 8;
+            if !done {
+                return;
+            }
+            self.queue.pop_front();
+            self.oldest = self.oldest.wrapping_add(1);
+        }
+    }
+
+    /// Whether part of the reply has gone to the client already, so that no error can take its place.
+    pub fn is_streaming(&self, number: u32) -> bool {
+        let index = number.wrapping_sub(self.oldest) as usize;
+        self.queue.get(index).is_some_and(|reply| matches!(reply.state, ReplyState::Streaming))
+    }
+
+    /// A response that broke off before its turn: what came of it is dropped, so that an error can take its place.
+    pub fn forget_partial(&mut self, number: u32, fragment: u32) {
+        let index = number.wrapping_sub(self.oldest) as usize;
+        let Some(reply) = self.queue.get_mut(index) else { return };
+        match &mut reply.state {
+            ReplyState::Partial(partial) => {
+                self.waiting_bytes -= partial.len();
+                reply.state = ReplyState::Waiting;
+            }
+            ReplyState::Merging(merging) => {
+                let part = std::mem::take(&mut merging.parts[fragment as usize].bytes);
+                self.waiting_bytes -= part.len();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<P: Protocol> Merging<P> {
+    /// A piece of the response to a fragment.
+    fn take(&mut self, fragment: u32, piece: Piece<'_>, last: bool) {
+        let part = &mut self.parts[fragment as usize].bytes;
+        match piece {
+            Piece::Shared(bytes) if part.is_empty() => {
+                *part = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            }
+            piece => part.extend_from_slice(piece.as_slice()),
+        }
+        self.missing -= usize::from(last);
+    }
+}

@@ -1,0 +1,186 @@
+//! From bytes of a client to requests in the queues of shards.
+
+use bytes::{Buf, BytesMut};
+
+use super::buffer::SHARE_MIN;
+use super::client::{Activity, Pause, State};
+use super::failure::ShardFailure;
+use super::shards::{Refusal, Sender};
+use super::time::Time;
+use super::{Asked, ClientId, Limits, Pool, find, mark};
+use crate::protocol::{Facts, Protocol, Route};
+
+/// A client whose replies so far are unknown in size may have so many requests in flight.
+const IN_FLIGHT_UNKNOWN_MAX: usize = 128;
+/// A client is not read while so many bytes of replies wait for it or are expected.
+const REPLY_BYTES_PAUSE: usize = 4 * 1024 * 1024;
+
+impl<P: Protocol> Pool<P> {
+    /// Goes on with clients that had to wait. `scratch` is empty before and after.
+    pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
+        while let Some(id) = self.resumable.pop() {
+            let Some(client) = find(&mut self.clients, id) else { continue };
+            let Some(activity) = client.activity.as_mut() else { continue };
+            if !activity.waits() {
+                continue;
+            }
+            activity.paused = None;
+            activity.rest.restore(scratch, 0);
+            mark(client, id.index, &mut self.dirty_clients);
+            self.process(id, scratch, now);
+        }
+    }
+
+    /// Takes requests from `scratch` until it is used up or the client has to wait; keeps the rest.
+    pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
+        let Self { clients, shards, counters, limits, plan, identity, settings, .. } = self;
+        let client = &mut clients[id.index as usize];
+        let activity = client.activity.as_mut().expect("a client that is read has an activity");
+        let mut used = 0;
+        let mut shared = false;
+        while used < scratch.len() {
+            if client.state == State::Broken {
+                used = scratch.len();
+                break;
+            }
+            if !may_submit(activity, limits, 1) {
+                activity.paused = Some(Pause::Full);
+                counters.client_pauses.add(1);
+                break;
+            }
+            let input = &scratch[used..];
+            let decoded =
+                P::next_request(&mut activity.decoder, &client.session, input, limits.request_bytes_max);
+            let length = match decoded {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                Err(malformed) => {
+                    counters.client_malformed.add(1);
+                    plan.reply.clear();
+                    P::malformed(&malformed, &mut plan.reply);
+                    activity.replies.replied(&plan.reply, false);
+                    client.state = State::Finishing;
+                    used = scratch.len();
+                    break;
+                }
+            };
+            plan.begin();
+            let facts = Facts::<P> {
+                settings,
+                pool: &identity.name,
+                client: client.id,
+                unix_micros: identity.unix_start + now.micros(),
+                uptime: now.micros() / 1_000_000,
+                counters,
+                quiet: activity.replies.in_flight() == 0,
+            };
+            let canonical = P::canonical(&activity.decoder, &input[..length]);
+            let route = P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan);
+            let sender = Sender { id, number: client.id, lane: client.lane, now };
+            let outcome = match &route {
+                Route::Ignore => Ok(()),
+                Route::Answer | Route::AnswerAndClose => {
+                    activity.replies.replied(&plan.reply, plan.silent);
+                    Ok(())
+                }
+                Route::Forward if canonical.len() < SHARE_MIN || canonical.len() != length => shards
+                    .forward(sender, &mut activity.replies, canonical, plan, limits, counters)
+                    .map(|connection| {
+                        shards.connections[connection].output.copy(canonical);
+                    }),
+                Route::Forward => shards
+                    .forward(sender, &mut activity.replies, canonical, plan, limits, counters)
+                    .map(|connection| {
+                        scratch.advance(used);
+                        let request = scratch.split_to(length).freeze();
+                        shards.connections[connection].output.share(request);
+                        shared = true;
+                    }),
+                Route::Split(merge) => shards.forward_split(
+                    sender,
+                    &mut activity.replies,
+                    &activity.decoder,
+                    canonical,
+                    *merge,
+                    plan,
+                    limits,
+                    counters,
+                ),
+                Route::WhenQuiet => {
+                    activity.paused = Some(Pause::UntilQuiet);
+                    break;
+                }
+                Route::Ask(question) => {
+                    let number = activity.replies.submitted(plan.silent);
+                    self.questions.push(Asked {
+                        client: id,
+                        asker: client.id,
+                        number,
+                        question: question.clone(),
+                    });
+                    Ok(())
+                }
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Refusal::Unowned(reply)) => {
+                    counters.refused.add(1);
+                    activity.replies.replied(reply.as_bytes(), plan.silent);
+                }
+                Err(Refusal::Failed(connection, failure)) => {
+                    if failure == ShardFailure::QueueFull {
+                        let since = *activity.stalled.get_or_insert_with(|| {
+                            counters.queue_waits.add(1);
+                            self.stalls.push_back((now.plus(limits.queue_wait), id));
+                            now
+                        });
+                        if now < since.plus(limits.queue_wait) {
+                            shards.connections[connection].waiting.push_back(id);
+                            break;
+                        }
+                        counters.queue_full.add(1);
+                    }
+                    counters.forward_error.add(1);
+                    plan.reply.clear();
+                    P::failure(shards.name_of(connection), &failure.to_string(), &mut plan.reply);
+                    activity.replies.replied(&plan.reply, plan.silent);
+                }
+            }
+            counters.requests.add(1);
+            used = if std::mem::take(&mut shared) { 0 } else { used + length };
+            P::reset(&mut activity.decoder);
+            activity.begun = None;
+            activity.stalled = None;
+            if matches!(route, Route::AnswerAndClose) {
+                client.state = State::Finishing;
+                used = scratch.len();
+                break;
+            }
+            let lane = P::lane(&client.session);
+            if lane != shards.lanes[client.lane as usize].key {
+                client.lane = shards.lane(lane);
+            }
+        }
+        scratch.advance(used);
+        if !scratch.is_empty() && !activity.waits() {
+            activity.begun.get_or_insert(now);
+        }
+        activity.rest.keep(scratch);
+        plan.end();
+        mark(client, id.index, &mut self.dirty_clients);
+    }
+}
+
+/// Whether one more request of the client may be taken. With `share` 2 it has to be well below the limits, so that
+/// a client that was paused does not stop and go with every reply.
+#[inline]
+pub(super) fn may_submit<P: Protocol>(activity: &Activity<P>, limits: &Limits, share: usize) -> bool {
+    let in_flight = activity.replies.in_flight();
+    let in_flight_max = if activity.replies.can_be_foreseen() {
+        limits.in_flight_max
+    } else {
+        limits.in_flight_max.min(IN_FLIGHT_UNKNOWN_MAX)
+    };
+    in_flight < (in_flight_max / share).max(1)
+        && (activity.replies.bytes_expected() < REPLY_BYTES_PAUSE / share || activity.replies.is_empty())
+}

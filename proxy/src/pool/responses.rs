@@ -1,0 +1,302 @@
+//! From bytes of a shard to replies of clients, and what becomes of requests whose shard is lost.
+
+use bytes::{Buf, BytesMut};
+
+use super::buffer::{Output, SHARE_MIN};
+use super::failure::ShardFailure;
+use super::shard::{Link, Ticket};
+use super::shards::Shards;
+use super::time::Time;
+use super::{Asked, ClientId, ConnectionIndex, Pool, ShardEvent, client::State, find, mark};
+use crate::protocol::{Malformed, Piece, Protocol};
+
+/// From this size on a response goes to its client piece by piece instead of whole.
+const STREAM_MIN: usize = 1024 * 1024;
+
+impl<P: Protocol> Pool<P> {
+    /// Number of shard connections, made or not.
+    pub fn connection_count(&self) -> usize {
+        self.shards.connections.len()
+    }
+
+    /// Which shard a connection belongs to.
+    pub fn shard_of(&self, connection: ConnectionIndex) -> usize {
+        self.shards.connections[connection].shard
+    }
+
+    /// The worker has connected to the shard.
+    pub fn shard_connected(&mut self, index: ConnectionIndex, now: Time) {
+        let connection = &mut self.shards.connections[index];
+        let mut greeting = Vec::new();
+        let missing = P::greeting(&self.settings, connection.lane, &mut greeting);
+        connection.connected(greeting, missing, now);
+        let counters = &self.counters.shards[connection.shard];
+        counters.server_connections.add(1);
+        counters.server_connections_total.add(1);
+        self.shards.mark(index);
+    }
+
+    /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
+    pub fn before_shard_read(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) {
+        let connection = &mut self.shards.connections[index];
+        let missing = P::response_missing(&connection.decoder);
+        connection.rest.restore(scratch, usize::try_from(missing).unwrap_or(usize::MAX));
+    }
+
+    /// Nothing has come after all: takes back what [`Self::before_shard_read`] put into `scratch`.
+    pub fn keep_shard_rest(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) {
+        self.shards.connections[index].rest.keep(scratch);
+    }
+
+    /// Whether a large response was handed on since the last call: it is worth writing at once.
+    pub fn take_large(&mut self) -> bool {
+        std::mem::take(&mut self.large)
+    }
+
+    /// Bytes have come from the shard: they are at the end of `scratch`, which began with the rest of earlier ones.
+    /// Leaves `scratch` empty. An error means that the connection is of no use any more and is to be closed.
+    pub fn shard_received(
+        &mut self,
+        index: ConnectionIndex,
+        scratch: &mut BytesMut,
+        now: Time,
+    ) -> Result<(), ShardFailure> {
+        self.shards.connections[index].heard(now);
+        let received = self.take_responses(index, scratch);
+        let connection = &mut self.shards.connections[index];
+        match &received {
+            Ok(()) => connection.rest.keep(scratch),
+            Err(_) => scratch.clear(),
+        }
+        connection.publish(&self.counters.shards[connection.shard]);
+        self.wake_waiting(index);
+        received
+    }
+
+    fn take_responses(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+        let Self { clients, shards, counters, dirty_clients, large, .. } = self;
+        let Shards { connections, topology, .. } = shards;
+        let connection = &mut connections[index];
+        let counters = &counters.shards[connection.shard];
+        let shard_name = |shard: usize| topology.shards()[shard].name.clone();
+        let (mut responses, mut response_bytes) = (0, 0);
+        // Bytes of `scratch` before `start` are done with; the response at hand is understood up to `end`.
+        let mut start = 0;
+        let mut end = std::mem::take(&mut connection.understood);
+        let failure = loop {
+            let progress = match P::next_response(&mut connection.decoder, &scratch[end..]) {
+                Ok(progress) => progress,
+                Err(Malformed(reason)) => break Some(ShardFailure::Malformed(reason)),
+            };
+            end += progress.length;
+            let stream = !progress.complete && end - start >= STREAM_MIN && !progress.push;
+            if !progress.complete && !stream {
+                break None;
+            }
+            if progress.push || matches!(connection.link, Link::Greeting { .. }) {
+                if let Link::Greeting { missing, .. } = &mut connection.link
+                    && !progress.push
+                {
+                    if let Err(words) = P::greeted(&scratch[start..end]) {
+                        break Some(ShardFailure::GreetingRefused(words));
+                    }
+                    *missing -= 1;
+                    if *missing == 0 {
+                        connection.up();
+                        if !std::mem::replace(&mut connection.dirty, true) {
+                            shards.dirty.push(index);
+                        }
+                    }
+                }
+                start = end;
+                continue;
+            }
+            let ticket =
+                if progress.complete { connection.answered() } else { connection.in_flight.front().copied() };
+            let Some(ticket) = ticket else {
+                break Some(ShardFailure::Malformed("a response that nobody asked for".into()));
+            };
+            response_bytes += (end - start) as u64;
+            if progress.complete {
+                responses += 1;
+                connection.streaming = false;
+            }
+            let waiting = ticket.client.and_then(|id| find(clients, id).map(|client| (id, client)));
+            let shared = end - start >= SHARE_MIN;
+            if shared {
+                scratch.advance(start);
+                end -= start;
+                start = 0;
+            }
+            match waiting {
+                Some((id, client)) => {
+                    let activity =
+                        client.activity.as_mut().expect("a client with a request in flight has an activity");
+                    *large |= shared;
+                    let piece = if shared {
+                        Piece::Shared(scratch.split_to(end).freeze())
+                    } else {
+                        Piece::Copied(&scratch[start..end])
+                    };
+                    activity.replies.answer(
+                        ticket.number,
+                        ticket.fragment,
+                        piece,
+                        progress.complete,
+                        &shard_name,
+                    );
+                    connection.streaming = !progress.complete;
+                    mark(client, id.index, dirty_clients);
+                }
+                None => {
+                    if ticket.client.is_none() {
+                        counters.late_responses.add(u64::from(progress.complete));
+                    }
+                    if shared {
+                        scratch.advance(end);
+                    }
+                }
+            }
+            if shared {
+                end = 0;
+            }
+            start = end;
+            if !progress.complete {
+                break None;
+            }
+        };
+        counters.responses.add(responses);
+        counters.response_bytes.add(response_bytes);
+        if responses > 0 {
+            connection.served();
+            let shard = connection.shard;
+            if std::mem::take(&mut shards.failing[shard]) {
+                shards.events.push(ShardEvent { shard, failure: None });
+            }
+        }
+        scratch.advance(start);
+        shards.connections[index].understood = end - start;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The shard has room again: clients that wait for it go on.
+    fn wake_waiting(&mut self, index: ConnectionIndex) {
+        let connection = &mut self.shards.connections[index];
+        if connection.waiting.is_empty()
+            || connection.in_flight.len() > self.limits.shard_queue_max / 2
+            || connection.output.len() > self.limits.shard_queue_bytes_max / 2
+        {
+            return;
+        }
+        self.resumable.extend(connection.waiting.drain(..));
+    }
+
+    /// Bytes waiting to be written to the shard, if it may be written to.
+    pub fn shard_output(&mut self, index: ConnectionIndex) -> Option<&mut Output> {
+        self.shards.connections[index].writable()
+    }
+
+    /// As much as possible was written to the shard.
+    pub fn settle_shard(&mut self, index: ConnectionIndex) {
+        let connection = &mut self.shards.connections[index];
+        connection.publish(&self.counters.shards[connection.shard]);
+        self.wake_waiting(index);
+    }
+
+    /// The connection is lost, or could not be made. What was sent on it is answered with the reason; what was not
+    /// may be sent on the next one.
+    pub fn shard_closed(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
+        let jitter = self.shards.random();
+        let connection = &mut self.shards.connections[index];
+        let shard = connection.shard;
+        let counters = &self.counters.shards[shard];
+        if matches!(connection.link, Link::Up | Link::Greeting { .. }) {
+            counters.server_connections.add(-1);
+        }
+        let was_used = !(matches!(connection.link, Link::Up) && connection.is_quiet());
+        match failure {
+            ShardFailure::Closed => counters.server_eof.add(1),
+            ShardFailure::ResponseTimeout => {}
+            _ => counters.server_err.add(1),
+        }
+        let retry = matches!(failure, ShardFailure::Closed | ShardFailure::Reset);
+        let (lost, connect) = connection.closed(failure, retry, jitter, now);
+        connection.publish(counters);
+        if was_used && failure.counts() && connection.report_stall() {
+            self.shards.failed(shard, failure);
+        }
+        self.shards.connections[index].heard(now);
+        if connect {
+            self.shards.connect(index);
+        }
+        for ticket in lost {
+            self.fail(ticket, shard, failure);
+        }
+        let waiting: Vec<ClientId> = self.shards.connections[index].waiting.drain(..).collect();
+        self.resumable.extend(waiting);
+    }
+
+    /// Answers a request with the reason why its shard did not.
+    pub(super) fn fail(&mut self, ticket: Ticket, shard: usize, failure: &ShardFailure) {
+        let Some(id) = ticket.client else { return };
+        let topology = &self.shards.topology;
+        let Some(client) = find(&mut self.clients, id) else {
+            return;
+        };
+        let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
+        self.counters.forward_error.add(1);
+        if activity.replies.is_streaming(ticket.number) {
+            // Half the reply is out: there is no way to say so but to close.
+            client.state = State::Broken;
+        } else {
+            let mut reply = Vec::new();
+            P::failure(&topology.shards()[shard].name, &failure.to_string(), &mut reply);
+            activity.replies.forget_partial(ticket.number, ticket.fragment);
+            let name = |shard: usize| topology.shards()[shard].name.clone();
+            activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true, &name);
+        }
+        mark(client, id.index, &mut self.dirty_clients);
+    }
+
+    /// Shard connections with something to write.
+    pub fn take_dirty_shards(&mut self, into: &mut Vec<ConnectionIndex>) {
+        for index in self.shards.dirty.drain(..) {
+            self.shards.connections[index].dirty = false;
+            into.push(index);
+        }
+    }
+
+    /// Shard connections to be made.
+    pub fn take_connects(&mut self, into: &mut Vec<ConnectionIndex>) {
+        into.append(&mut self.shards.to_connect);
+    }
+
+    /// Shard connections to be closed, with the reason; the worker then calls [`Self::shard_closed`].
+    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionIndex, ShardFailure)>) {
+        into.append(&mut self.shards.to_close);
+    }
+
+    /// What became of shards since the last call.
+    pub fn take_events(&mut self) -> Vec<ShardEvent> {
+        std::mem::take(&mut self.shards.events)
+    }
+
+    /// Questions to the whole process since the last call.
+    pub fn take_questions(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// Whether the worker has something to write, to connect, to close or to go on with.
+    pub fn has_work(&self) -> bool {
+        !self.dirty_clients.is_empty()
+            || !self.resumable.is_empty()
+            || !self.shards.dirty.is_empty()
+            || !self.shards.to_connect.is_empty()
+            || !self.shards.to_close.is_empty()
+    }
+
+    /// Whether the control thread is to be told something.
+    pub fn has_events(&self) -> bool {
+        !self.shards.events.is_empty() || !self.questions.is_empty()
+    }
+}

@@ -1,0 +1,362 @@
+//! One shard connection: greeting, write queue, tickets in flight, deadlines.
+//!
+//! Tickets stand in the order in which their requests were written, and the shard answers in that order, so the
+//! response at hand always belongs to the front one:
+//!
+//! ```text
+//!   requests ->  output: [....][....][....] -> socket      written first, answered first
+//!                in_flight:  t1   t2 | t3   t4             | what is left of it is in `output`
+//!   responses <- pop_front: t1                  <- socket
+//! ```
+//!
+//! All requests of a connection share one timeout, so the front of `in_flight` has the earliest deadline.
+//! No sockets here: the worker owns them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::ClientId;
+use super::buffer::{Output, Rest};
+use super::failure::ShardFailure;
+use super::time::Time;
+use crate::metrics::ShardCounters;
+use crate::protocol::Protocol;
+
+/// Shortest and longest pause between two attempts to connect.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The longest where the host answers at once that nobody listens: a restarted shard is to be found soon.
+const BACKOFF_REFUSED_MAX: Duration = Duration::from_millis(200);
+/// A connection with requests in flight that is silent for so many timeouts is given up.
+const SILENT_TIMEOUTS_MAX: u32 = 3;
+
+/// Whom the response to one request, or to one fragment of it, goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    /// `None` once nobody waits: the request timed out and its response is dropped when it comes.
+    pub client: Option<ClientId>,
+    /// Number of the request among those of its client.
+    pub number: u32,
+    /// Fragment of a split request; 0 for a whole one.
+    pub fragment: u32,
+    /// Bytes of the request.
+    pub length: u64,
+    /// When the request was queued.
+    pub since: Time,
+}
+
+/// How far the connection is.
+#[derive(Debug)]
+pub enum Link {
+    /// Not connected, because nobody has needed it.
+    Idle,
+    /// The worker is connecting.
+    Connecting {
+        /// Why the last attempt failed, if that took its time: then nobody waits for this one.
+        after: Option<ShardFailure>,
+    },
+    /// Connected; the greeting (AUTH, HELLO, SELECT) has to be answered first.
+    Greeting {
+        /// Responses still to come.
+        missing: usize,
+        /// Greeting not yet written.
+        output: Output,
+    },
+    /// Requests flow.
+    Up,
+    /// The last attempt failed: requests are answered with the reason at once, until the next attempt is due.
+    Down {
+        /// When that is.
+        until: Time,
+        /// Why.
+        failure: ShardFailure,
+    },
+}
+
+/// Whether a request may be queued.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may.
+    Open,
+    /// It may, and somebody has to connect first.
+    Connect,
+    /// The shard is down; somebody should try to connect again meanwhile.
+    Probe(ShardFailure),
+    /// The queue is full.
+    Full,
+    /// The shard is down.
+    Down(ShardFailure),
+}
+
+/// One connection to one shard.
+pub struct ShardConnection<P: Protocol> {
+    /// Which shard of the topology.
+    pub shard: usize,
+    /// What is spoken on it.
+    pub lane: P::Lane,
+    /// How far it is.
+    pub link: Link,
+    /// Requests not yet written.
+    pub output: Output,
+    /// Requests not yet answered, oldest first. At most `shard_queue_max`.
+    pub in_flight: VecDeque<Ticket>,
+    /// Bytes of all requests in flight, written or not.
+    in_flight_bytes: u64,
+    /// The first so many tickets of `in_flight` are past their deadline.
+    pub expired: usize,
+    /// Where the response at hand stands.
+    pub decoder: P::ResponseDecoder,
+    /// Bytes received that do not end a response yet.
+    pub rest: Rest,
+    /// How many bytes of `rest` the decoder has understood.
+    pub understood: usize,
+    /// Part of the response at hand has gone to its client already.
+    pub streaming: bool,
+    /// Clients that wait for room in the queue.
+    pub waiting: VecDeque<ClientId>,
+    /// It is in the pool's list of connections with something to write.
+    pub dirty: bool,
+    /// When the last byte came, or the first request was queued after a pause.
+    pub heard: Time,
+    /// The present stall has been reported as a failure.
+    stall_reported: bool,
+    /// Failed attempts to connect in a row.
+    attempts: u32,
+    /// Unwritten requests were carried over from a lost connection: the next loss fails them.
+    carried: bool,
+    /// What was last told to the counters: requests and bytes not written, requests and bytes written.
+    published: [i64; 4],
+}
+
+impl<P: Protocol> ShardConnection<P> {
+    /// A connection that is made when the first request needs it.
+    pub fn new(shard: usize, lane: P::Lane) -> Self {
+        Self {
+            shard,
+            lane,
+            link: Link::Idle,
+            output: Output::default(),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            expired: 0,
+            decoder: P::ResponseDecoder::default(),
+            rest: Rest::default(),
+            understood: 0,
+            streaming: false,
+            waiting: VecDeque::new(),
+            dirty: false,
+            heard: Time::default(),
+            stall_reported: false,
+            attempts: 0,
+            carried: false,
+            published: [0; 4],
+        }
+    }
+
+    /// Whether one more request may be queued.
+    #[inline]
+    pub fn admission(&self, requests_max: usize, bytes_max: usize, now: Time) -> Admission {
+        match &self.link {
+            Link::Down { until, failure } if now < *until => return Admission::Down(failure.clone()),
+            Link::Down { failure, .. } if failure.takes_time() => return Admission::Probe(failure.clone()),
+            Link::Connecting { after: Some(failure) } => return Admission::Down(failure.clone()),
+            Link::Idle | Link::Down { .. } => return Admission::Connect,
+            Link::Connecting { after: None } | Link::Greeting { .. } | Link::Up => {}
+        }
+        if self.in_flight.len() >= requests_max || self.output.len() >= bytes_max {
+            return Admission::Full;
+        }
+        Admission::Open
+    }
+
+    /// A request of so many bytes was appended to `output`.
+    #[inline]
+    pub fn submitted(&mut self, ticket: Ticket) {
+        if self.in_flight.is_empty() {
+            self.heard = ticket.since;
+        }
+        self.in_flight_bytes += ticket.length;
+        self.in_flight.push_back(ticket);
+    }
+
+    /// The response at hand is complete: whose was it? `None` if nothing was asked.
+    #[inline]
+    pub fn answered(&mut self) -> Option<Ticket> {
+        let ticket = self.in_flight.pop_front()?;
+        self.expired = self.expired.saturating_sub(1);
+        self.in_flight_bytes -= ticket.length;
+        Some(ticket)
+    }
+
+    /// Bytes have come.
+    pub fn heard(&mut self, now: Time) {
+        self.heard = now;
+        self.stall_reported = false;
+    }
+
+    /// What is to be written next.
+    pub fn writable(&mut self) -> Option<&mut Output> {
+        match &mut self.link {
+            Link::Greeting { output, .. } => Some(output),
+            Link::Up => Some(&mut self.output),
+            Link::Idle | Link::Connecting { .. } | Link::Down { .. } => None,
+        }
+    }
+
+    /// The worker has connected.
+    pub fn connected(&mut self, greeting: Vec<u8>, missing: usize, now: Time) {
+        self.heard(now);
+        self.drop_expired();
+        if missing == 0 {
+            self.up();
+        } else {
+            let mut output = Output::default();
+            output.copy(&greeting);
+            self.link = Link::Greeting { missing, output };
+        }
+    }
+
+    /// Requests may flow.
+    pub fn up(&mut self) {
+        self.link = Link::Up;
+        self.attempts = 0;
+    }
+
+    /// Requests that timed out before a byte of them was written are not worth writing any more.
+    fn drop_expired(&mut self) {
+        let mut bytes = 0;
+        for ticket in self.in_flight.drain(..self.expired) {
+            bytes += ticket.length;
+        }
+        self.in_flight_bytes -= bytes;
+        self.output.advance(bytes as usize);
+        self.expired = 0;
+    }
+
+    /// The earliest deadline of the connection, if it has requests in flight.
+    pub fn deadline(&self, timeout: Duration) -> Option<Time> {
+        match self.in_flight.get(self.expired) {
+            Some(ticket) => Some(ticket.since.plus(timeout)),
+            None if self.expired > 0 && matches!(self.link, Link::Up) => Some(self.silence_ends(timeout)),
+            None => None,
+        }
+    }
+
+    fn silence_ends(&self, timeout: Duration) -> Time {
+        self.heard.plus(timeout * SILENT_TIMEOUTS_MAX)
+    }
+
+    /// Silent for so long, with requests in flight, that it is given up.
+    pub fn is_dead(&self, timeout: Duration, now: Time) -> bool {
+        matches!(self.link, Link::Up | Link::Greeting { .. })
+            && !self.in_flight.is_empty()
+            && now >= self.silence_ends(timeout)
+    }
+
+    /// Takes the tickets whose deadline has passed; they stay in line, for nobody. A response that is already on
+    /// its way to its client goes on.
+    pub fn expire(&mut self, timeout: Duration, now: Time, mut expired: impl FnMut(Ticket)) {
+        while let Some(ticket) = self.in_flight.get_mut(self.expired) {
+            if ticket.since.plus(timeout) > now {
+                break;
+            }
+            if !(self.expired == 0 && self.streaming) {
+                expired(*ticket);
+                ticket.client = None;
+            }
+            self.expired += 1;
+        }
+    }
+
+    /// A deadline has passed. True if this is the first since the shard was heard: one stall is one failure.
+    pub fn report_stall(&mut self) -> bool {
+        !std::mem::replace(&mut self.stall_reported, true)
+    }
+
+    /// The connection is lost or could not be made. Returns the tickets that are lost with it. Requests of which no
+    /// byte was written stay queued for one more attempt if `retry` allows it; then `true` says that somebody has to
+    /// connect.
+    pub fn closed(
+        &mut self,
+        failure: &ShardFailure,
+        retry: bool,
+        jitter: u64,
+        now: Time,
+    ) -> (Vec<Ticket>, bool) {
+        let was_up = matches!(self.link, Link::Up);
+        let keep = if was_up && retry && !self.carried { self.unwritten() } else { 0 };
+        let lost: Vec<Ticket> = self.in_flight.drain(..self.in_flight.len() - keep).collect();
+        let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
+        self.in_flight_bytes = kept_bytes;
+        self.output.advance(self.output.len() - kept_bytes as usize);
+        self.expired = self.expired.saturating_sub(lost.len());
+        self.decoder = P::ResponseDecoder::default();
+        self.rest = Rest::default();
+        self.understood = 0;
+        self.streaming = false;
+        self.carried = keep > 0;
+        if keep > 0 {
+            self.link = Link::Connecting { after: None };
+            return (lost, true);
+        }
+        if was_up && lost.is_empty() {
+            // An idle connection may be closed by the shard; the next request opens another.
+            self.link = Link::Idle;
+            return (lost, false);
+        }
+        let longest = if failure.takes_time() { BACKOFF_MAX } else { BACKOFF_REFUSED_MAX };
+        let backoff = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(10)).min(longest);
+        self.attempts += 1;
+        // Between half and all of it, so that workers and replicas do not knock in step.
+        let half = backoff / 2;
+        let pause = half + Duration::from_micros(jitter % (half.as_micros() as u64 + 1));
+        // A connection that worked is worth an attempt at once.
+        self.link =
+            if was_up { Link::Idle } else { Link::Down { until: now.plus(pause), failure: failure.clone() } };
+        (lost, false)
+    }
+
+    /// A new connection has served: requests carried over are no special case any more.
+    pub fn served(&mut self) {
+        self.carried = false;
+    }
+
+    /// How many tickets, counted from the last, have no byte written.
+    fn unwritten(&self) -> usize {
+        let mut room = self.output.len() as u64;
+        let mut count = 0;
+        for ticket in self.in_flight.iter().rev() {
+            if ticket.length > room {
+                break;
+            }
+            room -= ticket.length;
+            count += 1;
+        }
+        count
+    }
+
+    /// Nothing was asked and not answered, and nobody waits.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Tells the counters how long the queues are.
+    pub fn publish(&mut self, counters: &ShardCounters) {
+        let unwritten_bytes = self.output.len() as i64;
+        let unwritten = if unwritten_bytes == 0 { 0 } else { self.unwritten() as i64 };
+        let now = [
+            unwritten,
+            unwritten_bytes,
+            self.in_flight.len() as i64 - unwritten,
+            self.in_flight_bytes as i64 - unwritten_bytes,
+        ];
+        let gauges =
+            [&counters.in_queue, &counters.in_queue_bytes, &counters.out_queue, &counters.out_queue_bytes];
+        for ((gauge, now), before) in gauges.into_iter().zip(now).zip(self.published) {
+            if now != before {
+                gauge.add(now - before);
+            }
+        }
+        self.published = now;
+    }
+}

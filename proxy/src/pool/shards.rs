@@ -1,0 +1,288 @@
+//! The shards of a pool: which connection a request takes, and whether it may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shard_discovery::Topology;
+
+use super::buffer::SHARE_MIN;
+use super::failure::ShardFailure;
+use super::replies::{Merging, Replies};
+use super::shard::{Admission, Link, ShardConnection, Ticket};
+use super::time::Time;
+use super::{ClientId, ConnectionIndex, Limits, ShardEvent};
+use crate::metrics::PoolCounters;
+use crate::protocol::{Part, Plan, Protocol};
+
+/// The shards of a pool and the connections to them.
+pub(super) struct Shards<P: Protocol> {
+    pub topology: Arc<Topology>,
+    pub lanes: Vec<Lane<P>>,
+    pub connections: Vec<ShardConnection<P>>,
+    /// Connections to each shard.
+    per_shard: usize,
+    pub dirty: Vec<ConnectionIndex>,
+    pub to_connect: Vec<ConnectionIndex>,
+    pub to_close: Vec<(ConnectionIndex, ShardFailure)>,
+    pub events: Vec<ShardEvent>,
+    /// No deadline of any connection is earlier.
+    pub deadline: Option<Time>,
+    timeout: Option<Duration>,
+    /// Shards whose last event was a failure.
+    pub failing: Vec<bool>,
+    random: u64,
+    /// Connections that the fragments of the split request at hand take.
+    targets: Vec<ConnectionIndex>,
+    /// For each shard, its place in `targets` while a request is split.
+    fragment_of: Vec<u32>,
+}
+
+/// Connections shared by clients of the same database and protocol version.
+pub(super) struct Lane<P: Protocol> {
+    pub key: P::Lane,
+    /// Place of its first connection; those of each shard stand together.
+    first: ConnectionIndex,
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy)]
+pub(super) struct Sender {
+    pub id: ClientId,
+    /// The client's number: it stays on one connection of a shard, so that its requests keep their order.
+    pub number: u64,
+    pub lane: u32,
+    pub now: Time,
+}
+
+/// Why a request is not sent.
+pub(super) enum Refusal {
+    /// No single shard owns its keys; the reply.
+    Unowned(&'static str),
+    /// The shard cannot take it.
+    Failed(ConnectionIndex, ShardFailure),
+}
+
+impl<P: Protocol> Shards<P> {
+    pub fn new(topology: Arc<Topology>, per_shard: usize, timeout: Option<Duration>, seed: u64) -> Self {
+        let count = topology.shards().len();
+        Self {
+            topology,
+            lanes: Vec::new(),
+            connections: Vec::new(),
+            per_shard: per_shard.max(1),
+            dirty: Vec::new(),
+            to_connect: Vec::new(),
+            to_close: Vec::new(),
+            events: Vec::new(),
+            deadline: None,
+            timeout,
+            failing: vec![false; count],
+            random: seed | 1,
+            targets: Vec::new(),
+            fragment_of: vec![u32::MAX; count],
+        }
+    }
+
+    /// The lane with this key, made if it is new.
+    pub fn lane(&mut self, key: P::Lane) -> u32 {
+        if let Some(index) = self.lanes.iter().position(|lane| lane.key == key) {
+            return index as u32;
+        }
+        self.lanes.push(Lane { key, first: self.connections.len() });
+        for shard in 0..self.topology.shards().len() {
+            for _ in 0..self.per_shard {
+                self.connections.push(ShardConnection::new(shard, key));
+            }
+        }
+        self.lanes.len() as u32 - 1
+    }
+
+    /// Ring name of the shard that the connection belongs to.
+    pub fn name_of(&self, connection: ConnectionIndex) -> &str {
+        &self.topology.shards()[self.connections[connection].shard].name
+    }
+
+    #[inline]
+    fn connection(&self, sender: Sender, shard: usize) -> ConnectionIndex {
+        let nth = if self.per_shard == 1 { 0 } else { (sender.number % self.per_shard as u64) as usize };
+        self.lanes[sender.lane as usize].first + shard * self.per_shard + nth
+    }
+
+    /// Queues a request for the shard that owns all of its keys; the caller appends the bytes to the output of the
+    /// connection it gets.
+    #[inline]
+    pub fn forward(
+        &mut self,
+        sender: Sender,
+        replies: &mut Replies<P>,
+        canonical: &[u8],
+        plan: &Plan,
+        limits: &Limits,
+        counters: &PoolCounters,
+    ) -> Result<ConnectionIndex, Refusal> {
+        let mut owner = None;
+        for &(start, length) in &plan.keys {
+            let shard = self.topology.shard_for(&canonical[start..start + length]);
+            let shard = shard.ok_or(Refusal::Unowned(P::NO_SHARD))?;
+            if *owner.get_or_insert(shard) != shard {
+                return Err(Refusal::Unowned(P::SPREAD_KEYS));
+            }
+        }
+        let shard = owner.expect("a request that is forwarded has a key");
+        let connection = self.connection(sender, shard);
+        self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
+        let number = replies.submitted(plan.silent);
+        self.submit(connection, sender, number, 0, canonical.len(), counters);
+        Ok(connection)
+    }
+
+    /// Queues a fragment of the request for every shard that owns a key of it. All or none: where one shard is known
+    /// to be down, nothing is half done.
+    #[allow(clippy::too_many_arguments)] // as `forward`, and how the responses are joined
+    pub fn forward_split(
+        &mut self,
+        sender: Sender,
+        replies: &mut Replies<P>,
+        decoder: &P::RequestDecoder,
+        canonical: &[u8],
+        merge: P::Merge,
+        plan: &mut Plan,
+        limits: &Limits,
+        counters: &PoolCounters,
+    ) -> Result<(), Refusal> {
+        self.find_owners(sender, canonical, plan)?;
+        for place in 0..self.targets.len() {
+            let connection = self.targets[place];
+            self.admit(connection, limits, sender.now)
+                .map_err(|failure| Refusal::Failed(connection, failure))?;
+        }
+        if let &[connection] = &self.targets[..] {
+            let number = replies.submitted(plan.silent);
+            self.submit(connection, sender, number, 0, canonical.len(), counters);
+            self.connections[connection].output.copy(canonical);
+            return Ok(());
+        }
+        let count = self.targets.len();
+        if plan.fragments.len() < count {
+            plan.fragments.resize_with(count, Vec::new);
+        }
+        P::split(merge, decoder, canonical, &plan.owners, &mut plan.fragments[..count]);
+        let merging = Merging {
+            merge,
+            owners: plan.owners.as_slice().into(),
+            parts: self.targets.iter().map(|&target| Part::new(self.connections[target].shard)).collect(),
+            missing: count,
+        };
+        let number = replies.submitted_split(plan.silent, merging);
+        counters.fragments.add(count as u64);
+        for (place, bytes) in plan.fragments[..count].iter_mut().enumerate() {
+            let connection = self.targets[place];
+            self.submit(connection, sender, number, place as u32, bytes.len(), counters);
+            let output = &mut self.connections[connection].output;
+            if bytes.len() < SHARE_MIN {
+                output.copy(bytes);
+                bytes.clear();
+            } else {
+                output.share(Bytes::from(std::mem::take(bytes)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets `plan.owners` (a fragment for each key) and `targets` (a connection for each fragment).
+    fn find_owners(&mut self, sender: Sender, canonical: &[u8], plan: &mut Plan) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.targets.clear();
+        let mut complete = true;
+        for &(start, length) in &plan.keys {
+            let Some(shard) = self.topology.shard_for(&canonical[start..start + length]) else {
+                complete = false;
+                break;
+            };
+            if self.fragment_of[shard] == u32::MAX {
+                self.fragment_of[shard] = self.targets.len() as u32;
+                self.targets.push(self.connection(sender, shard));
+            }
+            plan.owners.push(self.fragment_of[shard]);
+        }
+        for &target in &self.targets {
+            self.fragment_of[self.connections[target].shard] = u32::MAX;
+        }
+        if complete { Ok(()) } else { Err(Refusal::Unowned(P::NO_SHARD)) }
+    }
+
+    /// Whether a request may be queued on the connection; if need be it is to be made.
+    #[inline]
+    fn admit(&mut self, index: ConnectionIndex, limits: &Limits, now: Time) -> Result<(), ShardFailure> {
+        let connection = &self.connections[index];
+        match connection.admission(limits.shard_queue_max, limits.shard_queue_bytes_max, now) {
+            Admission::Open => Ok(()),
+            Admission::Connect => {
+                self.connect(index);
+                Ok(())
+            }
+            Admission::Probe(failure) => {
+                self.connections[index].link = Link::Connecting { after: Some(failure.clone()) };
+                self.to_connect.push(index);
+                Err(failure)
+            }
+            Admission::Full => Err(ShardFailure::QueueFull),
+            Admission::Down(failure) => Err(failure),
+        }
+    }
+
+    #[inline]
+    fn submit(
+        &mut self,
+        index: ConnectionIndex,
+        sender: Sender,
+        number: u32,
+        fragment: u32,
+        length: usize,
+        counters: &PoolCounters,
+    ) {
+        let connection = &mut self.connections[index];
+        let length = length as u64;
+        if let Some(timeout) = self.timeout
+            && connection.in_flight.len() == connection.expired
+        {
+            // The other requests of the connection come after this one, and so do their deadlines.
+            let deadline = sender.now.plus(timeout);
+            self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
+        }
+        connection.submitted(Ticket { client: Some(sender.id), number, fragment, length, since: sender.now });
+        let counters = &counters.shards[connection.shard];
+        counters.requests.add(1);
+        counters.request_bytes.add(length);
+        self.mark(index);
+    }
+
+    /// The connection is to be made.
+    pub fn connect(&mut self, index: ConnectionIndex) {
+        self.connections[index].link = Link::Connecting { after: None };
+        self.to_connect.push(index);
+    }
+
+    /// The connection has something to write.
+    #[inline]
+    pub fn mark(&mut self, index: ConnectionIndex) {
+        if !std::mem::replace(&mut self.connections[index].dirty, true) {
+            self.dirty.push(index);
+        }
+    }
+
+    /// The shard has failed.
+    pub fn failed(&mut self, shard: usize, failure: &ShardFailure) {
+        self.failing[shard] = true;
+        self.events.push(ShardEvent { shard, failure: Some(failure.clone()) });
+    }
+
+    /// The next number of a sequence that differs between workers (xorshift64*).
+    pub fn random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}

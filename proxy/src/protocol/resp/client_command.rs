@@ -1,0 +1,234 @@
+//! CLIENT: what a client may know and say of itself and of others.
+//!
+//! LIST, INFO and KILL concern clients of all workers, so they are put as a [`Question`] to the whole process.
+
+use super::commands::{Local, Merge};
+use super::session::{BAD_NAME, Names, ReplyMode, Session, is_printable, number};
+use super::{Resp, encode};
+use crate::protocol::{ClientFilter, ClientRow, Facts, Plan, Question, Route};
+
+/// How the answer to a question is said.
+const LIST: u8 = 0;
+const INFO: u8 = 1;
+/// `CLIENT KILL address`: OK, or an error if nobody was there.
+const KILLED_ONE: u8 = 2;
+/// `CLIENT KILL` with filters: how many.
+const KILLED_COUNT: u8 = 3;
+
+const SYNTAX_ERROR: &str = "ERR syntax error";
+/// Redis takes no library name longer than a line of CLIENT LIST should be.
+const NAME_MAX: usize = 1024;
+
+/// Answers a CLIENT subcommand whose number of arguments is right.
+pub fn plan(
+    local: Local,
+    all: &[&[u8]],
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan,
+) -> Route<Merge> {
+    let own = ClientFilter { ids: Some(vec![facts.client]), ..ClientFilter::default() };
+    let question = match local {
+        Local::ClientList => {
+            list_filter(&all[2..]).map(|filter| Question { filter, kill: false, form: LIST })
+        }
+        Local::ClientInfo => Ok(Question { filter: own, kill: false, form: INFO }),
+        Local::ClientKill => kill_question(&all[2..], facts.client),
+        Local::ClientReply => return reply_mode(all[2], session, plan),
+        _ => {
+            answer_alone(local, all, session, facts, &mut plan.reply);
+            return Route::Answer;
+        }
+    };
+    match question {
+        Ok(question) => Route::Ask(question),
+        Err(reply) => {
+            encode::error(&mut plan.reply, &reply);
+            Route::Answer
+        }
+    }
+}
+
+/// The subcommands that concern only the client itself.
+fn answer_alone(
+    local: Local,
+    all: &[&[u8]],
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    out: &mut Vec<u8>,
+) {
+    match local {
+        Local::ClientId => encode::integer(out, facts.client as i64),
+        Local::ClientGetname => match session.names.as_ref().filter(|names| !names.name.is_empty()) {
+            Some(names) => encode::bulk(out, names.name.as_bytes()),
+            None => encode::null(out, session.resp3),
+        },
+        Local::ClientSetname => match name(all[2]) {
+            Some(name) => {
+                session.names.get_or_insert_default().name = name;
+                encode::simple(out, "OK");
+            }
+            None => encode::error(out, BAD_NAME),
+        },
+        Local::ClientSetinfo => {
+            let names = session.names.get_or_insert_default();
+            let (what, field) = if all[2].eq_ignore_ascii_case(b"lib-name") {
+                ("lib-name", &mut names.library)
+            } else if all[2].eq_ignore_ascii_case(b"lib-ver") {
+                ("lib-ver", &mut names.library_version)
+            } else {
+                let option = String::from_utf8_lossy(all[2]).into_owned();
+                return encode::error(out, &format!("ERR Unrecognized option '{option}'"));
+            };
+            match name(all[3]) {
+                Some(value) => {
+                    *field = value;
+                    encode::simple(out, "OK");
+                }
+                None => encode::error(
+                    out,
+                    &format!("ERR {what} cannot contain spaces, newlines or special characters."),
+                ),
+            }
+        }
+        // Nobody is evicted by name here, and keys are touched on the shards, where all clients look alike.
+        Local::ClientNoEvict | Local::ClientNoTouch => {
+            let known = all[2].eq_ignore_ascii_case(b"on") || all[2].eq_ignore_ascii_case(b"off");
+            if known { encode::simple(out, "OK") } else { encode::error(out, SYNTAX_ERROR) }
+        }
+        _ => encode::error(out, SYNTAX_ERROR),
+    }
+}
+
+fn name(word: &[u8]) -> Option<String> {
+    (is_printable(word) && word.len() <= NAME_MAX).then(|| String::from_utf8_lossy(word).into_owned())
+}
+
+/// `CLIENT REPLY ON|OFF|SKIP`
+fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan) -> Route<Merge> {
+    if word.eq_ignore_ascii_case(b"on") {
+        session.reply_mode = ReplyMode::On;
+        plan.silent = false;
+        encode::simple(&mut plan.reply, "OK");
+    } else if word.eq_ignore_ascii_case(b"off") {
+        session.reply_mode = ReplyMode::Off;
+        plan.silent = true;
+    } else if word.eq_ignore_ascii_case(b"skip") {
+        if session.reply_mode != ReplyMode::Off {
+            session.reply_mode = ReplyMode::SkipNext;
+        }
+        plan.silent = true;
+    } else {
+        encode::error(&mut plan.reply, SYNTAX_ERROR);
+    }
+    Route::Answer
+}
+
+/// `[TYPE normal|master|replica|pubsub] [ID id ...]`
+fn list_filter(words: &[&[u8]]) -> Result<ClientFilter, String> {
+    let mut filter = ClientFilter::default();
+    match words {
+        [] => {}
+        [option, kind] if option.eq_ignore_ascii_case(b"type") => filter.none = !is_normal(kind)?,
+        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
+            filter.ids = Some(ids.iter().map(|id| client_id(id)).collect::<Result<_, _>>()?);
+        }
+        _ => return Err(SYNTAX_ERROR.into()),
+    }
+    Ok(filter)
+}
+
+fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
+    if let [address] = words {
+        let filter = ClientFilter {
+            address: Some(String::from_utf8_lossy(address).into_owned()),
+            ..ClientFilter::default()
+        };
+        return Ok(Question { filter, kill: true, form: KILLED_ONE });
+    }
+    let mut filter = ClientFilter { except: Some(own), ..ClientFilter::default() };
+    for pair in words.chunks(2) {
+        let [option, value] = pair else { return Err(SYNTAX_ERROR.into()) };
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match &option.to_ascii_lowercase()[..] {
+            b"id" => filter.ids = Some(vec![client_id(value)?]),
+            b"addr" => filter.address = Some(text()),
+            b"laddr" => filter.local_address = Some(text()),
+            b"type" => filter.none |= !is_normal(value)?,
+            b"user" => {
+                if *value != b"default" {
+                    return Err(format!("ERR No such user '{}'", text()));
+                }
+            }
+            b"maxage" => {
+                let age = number(value).and_then(|age| u64::try_from(age).ok()).filter(|&age| age > 0);
+                filter.age_min = Some(age.ok_or("ERR maxage is not an integer or out of range")?);
+            }
+            b"skipme" if value.eq_ignore_ascii_case(b"yes") => filter.except = Some(own),
+            b"skipme" if value.eq_ignore_ascii_case(b"no") => filter.except = None,
+            _ => return Err(SYNTAX_ERROR.into()),
+        }
+    }
+    Ok(Question { filter, kill: true, form: KILLED_COUNT })
+}
+
+fn client_id(word: &[u8]) -> Result<u64, String> {
+    let id = number(word).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
+    id.ok_or_else(|| "ERR client-id should be greater than 0".to_owned())
+}
+
+/// All clients of the proxy are normal ones.
+fn is_normal(kind: &[u8]) -> Result<bool, String> {
+    match &kind.to_ascii_lowercase()[..] {
+        b"normal" => Ok(true),
+        b"master" | b"replica" | b"slave" | b"pubsub" => Ok(false),
+        _ => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind))),
+    }
+}
+
+/// What CLIENT LIST says of the session.
+pub fn describe(session: &Session) -> String {
+    let unnamed = Names::default();
+    let names = session.names.as_deref().unwrap_or(&unnamed);
+    format!(
+        "name={} db={} resp={} lib-name={} lib-ver={}",
+        names.name,
+        session.db,
+        if session.resp3 { 3 } else { 2 },
+        names.library,
+        names.library_version
+    )
+}
+
+/// The reply to a question about clients.
+pub fn answer(question: &Question, session: &Session, clients: &[ClientRow], out: &mut Vec<u8>) {
+    match question.form {
+        KILLED_COUNT => encode::integer(out, clients.len() as i64),
+        KILLED_ONE if clients.is_empty() => encode::error(out, "ERR No such client"),
+        KILLED_ONE => encode::simple(out, "OK"),
+        _ => {
+            let text: String = clients.iter().map(line).collect();
+            if session.resp3 {
+                encode::verbatim(out, text.as_bytes());
+            } else {
+                encode::bulk(out, text.as_bytes());
+            }
+        }
+    }
+}
+
+/// One line of CLIENT LIST, with the fields that mean something behind a proxy.
+fn line(client: &ClientRow) -> String {
+    format!(
+        "id={} addr={} laddr={} {} age={} idle={} flags=N sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default\n",
+        client.id,
+        client.address,
+        client.local_address,
+        client.session,
+        client.age,
+        client.idle,
+        client.input_bytes,
+        client.in_flight,
+        client.output_bytes
+    )
+}

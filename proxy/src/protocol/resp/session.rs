@@ -1,0 +1,376 @@
+//! What one client has told us, and the commands that change it: HELLO, AUTH, SELECT, RESET and their like.
+//!
+//! Texts of replies and errors are Redis' own, because clients compare them.
+
+use super::commands::{Command, Feature, Local, flag};
+use super::{Resp, Words, client_command, command_reply, encode, info};
+use crate::protocol::{Facts, Plan, Route};
+
+/// The version of Redis whose commands and replies the proxy speaks.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// What all clients of a pool share.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// What clients have to say before anything else, and what is said to the shards.
+    pub password: Option<Vec<u8>>,
+    /// The user that is named to the shards beside the password.
+    pub user: Option<String>,
+    /// The database clients start in.
+    pub db: u32,
+    /// Databases that SELECT may choose from.
+    pub databases: u32,
+    /// What INFO and CONFIG say about the listener.
+    pub port: u16,
+}
+
+/// One client's state.
+#[derive(Debug)]
+pub struct Session {
+    /// The database its requests go to.
+    pub db: u32,
+    /// It speaks RESP3.
+    pub resp3: bool,
+    /// It has said the password, or none is asked for.
+    pub authenticated: bool,
+    /// Whether it wants to hear replies.
+    pub reply_mode: ReplyMode,
+    /// It sent MULTI, which was refused; what follows must not be executed in part.
+    transaction_refused: bool,
+    /// Names it gave itself.
+    pub names: Option<Box<Names>>,
+}
+
+/// Names a client gave itself, for listings.
+#[derive(Clone, Default, Debug)]
+pub struct Names {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library: String,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: String,
+}
+
+/// CLIENT REPLY: whether a client wants to hear replies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplyMode {
+    /// All of them.
+    On,
+    /// None.
+    Off,
+    /// Not the one to the next command.
+    SkipNext,
+    /// Not the one to the present command.
+    SkipThis,
+}
+
+impl ReplyMode {
+    /// The present command is planned.
+    pub fn command_done(&mut self) {
+        *self = match *self {
+            Self::SkipNext => Self::SkipThis,
+            Self::SkipThis => Self::On,
+            mode => mode,
+        };
+    }
+}
+
+impl Session {
+    /// A client has just connected.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            db: settings.db,
+            resp3: false,
+            authenticated: settings.password.is_none(),
+            reply_mode: ReplyMode::On,
+            transaction_refused: false,
+            names: None,
+        }
+    }
+
+    /// Nothing about the client asks for more than its command's row.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.authenticated
+            && !self.transaction_refused
+            && matches!(self.reply_mode, ReplyMode::On | ReplyMode::Off)
+    }
+
+    /// Why the command is not for this client now, if so.
+    pub fn refuses(&mut self, command: &Command, settings: &Settings) -> Option<String> {
+        if settings.password.is_some() && !self.authenticated && !command.flags.has(flag::NO_AUTH) {
+            return Some("NOAUTH Authentication required.".into());
+        }
+        if self.transaction_refused && !command.leaves_transaction() {
+            return Some(format!(
+                "ERR '{}' was not executed: it is part of a transaction, and transactions are not supported yet",
+                command.name
+            ));
+        }
+        None
+    }
+
+    /// The reply to a command whose time has not come.
+    pub fn not_yet(&mut self, command: &Command, feature: Feature) -> String {
+        if feature == Feature::Transaction {
+            if command.begins_transaction() {
+                self.transaction_refused = true;
+            } else if std::mem::take(&mut self.transaction_refused) && command.executes_transaction() {
+                return "EXECABORT Transaction discarded because of previous errors.".into();
+            }
+        }
+        not_yet(command, feature)
+    }
+
+    fn names_mut(&mut self) -> &mut Names {
+        self.names.get_or_insert_default()
+    }
+}
+
+/// The reply to a command that needs what the proxy cannot do yet.
+pub fn not_yet(command: &Command, feature: Feature) -> String {
+    format!("ERR '{}' is refused: {}", command.name, feature.refusal())
+}
+
+/// Answers a command that the proxy itself answers.
+pub fn answer(
+    local: Local,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan,
+) -> Route<super::commands::Merge> {
+    let all = words.to_vec();
+    let out = &mut plan.reply;
+    match local {
+        Local::Ping => match all.get(1) {
+            None => encode::simple(out, "PONG"),
+            Some(message) => encode::bulk(out, message),
+        },
+        Local::Echo => encode::bulk(out, all[1]),
+        Local::Time => {
+            encode::array(out, 2);
+            encode::bulk(out, (facts.unix_micros / 1_000_000).to_string().as_bytes());
+            encode::bulk(out, (facts.unix_micros % 1_000_000).to_string().as_bytes());
+        }
+        Local::Quit => {
+            encode::simple(out, "OK");
+            return Route::AnswerAndClose;
+        }
+        Local::Reset => {
+            let fresh = Session::new(facts.settings);
+            if !facts.quiet && (fresh.db != session.db || fresh.resp3 != session.resp3) {
+                return Route::WhenQuiet;
+            }
+            *session = fresh;
+            plan.silent = false;
+            encode::simple(out, "RESET");
+        }
+        Local::Hello => return hello(&all, session, facts, plan),
+        Local::Auth => authenticate(&all, session, facts.settings, out),
+        Local::Select => match select(all[1], session, facts) {
+            Ok(db) if db != session.db && !facts.quiet => return Route::WhenQuiet,
+            Ok(db) => {
+                session.db = db;
+                encode::simple(out, "OK");
+            }
+            Err(reply) => encode::error(out, &reply),
+        },
+        Local::Command => command_reply::answer(&all, session.resp3, out),
+        Local::Help => {
+            command_reply::help(super::commands::lookup(all[0]).expect("its subcommand was found"), out)
+        }
+        Local::ClientId
+        | Local::ClientInfo
+        | Local::ClientList
+        | Local::ClientKill
+        | Local::ClientGetname
+        | Local::ClientSetname
+        | Local::ClientSetinfo
+        | Local::ClientReply
+        | Local::ClientNoEvict
+        | Local::ClientNoTouch => return client_command::plan(local, &all, session, facts, plan),
+        Local::Role => {
+            encode::array(out, 3);
+            encode::bulk(out, b"master");
+            encode::integer(out, 0);
+            encode::array(out, 0);
+        }
+        Local::ConfigGet => info::config(&all, session.resp3, facts, out),
+        Local::Info => info::info(&all[1..], facts, session.resp3, out),
+        Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
+        Local::Cluster | Local::Asking => {
+            encode::error(out, "ERR This instance has cluster support disabled");
+        }
+        Local::Lolwut => {
+            let text = format!("memstore ver. {}\n", env!("CARGO_PKG_VERSION"));
+            encode::bulk(out, text.as_bytes());
+        }
+    }
+    Route::Answer
+}
+
+/// `HELLO [version [AUTH user password] [SETNAME name]]`
+fn hello(
+    all: &[&[u8]],
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan,
+) -> Route<super::commands::Merge> {
+    let out = &mut plan.reply;
+    let mut resp3 = session.resp3;
+    if let Some(version) = all.get(1) {
+        resp3 = match number(version) {
+            Some(2) => false,
+            Some(3) => true,
+            Some(_) => {
+                encode::error(out, "NOPROTO unsupported protocol version");
+                return Route::Answer;
+            }
+            None => {
+                encode::error(out, "ERR Protocol version is not an integer or out of range");
+                return Route::Answer;
+            }
+        };
+    }
+    let mut credentials = None;
+    let mut name = None;
+    let mut rest = all.get(2..).unwrap_or_default();
+    while let [option, tail @ ..] = rest {
+        rest = match tail {
+            [user, password, tail @ ..] if option.eq_ignore_ascii_case(b"AUTH") => {
+                credentials = Some((*user, *password));
+                tail
+            }
+            [chosen, tail @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
+                if !is_printable(chosen) {
+                    encode::error(out, BAD_NAME);
+                    return Route::Answer;
+                }
+                name = Some(*chosen);
+                tail
+            }
+            _ => {
+                let option = String::from_utf8_lossy(option).into_owned();
+                encode::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
+                return Route::Answer;
+            }
+        };
+    }
+    if resp3 != session.resp3 && !facts.quiet {
+        return Route::WhenQuiet;
+    }
+    if let Some((user, password)) = credentials {
+        if !is_known(user, password, facts.settings) {
+            encode::error(out, WRONG_PASSWORD);
+            return Route::Answer;
+        }
+        session.authenticated = true;
+    }
+    if !session.authenticated {
+        encode::error(
+            out,
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+             the same time",
+        );
+        return Route::Answer;
+    }
+    if let Some(name) = name {
+        session.names_mut().name = String::from_utf8_lossy(name).into_owned();
+    }
+    session.resp3 = resp3;
+    encode::map(out, resp3, 7);
+    for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        encode::bulk(out, key.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"proto");
+    encode::integer(out, if resp3 { 3 } else { 2 });
+    encode::bulk(out, b"id");
+    encode::integer(out, facts.client as i64);
+    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+        encode::bulk(out, key.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"modules");
+    encode::array(out, 0);
+    Route::Answer
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+pub(super) const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// `AUTH password` and `AUTH user password`
+fn authenticate(all: &[&[u8]], session: &mut Session, settings: &Settings, out: &mut Vec<u8>) {
+    let known = match all {
+        [_, password] => {
+            if settings.password.is_none() {
+                return encode::error(
+                    out,
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                     your configuration is correct?",
+                );
+            }
+            is_known(b"default", password, settings)
+        }
+        [_, user, password] => is_known(user, password, settings),
+        _ => return encode::error(out, "ERR syntax error"),
+    };
+    if known {
+        session.authenticated = true;
+        encode::simple(out, "OK");
+    } else {
+        encode::error(out, WRONG_PASSWORD);
+    }
+}
+
+/// Only the user `default` exists, and the one that the pool names to its shards. Without a password of the pool
+/// everybody is `default`, as in Redis.
+fn is_known(user: &[u8], password: &[u8], settings: &Settings) -> bool {
+    let named = settings.user.as_ref().is_some_and(|known| known.as_bytes() == user);
+    if user != b"default" && !named {
+        return false;
+    }
+    match &settings.password {
+        None => true,
+        Some(expected) => {
+            // The time this takes must not tell how much of the password is right.
+            let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
+            differences == 0 && expected.len() == password.len()
+        }
+    }
+}
+
+/// The database that SELECT means, if the client may have it.
+fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result<u32, String> {
+    let settings = facts.settings;
+    let db = number(word).ok_or("ERR value is not an integer or out of range")?;
+    let db = u32::try_from(db).ok().filter(|&db| db < settings.databases.max(settings.db + 1));
+    match db {
+        Some(db) if db == session.db => Ok(db),
+        _ if settings.db > 0 => {
+            Err(format!("ERR SELECT is refused: this pool stays in database {} (redis_db)", settings.db))
+        }
+        Some(db) => Ok(db),
+        None if settings.databases == 1 => {
+            Err("ERR DB index is out of range: this pool has one database (databases: 1)".into())
+        }
+        None => Err("ERR DB index is out of range".into()),
+    }
+}
+
+/// A decimal number as Redis reads it.
+pub(super) fn number(word: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(word).ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'));
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// What Redis allows in names: no blanks, no control characters.
+pub(super) fn is_printable(word: &[u8]) -> bool {
+    word.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}

@@ -1,0 +1,163 @@
+//! Split requests: the fragments that go to the shards, and the reply their responses make together.
+//!
+//! Each fragment has the request's own command name and the bytes of its arguments as they came. An error in any
+//! fragment is the reply to the whole request: a nil or a smaller sum would be a lie.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::commands::Merge;
+use super::decode::{RequestDecoder, ResponseDecoder};
+use super::encode;
+use crate::pool::buffer::{Output, SHARE_MIN};
+use crate::protocol::Part;
+
+/// Arguments of one key: itself, and for MSET its value.
+pub fn step(merge: Merge) -> usize {
+    match merge {
+        Merge::Array | Merge::Sum => 1,
+        Merge::AllOk => 2,
+    }
+}
+
+/// Writes the fragments; `owners` names the fragment of each key.
+pub fn split(
+    merge: Merge,
+    decoder: &RequestDecoder,
+    canonical: &[u8],
+    owners: &[u32],
+    fragments: &mut [Vec<u8>],
+) {
+    let step = step(merge);
+    let mut arguments = decoder.arguments(canonical);
+    let Some(name) = arguments.next() else { return };
+    let mut counts = vec![0; fragments.len()];
+    for &owner in owners {
+        counts[owner as usize] += 1;
+    }
+    for (fragment, count) in fragments.iter_mut().zip(counts) {
+        fragment.clear();
+        encode::array(fragment, 1 + count * step);
+        fragment.extend_from_slice(name.encoded);
+    }
+    for &owner in owners {
+        let fragment = &mut fragments[owner as usize];
+        for argument in arguments.by_ref().take(step) {
+            fragment.extend_from_slice(argument.encoded);
+        }
+    }
+}
+
+/// Joins the responses of all fragments. `shard` names a shard.
+pub fn merge(
+    merge: Merge,
+    owners: &[u32],
+    parts: Vec<Part>,
+    shard: &dyn Fn(usize) -> String,
+    reply: &mut Output,
+) {
+    if let Some(failed) = parts.iter().find(|part| matches!(part.bytes.first(), Some(b'-' | b'!'))) {
+        return fail(merge, &failed.bytes, &shard(failed.shard), reply);
+    }
+    let unexpected = match merge {
+        Merge::Array => return merge_arrays(owners, parts, shard, reply),
+        Merge::Sum => {
+            let mut sum = 0i64;
+            let unexpected = parts.iter().find(|part| match integer(&part.bytes) {
+                Some(count) => {
+                    sum = sum.saturating_add(count);
+                    false
+                }
+                None => true,
+            });
+            if unexpected.is_none() {
+                encode::integer(reply.tail(), sum);
+            }
+            unexpected
+        }
+        Merge::AllOk => {
+            let unexpected = parts.iter().find(|part| part.bytes.first() != Some(&b'+'));
+            if unexpected.is_none() {
+                encode::simple(reply.tail(), "OK");
+            }
+            unexpected
+        }
+    };
+    if let Some(part) = unexpected {
+        refuse(&shard(part.shard), reply);
+    }
+}
+
+/// The elements of all arrays in the order of the request's keys.
+fn merge_arrays(owners: &[u32], parts: Vec<Part>, shard: &dyn Fn(usize) -> String, reply: &mut Output) {
+    let mut counts = vec![0u64; parts.len()];
+    for &owner in owners {
+        counts[owner as usize] += 1;
+    }
+    let mut elements = Vec::with_capacity(parts.len());
+    let mut head = Vec::new();
+    for (part, count) in parts.into_iter().zip(counts) {
+        head.clear();
+        encode::array(&mut head, count as usize);
+        if !part.bytes.starts_with(&head) {
+            return refuse(&shard(part.shard), reply);
+        }
+        let mut bytes = part.bytes;
+        bytes.advance(head.len());
+        elements.push(if bytes.len() < SHARE_MIN {
+            Elements::Small(bytes, 0)
+        } else {
+            Elements::Large(bytes.freeze())
+        });
+    }
+    encode::array(reply.tail(), owners.len());
+    for &owner in owners {
+        elements[owner as usize].move_next(reply);
+    }
+}
+
+/// The elements of one array that have not been used yet.
+enum Elements {
+    /// To be copied; so many bytes are used.
+    Small(BytesMut, usize),
+    /// Some of them may be worth sharing.
+    Large(Bytes),
+}
+
+impl Elements {
+    fn move_next(&mut self, reply: &mut Output) {
+        let length = |rest: &[u8]| {
+            ResponseDecoder::default().decode(rest).expect("a complete response was decoded before").length
+        };
+        match self {
+            Self::Small(bytes, used) => {
+                let end = *used + length(&bytes[*used..]);
+                reply.copy(&bytes[*used..end]);
+                *used = end;
+            }
+            Self::Large(bytes) => {
+                let length = length(bytes);
+                reply.share(bytes.split_to(length));
+            }
+        }
+    }
+}
+
+fn integer(part: &[u8]) -> Option<i64> {
+    std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
+}
+
+/// The error of one fragment is the error of the request, word for word. Where others may have succeeded, it says
+/// whose it is.
+fn fail(merge: Merge, error: &[u8], shard: &str, reply: &mut Output) {
+    let named = error.starts_with(b"-ERR shard ");
+    if merge == Merge::AllOk && error.first() == Some(&b'-') && !named {
+        reply.copy(error.strip_suffix(b"\r\n").unwrap_or(error));
+        reply.copy(format!(" (shard {shard})\r\n").as_bytes());
+    } else {
+        reply.copy(error);
+    }
+}
+
+fn refuse(shard: &str, reply: &mut Output) {
+    encode::error(reply.tail(), &format!("ERR shard {shard}: unexpected response to a part of the request"));
+}
