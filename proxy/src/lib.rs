@@ -1,6 +1,14 @@
 //! The memstore proxy: one address in front of many Redis, Valkey or memcached servers.
+//!
+//! ARCHITECTURE.md is the map: [`protocol`] and [`pool`] are the core, [`worker`] and the control thread the shell.
 
+pub mod cli;
 pub mod config;
+mod control;
+mod json;
 pub mod metrics;
 pub mod pool;
 pub mod protocol;
+pub mod worker;
+
+pub use control::serve;

@@ -1,3 +1,7 @@
 //! The `memstore` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    memstore_proxy::cli::run()
+}

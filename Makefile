@@ -1,0 +1,70 @@
+# The verbs of this repository. `make demo` and `make test` work on a fresh Debian or Ubuntu with Rust.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help demo build test test-rust test-clients fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-lint
+
+FUZZ_SECONDS ?= 600
+SOAK_SEEDS ?= 20000
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: tools-demo ## real shards and the proxy, shown working; stays up until Ctrl-C
+	cargo build --release -p memstore-proxy
+	examples/demo/run
+
+build: ## the release binary: target/release/memstore
+	cargo build --release -p memstore-proxy
+
+test: test-rust test-clients ## all tests; installs what they need
+
+test-rust: tools-test
+	cargo test --workspace --all-targets
+	cargo test --workspace --doc
+
+test-clients: tools-test
+	cargo build -p memstore-proxy
+	proxy/tests/clients/run
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: tools-lint deny ## formatting, clippy without warnings, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+docs: ## the documentation builds without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+deny:
+	cargo deny --offline check bans licenses sources 2>/dev/null || cargo deny check bans licenses sources
+
+advisories: tools-lint ## known vulnerabilities of dependencies; needs the network
+	cargo deny check advisories
+
+bench: ## ours against nutcracker and a shard without a proxy
+	benches/memtier/run
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (600)
+	fuzz/run $(FUZZ_SECONDS)
+
+fuzz-smoke: ## every fuzz target for some seconds
+	fuzz/run 20
+
+soak: ## the simulation with SOAK_SEEDS (20000) seeds
+	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation -- --nocapture
+
+settings: ## the table of settings in the README, from the code
+	cargo run -q -p memstore-proxy -- settings
+
+# --- what a fresh machine lacks -------------------------------------------------------------------------------------
+
+tools-demo:
+	@.ci/install redis-server redis-tools
+
+tools-test:
+	@.ci/install redis-server redis-tools nutcracker libhiredis-dev python3-venv
+
+tools-lint:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -1,0 +1,339 @@
+//! The command line: `memstore serve`, `check`, `route`, `ring`, `settings`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shard_discovery::{DistributionKind, KeyHash, Place, Topology};
+
+use crate::config::{self, Config, LogFormat, StatsListen, process, value};
+
+/// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
+#[derive(Parser)]
+#[command(name = "memstore", version)]
+struct CommandLine {
+    /// Only to say what nutcracker's users should write instead.
+    #[arg(short = 'c', hide = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve(Serve),
+    /// Say all that is wrong with a configuration, or nothing
+    Check(File),
+    /// Say which shard owns a key, and why
+    Route(Route),
+    /// Say which share of the keys each shard owns
+    Ring(Ring),
+    /// Print the table of all settings, in Markdown
+    Settings,
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration: a nutcracker.yml, or one with `pools:`
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "MEMSTORE_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    file: File,
+    /// Port of the statistics; 0 serves none
+    #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = process::port)]
+    stats_port: Option<u16>,
+    /// Address of the statistics
+    #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
+    stats_address: Option<String>,
+    /// Worker threads, or auto
+    #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
+    workers: Option<Chosen<Option<usize>>>,
+    /// Least important lines that are logged: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "MEMSTORE_LOG_LEVEL", value_parser = process::log_level)]
+    log_level: Option<String>,
+    /// How log lines look: text, json
+    #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = process::log_format)]
+    log_format: Option<LogFormat>,
+    /// How long clients are still accepted after SIGTERM
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = value::duration)]
+    drain_grace: Option<Duration>,
+    /// How long clients may take to read their last replies and close
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = value::duration)]
+    drain_limit: Option<Duration>,
+    /// Bytes that all clients may hold together, or auto
+    #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::memory_max(text).map(Chosen))]
+    memory_max: Option<Chosen<Option<u64>>>,
+}
+
+/// A value of its own, where clap would take an `Option` for an absent flag.
+#[derive(Clone)]
+struct Chosen<T>(T);
+
+#[derive(Args)]
+struct Route {
+    #[command(flatten)]
+    file: File,
+    #[command(flatten)]
+    output: Output,
+    /// Keys; `-` reads them from standard input, one a line
+    #[arg(required = true)]
+    keys: Vec<String>,
+}
+
+#[derive(Args)]
+struct Ring {
+    #[command(flatten)]
+    file: File,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Output {
+    /// Only this pool
+    #[arg(long)]
+    pool: Option<String>,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Runs the command that the command line asks for.
+pub fn run() -> ExitCode {
+    let line = CommandLine::parse();
+    let done = match line.command {
+        Some(Command::Serve(serve)) => start(serve),
+        Some(Command::Check(file)) => check(&file.config),
+        Some(Command::Route(route)) => show_route(&route),
+        Some(Command::Ring(ring)) => show_ring(&ring),
+        Some(Command::Settings) => print(&config::settings::markdown()),
+        None => {
+            let file = line.config.unwrap_or_else(|| "FILE".into());
+            Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The file's settings, then those of the environment and the flags over them.
+fn start(serve: Serve) -> anyhow::Result<()> {
+    let mut config = config::load(&serve.file.config)?;
+    let process = &mut config.process;
+    if serve.stats_port.is_some() || serve.stats_address.is_some() {
+        let before = process.stats.take().unwrap_or(StatsListen { host: "0.0.0.0".into(), port: 22222 });
+        let port = serve.stats_port.unwrap_or(before.port);
+        let host = serve.stats_address.unwrap_or(before.host);
+        process.stats = (port > 0).then_some(StatsListen { host, port });
+    }
+    if let Some(Chosen(workers)) = serve.workers {
+        process.workers = workers;
+    }
+    if let Some(Chosen(memory_max)) = serve.memory_max {
+        process.memory_max = memory_max;
+    }
+    process.log_level = serve.log_level.unwrap_or(std::mem::take(&mut process.log_level));
+    process.log_format = serve.log_format.unwrap_or(process.log_format);
+    process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);
+    process.drain_limit = serve.drain_limit.unwrap_or(process.drain_limit);
+    begin_logging(process);
+    for warning in config.pools.iter().flat_map(surprises) {
+        tracing::warn!("{warning}");
+    }
+    crate::serve(config)
+}
+
+fn begin_logging(process: &config::Process) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&process.log_level))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match process.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = config::load(path)?;
+    let mut text = String::new();
+    for pool in &config.pools {
+        let protocol = match pool.protocol {
+            config::Protocol::Redis => "Redis",
+            config::Protocol::Memcache => "memcache",
+        };
+        text.push_str(&format!(
+            "pool {}: {protocol} on {}, {} shards, {} over {}\n",
+            pool.name,
+            pool.listen,
+            pool.shards.len(),
+            pool.distribution,
+            pool.key_hash
+        ));
+        for warning in surprises(pool) {
+            text.push_str(&format!("  warning: {warning}\n"));
+        }
+    }
+    print(&text)
+}
+
+/// What is allowed and most likely not meant.
+fn surprises(pool: &config::Pool) -> Vec<String> {
+    let mut found = Vec::new();
+    let several = pool.shards.len() > 1;
+    if several && pool.key_hash == KeyHash::Crc32 && pool.distribution == DistributionKind::Ketama {
+        found.push(format!(
+            "pool {}: hash crc32 has only 15 bits, so ketama puts every key on one shard; crc32a has all 32",
+            pool.name
+        ));
+    }
+    if let Ok(topology) = pool.topology() {
+        for share in topology.shares().iter().filter(|share| share.points == 0) {
+            let shard = &topology.shards()[share.shard];
+            found.push(format!(
+                "pool {}: shard {} has weight {} beside much heavier ones and gets no keys",
+                pool.name, shard.name, shard.weight
+            ));
+        }
+    }
+    if pool.protocol == config::Protocol::Memcache {
+        found.push(format!("pool {}: memcache pools are not served yet", pool.name));
+    }
+    found
+}
+
+fn show_route(route: &Route) -> anyhow::Result<()> {
+    let config = config::load(&route.file.config)?;
+    let mut keys = Vec::new();
+    for key in &route.keys {
+        if key == "-" {
+            for line in std::io::stdin().lock().split(b'\n') {
+                let mut line = line?;
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                keys.push(line);
+            }
+        } else {
+            keys.push(key.clone().into_bytes());
+        }
+    }
+    let mut text = String::new();
+    for (name, topology) in topologies(&config, &route.output)? {
+        for key in &keys {
+            text.push_str(&routed(name, &topology, key, route.output.format));
+        }
+    }
+    print(&text)
+}
+
+fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String {
+    let why = topology.explain(key);
+    let shard = why.shard.map(|shard| &topology.shards()[shard]);
+    let place = match &why.place {
+        None => None,
+        Some(Place::Point(point)) => Some(("point", *point)),
+        Some(Place::Slot(slot)) => Some(("slot", *slot)),
+    };
+    if format == Format::Json {
+        let place = place.map_or(String::new(), |(kind, at)| format!("\"{kind}\":{at},"));
+        let owner = shard.map_or("\"shard\":null".to_owned(), |shard| {
+            format!(
+                "\"shard\":{},\"address\":{}",
+                json(shard.name.as_bytes()),
+                json(shard.address.to_string().as_bytes())
+            )
+        });
+        return format!(
+            "{{\"pool\":{},\"key\":{},\"hashed\":{},\"by_tag\":{},\"hash\":{},{place}{owner}}}\n",
+            json(pool.as_bytes()),
+            json(key),
+            json(why.hashed),
+            why.by_tag,
+            why.hash
+        );
+    }
+    let owner = shard.map_or("any shard".to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
+    let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
+    let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));
+    format!(
+        "{pool}: {} -> {owner}: {part}, {} {}{place}\n",
+        key.escape_ascii(),
+        topology.key_hash(),
+        why.hash
+    )
+}
+
+fn show_ring(ring: &Ring) -> anyhow::Result<()> {
+    let config = config::load(&ring.file.config)?;
+    let mut text = String::new();
+    for (name, topology) in topologies(&config, &ring.output)? {
+        let width = topology.shards().iter().map(|shard| shard.name.len()).max().unwrap_or(0);
+        for share in topology.shares() {
+            let shard = &topology.shards()[share.shard];
+            text.push_str(&match ring.output.format {
+                Format::Json => format!(
+                    "{{\"pool\":{},\"shard\":{},\"address\":{},\"weight\":{},\"points\":{},\"share\":{}}}\n",
+                    json(name.as_bytes()),
+                    json(shard.name.as_bytes()),
+                    json(shard.address.to_string().as_bytes()),
+                    shard.weight,
+                    share.points,
+                    share.share
+                ),
+                Format::Text => format!(
+                    "{name}: {:width$}  {:6.2} %  {:5} points  weight {}  {}\n",
+                    shard.name,
+                    share.share * 100.0,
+                    share.points,
+                    shard.weight,
+                    shard.address
+                ),
+            });
+        }
+    }
+    print(&text)
+}
+
+/// The pools that are asked for.
+fn topologies<'c>(config: &'c Config, output: &Output) -> anyhow::Result<Vec<(&'c str, Topology)>> {
+    let wanted = |pool: &&config::Pool| output.pool.as_ref().is_none_or(|name| *name == pool.name);
+    let found: Vec<_> = config.pools.iter().filter(wanted).collect();
+    if found.is_empty() {
+        let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let wanted = output.pool.as_deref().unwrap_or_default();
+        anyhow::bail!("there is no pool {wanted:?}; the file has {}", names.join(", "));
+    }
+    found.into_iter().map(|pool| Ok((pool.name.as_str(), pool.topology()?))).collect()
+}
+
+/// A JSON string. Bytes that are no UTF-8 are shown as U+FFFD.
+fn json(bytes: &[u8]) -> String {
+    crate::json::quoted(&String::from_utf8_lossy(bytes))
+}
+
+/// To standard output; a reader that has seen enough is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Listening, and dealing accepted clients to workers.
+//!
+//! One thread accepts for all workers: clients of caches keep few connections for long, and the kernel's hashing
+//! (SO_REUSEPORT) spreads few of them unevenly. Each goes to the worker with the fewest.
+
+use std::io::{self, Write as _};
+use std::net::ToSocketAddrs as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use super::PoolControl;
+use crate::config::{self, Listen};
+use crate::metrics::PoolCounters;
+use crate::worker::Order;
+use crate::worker::log_limit::warn_limited;
+use crate::worker::socket::Socket;
+
+/// Pause after an accept that failed, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket.
+pub enum Listener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over a Unix socket, removed when dropped.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Binds and listens as the pool's configuration says. Must be called inside a runtime.
+    pub fn bind(pool: &config::Pool) -> anyhow::Result<Self> {
+        match &pool.listen {
+            Listen::Tcp { host, port } => {
+                let address = (host.as_str(), *port)
+                    .to_socket_addrs()
+                    .with_context(|| format!("cannot resolve {host}"))?
+                    .next()
+                    .with_context(|| format!("{host} has no address"))?;
+                let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                if pool.reuseport {
+                    socket.set_reuse_port(true)?;
+                }
+                socket.set_nonblocking(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(backlog(pool))?;
+                Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
+            }
+            Listen::Unix { path, mode } => {
+                remove_stale(path)?;
+                let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                socket.bind(&SockAddr::unix(path)?)?;
+                if let Some(mode) = mode {
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
+                }
+                socket.listen(backlog(pool))?;
+                Ok(Self::Unix(UnixListener::from_std(socket.into())?, path.clone()))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Replies are small and awaited.
+                let _ = stream.set_nodelay(true);
+                Socket::Tcp(stream.into_std()?)
+            }
+            Self::Unix(listener, _) => Socket::Unix(listener.accept().await?.0.into_std()?),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn backlog(pool: &config::Pool) -> i32 {
+    i32::try_from(pool.backlog).unwrap_or(i32::MAX)
+}
+
+/// A socket left behind by an earlier process is in the way; anything else there is not ours to remove.
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(std::fs::remove_file(path)?),
+        Ok(_) => {
+            anyhow::bail!("{} exists and is not a socket; remove it or listen elsewhere", path.display())
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, and ends.
+pub async fn accept(
+    listener: Listener,
+    pools: Rc<[PoolControl]>,
+    number: usize,
+    mut closed: watch::Receiver<bool>,
+) {
+    let pool = &pools[number];
+    let mut dealt = vec![0u64; pool.orders.len()];
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = closed.wait_for(|closed| *closed) => return,
+        };
+        match accepted {
+            Ok(accepted) => deal(pool, accepted, &mut dealt).await,
+            Err(error) => {
+                warn_limited!(pool = %pool.config.name, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Hands a client to the worker that has the fewest.
+async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
+    let open = |worker: usize| dealt[worker].saturating_sub(gone(&pool.counters[worker]));
+    let total: u64 = (0..dealt.len()).map(open).sum();
+    if pool.config.client_connections.is_some_and(|most| total >= u64::from(most)) {
+        pool.counters[0].client_refused.add(1);
+        warn_limited!(pool = %pool.config.name, clients = total, "client_connections reached; client refused");
+        return refuse(accepted);
+    }
+    let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
+    dealt[worker] += 1;
+    let _ = pool.orders[worker].send(Order::Serve(accepted)).await;
+}
+
+/// Clients of one worker that have come and gone.
+fn gone(counters: &PoolCounters) -> u64 {
+    let connected = u64::try_from(counters.client_connections.get()).unwrap_or(0);
+    counters.client_connections_total.get().saturating_sub(connected)
+}
+
+/// Says why, in the words of Redis, and closes. A client that does not read at once gets no reason.
+fn refuse(accepted: Socket) {
+    const REASON: &[u8] = b"-ERR max number of clients reached\r\n";
+    let _ = match accepted {
+        Socket::Tcp(mut stream) => stream.write(REASON),
+        Socket::Unix(mut stream) => stream.write(REASON),
+    };
+}

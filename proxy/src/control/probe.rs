@@ -1,0 +1,62 @@
+//! One question to one shard on a connection of its own: are you well?
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::types::BytesFrame;
+use shard_discovery::Address;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::codec::Framed;
+
+use crate::config;
+use crate::worker::connect::connect;
+use crate::worker::socket::Socket;
+
+/// A shard that takes longer is not well.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Asks; an error says in words what is wrong.
+pub async fn probe(address: Address, config: &config::Pool) -> Result<(), String> {
+    let limit = config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT);
+    let connected =
+        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+    let asked = async {
+        match connected.socket {
+            Socket::Tcp(stream) => ask(from_std(TcpStream::from_std(stream))?, config).await,
+            Socket::Unix(stream) => ask(from_std(UnixStream::from_std(stream))?, config).await,
+        }
+    };
+    tokio::time::timeout(limit, asked).await.map_err(|_| "the probe timed out".to_owned())?
+}
+
+fn from_std<S>(stream: std::io::Result<S>) -> Result<S, String> {
+    stream.map_err(|error| error.to_string())
+}
+
+async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, config: &config::Pool) -> Result<(), String> {
+    let mut framed = Framed::new(stream, Resp2::default());
+    if let Some(auth) = &config.auth {
+        let mut words = vec!["AUTH"];
+        words.extend(auth.user.as_deref());
+        words.push(auth.password.expose());
+        request(&mut framed, &words).await?;
+    }
+    request(&mut framed, &["PING"]).await
+}
+
+/// Sends one request; any reply but an error will do.
+async fn request<S: AsyncRead + AsyncWrite + Unpin>(
+    framed: &mut Framed<S, Resp2>,
+    words: &[&str],
+) -> Result<(), String> {
+    let words = words.iter().map(|word| BytesFrame::BulkString(word.as_bytes().to_vec().into())).collect();
+    framed.send(BytesFrame::Array(words)).await.map_err(|error| error.to_string())?;
+    match framed.next().await {
+        None => Err("the shard closed the connection".into()),
+        Some(Err(error)) => Err(error.to_string()),
+        Some(Ok(BytesFrame::Error(words))) => Err(words.to_string()),
+        Some(Ok(_)) => Ok(()),
+    }
+}

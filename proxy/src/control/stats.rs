@@ -1,0 +1,139 @@
+//! Twemproxy's statistics: one line of JSON for whoever connects, with its field names, and values of this moment.
+//!
+//! Shape and spacing are Twemproxy's, because collectors take it apart by hand. Unlike there, names are escaped.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::PoolControl;
+use crate::config::StatsListen;
+use crate::json::quoted;
+use crate::metrics::{PoolCounters, ShardCounters};
+
+/// How long a collector may take to read a few kilobytes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Collectors served at the same time.
+const COLLECTORS_MAX: usize = 64;
+
+/// Binds the port.
+pub async fn bind(listen: &StatsListen) -> anyhow::Result<TcpListener> {
+    let address = (listen.host.as_str(), listen.port);
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot serve statistics on {}:{}; choose another port", listen.host, listen.port)
+    })
+}
+
+/// Answers everybody who connects.
+pub async fn serve(listener: TcpListener, pools: Rc<[PoolControl]>, start: Instant) {
+    let collectors = std::sync::Arc::new(tokio::sync::Semaphore::new(COLLECTORS_MAX));
+    loop {
+        let Ok(permit) = collectors.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let text = json(&pools, start);
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
+            drop(permit);
+        });
+    }
+}
+
+/// What the collector has asked is read and not heeded: closing with it unread would reset the connection.
+async fn answer(mut stream: TcpStream, text: String) -> std::io::Result<()> {
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut unheeded = [0; 1024];
+    while stream.read(&mut unheeded).await? > 0 {}
+    Ok(())
+}
+
+fn json(pools: &[PoolControl], start: Instant) -> String {
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let (mut total, mut current) = (pools.len() as u64, pools.len() as i64);
+    for counters in pools.iter().flat_map(|pool| &pool.counters) {
+        total += counters.client_connections_total.get();
+        current += counters.client_connections.get();
+        for shard in &counters.shards {
+            total += shard.server_connections_total.get();
+            current += shard.server_connections.get();
+        }
+    }
+    let mut text = String::from("{");
+    field(&mut text, "service", format_args!("\"memstore\""));
+    field(&mut text, "source", format_args!("{}", quoted(source.trim_end())));
+    field(&mut text, "version", format_args!("\"{}\"", env!("CARGO_PKG_VERSION")));
+    field(&mut text, "uptime", format_args!("{}", start.elapsed().as_secs()));
+    field(&mut text, "timestamp", format_args!("{timestamp}"));
+    field(&mut text, "total_connections", format_args!("{total}"));
+    field(&mut text, "curr_connections", format_args!("{current}"));
+    for pool in pools {
+        let _ = write!(text, "{}: {{", quoted(&pool.config.name));
+        pool_fields(&mut text, pool);
+        close(&mut text);
+    }
+    close(&mut text);
+    text.truncate(text.trim_end_matches([',', ' ']).len());
+    text.push('\n');
+    text
+}
+
+fn pool_fields(text: &mut String, pool: &PoolControl) {
+    let ejection = pool.ejection.borrow();
+    let sum = |counter: fn(&PoolCounters) -> i64| {
+        pool.counters.iter().map(|counters| counter(counters)).sum::<i64>()
+    };
+    let values = [
+        ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
+        ("client_err", sum(|counters| counters.client_err.get() as i64)),
+        ("client_connections", sum(|counters| counters.client_connections.get())),
+        ("server_ejects", ejection.ejections as i64),
+        ("forward_error", sum(|counters| counters.forward_error.get() as i64)),
+        ("fragments", sum(|counters| counters.fragments.get() as i64)),
+    ];
+    for (name, value) in values {
+        field(text, name, format_args!("{value}"));
+    }
+    for (index, shard) in ejection.shards().iter().enumerate() {
+        let _ = write!(text, "{}: {{", quoted(&shard.name));
+        let sum = |counter: fn(&ShardCounters) -> i64| {
+            pool.counters.iter().map(|counters| counter(&counters.shards[index])).sum::<i64>()
+        };
+        let values = [
+            ("server_eof", sum(|shard| shard.server_eof.get() as i64)),
+            ("server_err", sum(|shard| shard.server_err.get() as i64)),
+            ("server_timedout", sum(|shard| shard.server_timedout.get() as i64)),
+            ("server_connections", sum(|shard| shard.server_connections.get())),
+            ("server_ejected_at", ejection.ejected_at[index] as i64),
+            ("requests", sum(|shard| shard.requests.get() as i64)),
+            ("request_bytes", sum(|shard| shard.request_bytes.get() as i64)),
+            ("responses", sum(|shard| shard.responses.get() as i64)),
+            ("response_bytes", sum(|shard| shard.response_bytes.get() as i64)),
+            ("in_queue", sum(|shard| shard.in_queue.get())),
+            ("in_queue_bytes", sum(|shard| shard.in_queue_bytes.get())),
+            ("out_queue", sum(|shard| shard.out_queue.get())),
+            ("out_queue_bytes", sum(|shard| shard.out_queue_bytes.get())),
+        ];
+        for (name, value) in values {
+            field(text, name, format_args!("{value}"));
+        }
+        close(text);
+    }
+}
+
+fn field(text: &mut String, name: &str, value: std::fmt::Arguments<'_>) {
+    let _ = write!(text, "\"{name}\":{value}, ");
+}
+
+/// Ends an object: the separator after its last field goes before the brace's own.
+fn close(text: &mut String) {
+    text.truncate(text.trim_end_matches([',', ' ']).len());
+    text.push_str("},");
+}

@@ -1,0 +1,603 @@
+//! The shell around one [`Pool`]: its sockets, its clock, its wishes.
+//!
+//! One future per pool and worker. A pass of it takes what the control thread sent, reads every socket that is ready
+//! once, lets the pool work, and then writes to every socket that something was queued for. Writing last is what lets
+//! requests of many clients leave in one system call.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+use super::connect::{Connected, connect};
+use super::log_limit::warn_limited;
+use super::ready::{Ready, Sockets, Token};
+use super::socket::{Read, Socket};
+use super::{Answer, Order, Report};
+use crate::pool::failure::ShardFailure;
+use crate::pool::time::Time;
+use crate::pool::{ClientId, ConnectionIndex, Pool, Verdict};
+use crate::protocol::Protocol;
+
+/// How long a client may take to close after we have finished with it.
+const LINGER: Duration = Duration::from_secs(2);
+/// Connections that linger; further ones are just closed.
+const LINGERING_MAX: usize = 4096;
+/// How often clients are looked after that may be idle too long.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Orders taken in one pass, so that a flood of new clients does not hold up the others.
+const ORDERS_MAX: usize = 64;
+
+/// What a driver is given.
+pub struct Setup {
+    /// Where shard connections time out.
+    pub connect_timeout: Duration,
+    /// Clients' connections are probed by the kernel when idle.
+    pub client_keepalive: bool,
+    /// Where its orders come from.
+    pub orders: mpsc::Receiver<Order>,
+    /// Where it tells what the control thread has to know.
+    pub reports: mpsc::Sender<Report>,
+    /// Its worker's number.
+    pub worker: usize,
+    /// Its pool's number.
+    pub pool: usize,
+    /// The moment the worker started.
+    pub start: Instant,
+}
+
+/// The shell around one pool.
+pub struct Driver<P: Protocol> {
+    pool: Pool<P>,
+    setup: Setup,
+    sockets: Sockets,
+    clients: Vec<Option<ClientSocket>>,
+    shards: Vec<Option<ShardSocket>>,
+    lingering: Slab<LingeringSocket>,
+    scratch: BytesMut,
+    /// Sockets that are looked at in this pass.
+    turn: Vec<Ready>,
+    /// Sockets that may have more, for the next pass.
+    again: Vec<Ready>,
+    dirty_clients: Vec<ClientId>,
+    dirty_shards: Vec<ConnectionIndex>,
+    connects: Vec<ConnectionIndex>,
+    closes: Vec<(ConnectionIndex, ShardFailure)>,
+    connected: mpsc::UnboundedReceiver<(ConnectionIndex, Result<Connected, ShardFailure>)>,
+    connecting: mpsc::UnboundedSender<(ConnectionIndex, Result<Connected, ShardFailure>)>,
+    /// For each shard, what its name last stood for.
+    resolved: Vec<Vec<SocketAddr>>,
+    alarm: Pin<Box<Sleep>>,
+    alarm_at: Option<Time>,
+    next_sweep: Option<Time>,
+    watches_clients: bool,
+    /// Set while draining: connections that linger longer are closed.
+    drain_until: Option<Time>,
+}
+
+struct ClientSocket {
+    socket: Socket,
+    id: ClientId,
+    /// The kernel has said that nothing more will come after what there is.
+    ended: bool,
+    /// It may have something to read that was left because the pool did not want it.
+    unread: bool,
+}
+
+struct ShardSocket {
+    socket: Socket,
+    /// The kernel has said that nothing more will come after what there is.
+    ended: bool,
+}
+
+struct LingeringSocket {
+    socket: Socket,
+    until: Time,
+}
+
+impl<P: Protocol> Driver<P> {
+    /// A driver that waits for its first order.
+    pub fn new(pool: Pool<P>, setup: Setup, watches_clients: bool) -> io::Result<Self> {
+        // Never more than one attempt per connection is under way, so this queue is bounded by their number.
+        let (connecting, connected) = mpsc::unbounded_channel();
+        let shards = pool.topology().shards().len();
+        Ok(Self {
+            sockets: Sockets::new()?,
+            clients: Vec::new(),
+            shards: Vec::new(),
+            lingering: Slab::new(),
+            scratch: BytesMut::new(),
+            turn: Vec::new(),
+            again: Vec::new(),
+            dirty_clients: Vec::new(),
+            dirty_shards: Vec::new(),
+            connects: Vec::new(),
+            closes: Vec::new(),
+            connected,
+            connecting,
+            resolved: vec![Vec::new(); shards],
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            alarm_at: None,
+            next_sweep: None,
+            watches_clients,
+            drain_until: None,
+            pool,
+            setup,
+        })
+    }
+
+    fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.setup.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// One pass. Ready once drained.
+    fn pass(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.now();
+        let mut more = self.take_orders(context, now);
+        while let Poll::Ready(Some((index, result))) = self.connected.poll_recv(context) {
+            self.shard_connected(index, result, now);
+        }
+        let mut turn = std::mem::take(&mut self.turn);
+        turn.append(&mut self.again);
+        if let Err(error) = self.sockets.take(context, &mut turn) {
+            warn_limited!(%error, "cannot learn which sockets are ready");
+            more = true;
+        }
+        for ready in turn.drain(..) {
+            match ready.token {
+                Token::Client(index) => self.client_ready(index as usize, ready, now),
+                Token::Shard(index) => self.shard_ready(index as usize, ready, now),
+                Token::Lingering(index) => self.read_lingering(index as usize),
+            }
+        }
+        self.turn = turn;
+        self.keep_time(context, now);
+        self.settle(now);
+        self.report();
+        more |= !self.again.is_empty();
+        if more {
+            context.waker().wake_by_ref();
+        }
+        self.set_alarm(context, now);
+        if self.drain_until.is_some() && self.pool.client_count() == 0 && self.lingering.is_empty() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    // --- orders -------------------------------------------------------------------------------------------------
+
+    fn take_orders(&mut self, context: &mut Context<'_>, now: Time) -> bool {
+        for _ in 0..ORDERS_MAX {
+            match self.setup.orders.poll_recv(context) {
+                Poll::Ready(Some(order)) => self.obey(order, now),
+                Poll::Ready(None) => {
+                    self.drain(now, now);
+                    return false;
+                }
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    fn obey(&mut self, order: Order, now: Time) {
+        match order {
+            Order::Serve(socket) => self.client_connected(socket, now),
+            Order::Topology(topology) => self.pool.set_topology(topology),
+            Order::Preconnect => self.pool.preconnect(),
+            Order::List { question, ask, asker } => {
+                let rows = self.list(&question.filter, now);
+                if question.kill {
+                    for (id, row) in &rows {
+                        self.pool.kill_client(*id, row.id == asker);
+                    }
+                }
+                let rows = rows.into_iter().map(|(_, row)| row).collect();
+                // The control thread has room for one answer of each worker.
+                let _ = self.setup.reports.try_send(Report::Listed { ask, rows });
+            }
+            Order::Answer(Answer { asked, rows }) => self.pool.answer_question(&asked, &rows),
+            Order::Drain { limit } => {
+                let until = now.plus(limit);
+                self.drain(now, until);
+            }
+        }
+    }
+
+    fn list(
+        &self,
+        filter: &crate::protocol::ClientFilter,
+        now: Time,
+    ) -> Vec<(ClientId, crate::protocol::ClientRow)> {
+        let mut rows = self.pool.list_clients(now);
+        for (id, row) in &mut rows {
+            if let Some(Some(client)) = self.clients.get(id.index as usize) {
+                (row.address, row.local_address) = client.socket.addresses();
+            }
+        }
+        rows.retain(|(_, row)| filter.matches(row));
+        rows
+    }
+
+    fn client_connected(&mut self, socket: Socket, now: Time) {
+        if self.setup.client_keepalive {
+            socket.keep_alive(Duration::from_secs(60), None);
+        }
+        let id = self.pool.client_connected(now);
+        let index = id.index as usize;
+        if self.clients.len() <= index {
+            self.clients.resize_with(index + 1, || None);
+        }
+        let watched = self.sockets.add(&socket, Token::Client(id.index));
+        self.clients[index] = Some(ClientSocket { socket, id, ended: false, unread: false });
+        if let Err(error) = watched {
+            return self.close_client(id, Some(&error));
+        }
+        if self.watches_clients && self.next_sweep.is_none() {
+            self.next_sweep = Some(now.plus(SWEEP));
+        }
+    }
+
+    /// What was read is answered; what has come and was not read is read once more.
+    fn drain(&mut self, now: Time, until: Time) {
+        if self.drain_until.is_some() {
+            self.drain_until = Some(until);
+            return;
+        }
+        for index in 0..self.clients.len() {
+            self.read_client(index, now);
+            if let Some(client) = &self.clients[index] {
+                self.pool.drain_client(client.id);
+            }
+        }
+        self.drain_until = Some(until);
+        self.next_sweep = Some(now.plus(SWEEP));
+    }
+
+    // --- reading ------------------------------------------------------------------------------------------------
+
+    fn client_ready(&mut self, index: usize, ready: Ready, now: Time) {
+        let Some(Some(client)) = self.clients.get_mut(index) else { return };
+        let id = client.id;
+        client.ended |= ready.ended;
+        if ready.broken {
+            return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()));
+        }
+        // It may have become ready to be written.
+        if self.pool.client_output(id).is_some_and(|output| !output.is_empty()) {
+            self.dirty_clients.push(id);
+        }
+        self.read_client(index, now);
+    }
+
+    fn read_client(&mut self, index: usize, now: Time) {
+        let Some(Some(client)) = self.clients.get_mut(index) else { return };
+        let id = client.id;
+        if !self.pool.wants_read(id) {
+            client.unread = true;
+            return;
+        }
+        self.pool.before_client_read(id, &mut self.scratch);
+        match client.socket.read(&mut self.scratch) {
+            Ok(Read::Nothing) => self.pool.keep_client_rest(id, &mut self.scratch),
+            Ok(Read::Ended) => {
+                self.pool.keep_client_rest(id, &mut self.scratch);
+                self.pool.client_ended(id);
+            }
+            Ok(read) => {
+                // The end may have come together with the last bytes; there is no second notice of it.
+                if read == Read::Full || client.ended {
+                    self.again.push(Ready::again(Token::Client(index as u32)));
+                }
+                self.pool.client_received(id, &mut self.scratch, now);
+            }
+            Err(error) => {
+                self.scratch.clear();
+                self.close_client(id, Some(&error));
+            }
+        }
+    }
+
+    fn shard_ready(&mut self, index: ConnectionIndex, ready: Ready, now: Time) {
+        let Some(Some(shard)) = self.shards.get_mut(index) else { return };
+        shard.ended |= ready.ended;
+        if self.pool.shard_output(index).is_some_and(|output| !output.is_empty()) {
+            self.dirty_shards.push(index);
+        }
+        self.read_shard(index, now);
+    }
+
+    fn read_shard(&mut self, index: ConnectionIndex, now: Time) {
+        let Some(Some(shard)) = self.shards.get_mut(index) else { return };
+        self.pool.before_shard_read(index, &mut self.scratch);
+        let failure = match shard.socket.read(&mut self.scratch) {
+            Ok(Read::Nothing) => return self.pool.keep_shard_rest(index, &mut self.scratch),
+            Ok(Read::Ended) => ShardFailure::Closed,
+            Ok(read) => {
+                if read == Read::Full || shard.ended {
+                    self.again.push(Ready::again(Token::Shard(index as u32)));
+                }
+                match self.pool.shard_received(index, &mut self.scratch, now) {
+                    Ok(()) => {
+                        // Large responses leave at once, while they are in the cache, and free the buffer.
+                        if self.pool.take_large() {
+                            self.write_clients(now);
+                        }
+                        return;
+                    }
+                    Err(failure) => failure,
+                }
+            }
+            Err(_) => ShardFailure::Reset,
+        };
+        self.scratch.clear();
+        self.close_shard(index, &failure, now);
+    }
+
+    fn read_lingering(&mut self, index: usize) {
+        let Some(lingering) = self.lingering.get_mut(index) else { return };
+        self.scratch.reserve(crate::pool::buffer::READ_SIZE);
+        let read = lingering.socket.read(&mut self.scratch);
+        self.scratch.clear();
+        match read {
+            Ok(Read::Nothing) => {}
+            // Whatever comes is dropped; the end may have come with it.
+            Ok(Read::Full | Read::Drained) => self.again.push(Ready::again(Token::Lingering(index as u32))),
+            Ok(Read::Ended) | Err(_) => {
+                self.lingering.remove(index);
+            }
+        }
+    }
+
+    // --- writing ------------------------------------------------------------------------------------------------
+
+    /// Does all that the pool wishes, until it wishes nothing more.
+    fn settle(&mut self, now: Time) {
+        loop {
+            self.pool.resume(&mut self.scratch, now);
+            self.connect_shards();
+            self.write_shards(now);
+            self.write_clients(now);
+            self.pool.take_closes(&mut self.closes);
+            while let Some((index, failure)) = self.closes.pop() {
+                self.close_shard(index, &failure, now);
+            }
+            if !self.pool.has_work() {
+                return;
+            }
+        }
+    }
+
+    fn write_shards(&mut self, now: Time) {
+        let mut dirty = std::mem::take(&mut self.dirty_shards);
+        self.pool.take_dirty_shards(&mut dirty);
+        for index in dirty.drain(..) {
+            let Some(Some(shard)) = self.shards.get_mut(index) else { continue };
+            let Some(output) = self.pool.shard_output(index) else { continue };
+            match shard.socket.write(output) {
+                Ok(()) => self.pool.settle_shard(index),
+                // Responses that came before the reset are still worth reading; that also tells how it ended.
+                Err(_) => {
+                    self.read_shard(index, now);
+                    self.close_shard(index, &ShardFailure::Reset, now);
+                }
+            }
+        }
+        self.dirty_shards = dirty;
+    }
+
+    fn write_clients(&mut self, now: Time) {
+        let mut dirty = std::mem::take(&mut self.dirty_clients);
+        self.pool.take_dirty_clients(&mut dirty);
+        for id in dirty.drain(..) {
+            let Some(Some(client)) = self.clients.get_mut(id.index as usize) else { continue };
+            if client.id != id {
+                continue;
+            }
+            if let Some(output) = self.pool.client_output(id)
+                && !output.is_empty()
+                && let Err(error) = client.socket.write(output)
+            {
+                self.close_client(id, Some(&error));
+                continue;
+            }
+            match self.pool.settle_client(id) {
+                Verdict::Read => {
+                    if std::mem::take(&mut client.unread) {
+                        self.again.push(Ready::again(Token::Client(id.index)));
+                    }
+                }
+                Verdict::Wait => {}
+                Verdict::Finish => self.finish_client(id, now),
+                Verdict::Close => self.close_client(id, None),
+            }
+        }
+        self.dirty_clients = dirty;
+    }
+
+    // --- connections --------------------------------------------------------------------------------------------
+
+    fn connect_shards(&mut self) {
+        self.pool.take_connects(&mut self.connects);
+        for index in self.connects.drain(..) {
+            let shard = self.pool.shard_of(index);
+            let address = self.pool.topology().shards()[shard].address.clone();
+            let known = self.resolved[shard].clone();
+            let (results, limit) = (self.connecting.clone(), self.setup.connect_timeout);
+            tokio::task::spawn_local(async move {
+                let result = connect(address, known, limit).await;
+                // The driver is gone only when the process ends.
+                let _ = results.send((index, result));
+            });
+        }
+    }
+
+    fn shard_connected(
+        &mut self,
+        index: ConnectionIndex,
+        result: Result<Connected, ShardFailure>,
+        now: Time,
+    ) {
+        let shard = self.pool.shard_of(index);
+        match result {
+            Ok(Connected { socket, resolved }) => {
+                self.resolved[shard] = resolved;
+                if self.shards.len() <= index {
+                    self.shards.resize_with(index + 1, || None);
+                }
+                let watched = self.sockets.add(&socket, Token::Shard(index as u32));
+                self.shards[index] = Some(ShardSocket { socket, ended: false });
+                self.pool.shard_connected(index, now);
+                if let Err(error) = watched {
+                    self.close_shard(index, &ShardFailure::ConnectFailed(error.to_string()), now);
+                }
+            }
+            Err(failure) => {
+                let name = &self.pool.topology().shards()[shard].name;
+                warn_limited!(shard = %name, reason = %failure, "cannot connect to shard");
+                self.pool.shard_closed(index, &failure, now);
+            }
+        }
+    }
+
+    fn close_shard(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
+        let Some(slot) = self.shards.get_mut(index) else { return };
+        if slot.take().is_none() {
+            return;
+        }
+        let name = &self.pool.topology().shards()[self.pool.shard_of(index)].name;
+        if *failure == ShardFailure::Closed {
+            tracing::debug!(shard = %name, "shard closed the connection");
+        } else {
+            warn_limited!(shard = %name, reason = %failure, "lost connection to shard");
+        }
+        self.pool.shard_closed(index, failure, now);
+    }
+
+    fn close_client(&mut self, id: ClientId, error: Option<&io::Error>) {
+        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
+        if slot.as_ref().is_none_or(|client| client.id != id) {
+            return;
+        }
+        *slot = None;
+        self.pool.client_gone(id, error.is_some_and(|error| error.kind() != ErrorKind::BrokenPipe));
+        if self.pool.client_count() == 0 {
+            self.clients = Vec::new();
+        }
+    }
+
+    /// Our side is closed; closing the whole connection with unread bytes in it would destroy replies on their way.
+    fn finish_client(&mut self, id: ClientId, now: Time) {
+        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
+        if slot.as_ref().is_none_or(|client| client.id != id) {
+            return;
+        }
+        let socket = slot.take().expect("just seen").socket;
+        self.pool.client_gone(id, false);
+        socket.finish();
+        if self.lingering.len() < LINGERING_MAX {
+            let until = self.drain_until.unwrap_or(now.plus(LINGER));
+            let entry = self.lingering.vacant_entry();
+            let token = Token::Lingering(entry.key() as u32);
+            if self.sockets.rename(&socket, token).is_err() {
+                return;
+            }
+            entry.insert(LingeringSocket { socket, until });
+            self.again.push(Ready::again(token));
+            self.next_sweep.get_or_insert(now.plus(SWEEP));
+        }
+    }
+
+    // --- time ---------------------------------------------------------------------------------------------------
+
+    fn keep_time(&mut self, context: &mut Context<'_>, now: Time) {
+        if self.alarm_at.is_some() && self.alarm.as_mut().poll(context).is_ready() {
+            self.alarm_at = None;
+        }
+        if self.pool.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.pool.tick(now);
+        }
+        if self.drain_until.is_some_and(|until| until <= now) {
+            self.close_remaining();
+        }
+        if self.next_sweep.is_some_and(|sweep| sweep <= now) {
+            if self.watches_clients {
+                self.pool.sweep_clients(now);
+            }
+            self.lingering.retain(|_, lingering| lingering.until > now);
+            let needed = self.watches_clients || self.drain_until.is_some() || !self.lingering.is_empty();
+            self.next_sweep = needed.then(|| now.plus(SWEEP));
+        }
+    }
+
+    /// The limit of the drain has passed.
+    fn close_remaining(&mut self) {
+        let ids: Vec<ClientId> = self.clients.iter().flatten().map(|client| client.id).collect();
+        if !ids.is_empty() {
+            tracing::warn!(
+                clients = ids.len(),
+                "drain limit passed; closing clients with requests unanswered"
+            );
+        }
+        for id in ids {
+            self.close_client(id, None);
+        }
+        self.lingering.clear();
+    }
+
+    fn set_alarm(&mut self, context: &mut Context<'_>, now: Time) {
+        let wanted =
+            [self.pool.next_deadline(), self.next_sweep, self.drain_until].into_iter().flatten().min();
+        let Some(wanted) = wanted else {
+            self.alarm_at = None;
+            return;
+        };
+        // An alarm that rings too early costs one pass; setting one at every pass would cost more.
+        if self.alarm_at.is_some_and(|alarm| alarm <= wanted && alarm > now) {
+            return;
+        }
+        self.alarm_at = Some(wanted);
+        // A millisecond late is late enough for deadlines, and never early.
+        let at = self.setup.start + Duration::from_micros(wanted.micros()) + Duration::from_millis(1);
+        self.alarm.as_mut().reset(at);
+        if self.alarm.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn report(&mut self) {
+        if !self.pool.has_events() {
+            return;
+        }
+        let (worker, pool) = (self.setup.worker, self.setup.pool);
+        for event in self.pool.take_events() {
+            // A full channel means that the control thread knows of failures enough.
+            let _ = self.setup.reports.try_send(Report::Shard { pool, event });
+        }
+        for asked in self.pool.take_questions() {
+            let lost = self.setup.reports.try_send(Report::Asked { worker, pool, asked: asked.clone() });
+            if lost.is_err() {
+                self.pool.answer_question(&asked, &[]);
+            }
+        }
+    }
+}
+
+impl<P: Protocol> Future for Driver<P> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().pass(context)
+    }
+}
+
+// Nothing in it is pinned in place: all of it is reached through `get_mut`.
+impl<P: Protocol> Unpin for Driver<P> {}

@@ -1,0 +1,149 @@
+//! A TCP or Unix connection, read into shared buffers and written from an [`Output`].
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use rustix::net::SendFlags;
+
+use crate::pool::buffer::Output;
+
+/// Vectors handed to the kernel in one write.
+const VECTORS_MAX: usize = 64;
+
+/// One connection. Non-blocking; it belongs to no runtime, so it can be handed from thread to thread.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// What became of a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read {
+    /// Bytes came; there may be more.
+    Full,
+    /// Bytes came, and for now that is all.
+    Drained,
+    /// Nothing came.
+    Nothing,
+    /// The peer has closed its writing side.
+    Ended,
+}
+
+impl Socket {
+    /// Reads once into the room behind `scratch`. Straight to the kernel: the C library makes these calls points of
+    /// cancellation, which costs some percent of a small request.
+    #[inline]
+    pub fn read(&self, scratch: &mut BytesMut) -> io::Result<Read> {
+        let room = scratch.capacity() - scratch.len();
+        let count = match rustix::io::read(self, scratch.spare_capacity_mut()) {
+            Ok((filled, _)) => filled.len(),
+            Err(rustix::io::Errno::AGAIN) => return Ok(Read::Nothing),
+            Err(rustix::io::Errno::INTR) => return Ok(Read::Full),
+            Err(error) => return Err(error.into()),
+        };
+        // SAFETY: `read` has just filled so many bytes of the spare capacity.
+        #[allow(unsafe_code)]
+        unsafe {
+            scratch.advance_mut(count);
+        }
+        Ok(match count {
+            0 => Read::Ended,
+            _ if count < room => Read::Drained,
+            _ => Read::Full,
+        })
+    }
+
+    /// Writes as much of `output` as the kernel takes.
+    #[inline]
+    pub fn write(&self, output: &mut Output) -> io::Result<()> {
+        while !output.is_empty() {
+            let mut vectors = [IoSlice::new(&[]); VECTORS_MAX];
+            let used = output.vectors(&mut vectors);
+            let length: usize = vectors[..used].iter().map(|vector| vector.len()).sum();
+            let written = match &vectors[..used] {
+                [whole] => rustix::net::send(self, whole, SendFlags::NOSIGNAL),
+                // The standard library has SIGPIPE ignored.
+                several => rustix::io::writev(self, several),
+            };
+            let count = match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => count,
+                Err(rustix::io::Errno::AGAIN) => 0,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            output.advance(count);
+            if count < length {
+                // No room is left; the socket becomes ready when there is.
+                output.settle();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish(&self) {
+        let socket = self.reference();
+        // It may be closed already, which is as good.
+        let _ = socket.shutdown(Shutdown::Write);
+    }
+
+    /// The two ends' addresses as listings show them: the peer's, then our own.
+    pub fn addresses(&self) -> (String, String) {
+        match self {
+            Self::Tcp(stream) => {
+                let text = |address: io::Result<std::net::SocketAddr>| {
+                    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
+                };
+                (text(stream.peer_addr()), text(stream.local_addr()))
+            }
+            Self::Unix(stream) => {
+                let path = stream
+                    .local_addr()
+                    .ok()
+                    .and_then(|address| address.as_pathname().map(|path| path.display().to_string()));
+                let path = path.unwrap_or_else(|| "?".to_owned());
+                (format!("{path}:0"), format!("{path}:0"))
+            }
+        }
+    }
+
+    /// A peer that vanished without a word is noticed: probes when idle, and a limit for unanswered data.
+    pub fn keep_alive(&self, idle: Duration, unanswered: Option<Duration>) {
+        if let Self::Tcp(_) = self {
+            let socket = self.reference();
+            let keepalive =
+                socket2::TcpKeepalive::new().with_time(idle).with_interval(idle / 4).with_retries(4);
+            // A socket that refuses these options works without them.
+            let _ = socket.set_tcp_keepalive(&keepalive);
+            if unanswered.is_some() {
+                let _ = socket.set_tcp_user_timeout(unanswered);
+            }
+        }
+    }
+
+    fn reference(&self) -> socket2::SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => socket2::SockRef::from(stream),
+            Self::Unix(stream) => socket2::SockRef::from(stream),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
