@@ -140,7 +140,7 @@ async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
     }
     let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
     dealt[worker] += 1;
-    let _ = pool.orders[worker].send(Order::Serve(accepted)).await;
+    pool.orders[worker].send(Order::Serve(accepted)).await;
 }
 
 /// Clients of one worker that have come and gone.

@@ -4,6 +4,7 @@
 //! all workers, and serves statistics. It never touches a request.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +15,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Config};
 use crate::metrics::PoolCounters;
-use crate::worker::{self, Order, PoolSetup, Report, WorkerSetup};
+use crate::pool::failure::ShardFailure;
+use crate::worker::socket::Socket;
+use crate::worker::{self, Order, Orders, PoolSetup, Report, WorkerSetup};
 use ejection::Ejection;
 use listener::Listener;
 use questions::Questions;
 
+mod connect;
 mod ejection;
 mod listener;
 mod machine;
@@ -35,8 +39,10 @@ pub(crate) struct PoolControl {
     /// What each worker counts of it.
     counters: Vec<Arc<PoolCounters>>,
     /// Each worker's orders.
-    orders: Vec<mpsc::Sender<Order>>,
+    orders: Vec<Orders>,
     ejection: RefCell<Ejection>,
+    /// For each shard, the addresses its name last stood for.
+    resolved: RefCell<Vec<Vec<SocketAddr>>>,
 }
 
 /// Runs the proxy until a signal ends it.
@@ -59,6 +65,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     let mut pools = Vec::new();
     let mut setups: Vec<Vec<PoolSetup>> = (0..worker_count).map(|_| Vec::new()).collect();
+    let alarms = (0..worker_count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
     for pool in config.pools {
         let listener = Listener::bind(&pool)
             .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
@@ -69,12 +76,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let config = Arc::new(pool);
         let mut control = PoolControl {
             ejection: RefCell::new(Ejection::new(&config, topology.clone())),
+            resolved: RefCell::new(vec![Vec::new(); topology.shards().len()]),
             config: config.clone(),
             counters: Vec::new(),
             orders: Vec::new(),
         };
-        for setup in &mut setups {
-            let (sender, orders) = worker::orders();
+        for (setup, alarm) in setups.iter_mut().zip(&alarms) {
+            let (sender, orders) = worker::orders(alarm);
             let counters = Arc::new(PoolCounters::new(topology.shards().len()));
             control.counters.push(counters.clone());
             control.orders.push(sender);
@@ -90,10 +98,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
     let mut threads = Vec::new();
-    for (number, pools) in setups.into_iter().enumerate() {
+    for (number, (pools, alarm)) in setups.into_iter().zip(alarms).enumerate() {
         let memory_max = usize::try_from(memory_max / worker_count as u64).unwrap_or(usize::MAX);
-        let setup =
-            WorkerSetup { number, count: worker_count, seed, pools, reports: reports.clone(), memory_max };
+        let setup = WorkerSetup {
+            number,
+            count: worker_count,
+            seed,
+            pools,
+            alarm,
+            reports: reports.clone(),
+            memory_max,
+        };
         threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
     }
     drop(reports);
@@ -101,7 +116,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let pools: Rc<[PoolControl]> = pools.into();
     for pool in pools.iter().filter(|pool| pool.config.preconnect) {
         for orders in &pool.orders {
-            let _ = orders.send(Order::Preconnect).await;
+            orders.send(Order::Preconnect).await;
         }
     }
     let (close, closed) = watch::channel(false);
@@ -151,7 +166,7 @@ async fn drain(
         }
         for pool in pools.iter() {
             for orders in &pool.orders {
-                let _ = orders.send(Order::Drain { limit }).await;
+                orders.send(Order::Drain { limit }).await;
             }
         }
         workers.await.context("worker threads cannot be joined")?
@@ -187,16 +202,35 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, pools: Rc<[PoolControl]
                     publish(control, topology).await;
                 }
             }
+            Report::Connect { worker, pool, shard, connection } => {
+                let pools = pools.clone();
+                tokio::task::spawn_local(async move {
+                    let control = &pools[pool];
+                    let result = control.connect(shard).await;
+                    control.orders[worker].send(Order::Connected { connection, result }).await;
+                });
+            }
             Report::Asked { worker, pool, asked } => questions.ask(&pools, worker, pool, asked).await,
             Report::Listed { ask, rows } => questions.listed(&pools, ask, rows).await,
         }
     }
 }
 
+impl PoolControl {
+    /// Connects to a shard and remembers where it was found.
+    async fn connect(&self, shard: usize) -> Result<Socket, ShardFailure> {
+        let address = self.ejection.borrow().shards()[shard].address.clone();
+        let known = self.resolved.borrow()[shard].clone();
+        let connected = connect::connect(address, known, self.config.connect_timeout).await?;
+        self.resolved.borrow_mut()[shard] = connected.resolved;
+        Ok(connected.socket)
+    }
+}
+
 /// Tells all workers who owns what now.
 pub(crate) async fn publish(control: &PoolControl, topology: Arc<Topology>) {
     for orders in &control.orders {
-        let _ = orders.send(Order::Topology(topology.clone())).await;
+        orders.send(Order::Topology(topology.clone())).await;
     }
 }
 

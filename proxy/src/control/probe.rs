@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::codec::Framed;
 
+use super::connect::connect;
 use crate::config;
-use crate::worker::connect::connect;
 use crate::worker::socket::Socket;
 
 /// A shard that takes longer is not well.

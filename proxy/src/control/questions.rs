@@ -32,7 +32,7 @@ impl Questions {
         let (question, asker) = (asked.question.clone(), asked.asker);
         self.open.insert(ask, Open { worker, pool, asked, missing: orders.len(), rows: Vec::new() });
         for orders in orders {
-            let _ = orders.send(Order::List { question: question.clone(), ask, asker }).await;
+            orders.send(Order::List { question: question.clone(), ask, asker }).await;
         }
     }
 
@@ -46,6 +46,6 @@ impl Questions {
         }
         let Open { worker, pool, asked, mut rows, .. } = self.open.remove(&ask).expect("just seen");
         rows.sort_by_key(|row| row.id);
-        let _ = pools[pool].orders[worker].send(Order::Answer(Answer { asked, rows })).await;
+        pools[pool].orders[worker].send(Order::Answer(Answer { asked, rows })).await;
     }
 }

@@ -1,22 +1,17 @@
 //! The shell around one [`Pool`]: its sockets, its clock, its wishes.
 //!
-//! One future per pool and worker. A pass of it takes what the control thread sent, reads every socket that is ready
-//! once, lets the pool work, and then writes to every socket that something was queued for. Writing last is what lets
-//! requests of many clients leave in one system call.
+//! In a pass of the worker a driver takes what the control thread sent, reads every socket that is ready once, lets the
+//! pool work, and then writes to every socket that something was queued for. Writing last is what lets requests of many
+//! clients leave in one system call.
 
-use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use slab::Slab;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
-use super::connect::{Connected, connect};
 use super::log_limit::warn_limited;
 use super::ready::{Ready, Sockets, Token};
 use super::socket::{Read, Socket};
@@ -24,7 +19,7 @@ use super::{Answer, Order, Report};
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Pool, Verdict};
-use crate::protocol::Protocol;
+use crate::protocol::{ClientFilter, ClientRow, Protocol};
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -37,8 +32,6 @@ const ORDERS_MAX: usize = 64;
 
 /// What a driver is given.
 pub struct Setup {
-    /// Where shard connections time out.
-    pub connect_timeout: Duration,
     /// Clients' connections are probed by the kernel when idle.
     pub client_keepalive: bool,
     /// Where its orders come from.
@@ -49,20 +42,33 @@ pub struct Setup {
     pub worker: usize,
     /// Its pool's number.
     pub pool: usize,
-    /// The moment the worker started.
-    pub start: Instant,
+    /// The worker's sockets.
+    pub sockets: Rc<Sockets>,
+    /// Clients have to be looked after from time to time.
+    pub watches_clients: bool,
+}
+
+/// A driver of whatever protocol, as the worker sees it.
+pub trait Drive {
+    /// Takes what the control thread has sent.
+    fn take_orders(&mut self, now: Time);
+    /// A socket is ready.
+    fn ready(&mut self, ready: Ready, now: Time);
+    /// All sockets that were ready have been read: does the rest. False once drained.
+    fn finish_pass(&mut self, now: Time) -> bool;
+    /// When the next pass has to be, whatever happens.
+    fn next_pass(&self) -> Option<Time>;
 }
 
 /// The shell around one pool.
 pub struct Driver<P: Protocol> {
     pool: Pool<P>,
     setup: Setup,
-    sockets: Sockets,
     clients: Vec<Option<ClientSocket>>,
     shards: Vec<Option<ShardSocket>>,
     lingering: Slab<LingeringSocket>,
     scratch: BytesMut,
-    /// Sockets that are looked at in this pass.
+    /// Sockets that had more than one read in the last pass.
     turn: Vec<Ready>,
     /// Sockets that may have more, for the next pass.
     again: Vec<Ready>,
@@ -70,14 +76,9 @@ pub struct Driver<P: Protocol> {
     dirty_shards: Vec<ConnectionIndex>,
     connects: Vec<ConnectionIndex>,
     closes: Vec<(ConnectionIndex, ShardFailure)>,
-    connected: mpsc::UnboundedReceiver<(ConnectionIndex, Result<Connected, ShardFailure>)>,
-    connecting: mpsc::UnboundedSender<(ConnectionIndex, Result<Connected, ShardFailure>)>,
-    /// For each shard, what its name last stood for.
-    resolved: Vec<Vec<SocketAddr>>,
-    alarm: Pin<Box<Sleep>>,
-    alarm_at: Option<Time>,
     next_sweep: Option<Time>,
-    watches_clients: bool,
+    /// There are orders left for the next pass.
+    more_orders: bool,
     /// Set while draining: connections that linger longer are closed.
     drain_until: Option<Time>,
 }
@@ -104,12 +105,8 @@ struct LingeringSocket {
 
 impl<P: Protocol> Driver<P> {
     /// A driver that waits for its first order.
-    pub fn new(pool: Pool<P>, setup: Setup, watches_clients: bool) -> io::Result<Self> {
-        // Never more than one attempt per connection is under way, so this queue is bounded by their number.
-        let (connecting, connected) = mpsc::unbounded_channel();
-        let shards = pool.topology().shards().len();
-        Ok(Self {
-            sockets: Sockets::new()?,
+    pub fn new(pool: Pool<P>, setup: Setup) -> Self {
+        Self {
             clients: Vec::new(),
             shards: Vec::new(),
             lingering: Slab::new(),
@@ -120,77 +117,20 @@ impl<P: Protocol> Driver<P> {
             dirty_shards: Vec::new(),
             connects: Vec::new(),
             closes: Vec::new(),
-            connected,
-            connecting,
-            resolved: vec![Vec::new(); shards],
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            alarm_at: None,
             next_sweep: None,
-            watches_clients,
+            more_orders: false,
             drain_until: None,
             pool,
             setup,
-        })
-    }
-
-    fn now(&self) -> Time {
-        Time::from_micros(u64::try_from(self.setup.start.elapsed().as_micros()).unwrap_or(u64::MAX))
-    }
-
-    /// One pass. Ready once drained.
-    fn pass(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let now = self.now();
-        let mut more = self.take_orders(context, now);
-        while let Poll::Ready(Some((index, result))) = self.connected.poll_recv(context) {
-            self.shard_connected(index, result, now);
         }
-        let mut turn = std::mem::take(&mut self.turn);
-        turn.append(&mut self.again);
-        if let Err(error) = self.sockets.take(context, &mut turn) {
-            warn_limited!(%error, "cannot learn which sockets are ready");
-            more = true;
-        }
-        for ready in turn.drain(..) {
-            match ready.token {
-                Token::Client(index) => self.client_ready(index as usize, ready, now),
-                Token::Shard(index) => self.shard_ready(index as usize, ready, now),
-                Token::Lingering(index) => self.read_lingering(index as usize),
-            }
-        }
-        self.turn = turn;
-        self.keep_time(context, now);
-        self.settle(now);
-        self.report();
-        more |= !self.again.is_empty();
-        if more {
-            context.waker().wake_by_ref();
-        }
-        self.set_alarm(context, now);
-        if self.drain_until.is_some() && self.pool.client_count() == 0 && self.lingering.is_empty() {
-            return Poll::Ready(());
-        }
-        Poll::Pending
     }
 
     // --- orders -------------------------------------------------------------------------------------------------
 
-    fn take_orders(&mut self, context: &mut Context<'_>, now: Time) -> bool {
-        for _ in 0..ORDERS_MAX {
-            match self.setup.orders.poll_recv(context) {
-                Poll::Ready(Some(order)) => self.obey(order, now),
-                Poll::Ready(None) => {
-                    self.drain(now, now);
-                    return false;
-                }
-                Poll::Pending => return false,
-            }
-        }
-        true
-    }
-
     fn obey(&mut self, order: Order, now: Time) {
         match order {
             Order::Serve(socket) => self.client_connected(socket, now),
+            Order::Connected { connection, result } => self.shard_connected(connection, result, now),
             Order::Topology(topology) => self.pool.set_topology(topology),
             Order::Preconnect => self.pool.preconnect(),
             Order::List { question, ask, asker } => {
@@ -212,11 +152,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn list(
-        &self,
-        filter: &crate::protocol::ClientFilter,
-        now: Time,
-    ) -> Vec<(ClientId, crate::protocol::ClientRow)> {
+    fn list(&self, filter: &ClientFilter, now: Time) -> Vec<(ClientId, ClientRow)> {
         let mut rows = self.pool.list_clients(now);
         for (id, row) in &mut rows {
             if let Some(Some(client)) = self.clients.get(id.index as usize) {
@@ -236,12 +172,12 @@ impl<P: Protocol> Driver<P> {
         if self.clients.len() <= index {
             self.clients.resize_with(index + 1, || None);
         }
-        let watched = self.sockets.add(&socket, Token::Client(id.index));
+        let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         self.clients[index] = Some(ClientSocket { socket, id, ended: false, unread: false });
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
-        if self.watches_clients && self.next_sweep.is_none() {
+        if self.setup.watches_clients && self.next_sweep.is_none() {
             self.next_sweep = Some(now.plus(SWEEP));
         }
     }
@@ -425,35 +361,27 @@ impl<P: Protocol> Driver<P> {
 
     // --- connections --------------------------------------------------------------------------------------------
 
+    /// The control thread connects; a lookup may take its time.
     fn connect_shards(&mut self) {
         self.pool.take_connects(&mut self.connects);
-        for index in self.connects.drain(..) {
-            let shard = self.pool.shard_of(index);
-            let address = self.pool.topology().shards()[shard].address.clone();
-            let known = self.resolved[shard].clone();
-            let (results, limit) = (self.connecting.clone(), self.setup.connect_timeout);
-            tokio::task::spawn_local(async move {
-                let result = connect(address, known, limit).await;
-                // The driver is gone only when the process ends.
-                let _ = results.send((index, result));
-            });
+        let (worker, pool) = (self.setup.worker, self.setup.pool);
+        while let Some(connection) = self.connects.pop() {
+            let shard = self.pool.shard_of(connection);
+            if self.setup.reports.try_send(Report::Connect { worker, pool, shard, connection }).is_err() {
+                // The channel is full: in the next pass, which comes soon.
+                self.connects.push(connection);
+                return;
+            }
         }
     }
 
-    fn shard_connected(
-        &mut self,
-        index: ConnectionIndex,
-        result: Result<Connected, ShardFailure>,
-        now: Time,
-    ) {
-        let shard = self.pool.shard_of(index);
+    fn shard_connected(&mut self, index: ConnectionIndex, result: Result<Socket, ShardFailure>, now: Time) {
         match result {
-            Ok(Connected { socket, resolved }) => {
-                self.resolved[shard] = resolved;
+            Ok(socket) => {
                 if self.shards.len() <= index {
                     self.shards.resize_with(index + 1, || None);
                 }
-                let watched = self.sockets.add(&socket, Token::Shard(index as u32));
+                let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(index as u32));
                 self.shards[index] = Some(ShardSocket { socket, ended: false });
                 self.pool.shard_connected(index, now);
                 if let Err(error) = watched {
@@ -461,7 +389,7 @@ impl<P: Protocol> Driver<P> {
                 }
             }
             Err(failure) => {
-                let name = &self.pool.topology().shards()[shard].name;
+                let name = &self.pool.topology().shards()[self.pool.shard_of(index)].name;
                 warn_limited!(shard = %name, reason = %failure, "cannot connect to shard");
                 self.pool.shard_closed(index, &failure, now);
             }
@@ -507,7 +435,7 @@ impl<P: Protocol> Driver<P> {
             let until = self.drain_until.unwrap_or(now.plus(LINGER));
             let entry = self.lingering.vacant_entry();
             let token = Token::Lingering(entry.key() as u32);
-            if self.sockets.rename(&socket, token).is_err() {
+            if self.setup.sockets.rename(&socket, self.setup.pool, token).is_err() {
                 return;
             }
             entry.insert(LingeringSocket { socket, until });
@@ -518,10 +446,7 @@ impl<P: Protocol> Driver<P> {
 
     // --- time ---------------------------------------------------------------------------------------------------
 
-    fn keep_time(&mut self, context: &mut Context<'_>, now: Time) {
-        if self.alarm_at.is_some() && self.alarm.as_mut().poll(context).is_ready() {
-            self.alarm_at = None;
-        }
+    fn keep_time(&mut self, now: Time) {
         if self.pool.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.pool.tick(now);
         }
@@ -529,11 +454,12 @@ impl<P: Protocol> Driver<P> {
             self.close_remaining();
         }
         if self.next_sweep.is_some_and(|sweep| sweep <= now) {
-            if self.watches_clients {
+            if self.setup.watches_clients {
                 self.pool.sweep_clients(now);
             }
             self.lingering.retain(|_, lingering| lingering.until > now);
-            let needed = self.watches_clients || self.drain_until.is_some() || !self.lingering.is_empty();
+            let needed =
+                self.setup.watches_clients || self.drain_until.is_some() || !self.lingering.is_empty();
             self.next_sweep = needed.then(|| now.plus(SWEEP));
         }
     }
@@ -551,26 +477,6 @@ impl<P: Protocol> Driver<P> {
             self.close_client(id, None);
         }
         self.lingering.clear();
-    }
-
-    fn set_alarm(&mut self, context: &mut Context<'_>, now: Time) {
-        let wanted =
-            [self.pool.next_deadline(), self.next_sweep, self.drain_until].into_iter().flatten().min();
-        let Some(wanted) = wanted else {
-            self.alarm_at = None;
-            return;
-        };
-        // An alarm that rings too early costs one pass; setting one at every pass would cost more.
-        if self.alarm_at.is_some_and(|alarm| alarm <= wanted && alarm > now) {
-            return;
-        }
-        self.alarm_at = Some(wanted);
-        // A millisecond late is late enough for deadlines, and never early.
-        let at = self.setup.start + Duration::from_micros(wanted.micros()) + Duration::from_millis(1);
-        self.alarm.as_mut().reset(at);
-        if self.alarm.as_mut().poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
     }
 
     fn report(&mut self) {
@@ -591,13 +497,53 @@ impl<P: Protocol> Driver<P> {
     }
 }
 
-impl<P: Protocol> Future for Driver<P> {
-    type Output = ();
+impl<P: Protocol> Drive for Driver<P> {
+    fn take_orders(&mut self, now: Time) {
+        self.more_orders = true;
+        for _ in 0..ORDERS_MAX {
+            match self.setup.orders.try_recv() {
+                Ok(order) => self.obey(order, now),
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    self.more_orders = false;
+                    return;
+                }
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.more_orders = false;
+                    return self.drain(now, now);
+                }
+            }
+        }
+    }
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().pass(context)
+    #[inline]
+    fn ready(&mut self, ready: Ready, now: Time) {
+        match ready.token {
+            Token::Client(index) => self.client_ready(index as usize, ready, now),
+            Token::Shard(index) => self.shard_ready(index as usize, ready, now),
+            Token::Lingering(index) => self.read_lingering(index as usize),
+            Token::Alarm => {}
+        }
+    }
+
+    fn finish_pass(&mut self, now: Time) -> bool {
+        if self.more_orders {
+            self.take_orders(now);
+        }
+        let mut turn = std::mem::take(&mut self.turn);
+        for ready in turn.drain(..) {
+            self.ready(ready, now);
+        }
+        self.keep_time(now);
+        self.settle(now);
+        self.report();
+        self.turn = std::mem::replace(&mut self.again, turn);
+        self.drain_until.is_none() || self.pool.client_count() > 0 || !self.lingering.is_empty()
+    }
+
+    fn next_pass(&self) -> Option<Time> {
+        if !self.turn.is_empty() || !self.connects.is_empty() || self.more_orders {
+            return Some(Time::default());
+        }
+        [self.pool.next_deadline(), self.next_sweep, self.drain_until].into_iter().flatten().min()
     }
 }
-
-// Nothing in it is pinned in place: all of it is reached through `get_mut`.
-impl<P: Protocol> Unpin for Driver<P> {}

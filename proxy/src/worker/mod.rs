@@ -1,27 +1,33 @@
-//! One thread and all it owns: a current-thread tokio runtime and a [`Pool`] for each configured pool.
+//! One thread and all it owns: an epoll instance and a [`Pool`] for each configured pool.
+//!
+//! There is no async runtime here: what would need one (lookups, connects, timers of the process) is done by the control
+//! thread, and what remains is a loop over ready sockets.
 //!
 //! Workers share nothing they write. What crosses threads is listed here: [`Order`]s in, [`Report`]s out, counters, and
 //! the topology, which nobody changes.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shard_discovery::Topology;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::config;
 use crate::metrics::PoolCounters;
-use crate::pool::{Asked, Identity, Limits, Pool, ShardEvent};
+use crate::pool::failure::ShardFailure;
+use crate::pool::time::Time;
+use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{ClientRow, Question};
-use driver::{Driver, Setup};
+use driver::{Drive, Driver, Setup};
+use ready::{Alarm, Ready, Sockets, Token};
 use socket::Socket;
 
-pub(crate) mod connect;
 mod driver;
 pub(crate) mod log_limit;
-mod ready;
+pub(crate) mod ready;
 pub(crate) mod socket;
 
 /// Orders that may wait for one driver; the control thread waits when there are more.
@@ -31,6 +37,13 @@ const ORDERS_MAX: usize = 1024;
 pub enum Order {
     /// A client has connected.
     Serve(Socket),
+    /// A shard connection is made, or cannot be made.
+    Connected {
+        /// Which, as in [`Report::Connect`].
+        connection: ConnectionIndex,
+        /// The connection, or why there is none.
+        result: Result<Socket, ShardFailure>,
+    },
     /// Other owners.
     Topology(Arc<Topology>),
     /// Connect to all shards.
@@ -49,7 +62,7 @@ pub enum Order {
     /// Answer what was read, then end; cut off what remains after `limit`.
     Drain {
         /// Time for clients to take their replies and close.
-        limit: std::time::Duration,
+        limit: Duration,
     },
 }
 
@@ -63,6 +76,17 @@ pub struct Answer {
 
 /// What drivers tell the control thread.
 pub enum Report {
+    /// A connection to a shard is needed.
+    Connect {
+        /// The worker's number.
+        worker: usize,
+        /// The pool's number.
+        pool: usize,
+        /// Which shard of the topology.
+        shard: usize,
+        /// To be repeated in the order.
+        connection: ConnectionIndex,
+    },
     /// A shard has failed, or works again.
     Shard {
         /// The pool's number.
@@ -98,6 +122,8 @@ pub struct WorkerSetup {
     pub seed: u64,
     /// For each pool: its configuration, topology and counters, and where its orders come from.
     pub pools: Vec<PoolSetup>,
+    /// What wakes it.
+    pub alarm: Alarm,
     /// Where drivers report.
     pub reports: mpsc::Sender<Report>,
     /// Bytes that all clients of this worker may hold.
@@ -116,80 +142,115 @@ pub struct PoolSetup {
     pub orders: mpsc::Receiver<Order>,
 }
 
+/// Where one driver's orders are sent.
+#[derive(Clone)]
+pub struct Orders {
+    sender: mpsc::Sender<Order>,
+    alarm: Alarm,
+}
+
+impl Orders {
+    /// Sends an order, waiting while the driver has too many. A driver that has ended needs none.
+    pub async fn send(&self, order: Order) {
+        if self.sender.send(order).await.is_ok() {
+            self.alarm.ring();
+        }
+    }
+}
+
+/// What wakes one worker.
+pub fn alarm() -> io::Result<Alarm> {
+    Alarm::new()
+}
+
 /// The channel of one driver's orders.
-pub fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
-    mpsc::channel(ORDERS_MAX)
+pub fn orders(alarm: &Alarm) -> (Orders, mpsc::Receiver<Order>) {
+    let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+    (Orders { sender, alarm: alarm.clone() }, receiver)
 }
 
 /// Starts the worker's thread. It ends when all of its pools are drained.
 pub fn spawn(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<()>> {
-    // An event interval of 1 asks the kernel after every pass: a socket that always has more must not hold up others.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(1)
-        .max_blocking_threads(4)
-        .build()?;
     std::thread::Builder::new().name(format!("worker-{}", setup.number)).spawn(move || {
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, run(setup));
+        if let Err(error) = run(setup) {
+            // A worker that cannot serve must not look alive.
+            panic!("cannot wait for sockets: {error}");
+        }
     })
 }
 
-async fn run(setup: WorkerSetup) {
+fn run(setup: WorkerSetup) -> io::Result<()> {
     let start = Instant::now();
+    let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let sockets = Rc::new(Sockets::new(&setup.alarm)?);
+    let mut drivers: Vec<Option<Box<dyn Drive>>> = drivers(setup, &sockets);
+    let mut events = Vec::new();
+    // Orders may have come before anybody listened.
+    let mut ordered = true;
+    while drivers.iter().any(Option::is_some) {
+        let now = clock();
+        let next = drivers.iter().flatten().filter_map(|driver| driver.next_pass()).min();
+        let timeout = if ordered { Some(Duration::ZERO) } else { next.map(|next| next.since(now)) };
+        sockets.wait(&mut events, timeout)?;
+        let now = clock();
+        for event in &events {
+            let (pool, ready) = Ready::of(event);
+            if ready.token == Token::Alarm {
+                ordered = true;
+            } else if let Some(driver) = &mut drivers[pool] {
+                driver.ready(ready, now);
+            }
+        }
+        for slot in &mut drivers {
+            let Some(driver) = slot else { continue };
+            if ordered {
+                driver.take_orders(now);
+            }
+            if !driver.finish_pass(now) {
+                *slot = None;
+            }
+        }
+        ordered = false;
+    }
+    Ok(())
+}
+
+fn drivers(setup: WorkerSetup, sockets: &Rc<Sockets>) -> Vec<Option<Box<dyn Drive>>> {
     let unix_start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let memory_max = setup.memory_max / setup.pools.len().max(1);
-    let mut drivers = Vec::new();
-    for (number, pool) in setup.pools.into_iter().enumerate() {
+    let drive = |(number, pool): (usize, PoolSetup)| -> Option<Box<dyn Drive>> {
         let config = &pool.config;
+        let place = (setup.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
             unix_start: u64::try_from(unix_start.as_micros()).unwrap_or(u64::MAX),
             client_id_first: setup.number as u64 + 1,
             client_id_step: setup.count as u64,
-            seed: setup.seed
-                ^ ((setup.number as u64 + 1) << 32 | number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            seed: setup.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         };
         let limits = Limits::of(config, memory_max);
-        let watches_clients = limits.watches_clients();
         let shell = Setup {
-            connect_timeout: config.connect_timeout,
             client_keepalive: config.tcpkeepalive,
+            watches_clients: limits.watches_clients(),
             orders: pool.orders,
             reports: setup.reports.clone(),
             worker: setup.number,
             pool: number,
-            start,
+            sockets: sockets.clone(),
         };
-        let driver = match config.protocol {
+        match config.protocol {
             config::Protocol::Redis => {
-                let pool = Pool::<Resp>::new(
-                    identity,
-                    session::Settings::of(config),
-                    limits,
-                    pool.topology,
-                    pool.counters,
-                );
-                Driver::new(pool, shell, watches_clients)
+                let settings = session::Settings::of(config);
+                let pool = Pool::<Resp>::new(identity, settings, limits, pool.topology, pool.counters);
+                Some(Box::new(Driver::new(pool, shell)))
             }
             config::Protocol::Memcache => {
-                tracing::error!(pool = %config.name, "memcache pools are not supported yet; this pool is not served");
-                continue;
+                tracing::error!(pool = %config.name, "memcache pools are not served yet");
+                None
             }
-        };
-        let driver = match driver {
-            Ok(driver) => driver,
-            Err(error) => panic!("cannot watch sockets: {error}"),
-        };
-        // The budget that tokio gives a task is meant for one socket, not for all of them.
-        drivers.push(tokio::task::spawn_local(tokio::task::coop::unconstrained(driver)));
-    }
-    for driver in drivers {
-        if let Err(error) = driver.await {
-            // A pool that panicked must not look alive.
-            std::panic::resume_unwind(error.into_panic());
         }
-    }
+    };
+    setup.pools.into_iter().enumerate().map(drive).collect()
 }
 
 impl Limits {

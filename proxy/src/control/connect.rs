@@ -1,4 +1,4 @@
-//! Making connections to shards, off the worker's path: lookups run on threads of their own, and nobody waits.
+//! Making connections to shards for all workers: lookups run on threads of their own, and nobody waits for them.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use shard_discovery::Address;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
-use super::socket::Socket;
 use crate::pool::failure::ShardFailure;
+use crate::worker::socket::Socket;
 
 /// How long a connection to a shard may be idle before the kernel probes it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
