@@ -34,7 +34,7 @@ pub const POOL: &[Setting] = &[
     setting("hash_tag", None, "two characters in quotes", "only the part of a key between these is hashed"),
     setting("distribution", Some("ketama"), "ketama modula random slots single", "how a number becomes a shard"),
     setting("timeout", Some("0"), "time or none", "how long a request may take, connecting and waiting included; then it is answered with an error"),
-    setting("backlog", Some("512"), "1 to 2147483647", "connections that the kernel accepts for us ahead of time"),
+    setting("backlog", Some("512"), "0 to 2147483647", "connections that the kernel accepts for us ahead of time"),
     setting("client_connections", Some("0"), "0 to 4294967295", "clients at a time; further ones are refused; 0 is no limit"),
     setting("redis", Some("false"), "true false", "the pool speaks RESP; else memcached's text protocol"),
     setting("tcpkeepalive", Some("false"), "true false", "the kernel probes clients that are idle"),
@@ -43,7 +43,7 @@ pub const POOL: &[Setting] = &[
     setting("redis_db", Some("0"), "0 to 4294967294", "database of the shards that clients work in, and stay in"),
     setting("preconnect", Some("false"), "true false", "connect to the shards at start"),
     setting("auto_eject_hosts", Some("false"), "true false", "take failing shards out of the ring until a probe succeeds; their keys move"),
-    setting("server_connections", Some("1"), "1 to 1024", "connections of each worker to each shard; a client stays on one of them"),
+    setting("server_connections", Some("1"), "1 to 65536", "connections of each worker to each shard; a client stays on one of them"),
     setting("server_retry_timeout", Some("30000"), "time", "how often an ejected shard is probed"),
     setting("server_failure_limit", Some("2"), "0 to 4294967295", "failures in a row that eject a shard; 0 acts as 1"),
 

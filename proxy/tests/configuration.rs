@@ -1,0 +1,139 @@
+//! Configurations that are accepted and refused, and nutcracker's opinion of those it could read.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use memstore_proxy::config::{self, Config, Protocol, Surroundings};
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    let around = Surroundings {
+        read_file: &|path| {
+            if path == Path::new("secret") { Ok("from file\n".into()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+        },
+        environment: &|name| (name == "PASSWORD").then(|| "from environment".into()),
+    };
+    config::parse(text, Path::new("file.yml"), &around).map_err(|mistakes| mistakes.to_string())
+}
+
+fn files(kind: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(kind);
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder of examples")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn what_nutcracker_accepts_is_accepted() {
+    for path in files("good") {
+        let judged = Command::new("nutcracker").arg("-t").arg("-c").arg(&path).output();
+        let judged = judged.expect("nutcracker is not installed: apt-get install nutcracker");
+        let words = String::from_utf8_lossy(&judged.stderr).into_owned();
+        assert!(judged.status.success(), "nutcracker refuses {}: {words}", path.display());
+        let text = std::fs::read_to_string(&path).expect("an example");
+        parse(&text).unwrap_or_else(|mistakes| panic!("{}: {mistakes}", path.display()));
+    }
+}
+
+/// `UPDATE=1` writes the answers anew; read them before you commit them.
+#[test]
+fn mistakes_are_told_all_at_once_with_their_places() {
+    for path in files("bad") {
+        let text = std::fs::read_to_string(&path).expect("an example");
+        let said = parse(&text).map(|_| "accepted".to_owned()).unwrap_or_else(|mistakes| mistakes) + "\n";
+        let expected_path = path.with_extension("txt");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&expected_path, &said).expect("the answer can be written");
+        }
+        let expected = std::fs::read_to_string(&expected_path).unwrap_or_default();
+        assert_eq!(said, expected, "{}", path.display());
+        assert_ne!(said, "accepted\n", "{}", path.display());
+    }
+}
+
+const SERVERS: &str = "  listen: 127.0.0.1:1\n  servers:\n  - 127.0.0.1:2:1\n";
+
+fn password_of(setting: &str) -> Result<String, String> {
+    let config = parse(&format!("a:\n  redis: true\n  {setting}\n{SERVERS}"))?;
+    Ok(config.pools[0].auth.as_ref().expect("a password").password.expose().to_owned())
+}
+
+#[test]
+fn a_password_is_its_text() {
+    for text in ["00123", "null", "1e5", "yes", "0x10", "true", "12:30", "~x"] {
+        assert_eq!(password_of(&format!("redis_auth: {text}")), Ok(text.to_owned()));
+    }
+    assert_eq!(password_of("redis_auth: ' quoted '"), Ok(" quoted ".to_owned()));
+    assert_eq!(password_of("redis_auth_file: secret"), Ok("from file".to_owned()));
+    assert_eq!(password_of("redis_auth_env: PASSWORD"), Ok("from environment".to_owned()));
+    assert!(password_of("redis_auth_env: NOWHERE").is_err_and(|text| text.contains("no such environment variable")));
+    assert!(password_of("redis_auth_file: other").is_err());
+}
+
+#[test]
+fn a_secret_does_not_show_itself() {
+    let config = parse(&format!("a:\n  redis: true\n  redis_auth: hunter2\n{SERVERS}")).expect("good");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn defaults_are_nutcrackers() {
+    let config = parse(&format!("a:\n{SERVERS}")).expect("good");
+    let pool = &config.pools[0];
+    assert_eq!(pool.protocol, Protocol::Memcache);
+    assert_eq!((pool.key_hash.name(), pool.distribution.name()), ("fnv1a_64", "ketama"));
+    assert_eq!((pool.timeout, pool.backlog, pool.client_connections, pool.db), (None, 512, None, 0));
+    assert_eq!((pool.server_connections, pool.server_failure_limit), (1, 2));
+    assert_eq!(pool.server_retry_timeout.as_millis(), 30_000);
+    assert_eq!(config.process.stats.map(|stats| stats.port), Some(22222));
+}
+
+#[test]
+fn the_superset_has_settings_of_the_process() {
+    let config = parse(
+        "workers: 3\nstats_port: 0\ndrain_grace: 5s\nmemory_max: 2GiB\npools:\n  a:\n    listen: '[::1]:7'\n    \
+         redis: true\n    timeout: 2s\n    client_idle_timeout: 5m\n    servers: ['[::1]:6379:1 six', '/s.sock:1']\n",
+    )
+    .expect("good");
+    assert_eq!((config.process.workers, config.process.stats, config.process.memory_max), (Some(3), None, Some(2 << 30)));
+    let pool = &config.pools[0];
+    assert_eq!(pool.timeout.map(|timeout| timeout.as_millis()), Some(2_000));
+    assert_eq!(pool.client_idle_timeout.map(|timeout| timeout.as_secs()), Some(300));
+    assert_eq!(pool.listen.to_string(), "[::1]:7");
+    assert_eq!(pool.shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>(), ["six", "/s.sock:"]);
+}
+
+#[test]
+fn nesting_and_size_are_bounded() {
+    let deep = "a:\n  b: ".to_owned() + &"[".repeat(100_000);
+    assert!(parse(&deep).is_err());
+    assert!(parse(&"#".repeat(5 << 20)).is_err_and(|text| text.contains("larger than")));
+    assert!(parse("a\0b: c").is_err_and(|text| text.contains("NUL")));
+}
+
+#[test]
+fn the_table_of_settings_in_the_readme_is_the_codes() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).expect("README.md");
+    let missing: Vec<_> = config::settings::markdown().lines().filter(|line| !readme.contains(line)).map(str::to_owned).collect();
+    assert!(missing.is_empty(), "README.md lacks these lines of `memstore settings`:\n{}", missing.join("\n"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "(?s).{0,200}") {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn no_nearly_good_text_panics(at in 0usize..400, with in "[-:\\[\\]{}&*!|>'\"%@`#, \t\n0a]{1,3}") {
+        let mut text = std::fs::read_to_string(&files("good")[1]).expect("an example");
+        let at = at.min(text.len());
+        text.insert_str(at, &with);
+        let _ = parse(&text);
+    }
+}
