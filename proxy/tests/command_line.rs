@@ -11,7 +11,8 @@ fn example(name: &str) -> PathBuf {
 fn memstore(words: &[&str], file: &str, input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memstore"));
     command.args(words).arg("-c").arg(example(file)).stdin(Stdio::piped());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built");
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads or has ended");
     child.wait_with_output().expect("it ends")
 }
@@ -38,14 +39,17 @@ fn route_says_which_shard_and_why() {
     let text = said(&output);
     assert!(text.contains("beta: user:1 -> ") && text.contains("whole key, fnv1a_64 "), "{text}");
     assert!(text.contains("a{tag}b -> ") && text.contains("tag tag, "), "{text}");
-    let json = said(&memstore(&["route", "--format", "json", "--pool", "beta", "a\"b"], "good/plain.yml", ""));
+    let json =
+        said(&memstore(&["route", "--format", "json", "--pool", "beta", "a\"b"], "good/plain.yml", ""));
     assert!(json.contains(r#""key":"a\"b""#) && json.contains(r#""point":"#), "{json}");
 }
 
 #[test]
 fn ring_shares_add_up() {
     let text = said(&memstore(&["ring", "--pool", "beta"], "good/plain.yml", ""));
-    let share = |line: &str| line.split('%').next().and_then(|left| left.split_whitespace().last()?.parse::<f64>().ok());
+    let share = |line: &str| {
+        line.split('%').next().and_then(|left| left.split_whitespace().last()?.parse::<f64>().ok())
+    };
     let sum: f64 = text.lines().filter_map(share).sum();
     assert!((sum - 100.0).abs() < 0.1, "{text}");
 }

@@ -9,7 +9,11 @@ use proptest::prelude::*;
 fn parse(text: &str) -> Result<Config, String> {
     let around = Surroundings {
         read_file: &|path| {
-            if path == Path::new("secret") { Ok("from file\n".into()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+            if path == Path::new("secret") {
+                Ok("from file\n".into())
+            } else {
+                Err(std::io::ErrorKind::NotFound.into())
+            }
         },
         environment: &|name| (name == "PASSWORD").then(|| "from environment".into()),
     };
@@ -71,7 +75,10 @@ fn a_password_is_its_text() {
     assert_eq!(password_of("redis_auth: ' quoted '"), Ok(" quoted ".to_owned()));
     assert_eq!(password_of("redis_auth_file: secret"), Ok("from file".to_owned()));
     assert_eq!(password_of("redis_auth_env: PASSWORD"), Ok("from environment".to_owned()));
-    assert!(password_of("redis_auth_env: NOWHERE").is_err_and(|text| text.contains("no such environment variable")));
+    assert!(
+        password_of("redis_auth_env: NOWHERE")
+            .is_err_and(|text| text.contains("no such environment variable"))
+    );
     assert!(password_of("redis_auth_file: other").is_err());
 }
 
@@ -100,7 +107,10 @@ fn the_superset_has_settings_of_the_process() {
          redis: true\n    timeout: 2s\n    client_idle_timeout: 5m\n    servers: ['[::1]:6379:1 six', '/s.sock:1']\n",
     )
     .expect("good");
-    assert_eq!((config.process.workers, config.process.stats, config.process.memory_max), (Some(3), None, Some(2 << 30)));
+    assert_eq!(
+        (config.process.workers, config.process.stats, config.process.memory_max),
+        (Some(3), None, Some(2 << 30))
+    );
     let pool = &config.pools[0];
     assert_eq!(pool.timeout.map(|timeout| timeout.as_millis()), Some(2_000));
     assert_eq!(pool.client_idle_timeout.map(|timeout| timeout.as_secs()), Some(300));
@@ -118,9 +128,18 @@ fn nesting_and_size_are_bounded() {
 
 #[test]
 fn the_table_of_settings_in_the_readme_is_the_codes() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).expect("README.md");
-    let missing: Vec<_> = config::settings::markdown().lines().filter(|line| !readme.contains(line)).map(str::to_owned).collect();
-    assert!(missing.is_empty(), "README.md lacks these lines of `memstore settings`:\n{}", missing.join("\n"));
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))
+        .expect("README.md");
+    let missing: Vec<_> = config::settings::markdown()
+        .lines()
+        .filter(|line| !readme.contains(line))
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "README.md lacks these lines of `memstore settings`:\n{}",
+        missing.join("\n")
+    );
 }
 
 proptest! {

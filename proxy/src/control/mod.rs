@@ -26,6 +26,7 @@ mod connect;
 mod ejection;
 mod listener;
 mod machine;
+mod memory;
 mod probe;
 mod questions;
 mod stats;
@@ -134,6 +135,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(stats) = stats {
         tokio::task::spawn_local(stats::serve(stats, pools.clone(), start));
     }
+    tokio::task::spawn_local(memory::give_back());
     tokio::task::spawn_local(take_reports(inbox, pools.clone()));
     for number in 0..pools.len() {
         tokio::task::spawn_local(ejection::probe(pools.clone(), number));

@@ -56,6 +56,8 @@ pub struct Limits {
     pub memory_max: usize,
     /// Connections to each shard.
     pub server_connections: usize,
+    /// Failed attempts to connect that are not followed by a pause.
+    pub eager_connects: u32,
     /// A client that sends nothing for so long is closed.
     pub client_idle_timeout: Option<Duration>,
     /// A client whose request stays unfinished for so long is closed.

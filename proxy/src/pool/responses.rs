@@ -220,7 +220,7 @@ impl<P: Protocol> Pool<P> {
             _ => counters.server_err.add(1),
         }
         let retry = matches!(failure, ShardFailure::Closed | ShardFailure::Reset);
-        let (lost, connect) = connection.closed(failure, retry, jitter, now);
+        let (lost, connect) = connection.closed(failure, retry, self.limits.eager_connects, jitter, now);
         connection.publish(counters);
         if was_used && failure.counts() && connection.report_stall() {
             self.shards.failed(shard, failure);

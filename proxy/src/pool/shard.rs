@@ -276,10 +276,14 @@ impl<P: Protocol> ShardConnection<P> {
     /// The connection is lost or could not be made. Returns the tickets that are lost with it. Requests of which no
     /// byte was written stay queued for one more attempt if `retry` allows it; then `true` says that somebody has to
     /// connect.
+    ///
+    /// The first `eager` failed attempts are followed by the next request's at once, if they take no time: so many in a
+    /// row are needed before the shard is ejected, and until then every one is a client's error.
     pub fn closed(
         &mut self,
         failure: &ShardFailure,
         retry: bool,
+        eager: u32,
         jitter: u64,
         now: Time,
     ) -> (Vec<Ticket>, bool) {
@@ -311,8 +315,12 @@ impl<P: Protocol> ShardConnection<P> {
         let half = backoff / 2;
         let pause = half + Duration::from_micros(jitter % (half.as_micros() as u64 + 1));
         // A connection that worked is worth an attempt at once.
-        self.link =
-            if was_up { Link::Idle } else { Link::Down { until: now.plus(pause), failure: failure.clone() } };
+        let at_once = was_up || (self.attempts <= eager && !failure.takes_time());
+        self.link = if at_once {
+            Link::Idle
+        } else {
+            Link::Down { until: now.plus(pause), failure: failure.clone() }
+        };
         (lost, false)
     }
 

@@ -265,6 +265,7 @@ impl Limits {
             shard_queue_max: config.shard_queue_max as usize,
             shard_queue_bytes_max: size(config.shard_queue_bytes_max),
             memory_max,
+            eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },
             server_connections: config.server_connections as usize,
             client_idle_timeout: config.client_idle_timeout,
             client_request_timeout: config.client_request_timeout,

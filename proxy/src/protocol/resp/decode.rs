@@ -262,8 +262,11 @@ impl ResponseDecoder {
     pub fn decode(&mut self, unread: &[u8]) -> Result<Progress, Malformed> {
         let mut at = 0;
         if self.values == 0 {
+            let Some(first) = unread.first() else {
+                return Ok(Progress { length: 0, complete: false, push: false });
+            };
             self.values = 1;
-            self.push = unread.first() == Some(&b'>');
+            self.push = *first == b'>';
         }
         loop {
             if self.payload > 0 {

@@ -1,0 +1,52 @@
+//! Giving back memory that a burst needed.
+//!
+//! glibc keeps what was freed for the next request, for ever. Other allocators return it sooner, but cost every idle client
+//! more: with mimalloc a process began at 14 MB instead of 4, and an idle client took 1,000 bytes instead of 590. So this
+//! asks glibc from time to time, and more seldom while that brings nothing.
+
+use std::time::Duration;
+
+/// Growth that is worth a look.
+const GROWTH_MIN: u64 = 8 << 20;
+/// Shortest and longest pause between two looks.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Returns freed memory to the system for ever.
+pub async fn give_back() {
+    let mut floor = resident();
+    let mut pause = PAUSE_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        let before = resident();
+        floor = floor.min(before);
+        if before < floor + GROWTH_MIN {
+            pause = PAUSE_MIN;
+            continue;
+        }
+        trim();
+        let after = resident();
+        floor = floor.min(after);
+        let worthwhile = before.saturating_sub(after) > (before - floor) / 4;
+        pause = if worthwhile { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+    }
+}
+
+/// Bytes of memory in use by the process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // SAFETY: it has no requirements and may be called from any thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
