@@ -121,6 +121,8 @@ pub struct ShardCounters {
     pub out_queue: Gauge,
     /// Their bytes.
     pub out_queue_bytes: Gauge,
+    /// Pieces of large responses that went to their client before the rest had come.
+    pub streamed: Counter,
     /// Responses that came after their request had been answered with a timeout.
     pub late_responses: Counter,
 }

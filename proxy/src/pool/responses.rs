@@ -162,6 +162,7 @@ impl<P: Protocol> Pool<P> {
             }
             start = end;
             if !progress.complete {
+                counters.streamed.add(1);
                 break None;
             }
         };

@@ -1,0 +1,496 @@
+//! The core in a simulated world: one seed is one run, in virtual time.
+//!
+//! Clients write pipelines, honest shards answer from their data, bytes are cut anywhere in both directions, connections
+//! are refused, reset, closed in the middle of a reply or silent, clients leave, close their writing side or do not read.
+//! Each client checks every reply against the values that its keys can have. At the end everything heals, and nobody
+//! may be stuck. `SEED=7` replays one run, `SIMULATION_SEEDS=20000` runs more.
+//!
+//! Planted once each to see this fail: a reply sent out of turn, fragments merged in the order of arrival, tickets of a
+//! lost connection forgotten, bytes after a response dropped, a paused client never resumed, clients waiting for a full
+//! queue never woken, a request that was written sent again.
+
+mod simulation {
+    pub mod client;
+    pub mod resp;
+    pub mod shard;
+}
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::PoolCounters;
+use memstore_proxy::pool::failure::ShardFailure;
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, Verdict};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
+use simulation::client::Client;
+use simulation::shard::{Connection, Shard};
+
+/// What a run, or all runs together, went through. A simulation that does not get there proves nothing.
+#[derive(Default, Debug)]
+struct Coverage {
+    values: u64,
+    errors: u64,
+    fragments: u64,
+    late_responses: u64,
+    pauses: u64,
+    queue_waits: u64,
+    queue_full: u64,
+    expired: u64,
+    carried: u64,
+    streamed: u64,
+    output_exceeded: u64,
+    evicted: u64,
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, chance: u64) -> bool {
+        self.below(chance) == 0
+    }
+
+    /// A cut: mostly small, sometimes everything.
+    fn cut(&mut self, length: usize) -> usize {
+        let most = match self.below(4) {
+            0 => 7,
+            1 => 300,
+            2 => 5_000,
+            _ => length as u64,
+        };
+        (1 + self.below(most.max(1)) as usize).min(length)
+    }
+}
+
+struct World {
+    random: Random,
+    pool: Pool<Resp>,
+    counters: Arc<PoolCounters>,
+    now: Time,
+    clients: Vec<Client>,
+    shards: Vec<Shard>,
+    connections: BTreeMap<ConnectionIndex, Connection>,
+    connecting: Vec<ConnectionIndex>,
+    scratch: BytesMut,
+    next_client: usize,
+    /// Whether shards fail in this run.
+    faulty: bool,
+    coverage: Coverage,
+}
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let count = 1 + random.below(4) as usize;
+        let addresses = (0..count)
+            .map(|shard| {
+                let address = Address::Tcp { host: "shard".into(), port: 1 };
+                ShardAddress::new(address, 1, Some(format!("shard-{shard}")))
+            })
+            .collect();
+        let topology =
+            Topology::new(addresses, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology");
+        let counters = Arc::new(PoolCounters::new(count));
+        let faulty = !random.one_in(3);
+        let small = random.one_in(2);
+        let limits = Limits {
+            timeout: faulty.then_some(TIMEOUT),
+            queue_wait: Duration::from_millis(100),
+            in_flight_max: if small { 1 + random.below(8) as usize } else { 1024 },
+            request_bytes_max: 64 << 20,
+            client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
+            shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
+            shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
+            memory_max: if faulty && random.one_in(8) { 3_000_000 } else { usize::MAX },
+            server_connections: 1 + random.below(2) as usize,
+            eager_connects: random.below(3) as u32,
+            client_idle_timeout: None,
+            client_request_timeout: None,
+            client_age_max: None,
+        };
+        let identity =
+            Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
+        let settings = Settings { databases: 16, ..Settings::default() };
+        let pool = Pool::new(identity, settings, limits, Arc::new(topology), counters.clone());
+        Self {
+            random,
+            pool,
+            counters,
+            now: Time::from_micros(1_000),
+            clients: Vec::new(),
+            shards: (0..count).map(|_| Shard::default()).collect(),
+            connections: BTreeMap::new(),
+            connecting: Vec::new(),
+            scratch: BytesMut::new(),
+            next_client: 0,
+            faulty,
+            coverage: Coverage::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..400 {
+            self.step();
+            self.settle();
+        }
+        self.heal();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(22) {
+            0 if self.clients.len() < 6 => {
+                let id = self.pool.client_connected(self.now);
+                self.clients.push(Client::new(id, self.next_client));
+                self.next_client += 1;
+            }
+            0..=2 => {
+                if let Some(at) = self.any_client() {
+                    self.clients[at].ask(&mut self.random);
+                }
+            }
+            3..=7 => {
+                if let Some(at) = self.any_client() {
+                    self.send(at);
+                }
+            }
+            8..=10 => {
+                if let Some(at) = self.any_client() {
+                    self.take_replies(at);
+                }
+            }
+            11..=12 => self.finish_connects(),
+            13..=14 => self.to_shards(),
+            15..=18 => self.from_shards(),
+            19 => self.pass_time(),
+            20 if self.faulty => self.fault(),
+            _ => self.client_mood(),
+        }
+    }
+
+    fn any_client(&mut self) -> Option<usize> {
+        let count = self.clients.len() as u64;
+        (count > 0).then(|| self.random.below(count) as usize)
+    }
+
+    /// Some bytes of a client reach the proxy.
+    fn send(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if client.outbox.is_empty() || !self.pool.wants_read(client.id) {
+            return;
+        }
+        let cut = self.random.cut(client.outbox.len());
+        self.pool.before_client_read(client.id, &mut self.scratch);
+        self.scratch.extend(client.outbox.drain(..cut));
+        self.pool.client_received(client.id, &mut self.scratch, self.now);
+        assert!(self.scratch.is_empty());
+    }
+
+    /// A client takes some of its replies.
+    fn take_replies(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if client.lazy {
+            return;
+        }
+        let id = client.id;
+        if let Some(output) = self.pool.client_output(id)
+            && !output.is_empty()
+        {
+            let bytes = written(output, &mut self.random);
+            client.hear(&bytes, self.faulty, &mut self.coverage);
+        }
+        self.judge(id);
+    }
+
+    fn finish_connects(&mut self) {
+        for index in std::mem::take(&mut self.connecting) {
+            if self.faulty && self.random.one_in(5) {
+                let failure = if self.random.one_in(2) {
+                    ShardFailure::ConnectRefused
+                } else {
+                    ShardFailure::ConnectTimeout
+                };
+                self.pool.shard_closed(index, &failure, self.now);
+            } else {
+                self.connections.insert(index, Connection::default());
+                self.pool.shard_connected(index, self.now);
+            }
+        }
+    }
+
+    /// Requests reach the shards, cut anywhere.
+    fn to_shards(&mut self) {
+        for (&index, connection) in &mut self.connections {
+            if let Some(output) = self.pool.shard_output(index)
+                && !output.is_empty()
+            {
+                connection.receive(&written(output, &mut self.random));
+                self.pool.settle_shard(index);
+            }
+        }
+    }
+
+    /// Shards execute some requests, and some of their responses reach the proxy, cut anywhere.
+    fn from_shards(&mut self) {
+        let indexes: Vec<_> = self.connections.keys().copied().collect();
+        for index in indexes {
+            let shard = self.pool.shard_of(index);
+            let connection = self.connections.get_mut(&index).expect("just seen");
+            for _ in 0..self.random.below(6) {
+                connection.execute(&mut self.shards[shard]);
+            }
+            if connection.outbox.is_empty() || self.random.one_in(3) {
+                continue;
+            }
+            let cut = self.random.cut(connection.outbox.len());
+            self.pool.before_shard_read(index, &mut self.scratch);
+            self.scratch.extend(connection.outbox.drain(..cut));
+            self.pool.shard_received(index, &mut self.scratch, self.now).expect("shards are honest");
+            assert!(self.scratch.is_empty());
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let micros = match self.random.below(4) {
+            0 => 300_000,
+            1 => 60_000,
+            _ => 900,
+        };
+        self.now = Time::from_micros(self.now.micros() + self.random.below(micros));
+        self.pool.tick(self.now);
+        self.coverage.expired = self.counters.shards.iter().map(|shard| shard.server_timedout.get()).sum();
+    }
+
+    fn fault(&mut self) {
+        let count = self.connections.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let at = self.random.below(count) as usize;
+        let index = *self.connections.keys().nth(at).expect("counted");
+        match self.random.below(4) {
+            0 => self.lose(index, &ShardFailure::Reset),
+            1 => self.lose(index, &ShardFailure::Closed),
+            2 => {
+                let connection = self.connections.get_mut(&index).expect("just seen");
+                connection.silent = !connection.silent;
+            }
+            _ => self.now = self.now.plus(TIMEOUT),
+        }
+    }
+
+    fn lose(&mut self, index: ConnectionIndex, failure: &ShardFailure) {
+        if self.connections.remove(&index).is_some() {
+            let unwritten = self.pool.shard_output(index).map_or(0, |output| output.len());
+            self.pool.shard_closed(index, failure, self.now);
+            if unwritten > 0 && self.pool.has_work() {
+                self.coverage.carried += 1;
+            }
+        }
+    }
+
+    fn client_mood(&mut self) {
+        let Some(at) = self.any_client() else { return };
+        match self.random.below(12) {
+            0 => {
+                let client = self.clients.remove(at);
+                self.pool.client_gone(client.id, true);
+            }
+            1 => {
+                let client = &mut self.clients[at];
+                if client.outbox.is_empty() {
+                    client.finished = true;
+                    self.pool.client_ended(client.id);
+                }
+            }
+            2..=4 => self.clients[at].lazy = true,
+            _ => self.clients[at].lazy = false,
+        }
+    }
+
+    /// As the worker does after every pass, but nothing is written here.
+    fn settle(&mut self) {
+        let (mut clients, mut shards, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..10_000 {
+            self.pool.resume(&mut self.scratch, self.now);
+            self.pool.take_connects(&mut self.connecting);
+            self.pool.take_dirty_shards(&mut shards);
+            self.pool.take_dirty_clients(&mut clients);
+            for id in clients.drain(..) {
+                self.judge(id);
+            }
+            self.pool.take_closes(&mut closes);
+            for (index, failure) in closes.drain(..) {
+                self.lose(index, &failure);
+            }
+            self.pool.take_events();
+            if !self.pool.has_work() {
+                return;
+            }
+        }
+        panic!("the pool never comes to rest");
+    }
+
+    /// Does what the pool says about a client.
+    fn judge(&mut self, id: ClientId) {
+        match self.pool.settle_client(id) {
+            Verdict::Read | Verdict::Wait => {}
+            verdict => {
+                let Some(at) = self.clients.iter().position(|client| client.id == id) else { return };
+                let client = self.clients.remove(at);
+                if verdict == Verdict::Finish {
+                    assert!(
+                        client.finished && !client.waits(),
+                        "a client was finished before its last reply"
+                    );
+                } else if !client.finished {
+                    let excess = &self.counters;
+                    let broken = excess.client_output_exceeded.get() + excess.client_evicted.get();
+                    assert!(broken > 0 || self.faulty, "a client was closed for no reason");
+                }
+                self.pool.client_gone(id, false);
+            }
+        }
+    }
+
+    /// No more faults: every client gets all of its replies.
+    fn heal(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.silent = false;
+        }
+        for client in &mut self.clients {
+            client.lazy = false;
+        }
+        let could_fail = std::mem::replace(&mut self.faulty, false);
+        for round in 0.. {
+            assert!(
+                round < 20_000,
+                "stuck: {} clients wait",
+                self.clients.iter().filter(|client| client.waits()).count()
+            );
+            // Faults from before may still show.
+            self.faulty = could_fail;
+            for at in (0..self.clients.len()).rev() {
+                if at < self.clients.len() {
+                    self.send(at);
+                }
+                if at < self.clients.len() {
+                    self.take_replies(at);
+                }
+            }
+            self.faulty = false;
+            self.finish_connects();
+            self.to_shards();
+            self.from_shards();
+            self.settle();
+            if round % 16 == 15 {
+                self.now = Time::from_micros(self.now.micros() + 20_000);
+                self.pool.tick(self.now);
+                self.settle();
+            }
+            if self.clients.iter().all(|client| client.outbox.is_empty() && !client.waits()) {
+                break;
+            }
+        }
+        for shard in &self.shards {
+            for (value, times) in &shard.executed {
+                assert_eq!(*times, 1, "{} was set {times} times", String::from_utf8_lossy(value));
+            }
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let counters = &self.counters;
+        self.coverage.fragments = counters.fragments.get();
+        self.coverage.late_responses = counters.shards.iter().map(|shard| shard.late_responses.get()).sum();
+        self.coverage.pauses = counters.client_pauses.get();
+        self.coverage.queue_waits = counters.queue_waits.get();
+        self.coverage.queue_full = counters.queue_full.get();
+        self.coverage.output_exceeded = counters.client_output_exceeded.get();
+        self.coverage.evicted = counters.client_evicted.get();
+        self.coverage.streamed = counters.shards.iter().map(|shard| shard.streamed.get()).sum();
+    }
+}
+
+/// The first bytes of an output, as a short write takes them.
+fn written(output: &mut memstore_proxy::pool::buffer::Output, random: &mut Random) -> Vec<u8> {
+    let count = random.cut(output.len());
+    let mut vectors = [std::io::IoSlice::new(&[]); 8];
+    let used = output.vectors(&mut vectors);
+    let bytes: Vec<u8> =
+        vectors[..used].iter().flat_map(|vector| vector.iter().copied()).take(count).collect();
+    output.advance(bytes.len());
+    bytes
+}
+
+#[test]
+fn every_reply_is_right_and_nobody_is_stuck() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(300),
+    };
+    let whole = seeds.end - seeds.start >= 300;
+    let mut all = Coverage::default();
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            world.run();
+            world.coverage
+        });
+        let Ok(run) = run else { panic!("seed {seed} fails; SEED={seed} replays it") };
+        all.values += run.values;
+        all.errors += run.errors;
+        all.fragments += run.fragments;
+        all.late_responses += run.late_responses;
+        all.pauses += run.pauses;
+        all.queue_waits += run.queue_waits;
+        all.queue_full += run.queue_full;
+        all.expired += run.expired;
+        all.carried += run.carried;
+        all.streamed += run.streamed;
+        all.output_exceeded += run.output_exceeded;
+        all.evicted += run.evicted;
+    }
+    println!("{all:?}");
+    if whole {
+        let Coverage { values, errors, fragments, late_responses, pauses, .. } = all;
+        let Coverage {
+            queue_waits, queue_full, expired, carried, streamed, output_exceeded, evicted, ..
+        } = all;
+        for (name, count) in [
+            ("values checked", values),
+            ("errors of shards", errors),
+            ("fragments", fragments),
+            ("late responses", late_responses),
+            ("paused clients", pauses),
+            ("waits for a full queue", queue_waits),
+            ("queues that stayed full", queue_full),
+            ("expired requests", expired),
+            ("requests carried over", carried),
+            ("responses passed on in pieces", streamed),
+            ("clients over their output limit", output_exceeded),
+            ("clients evicted", evicted),
+        ] {
+            assert!(count > 0, "the simulation never saw {name}");
+        }
+    }
+}
