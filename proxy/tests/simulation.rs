@@ -120,7 +120,7 @@ impl World {
             client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
-            memory_max: if faulty && random.one_in(8) { 3_000_000 } else { usize::MAX },
+            memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
             client_idle_timeout: None,
