@@ -131,7 +131,10 @@ fn list_filter(words: &[&[u8]]) -> Result<ClientFilter, String> {
         [] => {}
         [option, kind] if option.eq_ignore_ascii_case(b"type") => filter.none = !is_normal(kind)?,
         [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
-            filter.ids = Some(ids.iter().map(|id| client_id(id)).collect::<Result<_, _>>()?);
+            let ids = ids.iter().map(|id| number(id).ok_or("ERR Invalid client ID"));
+            // Numbers below 1 are right here, they only belong to nobody.
+            let ids = ids.filter_map(|id| id.map(|id| u64::try_from(id).ok()).transpose());
+            filter.ids = Some(ids.collect::<Result<_, _>>()?);
         }
         _ => return Err(SYNTAX_ERROR.into()),
     }

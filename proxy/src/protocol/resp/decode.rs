@@ -433,7 +433,8 @@ fn inline_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
                     rest = single_quoted(tail, &mut word)?;
                     break;
                 }
-                [byte, tail @ ..] if !is_space(*byte) && *byte != 0 => {
+                // Fewer bytes end a word than may stand between words.
+                [byte, tail @ ..] if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0) => {
                     word.push(*byte);
                     rest = tail;
                 }

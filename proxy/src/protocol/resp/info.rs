@@ -76,13 +76,16 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
     let patterns = all.get(2..).unwrap_or_default();
     let found: Vec<_> = parameters
         .iter()
-        .filter(|(name, _)| {
-            patterns.iter().any(|pattern| glob::matches_ignore_case(pattern, name.as_bytes()))
+        .filter_map(|(name, value)| {
+            let name = name.as_bytes();
+            let pattern = patterns.iter().find(|pattern| glob::matches_ignore_case(pattern, name))?;
+            // A name comes back as it was asked for, because clients look for it in the reply.
+            Some((if pattern.eq_ignore_ascii_case(name) { pattern } else { name }, value))
         })
         .collect();
     encode::map(out, resp3, found.len());
     for (name, value) in found {
-        encode::bulk(out, name.as_bytes());
+        encode::bulk(out, name);
         encode::bulk(out, value.as_bytes());
     }
 }

@@ -144,9 +144,11 @@ pub fn answer(
     let all = words.to_vec();
     let out = &mut plan.reply;
     match local {
-        Local::Ping => match all.get(1) {
-            None => encode::simple(out, "PONG"),
-            Some(message) => encode::bulk(out, message),
+        Local::Ping => match all[1..] {
+            [] => encode::simple(out, "PONG"),
+            [message] => encode::bulk(out, message),
+            // COMMAND says that any number is right, the server does not.
+            _ => encode::error(out, "ERR wrong number of arguments for 'ping' command"),
         },
         Local::Echo => encode::bulk(out, all[1]),
         Local::Time => {
@@ -163,8 +165,9 @@ pub fn answer(
             if !facts.quiet && (fresh.db != session.db || fresh.resp3 != session.resp3) {
                 return Route::WhenQuiet;
             }
+            // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
+            plan.silent = session.reply_mode == ReplyMode::SkipThis;
             *session = fresh;
-            plan.silent = false;
             encode::simple(out, "RESET");
         }
         Local::Hello => return hello(&all, session, facts, plan),
@@ -347,6 +350,8 @@ fn is_known(user: &[u8], password: &[u8], settings: &Settings) -> bool {
 fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result<u32, String> {
     let settings = facts.settings;
     let db = number(word).ok_or("ERR value is not an integer or out of range")?;
+    let db = i32::try_from(db)
+        .map_err(|_| "ERR value is out of range, value must between -2147483648 and 2147483647")?;
     let db = u32::try_from(db).ok().filter(|&db| db < settings.databases.max(settings.db + 1));
     match db {
         Some(db) if db == session.db => Ok(db),
