@@ -1,0 +1,492 @@
+//! What the proxy answers itself, compared with the words of the server that is installed: clients compare texts,
+//! count fields and close connections for less than a missing dot.
+//!
+//! Left out, because ours is meant to differ: READONLY and READWRITE (+OK, so that clients which always send them can
+//! stay), NUL in inline commands (Redis reads a C string there and waits for ever), bytes that are no UTF-8 in texts of
+//! errors, and numbers so long that Redis waits for their end before it says that they are wrong.
+
+use servers::{Client, Server, encoded, shown};
+
+mod servers;
+
+/// A proxy over one server, and that server.
+struct Pair {
+    ours: Server,
+    theirs: Server,
+    _shards: [Server; 1],
+}
+
+impl Pair {
+    fn start(ours: &[&str], theirs: &[&str]) -> Self {
+        let shards = [Server::redis(theirs)];
+        Self { ours: Server::memstore(ours, &shards), theirs: Server::redis(theirs), _shards: shards }
+    }
+
+    fn clients(&self) -> (Client, Client) {
+        (self.ours.connect(), self.theirs.connect())
+    }
+
+    /// Every line is a conversation of its own: requests parted by ` ; `, each answered alike.
+    fn check(&self, conversations: &str) {
+        let lines = conversations.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut differences = Vec::new();
+        for line in lines {
+            let (mut ours, mut theirs) = self.clients();
+            for request in line.split(" ; ") {
+                let [our, their] =
+                    [ours.say(request), theirs.say(request)].map(|reply| without_the_id(&reply));
+                if our != their {
+                    differences.push(format!("{line}\n  at     {request}\n  ours   {our}\n  theirs {their}"));
+                    break;
+                }
+            }
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+
+    /// Bytes as they are, after which the server closes the connection, or our side does.
+    fn check_bytes(&self, inputs: &[&[u8]]) {
+        let mut differences = Vec::new();
+        for input in inputs {
+            let answers = [self.ours.connect(), self.theirs.connect()].map(|mut client| {
+                client.send(input);
+                shown(&client.rest())
+            });
+            if answers[0] != answers[1] {
+                let beginning = shown(&input[..input.len().min(200)]);
+                differences.push(format!("{beginning}\n  ours   {}\n  theirs {}", answers[0], answers[1]));
+            }
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+}
+
+#[test]
+fn answers_of_the_proxys_own() {
+    Pair::start(&[], &[]).check(
+        "
+        PING
+        ping
+        PING hello
+        PING a b
+        HELLO 3 ; PING
+        ECHO x
+        ECHO
+        ECHO a b
+        TIME x
+        SELECT 0
+        SELECT 15
+        SELECT 16
+        SELECT -1
+        SELECT x
+        SELECT 01
+        SELECT 99999999999999999999
+        SELECT 4294967296
+        SELECT
+        SELECT 1 2
+        SELECT 1 ; SET k 1 ; SELECT 0 ; EXISTS k ; SELECT 1 ; GET k ; DEL k
+        AUTH x
+        AUTH default x
+        AUTH nosuch x
+        AUTH
+        AUTH a b c
+        QUIT
+        QUIT now
+        RESET
+        RESET now
+        CLIENT SETNAME me ; RESET ; CLIENT GETNAME
+        SELECT 3 ; SET reset 1 ; RESET ; EXISTS reset ; SELECT 3 ; DEL reset
+        HELLO 3 ; RESET ; GET nosuch
+        ASKING
+        CLUSTER INFO
+        CLUSTER NODES
+        CLUSTER SLOTS
+        CLUSTER nosuch
+        CLUSTER
+        ROLE
+        ROLE x
+        COMMAND COUNT x
+        COMMAND INFO get set
+        COMMAND DOCS nosuch
+        COMMAND nosuch
+        COMMAND GETKEYS set a b
+        CONFIG GET databases
+        CONFIG GET databases appendonly
+        CONFIG GET nosuch
+        CONFIG GET DATABASES
+        CONFIG GET
+        CONFIG nosuch
+        CONFIG
+        HELLO 3 ; CONFIG GET databases
+        HELLO 3 ; CONFIG GET nosuch
+        CONFIG GET save
+        CONFIG GET save appendonly
+        CONFIG GET timeout
+        CONFIG GET maxmemory-policy
+        CONFIG GET proto-max-bulk-len
+        CONFIG GET notify-keyspace-events
+        CONFIG GET cluster-enabled
+        INFO nosuch
+        HELLO 3 ; INFO nosuch
+        ",
+    );
+}
+
+#[test]
+fn unknown_and_misshapen_commands() {
+    Pair::start(&[], &[]).check(
+        "
+        NOSUCH
+        NOSUCH a b c
+        nosuch a
+        NoSuch \u{7}
+        GET
+        GET a b
+        get a b
+        SET
+        SET a
+        MGET
+        MSET
+        MSET a
+        MSET a 1 b
+        DEL
+        EXISTS
+        TOUCH
+        HGET a
+        EVAL
+        EVAL x
+        EVAL x 1
+        EVAL x y a
+        EVAL x -1 a
+        ZUNION 2 a
+        ZUNION 0 a
+        OBJECT
+        OBJECT nosuch
+        OBJECT nosuch x
+        OBJECT ENCODING
+        OBJECT encoding a b
+        CLIENT
+        CLIENT nosuch
+        CLIENT nosuch x
+        CLIENT id x
+        CLIENT setname
+        XGROUP
+        XGROUP nosuch x
+        XGROUP CREATE x
+        XINFO
+        MEMORY USAGE
+        MEMORY nosuch
+        GET k ; NOSUCH ; GET k
+        ",
+    );
+    let pair = Pair::start(&[], &[]);
+    let (mut ours, mut theirs) = pair.clients();
+    let long = [b'x'; 300];
+    for request in [
+        &[&long[..]][..],
+        &[b"nosuch", &long],
+        &[b"nosuch", &long[..100], &long[..100], b"y"],
+        &[b"nosuch", &long[..127], b"y", b"z"],
+        &[b"nosuch", &long[..128], b"y"],
+        &[b"nosuch", b"a\r\nb", b"y"],
+        &[b"no\r\nsuch", b"y"],
+        &[b"no\nsuch"],
+        &[b"", b"x"],
+        &[b"get "],
+        &[b"object", &long],
+        &[b"object", b"a\r\nb"],
+        &[b"select", b""],
+        &[b"select", b"+1"],
+        &[b"select", b" 1"],
+        &[b"hello", b""],
+        &[b"client", b"setname", b""],
+        &[b"client", b"setname", b"a b"],
+        &[b"client", b"setname", b"a\nb"],
+        &[b"client", b"setname", b"\xff"],
+    ] {
+        let what = shown(&encoded(request));
+        assert_eq!(shown(&ours.ask(request)), shown(&theirs.ask(request)), "{what}");
+    }
+}
+
+#[test]
+fn client_subcommands() {
+    Pair::start(&[], &[]).check(
+        "
+        CLIENT GETNAME
+        HELLO 3 ; CLIENT GETNAME
+        CLIENT SETNAME me ; CLIENT GETNAME
+        CLIENT SETNAME me ; HELLO 3 ; CLIENT GETNAME
+        CLIENT ID x
+        CLIENT INFO x
+        CLIENT LIST TYPE nosuch
+        CLIENT LIST TYPE
+        CLIENT LIST nosuch
+        CLIENT LIST ID
+        CLIENT LIST ID x
+        CLIENT LIST ID 0
+        CLIENT LIST ID -1
+        CLIENT LIST ID 999999
+        CLIENT LIST ID 999999 x
+        CLIENT LIST TYPE master
+        CLIENT LIST TYPE pubsub
+        CLIENT LIST TYPE normal x
+        HELLO 3 ; CLIENT LIST ID 999999
+        CLIENT KILL
+        CLIENT KILL nosuch
+        CLIENT KILL 127.0.0.1:1
+        CLIENT KILL ID x
+        CLIENT KILL ID 0
+        CLIENT KILL ID -5
+        CLIENT KILL ID 999999
+        CLIENT KILL ID 999999 ADDR 127.0.0.1:1
+        CLIENT KILL ID
+        CLIENT KILL ADDR 127.0.0.1:1
+        CLIENT KILL LADDR 127.0.0.1:1
+        CLIENT KILL TYPE nosuch
+        CLIENT KILL TYPE master
+        CLIENT KILL TYPE pubsub SKIPME yes
+        CLIENT KILL USER nosuch
+        CLIENT KILL SKIPME nosuch
+        CLIENT KILL SKIPME yes
+        CLIENT KILL nosuch x
+        CLIENT KILL ID 1 nosuch
+        CLIENT KILL ID 1 nosuch x
+        CLIENT REPLY
+        CLIENT REPLY nosuch
+        CLIENT REPLY ON
+        CLIENT REPLY on x
+        CLIENT NO-EVICT on
+        CLIENT NO-EVICT off
+        CLIENT NO-EVICT x
+        CLIENT NO-EVICT
+        CLIENT SETNAME a b
+        ",
+    );
+}
+
+#[test]
+fn a_client_that_wants_no_replies() {
+    let pair = Pair::start(&[], &[]);
+    for script in [
+        "CLIENT REPLY OFF ; PING ; SET k 1 ; GET k ; NOSUCH ; MGET a b ; CLIENT REPLY ON ; GET k",
+        "CLIENT REPLY SKIP ; PING ; PING hello",
+        "CLIENT REPLY SKIP ; SET k 2 ; GET k",
+        "CLIENT REPLY SKIP ; NOSUCH ; PING",
+        "CLIENT REPLY SKIP ; CLIENT REPLY SKIP ; PING ; PING hello",
+        "CLIENT REPLY OFF ; CLIENT REPLY SKIP ; PING ; PING ; CLIENT REPLY ON ; PING hello",
+        "CLIENT REPLY SKIP ; CLIENT REPLY OFF ; PING ; CLIENT REPLY ON ; PING hello",
+        "CLIENT REPLY SKIP ; CLIENT REPLY ON ; PING hello",
+        "CLIENT REPLY OFF ; CLIENT REPLY nosuch ; CLIENT REPLY ON ; PING hello",
+        "CLIENT REPLY OFF ; RESET ; PING hello",
+        "CLIENT REPLY SKIP ; RESET ; PING hello",
+        "CLIENT REPLY SKIP ; MSET a 1 b 2 ; MGET a b ; CLIENT REPLY SKIP ; DEL a b ; PING hello",
+        "CLIENT REPLY SKIP ; HELLO 3 ; GET nosuch",
+        "CLIENT REPLY SKIP ; SELECT 2 ; PING hello",
+        "CLIENT REPLY SKIP ; CLIENT LIST ; PING hello",
+        "CLIENT REPLY OFF ; CLIENT INFO ; CLIENT REPLY ON ; PING hello",
+        "CLIENT REPLY OFF ; QUIT",
+        "CLIENT REPLY SKIP ; QUIT",
+    ] {
+        let (mut ours, mut theirs) = pair.clients();
+        let answers = [&mut ours, &mut theirs].map(|client| {
+            for request in script.split(" ; ") {
+                client.send(&encoded(&request.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
+            }
+            shown(&client.rest())
+        });
+        assert_eq!(answers[0], answers[1], "{script}");
+    }
+}
+
+/// HELLO names the same things in the same order; id and version are the proxy's own.
+#[test]
+fn hello_in_both_versions_and_its_errors() {
+    let pair = Pair::start(&[], &[]);
+    pair.check(
+        "
+        HELLO 1
+        HELLO 4
+        HELLO x
+        HELLO 03
+        HELLO 99999999999999999999
+        HELLO 2 nosuch
+        HELLO 3 AUTH
+        HELLO 3 AUTH default
+        HELLO 3 AUTH default x SETNAME
+        HELLO 3 AUTH nosuch x
+        HELLO 3 AUTH nosuch x ; GET nosuch
+        HELLO 3 SETNAME
+        HELLO 3 SETNAME a b
+        HELLO 3 nosuch x
+        HELLO AUTH default x
+        HELLO 5 AUTH nosuch x
+        HELLO 3 nosuch ; GET nosuch
+        ",
+    );
+    let bad_name = [&b"HELLO"[..], b"3", b"SETNAME", b"a b"];
+    let (mut ours, mut theirs) = pair.clients();
+    assert_eq!(shown(&ours.ask(&bad_name)), shown(&theirs.ask(&bad_name)));
+    for script in [
+        "HELLO",
+        "HELLO 2",
+        "HELLO 3",
+        "HELLO 3 ; HELLO",
+        "HELLO 3 ; HELLO 2",
+        "HELLO 3 AUTH default anything",
+        "HELLO 3 SETNAME me",
+        "HELLO 3 AUTH default anything SETNAME me",
+        "HELLO 2 SETNAME me AUTH default anything",
+    ] {
+        let (mut ours, mut theirs) = pair.clients();
+        for request in script.split(" ; ") {
+            let same = [ours.say(request), theirs.say(request)].map(|reply| without_the_id(&reply));
+            assert_eq!(same[0], same[1], "{script}");
+        }
+        assert_eq!(ours.say("CLIENT GETNAME"), theirs.say("CLIENT GETNAME"), "{script}");
+        assert_eq!(ours.say("HGETALL nosuch"), theirs.say("HGETALL nosuch"), "{script}");
+    }
+}
+
+/// The number behind the word `id` in HELLO's reply, cut out.
+fn without_the_id(reply: &str) -> String {
+    let Some((before, after)) = reply.split_once(r"$2\r\nid\r\n:") else { return reply.to_owned() };
+    let rest = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    format!("{before}$2\\r\\nid\\r\\n:N{rest}")
+}
+
+#[test]
+fn time_has_the_servers_shape() {
+    let pair = Pair::start(&[], &[]);
+    let (mut ours, mut theirs) = pair.clients();
+    let clocks = [ours.say("TIME"), theirs.say("TIME")].map(|reply| {
+        let parts: Vec<_> = reply.split(r"\r\n").map(str::to_owned).collect();
+        assert_eq!((parts.len(), &*parts[0]), (6, "*2"), "{reply}");
+        assert_eq!(parts[1], format!("${}", parts[2].len()), "{reply}");
+        assert!(parts[4].parse::<u32>().is_ok_and(|micros| micros < 1_000_000), "{reply}");
+        parts[2].parse::<u64>().expect("seconds")
+    });
+    assert!(clocks[0].abs_diff(clocks[1]) <= 2, "{clocks:?}");
+}
+
+/// CLIENT LIST and INFO hold no field that Redis does not have, and those that people parse.
+#[test]
+fn lines_of_client_list_are_made_of_the_servers_fields() {
+    let pair = Pair::start(&[], &[]);
+    let (mut ours, mut theirs) = pair.clients();
+    for request in ["CLIENT INFO", "CLIENT LIST"] {
+        let lines = [ours.say(request), theirs.say(request)];
+        let [our, their] = lines.map(|reply| {
+            let (head, line) = reply.split_once(r"\r\n").expect("a bulk string").to_owned();
+            let line = line.strip_suffix(r"\n\r\n").expect("it ends in a newline").to_owned();
+            assert_eq!(head, format!("${}", line.len() + 1), "{reply}");
+            line.split(' ')
+                .map(|field| field.split_once('=').expect("name=value").0.to_owned())
+                .collect::<Vec<_>>()
+        });
+        // lib-name and lib-ver came with Redis 7.2.
+        let foreign: Vec<_> =
+            our.iter().filter(|field| !their.contains(field) && !field.starts_with("lib-")).collect();
+        assert!(foreign.is_empty(), "{request}: {foreign:?}");
+    }
+}
+
+#[test]
+fn client_kill_reaches_the_one_it_names() {
+    let pair = Pair::start(&[], &[]);
+    for server in [&pair.ours, &pair.theirs] {
+        let (mut killer, mut victim) = (server.connect(), server.connect());
+        let id = victim.say("CLIENT ID");
+        let id = id.strip_prefix(':').and_then(|id| id.strip_suffix(r"\r\n")).expect("a number");
+        assert_eq!(killer.say(&format!("CLIENT KILL ID {id}")), r":1\r\n");
+        assert_eq!(victim.until_closed(), b"");
+        assert_eq!(killer.say(&format!("CLIENT KILL ID {id}")), r":0\r\n");
+
+        let mut victim = server.connect();
+        let own = victim.say("CLIENT INFO");
+        let address = own.split(' ').find_map(|field| field.strip_prefix("addr=")).expect("an address");
+        assert_eq!(killer.say(&format!("CLIENT KILL {address}")), r"+OK\r\n");
+        assert_eq!(victim.until_closed(), b"");
+        assert_eq!(killer.say(&format!("CLIENT KILL {address}")), r"-ERR No such client\r\n");
+
+        let mut victim = server.connect();
+        victim.say("PING");
+        assert_eq!(killer.say("CLIENT KILL TYPE normal"), r":1\r\n");
+        assert_eq!(victim.until_closed(), b"");
+
+        // Its own reply comes before the end.
+        assert_eq!(killer.say("CLIENT KILL TYPE normal SKIPME no"), r":1\r\n");
+        assert_eq!(killer.until_closed(), b"");
+    }
+}
+
+#[test]
+fn inline_commands() {
+    Pair::start(&[], &[]).check_bytes(&[
+        b"PING\r\n",
+        b"PING\n",
+        b"\r\n",
+        b"\n\r\n   \r\nPING\r\n",
+        b"  PING   x  \r\n",
+        b"\tPING\tx\r\n",
+        b"ECHO \"a b\"\r\n",
+        b"ECHO \"\\x41\\n\\r\\t\\a\\b\\\\\\\"\\q\\xzz\\x4\"\r\n",
+        b"ECHO 'a b'\r\n",
+        b"ECHO 'it\\'s \\n'\r\n",
+        b"ECHO ''\r\n",
+        b"ECHO \"\"\r\n",
+        b"ECHO a\"b\"\r\n",
+        b"ECHO a'b c'\r\n",
+        b"PING\r\nECHO \"a\r\nPING\r\n",
+        b"ECHO 'a\r\n",
+        b"ECHO \"a\"b\r\n",
+        b"ECHO 'a'b\r\n",
+        b"SET k v\r\nGET k\r\nDEL k\r\n",
+        b"MSET a 1 b 2\r\nMGET a b\r\nDEL a b\r\n",
+        b"*0\r\nPING\r\n",
+        b"*-1\r\nPING\r\n",
+        b"PING\r\n*1\r\n$4\r\nPING\r\nPING\r\n",
+        b"ECHO \x01\xff\r\n",
+        b"ECHO a\rb\r\n",
+        b"GET\r\n",
+        b"nosuch a b\r\n",
+        b"\"PING\" \"x\"\r\n",
+        b"PING\x0bx\r\n",
+        b"PING\x0cx\r\n",
+        b"SET k \"\"\r\nGET k\r\nDEL k\r\n",
+        b"QUIT\r\nPING\r\n",
+    ]);
+}
+
+#[test]
+fn protocol_errors_come_after_the_replies_before_them() {
+    let long_line = [b"ECHO ", &[b'x'; 70_000][..]].concat();
+    Pair::start(&[], &[]).check_bytes(&[
+        b"*x\r\n",
+        b"*1x\r\n",
+        b"*+1\r\n$4\r\nPING\r\n",
+        b"* 1\r\n",
+        b"*\r\n",
+        b"*2147483648\r\n",
+        b"*99999999999999999999\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n:4\r\n",
+        b"*1\r\n\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n$\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$-5\r\n",
+        b"*1\r\n$536870913\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n$4x\r\nPING\r\n",
+        b"*01\r\n$4\r\nPING\r\n",
+        b"*1\r\n$04\r\nPING\r\n",
+        b"*1\r\n$4\r\nPING\r\n*x\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*x\r\nPING\r\n",
+        b"*3\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\nb\r\n*1\r\n!\r\nPING\r\n",
+        b"*2\r\n$4\r\nECHO\r\n$1",
+        b"*2\r\n$4\r\nECHO\r\n$10\r\nhalf",
+        b"*2\r\n$4\r\nECHO\r\n~\r\n",
+        &long_line,
+    ]);
+}

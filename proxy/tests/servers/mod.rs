@@ -1,0 +1,232 @@
+//! Real servers for tests: each listens on a port of its own and ends with the test that started it.
+//!
+//! A test process has a loopback address to itself, so that ports freed and taken again never meet those of another
+//! test that runs beside it.
+
+// Every test binary compiles this file and uses a part of it.
+#![allow(dead_code)]
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process of ours, killed when dropped.
+pub struct Server {
+    process: Child,
+    port: u16,
+    /// What it printed, for the person who reads why a test failed.
+    log: PathBuf,
+}
+
+impl Server {
+    /// A redis-server that keeps nothing.
+    pub fn redis(settings: &[&str]) -> Self {
+        Self::start("redis-server", "redis-server", |port| {
+            let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
+            arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
+            arguments.extend(words(settings));
+            arguments
+        })
+    }
+
+    /// Our proxy, with the given lines in its pool's settings.
+    pub fn memstore(settings: &[&str], shards: &[Server]) -> Self {
+        Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+            words(&["serve", "-c", &config(port, settings, shards)])
+        })
+    }
+
+    /// The proxy that ours replaces, with the same settings.
+    pub fn nutcracker(settings: &[&str], shards: &[Server]) -> Self {
+        Self::start("nutcracker", "nutcracker", |port| {
+            let statistics = free_port().to_string();
+            words(&["-c", &config(port, settings, shards), "-a", &address().to_string(), "-s", &statistics])
+        })
+    }
+
+    fn start(program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+        let port = free_port();
+        let log = file(port, "log");
+        let output = File::create(&log).expect("the folder for temporary files is writable");
+        let process = Command::new(program)
+            .args(arguments(port))
+            .current_dir(env!("CARGO_TARGET_TMPDIR"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("one more descriptor"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}; apt-get install {package}"));
+        let mut server = Self { process, port, log };
+        let begin = Instant::now();
+        while TcpStream::connect((address(), port)).is_err() {
+            let ended = server.process.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "{program} ended at once: {}", server.printed());
+            assert!(begin.elapsed() < PATIENCE, "{program} does not listen: {}", server.printed());
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        let stream = TcpStream::connect((address(), self.port)).expect("the server listens");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Client { stream, unread: Vec::new() }
+    }
+
+    /// What it has printed so far.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_file(&self.log);
+        let _ = fs::remove_file(file(self.port, "yml"));
+    }
+}
+
+/// A configuration that both proxies read. Shards are named, so that keys do not follow the ports of the day.
+fn config(port: u16, settings: &[&str], shards: &[Server]) -> String {
+    let mut text = format!("pool:\n  listen: {}:{port}\n  redis: true\n", address());
+    for line in settings {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text.push_str("  servers:\n");
+    for (index, shard) in shards.iter().enumerate() {
+        text.push_str(&format!("   - {}:{}:1 shard-{index}\n", address(), shard.port));
+    }
+    let path = file(port, "yml");
+    fs::write(&path, text).expect("the folder for temporary files is writable");
+    path.to_str().expect("a path in UTF-8").to_owned()
+}
+
+fn file(port: u16, extension: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{port}.{extension}", address()))
+}
+
+/// Of this process alone.
+fn address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    // Linux counts processes to 2^22 at most, so neither 127.0.0.1 nor the broadcast address comes out.
+    Ipv4Addr::new(127, 64 + high, middle, low)
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// One connection, which sees the very bytes of replies.
+pub struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    /// Sends bytes as they are. A server may have closed the connection meanwhile, which the replies show.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends a request and waits for its reply.
+    pub fn ask(&mut self, words: &[&[u8]]) -> Vec<u8> {
+        self.send(&encoded(words));
+        self.reply()
+    }
+
+    /// [`Self::ask`] with words parted by blanks.
+    pub fn say(&mut self, line: &str) -> String {
+        let reply = self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        shown(&reply)
+    }
+
+    /// The bytes of the next reply; fewer if the server closes the connection.
+    pub fn reply(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(end) = end(&self.unread, 0) {
+                return self.unread.drain(..end).collect();
+            }
+            if !self.read() {
+                return std::mem::take(&mut self.unread);
+            }
+        }
+    }
+
+    /// All that comes until the server closes the connection, after our side has said that it is done.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.until_closed()
+    }
+
+    /// All that comes until the server closes the connection.
+    pub fn until_closed(&mut self) -> Vec<u8> {
+        while self.read() {}
+        std::mem::take(&mut self.unread)
+    }
+
+    fn read(&mut self) -> bool {
+        let mut room = [0; 16384];
+        match self.stream.read(&mut room) {
+            Ok(length) => {
+                self.unread.extend_from_slice(&room[..length]);
+                length > 0
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("no reply: {error}; so far {:?}", shown(&self.unread)),
+        }
+    }
+}
+
+/// A request as an array of bulk strings.
+pub fn encoded(words: &[&[u8]]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        out.extend_from_slice(word);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// Bytes for people.
+pub fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// Where the value that starts at `at` ends, if it is there in full.
+fn end(bytes: &[u8], at: usize) -> Option<usize> {
+    let line = at + bytes.get(at..)?.windows(2).position(|pair| pair == b"\r\n")?;
+    let mut next = line + 2;
+    let count = std::str::from_utf8(&bytes[at + 1..line]).ok().and_then(|text| text.parse::<i64>().ok());
+    let values = match bytes[at] {
+        b'$' | b'=' | b'!' => {
+            let length = count.expect("a length");
+            if length >= 0 {
+                next += length as usize + 2;
+            }
+            0
+        }
+        b'*' | b'~' | b'>' => count.expect("a count").max(0),
+        b'%' => 2 * count.expect("a count"),
+        _ => 0,
+    };
+    for _ in 0..values {
+        next = end(bytes, next)?;
+    }
+    (next <= bytes.len()).then_some(next)
+}
