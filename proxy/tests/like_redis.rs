@@ -299,6 +299,74 @@ fn a_client_that_wants_no_replies() {
     }
 }
 
+#[test]
+fn passwords() {
+    let pair = Pair::start(&["redis_auth: secret"], &["--requirepass", "secret"]);
+    pair.check(
+        "
+        PING
+        GET k
+        MGET a b
+        NOSUCH
+        NOSUCH secret
+        GET
+        CLIENT
+        CLIENT nosuch
+        CLIENT ID
+        CLIENT SETNAME me
+        COMMAND COUNT
+        CONFIG GET save
+        INFO
+        ECHO x
+        SELECT 1
+        MULTI
+        SHUTDOWN
+        QUIT
+        RESET
+        AUTH
+        AUTH wrong
+        AUTH wrong ; GET k
+        AUTH secre
+        AUTH secrets
+        AUTH secret ; GET k
+        AUTH secret ; AUTH wrong ; GET k
+        AUTH secret ; RESET ; GET k
+        AUTH secret ; MSET a 1 b 2 ; MGET a b ; DEL a b
+        AUTH default secret ; GET k
+        AUTH DEFAULT secret
+        AUTH default wrong
+        AUTH nosuch secret
+        AUTH a b c
+        HELLO
+        HELLO 2
+        HELLO 3
+        HELLO 4
+        HELLO x
+        HELLO 3 SETNAME me
+        HELLO 3 nosuch
+        HELLO 3 AUTH default wrong
+        HELLO 3 AUTH nosuch secret
+        HELLO 3 AUTH default
+        HELLO 3 AUTH default wrong ; GET k
+        HELLO 3 AUTH default secret ; GET nosuch ; HGETALL nosuch
+        HELLO 2 AUTH default secret SETNAME me ; CLIENT GETNAME ; GET nosuch
+        AUTH secret ; HELLO 3 ; GET nosuch
+        AUTH secret ; HELLO 3 AUTH default wrong ; GET nosuch
+        AUTH secret ; SELECT 5 ; SET k v ; GET k ; SELECT 0 ; EXISTS k
+        ",
+    );
+    // Who has not said the password is not listened to for long.
+    let long = [&b"*2\r\n$4\r\nECHO\r\n$16385\r\n"[..], &[b'x'; 16385], b"\r\n"].concat();
+    pair.check_bytes(&[
+        b"*11\r\n$3\r\nDEL\r\n",
+        b"*10\r\n$3\r\nDEL\r\n",
+        &long,
+        b"*2\r\n$4\r\nECHO\r\n$16384\r\n",
+        b"PING\r\nAUTH secret\r\nPING\r\n",
+        b"AUTH secret\r\n*11\r\n$3\r\nDEL\r\n",
+    ]);
+}
+
 /// HELLO names the same things in the same order; id and version are the proxy's own.
 #[test]
 fn hello_in_both_versions_and_its_errors() {
