@@ -139,10 +139,11 @@ fn start(serve: Serve) -> anyhow::Result<()> {
     let mut config = config::load(&serve.file.config)?;
     let process = &mut config.process;
     if serve.stats_port.is_some() || serve.stats_address.is_some() {
-        let before = process.stats.take().unwrap_or(StatsListen { host: "0.0.0.0".into(), port: 22222 });
+        let before = process.stats.take().or(config::Process::of_nutcracker().stats);
+        let before = before.expect("nutcracker serves statistics");
         let port = serve.stats_port.unwrap_or(before.port);
         let host = serve.stats_address.unwrap_or(before.host);
-        process.stats = (port > 0).then_some(StatsListen { host, port });
+        process.stats = (port > 0).then_some(StatsListen { host, port, implied: false });
     }
     if let Some(Chosen(workers)) = serve.workers {
         process.workers = workers;

@@ -24,6 +24,8 @@ pub struct StatsListen {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Nobody has asked for it: if the port is taken, the proxy goes without.
+    pub implied: bool,
 }
 
 /// Settings of the process. [`settings::PROCESS`] says what each means.
@@ -43,13 +45,14 @@ impl Process {
     /// Reads the settings beside `pools:`.
     pub fn read(place: Place, entries: &[Entry], mistakes: &mut Vec<Mistake>) -> Self {
         let mut section = Section::new("process".into(), place, entries, settings::PROCESS, mistakes);
+        let implied = !section.has("stats_address") && !section.has("stats_port");
         let host = section.setting("stats_address", text);
         let port = section.setting("stats_port", port);
         Self {
             workers: section.setting("workers", workers),
             log_level: section.setting("log_level", log_level),
             log_format: section.setting("log_format", log_format),
-            stats: (port > 0).then_some(StatsListen { host, port }),
+            stats: (port > 0).then_some(StatsListen { host, port, implied }),
             drain_grace: section.setting("drain_grace", duration),
             drain_limit: section.setting("drain_limit", duration),
             memory_max: section.setting("memory_max", memory_max),

@@ -93,7 +93,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let stats = match &process.stats {
         None => None,
-        Some(listen) => Some(stats::bind(listen).await?),
+        Some(listen) => stats::bind(listen).await?,
     };
 
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,12 +19,20 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Collectors served at the same time.
 const COLLECTORS_MAX: usize = 64;
 
-/// Binds the port.
-pub async fn bind(listen: &StatsListen) -> anyhow::Result<TcpListener> {
-    let address = (listen.host.as_str(), listen.port);
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot serve statistics on {}:{}; choose another port", listen.host, listen.port)
-    })
+/// Binds the port; `None` if it is taken and nobody has asked for it.
+pub async fn bind(listen: &StatsListen) -> anyhow::Result<Option<TcpListener>> {
+    let StatsListen { host, port, implied } = listen;
+    match TcpListener::bind((host.as_str(), *port)).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if *implied => {
+            tracing::warn!(%host, port, %error, "statistics are not served; set stats_port to another port, or to 0");
+            Ok(None)
+        }
+        Err(error) => {
+            let text = format!("cannot serve statistics on {host}:{port}; choose another port");
+            Err(anyhow::Error::new(error).context(text))
+        }
+    }
 }
 
 /// Answers everybody who connects.
