@@ -1,0 +1,147 @@
+//! The loads every proxy is put under: one row each, so that a number in a report can be traced to its load.
+//! Nothing here knows which generator sends them.
+
+use crate::protocol::Protocol;
+
+/// A load, and the name it has on the command line and in reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The name `--workloads` takes.
+    pub name: &'static str,
+    /// One line for `--list` and for the reader of a report.
+    pub about: &'static str,
+    /// What is sent, and when.
+    pub mix: Mix,
+    /// Client connections.
+    pub clients: usize,
+    /// Requests a client keeps in flight.
+    pub pipeline: usize,
+    /// Length of every value.
+    pub value_bytes: usize,
+    /// Distinct keys, all of them filled in before the measurement.
+    pub keys: u32,
+    /// What the clients speak.
+    pub protocol: Protocol,
+}
+
+/// What the clients of a workload send, and what decides when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// SET and GET one to ten; a client sends when a reply has come.
+    SetGet,
+    /// MGET of so many keys; a client sends when a reply has come.
+    MultiGet(usize),
+    /// SET and GET one to ten at a fixed rate, whether replies come or not.
+    FixedRate,
+    /// Connections that do next to nothing: what is measured is memory.
+    Idle,
+}
+
+const BASE: Workload = Workload {
+    name: "",
+    about: "",
+    mix: Mix::SetGet,
+    clients: 50,
+    pipeline: 1,
+    value_bytes: 32,
+    keys: 10_000,
+    protocol: Protocol::Resp,
+};
+
+/// All workloads, in the order they run in.
+pub const WORKLOADS: &[Workload] = &[
+    Workload { name: "small-p1", about: "SET:GET 1:10, 32 B, 50 clients, pipeline 1", ..BASE },
+    Workload {
+        name: "small-p16",
+        about: "SET:GET 1:10, 32 B, 50 clients, pipeline 16",
+        pipeline: 16,
+        ..BASE
+    },
+    Workload {
+        name: "small-p100",
+        about: "SET:GET 1:10, 32 B, 50 clients, pipeline 100",
+        pipeline: 100,
+        ..BASE
+    },
+    Workload {
+        name: "clients-1000",
+        about: "SET:GET 1:10, 32 B, 1,000 clients, pipeline 1",
+        clients: 1000,
+        ..BASE
+    },
+    Workload {
+        name: "value-4k",
+        about: "SET:GET 1:10, 4 KiB, 50 clients, pipeline 1",
+        value_bytes: 4096,
+        ..BASE
+    },
+    Workload {
+        name: "value-64k",
+        about: "SET:GET 1:10, 64 KiB, 50 clients, pipeline 1",
+        value_bytes: 65_536,
+        keys: 1000,
+        ..BASE
+    },
+    Workload {
+        name: "mget-20",
+        about: "MGET of 20 keys, 32 B, 50 clients, pipeline 1",
+        mix: Mix::MultiGet(20),
+        ..BASE
+    },
+    Workload {
+        name: "rate",
+        about: "SET:GET 1:10, 32 B, 50 clients, fixed rate, latency counted from the due time",
+        mix: Mix::FixedRate,
+        ..BASE
+    },
+    Workload {
+        name: "idle",
+        about: "10,000 idle clients, memory each",
+        mix: Mix::Idle,
+        clients: 10_000,
+        ..BASE
+    },
+];
+
+impl Workload {
+    /// The workloads of a comma-separated list; `all` means every one.
+    pub fn select(list: &str) -> Result<Vec<Workload>, String> {
+        if list == "all" {
+            return Ok(WORKLOADS.to_vec());
+        }
+        list.split(',').map(Workload::named).collect()
+    }
+
+    fn named(name: &str) -> Result<Workload, String> {
+        WORKLOADS.iter().find(|workload| workload.name == name).cloned().ok_or_else(|| {
+            let known: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+            format!("no workload is called {name:?}; there are {} and all", known.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), WORKLOADS.len());
+    }
+
+    #[test]
+    fn a_list_keeps_the_order_it_was_given_in() {
+        let chosen = Workload::select("idle,small-p16").unwrap();
+        assert_eq!(chosen.iter().map(|workload| workload.name).collect::<Vec<_>>(), ["idle", "small-p16"]);
+        assert_eq!(Workload::select("all").unwrap().len(), WORKLOADS.len());
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let complaint = Workload::select("small-p1,smal").unwrap_err();
+        assert!(complaint.contains("\"smal\"") && complaint.contains("mget-20"), "{complaint}");
+    }
+}
