@@ -37,8 +37,14 @@ impl Server {
 
     /// Our proxy, with the given lines in its pool's settings.
     pub fn memstore(settings: &[&str], shards: &[Server]) -> Self {
+        let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+        Self::memstore_over(settings, &lines)
+    }
+
+    /// Our proxy over shards given as lines of `servers:`.
+    pub fn memstore_over(settings: &[&str], lines: &[String]) -> Self {
         Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
-            words(&["serve", "-c", &config(port, settings, shards)])
+            words(&["serve", "-c", &config(port, settings, lines), "-s", "0", "--workers", "2"])
         })
     }
 
@@ -46,7 +52,9 @@ impl Server {
     pub fn nutcracker(settings: &[&str], shards: &[Server]) -> Self {
         Self::start("nutcracker", "nutcracker", |port| {
             let statistics = free_port().to_string();
-            words(&["-c", &config(port, settings, shards), "-a", &address().to_string(), "-s", &statistics])
+            let lines: Vec<String> =
+                shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+            words(&["-c", &config(port, settings, &lines), "-a", &address().to_string(), "-s", &statistics])
         })
     }
 
@@ -81,6 +89,36 @@ impl Server {
         Client { stream, unread: Vec::new() }
     }
 
+    /// Its line in `servers:`.
+    pub fn line(&self, index: usize) -> String {
+        format!("{}:{}:1 shard-{index}", address(), self.port)
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}; apt-get install procps");
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end: {}", self.printed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line of status");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
     /// What it has printed so far.
     pub fn printed(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -97,14 +135,14 @@ impl Drop for Server {
 }
 
 /// A configuration that both proxies read. Shards are named, so that keys do not follow the ports of the day.
-fn config(port: u16, settings: &[&str], shards: &[Server]) -> String {
+fn config(port: u16, settings: &[&str], lines: &[String]) -> String {
     let mut text = format!("pool:\n  listen: {}:{port}\n  redis: true\n", address());
     for line in settings {
         text.push_str(&format!("  {line}\n"));
     }
     text.push_str("  servers:\n");
-    for (index, shard) in shards.iter().enumerate() {
-        text.push_str(&format!("   - {}:{}:1 shard-{index}\n", address(), shard.port));
+    for line in lines {
+        text.push_str(&format!("   - {line}\n"));
     }
     let path = file(port, "yml");
     fs::write(&path, text).expect("the folder for temporary files is writable");
@@ -116,7 +154,7 @@ fn file(port: u16, extension: &str) -> PathBuf {
 }
 
 /// Of this process alone.
-fn address() -> Ipv4Addr {
+pub fn address() -> Ipv4Addr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     // Linux counts processes to 2^22 at most, so neither 127.0.0.1 nor the broadcast address comes out.
     Ipv4Addr::new(127, 64 + high, middle, low)
@@ -165,6 +203,28 @@ impl Client {
                 return std::mem::take(&mut self.unread);
             }
         }
+    }
+
+    /// [`Self::say`], with the reply's line ends as they are.
+    pub fn tell(&mut self, line: &str) -> String {
+        let reply = self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    /// The same connection once more, for another thread.
+    pub fn twin(&self) -> Client {
+        Client { stream: self.stream.try_clone().expect("one more descriptor"), unread: Vec::new() }
+    }
+
+    /// Sends bytes and then says that nothing more comes.
+    pub fn finish_with(&mut self, bytes: &[u8]) {
+        self.send(bytes);
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// The server's address.
+    pub fn peer(&self) -> std::net::SocketAddr {
+        self.stream.peer_addr().expect("connected")
     }
 
     /// All that comes until the server closes the connection, after our side has said that it is done.

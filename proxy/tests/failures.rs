@@ -1,0 +1,383 @@
+//! Shards that fail in every way, limits that are reached, and the end of the process: what clients see.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use servers::{Server, address, encoded};
+
+mod servers;
+
+/// A shard that does what a test wants: `play` is given every connection and its number.
+struct Fake {
+    line: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    fn new(play: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
+        let line = format!("{}:1 shard-0", listener.local_addr().expect("bound"));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counter, play) = (connections.clone(), Arc::new(play));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let number = counter.fetch_add(1, Ordering::Relaxed);
+                let play = play.clone();
+                std::thread::spawn(move || play(stream, number));
+            }
+        });
+        Self { line, connections }
+    }
+
+    /// Sends the same bytes whenever something comes, then closes if it is told to.
+    fn answering(bytes: &'static [u8], close: bool) -> Self {
+        Self::new(move |mut stream, _| {
+            let mut room = [0; 65536];
+            while stream.read(&mut room).is_ok_and(|count| count > 0) {
+                if stream.write_all(bytes).is_err() || close {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn proxy(&self, settings: &[&str]) -> Server {
+        Server::memstore_over(settings, std::slice::from_ref(&self.line))
+    }
+}
+
+/// Asks again until the reply is this one.
+fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
+    let begin = Instant::now();
+    loop {
+        let reply = ask();
+        if reply == wanted {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_bad_response_is_an_error_with_the_shards_name_and_the_client_stays() {
+    for (bytes, close, wanted) in [
+        (&b"$10\r\nabc"[..], true, "-ERR shard shard-0: connection closed\r\n"),
+        (b"", true, "-ERR shard shard-0: connection closed\r\n"),
+        (b"hello\r\n", false, "-ERR shard shard-0: malformed response: unknown type 'h'\r\n"),
+        (
+            b"$3\r\nabcde\r\n",
+            false,
+            "-ERR shard shard-0: malformed response: bulk string without CRLF at its end\r\n",
+        ),
+        (b"$-5\r\n", false, "-ERR shard shard-0: malformed response: negative length\r\n"),
+        (b"*99999999999999999999\r\n", false, "-ERR shard shard-0: malformed response: bad number\r\n"),
+    ] {
+        let fake = Fake::answering(bytes, close);
+        let proxy = fake.proxy(&["timeout: 20000"]);
+        let mut client = proxy.connect();
+        let begin = Instant::now();
+        assert_eq!(client.tell("GET a"), wanted);
+        assert_eq!(client.tell("GET b"), wanted);
+        assert_eq!(client.tell("PING"), "+PONG\r\n");
+        assert!(begin.elapsed() < Duration::from_secs(10), "{wanted} was waited for");
+    }
+}
+
+#[test]
+fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
+    for words in
+        ["-LOADING Redis is loading\r\n", "-OOM no more\r\n", "-BUSY script\r\n", "-READONLY replica\r\n"]
+    {
+        let fake = Fake::answering(words.as_bytes(), false);
+        let proxy = fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1"]);
+        let mut client = proxy.connect();
+        for _ in 0..3 {
+            assert_eq!(client.tell("SET a 1"), words);
+        }
+        assert_eq!(fake.connections.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn pushes_answer_nothing() {
+    let fake = Fake::answering(b">2\r\n+a\r\n+b\r\n+real\r\n", false);
+    let proxy = fake.proxy(&[]);
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        assert_eq!(client.tell("GET a"), "+real\r\n");
+    }
+}
+
+#[test]
+fn a_slow_request_times_out_and_its_neighbours_do_not() {
+    let fake = Fake::new(|mut stream, _| {
+        let mut room = [0; 65536];
+        while let Ok(count) = stream.read(&mut room) {
+            let requests = String::from_utf8_lossy(&room[..count]).matches("GET").count();
+            if count == 0 {
+                return;
+            }
+            if String::from_utf8_lossy(&room[..count]).contains("slow") {
+                std::thread::sleep(Duration::from_millis(500));
+                let _ = stream.write_all(b"+late\r\n");
+            } else {
+                let _ = stream.write_all("+fast\r\n".repeat(requests).as_bytes());
+            }
+        }
+    });
+    let proxy = fake.proxy(&["timeout: 200"]);
+    let mut slow = proxy.connect();
+    assert_eq!(slow.tell("GET slow"), "-ERR shard shard-0: timed out\r\n");
+    eventually(|| slow.tell("GET a"), "+fast\r\n");
+    assert_eq!(proxy.connect().tell("GET b"), "+fast\r\n");
+    assert_eq!(slow.tell("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn a_silent_connection_is_given_up() {
+    let fake = Fake::new(|_stream, _| {
+        std::thread::park();
+    });
+    let proxy = fake.proxy(&["timeout: 50"]);
+    let mut client = proxy.connect();
+    let begin = Instant::now();
+    while fake.connections.load(Ordering::Relaxed) < 2 {
+        assert_eq!(client.tell("GET a"), "-ERR shard shard-0: timed out\r\n");
+        assert!(begin.elapsed() < Duration::from_secs(20), "the connection is kept for ever");
+    }
+}
+
+#[test]
+fn a_host_that_is_not_found_is_named_as_that() {
+    let proxy = Server::memstore_over(&[], &["host.invalid:6379:1 gone".to_owned()]);
+    let mut client = proxy.connect();
+    let reply = client.tell("GET a");
+    assert!(reply.starts_with("-ERR shard gone: cannot resolve host"), "{reply}");
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn a_dead_shard_fails_its_keys_only_and_is_found_when_it_is_back() {
+    let shards: Vec<_> = (0..2).map(|_| Server::redis(&[])).collect();
+    let proxy = Server::memstore(&["distribution: modula", "hash: crc32a"], &shards);
+    let mut client = proxy.connect();
+    let keys: Vec<String> = (0..20).map(|number| format!("key:{number}")).collect();
+    for key in &keys {
+        assert_eq!(client.tell(&format!("SET {key} v")), "+OK\r\n");
+    }
+    shards[1].signal("STOP");
+    shards[1].signal("KILL");
+    let begin = Instant::now();
+    let failed = loop {
+        let replies: Vec<_> = keys.iter().map(|key| client.tell(&format!("GET {key}"))).collect();
+        let failed: Vec<_> = replies.into_iter().filter(|reply| reply.starts_with('-')).collect();
+        if !failed.is_empty() && failed.iter().all(|reply| reply.contains("connection refused")) {
+            break failed;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{failed:?}");
+    };
+    assert!(failed.len() < keys.len(), "the live shard's keys fail as well");
+    assert!(failed.iter().all(|reply| reply.starts_with("-ERR shard shard-1: ")), "{failed:?}");
+    let all = format!("MGET {}", keys.join(" "));
+    assert_eq!(client.tell(&all), "-ERR shard shard-1: connection refused\r\n");
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn an_ejected_shard_costs_few_errors_and_none_to_come_back() {
+    let port = TcpListener::bind((address(), 0)).expect("local").local_addr().expect("bound").port();
+    let live = Server::redis(&[]);
+    let lines = [live.line(0), format!("{}:{port}:1 shard-1", address())];
+    let settings = ["auto_eject_hosts: true", "server_failure_limit: 2", "server_retry_timeout: 100"];
+    let proxy = Server::memstore_over(&settings, &lines);
+    let mut client = proxy.connect();
+    let errors =
+        (0..400).filter(|number| client.tell(&format!("SET key:{number} v")).starts_with('-')).count();
+    assert!((2..40).contains(&errors), "{errors} errors until the ejection");
+    let errors =
+        (0..400).filter(|number| client.tell(&format!("SET key:{number} v")).starts_with('-')).count();
+    assert_eq!(errors, 0, "errors while the shard is probed");
+    assert!(proxy.printed().contains("shard ejected"));
+}
+
+#[test]
+fn passwords_and_databases_reach_the_shards() {
+    let shards = [Server::redis(&["--requirepass", "secret"])];
+    let proxy = Server::memstore(&["redis_auth: secret", "redis_db: 3"], &shards);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("GET a"), "-NOAUTH Authentication required.\r\n");
+    assert_eq!(client.tell("AUTH secret"), "+OK\r\n");
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let mut direct = shards[0].connect();
+    assert_eq!(direct.tell("AUTH secret"), "+OK\r\n");
+    assert_eq!(direct.tell("SELECT 3"), "+OK\r\n");
+    assert_eq!(direct.tell("GET a"), "$1\r\n1\r\n");
+
+    let wrong = Server::memstore(&["redis_auth: wrong"], &shards);
+    let mut client = wrong.connect();
+    assert_eq!(client.tell("AUTH wrong"), "+OK\r\n");
+    let reply = client.tell("GET a");
+    assert!(reply.starts_with("-ERR shard shard-0: greeting refused: WRONGPASS"), "{reply}");
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_little_and_disturbs_nobody() {
+    let shards: Vec<_> = (0..2).map(|_| Server::redis(&[])).collect();
+    let proxy = Server::memstore(&[], &shards);
+    let mut client = proxy.connect();
+    let value = vec![b'v'; 100_000];
+    for number in 0..50 {
+        assert_eq!(client.ask(&[b"SET", format!("key:{number}").as_bytes(), &value]), b"+OK\r\n");
+    }
+    let before = proxy.memory();
+    let mut greedy = proxy.connect();
+    let requests: Vec<u8> =
+        (0..5_000).flat_map(|number| encoded(&[b"GET", format!("key:{}", number % 50).as_bytes()])).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| greedy.send(&requests));
+        for _ in 0..2_000 {
+            assert_eq!(client.tell("GET nothing"), "$-1\r\n");
+        }
+        let grown = proxy.memory().saturating_sub(before);
+        assert!(grown < 128 << 20, "{} MB for a client that does not read", grown >> 20);
+        proxy.signal("KILL");
+    });
+}
+
+#[test]
+fn deep_pipelines_are_answered_in_order() {
+    const REQUESTS: usize = 100_000;
+    let shards: Vec<_> = (0..3).map(|_| Server::redis(&[])).collect();
+    let proxy = Server::memstore(&[], &shards);
+    let stream: Vec<u8> = (0..REQUESTS)
+        .flat_map(|number| match number % 3 {
+            0 => encoded(&[b"INCR", b"counter"]),
+            _ => encoded(&[b"ECHO", number.to_string().as_bytes()]),
+        })
+        .collect();
+    let expected: String = (0..REQUESTS)
+        .map(|number| match number % 3 {
+            0 => format!(":{}\r\n", number / 3 + 1),
+            _ => format!("${}\r\n{number}\r\n", number.to_string().len()),
+        })
+        .collect();
+    let mut reader = proxy.connect();
+    let mut writer = reader.twin();
+    let replies = std::thread::scope(|scope| {
+        scope.spawn(move || writer.finish_with(&stream));
+        reader.until_closed()
+    });
+    assert!(replies == expected.as_bytes(), "{} bytes instead of {}", replies.len(), expected.len());
+}
+
+#[test]
+fn a_million_keys_in_one_mget() {
+    const KEYS: usize = 1_000_000;
+    let shards: Vec<_> = (0..3).map(|_| Server::redis(&[])).collect();
+    let proxy = Server::memstore(&[], &shards);
+    let mut client = proxy.connect();
+    let names: Vec<String> = (0..KEYS).map(|number| format!("key:{number}")).collect();
+    let mut words: Vec<&[u8]> = vec![b"MSET"];
+    for name in names.iter().step_by(1000) {
+        words.extend([name.as_bytes(), name.as_bytes()]);
+    }
+    assert_eq!(client.ask(&words), b"+OK\r\n");
+    let words: Vec<&[u8]> = std::iter::once(&b"MGET"[..]).chain(names.iter().map(String::as_bytes)).collect();
+    let mut writer = client.twin();
+    let replies = std::thread::scope(|scope| {
+        scope.spawn(|| writer.finish_with(&encoded(&words)));
+        client.until_closed()
+    });
+    let mut expected = format!("*{KEYS}\r\n");
+    for (number, name) in names.iter().enumerate() {
+        if number % 1000 == 0 {
+            expected.push_str(&format!("${}\r\n{name}\r\n", name.len()))
+        } else {
+            expected.push_str("$-1\r\n")
+        }
+    }
+    assert!(replies == expected.as_bytes());
+}
+
+#[test]
+fn clients_beyond_the_limit_are_told_so() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&["client_connections: 2"], &shards);
+    // The connection that waited for the start is gone once a client is served.
+    let mut first = proxy.connect();
+    eventually(|| first.tell("PING"), "+PONG\r\n");
+    let mut second = proxy.connect();
+    eventually(
+        || {
+            let reply = second.tell("PING");
+            if reply != "+PONG\r\n" {
+                second = proxy.connect();
+            }
+            reply
+        },
+        "+PONG\r\n",
+    );
+    assert_eq!(proxy.connect().until_closed(), b"-ERR max number of clients reached\r\n");
+    assert_eq!(first.tell("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn idle_and_slow_clients_are_disconnected_where_configured() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&["client_idle_timeout: 1s", "client_request_timeout: 1s"], &shards);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.tell("PING"), "+PONG\r\n");
+    assert_eq!(idle.until_closed(), b"");
+    let mut slow = proxy.connect();
+    slow.send(b"*2\r\n$3\r\nGET\r\n$100\r\nunfinished");
+    assert_eq!(slow.until_closed(), b"");
+    let old = Server::memstore(&["client_age_max: 1s"], &shards);
+    assert_eq!(old.connect().until_closed(), b"");
+}
+
+#[test]
+fn sigterm_answers_what_was_read_and_waits_for_clients() {
+    let fake = Fake::new(|mut stream, _| {
+        let mut room = [0; 65536];
+        while let Ok(count) = stream.read(&mut room) {
+            if count == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let requests = String::from_utf8_lossy(&room[..count]).matches("GET").count();
+            let _ = stream.write_all("+slow\r\n".repeat(requests).as_bytes());
+        }
+    });
+    let mut proxy = fake.proxy(&[]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.tell("PING"), "+PONG\r\n");
+    let mut busy = proxy.connect();
+    assert_eq!(busy.tell("PING"), "+PONG\r\n");
+    busy.send(&encoded(&[b"GET", b"a"]).repeat(3));
+    // The shard has it, so the proxy has read it.
+    while fake.connections.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    proxy.signal("TERM");
+    assert_eq!(busy.until_closed(), b"+slow\r\n".repeat(3));
+    assert_eq!(idle.until_closed(), b"");
+    assert!(TcpStream::connect(busy.peer()).is_err(), "it still listens");
+    drop((idle, busy));
+    assert_eq!(proxy.ended(), Some(0));
+}
+
+#[test]
+fn a_second_sigterm_ends_at_once() {
+    let shards = [Server::redis(&[])];
+    let mut proxy = Server::memstore(&[], &shards);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+    proxy.signal("TERM");
+    assert_eq!(client.until_closed(), b"");
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended(), Some(1));
+}
