@@ -111,7 +111,6 @@ fn answers_of_the_proxys_own() {
         COMMAND nosuch
         COMMAND GETKEYS set a b
         CONFIG GET databases
-        CONFIG GET databases appendonly
         CONFIG GET nosuch
         CONFIG GET DATABASES
         CONFIG GET

@@ -178,8 +178,8 @@ impl World {
                 }
             }
             11..=12 => self.finish_connects(),
-            13..=14 => self.to_shards(),
-            15..=18 => self.from_shards(),
+            13..=14 => self.write_to_shards(),
+            15..=18 => self.read_from_shards(),
             19 => self.pass_time(),
             20 if self.faulty => self.fault(),
             _ => self.client_mood(),
@@ -237,7 +237,7 @@ impl World {
     }
 
     /// Requests reach the shards, cut anywhere.
-    fn to_shards(&mut self) {
+    fn write_to_shards(&mut self) {
         for (&index, connection) in &mut self.connections {
             if let Some(output) = self.pool.shard_output(index)
                 && !output.is_empty()
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// Shards execute some requests, and some of their responses reach the proxy, cut anywhere.
-    fn from_shards(&mut self) {
+    fn read_from_shards(&mut self) {
         let indexes: Vec<_> = self.connections.keys().copied().collect();
         for index in indexes {
             let shard = self.pool.shard_of(index);
@@ -398,8 +398,8 @@ impl World {
             }
             self.faulty = false;
             self.finish_connects();
-            self.to_shards();
-            self.from_shards();
+            self.write_to_shards();
+            self.read_from_shards();
             self.settle();
             if round % 16 == 15 {
                 self.now = Time::from_micros(self.now.micros() + 20_000);

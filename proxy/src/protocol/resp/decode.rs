@@ -351,47 +351,43 @@ impl NumberFault {
 }
 
 /// The number that starts at `at` and ends in CRLF, and where the next line begins. `None` if CRLF has not come yet.
-/// As strict as Redis' `string2ll`: no plus, no leading zeros, no blanks.
+/// As strict as Redis' `string2ll`: no plus, no leading zeros, no blanks. Judged only once the line is complete or too
+/// long for a number, so that it does not matter where the bytes were cut.
 #[inline]
 fn number(input: &[u8], at: usize) -> Result<Option<(i64, usize)>, NumberFault> {
-    let mut index = at;
-    let negative = input.get(at) == Some(&b'-');
-    if negative {
-        index += 1;
-    }
-    let digits = index;
+    let line = &input[at.min(input.len())..];
+    let negative = line.first() == Some(&b'-');
+    let digits = usize::from(negative);
     let mut value: i64 = 0;
-    loop {
-        match input.get(index) {
-            None => {
-                // Invalid beginnings are refused at once, so that garbage is never waited for.
-                return if index - at > 24 { Err(NumberFault::Invalid) } else { Ok(None) };
-            }
-            Some(digit @ b'0'..=b'9') => {
-                value = value
-                    .checked_mul(10)
-                    .and_then(|value| value.checked_add(i64::from(digit - b'0')))
-                    .ok_or(NumberFault::Invalid)?;
-                index += 1;
-            }
-            Some(b'\r') => break,
-            Some(_) => {
-                let longest = &input[at..input.len().min(at + LINE_MAX + 1)];
-                return match longest.iter().position(|&byte| byte == b'\r') {
-                    None if longest.len() <= LINE_MAX => Ok(None),
-                    None => Err(NumberFault::TooLong),
-                    Some(_) => Err(NumberFault::Invalid),
-                };
-            }
-        }
+    let mut end = digits;
+    while let Some(digit @ b'0'..=b'9') = line.get(end)
+        && end < NUMBER_MAX
+    {
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+        end += 1;
     }
-    let length = index - digits;
-    if length == 0 || (length > 1 && input[digits] == b'0') || (negative && value == 0) {
+    match line.get(end..end + 2) {
+        Some(b"\r\n") if end < NUMBER_MAX => {}
+        _ => return unfinished_number(line),
+    }
+    let length = end - digits;
+    if length == 0 || (length > 1 && line[digits] == b'0') || (negative && value == 0) {
         return Err(NumberFault::Invalid);
     }
-    match input.get(index + 1) {
+    Ok(Some((if negative { -value } else { value }, at + end + 2)))
+}
+
+/// Longest number that is read: no length has more digits, and so many cannot overflow.
+const NUMBER_MAX: usize = 19;
+
+/// A line that is no number as far as it has come: is it wrong, or not all there?
+#[cold]
+fn unfinished_number(line: &[u8]) -> Result<Option<(i64, usize)>, NumberFault> {
+    match line.iter().take(LINE_MAX + 1).position(|&byte| byte == b'\r') {
+        None if line.len() > LINE_MAX => Err(NumberFault::TooLong),
         None => Ok(None),
-        Some(b'\n') => Ok(Some((if negative { -value } else { value }, index + 2))),
+        // The byte behind CR decides, once it has come.
+        Some(end) if end + 1 == line.len() => Ok(None),
         Some(_) => Err(NumberFault::Invalid),
     }
 }
