@@ -35,7 +35,7 @@ lint: tools-lint deny ## formatting, clippy without warnings, licences and sourc
 	cargo clippy --workspace --all-targets -- -D warnings
 
 docs: ## the documentation builds without warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 
 deny:
 	cargo deny --offline check bans licenses sources 2>/dev/null || cargo deny check bans licenses sources
