@@ -32,6 +32,8 @@ pub mod shard;
 mod shards;
 pub mod time;
 
+/// A connection for a database or protocol version beside the usual one is given up after so long without use.
+const EXTRA_CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Activities kept for the next clients that need one.
 const SPARE_ACTIVITIES_MAX: usize = 128;
 
@@ -481,6 +483,22 @@ impl<P: Protocol> Pool<P> {
                 continue;
             }
             mark(client, index as u32, &mut self.dirty_clients);
+        }
+    }
+
+    /// Whether [`Self::sweep_connections`] may find something.
+    pub fn has_extra_connections(&self) -> bool {
+        self.shards.lanes.len() > 1
+    }
+
+    /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
+    pub fn sweep_connections(&mut self, now: Time) {
+        let usual = self.shards.connections.len() / self.shards.lanes.len();
+        for (index, connection) in self.shards.connections.iter().enumerate().skip(usual) {
+            let unused = matches!(connection.link, Link::Up) && connection.is_quiet();
+            if unused && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX {
+                self.shards.to_close.push((index, ShardFailure::Closed));
+            }
         }
     }
 

@@ -384,6 +384,9 @@ impl<P: Protocol> Driver<P> {
                 let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(index as u32));
                 self.shards[index] = Some(ShardSocket { socket, ended: false });
                 self.pool.shard_connected(index, now);
+                if self.pool.has_extra_connections() {
+                    self.next_sweep.get_or_insert(now.plus(SWEEP));
+                }
                 if let Err(error) = watched {
                     self.close_shard(index, &ShardFailure::ConnectFailed(error.to_string()), now);
                 }
@@ -458,8 +461,13 @@ impl<P: Protocol> Driver<P> {
                 self.pool.sweep_clients(now);
             }
             self.lingering.retain(|_, lingering| lingering.until > now);
-            let needed =
-                self.setup.watches_clients || self.drain_until.is_some() || !self.lingering.is_empty();
+            if self.pool.has_extra_connections() {
+                self.pool.sweep_connections(now);
+            }
+            let needed = self.setup.watches_clients
+                || self.drain_until.is_some()
+                || !self.lingering.is_empty()
+                || self.pool.has_extra_connections();
             self.next_sweep = needed.then(|| now.plus(SWEEP));
         }
     }
