@@ -347,7 +347,7 @@ fn random_arguments_are_answered_alike() {
     let pair = Pair::start();
     let neighbours = pair.neighbours(6);
     let keys: Vec<&str> = neighbours.iter().map(String::as_str).collect();
-    let mut dice = Dice(0x5EED);
+    let mut dice = Dice::thrown();
     let (mut ours, mut theirs) = pair.clients();
     let mut counted = BTreeMap::<&str, usize>::new();
     for _ in 0..8 {
@@ -396,7 +396,7 @@ fn random_arguments_are_answered_alike() {
         }
         pair.compare_shards();
     }
-    assert!(counted["values"] > 5_000 && counted["errors"] > 5_000, "{counted:?}");
+    assert!(counted["values"] > 3_000 && counted["errors"] > 3_000, "{counted:?}");
     assert!(counted["keys of two shards"] < counted["values"], "{counted:?}");
 }
 
@@ -465,7 +465,7 @@ const NOT_FOR_DICE: [(&str, &str); 19] = [
 #[test]
 fn pipelines_cut_anywhere_are_answered_alike_and_fill_the_same_shards() {
     let pair = Pair::start();
-    let mut dice = Dice(0xCAFE);
+    let mut dice = Dice::thrown();
     let mut requests = 0;
     for round in 0..60 {
         let mut bytes = Vec::new();
@@ -650,6 +650,13 @@ fn where_ours_differs_on_purpose() {
 struct Dice(u64);
 
 impl Dice {
+    /// Other numbers with another SIDE_BY_SIDE_SEED, for whoever searches longer.
+    fn thrown() -> Self {
+        let seed = std::env::var("SIDE_BY_SIDE_SEED").map_or(0x5EED, |seed| seed.parse().expect("a number"));
+        // Small seeds are too alike, and zero stays zero.
+        Self((seed | 1u64 << 63).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
