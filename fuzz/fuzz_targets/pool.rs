@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use memstore_proxy::metrics::PoolCounters;
+use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
@@ -37,7 +37,7 @@ fn pool() -> Pool<Resp> {
     let identity =
         Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
     let settings = Settings { databases: 4, ..Settings::default() };
-    Pool::new(identity, settings, limits, Arc::new(topology), Arc::new(PoolCounters::new(3)))
+    Pool::new(identity, settings, limits, Arc::new(topology), Counters::of_workers(1, 3).remove(0))
 }
 
 /// Does what the worker does after a pass.

@@ -2,6 +2,8 @@
 //!
 //! A relaxed load and store is all an increment costs: no locked instruction, no shared cache line.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A number that only grows. One thread writes, any may read.
@@ -89,6 +91,40 @@ impl PoolCounters {
     /// Counters for a pool of so many shards, all zero.
     pub fn new(shards: usize) -> Self {
         Self { shards: (0..shards).map(|_| ShardCounters::default()).collect(), ..Self::default() }
+    }
+}
+
+/// What all workers count of one pool, in the hands of one of them: it reads as that one's own.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    own: Arc<PoolCounters>,
+    all: Arc<[Arc<PoolCounters>]>,
+}
+
+impl Counters {
+    /// For each worker its own, of a pool of so many shards; all zero.
+    pub fn of_workers(workers: usize, shards: usize) -> Vec<Self> {
+        let all: Arc<[_]> = (0..workers).map(|_| Arc::new(PoolCounters::new(shards))).collect();
+        all.iter().map(|own| Self { own: own.clone(), all: all.clone() }).collect()
+    }
+
+    /// Those of each worker.
+    pub fn workers(&self) -> &[Arc<PoolCounters>] {
+        &self.all
+    }
+
+    /// A number over all workers.
+    pub fn sum(&self, number: impl Fn(&PoolCounters) -> i64) -> i64 {
+        self.all.iter().map(|counters| number(counters)).sum()
+    }
+}
+
+impl Deref for Counters {
+    type Target = PoolCounters;
+
+    #[inline]
+    fn deref(&self) -> &PoolCounters {
+        &self.own
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use memstore_proxy::metrics::PoolCounters;
+use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool};
 use memstore_proxy::protocol::resp::Resp;
@@ -33,7 +33,7 @@ fn pool() -> Pool<Resp> {
     let identity =
         Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
     let settings = Settings { databases: 16, ..Settings::default() };
-    Pool::new(identity, settings, limits, Arc::new(topology), Arc::new(PoolCounters::new(1)))
+    Pool::new(identity, settings, limits, Arc::new(topology), Counters::of_workers(1, 1).remove(0))
 }
 
 fn say(pool: &mut Pool<Resp>, client: ClientId, line: &str, now: Time) {

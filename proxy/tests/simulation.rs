@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use memstore_proxy::metrics::PoolCounters;
+use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, Verdict};
@@ -81,7 +81,7 @@ impl Random {
 struct World {
     random: Random,
     pool: Pool<Resp>,
-    counters: Arc<PoolCounters>,
+    counters: Counters,
     now: Time,
     clients: Vec<Client>,
     shards: Vec<Shard>,
@@ -108,7 +108,7 @@ impl World {
             .collect();
         let topology =
             Topology::new(addresses, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology");
-        let counters = Arc::new(PoolCounters::new(count));
+        let counters = Counters::of_workers(1, count).remove(0);
         let faulty = !random.one_in(3);
         let small = random.one_in(2);
         let limits = Limits {

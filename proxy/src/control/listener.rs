@@ -131,10 +131,10 @@ pub async fn accept(
 
 /// Hands a client to the worker that has the fewest.
 async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
-    let open = |worker: usize| dealt[worker].saturating_sub(gone(&pool.counters[worker]));
+    let open = |worker: usize| dealt[worker].saturating_sub(gone(&pool.counters.workers()[worker]));
     let total: u64 = (0..dealt.len()).map(open).sum();
     if pool.config.client_connections.is_some_and(|most| total >= u64::from(most)) {
-        pool.counters[0].client_refused.add(1);
+        pool.counters.client_refused.add(1);
         warn_limited!(pool = %pool.config.name, clients = total, "client_connections reached; client refused");
         return refuse(accepted);
     }

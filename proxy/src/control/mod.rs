@@ -14,7 +14,7 @@ use shard_discovery::Topology;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Config};
-use crate::metrics::PoolCounters;
+use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
 use crate::worker::socket::Socket;
 use crate::worker::{self, Order, Orders, PoolSetup, Report, WorkerSetup};
@@ -38,7 +38,7 @@ const REPORTS_MAX: usize = 4096;
 pub(crate) struct PoolControl {
     config: Arc<config::Pool>,
     /// What each worker counts of it.
-    counters: Vec<Arc<PoolCounters>>,
+    counters: Counters,
     /// Each worker's orders.
     orders: Vec<Orders>,
     ejection: RefCell<Ejection>,
@@ -75,17 +75,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
             .with_context(|| format!("pool {}", pool.name))?;
         let topology = Arc::new(topology);
         let config = Arc::new(pool);
+        let counters = Counters::of_workers(worker_count, topology.shards().len());
         let mut control = PoolControl {
             ejection: RefCell::new(Ejection::new(&config, topology.clone())),
             resolved: RefCell::new(vec![Vec::new(); topology.shards().len()]),
             config: config.clone(),
-            counters: Vec::new(),
+            counters: counters[0].clone(),
             orders: Vec::new(),
         };
-        for (setup, alarm) in setups.iter_mut().zip(&alarms) {
+        for ((setup, alarm), counters) in setups.iter_mut().zip(&alarms).zip(counters) {
             let (sender, orders) = worker::orders(alarm);
-            let counters = Arc::new(PoolCounters::new(topology.shards().len()));
-            control.counters.push(counters.clone());
             control.orders.push(sender);
             setup.push(PoolSetup { config: config.clone(), topology: topology.clone(), counters, orders });
         }

@@ -64,14 +64,18 @@ async fn answer(mut stream: TcpStream, text: String) -> std::io::Result<()> {
 fn json(pools: &[PoolControl], start: Instant) -> String {
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (mut total, mut current) = (pools.len() as u64, pools.len() as i64);
-    for counters in pools.iter().flat_map(|pool| &pool.counters) {
-        total += counters.client_connections_total.get();
-        current += counters.client_connections.get();
-        for shard in &counters.shards {
-            total += shard.server_connections_total.get();
-            current += shard.server_connections.get();
-        }
+    let (mut total, mut current) = (pools.len() as i64, pools.len() as i64);
+    for pool in pools {
+        let shards = |counters: &PoolCounters, number: fn(&ShardCounters) -> i64| {
+            counters.shards.iter().map(number).sum::<i64>()
+        };
+        total += pool.counters.sum(|counters| {
+            counters.client_connections_total.get() as i64
+                + shards(counters, |shard| shard.server_connections_total.get() as i64)
+        });
+        current += pool.counters.sum(|counters| {
+            counters.client_connections.get() + shards(counters, |shard| shard.server_connections.get())
+        });
     }
     let mut text = String::from("{");
     field(&mut text, "service", format_args!("\"memstore\""));
@@ -94,9 +98,7 @@ fn json(pools: &[PoolControl], start: Instant) -> String {
 
 fn pool_fields(text: &mut String, pool: &PoolControl) {
     let ejection = pool.ejection.borrow();
-    let sum = |counter: fn(&PoolCounters) -> i64| {
-        pool.counters.iter().map(|counters| counter(counters)).sum::<i64>()
-    };
+    let sum = |counter: fn(&PoolCounters) -> i64| pool.counters.sum(counter);
     let values = [
         ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
         ("client_err", sum(|counters| counters.client_err.get() as i64)),
@@ -111,7 +113,7 @@ fn pool_fields(text: &mut String, pool: &PoolControl) {
     for (index, shard) in ejection.shards().iter().enumerate() {
         let _ = write!(text, "{}: {{", quoted(&shard.name));
         let sum = |counter: fn(&ShardCounters) -> i64| {
-            pool.counters.iter().map(|counters| counter(&counters.shards[index])).sum::<i64>()
+            pool.counters.sum(|counters| counter(&counters.shards[index]))
         };
         let values = [
             ("server_eof", sum(|shard| shard.server_eof.get() as i64)),

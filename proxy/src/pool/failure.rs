@@ -30,6 +30,11 @@ pub enum ShardFailure {
 }
 
 impl ShardFailure {
+    /// The failure and whose it is, as clients are told.
+    pub fn of_shard(&self, name: &str) -> String {
+        format!("shard {name}: {self}")
+    }
+
     /// Whether the next attempt to connect is likely to take long, so that requests should not wait for it.
     pub fn takes_time(&self) -> bool {
         !matches!(self, Self::ConnectRefused | Self::Closed | Self::Reset | Self::GreetingRefused(_))

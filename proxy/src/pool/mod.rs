@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use shard_discovery::Topology;
 use slab::Slab;
 
-use crate::metrics::PoolCounters;
-use crate::protocol::{ClientRow, Piece, Plan, Protocol, Question};
+use crate::metrics::Counters;
+use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question};
 use buffer::Output;
 use client::{Activity, Client, Pause, State};
 use failure::ShardFailure;
@@ -134,7 +134,7 @@ pub struct Pool<P: Protocol> {
     identity: Identity,
     settings: P::Settings,
     limits: Limits,
-    counters: Arc<PoolCounters>,
+    counters: Counters,
     clients: Slab<Client<P>>,
     shards: Shards<P>,
     next_client_id: u64,
@@ -147,11 +147,13 @@ pub struct Pool<P: Protocol> {
     /// Clients that wait for room in a shard's queue, by deadline.
     stalls: std::collections::VecDeque<(Time, ClientId)>,
     questions: Vec<Asked>,
+    /// What clients sent that is no request, for the log.
+    malformed: Vec<(ClientId, Malformed)>,
     /// A large response was handed on since the worker last asked.
     large: bool,
     /// Bytes held for all clients.
     buffered: usize,
-    plan: Plan,
+    plan: Plan<P>,
 }
 
 impl<P: Protocol> Pool<P> {
@@ -161,7 +163,7 @@ impl<P: Protocol> Pool<P> {
         settings: P::Settings,
         limits: Limits,
         topology: Arc<Topology>,
-        counters: Arc<PoolCounters>,
+        counters: Counters,
     ) -> Self {
         let shards = Shards::new(topology, limits.server_connections, limits.timeout, identity.seed);
         let mut pool = Self {
@@ -178,6 +180,7 @@ impl<P: Protocol> Pool<P> {
             resumable: Vec::new(),
             stalls: std::collections::VecDeque::new(),
             questions: Vec::new(),
+            malformed: Vec::new(),
             large: false,
             buffered: 0,
             plan: Plan::default(),

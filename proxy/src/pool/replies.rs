@@ -41,15 +41,15 @@ pub struct Replies<P: Protocol> {
 
 struct Reply<P: Protocol> {
     state: ReplyState<P>,
-    /// It is not sent; the client does not want to hear.
-    silent: bool,
+    /// How the client wants to be answered.
+    manner: P::Manner,
 }
 
 enum ReplyState<P: Protocol> {
     /// Nothing has come.
     Waiting,
-    /// It is the oldest and part of it has gone to the output.
-    Streaming,
+    /// It is the oldest and part of it has gone to the output, unless it is kept from the client.
+    Streaming { withheld: bool },
     /// Begun before its turn.
     Partial(BytesMut),
     /// Complete before its turn: in `held`, from here so many bytes.
@@ -126,29 +126,29 @@ impl<P: Protocol> Replies<P> {
 
     /// One more request is in flight; returns its number.
     #[inline]
-    pub fn submitted(&mut self, silent: bool) -> u32 {
+    pub fn submitted(&mut self, manner: P::Manner) -> u32 {
         let number = self.oldest.wrapping_add(self.queue.len() as u32);
-        self.queue.push_back(Reply { state: ReplyState::Waiting, silent });
+        self.queue.push_back(Reply { state: ReplyState::Waiting, manner });
         number
     }
 
     /// One more request is in flight, in fragments; returns its number.
-    pub fn submitted_split(&mut self, silent: bool, merging: Merging<P>) -> u32 {
-        let number = self.submitted(silent);
+    pub fn submitted_split(&mut self, manner: P::Manner, merging: Merging<P>) -> u32 {
+        let number = self.submitted(manner);
         self.queue.back_mut().expect("just pushed").state = ReplyState::Merging(Box::new(merging));
         number
     }
 
     /// The proxy itself replies to a request that was just read.
-    pub fn replied(&mut self, reply: &[u8], silent: bool) {
-        if silent {
+    pub fn replied(&mut self, reply: &[u8], manner: P::Manner) {
+        if P::is_withheld(manner, reply) {
             return;
         }
         if self.queue.is_empty() {
             self.output.copy(reply);
         } else {
             let state = self.hold(reply);
-            self.queue.push_back(Reply { state, silent });
+            self.queue.push_back(Reply { state, manner });
         }
     }
 
@@ -167,9 +167,14 @@ impl<P: Protocol> Replies<P> {
             debug_assert!(false, "a response for request {number}, which is not in flight");
             return;
         };
-        if index == 0 && matches!(reply.state, ReplyState::Waiting | ReplyState::Streaming) {
+        let streaming = match reply.state {
+            ReplyState::Waiting if index == 0 => Some(P::is_withheld(reply.manner, piece.as_slice())),
+            ReplyState::Streaming { withheld } => Some(withheld),
+            _ => None,
+        };
+        if let Some(withheld) = streaming {
             let length = piece.as_slice().len();
-            if !reply.silent {
+            if !withheld {
                 self.output.push(piece);
             }
             if last {
@@ -179,7 +184,7 @@ impl<P: Protocol> Replies<P> {
                 self.release();
             } else {
                 self.average = self.average.max(length);
-                reply.state = ReplyState::Streaming;
+                reply.state = ReplyState::Streaming { withheld };
             }
             return;
         }
@@ -244,7 +249,7 @@ impl<P: Protocol> Replies<P> {
         shard_name: &dyn Fn(usize) -> String,
     ) -> ReplyState<P> {
         let Merging { merge, owners, parts, .. } = merging;
-        if index == 0 && !self.queue[0].silent {
+        if index == 0 && !P::is_withheld(self.queue[0].manner, &[]) {
             let before = self.output.len();
             P::merge(merge, &owners, parts, shard_name, &mut self.output);
             self.average = self.average.max(self.output.len() - before);
@@ -299,32 +304,34 @@ impl<P: Protocol> Replies<P> {
         while let Some(reply) = self.queue.front_mut() {
             let (bytes, done) = match std::mem::replace(&mut reply.state, ReplyState::Waiting) {
                 ReplyState::Held { start, length } => {
-                    if !reply.silent {
-                        self.output.copy(&self.held[start..start + length]);
+                    let held = &self.held[start..start + length];
+                    if !P::is_withheld(reply.manner, held) {
+                        self.output.copy(held);
                     }
                     self.unhold(length);
                     (length, true)
                 }
                 ReplyState::Ready(bytes) => {
                     let length = bytes.len();
-                    if !reply.silent {
+                    if !P::is_withheld(reply.manner, &bytes) {
                         self.output.share(bytes);
                     }
                     (length, true)
                 }
                 ReplyState::Merged(merged) => {
                     let length = merged.len();
-                    if !reply.silent {
+                    if !P::is_withheld(reply.manner, &[]) {
                         self.output.append(*merged);
                     }
                     (length, true)
                 }
                 ReplyState::Partial(partial) => {
                     let length = partial.len();
-                    if !reply.silent {
+                    let withheld = P::is_withheld(reply.manner, &partial);
+                    if !withheld {
                         self.output.share(partial.freeze());
                     }
-                    reply.state = ReplyState::Streaming;
+                    reply.state = ReplyState::Streaming { withheld };
                     (length, false)
                 }
                 state => {
@@ -342,10 +349,18 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
+    /// How the client wants the request to be answered.
+    pub fn manner(&self, number: u32) -> P::Manner {
+        let index = number.wrapping_sub(self.oldest) as usize;
+        self.queue.get(index).map_or_else(P::Manner::default, |reply| reply.manner)
+    }
+
     /// Whether part of the reply has gone to the client already, so that no error can take its place.
     pub fn is_streaming(&self, number: u32) -> bool {
         let index = number.wrapping_sub(self.oldest) as usize;
-        self.queue.get(index).is_some_and(|reply| matches!(reply.state, ReplyState::Streaming))
+        self.queue
+            .get(index)
+            .is_some_and(|reply| matches!(reply.state, ReplyState::Streaming { withheld: false }))
     }
 
     /// A response that broke off before its turn: what came of it is dropped, so that an error can take its place.

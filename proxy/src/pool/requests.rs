@@ -58,7 +58,8 @@ impl<P: Protocol> Pool<P> {
                     counters.client_malformed.add(1);
                     plan.reply.clear();
                     P::malformed(&malformed, &mut plan.reply);
-                    activity.replies.replied(&plan.reply, false);
+                    activity.replies.replied(&plan.reply, P::Manner::default());
+                    self.malformed.push((id, malformed));
                     client.state = State::Finishing;
                     used = scratch.len();
                     break;
@@ -77,13 +78,16 @@ impl<P: Protocol> Pool<P> {
             let canonical = P::canonical(&activity.decoder, &input[..length]);
             let route = P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan);
             let sender = Sender { id, number: client.id, lane: client.lane, now };
-            let outcome = match &route {
+            let closes = matches!(route, Route::AnswerAndClose);
+            let ignored = matches!(route, Route::Ignore);
+            let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
+            let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
-                    activity.replies.replied(&plan.reply, plan.silent);
+                    activity.replies.replied(&plan.reply, plan.manner);
                     Ok(())
                 }
-                Route::Forward if canonical.len() < SHARE_MIN || canonical.len() != length => shards
+                Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => shards
                     .forward(sender, &mut activity.replies, canonical, plan, limits, counters)
                     .map(|connection| {
                         shards.connections[connection].output.copy(canonical);
@@ -101,7 +105,17 @@ impl<P: Protocol> Pool<P> {
                     &mut activity.replies,
                     &activity.decoder,
                     canonical,
-                    *merge,
+                    merge,
+                    plan,
+                    limits,
+                    counters,
+                ),
+                Route::Everywhere(merge) => shards.forward_everywhere(
+                    sender,
+                    &mut activity.replies,
+                    &activity.decoder,
+                    canonical,
+                    merge,
                     plan,
                     limits,
                     counters,
@@ -111,21 +125,21 @@ impl<P: Protocol> Pool<P> {
                     break;
                 }
                 Route::Ask(question) => {
-                    let number = activity.replies.submitted(plan.silent);
-                    self.questions.push(Asked {
-                        client: id,
-                        asker: client.id,
-                        number,
-                        question: question.clone(),
-                    });
+                    let number = activity.replies.submitted(plan.manner);
+                    self.questions.push(Asked { client: id, asker: client.id, number, question });
                     Ok(())
                 }
             };
             match outcome {
                 Ok(()) => {}
-                Err(Refusal::Unowned(reply)) => {
+                Err(Refusal::SpreadKeys) => {
                     counters.refused.add(1);
-                    activity.replies.replied(reply.as_bytes(), plan.silent);
+                    activity.replies.replied(P::SPREAD_KEYS.as_bytes(), plan.manner);
+                }
+                Err(Refusal::AllEjected) => {
+                    counters.forward_error.add(1);
+                    P::failure(plan.manner, "every shard of the pool is ejected", &mut plan.reply);
+                    activity.replies.replied(&plan.reply, plan.manner);
                 }
                 Err(Refusal::Failed(connection, failure)) => {
                     if failure == ShardFailure::QueueFull {
@@ -141,17 +155,17 @@ impl<P: Protocol> Pool<P> {
                         counters.queue_full.add(1);
                     }
                     counters.forward_error.add(1);
-                    plan.reply.clear();
-                    P::failure(shards.name_of(connection), &failure.to_string(), &mut plan.reply);
-                    activity.replies.replied(&plan.reply, plan.silent);
+                    let words = failure.of_shard(shards.name_of(connection));
+                    P::failure(plan.manner, &words, &mut plan.reply);
+                    activity.replies.replied(&plan.reply, plan.manner);
                 }
             }
-            counters.requests.add(1);
+            counters.requests.add(u64::from(!ignored));
             used = if std::mem::take(&mut shared) { 0 } else { used + length };
             P::reset(&mut activity.decoder);
             activity.begun = None;
             activity.stalled = None;
-            if matches!(route, Route::AnswerAndClose) {
+            if closes {
                 client.state = State::Finishing;
                 used = scratch.len();
                 break;

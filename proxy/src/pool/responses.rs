@@ -251,7 +251,8 @@ impl<P: Protocol> Pool<P> {
             client.state = State::Broken;
         } else {
             let mut reply = Vec::new();
-            P::failure(&topology.shards()[shard].name, &failure.to_string(), &mut reply);
+            let words = failure.of_shard(&topology.shards()[shard].name);
+            P::failure(activity.replies.manner(ticket.number), &words, &mut reply);
             activity.replies.forget_partial(ticket.number, ticket.fragment);
             let name = |shard: usize| topology.shards()[shard].name.clone();
             activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true, &name);
@@ -285,6 +286,11 @@ impl<P: Protocol> Pool<P> {
     /// Questions to the whole process since the last call.
     pub fn take_questions(&mut self) -> Vec<Asked> {
         std::mem::take(&mut self.questions)
+    }
+
+    /// What clients have sent since the last call that is no request.
+    pub fn take_malformed(&mut self) -> Vec<(ClientId, Malformed)> {
+        std::mem::take(&mut self.malformed)
     }
 
     /// Whether the worker has something to write, to connect, to close or to go on with.

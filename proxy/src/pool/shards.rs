@@ -13,7 +13,7 @@ use super::shard::{Admission, Link, ShardConnection, Ticket};
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Limits, ShardEvent};
 use crate::metrics::PoolCounters;
-use crate::protocol::{Part, Plan, Protocol};
+use crate::protocol::{Part, Piece, Plan, Protocol};
 
 /// The shards of a pool and the connections to them.
 pub(super) struct Shards<P: Protocol> {
@@ -57,8 +57,10 @@ pub(super) struct Sender {
 
 /// Why a request is not sent.
 pub(super) enum Refusal {
-    /// No single shard owns its keys; the reply.
-    Unowned(&'static str),
+    /// No single shard owns its keys.
+    SpreadKeys,
+    /// There is no shard to ask.
+    AllEjected,
     /// The shard cannot take it.
     Failed(ConnectionIndex, ShardFailure),
 }
@@ -117,22 +119,23 @@ impl<P: Protocol> Shards<P> {
         sender: Sender,
         replies: &mut Replies<P>,
         canonical: &[u8],
-        plan: &Plan,
+        plan: &Plan<P>,
         limits: &Limits,
         counters: &PoolCounters,
     ) -> Result<ConnectionIndex, Refusal> {
         let mut owner = None;
+        let text = plan.key_text(canonical);
         for &(start, length) in &plan.keys {
-            let shard = self.topology.shard_for(&canonical[start..start + length]);
-            let shard = shard.ok_or(Refusal::Unowned(P::NO_SHARD))?;
+            let shard = self.topology.shard_for(&text[start..start + length]);
+            let shard = shard.ok_or(Refusal::AllEjected)?;
             if *owner.get_or_insert(shard) != shard {
-                return Err(Refusal::Unowned(P::SPREAD_KEYS));
+                return Err(Refusal::SpreadKeys);
             }
         }
         let shard = owner.expect("a request that is forwarded has a key");
         let connection = self.connection(sender, shard);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
-        let number = replies.submitted(plan.silent);
+        let number = replies.submitted(plan.manner);
         self.submit(connection, sender, number, 0, canonical.len(), counters);
         Ok(connection)
     }
@@ -147,7 +150,7 @@ impl<P: Protocol> Shards<P> {
         decoder: &P::RequestDecoder,
         canonical: &[u8],
         merge: P::Merge,
-        plan: &mut Plan,
+        plan: &mut Plan<P>,
         limits: &Limits,
         counters: &PoolCounters,
     ) -> Result<(), Refusal> {
@@ -158,40 +161,110 @@ impl<P: Protocol> Shards<P> {
                 .map_err(|failure| Refusal::Failed(connection, failure))?;
         }
         if let &[connection] = &self.targets[..] {
-            let number = replies.submitted(plan.silent);
+            let number = replies.submitted(plan.manner);
             self.submit(connection, sender, number, 0, canonical.len(), counters);
             self.connections[connection].output.copy(canonical);
             return Ok(());
         }
+        let number = self.begin_merging(replies, decoder, canonical, merge, plan, counters);
+        for (place, bytes) in plan.fragments[..self.targets.len()].iter_mut().enumerate() {
+            self.submit_fragment(place, bytes, sender, number, counters);
+        }
+        Ok(())
+    }
+
+    /// Queues a fragment of the request for every shard. One that is down fails its fragment only: what is meant for
+    /// all is done by those that can.
+    #[allow(clippy::too_many_arguments)] // as `forward_split`
+    pub fn forward_everywhere(
+        &mut self,
+        sender: Sender,
+        replies: &mut Replies<P>,
+        decoder: &P::RequestDecoder,
+        canonical: &[u8],
+        merge: P::Merge,
+        plan: &mut Plan<P>,
+        limits: &Limits,
+        counters: &PoolCounters,
+    ) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.targets.clear();
+        let mut failures = Vec::new();
+        for shard in 0..self.topology.shards().len() {
+            let connection = self.connection(sender, shard);
+            match self.admit(connection, limits, sender.now) {
+                Ok(()) => failures.push(None),
+                Err(ShardFailure::QueueFull) => {
+                    return Err(Refusal::Failed(connection, ShardFailure::QueueFull));
+                }
+                Err(failure) => failures.push(Some(failure)),
+            }
+            self.targets.push(connection);
+        }
+        let number = self.begin_merging(replies, decoder, canonical, merge, plan, counters);
+        let topology = self.topology.clone();
+        let name = |shard: usize| topology.shards()[shard].name.clone();
+        for (place, failure) in failures.into_iter().enumerate() {
+            match failure {
+                None => self.submit_fragment(place, &mut plan.fragments[place], sender, number, counters),
+                Some(failure) => {
+                    counters.forward_error.add(1);
+                    plan.reply.clear();
+                    P::failure(plan.manner, &failure.of_shard(&name(place)), &mut plan.reply);
+                    replies.answer(number, place as u32, Piece::Copied(&plan.reply), true, &name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One more request is in flight, in a fragment for each of `targets`; returns its number.
+    fn begin_merging(
+        &mut self,
+        replies: &mut Replies<P>,
+        decoder: &P::RequestDecoder,
+        canonical: &[u8],
+        merge: P::Merge,
+        plan: &mut Plan<P>,
+        counters: &PoolCounters,
+    ) -> u32 {
         let count = self.targets.len();
         if plan.fragments.len() < count {
             plan.fragments.resize_with(count, Vec::new);
         }
-        P::split(merge, decoder, canonical, &plan.owners, &mut plan.fragments[..count]);
+        P::split(&merge, decoder, canonical, &plan.owners, &mut plan.fragments[..count]);
+        counters.fragments.add(count as u64);
         let merging = Merging {
             merge,
             owners: plan.owners.as_slice().into(),
             parts: self.targets.iter().map(|&target| Part::new(self.connections[target].shard)).collect(),
             missing: count,
         };
-        let number = replies.submitted_split(plan.silent, merging);
-        counters.fragments.add(count as u64);
-        for (place, bytes) in plan.fragments[..count].iter_mut().enumerate() {
-            let connection = self.targets[place];
-            self.submit(connection, sender, number, place as u32, bytes.len(), counters);
-            let output = &mut self.connections[connection].output;
-            if bytes.len() < SHARE_MIN {
-                output.copy(bytes);
-                bytes.clear();
-            } else {
-                output.share(Bytes::from(std::mem::take(bytes)));
-            }
+        replies.submitted_split(plan.manner, merging)
+    }
+
+    /// Queues one fragment of a request.
+    fn submit_fragment(
+        &mut self,
+        place: usize,
+        bytes: &mut Vec<u8>,
+        sender: Sender,
+        number: u32,
+        counters: &PoolCounters,
+    ) {
+        let connection = self.targets[place];
+        self.submit(connection, sender, number, place as u32, bytes.len(), counters);
+        let output = &mut self.connections[connection].output;
+        if bytes.len() < SHARE_MIN {
+            output.copy(bytes);
+            bytes.clear();
+        } else {
+            output.share(Bytes::from(std::mem::take(bytes)));
         }
-        Ok(())
     }
 
     /// Sets `plan.owners` (a fragment for each key) and `targets` (a connection for each fragment).
-    fn find_owners(&mut self, sender: Sender, canonical: &[u8], plan: &mut Plan) -> Result<(), Refusal> {
+    fn find_owners(&mut self, sender: Sender, canonical: &[u8], plan: &mut Plan<P>) -> Result<(), Refusal> {
         plan.owners.clear();
         self.targets.clear();
         let mut complete = true;
@@ -209,7 +282,7 @@ impl<P: Protocol> Shards<P> {
         for &target in &self.targets {
             self.fragment_of[self.connections[target].shard] = u32::MAX;
         }
-        if complete { Ok(()) } else { Err(Refusal::Unowned(P::NO_SHARD)) }
+        if complete { Ok(()) } else { Err(Refusal::AllEjected) }
     }
 
     /// Whether a request may be queued on the connection; if need be it is to be made.

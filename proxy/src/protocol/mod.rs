@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::metrics::PoolCounters;
+use crate::metrics::Counters;
 use crate::pool::buffer::Output;
 
 pub mod resp;
@@ -25,12 +25,12 @@ pub trait Protocol: Sized + 'static {
     /// Decoder of responses.
     type ResponseDecoder: Default + 'static;
     /// How the responses to the fragments of a split request are joined.
-    type Merge: Copy + Debug + 'static;
+    type Merge: Debug + 'static;
+    /// How a client wants one request to be answered: what it does not want to hear, what it takes a failure for.
+    type Manner: Copy + Default + Debug + 'static;
 
     /// The reply to a request whose keys belong to several shards and that cannot be split.
     const SPREAD_KEYS: &'static str;
-    /// The reply while every shard is ejected.
-    const NO_SHARD: &'static str;
 
     /// A client has connected.
     fn session(settings: &Self::Settings) -> Self::Session;
@@ -58,16 +58,16 @@ pub trait Protocol: Sized + 'static {
         canonical: &[u8],
         session: &mut Self::Session,
         facts: &Facts<'_, Self>,
-        plan: &mut Plan,
+        plan: &mut Plan<Self>,
     ) -> Route<Self::Merge>;
 
     /// The next request begins.
     fn reset(decoder: &mut Self::RequestDecoder);
 
     /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
-    /// it belongs to; `fragments` holds one output for each.
+    /// it belongs to, and nothing if the request goes to every shard; `fragments` holds one output for each.
     fn split(
-        merge: Self::Merge,
+        merge: &Self::Merge,
         decoder: &Self::RequestDecoder,
         canonical: &[u8],
         owners: &[u32],
@@ -95,8 +95,11 @@ pub trait Protocol: Sized + 'static {
     /// Judges one response to the greeting; an error carries the shard's words.
     fn greeted(response: &[u8]) -> Result<(), String>;
 
-    /// The reply to a request that its shard could not serve.
-    fn failure(shard: &str, failure: &str, reply: &mut Vec<u8>);
+    /// Whether a reply that begins so is kept from the client. Nothing is known of it yet if the beginning is empty.
+    fn is_withheld(manner: Self::Manner, beginning: &[u8]) -> bool;
+
+    /// The reply to a request that could not be served; `words` name the shard and the reason.
+    fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);
 
     /// The reply to bytes that are no request; the connection ends after it.
     fn malformed(reason: &Malformed, reply: &mut Vec<u8>);
@@ -135,34 +138,57 @@ pub struct Facts<'p, P: Protocol> {
     pub unix_micros: u64,
     /// Seconds since the process started.
     pub uptime: u64,
-    /// What was counted of the pool, over all workers.
-    pub counters: &'p PoolCounters,
+    /// What was counted of the pool, by this worker and all.
+    pub counters: &'p Counters,
     /// Every request of the client before this one has been answered.
     pub quiet: bool,
 }
 
 /// Scratch space of [`Protocol::plan`], used again for every request.
-#[derive(Default, Debug)]
-pub struct Plan {
+#[derive(Debug)]
+pub struct Plan<P: Protocol> {
     /// Places of the keys in the canonical request: start and length.
     pub keys: Vec<(usize, usize)>,
+    /// What is hashed instead of the canonical request, if the key is written in another form there. Not empty then,
+    /// and the place of the key is one in here.
+    pub decoded: Vec<u8>,
     /// What the proxy itself replies.
     pub reply: Vec<u8>,
-    /// Nothing is to be said to the client, whatever the outcome.
-    pub silent: bool,
+    /// How the client wants to be answered.
+    pub manner: P::Manner,
     /// For each key, the fragment it belongs to.
     pub owners: Vec<u32>,
     /// The fragments of a split request.
     pub fragments: Vec<Vec<u8>>,
 }
 
-impl Plan {
+impl<P: Protocol> Default for Plan<P> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            decoded: Vec::new(),
+            reply: Vec::new(),
+            manner: P::Manner::default(),
+            owners: Vec::new(),
+            fragments: Vec::new(),
+        }
+    }
+}
+
+impl<P: Protocol> Plan<P> {
     /// For the next request.
     #[inline]
     pub fn begin(&mut self) {
         self.keys.clear();
+        self.decoded.clear();
         self.reply.clear();
-        self.silent = false;
+        self.manner = P::Manner::default();
+    }
+
+    /// What the places of the keys are places in.
+    #[inline]
+    pub fn key_text<'b>(&'b self, canonical: &'b [u8]) -> &'b [u8] {
+        if self.decoded.is_empty() { canonical } else { &self.decoded }
     }
 
     /// After the last request for now: what a huge one needed is given back.
@@ -190,6 +216,8 @@ pub enum Route<M> {
     Forward,
     /// Each key goes to its owner.
     Split(M),
+    /// It goes to every shard.
+    Everywhere(M),
     /// To be planned again once all earlier requests of the client are answered.
     WhenQuiet,
     /// Only the whole process knows: the control thread is asked.

@@ -19,7 +19,7 @@ use super::{Answer, Order, Report};
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Pool, Verdict};
-use crate::protocol::{ClientFilter, ClientRow, Protocol};
+use crate::protocol::{ClientFilter, ClientRow, Malformed, Protocol};
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -299,6 +299,7 @@ impl<P: Protocol> Driver<P> {
     fn settle(&mut self, now: Time) {
         loop {
             self.pool.resume(&mut self.scratch, now);
+            self.log_malformed();
             self.connect_shards();
             self.write_shards(now);
             self.write_clients(now);
@@ -444,6 +445,15 @@ impl<P: Protocol> Driver<P> {
             entry.insert(LingeringSocket { socket, until });
             self.again.push(Ready::again(token));
             self.next_sweep.get_or_insert(now.plus(SWEEP));
+        }
+    }
+
+    /// Before the clients are closed: the log is to say who they were.
+    fn log_malformed(&mut self) {
+        for (id, Malformed(reason)) in self.pool.take_malformed() {
+            let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
+            let (client, _) = socket.map_or_else(Default::default, |client| client.socket.addresses());
+            warn_limited!(%client, %reason, "client sent what is no request");
         }
     }
 

@@ -15,7 +15,7 @@ use shard_discovery::Topology;
 use tokio::sync::mpsc;
 
 use crate::config;
-use crate::metrics::PoolCounters;
+use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
@@ -137,7 +137,7 @@ pub struct PoolSetup {
     /// Its shards.
     pub topology: Arc<Topology>,
     /// What this worker counts of it.
-    pub counters: Arc<PoolCounters>,
+    pub counters: Counters,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
 }

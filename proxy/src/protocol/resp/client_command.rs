@@ -25,7 +25,7 @@ pub fn plan(
     all: &[&[u8]],
     session: &mut Session,
     facts: &Facts<'_, Resp>,
-    plan: &mut Plan,
+    plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
     let own = ClientFilter { ids: Some(vec![facts.client]), ..ClientFilter::default() };
     let question = match local {
@@ -105,19 +105,19 @@ fn name(word: &[u8]) -> Option<String> {
 }
 
 /// `CLIENT REPLY ON|OFF|SKIP`
-fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan) -> Route<Merge> {
+fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan<Resp>) -> Route<Merge> {
     if word.eq_ignore_ascii_case(b"on") {
         session.reply_mode = ReplyMode::On;
-        plan.silent = false;
+        plan.manner.silent = false;
         encode::simple(&mut plan.reply, "OK");
     } else if word.eq_ignore_ascii_case(b"off") {
         session.reply_mode = ReplyMode::Off;
-        plan.silent = true;
+        plan.manner.silent = true;
     } else if word.eq_ignore_ascii_case(b"skip") {
         if session.reply_mode != ReplyMode::Off {
             session.reply_mode = ReplyMode::SkipNext;
         }
-        plan.silent = true;
+        plan.manner.silent = true;
     } else {
         encode::error(&mut plan.reply, SYNTAX_ERROR);
     }

@@ -2,6 +2,7 @@
 
 use super::session::REDIS_VERSION;
 use super::{Resp, encode, glob};
+use crate::metrics::PoolCounters;
 use crate::protocol::Facts;
 
 /// Sections of INFO, in their order.
@@ -27,7 +28,7 @@ pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Ve
 
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let counters = facts.counters;
-    let requests = counters.requests.get().to_string();
+    let total = |number: fn(&PoolCounters) -> i64| counters.sum(number).to_string();
     let lines: Vec<(&str, String)> = match name {
         "server" => vec![
             ("redis_version", REDIS_VERSION.into()),
@@ -40,11 +41,11 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("memstore_version", env!("CARGO_PKG_VERSION").into()),
             ("memstore_pool", facts.pool.into()),
         ],
-        "clients" => vec![("connected_clients", counters.client_connections.get().to_string())],
+        "clients" => vec![("connected_clients", total(|counters| counters.client_connections.get()))],
         "stats" => vec![
-            ("total_connections_received", counters.client_connections_total.get().to_string()),
-            ("total_commands_processed", requests),
-            ("total_error_replies", counters.forward_error.get().to_string()),
+            ("total_connections_received", total(|counters| counters.client_connections_total.get() as i64)),
+            ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
+            ("total_error_replies", total(|counters| counters.forward_error.get() as i64)),
         ],
         "replication" => vec![("role", "master".into()), ("connected_slaves", "0".into())],
         "cluster" => vec![("cluster_enabled", "0".into())],

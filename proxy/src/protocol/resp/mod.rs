@@ -36,6 +36,13 @@ pub struct Lane {
     pub resp3: bool,
 }
 
+/// How a client wants to be answered.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Manner {
+    /// Nothing is said, because of CLIENT REPLY.
+    pub silent: bool,
+}
+
 impl Protocol for Resp {
     type Settings = Settings;
     type Session = Session;
@@ -43,9 +50,9 @@ impl Protocol for Resp {
     type RequestDecoder = RequestDecoder;
     type ResponseDecoder = ResponseDecoder;
     type Merge = Merge;
+    type Manner = Manner;
 
     const SPREAD_KEYS: &'static str = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
-    const NO_SHARD: &'static str = "-ERR every shard of the pool is ejected\r\n";
 
     fn session(settings: &Settings) -> Session {
         Session::new(settings)
@@ -81,10 +88,10 @@ impl Protocol for Resp {
         canonical: &[u8],
         session: &mut Session,
         facts: &Facts<'_, Self>,
-        plan: &mut Plan,
+        plan: &mut Plan<Self>,
     ) -> Route<Merge> {
         let Some(name) = decoder.head(0, canonical) else { return Route::Ignore };
-        plan.silent = session.reply_mode.silences();
+        plan.manner.silent = session.reply_mode.silences();
         let row = commands::lookup(name);
         // The way of most requests, kept short.
         if let Some(command) = row
@@ -113,13 +120,13 @@ impl Protocol for Resp {
     }
 
     fn split(
-        merge: Merge,
+        merge: &Merge,
         decoder: &RequestDecoder,
         canonical: &[u8],
         owners: &[u32],
         fragments: &mut [Vec<u8>],
     ) {
-        split::split(merge, decoder, canonical, owners, fragments);
+        split::split(*merge, decoder, canonical, owners, fragments);
     }
 
     fn merge(
@@ -176,8 +183,13 @@ impl Protocol for Resp {
         }
     }
 
-    fn failure(shard: &str, failure: &str, reply: &mut Vec<u8>) {
-        encode::error(reply, &format!("ERR shard {shard}: {failure}"));
+    #[inline]
+    fn is_withheld(manner: Manner, _beginning: &[u8]) -> bool {
+        manner.silent
+    }
+
+    fn failure(_manner: Manner, words: &str, reply: &mut Vec<u8>) {
+        encode::error(reply, &format!("ERR {words}"));
     }
 
     fn malformed(reason: &Malformed, reply: &mut Vec<u8>) {
@@ -200,7 +212,7 @@ fn plan_slowly(
     canonical: &[u8],
     session: &mut Session,
     facts: &Facts<'_, Resp>,
-    plan: &mut Plan,
+    plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
     let arguments = Words { decoder, canonical };
     let Some(row) = row else { return refuse(plan, &unknown_command(&arguments)) };
@@ -270,7 +282,7 @@ impl<'b> Words<'b> {
 }
 
 /// Sets `plan.keys` to the places of the command's keys.
-fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan) -> Result<(), String> {
+fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan<Resp>) -> Result<(), String> {
     let all = words.to_vec();
     let base = words.canonical.as_ptr() as usize;
     if command.waits(all.len(), |index| all[index]) {
@@ -298,7 +310,7 @@ fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan) -> Result<()
     Ok(())
 }
 
-fn refuse(plan: &mut Plan, text: &str) -> Route<Merge> {
+fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
     encode::error(&mut plan.reply, text);
     Route::Answer
 }

@@ -139,7 +139,7 @@ pub fn answer(
     words: &Words<'_>,
     session: &mut Session,
     facts: &Facts<'_, Resp>,
-    plan: &mut Plan,
+    plan: &mut Plan<Resp>,
 ) -> Route<super::commands::Merge> {
     let all = words.to_vec();
     let out = &mut plan.reply;
@@ -166,7 +166,7 @@ pub fn answer(
                 return Route::WhenQuiet;
             }
             // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
-            plan.silent = session.reply_mode == ReplyMode::SkipThis;
+            plan.manner.silent = session.reply_mode == ReplyMode::SkipThis;
             *session = fresh;
             encode::simple(out, "RESET");
         }
@@ -219,7 +219,7 @@ fn hello(
     all: &[&[u8]],
     session: &mut Session,
     facts: &Facts<'_, Resp>,
-    plan: &mut Plan,
+    plan: &mut Plan<Resp>,
 ) -> Route<super::commands::Merge> {
     let out = &mut plan.reply;
     let mut resp3 = session.resp3;
