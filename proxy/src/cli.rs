@@ -215,9 +215,6 @@ fn surprises(pool: &config::Pool) -> Vec<String> {
             ));
         }
     }
-    if pool.protocol == config::Protocol::Memcache {
-        found.push(format!("pool {}: memcache pools are not served yet", pool.name));
-    }
     found
 }
 

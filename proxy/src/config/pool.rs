@@ -68,6 +68,7 @@ pub struct Pool {
     pub auth: Option<Auth>,
     pub db: u32,
     pub databases: u32,
+    pub miss_on_get_errors: bool,
     pub preconnect: bool,
     pub auto_eject_hosts: bool,
     pub server_connections: u32,
@@ -114,6 +115,14 @@ impl Pool {
         let hash_tag =
             section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
         let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
+        let miss_on_get_errors = section.setting("miss_on_get_errors", boolean);
+        if miss_on_get_errors && redis {
+            let place = section.place("miss_on_get_errors");
+            section.wrong(
+                place,
+                "miss_on_get_errors is for memcache pools; this one is a Redis pool (redis: true)",
+            );
+        }
         let pool = Self {
             name: entry.key.clone(),
             listen: listen.unwrap_or(Listen::Tcp { host: String::new(), port: 0 }),
@@ -129,6 +138,7 @@ impl Pool {
             auth,
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
             databases: section.setting("databases", counted(1, 65536)),
+            miss_on_get_errors,
             preconnect: section.setting("preconnect", boolean),
             auto_eject_hosts: section.setting("auto_eject_hosts", boolean),
             server_connections: section.setting("server_connections", counted(1, 65536)),

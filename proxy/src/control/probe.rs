@@ -8,7 +8,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Framed, LinesCodec};
 
 use super::connect::connect;
 use crate::config;
@@ -16,6 +16,9 @@ use crate::worker::socket::Socket;
 
 /// A shard that takes longer is not well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest answer of a memcached server that is looked at.
+const LINE_MAX: usize = 1024;
 
 /// Asks; an error says in words what is wrong.
 pub async fn probe(address: Address, config: &config::Pool) -> Result<(), String> {
@@ -36,6 +39,25 @@ fn from_std<S>(stream: std::io::Result<S>) -> Result<S, String> {
 }
 
 async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, config: &config::Pool) -> Result<(), String> {
+    match config.protocol {
+        config::Protocol::Redis => ask_redis(stream, config).await,
+        config::Protocol::Memcache => ask_memcached(stream).await,
+    }
+}
+
+/// Any version will do.
+async fn ask_memcached(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
+    let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LINE_MAX));
+    lines.send("version\r").await.map_err(|error| error.to_string())?;
+    match lines.next().await {
+        None => Err("the shard closed the connection".into()),
+        Some(Err(error)) => Err(error.to_string()),
+        Some(Ok(line)) if line.starts_with("VERSION ") => Ok(()),
+        Some(Ok(line)) => Err(line),
+    }
+}
+
+async fn ask_redis(stream: impl AsyncRead + AsyncWrite + Unpin, config: &config::Pool) -> Result<(), String> {
     let mut framed = Framed::new(stream, Resp2::default());
     if let Some(auth) = &config.auth {
         let mut words = vec!["AUTH"];

@@ -93,7 +93,10 @@ impl<P: Protocol> Activity<P> {
 
     /// Nothing is in flight, unfinished or waiting: the client is idle.
     pub fn is_idle(&self) -> bool {
-        self.replies.is_empty() && self.rest.is_empty() && !self.waits()
+        self.replies.is_empty()
+            && self.rest.is_empty()
+            && !self.waits()
+            && P::is_between_requests(&self.decoder)
     }
 
     /// Memory it holds.

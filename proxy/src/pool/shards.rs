@@ -34,6 +34,8 @@ pub(super) struct Shards<P: Protocol> {
     random: u64,
     /// Connections that the fragments of the split request at hand take.
     targets: Vec<ConnectionIndex>,
+    /// Places in `targets` of shards that are down, with the reason, if the rest of the request is served.
+    down: Vec<(usize, ShardFailure)>,
     /// For each shard, its place in `targets` while a request is split.
     fragment_of: Vec<u32>,
 }
@@ -82,6 +84,7 @@ impl<P: Protocol> Shards<P> {
             failing: vec![false; count],
             random: seed | 1,
             targets: Vec::new(),
+            down: Vec::new(),
             fragment_of: vec![u32::MAX; count],
         }
     }
@@ -140,8 +143,8 @@ impl<P: Protocol> Shards<P> {
         Ok(connection)
     }
 
-    /// Queues a fragment of the request for every shard that owns a key of it. All or none: where one shard is known
-    /// to be down, nothing is half done.
+    /// Queues a fragment of the request for every shard that owns a key of it. Where one shard is known to be down
+    /// nothing is half done, unless the client wants it so.
     #[allow(clippy::too_many_arguments)] // as `forward`, and how the responses are joined
     pub fn forward_split(
         &mut self,
@@ -155,21 +158,15 @@ impl<P: Protocol> Shards<P> {
         counters: &PoolCounters,
     ) -> Result<(), Refusal> {
         self.find_owners(sender, canonical, plan)?;
-        for place in 0..self.targets.len() {
-            let connection = self.targets[place];
-            self.admit(connection, limits, sender.now)
-                .map_err(|failure| Refusal::Failed(connection, failure))?;
-        }
-        if let &[connection] = &self.targets[..] {
+        let partly = P::is_served_partly(plan.manner);
+        self.admit_targets(sender, limits, partly)?;
+        if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
             self.submit(connection, sender, number, 0, canonical.len(), counters);
             self.connections[connection].output.copy(canonical);
             return Ok(());
         }
-        let number = self.begin_merging(replies, decoder, canonical, merge, plan, counters);
-        for (place, bytes) in plan.fragments[..self.targets.len()].iter_mut().enumerate() {
-            self.submit_fragment(place, bytes, sender, number, counters);
-        }
+        self.submit_fragments(sender, replies, decoder, canonical, merge, plan, counters);
         Ok(())
     }
 
@@ -189,33 +186,56 @@ impl<P: Protocol> Shards<P> {
     ) -> Result<(), Refusal> {
         plan.owners.clear();
         self.targets.clear();
-        let mut failures = Vec::new();
         for shard in 0..self.topology.shards().len() {
-            let connection = self.connection(sender, shard);
-            match self.admit(connection, limits, sender.now) {
-                Ok(()) => failures.push(None),
-                Err(ShardFailure::QueueFull) => {
-                    return Err(Refusal::Failed(connection, ShardFailure::QueueFull));
-                }
-                Err(failure) => failures.push(Some(failure)),
-            }
-            self.targets.push(connection);
+            self.targets.push(self.connection(sender, shard));
         }
-        let number = self.begin_merging(replies, decoder, canonical, merge, plan, counters);
-        let topology = self.topology.clone();
-        let name = |shard: usize| topology.shards()[shard].name.clone();
-        for (place, failure) in failures.into_iter().enumerate() {
-            match failure {
-                None => self.submit_fragment(place, &mut plan.fragments[place], sender, number, counters),
-                Some(failure) => {
-                    counters.forward_error.add(1);
-                    plan.reply.clear();
-                    P::failure(plan.manner, &failure.of_shard(&name(place)), &mut plan.reply);
-                    replies.answer(number, place as u32, Piece::Copied(&plan.reply), true, &name);
+        self.admit_targets(sender, limits, true)?;
+        self.submit_fragments(sender, replies, decoder, canonical, merge, plan, counters);
+        Ok(())
+    }
+
+    /// Whether `targets` take a fragment each. If the request is to be served partly, `down` has those that do not.
+    fn admit_targets(&mut self, sender: Sender, limits: &Limits, partly: bool) -> Result<(), Refusal> {
+        self.down.clear();
+        for place in 0..self.targets.len() {
+            let connection = self.targets[place];
+            match self.admit(connection, limits, sender.now) {
+                Ok(()) => {}
+                Err(failure) if partly && failure != ShardFailure::QueueFull => {
+                    self.down.push((place, failure))
                 }
+                Err(failure) => return Err(Refusal::Failed(connection, failure)),
             }
         }
         Ok(())
+    }
+
+    /// Queues a fragment for each of `targets`; answers those of `down` at once.
+    #[allow(clippy::too_many_arguments)] // as `forward_split`
+    fn submit_fragments(
+        &mut self,
+        sender: Sender,
+        replies: &mut Replies<P>,
+        decoder: &P::RequestDecoder,
+        canonical: &[u8],
+        merge: P::Merge,
+        plan: &mut Plan<P>,
+        counters: &PoolCounters,
+    ) {
+        let number = self.begin_merging(replies, decoder, canonical, merge, plan, counters);
+        let mut down = std::mem::take(&mut self.down).into_iter().peekable();
+        for place in 0..self.targets.len() {
+            let Some((_, failure)) = down.next_if(|(failed, _)| *failed == place) else {
+                self.submit_fragment(place, &mut plan.fragments[place], sender, number, counters);
+                continue;
+            };
+            counters.forward_error.add(1);
+            let name = |shard: usize| self.topology.shards()[shard].name.clone();
+            let words = failure.of_shard(self.name_of(self.targets[place]));
+            plan.reply.clear();
+            P::failure(plan.manner, &words, &mut plan.reply);
+            replies.answer(number, place as u32, Piece::Copied(&plan.reply), true, &name);
+        }
     }
 
     /// One more request is in flight, in a fragment for each of `targets`; returns its number.

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::metrics::Counters;
 use crate::pool::buffer::Output;
 
+pub mod memcache;
 pub mod resp;
 
 /// A protocol spoken by clients and shards alike.
@@ -61,6 +62,9 @@ pub trait Protocol: Sized + 'static {
         plan: &mut Plan<Self>,
     ) -> Route<Self::Merge>;
 
+    /// Whether nothing is remembered: the next byte begins a request. Not asked of an unfinished request.
+    fn is_between_requests(decoder: &Self::RequestDecoder) -> bool;
+
     /// The next request begins.
     fn reset(decoder: &mut Self::RequestDecoder);
 
@@ -97,6 +101,10 @@ pub trait Protocol: Sized + 'static {
 
     /// Whether a reply that begins so is kept from the client. Nothing is known of it yet if the beginning is empty.
     fn is_withheld(manner: Self::Manner, beginning: &[u8]) -> bool;
+
+    /// Whether a split request is served by those shards that can; else by all or none. A failure then has to be
+    /// something that can be merged.
+    fn is_served_partly(manner: Self::Manner) -> bool;
 
     /// The reply to a request that could not be served; `words` name the shard and the reason.
     fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);

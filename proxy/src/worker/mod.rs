@@ -19,6 +19,7 @@ use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
+use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{ClientRow, Question};
 use driver::{Drive, Driver, Setup};
@@ -238,17 +239,23 @@ fn drivers(setup: WorkerSetup, sockets: &Rc<Sockets>) -> Vec<Option<Box<dyn Driv
             pool: number,
             sockets: sockets.clone(),
         };
-        match config.protocol {
+        let (topology, counters) = (pool.topology, pool.counters);
+        Some(match config.protocol {
             config::Protocol::Redis => {
                 let settings = session::Settings::of(config);
-                let pool = Pool::<Resp>::new(identity, settings, limits, pool.topology, pool.counters);
-                Some(Box::new(Driver::new(pool, shell)))
+                Box::new(Driver::new(
+                    Pool::<Resp>::new(identity, settings, limits, topology, counters),
+                    shell,
+                ))
             }
             config::Protocol::Memcache => {
-                tracing::error!(pool = %config.name, "memcache pools are not served yet");
-                None
+                let settings = memcache::Settings { miss_on_get_errors: config.miss_on_get_errors };
+                Box::new(Driver::new(
+                    Pool::<Memcache>::new(identity, settings, limits, topology, counters),
+                    shell,
+                ))
             }
-        }
+        })
     };
     setup.pools.into_iter().enumerate().map(drive).collect()
 }

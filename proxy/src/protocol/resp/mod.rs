@@ -115,6 +115,11 @@ impl Protocol for Resp {
     }
 
     #[inline]
+    fn is_between_requests(_decoder: &RequestDecoder) -> bool {
+        true
+    }
+
+    #[inline]
     fn reset(decoder: &mut RequestDecoder) {
         decoder.reset();
     }
@@ -186,6 +191,10 @@ impl Protocol for Resp {
     #[inline]
     fn is_withheld(manner: Manner, _beginning: &[u8]) -> bool {
         manner.silent
+    }
+
+    fn is_served_partly(_manner: Manner) -> bool {
+        false
     }
 
     fn failure(_manner: Manner, words: &str, reply: &mut Vec<u8>) {

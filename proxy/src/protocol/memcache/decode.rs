@@ -1,0 +1,513 @@
+//! Where a message of memcached's text protocol ends.
+//!
+//! Strict where it has to be: whatever this accepts, memcached reads the same way, or a client could shift the replies
+//! of a shared shard connection. What servers of different age may read differently (a word too many, `+1` for a
+//! length, spaces in front) reaches them in its plain form only. Nobody but the proxy is asked to be silent: `noreply`
+//! and the `q` flag are taken out, and every request on a shard connection has exactly one response.
+//!
+//! Source: memcached's `doc/protocol.txt`, and memcached 1.6.18 on the wire where that is silent.
+
+use std::ops::Range;
+
+use memchr::memchr;
+
+use super::commands::{self, Command, Everywhere, Handling, Meta};
+use crate::protocol::{Malformed, Progress};
+
+/// Longest line but of get and gets, as in memcached, which closes the connection beyond it.
+const LINE_MAX: usize = 2048;
+/// Longest key as it is written, as in memcached (`KEY_MAX_LENGTH`).
+const KEY_MAX: usize = 250;
+/// Longest value that memcached would try to store.
+const VALUE_MAX: u64 = i32::MAX as u64 - 2;
+/// Flags of a meta command, as in memcached.
+const META_FLAGS_MAX: usize = 20;
+/// Words that are remembered by their place; the rest is walked again where it is needed.
+const HEAD: usize = 8;
+/// Longest line of a response. Servers send much shorter ones.
+const RESPONSE_LINE_MAX: usize = 64 * 1024;
+
+/// As memcached says it.
+pub const ERROR: &str = "ERROR";
+/// As memcached says it.
+pub const BAD_LINE: &str = "CLIENT_ERROR bad command line format";
+const BAD_DATA: &str = "CLIENT_ERROR bad data chunk";
+const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
+const TOO_MANY_FLAGS: &str = "CLIENT_ERROR options flags too long";
+const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
+
+/// What has become of the request at hand.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is to be served.
+    #[default]
+    Good,
+    /// It is answered with this line.
+    Refused(&'static str),
+    /// These are bytes of a value that was refused before.
+    Swallowed,
+}
+
+/// Decodes one request at a time; once complete, it knows the request's words.
+#[derive(Default, Debug)]
+pub struct RequestDecoder {
+    /// Bytes searched for the end of the line.
+    scanned: usize,
+    /// Length of the whole request, once its line is complete.
+    end: Option<usize>,
+    /// The value that follows the line, without the line end after it.
+    value: Option<Range<usize>>,
+    verdict: Verdict,
+    /// Bytes of a refused value that come after this request.
+    swallow: u64,
+    /// How many of them this request is.
+    swallowed: u64,
+    command: Option<&'static Command>,
+    words: Words,
+    /// The client wants no reply.
+    pub noreply: bool,
+    /// The client wants no reply of the usual kind (`q`).
+    pub quiet: bool,
+    /// The key is written in base64 (`b`).
+    pub base64: bool,
+    /// The client wants parts of its request in the reply (`O`, `k`).
+    pub reflects: bool,
+    /// The request as shards are sent it, if it came otherwise.
+    rewritten: Vec<u8>,
+}
+
+/// The words of a line.
+#[derive(Default, Debug)]
+struct Words {
+    count: usize,
+    head: [(u32, u32); HEAD],
+    /// Where the line ends, CR and LF not included.
+    line_end: usize,
+    /// The line has a byte that no line may have.
+    foul: bool,
+}
+
+impl Words {
+    /// Finds the words of a line: what stands between spaces.
+    fn of(line: &[u8]) -> Self {
+        let mut words = Self { line_end: line.len(), ..Self::default() };
+        let mut start = None;
+        for (at, &byte) in line.iter().enumerate() {
+            if byte == b' ' {
+                if let Some(start) = start.take() {
+                    words.push(start, at);
+                }
+            } else {
+                words.foul |= matches!(byte, 0 | b'\r');
+                start.get_or_insert(at);
+            }
+        }
+        if let Some(start) = start {
+            words.push(start, line.len());
+        }
+        words
+    }
+
+    #[inline]
+    fn push(&mut self, start: usize, end: usize) {
+        if let Some(place) = self.head.get_mut(self.count) {
+            *place = (start as u32, end as u32);
+        }
+        self.count += 1;
+    }
+
+    #[inline]
+    fn place(&self, index: usize) -> Option<Range<usize>> {
+        let &(start, end) = self.head[..self.count.min(HEAD)].get(index)?;
+        Some(start as usize..end as usize)
+    }
+}
+
+/// The words of a line, in order.
+pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+}
+
+impl RequestDecoder {
+    /// Looks for the end of the request that `input` starts with. Returns its length, or `None` if it goes on
+    /// beyond `input`; call again with the same bytes and more.
+    pub fn decode(&mut self, input: &[u8], request_bytes_max: u64) -> Result<Option<usize>, Malformed> {
+        let end = match self.end {
+            Some(end) => end,
+            None if self.swallow > 0 => {
+                let length = usize::try_from(self.swallow).unwrap_or(usize::MAX).min(input.len());
+                self.verdict = Verdict::Swallowed;
+                self.swallowed = length as u64;
+                return Ok((length > 0).then_some(length));
+            }
+            None => {
+                let newline = match memchr(b'\n', &input[self.scanned..]) {
+                    Some(newline) => self.scanned + newline,
+                    None => input.len(),
+                };
+                judge_length(input, newline, request_bytes_max)?;
+                if newline == input.len() {
+                    self.scanned = newline;
+                    return Ok(None);
+                }
+                self.understand(input, newline, request_bytes_max)?;
+                *self.end.insert(self.value.as_ref().map_or(newline + 1, |value| value.end + 2))
+            }
+        };
+        if input.len() < end {
+            return Ok(None);
+        }
+        if let Some(value) = &self.value
+            && input[value.end..end] != *b"\r\n"
+        {
+            self.verdict = Verdict::Refused(BAD_DATA);
+        }
+        if self.rewritten.is_empty() && self.verdict == Verdict::Good && self.is_unusual(input) {
+            self.rewrite(&input[..end]);
+        }
+        Ok(Some(end))
+    }
+
+    /// The line is complete: what it asks for, and how long the value after it is.
+    fn understand(&mut self, input: &[u8], newline: usize, request_bytes_max: u64) -> Result<(), Malformed> {
+        let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
+        self.words = Words::of(line);
+        let length = match self.judge(line) {
+            Ok(None) => return Ok(()),
+            Ok(Some(length)) => length,
+            // As memcached does: a browser that was lured here must not get to its next line.
+            Err(ERROR) if words(line).last().is_some_and(|word| word.starts_with(b"HTTP/")) => {
+                return Err(Malformed("this is HTTP, not memcached's text protocol".into()));
+            }
+            Err(reply) => {
+                self.verdict = Verdict::Refused(reply);
+                return Ok(());
+            }
+        };
+        let start = newline as u64 + 1;
+        if start + length + 2 > request_bytes_max {
+            self.verdict = Verdict::Refused(TOO_LARGE);
+            self.swallow = length + 2;
+            return Ok(());
+        }
+        self.value = Some(newline + 1..newline + 1 + length as usize);
+        Ok(())
+    }
+
+    /// Judges the line; returns the length of the value that follows it, if one does, or the line to refuse it with.
+    fn judge(&mut self, line: &[u8]) -> Result<Option<u64>, &'static str> {
+        if self.words.foul {
+            return Err(BAD_LINE);
+        }
+        let word = |index: usize| self.words.place(index).map_or(&[][..], |place| &line[place]);
+        let count = self.words.count;
+        let command = commands::lookup(word(0)).ok_or(ERROR)?;
+        if count < command.words_min || count > command.words_max {
+            return Err(ERROR);
+        }
+        self.command = Some(command);
+        // Commands with `noreply` have few words.
+        let says_noreply = || word(count - 1) == b"noreply";
+        match command.handling {
+            Handling::Keys { first } => {
+                if words(line).skip(first).any(|key| key.len() > KEY_MAX) {
+                    return Err(BAD_LINE);
+                }
+                if first > 1 && number(word(1)).is_none() {
+                    return Err(BAD_EXPTIME);
+                }
+                Ok(None)
+            }
+            Handling::Key => {
+                self.noreply = says_noreply();
+                if word(1).len() > KEY_MAX { Err(BAD_LINE) } else { Ok(None) }
+            }
+            Handling::Value => {
+                self.noreply = count == command.words_max && says_noreply();
+                let flags = number(word(2)).filter(|flags| (0..=i64::from(u32::MAX)).contains(flags));
+                let length = number(word(4)).filter(|&length| (0..=VALUE_MAX as i64).contains(&length));
+                let unique = command.words_min < 6 || unsigned(word(5)).is_some();
+                match length {
+                    Some(length)
+                        if word(1).len() <= KEY_MAX
+                            && flags.is_some()
+                            && number(word(3)).is_some()
+                            && unique =>
+                    {
+                        Ok(Some(length as u64))
+                    }
+                    _ => Err(BAD_LINE),
+                }
+            }
+            Handling::Meta(meta) => {
+                if count < 2 || word(1).len() > KEY_MAX {
+                    return Err(BAD_LINE);
+                }
+                let flags_first = if meta == Meta::Set { 3 } else { 2 };
+                let length = match meta {
+                    Meta::Set => {
+                        match number(word(2)).filter(|&length| (0..=VALUE_MAX as i64).contains(&length)) {
+                            Some(length) => Some(length as u64),
+                            None => return Err(BAD_LINE),
+                        }
+                    }
+                    _ => None,
+                };
+                for flag in words(line).skip(flags_first) {
+                    match flag[0] {
+                        b'q' => self.quiet = true,
+                        b'b' => self.base64 = true,
+                        b'O' | b'k' => self.reflects = true,
+                        _ => {}
+                    }
+                }
+                // More than that, and memcached takes the value for the next request.
+                if meta == Meta::Set && count > flags_first + META_FLAGS_MAX {
+                    return Err(TOO_MANY_FLAGS);
+                }
+                Ok(length)
+            }
+            Handling::Everywhere(_) => {
+                self.noreply = says_noreply();
+                Ok(None)
+            }
+            Handling::Answer(_) | Handling::Refuse(_) => Ok(None),
+        }
+    }
+
+    /// Whether the request is not as shards are to be sent it.
+    #[inline]
+    fn is_unusual(&self, input: &[u8]) -> bool {
+        let Some(command) = self.command else { return false };
+        if self.noreply || self.quiet || self.words.head[0].0 > 0 {
+            return true;
+        }
+        let word = |index: usize| self.words.place(index).map_or(&[][..], |place| &input[place]);
+        match command.handling {
+            Handling::Value => {
+                self.words.count != command.words_min
+                    || !(2..command.words_min).all(|index| is_plain(word(index)))
+                    || !is_plain_time(word(3))
+            }
+            Handling::Meta(Meta::Set) => !is_plain(word(2)),
+            Handling::Everywhere(Everywhere::Version) => self.words.count > 1,
+            _ => false,
+        }
+    }
+
+    /// Writes the request as shards are to be sent it.
+    fn rewrite(&mut self, input: &[u8]) {
+        let command = self.command.expect("a request that is served has a row");
+        let (kept, flags_first) = match command.handling {
+            Handling::Value => (command.words_min, usize::MAX),
+            Handling::Meta(Meta::Set) => (usize::MAX, 3),
+            Handling::Meta(_) => (usize::MAX, 2),
+            Handling::Everywhere(Everywhere::Version) => (1, usize::MAX),
+            _ => (self.words.count - usize::from(self.noreply), usize::MAX),
+        };
+        let mut out = Vec::with_capacity(input.len());
+        for (index, word) in words(&input[..self.words.line_end]).enumerate().take(kept) {
+            if index >= flags_first && word[0] == b'q' {
+                continue;
+            }
+            if index > 0 {
+                out.push(b' ');
+            }
+            let is_number = match command.handling {
+                Handling::Value => index >= 2,
+                Handling::Meta(Meta::Set) => index == 2,
+                _ => false,
+            };
+            match (is_number, index) {
+                (false, _) => out.extend_from_slice(word),
+                // memcached keeps the lower 32 bits of an expiration time.
+                (true, 3) => out.extend((number(word).unwrap_or(0) as i32).to_string().bytes()),
+                (true, _) => out.extend(unsigned(word).unwrap_or(0).to_string().bytes()),
+            }
+        }
+        self.words = Words::of(&out);
+        out.extend_from_slice(b"\r\n");
+        if let Some(value) = &self.value {
+            out.extend_from_slice(&input[value.start..]);
+        }
+        self.rewritten = out;
+    }
+
+    /// Bytes the request is known to need beyond the `received` ones; 0 if that is not known yet.
+    pub fn missing(&self, received: usize) -> usize {
+        self.end.map_or(0, |end| end.saturating_sub(received))
+    }
+
+    /// Forgets the request: the next one begins.
+    #[inline]
+    pub fn reset(&mut self) {
+        *self = Self { swallow: self.swallow - self.swallowed, ..Self::default() };
+    }
+
+    /// Whether the next byte begins a request, and is not to be swallowed.
+    #[inline]
+    pub fn is_between_requests(&self) -> bool {
+        self.swallow == 0
+    }
+
+    /// What has become of the complete request.
+    #[inline]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The row of the request's command.
+    #[inline]
+    pub fn command(&self) -> Option<&'static Command> {
+        self.command
+    }
+
+    /// The complete request as shards are sent it. `input` is what [`Self::decode`] was given, cut at its end.
+    #[inline]
+    pub fn canonical<'b>(&'b self, input: &'b [u8]) -> &'b [u8] {
+        if self.rewritten.is_empty() { input } else { &self.rewritten }
+    }
+
+    /// Number of words in the canonical line.
+    #[inline]
+    pub fn word_count(&self) -> usize {
+        self.words.count
+    }
+
+    /// Where one of the first words stands in the canonical request: start and length.
+    #[inline]
+    pub fn place(&self, index: usize) -> Option<(usize, usize)> {
+        self.words.place(index).map(|place| (place.start, place.len()))
+    }
+
+    /// The canonical line, without its end.
+    pub fn line<'b>(&self, canonical: &'b [u8]) -> &'b [u8] {
+        &canonical[..self.words.line_end]
+    }
+}
+
+/// Whether the line may be as long as it is; it ends at `newline`, or beyond `input` if that is as long.
+fn judge_length(input: &[u8], newline: usize, request_bytes_max: u64) -> Result<(), Malformed> {
+    if input.first() == Some(&0x80) {
+        return Err(Malformed("the binary protocol is not supported; use the text protocol".into()));
+    }
+    if newline <= LINE_MAX {
+        return Ok(());
+    }
+    let command = words(&input[..LINE_MAX]).next().unwrap_or_default();
+    if !matches!(command, b"get" | b"gets") {
+        return Err(Malformed(format!("line is longer than {LINE_MAX} bytes")));
+    }
+    if newline as u64 > request_bytes_max.min(u64::from(u32::MAX)) {
+        return Err(Malformed(format!(
+            "request is larger than request_bytes_max ({request_bytes_max} bytes)"
+        )));
+    }
+    Ok(())
+}
+
+/// A number as C's `strtoll` reads it, and nothing after it.
+fn number(word: &[u8]) -> Option<i64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// A number as C's `strtoull` reads it, but for a sign.
+fn unsigned(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// Whether every server reads the number in the same way.
+#[inline]
+fn is_plain(word: &[u8]) -> bool {
+    word.iter().all(u8::is_ascii_digit)
+}
+
+/// Whether it certainly fits 32 bits.
+#[inline]
+fn is_plain_time(word: &[u8]) -> bool {
+    word.len() < 10 || (word.len() == 10 && word[0] == b'1')
+}
+
+/// Decodes responses.
+#[derive(Default, Debug)]
+pub struct ResponseDecoder {
+    /// Lines of a list have come: it goes on until its END.
+    list: bool,
+    /// Bytes of a value that are still to come, with the line end after it.
+    value: u64,
+}
+
+impl ResponseDecoder {
+    /// Understands as much of `unread` as it can.
+    pub fn decode(&mut self, unread: &[u8]) -> Result<Progress, Malformed> {
+        let mut length = 0;
+        let complete = loop {
+            if self.value > 0 {
+                let most = usize::try_from(self.value - 2).unwrap_or(usize::MAX);
+                let taken = most.min(unread.len() - length);
+                length += taken;
+                self.value -= taken as u64;
+                if self.value > 2 || unread.len() - length < 2 {
+                    break false;
+                }
+                if unread[length..length + 2] != *b"\r\n" {
+                    return Err(Malformed("expected CRLF after a value".into()));
+                }
+                length += 2;
+                self.value = 0;
+                if !self.list {
+                    break true;
+                }
+            }
+            let rest = &unread[length..];
+            let Some(newline) = memchr(b'\n', rest) else {
+                if rest.len() > RESPONSE_LINE_MAX {
+                    return Err(Malformed("a line that does not end".into()));
+                }
+                break false;
+            };
+            let Some(line) = rest[..newline].strip_suffix(b"\r") else {
+                return Err(Malformed("expected CRLF after a line".into()));
+            };
+            length += newline + 1;
+            if line.starts_with(b"VALUE ") {
+                self.list = true;
+                self.value = value_length(line, 3)? + 2;
+            } else if line.starts_with(b"STAT ") {
+                self.list = true;
+            } else if line.starts_with(b"VA ") && !self.list {
+                self.value = value_length(line, 1)? + 2;
+            } else if line == b"END" || is_error(line) {
+                break true;
+            } else if !self.list
+                && line.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+            {
+                break true;
+            } else {
+                let start = String::from_utf8_lossy(&line[..line.len().min(32)]).into_owned();
+                return Err(Malformed(format!("unexpected line {start:?}")));
+            }
+        };
+        if complete {
+            self.list = false;
+        }
+        Ok(Progress { length, complete, push: false })
+    }
+
+    /// Bytes of the value at hand that are still to come.
+    pub fn missing(&self) -> u64 {
+        self.value
+    }
+}
+
+/// Whether the line tells an error.
+pub fn is_error(line: &[u8]) -> bool {
+    [&b"ERROR"[..], b"CLIENT_ERROR", b"SERVER_ERROR"].iter().any(|error| line.starts_with(error))
+}
+
+/// The length of the value that follows the line: its word at `index`.
+pub fn value_length(line: &[u8], index: usize) -> Result<u64, Malformed> {
+    let word = line.split(|&byte| byte == b' ').nth(index).unwrap_or_default();
+    let length = Some(word).filter(|word| is_plain(word)).and_then(unsigned);
+    length.filter(|&length| length <= VALUE_MAX).ok_or_else(|| Malformed("invalid length of a value".into()))
+}

@@ -1,0 +1,299 @@
+//! memcached's text protocol, classic and meta.
+//!
+//! [`Memcache::plan`] is the way of every request: its row in the command table says whether it is answered here,
+//! refused, forwarded or split. One client's wish for silence is kept here and not passed on: a shard answers every
+//! request, so responses and requests never lose step. Not here: the binary protocol, which memcached has deprecated.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+
+use crate::pool::buffer::Output;
+use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
+use commands::{Everywhere, Handling, Local, Meta};
+use decode::{RequestDecoder, ResponseDecoder, Verdict};
+use split::Merge;
+
+pub mod commands;
+pub mod decode;
+mod encode;
+mod split;
+mod stats;
+
+/// memcached's text protocol.
+#[derive(Debug)]
+pub enum Memcache {}
+
+/// What all clients of a pool share.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Settings {
+    /// Gets that a shard cannot serve are answered as misses.
+    pub miss_on_get_errors: bool,
+}
+
+/// How a client wants to be answered.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Manner {
+    withheld: Withheld,
+    failure: Failure,
+}
+
+/// Which replies the client does not want to hear.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Withheld {
+    #[default]
+    None,
+    /// All of them (`noreply`).
+    All,
+    /// A miss (`mg` with `q`).
+    Miss,
+    /// A success (`ms` and `md` with `q`).
+    Success,
+    /// A success, also one with a value (`ma` with `q`).
+    SuccessOrValue,
+}
+
+/// How a failure is told.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Failure {
+    #[default]
+    ServerError,
+    /// As a miss of a classic get.
+    End,
+    /// As a miss of `mg`.
+    MetaMiss,
+}
+
+/// memcached wants the padding, and does not look at bits that are left over.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+impl Protocol for Memcache {
+    type Settings = Settings;
+    type Session = ();
+    type Lane = ();
+    type RequestDecoder = RequestDecoder;
+    type ResponseDecoder = ResponseDecoder;
+    type Merge = Merge;
+    type Manner = Manner;
+
+    // Every command with several keys can be split.
+    const SPREAD_KEYS: &'static str = "CLIENT_ERROR the keys belong to several shards\r\n";
+
+    fn session(_settings: &Settings) {}
+
+    #[inline]
+    fn lane(_session: &()) {}
+
+    #[inline]
+    fn next_request(
+        decoder: &mut RequestDecoder,
+        _session: &(),
+        input: &[u8],
+        request_bytes_max: u64,
+    ) -> Result<Option<usize>, Malformed> {
+        decoder.decode(input, request_bytes_max)
+    }
+
+    fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
+        decoder.missing(received)
+    }
+
+    #[inline]
+    fn canonical<'b>(decoder: &'b RequestDecoder, input: &'b [u8]) -> &'b [u8] {
+        decoder.canonical(input)
+    }
+
+    #[inline]
+    fn plan(
+        decoder: &RequestDecoder,
+        canonical: &[u8],
+        _session: &mut (),
+        facts: &Facts<'_, Self>,
+        plan: &mut Plan<Self>,
+    ) -> Route<Merge> {
+        let refusal = match decoder.verdict() {
+            Verdict::Good => None,
+            Verdict::Refused(line) => Some(line),
+            Verdict::Swallowed => return Route::Ignore,
+        };
+        if decoder.noreply {
+            plan.manner.withheld = Withheld::All;
+        }
+        if let Some(line) = refusal {
+            return refuse(line, facts, plan);
+        }
+        let command = decoder.command().expect("a request that is served has a row");
+        match command.handling {
+            Handling::Keys { first } => {
+                if facts.settings.miss_on_get_errors {
+                    plan.manner.failure = Failure::End;
+                }
+                if decoder.word_count() == first + 1 {
+                    plan.keys.extend(decoder.place(first));
+                    return Route::Forward;
+                }
+                let line = decoder.line(canonical);
+                let base = line.as_ptr() as usize;
+                let places = decode::words(line).map(|word| (word.as_ptr() as usize - base, word.len()));
+                plan.keys.extend(places.skip(first));
+                if plan.keys.is_empty() {
+                    encode::line(&mut plan.reply, "END");
+                    return Route::Answer;
+                }
+                Route::Split(Merge::Values { line: line.into(), first })
+            }
+            Handling::Key | Handling::Value => {
+                plan.keys.extend(decoder.place(1));
+                Route::Forward
+            }
+            Handling::Meta(meta) => {
+                if decoder.quiet {
+                    plan.manner.withheld = match meta {
+                        Meta::Get => Withheld::Miss,
+                        Meta::Set | Meta::Delete => Withheld::Success,
+                        Meta::Arithmetic => Withheld::SuccessOrValue,
+                        Meta::Debug => Withheld::None,
+                    };
+                }
+                // A miss that had to carry parts of the request would not be recognized without them.
+                if facts.settings.miss_on_get_errors && meta == Meta::Get && !decoder.reflects {
+                    plan.manner.failure = Failure::MetaMiss;
+                }
+                let (start, length) = decoder.place(1).expect("a meta command has a key");
+                if !decoder.base64 {
+                    plan.keys.push((start, length));
+                    return Route::Forward;
+                }
+                let written = &canonical[start..start + length];
+                if BASE64.decode_vec(written, &mut plan.decoded).is_err() || plan.decoded.is_empty() {
+                    plan.decoded.clear();
+                    return refuse("CLIENT_ERROR error decoding key", facts, plan);
+                }
+                plan.keys.push((0, plan.decoded.len()));
+                Route::Forward
+            }
+            Handling::Everywhere(Everywhere::Version) => Route::Everywhere(Merge::Version),
+            Handling::Everywhere(Everywhere::AllOk) => Route::Everywhere(Merge::AllOk),
+            Handling::Answer(Local::MetaNoop) => {
+                encode::line(&mut plan.reply, "MN");
+                Route::Answer
+            }
+            Handling::Answer(Local::Quit) => Route::AnswerAndClose,
+            Handling::Answer(Local::Stats) => plan_stats(decoder.line(canonical), facts, plan),
+            Handling::Refuse(reason) => {
+                refuse(&format!("CLIENT_ERROR {} is refused: {reason}", command.name), facts, plan)
+            }
+        }
+    }
+
+    #[inline]
+    fn is_between_requests(decoder: &RequestDecoder) -> bool {
+        decoder.is_between_requests()
+    }
+
+    #[inline]
+    fn reset(decoder: &mut RequestDecoder) {
+        decoder.reset();
+    }
+
+    fn split(
+        merge: &Merge,
+        decoder: &RequestDecoder,
+        canonical: &[u8],
+        owners: &[u32],
+        fragments: &mut [Vec<u8>],
+    ) {
+        split::split(merge, decoder, canonical, owners, fragments);
+    }
+
+    fn merge(
+        merge: Merge,
+        owners: &[u32],
+        parts: Vec<Part>,
+        shard: &dyn Fn(usize) -> String,
+        reply: &mut Output,
+    ) {
+        split::merge(merge, owners, parts, shard, reply);
+    }
+
+    #[inline]
+    fn next_response(decoder: &mut ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed> {
+        decoder.decode(unread)
+    }
+
+    fn response_missing(decoder: &ResponseDecoder) -> u64 {
+        decoder.missing()
+    }
+
+    fn greeting(_settings: &Settings, _lane: (), _out: &mut Vec<u8>) -> usize {
+        0
+    }
+
+    fn greeted(_response: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    #[inline]
+    fn is_withheld(manner: Manner, beginning: &[u8]) -> bool {
+        match manner.withheld {
+            Withheld::None => false,
+            Withheld::All => true,
+            Withheld::Miss => beginning.starts_with(b"EN"),
+            Withheld::Success => beginning.starts_with(b"HD"),
+            Withheld::SuccessOrValue => beginning.starts_with(b"HD") || beginning.starts_with(b"VA"),
+        }
+    }
+
+    fn is_served_partly(manner: Manner) -> bool {
+        manner.failure == Failure::End
+    }
+
+    fn failure(manner: Manner, words: &str, reply: &mut Vec<u8>) {
+        match manner.failure {
+            Failure::ServerError => encode::line(reply, &format!("SERVER_ERROR {words}")),
+            Failure::End => encode::line(reply, "END"),
+            Failure::MetaMiss => encode::line(reply, "EN"),
+        }
+    }
+
+    fn malformed(reason: &Malformed, reply: &mut Vec<u8>) {
+        encode::line(reply, &format!("CLIENT_ERROR {}", reason.0));
+    }
+
+    fn describe(_session: &()) -> String {
+        String::new()
+    }
+
+    /// No command of memcached asks for clients.
+    fn answer(_question: &Question, _session: &(), _clients: &[ClientRow], _reply: &mut Vec<u8>) {}
+}
+
+fn refuse(line: &str, facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {
+    facts.counters.refused.add(1);
+    encode::line(&mut plan.reply, line);
+    Route::Answer
+}
+
+/// `stats`: our own; `stats shards [what]`: those of the shards.
+fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {
+    // What else a server lists does not come as STAT lines, or changes it.
+    const OF_SHARDS: [&[u8]; 7] =
+        [b"settings", b"items", b"slabs", b"sizes", b"conns", b"extstore", b"proxy"];
+    let all: Vec<&[u8]> = decode::words(line).collect();
+    match all[1..] {
+        [] => {
+            stats::stats(facts, &mut plan.reply);
+            Route::Answer
+        }
+        [b"shards"] => Route::Everywhere(Merge::Stats),
+        [b"shards", what] if OF_SHARDS.contains(&what) => Route::Everywhere(Merge::Stats),
+        _ => refuse(
+            "CLIENT_ERROR the proxy knows stats, stats shards, and stats shards settings, items, slabs, sizes, conns",
+            facts,
+            plan,
+        ),
+    }
+}

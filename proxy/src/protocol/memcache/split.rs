@@ -1,0 +1,219 @@
+//! Split requests: the fragments that go to the shards, and the reply their responses make together.
+//!
+//! An error in any fragment is the reply to the whole request: leaving out a key that may be there would be a lie.
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::decode::{self, RequestDecoder};
+use super::encode;
+use crate::pool::buffer::{Output, SHARE_MIN};
+use crate::protocol::Part;
+
+/// How the responses to the fragments of a request become one reply.
+#[derive(Debug)]
+pub enum Merge {
+    /// The values in the order of the request's keys, one END.
+    Values {
+        /// The request's line.
+        line: Box<[u8]>,
+        /// Which of its words is the first key.
+        first: usize,
+    },
+    /// The lowest version.
+    Version,
+    /// OK if all say so, else the first error.
+    AllOk,
+    /// The statistics of all shards, each name with its shard's in front.
+    Stats,
+}
+
+/// Writes the fragments; `owners` names the fragment of each key.
+pub fn split(
+    merge: &Merge,
+    decoder: &RequestDecoder,
+    canonical: &[u8],
+    owners: &[u32],
+    fragments: &mut [Vec<u8>],
+) {
+    let line = decoder.line(canonical);
+    match merge {
+        Merge::Values { first, .. } => {
+            let mut words = decode::words(line);
+            for (index, word) in words.by_ref().take(*first).enumerate() {
+                for fragment in &mut *fragments {
+                    if index == 0 {
+                        fragment.clear();
+                    } else {
+                        fragment.push(b' ');
+                    }
+                    fragment.extend_from_slice(word);
+                }
+            }
+            for (key, &owner) in words.zip(owners) {
+                let fragment = &mut fragments[owner as usize];
+                fragment.push(b' ');
+                fragment.extend_from_slice(key);
+            }
+            for fragment in fragments {
+                fragment.extend_from_slice(b"\r\n");
+            }
+        }
+        Merge::Version | Merge::AllOk => {
+            for fragment in fragments {
+                fragment.clear();
+                fragment.extend_from_slice(canonical);
+            }
+        }
+        Merge::Stats => {
+            for fragment in fragments {
+                fragment.clear();
+                fragment.extend_from_slice(b"stats");
+                for word in decode::words(line).skip(2) {
+                    fragment.push(b' ');
+                    fragment.extend_from_slice(word);
+                }
+                fragment.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+}
+
+/// Joins the responses of all fragments. `shard` names a shard.
+pub fn merge(
+    merge: Merge,
+    owners: &[u32],
+    parts: Vec<Part>,
+    shard: &dyn Fn(usize) -> String,
+    reply: &mut Output,
+) {
+    match merge {
+        Merge::Values { line, first } => merge_values(&line, first, owners, parts, shard, reply),
+        Merge::Version => {
+            let lowest = parts
+                .iter()
+                .filter(|part| part.bytes.starts_with(b"VERSION "))
+                .min_by_key(|part| version_numbers(&part.bytes));
+            match (lowest, parts.first()) {
+                (Some(part), _) | (None, Some(part)) => reply.copy(&part.bytes),
+                (None, None) => {}
+            }
+        }
+        Merge::AllOk => match parts.iter().find(|part| part.bytes != b"OK\r\n"[..]) {
+            Some(part) if decode::is_error(&part.bytes) => reply.copy(&part.bytes),
+            Some(part) => refuse(&shard(part.shard), reply),
+            None => reply.copy(b"OK\r\n"),
+        },
+        Merge::Stats => merge_stats(parts, shard, reply),
+    }
+}
+
+fn merge_values(
+    line: &[u8],
+    first: usize,
+    owners: &[u32],
+    parts: Vec<Part>,
+    shard: &dyn Fn(usize) -> String,
+    reply: &mut Output,
+) {
+    let well_ended = |part: &&Part| part.bytes.starts_with(b"VALUE ") || part.bytes == b"END\r\n"[..];
+    if let Some(odd) = parts.iter().find(|part| !well_ended(part)) {
+        return if decode::is_error(&odd.bytes) {
+            reply.copy(&odd.bytes)
+        } else {
+            refuse(&shard(odd.shard), reply)
+        };
+    }
+    // A part that breaks off with an error has no END.
+    if let Some(odd) = parts.iter().find(|part| !part.bytes.ends_with(b"END\r\n")) {
+        return refuse(&shard(odd.shard), reply);
+    }
+    let mut merged = Output::default();
+    let shards: Vec<usize> = parts.iter().map(|part| part.shard).collect();
+    let mut values: Vec<Values> = parts.into_iter().map(Values::new).collect();
+    for (key, &owner) in decode::words(line).skip(first).zip(owners) {
+        values[owner as usize].move_value_of(key, &mut merged);
+    }
+    if let Some(odd) = values.iter().position(|values| values.rest() != b"END\r\n") {
+        return refuse(&shard(shards[odd]), reply);
+    }
+    merged.copy(b"END\r\n");
+    reply.append(merged);
+}
+
+/// The values of one part that have not been used yet.
+struct Values {
+    bytes: Bytes,
+    used: usize,
+}
+
+impl Values {
+    fn new(part: Part) -> Self {
+        Self { bytes: part.bytes.freeze(), used: 0 }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    /// If the next value is that of the key it goes to the reply; else the key was missed.
+    fn move_value_of(&mut self, key: &[u8], reply: &mut Output) {
+        const HEAD: &[u8] = b"VALUE ";
+        let rest = self.rest();
+        let is_its = rest
+            .strip_prefix(HEAD)
+            .and_then(|rest| rest.strip_prefix(key))
+            .is_some_and(|rest| rest.starts_with(b" "));
+        if !is_its {
+            return;
+        }
+        let newline = memchr(b'\n', rest).expect("a complete response was decoded before");
+        let length =
+            decode::value_length(&rest[..newline - 1], 3).expect("a complete response was decoded before");
+        let end = self.used + newline + 1 + length as usize + 2;
+        if end - self.used < SHARE_MIN {
+            reply.copy(&self.bytes[self.used..end]);
+        } else {
+            reply.share(self.bytes.slice(self.used..end));
+        }
+        self.used = end;
+    }
+}
+
+fn merge_stats(parts: Vec<Part>, shard: &dyn Fn(usize) -> String, reply: &mut Output) {
+    for part in &parts {
+        let name = shard(part.shard);
+        for line in part.bytes[..].split(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            match line.strip_prefix(b"STAT ") {
+                Some(rest) => {
+                    let out = reply.tail();
+                    out.extend_from_slice(b"STAT ");
+                    out.extend(name.bytes().map(|byte| if byte == b' ' { b'_' } else { byte }));
+                    out.push(b':');
+                    out.extend_from_slice(rest);
+                    out.extend_from_slice(b"\r\n");
+                }
+                None if decode::is_error(line) => {
+                    encode::stat(reply.tail(), &format!("{name}:error"), String::from_utf8_lossy(line));
+                }
+                // END, or what a shard says instead of a list.
+                None => {}
+            }
+        }
+    }
+    reply.copy(b"END\r\n");
+}
+
+/// The numbers in a version, for comparing.
+fn version_numbers(line: &[u8]) -> Vec<u64> {
+    let digits = line.split(|byte| !byte.is_ascii_digit());
+    digits.filter_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).collect()
+}
+
+fn refuse(shard: &str, reply: &mut Output) {
+    encode::line(
+        reply.tail(),
+        &format!("SERVER_ERROR shard {shard}: unexpected response to a part of the request"),
+    );
+}
