@@ -264,6 +264,10 @@ impl<P: Protocol> Replies<P> {
     /// Keeps a small response until its turn.
     #[inline]
     fn hold(&mut self, response: &[u8]) -> ReplyState<P> {
+        if response.is_empty() {
+            // It counts for nothing in `held`, which may be emptied before its turn.
+            return ReplyState::Held { start: 0, length: 0 };
+        }
         if self.held.len() > HELD_COMPACT_MIN && self.held_bytes < self.held.len() / 2 {
             self.compact();
         }

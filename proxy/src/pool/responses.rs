@@ -34,6 +34,8 @@ impl<P: Protocol> Pool<P> {
         counters.server_connections.add(1);
         counters.server_connections_total.add(1);
         self.shards.mark(index);
+        // Requests that had timed out meanwhile have left room.
+        self.wake_waiting(index);
     }
 
     /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
