@@ -11,6 +11,8 @@
 
 mod simulation {
     pub mod client;
+    pub mod dialect;
+    pub mod memcache;
     pub mod resp;
     pub mod shard;
 }
@@ -24,10 +26,11 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, Verdict};
+use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
-use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
 use simulation::client::Client;
+use simulation::dialect::Dialect;
 use simulation::shard::{Connection, Shard};
 
 /// What a run, or all runs together, went through. A simulation that does not get there proves nothing.
@@ -45,6 +48,7 @@ struct Coverage {
     streamed: u64,
     output_exceeded: u64,
     evicted: u64,
+    untold: u64,
 }
 
 /// SplitMix64.
@@ -78,9 +82,9 @@ impl Random {
     }
 }
 
-struct World {
+struct World<D: Dialect> {
     random: Random,
-    pool: Pool<Resp>,
+    pool: Pool<D>,
     counters: Counters,
     now: Time,
     clients: Vec<Client>,
@@ -96,7 +100,7 @@ struct World {
 
 const TIMEOUT: Duration = Duration::from_millis(400);
 
-impl World {
+impl<D: Dialect> World<D> {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let count = 1 + random.below(4) as usize;
@@ -116,7 +120,7 @@ impl World {
             // A client that waits for ever has to be woken by room in the queue, not by the clock.
             queue_wait: if random.one_in(2) { Duration::from_millis(100) } else { Duration::from_secs(3600) },
             in_flight_max: if small { 1 + random.below(8) as usize } else { 1024 },
-            request_bytes_max: 64 << 20,
+            request_bytes_max: D::REQUEST_BYTES_MAX,
             client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
@@ -129,8 +133,7 @@ impl World {
         };
         let identity =
             Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
-        let settings = Settings { databases: 16, ..Settings::default() };
-        let pool = Pool::new(identity, settings, limits, Arc::new(topology), counters.clone());
+        let pool = Pool::new(identity, D::settings(), limits, Arc::new(topology), counters.clone());
         Self {
             random,
             pool,
@@ -164,7 +167,7 @@ impl World {
             }
             0..=2 => {
                 if let Some(at) = self.any_client() {
-                    self.clients[at].ask(&mut self.random);
+                    self.clients[at].ask::<D>(&mut self.random);
                 }
             }
             3..=7 => {
@@ -215,7 +218,7 @@ impl World {
             && !output.is_empty()
         {
             let bytes = written(output, &mut self.random);
-            client.hear(&bytes, self.faulty, &mut self.coverage);
+            client.hear::<D>(&bytes, self.faulty, &mut self.coverage);
         }
         self.judge(id);
     }
@@ -255,7 +258,7 @@ impl World {
             let shard = self.pool.shard_of(index);
             let connection = self.connections.get_mut(&index).expect("just seen");
             for _ in 0..self.random.below(6) {
-                connection.execute(&mut self.shards[shard]);
+                connection.execute::<D>(&mut self.shards[shard]);
             }
             if connection.outbox.is_empty() || self.random.one_in(3) {
                 continue;
@@ -443,17 +446,28 @@ fn written(output: &mut memstore_proxy::pool::buffer::Output, random: &mut Rando
 }
 
 #[test]
-fn every_reply_is_right_and_nobody_is_stuck() {
+fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
+    simulate::<Resp>();
+}
+
+#[test]
+fn every_reply_of_memcached_is_right_and_nobody_is_stuck() {
+    let coverage = simulate::<Memcache>();
+    assert!(coverage.is_none_or(|coverage| coverage.untold > 0), "the simulation never saw silence");
+}
+
+/// What was covered, if it was a whole simulation.
+fn simulate<D: Dialect>() -> Option<Coverage> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(300),
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(1000),
     };
-    let whole = seeds.end - seeds.start >= 300;
+    let whole = seeds.end - seeds.start >= 1000;
     let mut all = Coverage::default();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
+            let mut world = World::<D>::new(seed);
             world.run();
             world.coverage
         });
@@ -470,28 +484,29 @@ fn every_reply_is_right_and_nobody_is_stuck() {
         all.streamed += run.streamed;
         all.output_exceeded += run.output_exceeded;
         all.evicted += run.evicted;
+        all.untold += run.untold;
     }
     println!("{all:?}");
-    if whole {
-        let Coverage { values, errors, fragments, late_responses, pauses, .. } = all;
-        let Coverage {
-            queue_waits, queue_full, expired, carried, streamed, output_exceeded, evicted, ..
-        } = all;
-        for (name, count) in [
-            ("values checked", values),
-            ("errors of shards", errors),
-            ("fragments", fragments),
-            ("late responses", late_responses),
-            ("paused clients", pauses),
-            ("waits for a full queue", queue_waits),
-            ("queues that stayed full", queue_full),
-            ("expired requests", expired),
-            ("requests carried over", carried),
-            ("responses passed on in pieces", streamed),
-            ("clients over their output limit", output_exceeded),
-            ("clients evicted", evicted),
-        ] {
-            assert!(count > 0, "the simulation never saw {name}");
-        }
+    if !whole {
+        return None;
     }
+    let Coverage { values, errors, fragments, late_responses, pauses, .. } = &all;
+    let Coverage { queue_waits, queue_full, expired, carried, streamed, output_exceeded, evicted, .. } = &all;
+    for (name, count) in [
+        ("values checked", values),
+        ("errors of shards", errors),
+        ("fragments", fragments),
+        ("late responses", late_responses),
+        ("paused clients", pauses),
+        ("waits for a full queue", queue_waits),
+        ("queues that stayed full", queue_full),
+        ("expired requests", expired),
+        ("requests carried over", carried),
+        ("responses passed on in pieces", streamed),
+        ("clients over their output limit", output_exceeded),
+        ("clients evicted", evicted),
+    ] {
+        assert!(*count > 0, "the simulation never saw {name}");
+    }
+    Some(all)
 }

@@ -1,8 +1,115 @@
-//! RESP for the simulated peers: a plain parser, unlike the one under test.
+//! RESP for the simulated peers.
+
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+
+use super::client::Keys;
+use super::dialect::{Dialect, Expectation, Expected, Reply};
+use super::shard::Shard;
+use crate::Random;
+
+impl Dialect for Resp {
+    const REQUEST_BYTES_MAX: u64 = 64 << 20;
+
+    fn settings() -> Settings {
+        Settings { databases: 16, ..Settings::default() }
+    }
+
+    fn ask(keys: &mut Keys, random: &mut Random) -> (Vec<u8>, Vec<Expectation>) {
+        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(24) {
+            0..=6 => {
+                let key = keys.key(random);
+                (vec![b"GET".to_vec(), key.clone()], Expected::Get(vec![key]))
+            }
+            7..=12 => {
+                let (key, value) = (keys.key(random), keys.value(random));
+                (vec![b"set".to_vec(), key.clone(), value.clone()], Expected::Set(vec![(key, value)]))
+            }
+            13..=15 => {
+                let keys = keys.keys(6, random);
+                (named(b"MGET", keys.iter().cloned()), Expected::Get(keys))
+            }
+            16..=17 => {
+                let pairs: Vec<_> =
+                    keys.keys(4, random).into_iter().map(|key| (key, keys.value(random))).collect();
+                let flat = pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
+                (named(b"MSET", flat), Expected::Set(pairs))
+            }
+            18..=19 => {
+                let keys = keys.keys(4, random);
+                (named(b"DEL", keys.iter().cloned()), Expected::Delete(keys))
+            }
+            20 => (vec![b"PING".to_vec()], Expected::Exactly(Reply::Text("PONG".into()))),
+            21 => {
+                let text = keys.value(random);
+                (vec![b"ECHO".to_vec(), text.clone()], Expected::Exactly(Reply::Values(vec![Some(text)])))
+            }
+            22 => (vec![b"NONSENSE".to_vec(), b"x".to_vec()], Expected::Refusal("ERR unknown command")),
+            _ if random.one_in(60) => (vec![b"QUIT".to_vec()], Expected::Goodbye),
+            _ => (vec![b"GET".to_vec()], Expected::Refusal("ERR wrong number of arguments")),
+        };
+        let inline = words.iter().all(|word| word.len() < 100) && random.one_in(10);
+        let bytes = if inline { [words.join(&b' '), b"\r\n".to_vec()].concat() } else { request(&words) };
+        (bytes, vec![expected.told()])
+    }
+
+    fn reply(bytes: &[u8]) -> Option<(Reply, usize)> {
+        let (value, length) = parse(bytes)?;
+        let bulk =
+            |value| if let Value::Bulk(value) = value { value } else { panic!("{value:?} in an array") };
+        let reply = match value {
+            Value::Simple(text) if text == "OK" => Reply::Done,
+            Value::Simple(text) => Reply::Text(text),
+            Value::Error(text) if text.starts_with("ERR shard ") => Reply::Failed(text),
+            Value::Error(text) => Reply::Refused(text),
+            Value::Integer(count) => Reply::Count(count),
+            Value::Bulk(value) => Reply::Values(vec![value]),
+            Value::Array(values) => Reply::Values(values.into_iter().map(bulk).collect()),
+        };
+        Some((reply, length))
+    }
+
+    fn execute(shard: &mut Shard, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+        let (Value::Array(words), length) = parse(bytes)? else { panic!("a request is an array") };
+        let word =
+            |word| if let Value::Bulk(Some(word)) = word { word } else { panic!("a word is a bulk string") };
+        let words: Vec<Vec<u8>> = words.into_iter().map(word).collect();
+        Some((answer(shard, &words), length))
+    }
+}
+
+fn answer(shard: &mut Shard, words: &[Vec<u8>]) -> Vec<u8> {
+    let bulk = |value: Option<&Vec<u8>>| match value {
+        None => b"$-1\r\n".to_vec(),
+        Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
+    };
+    match words[0].to_ascii_lowercase().as_slice() {
+        b"get" => bulk(shard.data.get(&words[1])),
+        b"mget" => {
+            let values = words[1..].iter().flat_map(|key| bulk(shard.data.get(key)));
+            format!("*{}\r\n", words.len() - 1).into_bytes().into_iter().chain(values).collect()
+        }
+        b"set" | b"mset" => {
+            for pair in words[1..].chunks(2) {
+                shard.set(&pair[0], &pair[1]);
+            }
+            b"+OK\r\n".to_vec()
+        }
+        b"del" => {
+            let removed = words[1..].iter().filter(|key| shard.data.remove(*key).is_some()).count();
+            format!(":{removed}\r\n").into_bytes()
+        }
+        other => panic!("a shard was sent {:?}", String::from_utf8_lossy(other)),
+    }
+}
+
+fn named(name: &[u8], words: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    std::iter::once(name.to_vec()).chain(words).collect()
+}
 
 /// One value.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Value {
+#[derive(Debug)]
+enum Value {
     Simple(String),
     Error(String),
     Integer(i64),
@@ -11,7 +118,7 @@ pub enum Value {
 }
 
 /// The value that `bytes` begins with and its length, once it is complete.
-pub fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
+fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
     let line_end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
     let text = std::str::from_utf8(&bytes[1..line_end]).expect("headers are text");
     let mut at = line_end + 2;
@@ -43,7 +150,7 @@ pub fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
 }
 
 /// A request as clients write it.
-pub fn request(words: &[&[u8]]) -> Vec<u8> {
+fn request(words: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend(format!("${}\r\n", word.len()).bytes());

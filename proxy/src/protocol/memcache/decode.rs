@@ -477,11 +477,7 @@ impl ResponseDecoder {
                 self.list = true;
             } else if line.starts_with(b"VA ") && !self.list {
                 self.value = value_length(line, 1)? + 2;
-            } else if line == b"END" || is_error(line) {
-                break true;
-            } else if !self.list
-                && line.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
-            {
+            } else if line == b"END" || is_error(line) || (!self.list && is_word(line)) {
                 break true;
             } else {
                 let start = String::from_utf8_lossy(&line[..line.len().min(32)]).into_owned();
@@ -498,6 +494,11 @@ impl ResponseDecoder {
     pub fn missing(&self) -> u64 {
         self.value
     }
+}
+
+/// Whether the line looks like memcached's: it begins with a word in upper case or with a number.
+fn is_word(line: &[u8]) -> bool {
+    line.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 /// Whether the line tells an error.
