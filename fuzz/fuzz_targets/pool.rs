@@ -10,11 +10,12 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
-use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
-fn pool() -> Pool<Resp> {
+fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
     let shards = (0..3)
         .map(|number| Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some(number.to_string())))
         .collect();
@@ -36,12 +37,11 @@ fn pool() -> Pool<Resp> {
     };
     let identity =
         Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
-    let settings = Settings { databases: 4, ..Settings::default() };
-    Pool::new(identity, settings, limits, Arc::new(topology), Counters::of_workers(1, 3).remove(0))
+    Pool::new(identity, P::Settings::default(), limits, Arc::new(topology), Counters::of_workers(1, 3).remove(0))
 }
 
 /// Does what the worker does after a pass.
-fn settle(pool: &mut Pool<Resp>, clients: &mut Vec<ClientId>, connecting: &mut Vec<usize>, up: &mut Vec<usize>, now: Time) {
+fn settle<P: Protocol>(pool: &mut Pool<P>, clients: &mut Vec<ClientId>, connecting: &mut Vec<usize>, up: &mut Vec<usize>, now: Time) {
     let (mut scratch, mut dirty, mut shards, mut closes) = (BytesMut::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10_000 {
         pool.resume(&mut scratch, now);
@@ -62,6 +62,7 @@ fn settle(pool: &mut Pool<Resp>, clients: &mut Vec<ClientId>, connecting: &mut V
             }
         }
         pool.take_events();
+        pool.take_malformed();
         for asked in pool.take_questions() {
             pool.answer_question(&asked, &[]);
         }
@@ -72,8 +73,8 @@ fn settle(pool: &mut Pool<Resp>, clients: &mut Vec<ClientId>, connecting: &mut V
     panic!("the pool never comes to rest");
 }
 
-fuzz_target!(|input: &[u8]| {
-    let (mut pool, mut now) = (pool(), Time::from_micros(1));
+fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
+    let (mut pool, mut now) = (pool::<P>(), Time::from_micros(1));
     let (mut clients, mut connecting, mut up) = (Vec::new(), Vec::new(), Vec::new());
     let mut scratch = BytesMut::new();
     let mut rest = input;
@@ -134,4 +135,9 @@ fuzz_target!(|input: &[u8]| {
         }
         settle(&mut pool, &mut clients, &mut connecting, &mut up, now);
     }
+}
+
+fuzz_target!(|input: &[u8]| {
+    run::<Resp>(input);
+    run::<Memcache>(input);
 });
