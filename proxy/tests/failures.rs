@@ -2,65 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use servers::{Server, address, encoded};
+use servers::{Fake, Server, address, encoded, eventually};
 
 mod servers;
-
-/// A shard that does what a test wants: `play` is given every connection and its number.
-struct Fake {
-    line: String,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Fake {
-    fn new(play: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
-        let line = format!("{}:1 shard-0", listener.local_addr().expect("bound"));
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (counter, play) = (connections.clone(), Arc::new(play));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let number = counter.fetch_add(1, Ordering::Relaxed);
-                let play = play.clone();
-                std::thread::spawn(move || play(stream, number));
-            }
-        });
-        Self { line, connections }
-    }
-
-    /// Sends the same bytes whenever something comes, then closes if it is told to.
-    fn answering(bytes: &'static [u8], close: bool) -> Self {
-        Self::new(move |mut stream, _| {
-            let mut room = [0; 65536];
-            while stream.read(&mut room).is_ok_and(|count| count > 0) {
-                if stream.write_all(bytes).is_err() || close {
-                    return;
-                }
-            }
-        })
-    }
-
-    fn proxy(&self, settings: &[&str]) -> Server {
-        Server::memstore_over(settings, std::slice::from_ref(&self.line))
-    }
-}
-
-/// Asks again until the reply is this one.
-fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
-    let begin = Instant::now();
-    loop {
-        let reply = ask();
-        if reply == wanted {
-            return;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn a_bad_response_is_an_error_with_the_shards_name_and_the_client_stays() {

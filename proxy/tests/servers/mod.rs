@@ -6,11 +6,14 @@
 // Every test binary compiles this file and uses a part of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
@@ -30,6 +33,16 @@ impl Server {
         Self::start("redis-server", "redis-server", |port| {
             let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
             arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
+            arguments.extend(words(settings));
+            arguments
+        })
+    }
+
+    /// A memcached server.
+    pub fn memcached(settings: &[&str]) -> Self {
+        Self::start("memcached", "memcached", |port| {
+            let mut arguments = vec!["-l".into(), address().to_string(), "-p".into(), port.to_string()];
+            arguments.extend(words(&["-U", "0", "-u", "nobody"]));
             arguments.extend(words(settings));
             arguments
         })
@@ -134,9 +147,13 @@ impl Drop for Server {
     }
 }
 
-/// A configuration that both proxies read. Shards are named, so that keys do not follow the ports of the day.
+/// A configuration that both proxies read: a Redis pool, unless the settings say what it is. Shards are named, so that
+/// keys do not follow the ports of the day.
 fn config(port: u16, settings: &[&str], lines: &[String]) -> String {
-    let mut text = format!("pool:\n  listen: {}:{port}\n  redis: true\n", address());
+    let mut text = format!("pool:\n  listen: {}:{port}\n", address());
+    if !settings.iter().any(|line| line.starts_with("redis:")) {
+        text.push_str("  redis: true\n");
+    }
     for line in settings {
         text.push_str(&format!("  {line}\n"));
     }
@@ -160,9 +177,16 @@ pub fn address() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 + high, middle, low)
 }
 
+/// Nobody listens there, and no other test of this process will.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
-    listener.local_addr().expect("it is bound").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
+        let port = listener.local_addr().expect("it is bound").port();
+        if GIVEN.lock().expect("nobody panics with it").insert(port) {
+            return port;
+        }
+    }
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -201,6 +225,24 @@ impl Client {
             }
             if !self.read() {
                 return std::mem::take(&mut self.unread);
+            }
+        }
+    }
+
+    /// Sends a request of memcached's and waits for its reply, which is a line, or what ends with END.
+    pub fn text(&mut self, request: &[u8]) -> String {
+        self.send(request);
+        self.text_reply()
+    }
+
+    /// The next reply of memcached's; fewer bytes if the server closes the connection.
+    pub fn text_reply(&mut self) -> String {
+        loop {
+            if let Some(end) = text_end(&self.unread) {
+                return shown(&self.unread.drain(..end).collect::<Vec<_>>());
+            }
+            if !self.read() {
+                return shown(&std::mem::take(&mut self.unread));
             }
         }
     }
@@ -252,6 +294,62 @@ impl Client {
     }
 }
 
+/// A shard that does what a test wants: `play` is given every connection and its number.
+pub struct Fake {
+    /// Its line in `servers:`.
+    pub line: String,
+    /// How often it was connected to.
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    /// Listens.
+    pub fn new(play: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
+        let line = format!("{}:1 shard-0", listener.local_addr().expect("bound"));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counter, play) = (connections.clone(), Arc::new(play));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let number = counter.fetch_add(1, Ordering::Relaxed);
+                let play = play.clone();
+                std::thread::spawn(move || play(stream, number));
+            }
+        });
+        Self { line, connections }
+    }
+
+    /// Sends the same bytes whenever something comes, then closes if it is told to.
+    pub fn answering(bytes: &'static [u8], close: bool) -> Self {
+        Self::new(move |mut stream, _| {
+            let mut room = [0; 65536];
+            while stream.read(&mut room).is_ok_and(|count| count > 0) {
+                if stream.write_all(bytes).is_err() || close {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Our proxy over it alone.
+    pub fn proxy(&self, settings: &[&str]) -> Server {
+        Server::memstore_over(settings, std::slice::from_ref(&self.line))
+    }
+}
+
+/// Asks again until the reply is this one.
+pub fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
+    let begin = Instant::now();
+    loop {
+        let reply = ask();
+        if reply == wanted {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
+        std::thread::yield_now();
+    }
+}
+
 /// A request as an array of bulk strings.
 pub fn encoded(words: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", words.len()).into_bytes();
@@ -266,6 +364,29 @@ pub fn encoded(words: &[&[u8]]) -> Vec<u8> {
 /// Bytes for people.
 pub fn shown(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
+}
+
+/// Where the reply of memcached's ends, if it is there in full.
+fn text_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let end = at + bytes[at..].windows(2).position(|pair| pair == b"\r\n")? + 2;
+        let line = std::str::from_utf8(&bytes[at..end - 2]).expect("keys of tests are text");
+        let mut words = line.split(' ');
+        let length = match words.next() {
+            Some("VALUE") => words.nth(2),
+            Some("VA") => words.next(),
+            Some("STAT") => None,
+            _ => return Some(end),
+        };
+        at = end + length.map_or(0, |length| length.parse::<usize>().expect("a length") + 2);
+        if line.starts_with("VA ") {
+            return (at <= bytes.len()).then_some(at);
+        }
+        if at > bytes.len() {
+            return None;
+        }
+    }
 }
 
 /// Where the value that starts at `at` ends, if it is there in full.
