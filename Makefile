@@ -61,7 +61,7 @@ settings: ## the table of settings in the README, from the code
 # --- what a fresh machine lacks -------------------------------------------------------------------------------------
 
 tools-demo:
-	@.ci/install redis-server redis-tools
+	@.ci/install redis-server redis-tools memcached
 
 tools-test:
 	@.ci/install redis-server redis-tools nutcracker memcached libmemcached-tools libhiredis-dev python3-venv

@@ -136,7 +136,7 @@ async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
     if pool.config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         pool.counters.client_refused.add(1);
         warn_limited!(pool = %pool.config.name, clients = total, "client_connections reached; client refused");
-        return refuse(accepted);
+        return refuse(accepted, pool.config.protocol);
     }
     let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
     dealt[worker] += 1;
@@ -149,11 +149,14 @@ fn gone(counters: &PoolCounters) -> u64 {
     counters.client_connections_total.get().saturating_sub(connected)
 }
 
-/// Says why, in the words of Redis, and closes. A client that does not read at once gets no reason.
-fn refuse(accepted: Socket) {
-    const REASON: &[u8] = b"-ERR max number of clients reached\r\n";
+/// Says why, in the words of the server, and closes. A client that does not read at once gets no reason.
+fn refuse(accepted: Socket, protocol: config::Protocol) {
+    let reason: &[u8] = match protocol {
+        config::Protocol::Redis => b"-ERR max number of clients reached\r\n",
+        config::Protocol::Memcache => b"ERROR Too many open connections\r\n",
+    };
     let _ = match accepted {
-        Socket::Tcp(mut stream) => stream.write(REASON),
-        Socket::Unix(mut stream) => stream.write(REASON),
+        Socket::Tcp(mut stream) => stream.write(reason),
+        Socket::Unix(mut stream) => stream.write(reason),
     };
 }
