@@ -394,8 +394,8 @@ fn judge_length(input: &[u8], newline: usize, request_bytes_max: u64) -> Result<
     if newline <= LINE_MAX {
         return Ok(());
     }
-    let command = words(&input[..LINE_MAX]).next().unwrap_or_default();
-    if !matches!(command, b"get" | b"gets") {
+    let command = commands::lookup(words(&input[..LINE_MAX]).next().unwrap_or_default());
+    if command.is_none_or(|command| command.handling != (Handling::Keys { first: 1 })) {
         return Err(Malformed(format!("line is longer than {LINE_MAX} bytes")));
     }
     if newline as u64 > request_bytes_max.min(u64::from(u32::MAX)) {
