@@ -75,7 +75,7 @@ fn only_one_match_knows_the_protocols() {
         let allowed = ["worker/mod.rs", "control/probe.rs"];
         check(
             "nobody outside protocol/ asks which protocol it is",
-            offences(folder, &["resp::", "Resp>"], &allowed),
+            offences(folder, &["resp::", "Resp>", "memcache::", "Memcache>"], &allowed),
         );
     }
 }
