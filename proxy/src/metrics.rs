@@ -83,29 +83,48 @@ pub struct PoolCounters {
     pub queue_full: Counter,
     /// Times a client was not read because it had too much in flight.
     pub client_pauses: Counter,
-    /// What each shard was sent and answered, in the order of the topology.
-    pub shards: Vec<ShardCounters>,
-}
-
-impl PoolCounters {
-    /// Counters for a pool of so many shards, all zero.
-    pub fn new(shards: usize) -> Self {
-        Self { shards: (0..shards).map(|_| ShardCounters::default()).collect(), ..Self::default() }
-    }
 }
 
 /// What all workers count of one pool, in the hands of one of them: it reads as that one's own.
 #[derive(Clone, Debug)]
 pub struct Counters {
     own: Arc<PoolCounters>,
+    worker: usize,
     all: Arc<[Arc<PoolCounters>]>,
+    /// For each worker and shard, in the order of the topology.
+    shards: Arc<[Vec<Arc<ShardCounters>>]>,
 }
 
 impl Counters {
     /// For each worker its own, of a pool of so many shards; all zero.
     pub fn of_workers(workers: usize, shards: usize) -> Vec<Self> {
-        let all: Arc<[_]> = (0..workers).map(|_| Arc::new(PoolCounters::new(shards))).collect();
-        all.iter().map(|own| Self { own: own.clone(), all: all.clone() }).collect()
+        let all = (0..workers).map(|_| Arc::default()).collect();
+        let shards = (0..workers).map(|_| (0..shards).map(|_| Arc::default()).collect()).collect();
+        Self::deal(&all, &shards)
+    }
+
+    /// For each worker its own, of the same pool with another list of shards. `kept` says for each shard of the new
+    /// list which of the present one it is; what was counted of that goes on.
+    pub fn with_shards(&self, kept: &[Option<usize>]) -> Vec<Self> {
+        let of_worker = |present: &Vec<Arc<ShardCounters>>| {
+            kept.iter().map(|kept| kept.map_or_else(Arc::default, |kept| present[kept].clone())).collect()
+        };
+        Self::deal(&self.all, &self.shards.iter().map(of_worker).collect())
+    }
+
+    fn deal(all: &Arc<[Arc<PoolCounters>]>, shards: &Arc<[Vec<Arc<ShardCounters>>]>) -> Vec<Self> {
+        let own = |(worker, own): (usize, &Arc<PoolCounters>)| Self {
+            own: own.clone(),
+            worker,
+            all: all.clone(),
+            shards: shards.clone(),
+        };
+        all.iter().enumerate().map(own).collect()
+    }
+
+    /// What this worker counts of each shard, in the order of the topology.
+    pub fn shards(&self) -> &[Arc<ShardCounters>] {
+        &self.shards[self.worker]
     }
 
     /// Those of each worker.
@@ -116,6 +135,11 @@ impl Counters {
     /// A number over all workers.
     pub fn sum(&self, number: impl Fn(&PoolCounters) -> i64) -> i64 {
         self.all.iter().map(|counters| number(counters)).sum()
+    }
+
+    /// A number of one shard over all workers.
+    pub fn sum_shard(&self, shard: usize, number: impl Fn(&ShardCounters) -> i64) -> i64 {
+        self.shards.iter().map(|shards| number(&shards[shard])).sum()
     }
 }
 

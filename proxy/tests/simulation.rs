@@ -49,6 +49,8 @@ struct Coverage {
     output_exceeded: u64,
     evicted: u64,
     untold: u64,
+    reloads: u64,
+    reloads_in_flight: u64,
 }
 
 /// SplitMix64.
@@ -88,30 +90,41 @@ struct World<D: Dialect> {
     counters: Counters,
     now: Time,
     clients: Vec<Client>,
-    shards: Vec<Shard>,
+    /// What each shard stores, by its name.
+    shards: BTreeMap<String, Shard>,
     connections: BTreeMap<ConnectionIndex, Connection>,
     connecting: Vec<ConnectionIndex>,
     scratch: BytesMut,
     next_client: usize,
     /// Whether shards fail in this run.
     faulty: bool,
+    /// Whether the list of shards changes in this run, so that keys move.
+    moving: bool,
+    limits: Limits,
+    topology: Arc<Topology>,
     coverage: Coverage,
 }
 
 const TIMEOUT: Duration = Duration::from_millis(400);
+/// Shards that there may be.
+const SHARDS: usize = 6;
+
+/// Shards by their numbers and ports.
+fn topology(shards: impl Iterator<Item = (usize, u16)>) -> Arc<Topology> {
+    let shards = shards
+        .map(|(shard, port)| {
+            let address = Address::Tcp { host: "shard".into(), port };
+            ShardAddress::new(address, 1, Some(format!("shard-{shard}")))
+        })
+        .collect();
+    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology"))
+}
 
 impl<D: Dialect> World<D> {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let count = 1 + random.below(4) as usize;
-        let addresses = (0..count)
-            .map(|shard| {
-                let address = Address::Tcp { host: "shard".into(), port: 1 };
-                ShardAddress::new(address, 1, Some(format!("shard-{shard}")))
-            })
-            .collect();
-        let topology =
-            Topology::new(addresses, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology");
+        let topology = topology((0..count).map(|shard| (shard, 1)));
         let counters = Counters::of_workers(1, count).remove(0);
         let faulty = !random.one_in(3);
         let small = random.one_in(2);
@@ -133,19 +146,23 @@ impl<D: Dialect> World<D> {
         };
         let identity =
             Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
-        let pool = Pool::new(identity, D::settings(), limits, Arc::new(topology), counters.clone());
+        let moving = random.one_in(4);
+        let pool = Pool::new(identity, D::settings(), limits.clone(), topology.clone(), counters.clone());
         Self {
             random,
             pool,
             counters,
             now: Time::from_micros(1_000),
             clients: Vec::new(),
-            shards: (0..count).map(|_| Shard::default()).collect(),
+            shards: BTreeMap::new(),
             connections: BTreeMap::new(),
             connecting: Vec::new(),
             scratch: BytesMut::new(),
             next_client: 0,
             faulty,
+            moving,
+            limits,
+            topology,
             coverage: Coverage::default(),
         }
     }
@@ -162,7 +179,7 @@ impl<D: Dialect> World<D> {
         match self.random.below(22) {
             0 if self.clients.len() < 6 => {
                 let id = self.pool.client_connected(self.now);
-                self.clients.push(Client::new(id, self.next_client));
+                self.clients.push(Client::new(id, self.next_client, self.moving));
                 self.next_client += 1;
             }
             0..=2 => {
@@ -185,6 +202,7 @@ impl<D: Dialect> World<D> {
             15..=18 => self.read_from_shards(),
             19 => self.pass_time(),
             20 if self.faulty => self.fault(),
+            21 if self.moving && self.random.one_in(3) => self.reload(),
             _ => self.client_mood(),
         }
     }
@@ -256,9 +274,10 @@ impl<D: Dialect> World<D> {
         let indexes: Vec<_> = self.connections.keys().copied().collect();
         for index in indexes {
             let shard = self.pool.shard_of(index);
+            let shard = format!("{} {}", shard.name, shard.address);
             let connection = self.connections.get_mut(&index).expect("just seen");
             for _ in 0..self.random.below(6) {
-                connection.execute::<D>(&mut self.shards[shard]);
+                connection.execute::<D>(self.shards.entry(shard.clone()).or_default());
             }
             if connection.outbox.is_empty() || self.random.one_in(3) {
                 continue;
@@ -279,7 +298,7 @@ impl<D: Dialect> World<D> {
         };
         self.now = Time::from_micros(self.now.micros() + self.random.below(micros));
         self.pool.tick(self.now);
-        self.coverage.expired = self.counters.shards.iter().map(|shard| shard.server_timedout.get()).sum();
+        self.coverage.expired = self.counters.shards().iter().map(|shard| shard.server_timedout.get()).sum();
     }
 
     fn fault(&mut self) {
@@ -308,6 +327,38 @@ impl<D: Dialect> World<D> {
                 self.coverage.carried += 1;
             }
         }
+    }
+
+    /// Another list of shards: some come, some go, some are found elsewhere.
+    fn reload(&mut self) {
+        let mut shards: Vec<(usize, u16)> = Vec::new();
+        for shard in 0..SHARDS {
+            if self.random.one_in(2) {
+                shards.push((shard, 1 + u16::from(self.random.one_in(4))));
+            }
+        }
+        if shards.is_empty() {
+            shards.push((self.random.below(SHARDS as u64) as usize, 1));
+        }
+        let topology = topology(shards.into_iter());
+        let present = self.topology.shards();
+        let kept: Vec<_> = topology
+            .shards()
+            .iter()
+            .map(|shard| present.iter().position(|known| known.name == shard.name))
+            .collect();
+        self.limits.server_connections = 1 + self.random.below(2) as usize;
+        self.count();
+        self.coverage.reloads += 1;
+        self.coverage.reloads_in_flight += u64::from(self.clients.iter().any(Client::waits));
+        self.counters = self.counters.with_shards(&kept).remove(0);
+        self.topology = topology;
+        self.pool.reconfigure(
+            D::settings(),
+            self.limits.clone(),
+            self.topology.clone(),
+            self.counters.clone(),
+        );
     }
 
     fn client_mood(&mut self) {
@@ -413,7 +464,7 @@ impl<D: Dialect> World<D> {
                 break;
             }
         }
-        for shard in &self.shards {
+        for shard in self.shards.values() {
             for (value, times) in &shard.executed {
                 assert_eq!(*times, 1, "{} was set {times} times", String::from_utf8_lossy(value));
             }
@@ -424,13 +475,13 @@ impl<D: Dialect> World<D> {
     fn count(&mut self) {
         let counters = &self.counters;
         self.coverage.fragments = counters.fragments.get();
-        self.coverage.late_responses = counters.shards.iter().map(|shard| shard.late_responses.get()).sum();
+        self.coverage.late_responses = counters.shards().iter().map(|shard| shard.late_responses.get()).sum();
         self.coverage.pauses = counters.client_pauses.get();
         self.coverage.queue_waits = counters.queue_waits.get();
         self.coverage.queue_full = counters.queue_full.get();
         self.coverage.output_exceeded = counters.client_output_exceeded.get();
         self.coverage.evicted = counters.client_evicted.get();
-        self.coverage.streamed = counters.shards.iter().map(|shard| shard.streamed.get()).sum();
+        self.coverage.streamed = counters.shards().iter().map(|shard| shard.streamed.get()).sum();
     }
 }
 
@@ -485,13 +536,25 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.output_exceeded += run.output_exceeded;
         all.evicted += run.evicted;
         all.untold += run.untold;
+        all.reloads += run.reloads;
+        all.reloads_in_flight += run.reloads_in_flight;
     }
     println!("{all:?}");
     if !whole {
         return None;
     }
     let Coverage { values, errors, fragments, late_responses, pauses, .. } = &all;
-    let Coverage { queue_waits, queue_full, expired, carried, streamed, output_exceeded, evicted, .. } = &all;
+    let Coverage {
+        queue_waits,
+        queue_full,
+        expired,
+        carried,
+        streamed,
+        output_exceeded,
+        evicted,
+        reloads_in_flight,
+        ..
+    } = &all;
     for (name, count) in [
         ("values checked", values),
         ("errors of shards", errors),
@@ -505,6 +568,7 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         ("responses passed on in pieces", streamed),
         ("clients over their output limit", output_exceeded),
         ("clients evicted", evicted),
+        ("reloads under load", reloads_in_flight),
     ] {
         assert!(*count > 0, "the simulation never saw {name}");
     }

@@ -27,11 +27,11 @@ pub struct Connected {
 /// Connects to a shard within `limit`. `known` are the addresses of the last successful lookup: they are tried where the
 /// name cannot be resolved now, because a name server that is away does not mean that the shard is.
 pub async fn connect(
-    address: Address,
+    address: &Address,
     known: Vec<SocketAddr>,
     limit: Duration,
 ) -> Result<Connected, ShardFailure> {
-    match timeout(limit, attempt(&address, known, limit)).await {
+    match timeout(limit, attempt(address, known, limit)).await {
         Ok(result) => result,
         Err(_) => Err(ShardFailure::ConnectTimeout),
     }

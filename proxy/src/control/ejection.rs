@@ -45,16 +45,17 @@ impl Ejection {
     /// A worker reports; returns the new topology if the ring changes.
     pub fn take(&mut self, event: &ShardEvent, now: Instant) -> Option<Arc<Topology>> {
         let ejector = self.ejector.as_mut()?;
+        // None if it has left the pool meanwhile.
+        let shard = self.all.shards().iter().position(|shard| *shard.name == *event.shard)?;
         let Some(failure) = &event.failure else {
-            ejector.succeeded(event.shard);
+            ejector.succeeded(shard);
             return None;
         };
-        let change = ejector.failed(event.shard, now)?;
-        let name = &self.all.shards()[event.shard].name;
-        tracing::warn!(pool = %self.pool, shard = %name, reason = %failure, "shard ejected");
+        let change = ejector.failed(shard, now)?;
+        tracing::warn!(pool = %self.pool, shard = %event.shard, reason = %failure, "shard ejected");
         self.ejections += 1;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.ejected_at[event.shard] = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        self.ejected_at[shard] = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         self.changed(change)
     }
 

@@ -4,13 +4,14 @@
 //! all workers, and serves statistics. It never touches a request.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use shard_discovery::Topology;
+use shard_discovery::{Address, Topology};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Config};
@@ -42,8 +43,8 @@ pub(crate) struct PoolControl {
     /// Each worker's orders.
     orders: Vec<Orders>,
     ejection: RefCell<Ejection>,
-    /// For each shard, the addresses its name last stood for.
-    resolved: RefCell<Vec<Vec<SocketAddr>>>,
+    /// For each shard, the addresses its host name last stood for.
+    resolved: RefCell<HashMap<Address, Vec<SocketAddr>>>,
 }
 
 /// Runs the proxy until a signal ends it.
@@ -78,7 +79,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let counters = Counters::of_workers(worker_count, topology.shards().len());
         let mut control = PoolControl {
             ejection: RefCell::new(Ejection::new(&config, topology.clone())),
-            resolved: RefCell::new(vec![Vec::new(); topology.shards().len()]),
+            resolved: RefCell::default(),
             config: config.clone(),
             counters: counters[0].clone(),
             orders: Vec::new(),
@@ -207,7 +208,7 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, pools: Rc<[PoolControl]
                 let pools = pools.clone();
                 tokio::task::spawn_local(async move {
                     let control = &pools[pool];
-                    let result = control.connect(shard).await;
+                    let result = control.connect(shard.address).await;
                     control.orders[worker].send(Order::Connected { connection, result }).await;
                 });
             }
@@ -219,11 +220,10 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, pools: Rc<[PoolControl]
 
 impl PoolControl {
     /// Connects to a shard and remembers where it was found.
-    async fn connect(&self, shard: usize) -> Result<Socket, ShardFailure> {
-        let address = self.ejection.borrow().shards()[shard].address.clone();
-        let known = self.resolved.borrow()[shard].clone();
-        let connected = connect::connect(address, known, self.config.connect_timeout).await?;
-        self.resolved.borrow_mut()[shard] = connected.resolved;
+    async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
+        let known = self.resolved.borrow().get(&address).cloned().unwrap_or_default();
+        let connected = connect::connect(&address, known, self.config.connect_timeout).await?;
+        self.resolved.borrow_mut().insert(address, connected.resolved);
         Ok(connected.socket)
     }
 }

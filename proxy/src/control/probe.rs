@@ -24,7 +24,7 @@ const LINE_MAX: usize = 1024;
 pub async fn probe(address: Address, config: &config::Pool) -> Result<(), String> {
     let limit = config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT);
     let connected =
-        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+        connect(&address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
     let asked = async {
         match connected.socket {
             Socket::Tcp(stream) => ask(from_std(TcpStream::from_std(stream))?, config).await,

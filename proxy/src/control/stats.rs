@@ -66,16 +66,12 @@ fn json(pools: &[PoolControl], start: Instant) -> String {
     let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let (mut total, mut current) = (pools.len() as i64, pools.len() as i64);
     for pool in pools {
-        let shards = |counters: &PoolCounters, number: fn(&ShardCounters) -> i64| {
-            counters.shards.iter().map(number).sum::<i64>()
-        };
-        total += pool.counters.sum(|counters| {
-            counters.client_connections_total.get() as i64
-                + shards(counters, |shard| shard.server_connections_total.get() as i64)
-        });
-        current += pool.counters.sum(|counters| {
-            counters.client_connections.get() + shards(counters, |shard| shard.server_connections.get())
-        });
+        total += pool.counters.sum(|counters| counters.client_connections_total.get() as i64);
+        current += pool.counters.sum(|counters| counters.client_connections.get());
+        for shard in 0..pool.counters.shards().len() {
+            total += pool.counters.sum_shard(shard, |shard| shard.server_connections_total.get() as i64);
+            current += pool.counters.sum_shard(shard, |shard| shard.server_connections.get());
+        }
     }
     let mut text = String::from("{");
     field(&mut text, "service", format_args!("\"memstore\""));
@@ -112,9 +108,7 @@ fn pool_fields(text: &mut String, pool: &PoolControl) {
     }
     for (index, shard) in ejection.shards().iter().enumerate() {
         let _ = write!(text, "{}: {{", quoted(&shard.name));
-        let sum = |counter: fn(&ShardCounters) -> i64| {
-            pool.counters.sum(|counters| counter(&counters.shards[index]))
-        };
+        let sum = |counter: fn(&ShardCounters) -> i64| pool.counters.sum_shard(index, counter);
         let values = [
             ("server_eof", sum(|shard| shard.server_eof.get() as i64)),
             ("server_err", sum(|shard| shard.server_err.get() as i64)),

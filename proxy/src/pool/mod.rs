@@ -96,8 +96,8 @@ pub enum Verdict {
 /// What became of a shard, for the ejector.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardEvent {
-    /// Which shard of the topology.
-    pub shard: usize,
+    /// Name of the shard.
+    pub shard: Arc<str>,
     /// The failure, or `None` for the first success after failures.
     pub failure: Option<ShardFailure>,
 }
@@ -165,7 +165,8 @@ impl<P: Protocol> Pool<P> {
         topology: Arc<Topology>,
         counters: Counters,
     ) -> Self {
-        let shards = Shards::new(topology, limits.server_connections, limits.timeout, identity.seed);
+        let per_shard = limits.server_connections;
+        let shards = Shards::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
         let mut pool = Self {
             next_client_id: identity.client_id_first,
             identity,
@@ -190,15 +191,11 @@ impl<P: Protocol> Pool<P> {
         pool
     }
 
-    /// Its shards and who owns what.
-    pub fn topology(&self) -> &Arc<Topology> {
-        &self.shards.topology
-    }
-
     /// Connects to every shard before the first request needs it.
     pub fn preconnect(&mut self) {
         for index in 0..self.shards.connections.len() {
-            if matches!(self.shards.connections[index].link, Link::Idle) {
+            let connection = &self.shards.connections[index];
+            if matches!(connection.link, Link::Idle) && !self.shards.members[connection.shard].leaving {
                 self.shards.connect(index);
             }
         }
@@ -206,8 +203,35 @@ impl<P: Protocol> Pool<P> {
 
     /// The same shards, but other owners: one was ejected or restored.
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
-        debug_assert_eq!(topology.shards().len(), self.shards.topology.shards().len());
+        debug_assert_eq!(topology.shards(), self.shards.topology.shards());
         self.shards.topology = topology;
+    }
+
+    /// Other settings, limits and shards from now on. Shards that stay where they are keep their connections; those
+    /// that are gone finish what is in flight. `counters` are of the same pool.
+    pub fn reconfigure(
+        &mut self,
+        settings: P::Settings,
+        limits: Limits,
+        topology: Arc<Topology>,
+        counters: Counters,
+    ) {
+        if limits.server_connections != self.limits.server_connections {
+            // Clients change connections: what they have in flight comes first, or the next could overtake it.
+            for (_, client) in &mut self.clients {
+                if let Some(activity) = client.activity.as_mut()
+                    && activity.replies.in_flight() > 0
+                {
+                    activity.paused = Some(Pause::UntilQuiet);
+                }
+            }
+        }
+        let waiting =
+            self.shards.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
+        self.resumable.extend(waiting);
+        self.settings = settings;
+        self.limits = limits;
+        self.counters = counters;
     }
 
     // --- clients ------------------------------------------------------------------------------------------------
@@ -441,7 +465,7 @@ impl<P: Protocol> Pool<P> {
             if expired.is_empty() {
                 continue;
             }
-            self.counters.shards[shard].server_timedout.add(expired.len() as u64);
+            self.shards.members[shard].counters.server_timedout.add(expired.len() as u64);
             if self.shards.connections[index].report_stall() {
                 self.shards.failed(shard, &ShardFailure::ResponseTimeout);
             }
@@ -496,13 +520,17 @@ impl<P: Protocol> Pool<P> {
 
     /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
     pub fn sweep_connections(&mut self, now: Time) {
-        let usual = self.shards.connections.len() / self.shards.lanes.len();
-        for (index, connection) in self.shards.connections.iter().enumerate().skip(usual) {
-            let unused = matches!(connection.link, Link::Up) && connection.is_quiet();
-            if unused && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX {
-                self.shards.to_close.push((index, ShardFailure::Closed));
-            }
-        }
+        let unused: Vec<ConnectionIndex> = self
+            .shards
+            .extra_connections()
+            .filter(|&index| {
+                let connection = &self.shards.connections[index];
+                matches!(connection.link, Link::Up)
+                    && connection.is_quiet()
+                    && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
+            })
+            .collect();
+        self.shards.to_close.extend(unused.into_iter().map(|index| (index, ShardFailure::Closed)));
     }
 
     // --- questions to the whole process -------------------------------------------------------------------------
@@ -532,7 +560,7 @@ impl<P: Protocol> Pool<P> {
         let mut reply = Vec::new();
         P::answer(&asked.question, &client.session, rows, &mut reply);
         if let Some(activity) = client.activity.as_mut() {
-            activity.replies.answer(asked.number, 0, Piece::Copied(&reply), true, &|_| String::new());
+            activity.replies.answer(asked.number, 0, Piece::Copied(&reply), true);
         }
         mark(client, asked.client.index, &mut self.dirty_clients);
     }

@@ -154,14 +154,7 @@ impl<P: Protocol> Replies<P> {
 
     /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete.
     #[inline]
-    pub fn answer(
-        &mut self,
-        number: u32,
-        fragment: u32,
-        piece: Piece<'_>,
-        last: bool,
-        shard_name: &dyn Fn(usize) -> String,
-    ) {
+    pub fn answer(&mut self, number: u32, fragment: u32, piece: Piece<'_>, last: bool) {
         let index = number.wrapping_sub(self.oldest) as usize;
         let Some(reply) = self.queue.get_mut(index) else {
             debug_assert!(false, "a response for request {number}, which is not in flight");
@@ -188,18 +181,11 @@ impl<P: Protocol> Replies<P> {
             }
             return;
         }
-        self.answer_early(index, fragment, piece, last, shard_name);
+        self.answer_early(index, fragment, piece, last);
     }
 
     /// As [`Self::answer`], where the reply has to wait for its turn or for other fragments.
-    fn answer_early(
-        &mut self,
-        index: usize,
-        fragment: u32,
-        piece: Piece<'_>,
-        last: bool,
-        shard_name: &dyn Fn(usize) -> String,
-    ) {
+    fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) {
         let length = piece.as_slice().len();
         let state = std::mem::replace(&mut self.queue[index].state, ReplyState::Waiting);
         let state = match state {
@@ -227,7 +213,7 @@ impl<P: Protocol> Replies<P> {
                     ReplyState::Merging(merging)
                 } else {
                     self.waiting_bytes -= merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
-                    self.merged(index, *merging, shard_name)
+                    self.merged(index, *merging)
                 }
             }
             state => {
@@ -242,21 +228,16 @@ impl<P: Protocol> Replies<P> {
     }
 
     /// All fragments have come: joins them, straight into the output if it is their turn.
-    fn merged(
-        &mut self,
-        index: usize,
-        merging: Merging<P>,
-        shard_name: &dyn Fn(usize) -> String,
-    ) -> ReplyState<P> {
+    fn merged(&mut self, index: usize, merging: Merging<P>) -> ReplyState<P> {
         let Merging { merge, owners, parts, .. } = merging;
         if index == 0 && !P::is_withheld(self.queue[0].manner, &[]) {
             let before = self.output.len();
-            P::merge(merge, &owners, parts, shard_name, &mut self.output);
+            P::merge(merge, &owners, parts, &mut self.output);
             self.average = self.average.max(self.output.len() - before);
             return ReplyState::Held { start: 0, length: 0 };
         }
         let mut merged = Output::default();
-        P::merge(merge, &owners, parts, shard_name, &mut merged);
+        P::merge(merge, &owners, parts, &mut merged);
         self.waiting_bytes += merged.len();
         ReplyState::Merged(Box::new(merged))
     }

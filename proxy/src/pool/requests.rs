@@ -24,6 +24,10 @@ impl<P: Protocol> Pool<P> {
             if !activity.waits() {
                 continue;
             }
+            if activity.paused == Some(Pause::UntilQuiet) && activity.replies.in_flight() > 0 {
+                // Room in a queue is not what it waits for; its last reply brings it here again.
+                continue;
+            }
             activity.paused = None;
             activity.rest.restore(scratch, 0);
             mark(client, id.index, &mut self.dirty_clients);
@@ -87,19 +91,19 @@ impl<P: Protocol> Pool<P> {
                     activity.replies.replied(&plan.reply, plan.manner);
                     Ok(())
                 }
-                Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => shards
-                    .forward(sender, &mut activity.replies, canonical, plan, limits, counters)
-                    .map(|connection| {
+                Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => {
+                    shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
                         shards.connections[connection].output.copy(canonical);
-                    }),
-                Route::Forward => shards
-                    .forward(sender, &mut activity.replies, canonical, plan, limits, counters)
-                    .map(|connection| {
+                    })
+                }
+                Route::Forward => {
+                    shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
                         scratch.advance(used);
                         let request = scratch.split_to(length).freeze();
                         shards.connections[connection].output.share(request);
                         shared = true;
-                    }),
+                    })
+                }
                 Route::Split(merge) => shards.forward_split(
                     sender,
                     &mut activity.replies,

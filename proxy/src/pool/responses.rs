@@ -1,6 +1,7 @@
 //! From bytes of a shard to replies of clients, and what becomes of requests whose shard is lost.
 
 use bytes::{Buf, BytesMut};
+use shard_discovery::Shard;
 
 use super::buffer::{Output, SHARE_MIN};
 use super::failure::ShardFailure;
@@ -14,14 +15,14 @@ use crate::protocol::{Malformed, Piece, Protocol};
 const STREAM_MIN: usize = 1024 * 1024;
 
 impl<P: Protocol> Pool<P> {
-    /// Number of shard connections, made or not.
+    /// Number of shard connections, made or not, and of those that once were and leave their place to the next.
     pub fn connection_count(&self) -> usize {
         self.shards.connections.len()
     }
 
-    /// Which shard a connection belongs to.
-    pub fn shard_of(&self, connection: ConnectionIndex) -> usize {
-        self.shards.connections[connection].shard
+    /// Which shard a connection belongs to; it may have left the pool.
+    pub fn shard_of(&self, connection: ConnectionIndex) -> &Shard {
+        &self.shards.members[self.shards.connections[connection].shard].shard
     }
 
     /// The worker has connected to the shard.
@@ -30,12 +31,13 @@ impl<P: Protocol> Pool<P> {
         let mut greeting = Vec::new();
         let missing = P::greeting(&self.settings, connection.lane, &mut greeting);
         connection.connected(greeting, missing, now);
-        let counters = &self.counters.shards[connection.shard];
+        let counters = &self.shards.members[connection.shard].counters;
         counters.server_connections.add(1);
         counters.server_connections_total.add(1);
         self.shards.mark(index);
         // Requests that had timed out meanwhile have left room.
         self.wake_waiting(index);
+        self.shards.close_if_left(index);
     }
 
     /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
@@ -70,17 +72,17 @@ impl<P: Protocol> Pool<P> {
             Ok(()) => connection.rest.keep(scratch),
             Err(_) => scratch.clear(),
         }
-        connection.publish(&self.counters.shards[connection.shard]);
+        connection.publish(&self.shards.members[connection.shard].counters);
         self.wake_waiting(index);
         received
     }
 
     fn take_responses(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
-        let Self { clients, shards, counters, dirty_clients, large, .. } = self;
-        let Shards { connections, topology, .. } = shards;
+        let Self { clients, shards, dirty_clients, large, .. } = self;
+        let Shards { connections, members, .. } = shards;
         let connection = &mut connections[index];
-        let counters = &counters.shards[connection.shard];
-        let shard_name = |shard: usize| topology.shards()[shard].name.clone();
+        let member = &mut members[connection.shard];
+        let counters = &member.counters;
         let (mut responses, mut response_bytes) = (0, 0);
         // Bytes of `scratch` before `start` are done with; the response at hand is understood up to `end`.
         let mut start = 0;
@@ -140,13 +142,7 @@ impl<P: Protocol> Pool<P> {
                     } else {
                         Piece::Copied(&scratch[start..end])
                     };
-                    activity.replies.answer(
-                        ticket.number,
-                        ticket.fragment,
-                        piece,
-                        progress.complete,
-                        &shard_name,
-                    );
+                    activity.replies.answer(ticket.number, ticket.fragment, piece, progress.complete);
                     connection.streaming = !progress.complete;
                     mark(client, id.index, dirty_clients);
                 }
@@ -172,9 +168,11 @@ impl<P: Protocol> Pool<P> {
         counters.response_bytes.add(response_bytes);
         if responses > 0 {
             connection.served();
-            let shard = connection.shard;
-            if std::mem::take(&mut shards.failing[shard]) {
-                shards.events.push(ShardEvent { shard, failure: None });
+            if std::mem::take(&mut member.failing) {
+                shards.events.push(ShardEvent { shard: member.name.clone(), failure: None });
+            }
+            if member.leaving {
+                shards.close_if_left(index);
             }
         }
         scratch.advance(start);
@@ -202,7 +200,7 @@ impl<P: Protocol> Pool<P> {
     /// As much as possible was written to the shard.
     pub fn settle_shard(&mut self, index: ConnectionIndex) {
         let connection = &mut self.shards.connections[index];
-        connection.publish(&self.counters.shards[connection.shard]);
+        connection.publish(&self.shards.members[connection.shard].counters);
         self.wake_waiting(index);
     }
 
@@ -212,14 +210,14 @@ impl<P: Protocol> Pool<P> {
         let jitter = self.shards.random();
         let connection = &mut self.shards.connections[index];
         let shard = connection.shard;
-        let counters = &self.counters.shards[shard];
+        let counters = &self.shards.members[shard].counters;
         if matches!(connection.link, Link::Up | Link::Greeting { .. }) {
             counters.server_connections.add(-1);
         }
         let was_used = !(matches!(connection.link, Link::Up) && connection.is_quiet());
         match failure {
             ShardFailure::Closed => counters.server_eof.add(1),
-            ShardFailure::ResponseTimeout => {}
+            ShardFailure::ResponseTimeout | ShardFailure::Removed => {}
             _ => counters.server_err.add(1),
         }
         let retry = matches!(failure, ShardFailure::Closed | ShardFailure::Reset);
@@ -242,7 +240,6 @@ impl<P: Protocol> Pool<P> {
     /// Answers a request with the reason why its shard did not.
     pub(super) fn fail(&mut self, ticket: Ticket, shard: usize, failure: &ShardFailure) {
         let Some(id) = ticket.client else { return };
-        let topology = &self.shards.topology;
         let Some(client) = find(&mut self.clients, id) else {
             return;
         };
@@ -253,11 +250,10 @@ impl<P: Protocol> Pool<P> {
             client.state = State::Broken;
         } else {
             let mut reply = Vec::new();
-            let words = failure.of_shard(&topology.shards()[shard].name);
+            let words = failure.of_shard(&self.shards.members[shard].name);
             P::failure(activity.replies.manner(ticket.number), &words, &mut reply);
             activity.replies.forget_partial(ticket.number, ticket.fragment);
-            let name = |shard: usize| topology.shards()[shard].name.clone();
-            activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true, &name);
+            activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true);
         }
         mark(client, id.index, &mut self.dirty_clients);
     }

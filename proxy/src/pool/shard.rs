@@ -90,7 +90,7 @@ pub enum Admission {
 
 /// One connection to one shard.
 pub struct ShardConnection<P: Protocol> {
-    /// Which shard of the topology.
+    /// Which member of the pool.
     pub shard: usize,
     /// What is spoken on it.
     pub lane: P::Lane,

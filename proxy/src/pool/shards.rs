@@ -1,10 +1,14 @@
 //! The shards of a pool: which connection a request takes, and whether it may.
+//!
+//! A shard has a place of its own here, its member, that stays what it is while the list of shards changes around it:
+//! only the way from the topology to the members is made anew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard_discovery::Topology;
+use shard_discovery::{Address, Shard, Topology};
 
 use super::buffer::SHARE_MIN;
 use super::failure::ShardFailure;
@@ -12,15 +16,18 @@ use super::replies::{Merging, Replies};
 use super::shard::{Admission, Link, ShardConnection, Ticket};
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Limits, ShardEvent};
-use crate::metrics::PoolCounters;
+use crate::metrics::{PoolCounters, ShardCounters};
 use crate::protocol::{Part, Piece, Plan, Protocol};
 
 /// The shards of a pool and the connections to them.
 pub(super) struct Shards<P: Protocol> {
     pub topology: Arc<Topology>,
+    /// For each shard of the topology, its member.
+    order: Vec<usize>,
+    pub members: Vec<Member>,
     pub lanes: Vec<Lane<P>>,
     pub connections: Vec<ShardConnection<P>>,
-    /// Connections to each shard.
+    /// Connections to each shard that is added from now on.
     per_shard: usize,
     pub dirty: Vec<ConnectionIndex>,
     pub to_connect: Vec<ConnectionIndex>,
@@ -29,22 +36,33 @@ pub(super) struct Shards<P: Protocol> {
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
     timeout: Option<Duration>,
-    /// Shards whose last event was a failure.
-    pub failing: Vec<bool>,
     random: u64,
     /// Connections that the fragments of the split request at hand take.
     targets: Vec<ConnectionIndex>,
     /// Places in `targets` of shards that are down, with the reason, if the rest of the request is served.
     down: Vec<(usize, ShardFailure)>,
-    /// For each shard, its place in `targets` while a request is split.
+    /// For each member, its place in `targets` while a request is split.
     fragment_of: Vec<u32>,
+}
+
+/// One shard, and what stays the same as long as it is one.
+pub(super) struct Member {
+    pub shard: Shard,
+    pub name: Arc<str>,
+    pub counters: Arc<ShardCounters>,
+    /// Connections to it in each lane.
+    per_shard: usize,
+    /// Its last event was a failure.
+    pub failing: bool,
+    /// It is not in the pool any more: what is in flight is finished, then its connections are closed.
+    pub leaving: bool,
 }
 
 /// Connections shared by clients of the same database and protocol version.
 pub(super) struct Lane<P: Protocol> {
     pub key: P::Lane,
-    /// Place of its first connection; those of each shard stand together.
-    first: ConnectionIndex,
+    /// For each member the place of its first connection; its others stand behind.
+    first: Vec<ConnectionIndex>,
 }
 
 /// Whose request it is.
@@ -68,25 +86,166 @@ pub(super) enum Refusal {
 }
 
 impl<P: Protocol> Shards<P> {
-    pub fn new(topology: Arc<Topology>, per_shard: usize, timeout: Option<Duration>, seed: u64) -> Self {
-        let count = topology.shards().len();
-        Self {
-            topology,
+    pub fn new(
+        topology: Arc<Topology>,
+        counters: &[Arc<ShardCounters>],
+        per_shard: usize,
+        timeout: Option<Duration>,
+        seed: u64,
+    ) -> Self {
+        let mut shards = Self {
+            topology: topology.clone(),
+            order: Vec::new(),
+            members: Vec::new(),
             lanes: Vec::new(),
             connections: Vec::new(),
-            per_shard: per_shard.max(1),
+            per_shard,
             dirty: Vec::new(),
             to_connect: Vec::new(),
             to_close: Vec::new(),
             events: Vec::new(),
             deadline: None,
             timeout,
-            failing: vec![false; count],
             random: seed | 1,
             targets: Vec::new(),
             down: Vec::new(),
-            fragment_of: vec![u32::MAX; count],
+            fragment_of: Vec::new(),
+        };
+        shards.adopt(topology, counters, per_shard, timeout);
+        shards
+    }
+
+    /// Takes another list of shards. Those that stay keep their connections, new ones are connected when they are
+    /// needed, the others leave. Returns clients that waited for one of those.
+    pub fn adopt(
+        &mut self,
+        topology: Arc<Topology>,
+        counters: &[Arc<ShardCounters>],
+        per_shard: usize,
+        timeout: Option<Duration>,
+    ) -> Vec<ClientId> {
+        self.per_shard = per_shard.max(1);
+        self.timeout = timeout;
+        self.deadline = timeout.and_then(|timeout| {
+            self.connections.iter().filter_map(|connection| connection.deadline(timeout)).min()
+        });
+        let staying: HashMap<(String, Address), usize> = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.per_shard == self.per_shard)
+            .map(|(index, member)| ((member.shard.name.clone(), member.shard.address.clone()), index))
+            .collect();
+        let mut stays = vec![false; self.members.len()];
+        let mut order = Vec::with_capacity(topology.shards().len());
+        for (shard, counters) in topology.shards().iter().zip(counters) {
+            let kept = staying.get(&(shard.name.clone(), shard.address.clone())).copied();
+            if let Some(index) = kept {
+                stays[index] = true;
+                self.members[index].leaving = false;
+                self.members[index].counters = counters.clone();
+                self.members[index].shard.weight = shard.weight;
+            }
+            order.push(kept);
         }
+        let mut waiting = Vec::new();
+        for index in 0..stays.len() {
+            if !stays[index] {
+                self.leave(index, &mut waiting);
+            }
+        }
+        let mut free: Vec<usize> = (0..stays.len()).filter(|&index| self.is_spent(index)).collect();
+        self.order = order
+            .into_iter()
+            .zip(topology.shards().iter().zip(counters))
+            .map(|(kept, (shard, counters))| {
+                kept.unwrap_or_else(|| self.join(shard.clone(), counters.clone(), free.pop()))
+            })
+            .collect();
+        self.topology = topology;
+        waiting
+    }
+
+    /// A new member, in the place of one that is spent if there is such a place.
+    fn join(&mut self, shard: Shard, counters: Arc<ShardCounters>, free: Option<usize>) -> usize {
+        let member = Member {
+            name: shard.name.as_str().into(),
+            shard,
+            counters,
+            per_shard: self.per_shard,
+            failing: false,
+            leaving: false,
+        };
+        if let Some(index) = free {
+            let before = std::mem::replace(&mut self.members[index], member);
+            for lane in 0..self.lanes.len() {
+                let (key, first) = (self.lanes[lane].key, self.lanes[lane].first[index]);
+                if before.per_shard == self.per_shard {
+                    for connection in &mut self.connections[first..first + before.per_shard] {
+                        *connection = ShardConnection::new(index, key);
+                    }
+                } else {
+                    self.lanes[lane].first[index] = self.add_connections(index, key);
+                }
+            }
+            return index;
+        }
+        self.members.push(member);
+        self.fragment_of.push(u32::MAX);
+        let index = self.members.len() - 1;
+        for lane in 0..self.lanes.len() {
+            let first = self.add_connections(index, self.lanes[lane].key);
+            self.lanes[lane].first.push(first);
+        }
+        index
+    }
+
+    /// Adds the member's connections of one lane; the place of the first.
+    fn add_connections(&mut self, member: usize, key: P::Lane) -> ConnectionIndex {
+        let first = self.connections.len();
+        self.connections
+            .extend((0..self.members[member].per_shard).map(|_| ShardConnection::new(member, key)));
+        first
+    }
+
+    /// The connections of a member, in all lanes.
+    fn connections_of(&self, member: usize) -> impl Iterator<Item = ConnectionIndex> {
+        let per_shard = self.members[member].per_shard;
+        let firsts: Vec<ConnectionIndex> = self.lanes.iter().map(|lane| lane.first[member]).collect();
+        firsts.into_iter().flat_map(move |first| first..first + per_shard)
+    }
+
+    /// The member is in the pool no more. Clients that wait for it may go on elsewhere.
+    fn leave(&mut self, member: usize, waiting: &mut Vec<ClientId>) {
+        self.members[member].leaving = true;
+        for index in self.connections_of(member).collect::<Vec<_>>() {
+            waiting.extend(self.connections[index].waiting.drain(..));
+            self.close_if_left(index);
+        }
+    }
+
+    /// Closes a connection that was only needed for what was in flight.
+    pub fn close_if_left(&mut self, index: ConnectionIndex) {
+        let connection = &self.connections[index];
+        let is_made = matches!(connection.link, Link::Up | Link::Greeting { .. });
+        if self.members[connection.shard].leaving && is_made && connection.in_flight.is_empty() {
+            self.to_close.push((index, ShardFailure::Removed));
+        }
+    }
+
+    /// Whether the member has left and nothing remains of it.
+    fn is_spent(&self, member: usize) -> bool {
+        self.members[member].leaving
+            && self.connections_of(member).all(|index| {
+                let connection = &self.connections[index];
+                matches!(connection.link, Link::Idle | Link::Down { .. }) && connection.in_flight.is_empty()
+            })
+    }
+
+    /// Connections of other lanes than the first.
+    pub fn extra_connections(&self) -> impl Iterator<Item = ConnectionIndex> {
+        let firsts = self.lanes.iter().skip(1).flat_map(|lane| lane.first.iter().enumerate());
+        firsts.flat_map(|(member, &first)| first..first + self.members[member].per_shard)
     }
 
     /// The lane with this key, made if it is new.
@@ -94,24 +253,21 @@ impl<P: Protocol> Shards<P> {
         if let Some(index) = self.lanes.iter().position(|lane| lane.key == key) {
             return index as u32;
         }
-        self.lanes.push(Lane { key, first: self.connections.len() });
-        for shard in 0..self.topology.shards().len() {
-            for _ in 0..self.per_shard {
-                self.connections.push(ShardConnection::new(shard, key));
-            }
-        }
+        let first = (0..self.members.len()).map(|member| self.add_connections(member, key)).collect();
+        self.lanes.push(Lane { key, first });
         self.lanes.len() as u32 - 1
     }
 
-    /// Ring name of the shard that the connection belongs to.
-    pub fn name_of(&self, connection: ConnectionIndex) -> &str {
-        &self.topology.shards()[self.connections[connection].shard].name
+    /// Name of the shard that the connection belongs to.
+    pub fn name_of(&self, connection: ConnectionIndex) -> &Arc<str> {
+        &self.members[self.connections[connection].shard].name
     }
 
     #[inline]
-    fn connection(&self, sender: Sender, shard: usize) -> ConnectionIndex {
-        let nth = if self.per_shard == 1 { 0 } else { (sender.number % self.per_shard as u64) as usize };
-        self.lanes[sender.lane as usize].first + shard * self.per_shard + nth
+    fn connection(&self, sender: Sender, member: usize) -> ConnectionIndex {
+        let per_shard = self.members[member].per_shard;
+        let nth = if per_shard == 1 { 0 } else { (sender.number % per_shard as u64) as usize };
+        self.lanes[sender.lane as usize].first[member] + nth
     }
 
     /// Queues a request for the shard that owns all of its keys; the caller appends the bytes to the output of the
@@ -124,7 +280,6 @@ impl<P: Protocol> Shards<P> {
         canonical: &[u8],
         plan: &Plan<P>,
         limits: &Limits,
-        counters: &PoolCounters,
     ) -> Result<ConnectionIndex, Refusal> {
         let mut owner = None;
         let text = plan.key_text(canonical);
@@ -136,10 +291,10 @@ impl<P: Protocol> Shards<P> {
             }
         }
         let shard = owner.expect("a request that is forwarded has a key");
-        let connection = self.connection(sender, shard);
+        let connection = self.connection(sender, self.order[shard]);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
-        self.submit(connection, sender, number, 0, canonical.len(), counters);
+        self.submit(connection, sender, number, 0, canonical.len());
         Ok(connection)
     }
 
@@ -162,7 +317,7 @@ impl<P: Protocol> Shards<P> {
         self.admit_targets(sender, limits, partly)?;
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
-            self.submit(connection, sender, number, 0, canonical.len(), counters);
+            self.submit(connection, sender, number, 0, canonical.len());
             self.connections[connection].output.copy(canonical);
             return Ok(());
         }
@@ -186,8 +341,8 @@ impl<P: Protocol> Shards<P> {
     ) -> Result<(), Refusal> {
         plan.owners.clear();
         self.targets.clear();
-        for shard in 0..self.topology.shards().len() {
-            self.targets.push(self.connection(sender, shard));
+        for place in 0..self.order.len() {
+            self.targets.push(self.connection(sender, self.order[place]));
         }
         self.admit_targets(sender, limits, true)?;
         self.submit_fragments(sender, replies, decoder, canonical, merge, plan, counters);
@@ -226,15 +381,14 @@ impl<P: Protocol> Shards<P> {
         let mut down = std::mem::take(&mut self.down).into_iter().peekable();
         for place in 0..self.targets.len() {
             let Some((_, failure)) = down.next_if(|(failed, _)| *failed == place) else {
-                self.submit_fragment(place, &mut plan.fragments[place], sender, number, counters);
+                self.submit_fragment(place, &mut plan.fragments[place], sender, number);
                 continue;
             };
             counters.forward_error.add(1);
-            let name = |shard: usize| self.topology.shards()[shard].name.clone();
             let words = failure.of_shard(self.name_of(self.targets[place]));
             plan.reply.clear();
             P::failure(plan.manner, &words, &mut plan.reply);
-            replies.answer(number, place as u32, Piece::Copied(&plan.reply), true, &name);
+            replies.answer(number, place as u32, Piece::Copied(&plan.reply), true);
         }
     }
 
@@ -257,23 +411,16 @@ impl<P: Protocol> Shards<P> {
         let merging = Merging {
             merge,
             owners: plan.owners.as_slice().into(),
-            parts: self.targets.iter().map(|&target| Part::new(self.connections[target].shard)).collect(),
+            parts: self.targets.iter().map(|&target| Part::new(self.name_of(target).clone())).collect(),
             missing: count,
         };
         replies.submitted_split(plan.manner, merging)
     }
 
     /// Queues one fragment of a request.
-    fn submit_fragment(
-        &mut self,
-        place: usize,
-        bytes: &mut Vec<u8>,
-        sender: Sender,
-        number: u32,
-        counters: &PoolCounters,
-    ) {
+    fn submit_fragment(&mut self, place: usize, bytes: &mut Vec<u8>, sender: Sender, number: u32) {
         let connection = self.targets[place];
-        self.submit(connection, sender, number, place as u32, bytes.len(), counters);
+        self.submit(connection, sender, number, place as u32, bytes.len());
         let output = &mut self.connections[connection].output;
         if bytes.len() < SHARE_MIN {
             output.copy(bytes);
@@ -293,11 +440,12 @@ impl<P: Protocol> Shards<P> {
                 complete = false;
                 break;
             };
-            if self.fragment_of[shard] == u32::MAX {
-                self.fragment_of[shard] = self.targets.len() as u32;
-                self.targets.push(self.connection(sender, shard));
+            let member = self.order[shard];
+            if self.fragment_of[member] == u32::MAX {
+                self.fragment_of[member] = self.targets.len() as u32;
+                self.targets.push(self.connection(sender, member));
             }
-            plan.owners.push(self.fragment_of[shard]);
+            plan.owners.push(self.fragment_of[member]);
         }
         for &target in &self.targets {
             self.fragment_of[self.connections[target].shard] = u32::MAX;
@@ -326,15 +474,7 @@ impl<P: Protocol> Shards<P> {
     }
 
     #[inline]
-    fn submit(
-        &mut self,
-        index: ConnectionIndex,
-        sender: Sender,
-        number: u32,
-        fragment: u32,
-        length: usize,
-        counters: &PoolCounters,
-    ) {
+    fn submit(&mut self, index: ConnectionIndex, sender: Sender, number: u32, fragment: u32, length: usize) {
         let connection = &mut self.connections[index];
         let length = length as u64;
         if let Some(timeout) = self.timeout
@@ -345,7 +485,7 @@ impl<P: Protocol> Shards<P> {
             self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
         }
         connection.submitted(Ticket { client: Some(sender.id), number, fragment, length, since: sender.now });
-        let counters = &counters.shards[connection.shard];
+        let counters = &self.members[connection.shard].counters;
         counters.requests.add(1);
         counters.request_bytes.add(length);
         self.mark(index);
@@ -366,9 +506,10 @@ impl<P: Protocol> Shards<P> {
     }
 
     /// The shard has failed.
-    pub fn failed(&mut self, shard: usize, failure: &ShardFailure) {
-        self.failing[shard] = true;
-        self.events.push(ShardEvent { shard, failure: Some(failure.clone()) });
+    pub fn failed(&mut self, member: usize, failure: &ShardFailure) {
+        let member = &mut self.members[member];
+        member.failing = true;
+        self.events.push(ShardEvent { shard: member.name.clone(), failure: Some(failure.clone()) });
     }
 
     /// The next number of a sequence that differs between workers (xorshift64*).

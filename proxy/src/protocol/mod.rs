@@ -4,6 +4,7 @@
 //! address or the configuration: bytes come in, decisions and bytes go out.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -78,14 +79,8 @@ pub trait Protocol: Sized + 'static {
         fragments: &mut [Vec<u8>],
     );
 
-    /// Joins the responses of all fragments into one reply. `shard` names a shard of the topology.
-    fn merge(
-        merge: Self::Merge,
-        owners: &[u32],
-        parts: Vec<Part>,
-        shard: &dyn Fn(usize) -> String,
-        reply: &mut Output,
-    );
+    /// Joins the responses of all fragments into one reply.
+    fn merge(merge: Self::Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output);
 
     /// Understands as much of `unread` as it can.
     fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
@@ -298,15 +293,15 @@ pub struct ClientRow {
 /// The response to one fragment of a split request.
 #[derive(Debug)]
 pub struct Part {
-    /// Which shard of the topology it comes from.
-    pub shard: usize,
+    /// Name of the shard it comes from.
+    pub shard: Arc<str>,
     /// What has come of it.
     pub bytes: BytesMut,
 }
 
 impl Part {
     /// Nothing has come yet.
-    pub fn new(shard: usize) -> Self {
+    pub fn new(shard: Arc<str>) -> Self {
         Self { shard, bytes: BytesMut::new() }
     }
 }

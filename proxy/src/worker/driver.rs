@@ -367,7 +367,7 @@ impl<P: Protocol> Driver<P> {
         self.pool.take_connects(&mut self.connects);
         let (worker, pool) = (self.setup.worker, self.setup.pool);
         while let Some(connection) = self.connects.pop() {
-            let shard = self.pool.shard_of(connection);
+            let shard = self.pool.shard_of(connection).clone();
             if self.setup.reports.try_send(Report::Connect { worker, pool, shard, connection }).is_err() {
                 // The channel is full: in the next pass, which comes soon.
                 self.connects.push(connection);
@@ -393,7 +393,7 @@ impl<P: Protocol> Driver<P> {
                 }
             }
             Err(failure) => {
-                let name = &self.pool.topology().shards()[self.pool.shard_of(index)].name;
+                let name = &self.pool.shard_of(index).name;
                 warn_limited!(shard = %name, reason = %failure, "cannot connect to shard");
                 self.pool.shard_closed(index, &failure, now);
             }
@@ -405,9 +405,9 @@ impl<P: Protocol> Driver<P> {
         if slot.take().is_none() {
             return;
         }
-        let name = &self.pool.topology().shards()[self.pool.shard_of(index)].name;
-        if *failure == ShardFailure::Closed {
-            tracing::debug!(shard = %name, "shard closed the connection");
+        let name = &self.pool.shard_of(index).name;
+        if matches!(failure, ShardFailure::Closed | ShardFailure::Removed) {
+            tracing::debug!(shard = %name, reason = %failure, "connection to shard closed");
         } else {
             warn_limited!(shard = %name, reason = %failure, "lost connection to shard");
         }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard_discovery::Topology;
+use shard_discovery::{Shard, Topology};
 use tokio::sync::mpsc;
 
 use crate::config;
@@ -83,8 +83,8 @@ pub enum Report {
         worker: usize,
         /// The pool's number.
         pool: usize,
-        /// Which shard of the topology.
-        shard: usize,
+        /// To which shard.
+        shard: Shard,
         /// To be repeated in the order.
         connection: ConnectionIndex,
     },

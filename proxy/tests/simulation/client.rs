@@ -53,6 +53,8 @@ pub struct Client {
     inbox: Vec<u8>,
     expected: VecDeque<Expectation>,
     possible: HashMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
+    /// Keys move between shards, so that what they once were may come back.
+    moving: bool,
     /// It has closed its writing side, or said goodbye.
     pub finished: bool,
     /// It takes no replies for now.
@@ -60,7 +62,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(id: ClientId, number: usize) -> Self {
+    pub fn new(id: ClientId, number: usize, moving: bool) -> Self {
         Self {
             id,
             keys: Keys { client: number, next_value: 0 },
@@ -68,6 +70,7 @@ impl Client {
             inbox: Vec::new(),
             expected: VecDeque::new(),
             possible: HashMap::new(),
+            moving,
             finished: false,
             lazy: false,
         }
@@ -120,7 +123,7 @@ impl Client {
     /// The key has this value now, or may have it.
     fn may_be(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, surely: bool) {
         let possible = self.possible.entry(key).or_insert_with(|| vec![None]);
-        if surely {
+        if surely && !self.moving {
             possible.clear();
         }
         possible.push(value);
@@ -156,7 +159,9 @@ impl Client {
             "{} is {shown:?}, which it can only be by a mistake",
             String::from_utf8_lossy(&key),
         );
-        *possible = vec![value];
+        if !self.moving {
+            *possible = vec![value];
+        }
     }
 
     fn judge(&mut self, expected: Expected, reply: Reply, faulty: bool, coverage: &mut Coverage) {

@@ -2,6 +2,8 @@
 //!
 //! An error in any fragment is the reply to the whole request: leaving out a key that may be there would be a lie.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use memchr::memchr;
 
@@ -79,16 +81,10 @@ pub fn split(
     }
 }
 
-/// Joins the responses of all fragments. `shard` names a shard.
-pub fn merge(
-    merge: Merge,
-    owners: &[u32],
-    parts: Vec<Part>,
-    shard: &dyn Fn(usize) -> String,
-    reply: &mut Output,
-) {
+/// Joins the responses of all fragments.
+pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     match merge {
-        Merge::Values { line, first } => merge_values(&line, first, owners, parts, shard, reply),
+        Merge::Values { line, first } => merge_values(&line, first, owners, parts, reply),
         Merge::Version => {
             let lowest = parts
                 .iter()
@@ -101,41 +97,30 @@ pub fn merge(
         }
         Merge::AllOk => match parts.iter().find(|part| part.bytes != b"OK\r\n"[..]) {
             Some(part) if decode::is_error(&part.bytes) => reply.copy(&part.bytes),
-            Some(part) => refuse(&shard(part.shard), reply),
+            Some(part) => refuse(&part.shard, reply),
             None => reply.copy(b"OK\r\n"),
         },
-        Merge::Stats => merge_stats(parts, shard, reply),
+        Merge::Stats => merge_stats(parts, reply),
     }
 }
 
-fn merge_values(
-    line: &[u8],
-    first: usize,
-    owners: &[u32],
-    parts: Vec<Part>,
-    shard: &dyn Fn(usize) -> String,
-    reply: &mut Output,
-) {
+fn merge_values(line: &[u8], first: usize, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     let well_ended = |part: &&Part| part.bytes.starts_with(b"VALUE ") || part.bytes == b"END\r\n"[..];
     if let Some(odd) = parts.iter().find(|part| !well_ended(part)) {
-        return if decode::is_error(&odd.bytes) {
-            reply.copy(&odd.bytes)
-        } else {
-            refuse(&shard(odd.shard), reply)
-        };
+        return if decode::is_error(&odd.bytes) { reply.copy(&odd.bytes) } else { refuse(&odd.shard, reply) };
     }
     // A part that breaks off with an error has no END.
     if let Some(odd) = parts.iter().find(|part| !part.bytes.ends_with(b"END\r\n")) {
-        return refuse(&shard(odd.shard), reply);
+        return refuse(&odd.shard, reply);
     }
     let mut merged = Output::default();
-    let shards: Vec<usize> = parts.iter().map(|part| part.shard).collect();
+    let shards: Vec<Arc<str>> = parts.iter().map(|part| part.shard.clone()).collect();
     let mut values: Vec<Values> = parts.into_iter().map(Values::new).collect();
     for (key, &owner) in decode::words(line).skip(first).zip(owners) {
         values[owner as usize].move_value_of(key, &mut merged);
     }
     if let Some(odd) = values.iter().position(|values| values.rest() != b"END\r\n") {
-        return refuse(&shard(shards[odd]), reply);
+        return refuse(&shards[odd], reply);
     }
     merged.copy(b"END\r\n");
     reply.append(merged);
@@ -180,9 +165,9 @@ impl Values {
     }
 }
 
-fn merge_stats(parts: Vec<Part>, shard: &dyn Fn(usize) -> String, reply: &mut Output) {
+fn merge_stats(parts: Vec<Part>, reply: &mut Output) {
     for part in &parts {
-        let name = shard(part.shard);
+        let name = &part.shard;
         for line in part.bytes[..].split(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match line.strip_prefix(b"STAT ") {

@@ -17,7 +17,7 @@ pub fn stats(facts: &Facts<'_, Memcache>, out: &mut Vec<u8>) {
     encode::stat(out, "rejected_connections", sum(|counters| counters.client_refused.get() as i64));
     encode::stat(out, "threads", facts.counters.workers().len());
     encode::stat(out, "pool", facts.pool);
-    encode::stat(out, "shards", facts.counters.shards.len());
+    encode::stat(out, "shards", facts.counters.shards().len());
     encode::stat(out, "requests", sum(|counters| counters.requests.get() as i64));
     encode::stat(out, "fragments", sum(|counters| counters.fragments.get() as i64));
     encode::stat(out, "refused", sum(|counters| counters.refused.get() as i64));

@@ -134,14 +134,8 @@ impl Protocol for Resp {
         split::split(*merge, decoder, canonical, owners, fragments);
     }
 
-    fn merge(
-        merge: Merge,
-        owners: &[u32],
-        parts: Vec<Part>,
-        shard: &dyn Fn(usize) -> String,
-        reply: &mut Output,
-    ) {
-        split::merge(merge, owners, parts, shard, reply);
+    fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+        split::merge(merge, owners, parts, reply);
     }
 
     #[inline]

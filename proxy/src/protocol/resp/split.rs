@@ -47,19 +47,13 @@ pub fn split(
     }
 }
 
-/// Joins the responses of all fragments. `shard` names a shard.
-pub fn merge(
-    merge: Merge,
-    owners: &[u32],
-    parts: Vec<Part>,
-    shard: &dyn Fn(usize) -> String,
-    reply: &mut Output,
-) {
+/// Joins the responses of all fragments.
+pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     if let Some(failed) = parts.iter().find(|part| matches!(part.bytes.first(), Some(b'-' | b'!'))) {
-        return fail(merge, &failed.bytes, &shard(failed.shard), reply);
+        return fail(merge, &failed.bytes, &failed.shard, reply);
     }
     let unexpected = match merge {
-        Merge::Array => return merge_arrays(owners, parts, shard, reply),
+        Merge::Array => return merge_arrays(owners, parts, reply),
         Merge::Sum => {
             let mut sum = 0i64;
             let unexpected = parts.iter().find(|part| match integer(&part.bytes) {
@@ -83,12 +77,12 @@ pub fn merge(
         }
     };
     if let Some(part) = unexpected {
-        refuse(&shard(part.shard), reply);
+        refuse(&part.shard, reply);
     }
 }
 
 /// The elements of all arrays in the order of the request's keys.
-fn merge_arrays(owners: &[u32], parts: Vec<Part>, shard: &dyn Fn(usize) -> String, reply: &mut Output) {
+fn merge_arrays(owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     let mut counts = vec![0u64; parts.len()];
     for &owner in owners {
         counts[owner as usize] += 1;
@@ -99,7 +93,7 @@ fn merge_arrays(owners: &[u32], parts: Vec<Part>, shard: &dyn Fn(usize) -> Strin
         head.clear();
         encode::array(&mut head, count as usize);
         if !part.bytes.starts_with(&head) {
-            return refuse(&shard(part.shard), reply);
+            return refuse(&part.shard, reply);
         }
         let mut bytes = part.bytes;
         bytes.advance(head.len());
