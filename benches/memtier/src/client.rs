@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::process::loopback;
-use crate::protocol::{self, Protocol, ReplyKind};
+use crate::protocol::{self, Asked, Protocol, ReplyKind};
 use crate::workload::Workload;
 
 /// One connection.
@@ -30,20 +30,20 @@ impl Client {
         Ok(Client { stream, protocol, output: Vec::new(), input: Vec::new() })
     }
 
-    /// Sends what `write` writes, `requests` of them, and waits for a good reply to each.
-    pub fn ask(&mut self, requests: usize, write: impl FnOnce(Protocol, &mut Vec<u8>)) -> Result<()> {
+    /// Sends the requests `write` writes and waits for a good reply to each.
+    pub fn ask<const REQUESTS: usize>(
+        &mut self,
+        write: impl FnOnce(Protocol, &mut Vec<u8>) -> [Asked; REQUESTS],
+    ) -> Result<()> {
         self.output.clear();
-        write(self.protocol, &mut self.output);
+        let asked = write(self.protocol, &mut self.output);
         self.stream.write_all(&self.output)?;
-        for _ in 0..requests {
-            self.hear()?;
-        }
-        Ok(())
+        asked.into_iter().try_for_each(|asked| self.hear(asked))
     }
 
-    fn hear(&mut self) -> Result<()> {
+    fn hear(&mut self, asked: Asked) -> Result<()> {
         loop {
-            if let Some(reply) = self.protocol.reply(&self.input)? {
+            if let Some(reply) = self.protocol.reply(&self.input, asked)? {
                 let bytes: Vec<u8> = self.input.drain(..reply.length).collect();
                 return match reply.kind {
                     ReplyKind::Fine => Ok(()),
@@ -71,10 +71,7 @@ pub fn warm_up(port: u16, protocol: Protocol, alive: impl Fn() -> Result<()>) ->
         let attempt = Client::connect(port, protocol).and_then(|mut client| {
             (0..KEYS).try_for_each(|number| {
                 let key = format!("warm-up-{number}");
-                client.ask(2, |protocol, output| {
-                    protocol.set(output, &key, b"x");
-                    protocol.get(output, &key);
-                })
+                client.ask(|protocol, output| [protocol.set(output, &key, b"x"), protocol.get(output, &key)])
             })
         });
         match attempt {
@@ -94,7 +91,7 @@ pub fn fill(port: u16, workload: &Workload) -> Result<()> {
     let value = value(workload.value_bytes);
     for number in 1..=workload.keys {
         client
-            .ask(1, |protocol, output| protocol.set(output, &protocol::key(number), &value))
+            .ask(|protocol, output| [protocol.set(output, &protocol::key(number), &value)])
             .context("cannot fill the keys in")?;
     }
     Ok(())

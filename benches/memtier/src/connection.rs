@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use crate::process::loopback;
-use crate::protocol::{Protocol, Reply};
+use crate::protocol::{Asked, Protocol, Reply};
 
 /// A non-blocking connection.
 pub struct Connection {
@@ -21,8 +21,8 @@ pub struct Connection {
     written: usize,
     /// Bytes of replies that are not whole yet.
     input: Vec<u8>,
-    /// When each request in flight was due, oldest first.
-    due: VecDeque<Instant>,
+    /// When each request in flight was due and what it asked for, oldest first.
+    pending: VecDeque<(Instant, Asked)>,
 }
 
 impl Connection {
@@ -37,19 +37,19 @@ impl Connection {
             output: Vec::new(),
             written: 0,
             input: Vec::new(),
-            due: VecDeque::new(),
+            pending: VecDeque::new(),
         })
     }
 
     /// Adds a request. It leaves with the next `flush`.
-    pub fn submit(&mut self, due: Instant, write: impl FnOnce(Protocol, &mut Vec<u8>)) {
-        write(self.protocol, &mut self.output);
-        self.due.push_back(due);
+    pub fn submit(&mut self, due: Instant, write: impl FnOnce(Protocol, &mut Vec<u8>) -> Asked) {
+        let asked = write(self.protocol, &mut self.output);
+        self.pending.push_back((due, asked));
     }
 
     /// Requests without a reply.
     pub fn in_flight(&self) -> usize {
-        self.due.len()
+        self.pending.len()
     }
 
     /// Writes as much as the socket takes.
@@ -78,11 +78,11 @@ impl Connection {
                 Err(error) => return Err(error),
             };
             if self.input.is_empty() {
-                let taken = take_replies(self.protocol, &mut self.due, &chunk[..bytes], &mut heard)?;
+                let taken = take_replies(self.protocol, &mut self.pending, &chunk[..bytes], &mut heard)?;
                 self.input.extend_from_slice(&chunk[taken..bytes]);
             } else {
                 self.input.extend_from_slice(&chunk[..bytes]);
-                let taken = take_replies(self.protocol, &mut self.due, &self.input, &mut heard)?;
+                let taken = take_replies(self.protocol, &mut self.pending, &self.input, &mut heard)?;
                 self.input.drain(..taken);
             }
         }
@@ -91,14 +91,16 @@ impl Connection {
 
 fn take_replies(
     protocol: Protocol,
-    due: &mut VecDeque<Instant>,
+    pending: &mut VecDeque<(Instant, Asked)>,
     input: &[u8],
     heard: &mut impl FnMut(Instant, Reply),
 ) -> io::Result<usize> {
     let mut taken = 0;
-    while let Some(reply) = protocol.reply(&input[taken..]).map_err(io::Error::other)? {
+    while taken < input.len() {
+        let &(due, asked) = pending.front().ok_or_else(|| io::Error::other("a reply nobody asked for"))?;
+        let Some(reply) = protocol.reply(&input[taken..], asked).map_err(io::Error::other)? else { break };
         taken += reply.length;
-        let due = due.pop_front().ok_or_else(|| io::Error::other("a reply nobody asked for"))?;
+        pending.pop_front();
         heard(due, reply);
     }
     Ok(taken)

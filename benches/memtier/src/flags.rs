@@ -32,7 +32,7 @@ pub struct Flags {
     /// The load generator; auto takes memtier_benchmark when there is one
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
-    /// Requests per second of the fixed-rate workload; half of nutcracker's maximum unless told
+    /// Requests per second of the fixed-rate workloads; half of nutcracker's maximum unless told
     #[arg(long, value_parser = positive)]
     pub rate: Option<f64>,
     /// Folder for the JSON and the pictures

@@ -115,9 +115,8 @@ impl Requests {
         let mut key = || self.keys[random.below(self.keys.len())].as_str();
         match self.mix {
             Mix::MultiGet(keys) => {
-                connection.submit(due, |protocol, output| {
-                    protocol.multi_get(output, (0..keys).map(|_| key()));
-                });
+                connection
+                    .submit(due, |protocol, output| protocol.multi_get(output, (0..keys).map(|_| key())));
             }
             Mix::SetGet | Mix::FixedRate | Mix::Idle => {
                 let key = key();

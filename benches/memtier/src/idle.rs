@@ -23,11 +23,11 @@ pub fn measure(proxy: &Proxy, workload: &Workload) -> Result<IdleMemory> {
     }
     let connected = per_client()?;
     for client in &mut clients {
-        client.ask(1, |protocol, output| protocol.ping(output)).context("PING")?;
+        client.ask(|protocol, output| [protocol.ping(output)]).context("PING")?;
     }
     let after_ping = per_client()?;
     for (client, number) in clients.iter_mut().zip((1..=workload.keys).cycle()) {
-        client.ask(1, |protocol, output| protocol.get(output, &protocol::key(number))).context("GET")?;
+        client.ask(|protocol, output| [protocol.get(output, &protocol::key(number))]).context("GET")?;
     }
     let after_get = per_client()?;
     drop(clients);

@@ -11,6 +11,7 @@ use serde_json::{Map, json};
 use memstore_bench::flags::{Driver, Flags};
 use memstore_bench::measurement::{Figure, Measurement};
 use memstore_bench::process::{Nursery, find_program};
+use memstore_bench::protocol::Protocol;
 use memstore_bench::proxy::ProxyKind;
 use memstore_bench::report::{self, Circumstances};
 use memstore_bench::table::{remarks, table};
@@ -65,13 +66,13 @@ fn run(flags: &Flags) -> Result<bool> {
 
 fn compare(flags: &Flags, plan: Plan, nursery: Nursery) -> Result<bool> {
     let mut around = circumstances(flags, &plan);
-    let mut tournament = Tournament::new(plan, nursery)?;
+    let mut tournament = Tournament::new(plan, nursery);
     tournament.run(|measurement| println!("{}", progress(measurement)));
-    around.settings["rate_per_second"] = json!(tournament.rate);
+    around.settings["rate_per_second"] = json!(tournament.rates);
 
     println!("\n{}", table(&tournament.measurements));
-    if let Some(rate) = tournament.rate {
-        println!("fixed rate: {rate:.0} requests per second");
+    for (workload, rate) in &tournament.rates {
+        println!("{workload}: {rate:.0} requests per second");
     }
     let remarks = remarks(&tournament.measurements);
     remarks.iter().for_each(|remark| println!("distrust {remark}"));
@@ -142,7 +143,11 @@ fn circumstances(flags: &Flags, plan: &Plan) -> Circumstances {
         let found = program.and_then(|program| machine::version(&program, flag));
         versions.insert(name.to_owned(), found.into());
     };
-    version("redis-server", find_program("redis-server"), "--version");
+    for protocol in Protocol::ALL {
+        if plan.workloads.iter().any(|workload| workload.protocol == protocol) {
+            version(protocol.server(), find_program(protocol.server()), "--version");
+        }
+    }
     version("memtier_benchmark", plan.memtier.clone(), "--version");
     for kind in plan.proxies.iter().filter(|kind| **kind != ProxyKind::Direct) {
         let flag = if *kind == ProxyKind::Nutcracker { "-V" } else { "--version" };

@@ -37,8 +37,10 @@ pub fn run(
     let mut command = Command::new(program);
     command.args(arguments(port, workload, seconds, threads)).arg("--json-out-file").arg(&report);
     let process = nursery.start("memtier", &mut command)?;
-    // A client whose connection breaks leaves it waiting for ever.
-    let status = process.wait(Duration::from_secs(seconds + 30)).context("memtier_benchmark hangs")?;
+    // A client whose connection breaks leaves it waiting for ever, and so does an error reply of memcached's.
+    let status = process
+        .wait(Duration::from_secs(seconds + 30))
+        .context("memtier_benchmark hangs: a client lost its connection or could not read a reply")?;
     if !status.success() {
         bail!("memtier_benchmark ended with {status}:\n{}", process.last_words());
     }
@@ -49,6 +51,7 @@ pub fn run(
 fn arguments(port: u16, workload: &Workload, seconds: u64, threads: usize) -> Vec<String> {
     let protocol = match workload.protocol {
         Protocol::Resp => "redis",
+        Protocol::Memcache => "memcache_text",
     };
     let threads = threads_for(workload.clients, threads);
     let mut arguments: Vec<String> = ["--server=127.0.0.1", "--hide-histogram"].map(str::to_owned).into();
@@ -65,12 +68,17 @@ fn arguments(port: u16, workload: &Workload, seconds: u64, threads: usize) -> Ve
         format!("--key-maximum={}", workload.keys),
         "--distinct-client-seed".to_owned(),
     ]);
-    match workload.mix {
-        Mix::MultiGet(keys) => {
+    match (workload.mix, workload.protocol) {
+        (Mix::MultiGet(keys), Protocol::Resp) => {
             arguments.push(format!("--command=MGET{}", " __key__".repeat(keys)));
             arguments.push("--command-key-pattern=R".to_owned());
         }
-        Mix::SetGet | Mix::FixedRate | Mix::Idle => {
+        (Mix::MultiGet(keys), Protocol::Memcache) => {
+            // A request takes no more keys than the ratio has GETs left.
+            arguments.extend([format!("--ratio=0:{keys}"), format!("--multi-key-get={keys}")]);
+            arguments.push("--key-pattern=R:R".to_owned());
+        }
+        (Mix::SetGet | Mix::FixedRate | Mix::Idle, _) => {
             arguments.extend(["--ratio=1:10", "--key-pattern=R:R"].map(str::to_owned));
         }
     }
@@ -144,5 +152,13 @@ mod tests {
         let line = arguments(1, &workload, 1, 1).join(" ");
         assert_eq!(line.matches("__key__").count(), 20);
         assert!(!line.contains("--ratio"));
+    }
+
+    #[test]
+    fn a_memcached_multi_get_fills_every_request() {
+        let workload = Workload::select("mc-get-20").unwrap().remove(0);
+        let line = arguments(1, &workload, 1, 1).join(" ");
+        assert!(line.contains("--protocol=memcache_text"), "{line}");
+        assert!(line.contains("--ratio=0:20 --multi-key-get=20"), "{line}");
     }
 }

@@ -19,7 +19,7 @@ pub enum ProxyKind {
     Memstore,
     /// Twemproxy, the one all ratios refer to.
     Nutcracker,
-    /// A redis-server of its own without a proxy: what the load generator and the machine allow.
+    /// A shard of its own without a proxy: what the load generator and the machine allow.
     Direct,
     /// Predixy.
     Predixy,
@@ -29,6 +29,8 @@ pub enum ProxyKind {
 pub struct Setup<'a> {
     /// Where processes and their files go.
     pub nursery: &'a Nursery,
+    /// What its clients and its shards speak.
+    pub protocol: Protocol,
     /// The shards of the pool.
     pub shards: &'a [Shard],
     /// Threads, for the proxies that let one choose.
@@ -77,6 +79,11 @@ impl ProxyKind {
         })
     }
 
+    /// Whether it has pools of this protocol.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        self != ProxyKind::Predixy || protocol == Protocol::Resp
+    }
+
     /// Its binary, or how to get it.
     pub fn program(self, memstore: &Path) -> Result<PathBuf> {
         let (program, install) = match self {
@@ -85,7 +92,7 @@ impl ProxyKind {
                 bail!("{} is not there: cargo build --release -p memstore-proxy", memstore.display())
             }
             ProxyKind::Nutcracker => ("nutcracker", "apt-get install nutcracker"),
-            ProxyKind::Direct => ("redis-server", "apt-get install redis-server"),
+            ProxyKind::Direct => bail!("direct is a shard and has no binary of its own"),
             ProxyKind::Predixy => ("predixy", "build it from https://github.com/joyieldInc/predixy"),
         };
         find_program(program).with_context(|| format!("{program} is not on PATH: {install}"))
@@ -93,11 +100,11 @@ impl ProxyKind {
 
     /// Starts it and waits until keys can be set and read through it.
     pub fn start(self, setup: &Setup) -> Result<Proxy> {
-        let program = self.program(setup.memstore)?;
         if self == ProxyKind::Direct {
-            let Shard { port, process } = Shard::start(setup.nursery, self.name())?;
+            let Shard { port, process, .. } = Shard::start(setup.nursery, self.name(), setup.protocol)?;
             return Ok(Proxy { port, process });
         }
+        let program = self.program(setup.memstore)?;
         let port = free_port()?;
         let ports: Vec<u16> = setup.shards.iter().map(|shard| shard.port).collect();
         let file = setup.nursery.scratch().join(format!("{}.conf", self.name()));
@@ -105,12 +112,12 @@ impl ProxyKind {
         let text = match self {
             ProxyKind::Memstore => {
                 command.args(["serve", "-c"]).arg(&file).env("MEMSTORE_WORKERS", setup.workers.to_string());
-                pool_text(port, &ports)
+                pool_text(port, setup.protocol, &ports)
             }
             ProxyKind::Nutcracker => {
                 let statistics = free_port()?.to_string();
                 command.arg("-c").arg(&file).args(["-a", "127.0.0.1", "-s", &statistics]);
-                pool_text(port, &ports)
+                pool_text(port, setup.protocol, &ports)
             }
             ProxyKind::Predixy => {
                 command.arg(&file);
@@ -124,7 +131,7 @@ impl ProxyKind {
             None => Ok(()),
             Some(status) => bail!("it ended with {status}"),
         };
-        warm_up(port, Protocol::Resp, alive).with_context(|| match process.last_words() {
+        warm_up(port, setup.protocol, alive).with_context(|| match process.last_words() {
             words if words.is_empty() => "warm-up failed".to_owned(),
             words => format!("warm-up failed; its last words:\n{words}\n"),
         })?;
@@ -133,10 +140,11 @@ impl ProxyKind {
 }
 
 /// The pool as twemproxy writes it, and memstore reads it.
-fn pool_text(port: u16, shards: &[u16]) -> String {
+fn pool_text(port: u16, protocol: Protocol, shards: &[u16]) -> String {
+    let redis = protocol == Protocol::Resp;
     let mut text = format!(
         "bench:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  \
-         auto_eject_hosts: false\n  timeout: 5000\n  backlog: 4096\n  preconnect: true\n  redis: true\n  \
+         auto_eject_hosts: false\n  timeout: 5000\n  backlog: 4096\n  preconnect: true\n  redis: {redis}\n  \
          servers:\n"
     );
     for (number, shard) in shards.iter().enumerate() {
@@ -173,8 +181,10 @@ mod tests {
 
     #[test]
     fn the_pool_names_every_shard() {
-        let text = pool_text(1, &[7001, 7002]);
+        let text = pool_text(1, Protocol::Resp, &[7001, 7002]);
         assert!(text.starts_with("bench:\n  listen: 127.0.0.1:1\n  hash: fnv1a_64\n"), "{text}");
         assert!(text.ends_with("  servers:\n   - 127.0.0.1:7001:1 shard0\n   - 127.0.0.1:7002:1 shard1\n"));
+        assert!(text.contains("  redis: true\n"), "{text}");
+        assert!(pool_text(1, Protocol::Memcache, &[7001]).contains("  redis: false\n"));
     }
 }

@@ -1,6 +1,7 @@
 //! Proxies in turn: for each workload, for each round, each proxy once, so that what changes on the machine
 //! meanwhile meets all of them. Every measurement gets a fresh process and freshly filled keys.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::idle;
 use crate::measurement::{IdleMemory, Measurement, Outcome};
 use crate::memtier;
 use crate::process::Nursery;
+use crate::protocol::Protocol;
 use crate::proxy::{Proxy, ProxyKind, Setup};
 use crate::shard::Shard;
 use crate::usage::{Cpu, Memory, machine_busy};
@@ -37,7 +39,7 @@ pub struct Plan {
     pub memtier: Option<PathBuf>,
     /// The memstore binary.
     pub memstore: PathBuf,
-    /// Requests per second of the fixed-rate workload; measured when it is not told.
+    /// Requests per second of the fixed-rate workloads; measured when it is not told.
     pub rate: Option<f64>,
 }
 
@@ -45,37 +47,38 @@ pub struct Plan {
 pub struct Tournament {
     plan: Plan,
     nursery: Nursery,
+    /// All of one protocol, that of the workload.
     shards: Vec<Shard>,
     /// What was measured so far.
     pub measurements: Vec<Measurement>,
     /// What went wrong, a sentence each.
     pub failures: Vec<String>,
-    /// The rate of the fixed-rate workload, once it is known.
-    pub rate: Option<f64>,
-    out_of_the_race: Vec<ProxyKind>,
+    /// The rates of the fixed-rate workloads, once they are known.
+    pub rates: BTreeMap<&'static str, f64>,
+    out_of_the_race: Vec<(ProxyKind, Protocol)>,
 }
 
 impl Tournament {
-    /// Starts the shards.
-    pub fn new(plan: Plan, nursery: Nursery) -> Result<Tournament> {
-        let shards = (0..plan.shards)
-            .map(|number| Shard::start(&nursery, &format!("shard{number}")))
-            .collect::<Result<_>>()?;
-        let rate = plan.rate;
-        Ok(Tournament {
+    /// One of which nothing is started yet.
+    pub fn new(plan: Plan, nursery: Nursery) -> Tournament {
+        Tournament {
             plan,
             nursery,
-            shards,
+            shards: Vec::new(),
             measurements: Vec::new(),
             failures: Vec::new(),
-            rate,
+            rates: BTreeMap::new(),
             out_of_the_race: Vec::new(),
-        })
+        }
     }
 
     /// Measures all there is to measure. `watch` is told each result as it comes.
     pub fn run(&mut self, mut watch: impl FnMut(&Measurement)) {
         for workload in self.plan.workloads.clone() {
+            if let Err(failure) = self.start_shards(workload.protocol) {
+                self.fail(format!("{}: no shards: {failure:#}", workload.name));
+                continue;
+            }
             if workload.mix == Mix::FixedRate
                 && let Err(failure) = self.find_rate(&workload)
             {
@@ -88,16 +91,28 @@ impl Tournament {
 
     fn measure_all(&mut self, workload: &Workload, watch: &mut impl FnMut(&Measurement)) {
         let mut broken: Vec<ProxyKind> = Vec::new();
+        for kind in self.plan.proxies.clone() {
+            if !kind.speaks(workload.protocol) {
+                let server = workload.protocol.server();
+                self.fail(format!(
+                    "{} is skipped under {}: it has no pools of {server}",
+                    kind.name(),
+                    workload.name
+                ));
+                broken.push(kind);
+            }
+        }
         for round in 0..self.plan.rounds {
             for kind in self.plan.proxies.clone() {
-                if broken.contains(&kind) || self.out_of_the_race.contains(&kind) {
+                if broken.contains(&kind) || self.out_of_the_race.contains(&(kind, workload.protocol)) {
                     continue;
                 }
-                let proxy = match self.start(kind) {
+                let proxy = match self.start(kind, workload.protocol) {
                     Ok(proxy) => proxy,
                     Err(failure) => {
-                        self.fail(format!("{} is skipped: {failure:#}", kind.name()));
-                        self.out_of_the_race.push(kind);
+                        let server = workload.protocol.server();
+                        self.fail(format!("{} is skipped before {server}: {failure:#}", kind.name()));
+                        self.out_of_the_race.push((kind, workload.protocol));
                         continue;
                     }
                 };
@@ -130,12 +145,25 @@ impl Tournament {
         self.failures.push(sentence);
     }
 
-    fn start(&self, kind: ProxyKind) -> Result<Proxy> {
+    /// Starts shards that speak this, unless it is those that run; others end.
+    fn start_shards(&mut self, protocol: Protocol) -> Result<()> {
+        if self.shards.iter().any(|shard| shard.protocol == protocol) {
+            return Ok(());
+        }
+        self.shards.clear();
+        self.shards = (0..self.plan.shards)
+            .map(|number| Shard::start(&self.nursery, &format!("shard{number}"), protocol))
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn start(&self, kind: ProxyKind, protocol: Protocol) -> Result<Proxy> {
         for shard in &self.shards {
             shard.empty()?;
         }
         kind.start(&Setup {
             nursery: &self.nursery,
+            protocol,
             shards: &self.shards,
             workers: self.plan.workers,
             memstore: &self.plan.memstore,
@@ -182,7 +210,8 @@ impl Tournament {
         let outcome = match (workload.mix, &self.plan.memtier) {
             (Mix::Idle, _) => return Ok((None, Some(idle::measure(proxy, workload)?))),
             (Mix::FixedRate, _) => {
-                self.own(proxy, workload, Pace::Open(self.rate.context("no rate yet")?))?
+                let rate = self.rates.get(workload.name).context("no rate yet")?;
+                self.own(proxy, workload, Pace::Open(*rate))?
             }
             (Mix::SetGet | Mix::MultiGet(_), None) => self.own(proxy, workload, Pace::Closed)?,
             (Mix::SetGet | Mix::MultiGet(_), Some(program)) => {
@@ -204,12 +233,21 @@ impl Tournament {
     /// Half of what nutcracker reaches with the same clients in a closed loop: a rate all proxies can keep,
     /// at which their latency is worth comparing.
     fn find_rate(&mut self, workload: &Workload) -> Result<()> {
-        if self.rate.is_none() {
-            let nutcracker = self.start(ProxyKind::Nutcracker).context("nutcracker's maximum sets it")?;
-            client::fill(nutcracker.port, workload)?;
-            let maximum = self.own(&nutcracker, workload, Pace::Closed)?.throughput();
-            self.rate = Some((maximum / 2.0).round());
+        if self.rates.contains_key(workload.name) {
+            return Ok(());
         }
+        let rate = match self.plan.rate {
+            Some(rate) => rate,
+            None => {
+                let nutcracker = self
+                    .start(ProxyKind::Nutcracker, workload.protocol)
+                    .context("nutcracker's maximum sets it")?;
+                client::fill(nutcracker.port, workload)?;
+                let maximum = self.own(&nutcracker, workload, Pace::Closed)?.throughput();
+                (maximum / 2.0).round()
+            }
+        };
+        self.rates.insert(workload.name, rate);
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ pub struct Workload {
 pub enum Mix {
     /// SET and GET one to ten; a client sends when a reply has come.
     SetGet,
-    /// MGET of so many keys; a client sends when a reply has come.
+    /// One request for so many keys; a client sends when a reply has come.
     MultiGet(usize),
     /// SET and GET one to ten at a fixed rate, whether replies come or not.
     FixedRate,
@@ -47,6 +47,8 @@ const BASE: Workload = Workload {
     keys: 10_000,
     protocol: Protocol::Resp,
 };
+
+const MEMCACHED: Workload = Workload { protocol: Protocol::Memcache, ..BASE };
 
 /// All workloads, in the order they run in.
 pub const WORKLOADS: &[Workload] = &[
@@ -100,6 +102,35 @@ pub const WORKLOADS: &[Workload] = &[
         mix: Mix::Idle,
         clients: 10_000,
         ..BASE
+    },
+    Workload {
+        name: "mc-small-p1",
+        about: "memcached, SET:GET 1:10, 32 B, 50 clients, pipeline 1",
+        ..MEMCACHED
+    },
+    Workload {
+        name: "mc-small-p16",
+        about: "memcached, SET:GET 1:10, 32 B, 50 clients, pipeline 16",
+        pipeline: 16,
+        ..MEMCACHED
+    },
+    Workload {
+        name: "mc-value-4k",
+        about: "memcached, SET:GET 1:10, 4 KiB, 50 clients, pipeline 1",
+        value_bytes: 4096,
+        ..MEMCACHED
+    },
+    Workload {
+        name: "mc-get-20",
+        about: "memcached, get of 20 keys, 32 B, 50 clients, pipeline 1",
+        mix: Mix::MultiGet(20),
+        ..MEMCACHED
+    },
+    Workload {
+        name: "mc-rate",
+        about: "memcached, SET:GET 1:10, 32 B, 50 clients, fixed rate, latency counted from the due time",
+        mix: Mix::FixedRate,
+        ..MEMCACHED
     },
 ];
 
