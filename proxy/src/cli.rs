@@ -134,15 +134,32 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The file's settings, then those of the environment and the flags over them.
 fn start(serve: Serve) -> anyhow::Result<()> {
+    let config = settled(&serve)?;
+    begin_logging(&config.process);
+    warn(&config);
+    crate::serve(config, move || {
+        let config = settled(&serve)?;
+        warn(&config);
+        Ok(config)
+    })
+}
+
+fn warn(config: &Config) {
+    for warning in config.pools.iter().flat_map(surprises) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The file's settings, then those of the environment and the flags over them.
+fn settled(serve: &Serve) -> anyhow::Result<Config> {
     let mut config = config::load(&serve.file.config)?;
     let process = &mut config.process;
     if serve.stats_port.is_some() || serve.stats_address.is_some() {
         let before = process.stats.take().or(config::Process::of_nutcracker().stats);
         let before = before.expect("nutcracker serves statistics");
         let port = serve.stats_port.unwrap_or(before.port);
-        let host = serve.stats_address.unwrap_or(before.host);
+        let host = serve.stats_address.clone().unwrap_or(before.host);
         process.stats = (port > 0).then_some(StatsListen { host, port, implied: false });
     }
     if let Some(Chosen(workers)) = serve.workers {
@@ -151,15 +168,13 @@ fn start(serve: Serve) -> anyhow::Result<()> {
     if let Some(Chosen(memory_max)) = serve.memory_max {
         process.memory_max = memory_max;
     }
-    process.log_level = serve.log_level.unwrap_or(std::mem::take(&mut process.log_level));
+    if let Some(level) = &serve.log_level {
+        process.log_level.clone_from(level);
+    }
     process.log_format = serve.log_format.unwrap_or(process.log_format);
     process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);
     process.drain_limit = serve.drain_limit.unwrap_or(process.drain_limit);
-    begin_logging(process);
-    for warning in config.pools.iter().flat_map(surprises) {
-        tracing::warn!("{warning}");
-    }
-    crate::serve(config)
+    Ok(config)
 }
 
 fn begin_logging(process: &config::Process) {

@@ -57,6 +57,22 @@ impl Ejector {
         }
     }
 
+    /// The same for another list of shards. `kept` says for each shard of the new list which of the present one it is:
+    /// an ejected shard stays ejected; the others start anew.
+    #[must_use]
+    pub fn with_shards(
+        &self,
+        kept: &[Option<usize>],
+        failure_limit: u32,
+        retry_timeout: Duration,
+    ) -> Ejector {
+        let fitness =
+            |kept: &Option<usize>| kept.map_or(Fitness::Live { failures: 0 }, |kept| self.shards[kept]);
+        let mut ejector = Ejector::new(kept.len(), failure_limit, retry_timeout);
+        ejector.shards = kept.iter().map(fitness).collect();
+        ejector
+    }
+
     /// `shard` failed at `now`. Failures of a shard that is already out are those of requests sent before
     /// and count no more.
     ///

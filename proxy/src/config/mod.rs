@@ -5,8 +5,9 @@
 //! process beside them. [`yaml`] reads it into a tree of texts with their places, [`section`] takes the settings of
 //! [`settings`] from it.
 
+use std::cell::RefCell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
@@ -30,6 +31,8 @@ pub struct Config {
     pub process: Process,
     /// At least one pool, in the order of the file.
     pub pools: Vec<Pool>,
+    /// The files it was read from: itself, and those with passwords.
+    pub files: Vec<PathBuf>,
 }
 
 /// What a configuration may refer to besides itself.
@@ -43,8 +46,13 @@ pub struct Surroundings<'s> {
 /// Reads a file. Files named in it are relative to its folder.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
     let folder = path.parent().unwrap_or(Path::new(""));
+    let files = RefCell::new(vec![path.to_owned()]);
     let around = Surroundings {
-        read_file: &|named| std::fs::read_to_string(folder.join(named)),
+        read_file: &|named| {
+            let named = folder.join(named);
+            files.borrow_mut().push(named.clone());
+            std::fs::read_to_string(named)
+        },
         environment: &|name| std::env::var(name).ok(),
     };
     let bytes = std::fs::read(path)
@@ -54,7 +62,8 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
         single(path, Place { line, column: 1 }, "the file is not UTF-8 from this line on".into())
     })?;
-    parse(&text, path, &around)
+    let config = parse(&text, path, &around)?;
+    Ok(Config { files: files.take(), ..config })
 }
 
 /// Reads the text of a file. Touches nothing but what `around` gives.
@@ -105,7 +114,7 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
     }
     let read: Vec<_> = pools.iter().filter_map(|entry| Pool::read(entry, around, mistakes)).collect();
     refuse_equals(pools, mistakes);
-    Some(Config { process, pools: read })
+    Some(Config { process, pools: read, files: Vec::new() })
 }
 
 /// No two pools may have the same name or listen on the same address.

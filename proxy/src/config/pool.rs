@@ -51,7 +51,7 @@ pub struct Auth {
 }
 
 /// One pool. [`settings::POOL`] says what each setting means.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the table has it
 pub struct Pool {
     pub name: String,
@@ -77,6 +77,7 @@ pub struct Pool {
     pub shards: Vec<Shard>,
     pub connect_timeout: Duration,
     pub queue_wait: Duration,
+    pub adopt_wait: Option<Duration>,
     pub client_idle_timeout: Option<Duration>,
     pub client_request_timeout: Option<Duration>,
     pub client_age_max: Option<Duration>,
@@ -147,6 +148,7 @@ impl Pool {
             shards,
             connect_timeout: section.setting("connect_timeout", positive),
             queue_wait: section.setting("queue_wait", positive),
+            adopt_wait: section.setting("adopt_wait", limit),
             client_idle_timeout: section.setting("client_idle_timeout", limit),
             client_request_timeout: section.setting("client_request_timeout", limit),
             client_age_max: section.setting("client_age_max", limit),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::section::Section;
 use super::settings;
-use super::value::{duration, number, size, text};
+use super::value::{boolean, duration, number, size, text};
 use super::yaml::Entry;
 
 /// How log lines look.
@@ -39,6 +39,7 @@ pub struct Process {
     pub drain_grace: Duration,
     pub drain_limit: Duration,
     pub memory_max: Option<u64>,
+    pub watch_config: bool,
 }
 
 impl Process {
@@ -56,6 +57,7 @@ impl Process {
             drain_grace: section.setting("drain_grace", duration),
             drain_limit: section.setting("drain_limit", duration),
             memory_max: section.setting("memory_max", memory_max),
+            watch_config: section.setting("watch_config", boolean),
         }
     }
 

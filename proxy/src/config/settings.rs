@@ -54,6 +54,7 @@ pub const POOL: &[Setting] = &[
     setting("miss_on_get_errors", Some("false"), "true false", "memcache pools: a get that its shard cannot serve is answered as a miss"),
     setting("connect_timeout", Some("1s"), "time above 0", "how long connecting to a shard may take, the lookup included"),
     setting("queue_wait", Some("1s"), "time above 0", "how long a request may wait for room in the queue of its shard"),
+    setting("adopt_wait", Some("60s"), "time or none", "how long a reload waits for shards that are new to answer; the present configuration holds until they do; none: not at all"),
     setting("client_idle_timeout", Some("none"), "time or none", "a client that sends nothing for so long is disconnected"),
     setting("client_request_timeout", Some("none"), "time or none", "a client whose request stays unfinished for so long is disconnected"),
     setting("client_age_max", Some("none"), "time or none", "a client is disconnected between two requests at about this age, so that clients spread over new replicas"),
@@ -76,6 +77,7 @@ pub const PROCESS: &[Setting] = &[
     setting("drain_grace", Some("0"), "time", "how long clients are still accepted after SIGTERM"),
     setting("drain_limit", Some("30s"), "time above 0", "how long clients may take to read their last replies and close"),
     setting("memory_max", Some("auto"), "size, auto", "bytes that all clients may hold together; auto: half of the container's or machine's memory"),
+    setting("watch_config", Some("true"), "true false", "reload when the file, or one that it takes a password from, changes; SIGHUP reloads in any case"),
 ];
 
 /// The table of all settings, in Markdown.

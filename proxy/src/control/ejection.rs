@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shard_discovery::{Ejector, FitnessChange, Topology};
+use shard_discovery::{Ejector, Shard, Topology};
 
-use super::{PoolControl, probe, publish};
+use super::pools::PoolControl;
+use super::probe;
 use crate::config;
 use crate::pool::ShardEvent;
 
-/// How often it is looked whether a probe is due.
-const PROBE_TICK: Duration = Duration::from_millis(20);
+/// How often it is looked whether a probe is due, where nothing says when that will be.
+const PROBE_TICK: Duration = Duration::from_secs(1);
 
 /// The fitness of a pool's shards.
 pub struct Ejection {
@@ -37,73 +38,98 @@ impl Ejection {
         Self { ejector, ejections: 0, ejected_at: vec![0; shards], pool: config.name.clone(), all }
     }
 
+    /// Another list of shards: those that stay where they are stay ejected. Returns who owns what then.
+    pub fn adopt(&mut self, config: &config::Pool, all: Arc<Topology>) -> Arc<Topology> {
+        let kept: Vec<Option<usize>> = all
+            .shards()
+            .iter()
+            .map(|shard| {
+                let same = |known: &Shard| known.name == shard.name && known.address == shard.address;
+                self.all.shards().iter().position(same)
+            })
+            .collect();
+        let (limit, retry) = (config.server_failure_limit, config.server_retry_timeout);
+        self.ejector = match &self.ejector {
+            Some(ejector) if config.auto_eject_hosts => Some(ejector.with_shards(&kept, limit, retry)),
+            _ => config.auto_eject_hosts.then(|| Ejector::new(kept.len(), limit, retry)),
+        };
+        self.ejected_at = kept.iter().map(|kept| kept.map_or(0, |kept| self.ejected_at[kept])).collect();
+        self.all = all;
+        self.live()
+    }
+
+    /// Who owns what, without the shards that are ejected.
+    pub fn live(&self) -> Arc<Topology> {
+        let ejected = self.ejector.as_ref().map(Ejector::ejected).unwrap_or_default();
+        if ejected.is_empty() { self.all.clone() } else { Arc::new(self.all.without(&ejected)) }
+    }
+
     /// All shards of the pool, fit or not.
     pub fn shards(&self) -> &[shard_discovery::Shard] {
         self.all.shards()
     }
 
-    /// A worker reports; returns the new topology if the ring changes.
-    pub fn take(&mut self, event: &ShardEvent, now: Instant) -> Option<Arc<Topology>> {
-        let ejector = self.ejector.as_mut()?;
-        // None if it has left the pool meanwhile.
-        let shard = self.all.shards().iter().position(|shard| *shard.name == *event.shard)?;
+    /// A worker reports; returns whether the ring changes.
+    pub fn take(&mut self, event: &ShardEvent, now: Instant) -> bool {
+        let Some(ejector) = self.ejector.as_mut() else { return false };
+        // It may have left the pool meanwhile.
+        let place = self.all.shards().iter().position(|shard| *shard.name == *event.shard);
+        let Some(shard) = place else { return false };
         let Some(failure) = &event.failure else {
             ejector.succeeded(shard);
-            return None;
+            return false;
         };
-        let change = ejector.failed(shard, now)?;
+        if ejector.failed(shard, now).is_none() {
+            return false;
+        }
         tracing::warn!(pool = %self.pool, shard = %event.shard, reason = %failure, "shard ejected");
         self.ejections += 1;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.ejected_at[shard] = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        self.changed(change)
+        true
     }
 
-    fn probed(&mut self, shard: usize, answered: bool, now: Instant) -> Option<Arc<Topology>> {
-        let ejector = self.ejector.as_mut()?;
+    /// A probe has ended; returns whether the ring changes.
+    fn probed(&mut self, shard: &Shard, answered: bool, now: Instant) -> bool {
+        let Some(ejector) = self.ejector.as_mut() else { return false };
+        // It may have left the pool, or moved, meanwhile.
+        let Some(place) = self.all.shards().iter().position(|known| known == shard) else { return false };
         if !answered {
-            ejector.probe_failed(shard, now);
-            return None;
+            ejector.probe_failed(place, now);
+            return false;
         }
-        let change = ejector.probe_succeeded(shard)?;
-        tracing::info!(pool = %self.pool, shard = %self.all.shards()[shard].name, "shard restored");
-        self.changed(change)
-    }
-
-    fn changed(&self, change: FitnessChange) -> Option<Arc<Topology>> {
-        match change {
-            FitnessChange::Ejected(_) | FitnessChange::Restored(_) => {
-                let ejected = self.ejector.as_ref()?.ejected();
-                Some(if ejected.is_empty() { self.all.clone() } else { Arc::new(self.all.without(&ejected)) })
-            }
+        let restored = ejector.probe_succeeded(place).is_some();
+        if restored {
+            tracing::info!(pool = %self.pool, shard = %shard.name, "shard restored");
         }
+        restored
     }
 }
 
-/// Probes the ejected shards of a pool for ever.
-pub async fn probe(pools: Rc<[PoolControl]>, number: usize) {
-    let control = &pools[number];
-    if control.ejection.borrow().ejector.is_none() {
-        return;
-    }
-    loop {
-        tokio::time::sleep(PROBE_TICK).await;
-        let due = match control.ejection.borrow_mut().ejector.as_mut() {
+/// Probes the ejected shards of a pool as long as it is served.
+pub async fn probe(pool: Rc<PoolControl>) {
+    while !pool.removed.get() {
+        let next = pool.ejection.borrow().ejector.as_ref().and_then(Ejector::next_probe);
+        let wait = next.map_or(PROBE_TICK, |next| next.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = tokio::time::sleep(wait.min(PROBE_TICK)) => {}
+            () = pool.ejected.notified() => continue,
+        }
+        let due = match pool.ejection.borrow_mut().ejector.as_mut() {
             Some(ejector) => ejector.due_probes(Instant::now()),
-            None => return,
+            None => continue,
         };
         for shard in due {
-            let pools = pools.clone();
+            let pool = pool.clone();
+            let shard = pool.ejection.borrow().all.shards()[shard].clone();
             tokio::task::spawn_local(async move {
-                let control = &pools[number];
-                let address = control.ejection.borrow().all.shards()[shard].address.clone();
-                let answered = probe::probe(address, &control.config).await;
+                let answered = probe::probe(&shard.address, &pool.config()).await;
                 if let Err(reason) = &answered {
-                    tracing::debug!(pool = %control.config.name, shard, %reason, "probe failed");
+                    tracing::debug!(pool = %pool.config().name, shard = %shard.name, %reason, "probe failed");
                 }
-                let changed = control.ejection.borrow_mut().probed(shard, answered.is_ok(), Instant::now());
-                if let Some(topology) = changed {
-                    publish(control, topology).await;
+                let changed = pool.ejection.borrow_mut().probed(&shard, answered.is_ok(), Instant::now());
+                if changed {
+                    pool.publish().await;
                 }
             });
         }

@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use super::PoolControl;
+use super::pools::PoolControl;
 use crate::config::{self, Listen};
 use crate::metrics::PoolCounters;
 use crate::worker::Order;
@@ -104,25 +104,24 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, and ends.
+/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, and gives the
+/// listener back.
 pub async fn accept(
     listener: Listener,
-    pools: Rc<[PoolControl]>,
-    number: usize,
+    pool: Rc<PoolControl>,
     mut closed: watch::Receiver<bool>,
-) {
-    let pool = &pools[number];
+) -> Listener {
     let mut dealt = vec![0u64; pool.orders.len()];
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            _ = closed.wait_for(|closed| *closed) => return,
+            _ = closed.wait_for(|closed| *closed) => return listener,
         };
         match accepted {
-            Ok(accepted) => deal(pool, accepted, &mut dealt).await,
+            Ok(accepted) => deal(&pool, accepted, &mut dealt).await,
             Err(error) => {
-                warn_limited!(pool = %pool.config.name, %error, "cannot accept");
+                warn_limited!(pool = %pool.config().name, %error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -131,12 +130,13 @@ pub async fn accept(
 
 /// Hands a client to the worker that has the fewest.
 async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
-    let open = |worker: usize| dealt[worker].saturating_sub(gone(&pool.counters.workers()[worker]));
+    let (config, counters) = (pool.config(), pool.counters());
+    let open = |worker: usize| dealt[worker].saturating_sub(gone(&counters.workers()[worker]));
     let total: u64 = (0..dealt.len()).map(open).sum();
-    if pool.config.client_connections.is_some_and(|most| total >= u64::from(most)) {
-        pool.counters.client_refused.add(1);
-        warn_limited!(pool = %pool.config.name, clients = total, "client_connections reached; client refused");
-        return refuse(accepted, pool.config.protocol);
+    if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
+        counters.client_refused.add(1);
+        warn_limited!(pool = %config.name, clients = total, "client_connections reached; client refused");
+        return refuse(accepted, config.protocol);
     }
     let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
     dealt[worker] += 1;

@@ -3,93 +3,105 @@
 //! It listens and deals clients to workers, takes signals, keeps the one ejector of each pool, answers what concerns
 //! all workers, and serves statistics. It never touches a request.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use shard_discovery::{Address, Topology};
-use tokio::sync::{mpsc, watch};
+use shard_discovery::Topology;
+use tokio::sync::mpsc;
 
 use crate::config::{self, Config};
-use crate::metrics::Counters;
-use crate::pool::failure::ShardFailure;
-use crate::worker::socket::Socket;
-use crate::worker::{self, Order, Orders, PoolSetup, Report, WorkerSetup};
-use ejection::Ejection;
+use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use listener::Listener;
+use pools::PoolControl;
 use questions::Questions;
+use reload::Reloads;
 
 mod connect;
 mod ejection;
 mod listener;
 mod machine;
 mod memory;
+mod pools;
 mod probe;
 mod questions;
+mod reload;
 mod stats;
 
 /// Reports that may wait for the control thread; workers drop further ones.
 const REPORTS_MAX: usize = 4096;
 
-/// One pool, as the control thread sees it.
-pub(crate) struct PoolControl {
-    config: Arc<config::Pool>,
-    /// What each worker counts of it.
-    counters: Counters,
-    /// Each worker's orders.
-    orders: Vec<Orders>,
-    ejection: RefCell<Ejection>,
-    /// For each shard, the addresses its host name last stood for.
-    resolved: RefCell<HashMap<Address, Vec<SocketAddr>>>,
+/// What the control thread has.
+pub(crate) struct Control {
+    /// Reads the configuration.
+    load: Box<dyn Fn() -> anyhow::Result<Config>>,
+    /// The files it was read from.
+    files: RefCell<Vec<PathBuf>>,
+    /// When the process started.
+    start: Instant,
+    process: config::Process,
+    workers: Vec<Door>,
+    /// Bytes that all clients of the process may hold.
+    memory_max: u64,
+    /// By their numbers; also those that are removed and not yet drained.
+    pools: RefCell<BTreeMap<usize, Rc<PoolControl>>>,
+    next_pool: Cell<usize>,
+    reloads: Reloads,
 }
 
-/// Runs the proxy until a signal ends it.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+impl Control {
+    /// The pools that are served, in the order they were opened in.
+    fn pools(&self) -> Vec<Rc<PoolControl>> {
+        self.pools.borrow().values().filter(|pool| !pool.removed.get()).cloned().collect()
+    }
+
+    fn pool(&self, number: usize) -> Option<Rc<PoolControl>> {
+        self.pools.borrow().get(&number).cloned()
+    }
+
+    /// One more pool is served.
+    fn open(&self, config: Arc<config::Pool>, topology: Arc<Topology>, memory_max: usize) -> Rc<PoolControl> {
+        let number = self.next_pool.replace(self.next_pool.get() + 1);
+        let pool = PoolControl::open(number, config, topology, &self.workers, memory_max);
+        let mut pools = self.pools.borrow_mut();
+        pools.retain(|_, pool| !(pool.removed.get() && pool.is_drained()));
+        pools.insert(number, pool.clone());
+        pool
+    }
+
+    /// Bytes that one pool's clients of one worker may hold.
+    fn memory_of_pool(&self, pools: usize) -> usize {
+        let parts = (self.workers.len() * pools.max(1)) as u64;
+        usize::try_from(self.memory_max / parts).unwrap_or(usize::MAX)
+    }
+}
+
+/// Runs the proxy until a signal ends it. `config` is what `load` read, which reads it again.
+pub fn serve(config: Config, load: impl Fn() -> anyhow::Result<Config> + 'static) -> anyhow::Result<()> {
     machine::raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, run(config))
+    local.block_on(&runtime, run(config, Box::new(load)))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> anyhow::Result<()> {
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new()?;
-    let process = config.process;
-    let worker_count = process.workers.unwrap_or_else(machine::default_workers).max(1);
-    let memory_max = process.memory_max.unwrap_or_else(machine::default_memory_max);
+    let Config { process, pools, files } = config;
+    let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
-    let mut listeners = Vec::new();
-    let mut pools = Vec::new();
-    let mut setups: Vec<Vec<PoolSetup>> = (0..worker_count).map(|_| Vec::new()).collect();
-    let alarms = (0..worker_count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
-    for pool in config.pools {
+    let mut openings = Vec::new();
+    for pool in pools {
         let listener = Listener::bind(&pool)
             .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
-        listeners.push(listener);
-        let topology = Topology::new(pool.shards.clone(), pool.distribution, pool.key_hash, pool.hash_tag)
-            .with_context(|| format!("pool {}", pool.name))?;
-        let topology = Arc::new(topology);
-        let config = Arc::new(pool);
-        let counters = Counters::of_workers(worker_count, topology.shards().len());
-        let mut control = PoolControl {
-            ejection: RefCell::new(Ejection::new(&config, topology.clone())),
-            resolved: RefCell::default(),
-            config: config.clone(),
-            counters: counters[0].clone(),
-            orders: Vec::new(),
-        };
-        for ((setup, alarm), counters) in setups.iter_mut().zip(&alarms).zip(counters) {
-            let (sender, orders) = worker::orders(alarm);
-            control.orders.push(sender);
-            setup.push(PoolSetup { config: config.clone(), topology: topology.clone(), counters, orders });
-        }
-        pools.push(control);
+        let topology = pool.topology().with_context(|| format!("pool {}", pool.name))?;
+        openings.push((Arc::new(pool), Arc::new(topology), listener));
     }
     let stats = match &process.stats {
         None => None,
@@ -98,78 +110,81 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
-    let mut threads = Vec::new();
-    for (number, (pools, alarm)) in setups.into_iter().zip(alarms).enumerate() {
-        let memory_max = usize::try_from(memory_max / worker_count as u64).unwrap_or(usize::MAX);
-        let setup = WorkerSetup {
-            number,
-            count: worker_count,
-            seed,
-            pools,
-            alarm,
-            reports: reports.clone(),
-            memory_max,
-        };
+    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let alarm = worker::alarm()?;
+        let (door, pools) = Door::new(&alarm);
+        let setup = WorkerSetup { number, count, seed, pools, alarm, reports: reports.clone() };
         threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
+        workers.push(door);
     }
     drop(reports);
-
-    let pools: Rc<[PoolControl]> = pools.into();
-    for pool in pools.iter().filter(|pool| pool.config.preconnect) {
-        for orders in &pool.orders {
-            orders.send(Order::Preconnect).await;
+    let control = Rc::new(Control {
+        load,
+        files: RefCell::new(files),
+        start,
+        workers,
+        memory_max: process.memory_max.unwrap_or_else(machine::default_memory_max),
+        process,
+        pools: RefCell::default(),
+        next_pool: Cell::new(0),
+        reloads: Reloads::default(),
+    });
+    let memory_max = control.memory_of_pool(openings.len());
+    for (config, topology, listener) in openings {
+        let pool = control.open(config, topology, memory_max);
+        if pool.config().preconnect {
+            pool.preconnect().await;
         }
+        pool.accept(listener);
     }
-    let (close, closed) = watch::channel(false);
-    let mut accepting = Vec::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
-        let pool = &pools[number].config;
-        tracing::info!(pool = %pool.name, listen = %pool.listen, shards = pool.shards.len(), "listening");
-        accepting.push(tokio::task::spawn_local(listener::accept(
-            listener,
-            pools.clone(),
-            number,
-            closed.clone(),
-        )));
-    }
+    control.reloads.succeeded();
     if let Some(stats) = stats {
-        tokio::task::spawn_local(stats::serve(stats, pools.clone(), start));
+        tokio::task::spawn_local(stats::serve(stats, control.clone()));
     }
     tokio::task::spawn_local(memory::give_back());
-    tokio::task::spawn_local(take_reports(inbox, pools.clone()));
-    for number in 0..pools.len() {
-        tokio::task::spawn_local(ejection::probe(pools.clone(), number));
+    tokio::task::spawn_local(take_reports(inbox, control.clone()));
+    if control.process.watch_config {
+        tokio::task::spawn_local(reload::watch(control.clone()));
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = worker_count, "memstore is serving");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, "memstore is serving");
 
     let mut workers = tokio::task::spawn_blocking(move || join(threads));
-    tokio::select! {
-        name = signals.end() => tracing::info!(signal = name, "draining"),
-        ended = &mut workers => return ended.context("worker threads cannot be joined")?,
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::End(name) => {
+                    tracing::info!(signal = name, "draining");
+                    break;
+                }
+                Told::Reload => {
+                    let control = control.clone();
+                    tokio::task::spawn_local(async move {
+                        // What went wrong is in the log.
+                        let _ = reload::reload(&control, "SIGHUP").await;
+                    });
+                }
+            },
+            ended = &mut workers => return ended.context("worker threads cannot be joined")?,
+        }
     }
-    drain(&pools, process.drain_grace, process.drain_limit, close, accepting, &mut signals, workers).await
+    drain(&control, &mut signals, workers).await
 }
 
 /// Stops accepting, lets workers answer what was read, and waits for them; a second signal ends at once.
 async fn drain(
-    pools: &Rc<[PoolControl]>,
-    grace: Duration,
-    limit: Duration,
-    close: watch::Sender<bool>,
-    accepting: Vec<tokio::task::JoinHandle<()>>,
+    control: &Control,
     signals: &mut Signals,
     workers: tokio::task::JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let finish = async {
-        tokio::time::sleep(grace).await;
-        let _ = close.send(true);
-        for task in accepting {
-            let _ = task.await;
+        tokio::time::sleep(control.process.drain_grace).await;
+        let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
+        for pool in &pools {
+            drop(pool.close().await);
         }
-        for pool in pools.iter() {
-            for orders in &pool.orders {
-                orders.send(Order::Drain { limit }).await;
-            }
+        for pool in &pools {
+            pool.drain(control.process.drain_limit).await;
         }
         workers.await.context("worker threads cannot be joined")?
     };
@@ -178,7 +193,7 @@ async fn drain(
             tracing::info!("drained");
             ended
         }
-        name = signals.terminate() => {
+        name = signals.end() => {
             tracing::warn!(signal = name, "second signal: ending at once");
             std::process::exit(1)
         }
@@ -193,52 +208,49 @@ fn join(threads: Vec<std::thread::JoinHandle<()>>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take_reports(mut inbox: mpsc::Receiver<Report>, pools: Rc<[PoolControl]>) {
+async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
     let mut questions = Questions::default();
     while let Some(report) = inbox.recv().await {
         match report {
             Report::Shard { pool, event } => {
-                let control = &pools[pool];
-                let changed = control.ejection.borrow_mut().take(&event, Instant::now());
-                if let Some(topology) = changed {
-                    publish(control, topology).await;
+                let Some(pool) = control.pool(pool) else { continue };
+                let changed = pool.ejection.borrow_mut().take(&event, Instant::now());
+                if changed {
+                    pool.ejected.notify_one();
+                    pool.publish().await;
                 }
             }
             Report::Connect { worker, pool, shard, connection } => {
-                let pools = pools.clone();
+                let Some(pool) = control.pool(pool) else { continue };
                 tokio::task::spawn_local(async move {
-                    let control = &pools[pool];
-                    let result = control.connect(shard.address).await;
-                    control.orders[worker].send(Order::Connected { connection, result }).await;
+                    let result = pool.connect(shard.address).await;
+                    pool.orders[worker].send(Order::Connected { connection, result }).await;
                 });
             }
-            Report::Asked { worker, pool, asked } => questions.ask(&pools, worker, pool, asked).await,
-            Report::Listed { ask, rows } => questions.listed(&pools, ask, rows).await,
+            Report::Asked { worker, pool, asked } => {
+                if let Some(pool) = control.pool(pool) {
+                    questions.ask(pool, worker, asked).await;
+                }
+            }
+            Report::Listed { ask, rows } => questions.listed(ask, rows).await,
         }
     }
 }
 
-impl PoolControl {
-    /// Connects to a shard and remembers where it was found.
-    async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
-        let known = self.resolved.borrow().get(&address).cloned().unwrap_or_default();
-        let connected = connect::connect(&address, known, self.config.connect_timeout).await?;
-        self.resolved.borrow_mut().insert(address, connected.resolved);
-        Ok(connected.socket)
-    }
-}
-
-/// Tells all workers who owns what now.
-pub(crate) async fn publish(control: &PoolControl, topology: Arc<Topology>) {
-    for orders in &control.orders {
-        orders.send(Order::Topology(topology.clone())).await;
-    }
+/// What a signal says.
+enum Told {
+    /// The process is to end.
+    End(&'static str),
+    /// The configuration is to be read again.
+    Reload,
 }
 
 /// The signals the proxy knows.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// The configuration is to be read again.
+    hangup: tokio::signal::unix::Signal,
     /// Kept, so that these do not end the process: operators of Twemproxy send them.
     _harmless: Vec<tokio::signal::unix::Signal>,
 }
@@ -246,23 +258,28 @@ struct Signals {
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let harmless =
-            [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+        let harmless = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             _harmless: harmless.into_iter().collect::<Result<_, _>>()?,
         })
     }
 
-    async fn end(&mut self) -> &'static str {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::End("SIGTERM"),
+            _ = self.interrupt.recv() => Told::End("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 
-    async fn terminate(&mut self) -> &'static str {
-        self.end().await
+    async fn end(&mut self) -> &'static str {
+        loop {
+            if let Told::End(name) = self.next().await {
+                return name;
+            }
+        }
     }
 }

@@ -21,10 +21,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const LINE_MAX: usize = 1024;
 
 /// Asks; an error says in words what is wrong.
-pub async fn probe(address: Address, config: &config::Pool) -> Result<(), String> {
+pub async fn probe(address: &Address, config: &config::Pool) -> Result<(), String> {
     let limit = config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT);
     let connected =
-        connect(&address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
     let asked = async {
         match connected.socket {
             Socket::Tcp(stream) => ask(from_std(TcpStream::from_std(stream))?, config).await,

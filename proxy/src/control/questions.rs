@@ -1,8 +1,9 @@
 //! Questions of clients about all clients: put to every worker, answered when all have answered.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use super::PoolControl;
+use super::pools::PoolControl;
 use crate::pool::Asked;
 use crate::protocol::ClientRow;
 use crate::worker::{Answer, Order};
@@ -17,7 +18,7 @@ pub struct Questions {
 
 struct Open {
     worker: usize,
-    pool: usize,
+    pool: Rc<PoolControl>,
     asked: Asked,
     missing: usize,
     rows: Vec<ClientRow>,
@@ -25,19 +26,20 @@ struct Open {
 
 impl Questions {
     /// Puts the question to all workers of the pool.
-    pub async fn ask(&mut self, pools: &[PoolControl], worker: usize, pool: usize, asked: Asked) {
+    pub async fn ask(&mut self, pool: Rc<PoolControl>, worker: usize, asked: Asked) {
         let ask = self.next;
         self.next += 1;
-        let orders = &pools[pool].orders;
+        let orders = &pool.orders;
         let (question, asker) = (asked.question.clone(), asked.asker);
-        self.open.insert(ask, Open { worker, pool, asked, missing: orders.len(), rows: Vec::new() });
+        let open = Open { worker, pool: pool.clone(), asked, missing: orders.len(), rows: Vec::new() };
+        self.open.insert(ask, open);
         for orders in orders {
             orders.send(Order::List { question: question.clone(), ask, asker }).await;
         }
     }
 
     /// One worker has answered.
-    pub async fn listed(&mut self, pools: &[PoolControl], ask: u64, rows: Vec<ClientRow>) {
+    pub async fn listed(&mut self, ask: u64, rows: Vec<ClientRow>) {
         let Some(open) = self.open.get_mut(&ask) else { return };
         open.rows.extend(rows);
         open.missing -= 1;
@@ -46,6 +48,6 @@ impl Questions {
         }
         let Open { worker, pool, asked, mut rows, .. } = self.open.remove(&ask).expect("just seen");
         rows.sort_by_key(|row| row.id);
-        pools[pool].orders[worker].send(Order::Answer(Answer { asked, rows })).await;
+        pool.orders[worker].send(Order::Answer(Answer { asked, rows })).await;
     }
 }

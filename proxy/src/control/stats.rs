@@ -4,12 +4,13 @@
 
 use std::fmt::Write as _;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::PoolControl;
+use super::Control;
+use super::pools::PoolControl;
 use crate::config::StatsListen;
 use crate::json::quoted;
 use crate::metrics::{PoolCounters, ShardCounters};
@@ -36,7 +37,7 @@ pub async fn bind(listen: &StatsListen) -> anyhow::Result<Option<TcpListener>> {
 }
 
 /// Answers everybody who connects.
-pub async fn serve(listener: TcpListener, pools: Rc<[PoolControl]>, start: Instant) {
+pub async fn serve(listener: TcpListener, control: Rc<Control>) {
     let collectors = std::sync::Arc::new(tokio::sync::Semaphore::new(COLLECTORS_MAX));
     loop {
         let Ok(permit) = collectors.clone().acquire_owned().await else { return };
@@ -44,7 +45,7 @@ pub async fn serve(listener: TcpListener, pools: Rc<[PoolControl]>, start: Insta
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let text = json(&pools, start);
+        let text = json(&control);
         tokio::task::spawn_local(async move {
             let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
             drop(permit);
@@ -61,28 +62,31 @@ async fn answer(mut stream: TcpStream, text: String) -> std::io::Result<()> {
     Ok(())
 }
 
-fn json(pools: &[PoolControl], start: Instant) -> String {
+/// What they are told.
+pub fn json(control: &Control) -> String {
+    let pools = control.pools();
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let (mut total, mut current) = (pools.len() as i64, pools.len() as i64);
-    for pool in pools {
-        total += pool.counters.sum(|counters| counters.client_connections_total.get() as i64);
-        current += pool.counters.sum(|counters| counters.client_connections.get());
-        for shard in 0..pool.counters.shards().len() {
-            total += pool.counters.sum_shard(shard, |shard| shard.server_connections_total.get() as i64);
-            current += pool.counters.sum_shard(shard, |shard| shard.server_connections.get());
+    for pool in &pools {
+        let counters = pool.counters();
+        total += counters.sum(|counters| counters.client_connections_total.get() as i64);
+        current += counters.sum(|counters| counters.client_connections.get());
+        for shard in 0..counters.shards().len() {
+            total += counters.sum_shard(shard, |shard| shard.server_connections_total.get() as i64);
+            current += counters.sum_shard(shard, |shard| shard.server_connections.get());
         }
     }
     let mut text = String::from("{");
     field(&mut text, "service", format_args!("\"memstore\""));
     field(&mut text, "source", format_args!("{}", quoted(source.trim_end())));
     field(&mut text, "version", format_args!("\"{}\"", env!("CARGO_PKG_VERSION")));
-    field(&mut text, "uptime", format_args!("{}", start.elapsed().as_secs()));
+    field(&mut text, "uptime", format_args!("{}", control.start.elapsed().as_secs()));
     field(&mut text, "timestamp", format_args!("{timestamp}"));
     field(&mut text, "total_connections", format_args!("{total}"));
     field(&mut text, "curr_connections", format_args!("{current}"));
-    for pool in pools {
-        let _ = write!(text, "{}: {{", quoted(&pool.config.name));
+    for pool in &pools {
+        let _ = write!(text, "{}: {{", quoted(&pool.config().name));
         pool_fields(&mut text, pool);
         close(&mut text);
     }
@@ -93,8 +97,8 @@ fn json(pools: &[PoolControl], start: Instant) -> String {
 }
 
 fn pool_fields(text: &mut String, pool: &PoolControl) {
-    let ejection = pool.ejection.borrow();
-    let sum = |counter: fn(&PoolCounters) -> i64| pool.counters.sum(counter);
+    let (ejection, counters) = (pool.ejection.borrow(), pool.counters());
+    let sum = |counter: fn(&PoolCounters) -> i64| counters.sum(counter);
     let values = [
         ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
         ("client_err", sum(|counters| counters.client_err.get() as i64)),
@@ -108,7 +112,7 @@ fn pool_fields(text: &mut String, pool: &PoolControl) {
     }
     for (index, shard) in ejection.shards().iter().enumerate() {
         let _ = write!(text, "{}: {{", quoted(&shard.name));
-        let sum = |counter: fn(&ShardCounters) -> i64| pool.counters.sum_shard(index, counter);
+        let sum = |counter: fn(&ShardCounters) -> i64| counters.sum_shard(index, counter);
         let values = [
             ("server_eof", sum(|shard| shard.server_eof.get() as i64)),
             ("server_err", sum(|shard| shard.server_err.get() as i64)),

@@ -149,10 +149,8 @@ impl<P: Protocol> Shards<P> {
             order.push(kept);
         }
         let mut waiting = Vec::new();
-        for index in 0..stays.len() {
-            if !stays[index] {
-                self.leave(index, &mut waiting);
-            }
+        for (index, _) in stays.iter().enumerate().filter(|(_, stays)| !**stays) {
+            self.leave(index, &mut waiting);
         }
         let mut free: Vec<usize> = (0..stays.len()).filter(|&index| self.is_spent(index)).collect();
         self.order = order

@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use slab::Slab;
@@ -15,10 +15,11 @@ use tokio::sync::mpsc;
 use super::log_limit::warn_limited;
 use super::ready::{Ready, Sockets, Token};
 use super::socket::{Read, Socket};
-use super::{Answer, Order, Report};
+use super::{Answer, Order, Reconfiguration, Report};
+use crate::config;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
-use crate::pool::{ClientId, ConnectionIndex, Pool, Verdict};
+use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
 use crate::protocol::{ClientFilter, ClientRow, Malformed, Protocol};
 
 /// How long a client may take to close after we have finished with it.
@@ -31,7 +32,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 const ORDERS_MAX: usize = 64;
 
 /// What a driver is given.
-pub struct Setup {
+pub struct Setup<P: Protocol> {
+    /// The part of a pool's configuration that its protocol knows.
+    pub settings: fn(&config::Pool) -> P::Settings,
     /// Clients' connections are probed by the kernel when idle.
     pub client_keepalive: bool,
     /// Where its orders come from.
@@ -63,7 +66,7 @@ pub trait Drive {
 /// The shell around one pool.
 pub struct Driver<P: Protocol> {
     pool: Pool<P>,
-    setup: Setup,
+    setup: Setup<P>,
     clients: Vec<Option<ClientSocket>>,
     shards: Vec<Option<ShardSocket>>,
     lingering: Slab<LingeringSocket>,
@@ -105,7 +108,7 @@ struct LingeringSocket {
 
 impl<P: Protocol> Driver<P> {
     /// A driver that waits for its first order.
-    pub fn new(pool: Pool<P>, setup: Setup) -> Self {
+    pub fn new(pool: Pool<P>, setup: Setup<P>) -> Self {
         Self {
             clients: Vec::new(),
             shards: Vec::new(),
@@ -132,6 +135,7 @@ impl<P: Protocol> Driver<P> {
             Order::Serve(socket) => self.client_connected(socket, now),
             Order::Connected { connection, result } => self.shard_connected(connection, result, now),
             Order::Topology(topology) => self.pool.set_topology(topology),
+            Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
             Order::Preconnect => self.pool.preconnect(),
             Order::List { question, ask, asker } => {
                 let rows = self.list(&question.filter, now);
@@ -150,6 +154,19 @@ impl<P: Protocol> Driver<P> {
                 self.drain(now, until);
             }
         }
+    }
+
+    fn reconfigure(&mut self, reconfiguration: Reconfiguration, now: Time) {
+        let Reconfiguration { config, topology, counters, memory_max, applied } = reconfiguration;
+        let limits = Limits::of(&config, memory_max);
+        self.setup.client_keepalive = config.tcpkeepalive;
+        self.setup.watches_clients = limits.watches_clients();
+        if self.setup.watches_clients {
+            self.next_sweep.get_or_insert(now.plus(SWEEP));
+        }
+        self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters);
+        // Nobody waits for it if the process is about to end.
+        let _ = applied.send(Instant::now());
     }
 
     fn list(&self, filter: &ClientFilter, now: Time) -> Vec<(ClientId, ClientRow)> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard_discovery::{Shard, Topology};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
 use crate::metrics::Counters;
@@ -21,7 +21,7 @@ use crate::pool::time::Time;
 use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
-use crate::protocol::{ClientRow, Question};
+use crate::protocol::{ClientRow, Protocol, Question};
 use driver::{Drive, Driver, Setup};
 use ready::{Alarm, Ready, Sockets, Token};
 use socket::Socket;
@@ -47,6 +47,8 @@ pub enum Order {
     },
     /// Other owners.
     Topology(Arc<Topology>),
+    /// Another configuration of the same pool.
+    Reconfigure(Box<Reconfiguration>),
     /// Connect to all shards.
     Preconnect,
     /// List the clients that the question means, and disconnect them if it says so.
@@ -65,6 +67,20 @@ pub enum Order {
         /// Time for clients to take their replies and close.
         limit: Duration,
     },
+}
+
+/// Another configuration of a pool that is served.
+pub struct Reconfiguration {
+    /// What holds from now on.
+    pub config: Arc<config::Pool>,
+    /// Who owns what.
+    pub topology: Arc<Topology>,
+    /// What this worker counts of it.
+    pub counters: Counters,
+    /// Bytes that the pool's clients of this worker may hold.
+    pub memory_max: usize,
+    /// Told when it holds.
+    pub applied: oneshot::Sender<Instant>,
 }
 
 /// The answer to a client's question.
@@ -121,18 +137,18 @@ pub struct WorkerSetup {
     pub count: usize,
     /// Differs between processes.
     pub seed: u64,
-    /// For each pool: its configuration, topology and counters, and where its orders come from.
-    pub pools: Vec<PoolSetup>,
+    /// Where its pools come from.
+    pub pools: mpsc::UnboundedReceiver<PoolSetup>,
     /// What wakes it.
     pub alarm: Alarm,
     /// Where drivers report.
     pub reports: mpsc::Sender<Report>,
-    /// Bytes that all clients of this worker may hold.
-    pub memory_max: usize,
 }
 
 /// One pool of a worker.
 pub struct PoolSetup {
+    /// Its number in this process, never used for another one.
+    pub number: usize,
     /// Its configuration.
     pub config: Arc<config::Pool>,
     /// Its shards.
@@ -141,6 +157,8 @@ pub struct PoolSetup {
     pub counters: Counters,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
+    /// Bytes that its clients of this worker may hold.
+    pub memory_max: usize,
 }
 
 /// Where one driver's orders are sent.
@@ -150,7 +168,39 @@ pub struct Orders {
     alarm: Alarm,
 }
 
+/// Where a worker is given further pools.
+pub struct Door {
+    sender: mpsc::UnboundedSender<PoolSetup>,
+    alarm: Alarm,
+}
+
+impl Door {
+    /// A door to the worker that `alarm` wakes, and its other side.
+    pub fn new(alarm: &Alarm) -> (Self, mpsc::UnboundedReceiver<PoolSetup>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { sender, alarm: alarm.clone() }, receiver)
+    }
+
+    /// One more pool is to be served.
+    pub fn open(&self, pool: PoolSetup) {
+        if self.sender.send(pool).is_ok() {
+            self.alarm.ring();
+        }
+    }
+
+    /// The channel of one driver's orders.
+    pub fn orders(&self) -> (Orders, mpsc::Receiver<Order>) {
+        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+        (Orders { sender, alarm: self.alarm.clone() }, receiver)
+    }
+}
+
 impl Orders {
+    /// Whether the driver has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends an order, waiting while the driver has too many. A driver that has ended needs none.
     pub async fn send(&self, order: Order) {
         if self.sender.send(order).await.is_ok() {
@@ -162,12 +212,6 @@ impl Orders {
 /// What wakes one worker.
 pub fn alarm() -> io::Result<Alarm> {
     Alarm::new()
-}
-
-/// The channel of one driver's orders.
-pub fn orders(alarm: &Alarm) -> (Orders, mpsc::Receiver<Order>) {
-    let (sender, receiver) = mpsc::channel(ORDERS_MAX);
-    (Orders { sender, alarm: alarm.clone() }, receiver)
 }
 
 /// Starts the worker's thread. It ends when all of its pools are drained.
@@ -184,22 +228,30 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let start = Instant::now();
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
-    let mut drivers: Vec<Option<Box<dyn Drive>>> = drivers(setup, &sockets);
+    let WorkerSetup { number, count, seed, mut pools, reports, .. } = setup;
+    let worker = Worker { number, count, seed, reports, sockets };
+    // By the number of the pool; `None` where it has ended.
+    let mut drivers: Vec<Option<Box<dyn Drive>>> = Vec::new();
     let mut events = Vec::new();
     // Orders may have come before anybody listened.
     let mut ordered = true;
-    while drivers.iter().any(Option::is_some) {
+    while drivers.is_empty() || drivers.iter().any(Option::is_some) {
         let now = clock();
         let next = drivers.iter().flatten().filter_map(|driver| driver.next_pass()).min();
         let timeout = if ordered { Some(Duration::ZERO) } else { next.map(|next| next.since(now)) };
-        sockets.wait(&mut events, timeout)?;
+        worker.sockets.wait(&mut events, timeout)?;
         let now = clock();
         for event in &events {
             let (pool, ready) = Ready::of(event);
             if ready.token == Token::Alarm {
                 ordered = true;
-            } else if let Some(driver) = &mut drivers[pool] {
+            } else if let Some(Some(driver)) = drivers.get_mut(pool) {
                 driver.ready(ready, now);
+            }
+        }
+        if ordered {
+            while let Ok(pool) = pools.try_recv() {
+                worker.open(pool, &mut drivers);
             }
         }
         for slot in &mut drivers {
@@ -216,48 +268,60 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     Ok(())
 }
 
-fn drivers(setup: WorkerSetup, sockets: &Rc<Sockets>) -> Vec<Option<Box<dyn Drive>>> {
-    let unix_start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let memory_max = setup.memory_max / setup.pools.len().max(1);
-    let drive = |(number, pool): (usize, PoolSetup)| -> Option<Box<dyn Drive>> {
-        let config = &pool.config;
-        let place = (setup.number as u64 + 1) << 32 | (number as u64 + 1);
+/// What all drivers of a worker share.
+struct Worker {
+    number: usize,
+    count: usize,
+    seed: u64,
+    reports: mpsc::Sender<Report>,
+    sockets: Rc<Sockets>,
+}
+
+impl Worker {
+    /// Makes the driver of a pool.
+    fn open(&self, setup: PoolSetup, drivers: &mut Vec<Option<Box<dyn Drive>>>) {
+        let number = setup.number;
+        let driver: Box<dyn Drive> = match setup.config.protocol {
+            config::Protocol::Redis => Box::new(self.driver::<Resp>(setup, session::Settings::of)),
+            config::Protocol::Memcache => Box::new(self.driver::<Memcache>(setup, memcache::Settings::of)),
+        };
+        if drivers.len() <= number {
+            drivers.resize_with(number + 1, || None);
+        }
+        drivers[number] = Some(driver);
+    }
+
+    fn driver<P: Protocol>(&self, setup: PoolSetup, settings: fn(&config::Pool) -> P::Settings) -> Driver<P> {
+        let PoolSetup { number, config, topology, counters, orders, memory_max } = setup;
+        let unix_start =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
             unix_start: u64::try_from(unix_start.as_micros()).unwrap_or(u64::MAX),
-            client_id_first: setup.number as u64 + 1,
-            client_id_step: setup.count as u64,
-            seed: setup.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            client_id_first: self.number as u64 + 1,
+            client_id_step: self.count as u64,
+            seed: self.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         };
-        let limits = Limits::of(config, memory_max);
+        let limits = Limits::of(&config, memory_max);
         let shell = Setup {
             client_keepalive: config.tcpkeepalive,
             watches_clients: limits.watches_clients(),
-            orders: pool.orders,
-            reports: setup.reports.clone(),
-            worker: setup.number,
+            settings,
+            orders,
+            reports: self.reports.clone(),
+            worker: self.number,
             pool: number,
-            sockets: sockets.clone(),
+            sockets: self.sockets.clone(),
         };
-        let (topology, counters) = (pool.topology, pool.counters);
-        Some(match config.protocol {
-            config::Protocol::Redis => {
-                let settings = session::Settings::of(config);
-                Box::new(Driver::new(
-                    Pool::<Resp>::new(identity, settings, limits, topology, counters),
-                    shell,
-                ))
-            }
-            config::Protocol::Memcache => {
-                let settings = memcache::Settings { miss_on_get_errors: config.miss_on_get_errors };
-                Box::new(Driver::new(
-                    Pool::<Memcache>::new(identity, settings, limits, topology, counters),
-                    shell,
-                ))
-            }
-        })
-    };
-    setup.pools.into_iter().enumerate().map(drive).collect()
+        Driver::new(Pool::new(identity, settings(&config), limits, topology, counters), shell)
+    }
+}
+
+impl memcache::Settings {
+    fn of(config: &config::Pool) -> Self {
+        Self { miss_on_get_errors: config.miss_on_get_errors }
+    }
 }
 
 impl Limits {

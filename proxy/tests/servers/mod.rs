@@ -61,6 +61,16 @@ impl Server {
         })
     }
 
+    /// Writes the proxy's configuration anew; it holds after a reload.
+    pub fn rewrite(&self, settings: &[&str], lines: &[String]) {
+        config(self.port, settings, lines);
+    }
+
+    /// Writes these bytes where the proxy's configuration was.
+    pub fn overwrite(&self, bytes: &str) {
+        fs::write(file(self.port, "yml"), bytes).expect("the folder for temporary files is writable");
+    }
+
     /// The proxy that ours replaces, with the same settings.
     pub fn nutcracker(settings: &[&str], shards: &[Server]) -> Self {
         Self::start("nutcracker", "nutcracker", |port| {
@@ -96,10 +106,7 @@ impl Server {
 
     /// A new connection.
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect((address(), self.port)).expect("the server listens");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Client { stream, unread: Vec::new() }
+        connect(self.port)
     }
 
     /// Its line in `servers:`.
@@ -348,6 +355,19 @@ pub fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
         assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
         std::thread::yield_now();
     }
+}
+
+/// A port for a pool that a reload brings.
+pub fn unused_port() -> u16 {
+    free_port()
+}
+
+/// A connection to a port of this process's address.
+pub fn connect(port: u16) -> Client {
+    let stream = TcpStream::connect((address(), port)).expect("somebody listens");
+    stream.set_nodelay(true).expect("a socket");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    Client { stream, unread: Vec::new() }
 }
 
 /// A request as an array of bulk strings.

@@ -1,0 +1,183 @@
+//! One pool, as the control thread sees it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shard_discovery::{Address, Topology};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::ejection::Ejection;
+use super::listener::{self, Listener};
+use super::{connect, ejection};
+use crate::config;
+use crate::metrics::Counters;
+use crate::pool::failure::ShardFailure;
+use crate::worker::socket::Socket;
+use crate::worker::{Door, Order, Orders, PoolSetup, Reconfiguration};
+
+/// One pool, as the control thread sees it.
+pub struct PoolControl {
+    config: RefCell<Arc<config::Pool>>,
+    counters: RefCell<Counters>,
+    /// Each worker's orders.
+    pub orders: Vec<Orders>,
+    /// Which shards are out for failing.
+    pub ejection: RefCell<Ejection>,
+    /// A shard has been ejected.
+    pub ejected: Notify,
+    /// It is not in the configuration any more: its clients are being drained.
+    pub removed: Cell<bool>,
+    /// Held while workers are told who owns what, so that all are told the same in the same order.
+    telling: Mutex<()>,
+    accepting: RefCell<Option<Accepting>>,
+    /// For each shard, the addresses its host name last stood for.
+    resolved: RefCell<HashMap<Address, Vec<SocketAddr>>>,
+}
+
+struct Accepting {
+    close: watch::Sender<bool>,
+    task: JoinHandle<Listener>,
+}
+
+impl PoolControl {
+    /// A pool that all workers serve from now on. It accepts nobody yet.
+    pub fn open(
+        number: usize,
+        config: Arc<config::Pool>,
+        topology: Arc<Topology>,
+        workers: &[Door],
+        memory_max: usize,
+    ) -> Rc<Self> {
+        let all = Counters::of_workers(workers.len(), topology.shards().len());
+        let counters = RefCell::new(all[0].clone());
+        let mut orders = Vec::new();
+        for (worker, counters) in workers.iter().zip(all) {
+            let (sender, receiver) = worker.orders();
+            let (config, topology) = (config.clone(), topology.clone());
+            worker.open(PoolSetup { number, config, topology, counters, orders: receiver, memory_max });
+            orders.push(sender);
+        }
+        let pool = Rc::new(Self {
+            counters,
+            orders,
+            ejection: RefCell::new(Ejection::new(&config, topology)),
+            config: RefCell::new(config),
+            ejected: Notify::new(),
+            removed: Cell::new(false),
+            telling: Mutex::new(()),
+            accepting: RefCell::new(None),
+            resolved: RefCell::default(),
+        });
+        tokio::task::spawn_local(ejection::probe(pool.clone()));
+        pool
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> Arc<config::Pool> {
+        self.config.borrow().clone()
+    }
+
+    /// What its workers count.
+    pub fn counters(&self) -> Counters {
+        self.counters.borrow().clone()
+    }
+
+    /// Accepts clients from now on.
+    pub fn accept(self: &Rc<Self>, listener: Listener) {
+        let config = self.config();
+        tracing::info!(pool = %config.name, listen = %config.listen, shards = config.shards.len(), "listening");
+        let (close, closed) = watch::channel(false);
+        let task = tokio::task::spawn_local(listener::accept(listener, self.clone(), closed));
+        *self.accepting.borrow_mut() = Some(Accepting { close, task });
+    }
+
+    /// Accepts no more clients than the kernel already has; the listener is of use for another pool.
+    pub async fn close(&self) -> Option<Listener> {
+        let Accepting { close, task } = self.accepting.borrow_mut().take()?;
+        let _ = close.send(true);
+        task.await.ok()
+    }
+
+    /// Connects to a shard and remembers where it was found.
+    pub async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
+        let known = self.resolved.borrow().get(&address).cloned().unwrap_or_default();
+        let connected = connect::connect(&address, known, self.config().connect_timeout).await?;
+        self.resolved.borrow_mut().insert(address, connected.resolved);
+        Ok(connected.socket)
+    }
+
+    /// Tells all workers which shards are out now.
+    pub async fn publish(&self) {
+        let _telling = self.telling.lock().await;
+        let topology = self.ejection.borrow().live();
+        for orders in &self.orders {
+            orders.send(Order::Topology(topology.clone())).await;
+        }
+    }
+
+    /// Another configuration of the same pool. Returns how long workers disagreed.
+    pub async fn reconfigure(
+        &self,
+        config: Arc<config::Pool>,
+        topology: Arc<Topology>,
+        memory_max: usize,
+    ) -> Duration {
+        let _telling = self.telling.lock().await;
+        let before = self.config();
+        let kept: Vec<Option<usize>> = {
+            let present = self.ejection.borrow();
+            let place = |name: &str| present.shards().iter().position(|known| known.name == name);
+            topology.shards().iter().map(|shard| place(&shard.name)).collect()
+        };
+        let all = self.counters().with_shards(&kept);
+        let topology = self.ejection.borrow_mut().adopt(&config, topology);
+        *self.counters.borrow_mut() = all[0].clone();
+        *self.config.borrow_mut() = config.clone();
+        self.resolved
+            .borrow_mut()
+            .retain(|address, _| config.shards.iter().any(|shard| shard.address == *address));
+        let mut heard = Vec::new();
+        for (orders, counters) in self.orders.iter().zip(all) {
+            let (applied, told) = oneshot::channel();
+            let (config, topology) = (config.clone(), topology.clone());
+            let reconfiguration = Reconfiguration { config, topology, counters, memory_max, applied };
+            orders.send(Order::Reconfigure(Box::new(reconfiguration))).await;
+            heard.push(told);
+        }
+        let mut when: Vec<Instant> = Vec::new();
+        for told in heard {
+            when.extend(told.await);
+        }
+        if config.preconnect && !before.preconnect {
+            self.preconnect().await;
+        }
+        match (when.iter().min(), when.iter().max()) {
+            (Some(first), Some(last)) => last.duration_since(*first),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Connects to all shards ahead of the first request.
+    pub async fn preconnect(&self) {
+        for orders in &self.orders {
+            orders.send(Order::Preconnect).await;
+        }
+    }
+
+    /// Lets workers answer what was read and end with the pool.
+    pub async fn drain(&self, limit: Duration) {
+        for orders in &self.orders {
+            orders.send(Order::Drain { limit }).await;
+        }
+    }
+
+    /// Whether all workers have ended with it.
+    pub fn is_drained(&self) -> bool {
+        self.orders.iter().all(Orders::is_closed)
+    }
+}

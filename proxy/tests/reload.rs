@@ -1,0 +1,221 @@
+//! Another configuration while clients are served: no request is lost, nobody is disconnected.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use servers::{Client, Fake, Server, address, eventually, shown};
+
+mod servers;
+
+/// Waits until the log has so many lines with this text.
+fn logged(proxy: &Server, text: &str, times: usize) {
+    eventually(|| (proxy.printed().matches(text).count() >= times).to_string(), "true");
+}
+
+fn reload(proxy: &Server) {
+    let before = proxy.printed().matches(" reloaded ").count();
+    proxy.signal("HUP");
+    logged(proxy, " reloaded ", before + 1);
+}
+
+/// A client that checks every value: its keys may move to a shard that has an older value, or none, but never another's.
+fn work(mut client: Client, number: usize, done: &AtomicBool, requests: &AtomicU64) {
+    let mut ever: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut round = 0u64;
+    while !done.load(Ordering::Relaxed) {
+        let key = format!("client:{number}:{}", round % 50);
+        let value = format!("{number}/{round}");
+        client.send(&servers::encoded(&[b"SET", key.as_bytes(), value.as_bytes()]));
+        client.send(&servers::encoded(&[b"GET", key.as_bytes()]));
+        client.send(&servers::encoded(&[b"MGET", key.as_bytes(), b"none:1", b"none:2", b"none:3"]));
+        assert_eq!(shown(&client.reply()), "+OK\\r\\n");
+        ever.entry(key.clone()).or_default().insert(value);
+        for _ in 0..2 {
+            let reply = shown(&client.reply());
+            assert!(!reply.is_empty(), "the connection was closed");
+            let nils = reply.matches("$-1\\r\\n").count();
+            let reply = reply.strip_prefix("*4\\r\\n").unwrap_or(&reply);
+            let value =
+                reply.strip_prefix('$').and_then(|rest| rest.split("\\r\\n").nth(1)).unwrap_or_default();
+            let known = ever[&key].contains(value) || (nils > 0 && reply.starts_with("$-1"));
+            assert!(known, "{key}: {reply}");
+        }
+        requests.fetch_add(3, Ordering::Relaxed);
+        round += 1;
+    }
+}
+
+#[test]
+fn a_hundred_reloads_under_load_lose_nothing() {
+    let shards: Vec<Server> = (0..5).map(|_| Server::redis(&[])).collect();
+    let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    let settings = ["timeout: 20000"];
+    let proxy = Server::memstore_over(&settings, &lines[..3]);
+    let (done, requests) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|number| {
+                let (client, done, requests) = (proxy.connect(), &done, &requests);
+                scope.spawn(move || work(client, number, done, requests))
+            })
+            .collect();
+        let mut memory = 0;
+        for round in 0..100 {
+            // Shards come and go, weights change, more connections to each.
+            let chosen: Vec<String> = (0..5)
+                .filter(|shard| (round + shard) % 3 != 0 || *shard == round % 5)
+                .map(|shard| {
+                    let heavier = format!(":{} shard", 1 + (round + shard) % 2);
+                    lines[shard].replacen(":1 shard", &heavier, 1)
+                })
+                .collect();
+            let connections = format!("server_connections: {}", 1 + round % 7 / 5);
+            let settings = [settings[0], &connections, "auto_eject_hosts: true"];
+            proxy.rewrite(&settings, &chosen);
+            reload(&proxy);
+            if round % 10 == 5 {
+                let failed = proxy.printed().matches("reload failed").count();
+                proxy.overwrite("pool:\n  listen: nowhere\n  sevrers: []\n");
+                proxy.signal("HUP");
+                logged(&proxy, "reload failed", failed + 1);
+            }
+            let before = requests.load(Ordering::Relaxed);
+            eventually(|| (requests.load(Ordering::Relaxed) > before + 20).to_string(), "true");
+            if round == 20 {
+                memory = proxy.memory();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.join().expect("a client saw nothing odd");
+        }
+        let after = proxy.memory();
+        assert!(after < memory + (4 << 20), "memory grew from {memory} to {after} bytes");
+    });
+    assert!(!proxy.printed().contains("panicked"), "{}", proxy.printed());
+}
+
+#[test]
+fn what_cannot_hold_changes_nothing_and_is_told() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    let proxy = Server::memstore_over(&[], &lines);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    for (broken, reason) in
+        [("pool:\n  listen: 127.0.0.1:1\n  hsah: md5\n  servers: []\n", "did you mean"), ("", "the file is empty")]
+    {
+        let failures = proxy.printed().matches("reload failed").count();
+        proxy.overwrite(broken);
+        proxy.signal("HUP");
+        logged(&proxy, "reload failed", failures + 1);
+        assert!(proxy.printed().contains(reason), "{}", proxy.printed());
+        assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+    }
+    // A pool cannot become one of the other protocol.
+    proxy.rewrite(&["redis: false"], &lines);
+    proxy.signal("HUP");
+    logged(&proxy, "cannot change between Redis and memcache", 1);
+    assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_shard_that_does_not_answer_is_not_adopted() {
+    let shard = Server::redis(&[]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&[], &lines);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let silent = Fake::answering(b"", false);
+    let with_silent = [lines[0].clone(), silent.line.replace("shard-0", "shard-1")];
+    proxy.rewrite(&["adopt_wait: 300ms", "timeout: 5000"], &with_silent);
+    proxy.signal("HUP");
+    logged(&proxy, "shard shard-1 does not answer", 1);
+    assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+    // Who does not want to wait need not.
+    proxy.rewrite(&["adopt_wait: none", "timeout: 5000"], &with_silent);
+    reload(&proxy);
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    let proxy = Server::memstore_over(&["preconnect: true"], &lines[..1]);
+    let mut client = proxy.connect();
+    client.tell("SET a 1");
+    let received = |shard: &Server| {
+        let info = String::from_utf8_lossy(&shard.connect().ask(&[b"INFO", b"stats"])).into_owned();
+        let line =
+            info.lines().find_map(|line| line.strip_prefix("total_connections_received:").map(str::to_owned));
+        line.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number")
+    };
+    let before = received(&shards[0]);
+    proxy.rewrite(&["preconnect: true", "adopt_wait: none"], &lines);
+    logged(&proxy, " reloaded ", 1);
+    for key in 0..20 {
+        assert_eq!(client.tell(&format!("SET k{key} 1")), "+OK\r\n");
+    }
+    // One more is the one that asks.
+    assert_eq!(received(&shards[0]), before + 1);
+}
+
+#[test]
+fn pools_come_and_go_and_listeners_are_handed_over() {
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let proxy = Server::memstore_over(&[], std::slice::from_ref(&line));
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let listen = client.peer();
+    let other = Server::redis(&[]);
+    let port = servers::unused_port();
+    // The first pool is renamed and keeps its address; a second one comes.
+    proxy.overwrite(&format!(
+        "renamed:\n  listen: {listen}\n  redis: true\n  servers:\n   - {line}\n\
+         second:\n  listen: {}:{port}\n  redis: true\n  servers:\n   - {}\n",
+        address(),
+        other.line(0),
+    ));
+    reload(&proxy);
+    // Clients of the removed pool are drained.
+    assert_eq!(client.until_closed(), b"");
+    assert_eq!(proxy.connect().tell("GET a"), "$1\r\n1\r\n");
+    let mut second = servers::connect(port);
+    assert_eq!(second.tell("SET b 2"), "+OK\r\n");
+    assert_eq!(other.connect().tell("GET b"), "$1\r\n2\r\n");
+    // And goes; the first moves to its address.
+    proxy.overwrite(&format!(
+        "renamed:\n  listen: {}:{port}\n  redis: true\n  servers:\n   - {line}\n",
+        address()
+    ));
+    reload(&proxy);
+    assert_eq!(second.until_closed(), b"");
+    assert_eq!(servers::connect(port).tell("GET a"), "$1\r\n1\r\n");
+    eventually(|| std::net::TcpStream::connect(listen).is_err().to_string(), "true");
+}
+
+#[test]
+fn limits_and_passwords_change() {
+    let shard = Server::redis(&["--requirepass", "old"]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&["redis_auth: old"], &lines);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("AUTH old"), "+OK\r\n");
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let mut admin = shard.connect();
+    admin.tell("AUTH old");
+    admin.tell("CONFIG SET requirepass new");
+    proxy.rewrite(&["redis_auth: new", "client_connections: 1", "timeout: 100"], &lines);
+    reload(&proxy);
+    // It was let in before and stays.
+    assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+    assert_eq!(proxy.connect().tell("PING"), "-ERR max number of clients reached\r\n");
+    admin.tell("CLIENT KILL TYPE normal SKIPME yes");
+    eventually(|| client.tell("GET a"), "$1\r\n1\r\n");
+    shard.signal("STOP");
+    let reply = client.tell("GET a");
+    shard.signal("CONT");
+    assert_eq!(reply, "-ERR shard shard-0: timed out\r\n");
+}
