@@ -102,9 +102,10 @@ fn what_cannot_hold_changes_nothing_and_is_told() {
     let proxy = Server::memstore_over(&[], &lines);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
-    for (broken, reason) in
-        [("pool:\n  listen: 127.0.0.1:1\n  hsah: md5\n  servers: []\n", "did you mean"), ("", "the file is empty")]
-    {
+    for (broken, reason) in [
+        ("pool:\n  listen: 127.0.0.1:1\n  hsah: md5\n  servers: []\n", "did you mean"),
+        ("", "the file is empty"),
+    ] {
         let failures = proxy.printed().matches("reload failed").count();
         proxy.overwrite(broken);
         proxy.signal("HUP");

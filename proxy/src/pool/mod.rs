@@ -24,6 +24,7 @@ use time::Time;
 
 pub mod buffer;
 pub mod client;
+mod deadlines;
 pub mod failure;
 pub mod replies;
 mod requests;
@@ -32,8 +33,6 @@ pub mod shard;
 mod shards;
 pub mod time;
 
-/// A connection for a database or protocol version beside the usual one is given up after so long without use.
-const EXTRA_CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Activities kept for the next clients that need one.
 const SPARE_ACTIVITIES_MAX: usize = 128;
 
@@ -426,113 +425,6 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    // --- time ---------------------------------------------------------------------------------------------------
-
-    /// When [`Self::tick`] has to be called at the latest.
-    pub fn next_deadline(&self) -> Option<Time> {
-        let stall = self.stalls.front().map(|&(deadline, _)| deadline);
-        stall.into_iter().chain(self.shards.deadline).min()
-    }
-
-    /// Deadlines may have passed.
-    pub fn tick(&mut self, now: Time) {
-        while let Some(&(deadline, id)) = self.stalls.front()
-            && deadline <= now
-        {
-            self.stalls.pop_front();
-            if self
-                .client(id)
-                .is_some_and(|client| client.activity.as_ref().is_some_and(|a| a.stalled.is_some()))
-            {
-                self.resumable.push(id);
-            }
-        }
-        let Some(timeout) = self.limits.timeout else { return };
-        if self.shards.deadline.is_none_or(|deadline| deadline > now) {
-            return;
-        }
-        for index in 0..self.shards.connections.len() {
-            let connection = &mut self.shards.connections[index];
-            if connection.in_flight.is_empty() {
-                continue;
-            }
-            let shard = connection.shard;
-            let mut expired = Vec::new();
-            connection.expire(timeout, now, |ticket| expired.push(ticket));
-            if connection.is_dead(timeout, now) {
-                self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
-            }
-            if expired.is_empty() {
-                continue;
-            }
-            self.shards.members[shard].counters.server_timedout.add(expired.len() as u64);
-            if self.shards.connections[index].report_stall() {
-                self.shards.failed(shard, &ShardFailure::ResponseTimeout);
-            }
-            for ticket in expired {
-                self.fail(ticket, shard, &ShardFailure::ResponseTimeout);
-            }
-        }
-        let connections = self.shards.connections.iter();
-        self.shards.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
-    }
-
-    /// Looks after clients that do nothing, take too long or are old. To be called about once a second where
-    /// [`Limits::watches_clients`].
-    pub fn sweep_clients(&mut self, now: Time) {
-        let limits = &self.limits;
-        for (index, client) in &mut self.clients {
-            if client.state != State::Open {
-                continue;
-            }
-            let begun = client.activity.as_ref().and_then(|activity| activity.begun);
-            let idle = client
-                .activity
-                .as_ref()
-                .is_none_or(|activity| activity.replies.in_flight() == 0 && activity.paused.is_none());
-            let passed =
-                |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
-            if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
-                self.counters.client_timedout.add(1);
-                client.state = State::Broken;
-            } else if idle && passed(limits.client_idle_timeout, client.active) {
-                self.counters.client_timedout.add(1);
-                client.state = State::Finishing;
-            } else if begun.is_none()
-                && passed(
-                    limits.client_age_max.map(|age| aged(age, client.id, self.identity.seed)),
-                    client.connected,
-                )
-            {
-                self.counters.client_aged.add(1);
-                client.state = State::Finishing;
-            } else {
-                continue;
-            }
-            mark(client, index as u32, &mut self.dirty_clients);
-        }
-    }
-
-    /// Whether [`Self::sweep_connections`] may find something.
-    pub fn has_extra_connections(&self) -> bool {
-        self.shards.lanes.len() > 1
-    }
-
-    /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
-    pub fn sweep_connections(&mut self, now: Time) {
-        let unused: Vec<ConnectionIndex> = self
-            .shards
-            .extra_connections()
-            .filter(|&index| {
-                let connection = &self.shards.connections[index];
-                matches!(connection.link, Link::Up)
-                    && connection.is_quiet()
-                    && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
-            })
-            .collect();
-        self.shards.to_close.extend(unused.into_iter().map(|index| (index, ShardFailure::Closed)));
-    }
-
     // --- questions to the whole process -------------------------------------------------------------------------
 
     /// The clients of this pool on this worker; the worker adds the addresses.
@@ -598,10 +490,4 @@ fn mark<P: Protocol>(client: &mut Client<P>, index: u32, dirty: &mut Vec<u32>) {
     if !std::mem::replace(&mut client.dirty, true) {
         dirty.push(index);
     }
-}
-
-/// Ages are spread over a tenth, so that clients that came together do not leave together.
-fn aged(age: Duration, client: u64, seed: u64) -> Duration {
-    let spread = (client ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-    age - age * spread as u32 / 10_240
 }

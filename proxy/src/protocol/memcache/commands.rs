@@ -71,7 +71,7 @@ pub enum Local {
 }
 
 const ANY: usize = usize::MAX;
-const ONE_SERVER: &str = "it belongs to one server; ask that one itself";
+const ONE_SERVER: &str = "ask the server itself";
 
 const fn row(name: &'static str, words_min: usize, words_max: usize, handling: Handling) -> Command {
     Command { name, words_min, words_max, handling }

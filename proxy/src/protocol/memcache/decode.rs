@@ -267,11 +267,11 @@ impl RequestDecoder {
                 }
                 Ok(length)
             }
-            Handling::Everywhere(_) => {
+            Handling::Everywhere(Everywhere::AllOk) => {
                 self.noreply = says_noreply();
                 Ok(None)
             }
-            Handling::Answer(_) | Handling::Refuse(_) => Ok(None),
+            Handling::Everywhere(Everywhere::Version) | Handling::Answer(_) | Handling::Refuse(_) => Ok(None),
         }
     }
 
