@@ -1,6 +1,8 @@
 //! The command line: `memstore serve`, `check`, `route`, `ring`, `settings`.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,7 +86,7 @@ struct Route {
     output: Output,
     /// Keys; `-` reads them from standard input, one a line
     #[arg(required = true)]
-    keys: Vec<String>,
+    keys: Vec<OsString>,
 }
 
 #[derive(Args)]
@@ -246,7 +248,7 @@ fn show_route(route: &Route) -> anyhow::Result<()> {
                 keys.push(line);
             }
         } else {
-            keys.push(key.clone().into_bytes());
+            keys.push(key.as_bytes().to_vec());
         }
     }
     let mut text = String::new();

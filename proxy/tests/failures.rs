@@ -40,7 +40,8 @@ fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
         ["-LOADING Redis is loading\r\n", "-OOM no more\r\n", "-BUSY script\r\n", "-READONLY replica\r\n"]
     {
         let fake = Fake::answering(words.as_bytes(), false);
-        let proxy = fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1"]);
+        // It is not asked whether it knows RESP3, which would be another connection.
+        let proxy = fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1", "resp3: true"]);
         let mut client = proxy.connect();
         for _ in 0..3 {
             assert_eq!(client.tell("SET a 1"), words);
@@ -327,4 +328,73 @@ fn a_second_sigterm_ends_at_once() {
     assert_eq!(client.until_closed(), b"");
     proxy.signal("TERM");
     assert_eq!(proxy.ended(), Some(1));
+}
+
+#[test]
+fn clients_get_resp3_only_where_every_shard_speaks_it() {
+    // What a server before Redis 6 says.
+    let fake = Fake::new(|mut stream, _| {
+        let mut room = [0; 65536];
+        while let Ok(count @ 1..) = stream.read(&mut room) {
+            let text = String::from_utf8_lossy(&room[..count]).into_owned();
+            let reply = if text.contains("HELLO") { "-ERR unknown command `HELLO`\r\n" } else { "+OK\r\n" };
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    let redis = Server::redis(&[]);
+    let proxy = Server::memstore_over(&[], &[fake.line.clone(), redis.line(1)]);
+    let mut client = proxy.connect();
+    eventually(|| client.tell("HELLO 3"), "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n");
+    assert!(client.tell("HELLO 2").starts_with("*14\r\n"));
+    let modern = Server::memstore_over(&[], &[redis.line(0)]);
+    assert!(modern.connect().tell("HELLO 3").starts_with("%7\r\n"));
+    let forbidden = Server::memstore_over(&["resp3: false"], &[redis.line(0)]);
+    assert!(forbidden.connect().tell("HELLO 3").starts_with("-ERR unknown command"));
+}
+
+#[test]
+fn a_password_that_shards_do_not_want_is_asked_of_clients_all_the_same() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&["redis_auth: secret"], &shards);
+    let mut client = proxy.connect();
+    assert!(client.tell("GET x").starts_with("-NOAUTH"));
+    assert_eq!(client.tell("AUTH secret"), "+OK\r\n");
+    assert_eq!(client.tell("SET x 1"), "+OK\r\n");
+    assert_eq!(client.tell("GET x"), "$1\r\n1\r\n");
+}
+
+#[test]
+fn scripts_without_keys_go_where_any_shard_will_do() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let one = Server::memstore(&[], &shards[..1]);
+    assert_eq!(one.connect().ask(&[b"EVAL", b"return 1", b"0"]), b":1\r\n");
+    let two = Server::memstore(&[], &shards);
+    assert_eq!(two.connect().ask(&[b"EVAL_RO", b"return 1", b"0"]), b":1\r\n");
+    assert!(two.connect().ask(&[b"EVAL", b"return 1", b"0"]).starts_with(b"-ERR 'eval' without a key"));
+}
+
+#[test]
+fn a_lured_browser_does_not_get_to_its_next_line() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[], &shards);
+    for request in ["POST / HTTP/1.1\r\nSET pwned 1\r\n", "GET x y\r\nHost: 127.0.0.1\r\nSET pwned 1\r\n"] {
+        let mut client = proxy.connect();
+        client.send(request.as_bytes());
+        let replies = String::from_utf8_lossy(&client.until_closed()).into_owned();
+        assert!(
+            replies.ends_with("-ERR Protocol error: this is HTTP, not the protocol of Redis\r\n"),
+            "{replies}"
+        );
+    }
+    assert_eq!(shards[0].connect().tell("EXISTS pwned"), ":0\r\n");
+}
+
+#[test]
+fn signals_of_twemproxys_operators_stop_nothing() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[], &shards);
+    for signal in ["TTIN", "TTOU", "USR1", "USR2", "HUP"] {
+        proxy.signal(signal);
+        assert_eq!(proxy.connect().tell("SET a 1"), "+OK\r\n", "after SIG{signal}");
+    }
 }

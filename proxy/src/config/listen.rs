@@ -34,8 +34,11 @@ impl Listen {
             let (path, mode) = match text.rsplit_once(' ') {
                 None => (text, None),
                 Some((path, mode)) => {
-                    let octal = mode.starts_with('0').then(|| u32::from_str_radix(mode, 8).ok()).flatten();
-                    let mode = octal.filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                    let octal = mode
+                        .bytes()
+                        .all(|byte| byte.is_ascii_digit())
+                        .then(|| u32::from_str_radix(mode, 8).ok());
+                    let mode = octal.flatten().filter(|mode| *mode <= 0o777).ok_or_else(|| {
                         format!("the permissions {mode:?} are not octal digits from 0000 to 0777")
                     })?;
                     (path.trim_end(), Some(mode))

@@ -89,8 +89,12 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
     };
     // A pool called "pools" has settings below it, not pools.
     let superset = entries.iter().any(|entry| {
+        let is_setting = |entry: &Entry| {
+            !matches!(entry.node.value, Value::Map(_))
+                && settings::POOL.iter().any(|setting| setting.name == entry.key)
+        };
         let holds_pools = |value: &Value| match value {
-            Value::Map(below) => below.iter().all(|entry| matches!(entry.node.value, Value::Map(_))),
+            Value::Map(below) => !below.iter().any(is_setting),
             _ => true,
         };
         entry.key == "pools" && holds_pools(&entry.node.value)

@@ -68,6 +68,8 @@ pub struct Pool {
     pub auth: Option<Auth>,
     pub db: u32,
     pub databases: u32,
+    /// `None`: as the shards do, which are asked.
+    pub resp3: Option<bool>,
     pub miss_on_get_errors: bool,
     pub preconnect: bool,
     pub auto_eject_hosts: bool,
@@ -140,6 +142,10 @@ impl Pool {
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
             databases: section.setting("databases", counted(1, 65536)),
             miss_on_get_errors,
+            resp3: section.setting("resp3", |text| match text {
+                "auto" => Ok(None),
+                _ => boolean(text).map(Some).map_err(|_| "allowed are auto, true and false".into()),
+            }),
             preconnect: section.setting("preconnect", boolean),
             auto_eject_hosts: section.setting("auto_eject_hosts", boolean),
             server_connections: section.setting("server_connections", counted(1, 65536)),

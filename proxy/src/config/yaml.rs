@@ -134,7 +134,8 @@ impl<'t> Tree<'t> {
             ));
         }
         let value = match event {
-            Event::Scalar(text, ScalarStyle::Plain, _, _) if text.is_empty() || text == "~" => Value::Nothing,
+            // What YAML calls null has a text as well: nutcracker takes ~ for a password.
+            Event::Scalar(text, ScalarStyle::Plain, _, _) if text.is_empty() => Value::Nothing,
             Event::Scalar(text, _, _, _) => Value::Text(text.into_owned()),
             Event::SequenceStart(..) => Value::List(self.list(depth)?),
             Event::MappingStart(..) => Value::Map(self.map(depth)?),

@@ -64,6 +64,11 @@ impl Ejection {
         if ejected.is_empty() { self.all.clone() } else { Arc::new(self.all.without(&ejected)) }
     }
 
+    /// Who would own what if all shards were fit.
+    pub fn all(&self) -> &Arc<Topology> {
+        &self.all
+    }
+
     /// All shards of the pool, fit or not.
     pub fn shards(&self) -> &[shard_discovery::Shard] {
         self.all.shards()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use shard_discovery::Topology;
@@ -23,6 +23,7 @@ use reload::Reloads;
 
 mod connect;
 mod ejection;
+mod learn;
 mod listener;
 mod machine;
 mod memory;
@@ -34,6 +35,9 @@ mod stats;
 
 /// Reports that may wait for the control thread; workers drop further ones.
 const REPORTS_MAX: usize = 4096;
+
+/// How long the first clients wait until it is known what the shards can do.
+const LEARN_WAIT: Duration = Duration::from_millis(200);
 
 /// What the control thread has.
 pub(crate) struct Control {
@@ -131,11 +135,21 @@ async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> a
         reloads: Reloads::default(),
     });
     let memory_max = control.memory_of_pool(openings.len());
+    let mut opened = Vec::new();
+    let mut learning = tokio::task::JoinSet::new();
     for (config, topology, listener) in openings {
         let pool = control.open(config, topology, memory_max);
         if pool.config().preconnect {
             pool.preconnect().await;
         }
+        learning.spawn_local(learn::learn(pool.clone()));
+        opened.push((pool, listener));
+    }
+    // The first client is to be told the truth where that takes no time.
+    let learned = async { while learning.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LEARN_WAIT, learned).await;
+    learning.detach_all();
+    for (pool, listener) in opened {
         pool.accept(listener);
     }
     control.reloads.succeeded();
@@ -258,7 +272,8 @@ struct Signals {
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let harmless = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+        let [more, less] = [libc::SIGTTIN, libc::SIGTTOU].map(SignalKind::from_raw);
+        let harmless = [SignalKind::user_defined1(), SignalKind::user_defined2(), more, less].map(signal);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

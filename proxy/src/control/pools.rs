@@ -26,6 +26,10 @@ pub struct PoolControl {
     counters: RefCell<Counters>,
     /// Each worker's orders.
     pub orders: Vec<Orders>,
+    /// Bytes that its clients of one worker may hold.
+    memory_max: Cell<usize>,
+    /// `resp3: auto` has come to mean no.
+    learned_resp2_only: Cell<bool>,
     /// Which shards are out for failing.
     pub ejection: RefCell<Ejection>,
     /// A shard has been ejected.
@@ -65,6 +69,8 @@ impl PoolControl {
         let pool = Rc::new(Self {
             counters,
             orders,
+            memory_max: Cell::new(memory_max),
+            learned_resp2_only: Cell::new(false),
             ejection: RefCell::new(Ejection::new(&config, topology)),
             config: RefCell::new(config),
             ejected: Notify::new(),
@@ -75,6 +81,15 @@ impl PoolControl {
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
         pool
+    }
+
+    /// Its configuration as it was written.
+    pub fn written(&self) -> config::Pool {
+        let mut config = (*self.config()).clone();
+        if self.learned_resp2_only.get() {
+            config.resp3 = None;
+        }
+        config
     }
 
     /// Its configuration.
@@ -129,6 +144,8 @@ impl PoolControl {
     ) -> Duration {
         let _telling = self.telling.lock().await;
         let before = self.config();
+        self.memory_max.set(memory_max);
+        self.learned_resp2_only.set(false);
         let kept: Vec<Option<usize>> = {
             let present = self.ejection.borrow();
             let place = |name: &str| present.shards().iter().position(|known| known.name == name);
@@ -160,6 +177,14 @@ impl PoolControl {
             (Some(first), Some(last)) => last.duration_since(*first),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Clients are not to speak RESP3, because a shard does not.
+    pub async fn know_resp2_only(&self) {
+        let config = config::Pool { resp3: Some(false), ..(*self.config()).clone() };
+        let topology = self.ejection.borrow().all().clone();
+        self.reconfigure(Arc::new(config), topology, self.memory_max.get()).await;
+        self.learned_resp2_only.set(true);
     }
 
     /// Connects to all shards ahead of the first request.

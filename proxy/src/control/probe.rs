@@ -6,12 +6,13 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::Address;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::connect::connect;
 use crate::config;
+use crate::protocol::resp::is_needless_password;
 use crate::worker::socket::Socket;
 
 /// A shard that takes longer is not well.
@@ -32,6 +33,36 @@ pub async fn probe(address: &Address, config: &config::Pool) -> Result<(), Strin
         }
     };
     tokio::time::timeout(limit, asked).await.map_err(|_| "the probe timed out".to_owned())?
+}
+
+/// Asks a Redis shard whether it speaks RESP3; an error says in words why that cannot be known now.
+pub async fn speaks_resp3(address: &Address, config: &config::Pool) -> Result<bool, String> {
+    let connected =
+        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+    let asked = async {
+        match connected.socket {
+            Socket::Tcp(stream) => greet(from_std(TcpStream::from_std(stream))?, config).await,
+            Socket::Unix(stream) => greet(from_std(UnixStream::from_std(stream))?, config).await,
+        }
+    };
+    tokio::time::timeout(PROBE_TIMEOUT, asked).await.map_err(|_| "the probe timed out".to_owned())?
+}
+
+async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, config: &config::Pool) -> Result<bool, String> {
+    let mut framed = Framed::new(stream, Resp2::default());
+    authenticate(&mut framed, config).await?;
+    // The answer is RESP3 where it is a good one.
+    let mut stream = framed.into_inner();
+    stream.write_all(b"HELLO 3\r\n").await.map_err(|error| error.to_string())?;
+    let mut answer = [0; 128];
+    let length = stream.read(&mut answer).await.map_err(|error| error.to_string())?;
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    match answer.strip_prefix('-') {
+        None if answer.is_empty() => Err("the shard closed the connection".into()),
+        None => Ok(true),
+        Some(words) if words.contains("unknown command") || words.starts_with("NOPROTO") => Ok(false),
+        Some(words) => Err(words.trim_end().to_owned()),
+    }
 }
 
 fn from_std<S>(stream: std::io::Result<S>) -> Result<S, String> {
@@ -59,13 +90,19 @@ async fn ask_memcached(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()
 
 async fn ask_redis(stream: impl AsyncRead + AsyncWrite + Unpin, config: &config::Pool) -> Result<(), String> {
     let mut framed = Framed::new(stream, Resp2::default());
-    if let Some(auth) = &config.auth {
-        let mut words = vec!["AUTH"];
-        words.extend(auth.user.as_deref());
-        words.push(auth.password.expose());
-        request(&mut framed, &words).await?;
-    }
+    authenticate(&mut framed, config).await?;
     request(&mut framed, &["PING"]).await
+}
+
+async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
+    framed: &mut Framed<S, Resp2>,
+    config: &config::Pool,
+) -> Result<(), String> {
+    let Some(auth) = &config.auth else { return Ok(()) };
+    let mut words = vec!["AUTH"];
+    words.extend(auth.user.as_deref());
+    words.push(auth.password.expose());
+    request(framed, &words).await
 }
 
 /// Sends one request; any reply but an error will do.
@@ -78,7 +115,9 @@ async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     match framed.next().await {
         None => Err("the shard closed the connection".into()),
         Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(BytesFrame::Error(words))) => Err(words.to_string()),
+        Some(Ok(BytesFrame::Error(words))) if !is_needless_password(words.as_bytes()) => {
+            Err(words.to_string())
+        }
         Some(Ok(_)) => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::listener::Listener;
 use super::pools::PoolControl;
-use super::{Control, probe};
+use super::{Control, learn, probe};
 use crate::config::{self, Listen};
 
 /// How often the files of the configuration are looked at.
@@ -117,7 +117,7 @@ async fn attempt(control: &Rc<Control>) -> Result<bool, ReloadError> {
         let config = Arc::new(wanted);
         match present.iter().find(|pool| pool.config().name == config.name) {
             None => openings.push((config, topology)),
-            Some(pool) if *pool.config() == *config => {}
+            Some(pool) if pool.written() == *config => {}
             Some(pool) if pool.config().protocol != config.protocol => {
                 let text =
                     "a pool that is served cannot change between Redis and memcache; give it another name";
@@ -176,12 +176,14 @@ async fn attempt(control: &Rc<Control>) -> Result<bool, ReloadError> {
     let mut window = Duration::ZERO;
     for (Change { pool, config, topology }, listener) in changes.into_iter().zip(entered) {
         window = window.max(pool.reconfigure(config, topology, memory_max).await);
+        tokio::task::spawn_local(learn::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }
     }
     for ((config, topology), listener) in openings.into_iter().zip(opened) {
         let pool = control.open(config, topology, memory_max);
+        tokio::task::spawn_local(learn::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }

@@ -353,6 +353,7 @@ impl session::Settings {
             db: config.db,
             databases: config.databases,
             port: config.listen.port().unwrap_or(0),
+            resp2_only: config.resp3 == Some(false),
         }
     }
 }

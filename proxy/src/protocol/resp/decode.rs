@@ -145,6 +145,13 @@ impl RequestDecoder {
         }
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
         let words = inline_words(line).ok_or_else(|| Malformed("unbalanced quotes in request".into()))?;
+        // As Redis does: a browser that was lured here must not get to its next line.
+        if words
+            .first()
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:"))
+        {
+            return Err(Malformed("this is HTTP, not the protocol of Redis".into()));
+        }
         self.scanned = newline + 1;
         self.arguments = words.len();
         self.complete = words.len();

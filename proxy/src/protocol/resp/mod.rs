@@ -6,7 +6,7 @@
 
 use crate::pool::buffer::Output;
 use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
-use commands::{Command, Feature, Handling, Merge, WrongArity};
+use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 
@@ -177,7 +177,9 @@ impl Protocol for Resp {
 
     fn greeted(response: &[u8]) -> Result<(), String> {
         match response {
-            [b'-', words @ ..] => Err(String::from_utf8_lossy(words).trim_end().to_owned()),
+            [b'-', words @ ..] if !is_needless_password(words) => {
+                Err(String::from_utf8_lossy(words).trim_end().to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -206,6 +208,13 @@ impl Protocol for Resp {
     fn answer(question: &Question, session: &Session, clients: &[ClientRow], reply: &mut Vec<u8>) {
         client_command::answer(question, session, clients, reply);
     }
+}
+
+/// Whether a shard says that it wants no password: then it has nothing to hide from us. In the words of Redis 6 and later,
+/// and of those before.
+pub fn is_needless_password(error: &[u8]) -> bool {
+    let words = String::from_utf8_lossy(error);
+    words.contains("without any password configured") || words.contains("AUTH, but no password is set")
 }
 
 /// All but the plainest requests.
@@ -240,7 +249,7 @@ fn plan_slowly(
     }
     match command.handling {
         Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
-        Handling::Forward => match find_keys(command, &arguments, plan) {
+        Handling::Forward => match find_keys(command, &arguments, facts.counters.shards().len(), plan) {
             Ok(()) => Route::Forward,
             Err(reply) => refuse(plan, &reply),
         },
@@ -285,7 +294,12 @@ impl<'b> Words<'b> {
 }
 
 /// Sets `plan.keys` to the places of the command's keys.
-fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan<Resp>) -> Result<(), String> {
+fn find_keys(
+    command: &Command,
+    words: &Words<'_>,
+    shards: usize,
+    plan: &mut Plan<Resp>,
+) -> Result<(), String> {
     let all = words.to_vec();
     let base = words.canonical.as_ptr() as usize;
     if command.waits(all.len(), |index| all[index]) {
@@ -305,6 +319,11 @@ fn find_keys(command: &Command, words: &Words<'_>, plan: &mut Plan<Resp>) -> Res
         plan.keys.push((key.as_ptr() as usize - base, key.len()));
     }
     if plan.keys.is_empty() {
+        // Where any shard will do, and where there is one only: that of the empty key.
+        if command.flags.has(flag::READONLY) || shards == 1 {
+            plan.keys.push((0, 0));
+            return Ok(());
+        }
         return Err(format!(
             "ERR '{}' without a key has no shard to go to; give it at least one key",
             command.name

@@ -22,6 +22,8 @@ pub struct Settings {
     pub databases: u32,
     /// What INFO and CONFIG say about the listener.
     pub port: u16,
+    /// The shards know no RESP3, so clients cannot have it.
+    pub resp2_only: bool,
 }
 
 /// One client's state.
@@ -226,6 +228,11 @@ fn hello(
     if let Some(version) = all.get(1) {
         resp3 = match number(version) {
             Some(2) => false,
+            // As a server that does not know it answers: clients then go on with RESP2.
+            Some(3) if facts.settings.resp2_only => {
+                encode::error(out, "ERR unknown command 'HELLO', with args beginning with: '3' ");
+                return Route::Answer;
+            }
             Some(3) => true,
             Some(_) => {
                 encode::error(out, "NOPROTO unsupported protocol version");

@@ -69,7 +69,7 @@ pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output)
             unexpected
         }
         Merge::AllOk => {
-            let unexpected = parts.iter().find(|part| part.bytes.first() != Some(&b'+'));
+            let unexpected = parts.iter().find(|part| part.bytes != b"+OK\r\n"[..]);
             if unexpected.is_none() {
                 encode::simple(reply.tail(), "OK");
             }
@@ -137,7 +137,8 @@ impl Elements {
 }
 
 fn integer(part: &[u8]) -> Option<i64> {
-    std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
+    let count = std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()?;
+    (count >= 0).then_some(count)
 }
 
 /// The error of one fragment is the error of the request, word for word. Where others may have succeeded, it says
