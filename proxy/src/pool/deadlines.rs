@@ -63,7 +63,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Looks after clients that do nothing, take too long or are old. To be called about once a second where
-    /// [`Limits::watches_clients`].
+    /// [`super::Limits::watches_clients`].
     pub fn sweep_clients(&mut self, now: Time) {
         let limits = &self.limits;
         for (index, client) in &mut self.clients {
