@@ -1,16 +1,20 @@
-//! The command line: `memstore serve`, `check`, `route`, `ring`, `settings`.
+//! The command line: `memstore serve`, `check`, `route`, `ring`, `settings`, and what asks a running proxy.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shard_discovery::{DistributionKind, KeyHash, Place, Topology};
+use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, LogFormat, StatsListen, process, value};
+use crate::admin::{self, SetLogLevel};
+use crate::config::{self, Config, LogFormat, SideListen, process, value};
 
 /// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
 #[derive(Parser)]
@@ -35,6 +39,14 @@ enum Command {
     Ring(Ring),
     /// Print the table of all settings, in Markdown
     Settings,
+    /// Tell a running proxy to accept no more clients, answer the others, and end
+    Drain(Ask),
+    /// Tell a running proxy to read its configuration again
+    Reload(Ask),
+    /// Ask a running proxy whether clients can be served; exit 1 if not
+    Ready(Ask),
+    /// Ask a running proxy whether it makes progress; exit 1 if not
+    Alive(Ask),
 }
 
 #[derive(Args)]
@@ -54,6 +66,12 @@ struct Serve {
     /// Address of the statistics
     #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
     stats_address: Option<String>,
+    /// Port of probes, metrics and the topology over HTTP; 0 serves none
+    #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
+    admin_port: Option<u16>,
+    /// Address of that
+    #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
+    admin_address: Option<String>,
     /// Worker threads, or auto
     #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
     workers: Option<Chosen<Option<usize>>>,
@@ -98,6 +116,16 @@ struct Ring {
 }
 
 #[derive(Args)]
+struct Ask {
+    /// The proxy's admin address
+    #[arg(long, value_name = "HOST:PORT", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
+    admin: String,
+    /// File with the token
+    #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct Output {
     /// Only this pool
     #[arg(long)]
@@ -122,6 +150,10 @@ pub fn run() -> ExitCode {
         Some(Command::Route(route)) => show_route(&route),
         Some(Command::Ring(ring)) => show_ring(&ring),
         Some(Command::Settings) => print(&config::settings::markdown()),
+        Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
+        Some(Command::Reload(ask)) => say("POST", "/reload", &ask),
+        Some(Command::Ready(ask)) => say("GET", "/ready", &ask),
+        Some(Command::Alive(ask)) => say("GET", "/alive", &ask),
         None => {
             let file = line.config.unwrap_or_else(|| "FILE".into());
             Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
@@ -138,13 +170,29 @@ pub fn run() -> ExitCode {
 
 fn start(serve: Serve) -> anyhow::Result<()> {
     let config = settled(&serve)?;
-    begin_logging(&config.process);
+    let set_log_level = begin_logging(&config.process);
     warn(&config);
-    crate::serve(config, move || {
+    let load = move || {
         let config = settled(&serve)?;
         warn(&config);
         Ok(config)
-    })
+    };
+    crate::serve(config, load, set_log_level)
+}
+
+/// Asks a running proxy; prints what it says.
+fn say(method: &str, path: &str, ask: &Ask) -> anyhow::Result<()> {
+    let token = match &ask.token_file {
+        None => None,
+        Some(file) => {
+            let token = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            Some(token.trim_end().to_owned())
+        }
+    };
+    let (status, body) = admin::ask(&ask.admin, method, path, token.as_deref())
+        .with_context(|| format!("the proxy at {} cannot be asked", ask.admin))?;
+    anyhow::ensure!((200..300).contains(&status), "{status}: {}", body.trim_end());
+    print(&body)
 }
 
 fn warn(config: &Config) {
@@ -157,13 +205,11 @@ fn warn(config: &Config) {
 fn settled(serve: &Serve) -> anyhow::Result<Config> {
     let mut config = config::load(&serve.file.config)?;
     let process = &mut config.process;
-    if serve.stats_port.is_some() || serve.stats_address.is_some() {
-        let before = process.stats.take().or(config::Process::of_nutcracker().stats);
-        let before = before.expect("nutcracker serves statistics");
-        let port = serve.stats_port.unwrap_or(before.port);
-        let host = serve.stats_address.clone().unwrap_or(before.host);
-        process.stats = (port > 0).then_some(StatsListen { host, port, implied: false });
-    }
+    let plain = config::Process::of_nutcracker();
+    let flags = (&serve.stats_address, serve.stats_port);
+    process.stats = overridden(process.stats.take(), plain.stats, flags);
+    let flags = (&serve.admin_address, serve.admin_port);
+    process.admin = overridden(process.admin.take(), plain.admin, flags);
     if let Some(Chosen(workers)) = serve.workers {
         process.workers = workers;
     }
@@ -179,14 +225,43 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn begin_logging(process: &config::Process) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&process.log_level))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+/// Where something is served by the file, or where that serves nothing by the defaults, with the flags over it.
+fn overridden(
+    in_file: Option<SideListen>,
+    plain: Option<SideListen>,
+    (address, port): (&Option<String>, Option<u16>),
+) -> Option<SideListen> {
+    if address.is_none() && port.is_none() {
+        return in_file;
+    }
+    let before = in_file.or(plain)?;
+    SideListen::of(address.clone().unwrap_or(before.host), port.unwrap_or(before.port), false)
+}
+
+/// Begins to log; returns what changes the level.
+fn begin_logging(process: &config::Process) -> SetLogLevel {
+    fn setter<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>) -> SetLogLevel {
+        Arc::new(move |level| {
+            let level = process::log_level(level)?;
+            handle.reload(EnvFilter::new(level)).map_err(|error| error.to_string())
+        })
+    }
+    let builder =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let filter = EnvFilter::new(&process.log_level);
     match process.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let builder = builder.with_env_filter(filter).with_filter_reloading();
+            let set = setter(builder.reload_handle());
+            builder.init();
+            set
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+            let set = setter(builder.reload_handle());
+            builder.init();
+            set
+        }
     }
 }
 

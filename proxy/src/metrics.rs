@@ -6,6 +6,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use crate::pool::failure::ShardFailure;
+
 /// A number that only grows. One thread writes, any may read.
 #[derive(Default, Debug)]
 pub struct Counter(AtomicU64);
@@ -45,6 +47,55 @@ impl Gauge {
     }
 }
 
+/// How often something took how long, by powers of two. One thread writes, any may read.
+#[derive(Default, Debug)]
+pub struct Histogram {
+    buckets: [Counter; Self::BOUNDS + 1],
+    sum: Counter,
+}
+
+impl Histogram {
+    /// How many bounds there are; what took longer than the last has a bucket of its own.
+    pub const BOUNDS: usize = 18;
+    /// The first bound is so many binary digits long: 64 us. The last is 8.4 s.
+    const FIRST: u32 = 6;
+
+    /// One more that took so many microseconds. Only the owner may.
+    #[inline]
+    pub fn record(&self, micros: u64) {
+        let digits = u64::BITS - (micros.saturating_sub(1) | ((1 << Self::FIRST) - 1)).leading_zeros();
+        self.buckets[((digits - Self::FIRST) as usize).min(Self::BOUNDS)].add(1);
+        self.sum.add(micros);
+    }
+
+    /// The longest time, in microseconds, that is counted in the bucket.
+    pub const fn bound(bucket: usize) -> u64 {
+        1 << (bucket as u32 + Self::FIRST)
+    }
+
+    /// How many are counted in each bucket; the last has no bound.
+    pub fn counts(&self) -> [u64; Self::BOUNDS + 1] {
+        std::array::from_fn(|bucket| self.buckets[bucket].get())
+    }
+
+    /// The sum of all, in microseconds.
+    pub fn sum(&self) -> u64 {
+        self.sum.get()
+    }
+}
+
+/// What a worker counts of itself.
+#[derive(Default, Debug)]
+pub struct WorkerCounters {
+    /// How long its passes took: from being woken to sleeping again. Their sum is the time it was busy.
+    pub passes: Histogram,
+    /// Passes ended.
+    pub passed: Counter,
+}
+
+/// Kinds of commands that requests are counted by.
+pub const FAMILIES_MAX: usize = 16;
+
 /// What one worker counts of one pool. The first six are Twemproxy's, by its names.
 #[derive(Default, Debug)]
 pub struct PoolCounters {
@@ -62,6 +113,8 @@ pub struct PoolCounters {
     pub fragments: Counter,
     /// Requests read from clients.
     pub requests: Counter,
+    /// The same by the kind of command, as the protocol numbers them.
+    pub families: [Counter; FAMILIES_MAX],
     /// Requests refused: unknown or unsupported command, bad arguments, keys on several shards.
     pub refused: Counter,
     /// Clients closed because they sent bytes that are no request.
@@ -137,9 +190,14 @@ impl Counters {
         self.all.iter().map(|counters| number(counters)).sum()
     }
 
+    /// What each worker counts of one shard.
+    pub fn of_shard(&self, shard: usize) -> impl Iterator<Item = &ShardCounters> {
+        self.shards.iter().map(move |shards| &*shards[shard])
+    }
+
     /// A number of one shard over all workers.
     pub fn sum_shard(&self, shard: usize, number: impl Fn(&ShardCounters) -> i64) -> i64 {
-        self.shards.iter().map(|shards| number(&shards[shard])).sum()
+        self.of_shard(shard).map(number).sum()
     }
 }
 
@@ -161,6 +219,12 @@ pub struct ShardCounters {
     pub server_err: Counter,
     /// Requests that got no response in time.
     pub server_timedout: Counter,
+    /// Requests that the shard could not serve, by [`ShardFailure::reason`].
+    pub failures: [Counter; ShardFailure::REASONS.len()],
+    /// 1 while its last event was a failure.
+    pub failing: Gauge,
+    /// From queueing a request to its response.
+    pub latency: Histogram,
     /// Connections open now.
     pub server_connections: Gauge,
     /// Connections that were ever opened.
@@ -185,4 +249,26 @@ pub struct ShardCounters {
     pub streamed: Counter,
     /// Responses that came after their request had been answered with a timeout.
     pub late_responses: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_ends_at_its_bound() {
+        for bucket in 0..Histogram::BOUNDS {
+            for (micros, expected) in
+                [(Histogram::bound(bucket), bucket), (Histogram::bound(bucket) + 1, bucket + 1)]
+            {
+                let histogram = Histogram::default();
+                histogram.record(micros);
+                assert_eq!(histogram.counts()[expected], 1, "{micros} us");
+            }
+        }
+        let histogram = Histogram::default();
+        histogram.record(0);
+        histogram.record(u64::MAX / 2);
+        assert_eq!((histogram.counts()[0], histogram.counts()[Histogram::BOUNDS]), (1, 1));
+    }
 }

@@ -198,17 +198,17 @@ mod tests {
         assert_eq!(ejector.ejected(), [1, 2]);
         assert_eq!(ejector.next_probe(), Some(now + RETRY));
 
-        assert_eq!(ejector.due_probes(now + RETRY - SECOND), []);
+        assert_eq!(ejector.due_probes(now + RETRY - SECOND), [0; 0]);
         assert_eq!(ejector.due_probes(now + RETRY), [2]);
-        assert_eq!(ejector.due_probes(now + RETRY), [], "handed out already");
+        assert_eq!(ejector.due_probes(now + RETRY), [0; 0], "handed out already");
         ejector.probe_failed(2, now + RETRY + SECOND);
         assert_eq!(ejector.due_probes(now + RETRY + SECOND), [1]);
         assert_eq!(ejector.probe_succeeded(1), Some(FitnessChange::Restored(1)));
-        assert_eq!(ejector.due_probes(now + 2 * RETRY), []);
+        assert_eq!(ejector.due_probes(now + 2 * RETRY), [0; 0]);
         assert_eq!(ejector.due_probes(now + 2 * RETRY + SECOND), [2]);
         assert_eq!(ejector.due_probes(now + 3 * RETRY + SECOND), [2], "the outcome was never told");
         assert_eq!(ejector.probe_succeeded(2), Some(FitnessChange::Restored(2)));
-        assert_eq!(ejector.ejected(), []);
+        assert_eq!(ejector.ejected(), [0; 0]);
     }
 
     #[test]

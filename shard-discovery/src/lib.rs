@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod distribution;
+#[cfg(feature = "document")]
+pub mod document;
 mod ejector;
 mod explanation;
 mod hash;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Auth, Pool, Protocol, Secret};
-pub use process::{LogFormat, Process, StatsListen};
+pub use process::{LogFormat, Process, SideListen};
 use yaml::{Entry, Node, Value};
 
 mod listen;
@@ -100,7 +100,7 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
         entry.key == "pools" && holds_pools(&entry.node.value)
     });
     let (process, pools) = if superset {
-        let process = Process::read(root.place, entries, mistakes);
+        let process = Process::read(root.place, entries, around, mistakes);
         let pools = entries.iter().find(|entry| entry.key == "pools").expect("just seen");
         match &pools.node.value {
             Value::Map(pools) => (process, &pools[..]),

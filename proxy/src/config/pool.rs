@@ -29,6 +29,11 @@ pub enum Protocol {
 pub struct Secret(String);
 
 impl Secret {
+    /// Keeps a secret.
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
     /// The password itself.
     pub fn expose(&self) -> &str {
         &self.0
@@ -219,18 +224,21 @@ fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'
     }
     let password = match *given.first()? {
         "redis_auth" => section.optional("redis_auth", text),
-        "redis_auth_file" => section.optional("redis_auth_file", |path| {
-            let secret = (around.read_file)(Path::new(path)).map_err(|error| error.to_string())?;
-            let secret = secret.strip_suffix('\n').unwrap_or(&secret);
-            let secret = secret.strip_suffix('\r').unwrap_or(secret);
-            if secret.is_empty() { Err("the file is empty".into()) } else { Ok(secret.to_owned()) }
-        }),
+        "redis_auth_file" => section.optional("redis_auth_file", |path| secret_file(path, around)),
         _ => section.optional("redis_auth_env", |name| {
             let secret = (around.environment)(name).ok_or("there is no such environment variable")?;
             if secret.is_empty() { Err("the environment variable is empty".into()) } else { Ok(secret) }
         }),
     };
     Some(Auth { user, password: Secret(password?) })
+}
+
+/// The secret in a file, without the line end that editors leave.
+pub(super) fn secret_file(path: &str, around: &Surroundings<'_>) -> Result<String, String> {
+    let secret = (around.read_file)(Path::new(path)).map_err(|error| error.to_string())?;
+    let secret = secret.strip_suffix('\n').unwrap_or(&secret);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() { Err("the file is empty".into()) } else { Ok(secret.to_owned()) }
 }
 
 fn read_servers(section: &mut Section<'_, '_>) -> Vec<Shard> {

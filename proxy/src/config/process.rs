@@ -1,12 +1,15 @@
 //! Settings of the process.
 
+use std::io;
 use std::time::Duration;
 
 use super::mistake::{Mistake, Place, did_you_mean};
+use super::pool::secret_file;
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, number, size, text};
 use super::yaml::Entry;
+use super::{Secret, Surroundings};
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,15 +20,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where statistics are served.
+/// Where something is served over HTTP, or the statistics.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StatsListen {
+pub struct SideListen {
     /// Host or address.
     pub host: String,
     /// Port.
     pub port: u16,
     /// Nobody has asked for it: if the port is taken, the proxy goes without.
     pub implied: bool,
+}
+
+impl SideListen {
+    /// Port 0 is nowhere.
+    pub fn of(host: String, port: u16, implied: bool) -> Option<Self> {
+        (port > 0).then_some(Self { host, port, implied })
+    }
 }
 
 /// Settings of the process. [`settings::PROCESS`] says what each means.
@@ -35,25 +45,41 @@ pub struct Process {
     pub workers: Option<usize>,
     pub log_level: String,
     pub log_format: LogFormat,
-    pub stats: Option<StatsListen>,
+    pub stats: Option<SideListen>,
     pub drain_grace: Duration,
     pub drain_limit: Duration,
     pub memory_max: Option<u64>,
     pub watch_config: bool,
+    pub admin: Option<SideListen>,
+    pub admin_token: Option<Secret>,
+    pub ready_min_healthy: u8,
 }
 
 impl Process {
     /// Reads the settings beside `pools:`.
-    pub fn read(place: Place, entries: &[Entry], mistakes: &mut Vec<Mistake>) -> Self {
+    pub fn read(
+        place: Place,
+        entries: &[Entry],
+        around: &Surroundings<'_>,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Self {
         let mut section = Section::new("process".into(), place, entries, settings::PROCESS, mistakes);
         let implied = !section.has("stats_address") && !section.has("stats_port");
         let host = section.setting("stats_address", text);
-        let port = section.setting("stats_port", port);
+        let stats_port = section.setting("stats_port", port);
+        let admin_implied = !section.has("admin_address") && !section.has("admin_port");
+        let admin_host = section.setting("admin_address", text);
+        let admin_port = section.setting("admin_port", port);
         Self {
             workers: section.setting("workers", workers),
             log_level: section.setting("log_level", log_level),
             log_format: section.setting("log_format", log_format),
-            stats: (port > 0).then_some(StatsListen { host, port, implied }),
+            stats: SideListen::of(host, stats_port, implied),
+            admin: SideListen::of(admin_host, admin_port, admin_implied),
+            admin_token: section
+                .optional("admin_token_file", |path| secret_file(path, around))
+                .map(Secret::new),
+            ready_min_healthy: section.setting("ready_min_healthy", percent),
             drain_grace: section.setting("drain_grace", duration),
             drain_limit: section.setting("drain_limit", duration),
             memory_max: section.setting("memory_max", memory_max),
@@ -63,7 +89,9 @@ impl Process {
 
     /// The defaults, which hold for a file that nutcracker could read as well.
     pub fn of_nutcracker() -> Self {
-        Self::read(Place::START, &[], &mut Vec::new())
+        let around =
+            Surroundings { read_file: &|_| Err(io::ErrorKind::NotFound.into()), environment: &|_| None };
+        Self::read(Place::START, &[], &around, &mut Vec::new())
     }
 }
 
@@ -98,6 +126,12 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
 /// A port, or 0 for none.
 pub fn port(text: &str) -> Result<u16, String> {
     number(text, 0, 65535).map(|port| port as u16)
+}
+
+/// A share of a whole, such as `80%`.
+pub fn percent(text: &str) -> Result<u8, String> {
+    let digits = text.strip_suffix('%').ok_or("allowed is a share such as 80%")?;
+    number(digits, 0, 100).map(|percent| percent as u8).map_err(|_| "allowed are 0% to 100%".into())
 }
 
 /// `auto`, or a size.

@@ -23,6 +23,8 @@ pub struct Ejection {
     all: Arc<Topology>,
     /// Times a shard was ejected.
     pub ejections: u64,
+    /// Probes that succeeded, and the others.
+    pub probes: [u64; 2],
     /// For each shard, when it was last ejected, in microseconds since 1970; 0 if never.
     pub ejected_at: Vec<u64>,
     pool: String,
@@ -35,7 +37,14 @@ impl Ejection {
         let ejector = config
             .auto_eject_hosts
             .then(|| Ejector::new(shards, config.server_failure_limit, config.server_retry_timeout));
-        Self { ejector, ejections: 0, ejected_at: vec![0; shards], pool: config.name.clone(), all }
+        Self {
+            ejector,
+            ejections: 0,
+            probes: [0, 0],
+            ejected_at: vec![0; shards],
+            pool: config.name.clone(),
+            all,
+        }
     }
 
     /// Another list of shards: those that stay where they are stay ejected. Returns who owns what then.
@@ -58,9 +67,14 @@ impl Ejection {
         self.live()
     }
 
+    /// The shards that are out, by their place.
+    pub fn ejected(&self) -> Vec<usize> {
+        self.ejector.as_ref().map(Ejector::ejected).unwrap_or_default()
+    }
+
     /// Who owns what, without the shards that are ejected.
     pub fn live(&self) -> Arc<Topology> {
-        let ejected = self.ejector.as_ref().map(Ejector::ejected).unwrap_or_default();
+        let ejected = self.ejected();
         if ejected.is_empty() { self.all.clone() } else { Arc::new(self.all.without(&ejected)) }
     }
 
@@ -99,6 +113,7 @@ impl Ejection {
         let Some(ejector) = self.ejector.as_mut() else { return false };
         // It may have left the pool, or moved, meanwhile.
         let Some(place) = self.all.shards().iter().position(|known| known == shard) else { return false };
+        self.probes[usize::from(!answered)] += 1;
         if !answered {
             ejector.probe_failed(place, now);
             return false;
@@ -135,6 +150,8 @@ pub async fn probe(pool: Rc<PoolControl>) {
                 let changed = pool.ejection.borrow_mut().probed(&shard, answered.is_ok(), Instant::now());
                 if changed {
                     pool.publish().await;
+                } else {
+                    pool.tell_status();
                 }
             });
         }

@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use shard_discovery::Topology;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
+use crate::admin::{self, Admin, SetLogLevel, Wish};
 use crate::config::{self, Config};
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use listener::Listener;
 use pools::PoolControl;
 use questions::Questions;
-use reload::Reloads;
+use status::Status;
 
 mod connect;
 mod ejection;
@@ -31,11 +33,14 @@ mod pools;
 mod probe;
 mod questions;
 mod reload;
-mod stats;
+pub mod stats;
+pub mod status;
 
 /// Reports that may wait for the control thread; workers drop further ones.
 const REPORTS_MAX: usize = 4096;
 
+/// Wishes of operators that may wait.
+const WISHES_MAX: usize = 16;
 /// How long the first clients wait until it is known what the shards can do.
 const LEARN_WAIT: Duration = Duration::from_millis(200);
 
@@ -45,8 +50,6 @@ pub(crate) struct Control {
     load: Box<dyn Fn() -> anyhow::Result<Config>>,
     /// The files it was read from.
     files: RefCell<Vec<PathBuf>>,
-    /// When the process started.
-    start: Instant,
     process: config::Process,
     workers: Vec<Door>,
     /// Bytes that all clients of the process may hold.
@@ -54,13 +57,21 @@ pub(crate) struct Control {
     /// By their numbers; also those that are removed and not yet drained.
     pools: RefCell<BTreeMap<usize, Rc<PoolControl>>>,
     next_pool: Cell<usize>,
-    reloads: Reloads,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    /// What all this is, for other threads.
+    status: Arc<Status>,
 }
 
 impl Control {
     /// The pools that are served, in the order they were opened in.
-    fn pools(&self) -> Vec<Rc<PoolControl>> {
+    fn served(&self) -> Vec<Rc<PoolControl>> {
         self.pools.borrow().values().filter(|pool| !pool.removed.get()).cloned().collect()
+    }
+
+    /// Tells other threads which pools are served.
+    fn tell_status(&self) {
+        self.status.set_pools(self.served().iter().map(|pool| pool.status.clone()).collect());
     }
 
     fn pool(&self, number: usize) -> Option<Rc<PoolControl>> {
@@ -85,21 +96,30 @@ impl Control {
 }
 
 /// Runs the proxy until a signal ends it. `config` is what `load` read, which reads it again.
-pub fn serve(config: Config, load: impl Fn() -> anyhow::Result<Config> + 'static) -> anyhow::Result<()> {
+pub fn serve(
+    config: Config,
+    load: impl Fn() -> anyhow::Result<Config> + 'static,
+    set_log_level: SetLogLevel,
+) -> anyhow::Result<()> {
     machine::raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, run(config, Box::new(load)))
+    local.block_on(&runtime, run(config, Box::new(load), set_log_level))
 }
 
-async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> anyhow::Result<()> {
+async fn run(
+    config: Config,
+    load: Box<dyn Fn() -> anyhow::Result<Config>>,
+    set_log_level: SetLogLevel,
+) -> anyhow::Result<()> {
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new()?;
     let Config { process, pools, files } = config;
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
+    let admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
     let mut openings = Vec::new();
     for pool in pools {
         let listener = Listener::bind(&pool)
@@ -111,28 +131,42 @@ async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> a
         None => None,
         Some(listen) => stats::bind(listen).await?,
     };
-
+    let status = Arc::new(Status::new(start, count));
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
-    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    let (mut threads, mut workers, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
         let alarm = worker::alarm()?;
         let (door, pools) = Door::new(&alarm);
-        let setup = WorkerSetup { number, count, seed, pools, alarm, reports: reports.clone() };
+        alarms.push(alarm.clone());
+        let counters = status.workers[number].clone();
+        let setup = WorkerSetup { number, count, seed, pools, alarm, counters, reports: reports.clone() };
         threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
         workers.push(door);
     }
     drop(reports);
+    let (wish, mut wishes) = mpsc::channel(WISHES_MAX);
+    if let Some(listener) = admin_listener {
+        let admin = Admin {
+            status: status.clone(),
+            alarms,
+            token: process.admin_token.clone(),
+            ready_min_healthy: process.ready_min_healthy,
+            wishes: wish.clone(),
+            set_log_level,
+        };
+        admin::spawn(listener, admin)?;
+    }
     let control = Rc::new(Control {
         load,
         files: RefCell::new(files),
-        start,
         workers,
         memory_max: process.memory_max.unwrap_or_else(machine::default_memory_max),
         process,
         pools: RefCell::default(),
         next_pool: Cell::new(0),
-        reloads: Reloads::default(),
+        reloading: Mutex::default(),
+        status,
     });
     let memory_max = control.memory_of_pool(openings.len());
     let mut opened = Vec::new();
@@ -152,9 +186,10 @@ async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> a
     for (pool, listener) in opened {
         pool.accept(listener);
     }
-    control.reloads.succeeded();
+    control.tell_status();
+    control.status.reloaded(Duration::ZERO);
     if let Some(stats) = stats {
-        tokio::task::spawn_local(stats::serve(stats, control.clone()));
+        tokio::task::spawn_local(stats::serve(stats, control.status.clone()));
     }
     tokio::task::spawn_local(memory::give_back());
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
@@ -164,12 +199,13 @@ async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> a
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, "memstore is serving");
 
     let mut workers = tokio::task::spawn_blocking(move || join(threads));
-    loop {
+    let ends = loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::End(name) => {
                     tracing::info!(signal = name, "draining");
-                    break;
+                    // A second one ends at once.
+                    break 1;
                 }
                 Told::Reload => {
                     let control = control.clone();
@@ -179,18 +215,36 @@ async fn run(config: Config, load: Box<dyn Fn() -> anyhow::Result<Config>>) -> a
                     });
                 }
             },
+            // `wish` lives as long as this loop, so there is always one to come.
+            Some(wish) = wishes.recv() => match wish {
+                Wish::Drain => {
+                    tracing::info!("draining, as asked over HTTP");
+                    // The signal that follows as a container is stopped goes on with the drain.
+                    break 2;
+                }
+                Wish::Reload(answer) => {
+                    let control = control.clone();
+                    tokio::task::spawn_local(async move {
+                        let result = reload::reload(&control, "HTTP").await;
+                        let _ = answer.send(result.map_err(|error| error.to_string()));
+                    });
+                }
+            },
             ended = &mut workers => return ended.context("worker threads cannot be joined")?,
         }
-    }
-    drain(&control, &mut signals, workers).await
+    };
+    drain(&control, &mut signals, ends, workers).await
 }
 
-/// Stops accepting, lets workers answer what was read, and waits for them; a second signal ends at once.
+/// Stops accepting, lets workers answer what was read, and waits for them; the signal with the number `ends` ends at
+/// once.
 async fn drain(
     control: &Control,
     signals: &mut Signals,
+    ends: usize,
     workers: tokio::task::JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    control.status.draining.store(true, Relaxed);
     let finish = async {
         tokio::time::sleep(control.process.drain_grace).await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
@@ -202,13 +256,19 @@ async fn drain(
         }
         workers.await.context("worker threads cannot be joined")?
     };
+    let ended_at_once = async {
+        for _ in 1..ends {
+            tracing::info!(signal = signals.end().await, "draining already");
+        }
+        signals.end().await
+    };
     tokio::select! {
         ended = finish => {
             tracing::info!("drained");
             ended
         }
-        name = signals.end() => {
-            tracing::warn!(signal = name, "second signal: ending at once");
+        name = ended_at_once => {
+            tracing::warn!(signal = name, "another signal: ending at once");
             std::process::exit(1)
         }
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use shard_discovery::{Address, Topology};
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::ejection::Ejection;
 use super::listener::{self, Listener};
+use super::status::PoolStatus;
 use super::{connect, ejection};
 use crate::config;
 use crate::metrics::Counters;
@@ -39,6 +40,8 @@ pub struct PoolControl {
     /// Held while workers are told who owns what, so that all are told the same in the same order.
     telling: Mutex<()>,
     accepting: RefCell<Option<Accepting>>,
+    /// The same for other threads.
+    pub status: Arc<std::sync::Mutex<PoolStatus>>,
     /// For each shard, the addresses its host name last stood for.
     resolved: RefCell<HashMap<Address, Vec<SocketAddr>>>,
 }
@@ -66,7 +69,18 @@ impl PoolControl {
             worker.open(PoolSetup { number, config, topology, counters, orders: receiver, memory_max });
             orders.push(sender);
         }
+        let status = PoolStatus {
+            config: config.clone(),
+            topology: topology.clone(),
+            counters: counters.borrow().clone(),
+            ejected: Vec::new(),
+            ejected_at: vec![0; topology.shards().len()],
+            ejections: 0,
+            probes: [0, 0],
+            listening: false,
+        };
         let pool = Rc::new(Self {
+            status: Arc::new(std::sync::Mutex::new(status)),
             counters,
             orders,
             memory_max: Cell::new(memory_max),
@@ -102,6 +116,22 @@ impl PoolControl {
         self.counters.borrow().clone()
     }
 
+    /// Tells other threads what has changed.
+    pub fn tell_status(&self) {
+        let ejection = self.ejection.borrow();
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        *status = PoolStatus {
+            config: self.config(),
+            topology: ejection.all().clone(),
+            counters: self.counters(),
+            ejected: ejection.ejected(),
+            ejected_at: ejection.ejected_at.clone(),
+            ejections: ejection.ejections,
+            probes: ejection.probes,
+            listening: self.accepting.borrow().is_some(),
+        };
+    }
+
     /// Accepts clients from now on.
     pub fn accept(self: &Rc<Self>, listener: Listener) {
         let config = self.config();
@@ -109,11 +139,13 @@ impl PoolControl {
         let (close, closed) = watch::channel(false);
         let task = tokio::task::spawn_local(listener::accept(listener, self.clone(), closed));
         *self.accepting.borrow_mut() = Some(Accepting { close, task });
+        self.tell_status();
     }
 
     /// Accepts no more clients than the kernel already has; the listener is of use for another pool.
     pub async fn close(&self) -> Option<Listener> {
         let Accepting { close, task } = self.accepting.borrow_mut().take()?;
+        self.tell_status();
         let _ = close.send(true);
         task.await.ok()
     }
@@ -129,6 +161,7 @@ impl PoolControl {
     /// Tells all workers which shards are out now.
     pub async fn publish(&self) {
         let _telling = self.telling.lock().await;
+        self.tell_status();
         let topology = self.ejection.borrow().live();
         for orders in &self.orders {
             orders.send(Order::Topology(topology.clone())).await;
@@ -155,6 +188,7 @@ impl PoolControl {
         let topology = self.ejection.borrow_mut().adopt(&config, topology);
         *self.counters.borrow_mut() = all[0].clone();
         *self.config.borrow_mut() = config.clone();
+        self.tell_status();
         self.resolved
             .borrow_mut()
             .retain(|address, _| config.shards.iter().any(|shard| shard.address == *address));

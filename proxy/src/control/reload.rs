@@ -3,16 +3,15 @@
 //! Whatever can go wrong goes wrong before the first worker hears of it: mistakes in the file, addresses that are taken,
 //! shards that do not answer. What stays is not touched.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use shard_discovery::{Shard, Topology};
-use tokio::sync::Mutex;
 
 use super::listener::Listener;
 use super::pools::PoolControl;
@@ -25,23 +24,6 @@ const WATCH_TICK: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Pause between two probes of a shard that is to be adopted.
 const ADOPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What has become of reloads.
-#[derive(Default)]
-pub struct Reloads {
-    /// Which configuration holds, counted from 1.
-    pub generation: Cell<u64>,
-    /// When it came to hold, in seconds since 1970.
-    pub last_success: Cell<u64>,
-    /// Reloads that failed.
-    pub failures: Cell<u64>,
-    /// Why the last one failed, if it did.
-    pub last_error: RefCell<Option<String>>,
-    /// How long workers disagreed at the last one.
-    pub window: Cell<Duration>,
-    /// One at a time.
-    running: Mutex<()>,
-}
 
 /// Why the present configuration goes on.
 #[derive(Debug)]
@@ -61,16 +43,6 @@ impl fmt::Display for ReloadError {
     }
 }
 
-impl Reloads {
-    /// A configuration holds.
-    pub fn succeeded(&self) {
-        self.generation.set(self.generation.get() + 1);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_success.set(since.as_secs());
-        *self.last_error.borrow_mut() = None;
-    }
-}
-
 /// What is to change of one pool.
 struct Change {
     pool: Rc<PoolControl>,
@@ -87,28 +59,28 @@ enum Door {
 
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, why: &str) -> Result<(), ReloadError> {
-    let _running = control.reloads.running.lock().await;
+    let _running = control.reloading.lock().await;
     let result = attempt(control).await;
     match &result {
-        Ok(false) => tracing::info!(why, "reload: nothing has changed"),
-        Ok(true) => {
-            control.reloads.succeeded();
-            let generation = control.reloads.generation.get();
-            tracing::info!(why, generation, window = ?control.reloads.window.get(), "reloaded");
+        Ok(None) => tracing::info!(why, "reload: nothing has changed"),
+        Ok(Some(window)) => {
+            control.status.reloaded(*window);
+            let generation = control.status.generation.load(Relaxed);
+            tracing::info!(why, generation, ?window, "reloaded");
         }
         Err(error) => {
-            control.reloads.failures.set(control.reloads.failures.get() + 1);
-            *control.reloads.last_error.borrow_mut() = Some(error.to_string());
+            control.status.reload_failed(error.to_string());
             tracing::error!(why, %error, "reload failed; the present configuration goes on");
         }
     }
     result.map(|_| ())
 }
 
-async fn attempt(control: &Rc<Control>) -> Result<bool, ReloadError> {
+/// Returns how long workers disagreed, or nothing if nothing has changed.
+async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError> {
     let config = (control.load)().map_err(ReloadError::Refused)?;
     control.files.replace(config.files);
-    let present = control.pools();
+    let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let mut changes = Vec::new();
     let mut openings = Vec::new();
@@ -129,7 +101,7 @@ async fn attempt(control: &Rc<Control>) -> Result<bool, ReloadError> {
     let removed: Vec<_> =
         present.iter().filter(|pool| !names.contains(&pool.config().name)).cloned().collect();
     if changes.is_empty() && openings.is_empty() && removed.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let moved = |change: &&Change| change.pool.config().listen != change.config.listen;
     let given_up: Vec<_> = removed
@@ -193,8 +165,8 @@ async fn attempt(control: &Rc<Control>) -> Result<bool, ReloadError> {
         pool.drain(control.process.drain_limit).await;
         tracing::info!(pool = %pool.config().name, "pool removed; its clients are drained");
     }
-    control.reloads.window.set(window);
-    Ok(true)
+    control.tell_status();
+    Ok(Some(window))
 }
 
 fn refused(pool: &str, why: impl fmt::Display) -> ReloadError {

@@ -3,15 +3,14 @@
 //! Shape and spacing are Twemproxy's, because collectors take it apart by hand. Unlike there, names are escaped.
 
 use std::fmt::Write as _;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Control;
-use super::pools::PoolControl;
-use crate::config::StatsListen;
+use super::status::{PoolStatus, Status};
+use crate::config::SideListen;
 use crate::json::quoted;
 use crate::metrics::{PoolCounters, ShardCounters};
 
@@ -21,8 +20,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const COLLECTORS_MAX: usize = 64;
 
 /// Binds the port; `None` if it is taken and nobody has asked for it.
-pub async fn bind(listen: &StatsListen) -> anyhow::Result<Option<TcpListener>> {
-    let StatsListen { host, port, implied } = listen;
+pub async fn bind(listen: &SideListen) -> anyhow::Result<Option<TcpListener>> {
+    let SideListen { host, port, implied } = listen;
     match TcpListener::bind((host.as_str(), *port)).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if *implied => {
@@ -37,15 +36,15 @@ pub async fn bind(listen: &StatsListen) -> anyhow::Result<Option<TcpListener>> {
 }
 
 /// Answers everybody who connects.
-pub async fn serve(listener: TcpListener, control: Rc<Control>) {
-    let collectors = std::sync::Arc::new(tokio::sync::Semaphore::new(COLLECTORS_MAX));
+pub async fn serve(listener: TcpListener, status: Arc<Status>) {
+    let collectors = Arc::new(tokio::sync::Semaphore::new(COLLECTORS_MAX));
     loop {
         let Ok(permit) = collectors.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let text = json(&control);
+        let text = json(&status);
         tokio::task::spawn_local(async move {
             let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
             drop(permit);
@@ -63,13 +62,13 @@ async fn answer(mut stream: TcpStream, text: String) -> std::io::Result<()> {
 }
 
 /// What they are told.
-pub fn json(control: &Control) -> String {
-    let pools = control.pools();
+pub fn json(status: &Status) -> String {
+    let pools = status.pools();
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let (mut total, mut current) = (pools.len() as i64, pools.len() as i64);
     for pool in &pools {
-        let counters = pool.counters();
+        let counters = &pool.counters;
         total += counters.sum(|counters| counters.client_connections_total.get() as i64);
         current += counters.sum(|counters| counters.client_connections.get());
         for shard in 0..counters.shards().len() {
@@ -81,12 +80,12 @@ pub fn json(control: &Control) -> String {
     field(&mut text, "service", format_args!("\"memstore\""));
     field(&mut text, "source", format_args!("{}", quoted(source.trim_end())));
     field(&mut text, "version", format_args!("\"{}\"", env!("CARGO_PKG_VERSION")));
-    field(&mut text, "uptime", format_args!("{}", control.start.elapsed().as_secs()));
+    field(&mut text, "uptime", format_args!("{}", status.start.elapsed().as_secs()));
     field(&mut text, "timestamp", format_args!("{timestamp}"));
     field(&mut text, "total_connections", format_args!("{total}"));
     field(&mut text, "curr_connections", format_args!("{current}"));
     for pool in &pools {
-        let _ = write!(text, "{}: {{", quoted(&pool.config().name));
+        let _ = write!(text, "{}: {{", quoted(&pool.config.name));
         pool_fields(&mut text, pool);
         close(&mut text);
     }
@@ -96,21 +95,21 @@ pub fn json(control: &Control) -> String {
     text
 }
 
-fn pool_fields(text: &mut String, pool: &PoolControl) {
-    let (ejection, counters) = (pool.ejection.borrow(), pool.counters());
+fn pool_fields(text: &mut String, pool: &PoolStatus) {
+    let counters = &pool.counters;
     let sum = |counter: fn(&PoolCounters) -> i64| counters.sum(counter);
     let values = [
         ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
         ("client_err", sum(|counters| counters.client_err.get() as i64)),
         ("client_connections", sum(|counters| counters.client_connections.get())),
-        ("server_ejects", ejection.ejections as i64),
+        ("server_ejects", pool.ejections as i64),
         ("forward_error", sum(|counters| counters.forward_error.get() as i64)),
         ("fragments", sum(|counters| counters.fragments.get() as i64)),
     ];
     for (name, value) in values {
         field(text, name, format_args!("{value}"));
     }
-    for (index, shard) in ejection.shards().iter().enumerate() {
+    for (index, shard) in pool.topology.shards().iter().enumerate() {
         let _ = write!(text, "{}: {{", quoted(&shard.name));
         let sum = |counter: fn(&ShardCounters) -> i64| counters.sum_shard(index, counter);
         let values = [
@@ -118,7 +117,7 @@ fn pool_fields(text: &mut String, pool: &PoolControl) {
             ("server_err", sum(|shard| shard.server_err.get() as i64)),
             ("server_timedout", sum(|shard| shard.server_timedout.get() as i64)),
             ("server_connections", sum(|shard| shard.server_connections.get())),
-            ("server_ejected_at", ejection.ejected_at[index] as i64),
+            ("server_ejected_at", pool.ejected_at[index] as i64),
             ("requests", sum(|shard| shard.requests.get() as i64)),
             ("request_bytes", sum(|shard| shard.request_bytes.get() as i64)),
             ("responses", sum(|shard| shard.responses.get() as i64)),

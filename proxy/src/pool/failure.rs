@@ -35,6 +35,38 @@ impl ShardFailure {
         format!("shard {name}: {self}")
     }
 
+    /// The names of all reasons, for metrics.
+    pub const REASONS: [&str; 11] = [
+        "connect_refused",
+        "connect_timeout",
+        "connect_failed",
+        "unresolved",
+        "greeting_refused",
+        "response_timeout",
+        "closed",
+        "reset",
+        "malformed",
+        "queue_full",
+        "removed",
+    ];
+
+    /// Its place in [`Self::REASONS`].
+    pub fn reason(&self) -> usize {
+        match self {
+            Self::ConnectRefused => 0,
+            Self::ConnectTimeout => 1,
+            Self::ConnectFailed(_) => 2,
+            Self::Unresolved(_) => 3,
+            Self::GreetingRefused(_) => 4,
+            Self::ResponseTimeout => 5,
+            Self::Closed => 6,
+            Self::Reset => 7,
+            Self::Malformed(_) => 8,
+            Self::QueueFull => 9,
+            Self::Removed => 10,
+        }
+    }
+
     /// Whether the next attempt to connect is likely to take long, so that requests should not wait for it.
     pub fn takes_time(&self) -> bool {
         !matches!(self, Self::ConnectRefused | Self::Closed | Self::Reset | Self::GreetingRefused(_))

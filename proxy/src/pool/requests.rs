@@ -159,12 +159,14 @@ impl<P: Protocol> Pool<P> {
                         counters.queue_full.add(1);
                     }
                     counters.forward_error.add(1);
+                    shards.counters_of(connection).failures[failure.reason()].add(1);
                     let words = failure.of_shard(shards.name_of(connection));
                     P::failure(plan.manner, &words, &mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
                 }
             }
             counters.requests.add(u64::from(!ignored));
+            counters.families[plan.family].add(u64::from(!ignored));
             used = if std::mem::take(&mut shared) { 0 } else { used + length };
             P::reset(&mut activity.decoder);
             activity.begun = None;

@@ -66,7 +66,7 @@ impl<P: Protocol> Pool<P> {
         now: Time,
     ) -> Result<(), ShardFailure> {
         self.shards.connections[index].heard(now);
-        let received = self.take_responses(index, scratch);
+        let received = self.take_responses(index, scratch, now);
         let connection = &mut self.shards.connections[index];
         match &received {
             Ok(()) => connection.rest.keep(scratch),
@@ -77,7 +77,12 @@ impl<P: Protocol> Pool<P> {
         received
     }
 
-    fn take_responses(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+    fn take_responses(
+        &mut self,
+        index: ConnectionIndex,
+        scratch: &mut BytesMut,
+        now: Time,
+    ) -> Result<(), ShardFailure> {
         let Self { clients, shards, dirty_clients, large, .. } = self;
         let Shards { connections, members, .. } = shards;
         let connection = &mut connections[index];
@@ -123,6 +128,7 @@ impl<P: Protocol> Pool<P> {
             response_bytes += (end - start) as u64;
             if progress.complete {
                 responses += 1;
+                counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
                 connection.streaming = false;
             }
             let waiting = ticket.client.and_then(|id| find(clients, id).map(|client| (id, client)));
@@ -169,6 +175,7 @@ impl<P: Protocol> Pool<P> {
         if responses > 0 {
             connection.served();
             if std::mem::take(&mut member.failing) {
+                counters.failing.add(-1);
                 shards.events.push(ShardEvent { shard: member.name.clone(), failure: None });
             }
             if member.leaving {
@@ -245,6 +252,7 @@ impl<P: Protocol> Pool<P> {
         };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.counters.forward_error.add(1);
+        self.shards.members[shard].counters.failures[failure.reason()].add(1);
         if activity.replies.is_streaming(ticket.number) {
             // Half the reply is out: there is no way to say so but to close.
             client.state = State::Broken;

@@ -216,6 +216,9 @@ impl<P: Protocol> Shards<P> {
     /// The member is in the pool no more. Clients that wait for it may go on elsewhere.
     fn leave(&mut self, member: usize, waiting: &mut Vec<ClientId>) {
         self.members[member].leaving = true;
+        if std::mem::take(&mut self.members[member].failing) {
+            self.members[member].counters.failing.add(-1);
+        }
         for index in self.connections_of(member).collect::<Vec<_>>() {
             waiting.extend(self.connections[index].waiting.drain(..));
             self.close_if_left(index);
@@ -254,6 +257,11 @@ impl<P: Protocol> Shards<P> {
         let first = (0..self.members.len()).map(|member| self.add_connections(member, key)).collect();
         self.lanes.push(Lane { key, first });
         self.lanes.len() as u32 - 1
+    }
+
+    /// What is counted of the shard that the connection belongs to.
+    pub fn counters_of(&self, connection: ConnectionIndex) -> &ShardCounters {
+        &self.members[self.connections[connection].shard].counters
     }
 
     /// Name of the shard that the connection belongs to.
@@ -383,6 +391,7 @@ impl<P: Protocol> Shards<P> {
                 continue;
             };
             counters.forward_error.add(1);
+            self.counters_of(self.targets[place]).failures[failure.reason()].add(1);
             let words = failure.of_shard(self.name_of(self.targets[place]));
             plan.reply.clear();
             P::failure(plan.manner, &words, &mut plan.reply);
@@ -506,7 +515,9 @@ impl<P: Protocol> Shards<P> {
     /// The shard has failed.
     pub fn failed(&mut self, member: usize, failure: &ShardFailure) {
         let member = &mut self.members[member];
-        member.failing = true;
+        if !std::mem::replace(&mut member.failing, true) {
+            member.counters.failing.add(1);
+        }
         self.events.push(ShardEvent { shard: member.name.clone(), failure: Some(failure.clone()) });
     }
 

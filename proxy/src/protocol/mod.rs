@@ -34,6 +34,9 @@ pub trait Protocol: Sized + 'static {
     /// The reply to a request whose keys belong to several shards and that cannot be split.
     const SPREAD_KEYS: &'static str;
 
+    /// Kinds of commands that requests are counted by; the first is of what is none of the others.
+    const FAMILIES: &'static [&'static str];
+
     /// A client has connected.
     fn session(settings: &Self::Settings) -> Self::Session;
 
@@ -159,6 +162,8 @@ pub struct Plan<P: Protocol> {
     pub reply: Vec<u8>,
     /// How the client wants to be answered.
     pub manner: P::Manner,
+    /// The kind of command, one of [`Protocol::FAMILIES`].
+    pub family: usize,
     /// For each key, the fragment it belongs to.
     pub owners: Vec<u32>,
     /// The fragments of a split request.
@@ -172,6 +177,7 @@ impl<P: Protocol> Default for Plan<P> {
             decoded: Vec::new(),
             reply: Vec::new(),
             manner: P::Manner::default(),
+            family: 0,
             owners: Vec::new(),
             fragments: Vec::new(),
         }
@@ -186,6 +192,7 @@ impl<P: Protocol> Plan<P> {
         self.decoded.clear();
         self.reply.clear();
         self.manner = P::Manner::default();
+        self.family = 0;
     }
 
     /// What the places of the keys are places in.

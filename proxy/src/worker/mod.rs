@@ -15,7 +15,7 @@ use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, WorkerCounters};
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
@@ -141,6 +141,8 @@ pub struct WorkerSetup {
     pub pools: mpsc::UnboundedReceiver<PoolSetup>,
     /// What wakes it.
     pub alarm: Alarm,
+    /// What it counts of itself.
+    pub counters: Arc<WorkerCounters>,
     /// Where drivers report.
     pub reports: mpsc::Sender<Report>,
 }
@@ -214,6 +216,14 @@ pub fn alarm() -> io::Result<Alarm> {
     Alarm::new()
 }
 
+/// Kinds of commands that a pool's requests are counted by.
+pub fn families(protocol: config::Protocol) -> &'static [&'static str] {
+    match protocol {
+        config::Protocol::Redis => Resp::FAMILIES,
+        config::Protocol::Memcache => Memcache::FAMILIES,
+    }
+}
+
 /// Starts the worker's thread. It ends when all of its pools are drained.
 pub fn spawn(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{}", setup.number)).spawn(move || {
@@ -228,19 +238,23 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let start = Instant::now();
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
-    let WorkerSetup { number, count, seed, mut pools, reports, .. } = setup;
+    let WorkerSetup { number, count, seed, mut pools, reports, counters, .. } = setup;
     let worker = Worker { number, count, seed, reports, sockets };
     // By the number of the pool; `None` where it has ended.
     let mut drivers: Vec<Option<Box<dyn Drive>>> = Vec::new();
     let mut events = Vec::new();
+    let mut woken = clock();
     // Orders may have come before anybody listened.
     let mut ordered = true;
     while drivers.is_empty() || drivers.iter().any(Option::is_some) {
         let now = clock();
+        counters.passes.record(now.since(woken).as_micros() as u64);
+        counters.passed.add(1);
         let next = drivers.iter().flatten().filter_map(|driver| driver.next_pass()).min();
         let timeout = if ordered { Some(Duration::ZERO) } else { next.map(|next| next.since(now)) };
         worker.sockets.wait(&mut events, timeout)?;
-        let now = clock();
+        woken = clock();
+        let now = woken;
         for event in &events {
             let (pool, ready) = Ready::of(event);
             if ready.token == Token::Alarm {

@@ -57,8 +57,34 @@ impl Server {
     /// Our proxy over shards given as lines of `servers:`.
     pub fn memstore_over(settings: &[&str], lines: &[String]) -> Self {
         Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
-            words(&["serve", "-c", &config(port, settings, lines), "-s", "0", "--workers", "2"])
+            let config = config(port, settings, lines);
+            words(&["serve", "-c", &config, "-s", "0", "--admin-port", "0", "--workers", "2"])
         })
+    }
+
+    /// The same with an admin address and further flags; the address.
+    pub fn memstore_with_admin(settings: &[&str], lines: &[String], flags: &[&str]) -> (Self, String) {
+        let admin = free_port();
+        let proxy = Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+            let config = config(port, settings, lines);
+            let (address, admin) = (address().to_string(), admin.to_string());
+            let mut all = words(&["serve", "-c", &config, "-s", "0", "--workers", "2"]);
+            all.extend(words(&["--admin-address", &address, "--admin-port", &admin]));
+            all.extend(words(flags));
+            all
+        });
+        let admin = format!("{}:{admin}", address());
+        let begin = Instant::now();
+        loop {
+            let mut stream = TcpStream::connect(&admin).expect("it listens before the pools do");
+            stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").expect("it reads");
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            if answer.contains(" 200 ") {
+                return (proxy, admin);
+            }
+            assert!(begin.elapsed() < PATIENCE, "it is not ready: {answer}");
+        }
     }
 
     /// Writes the proxy's configuration anew; it holds after a reload.

@@ -37,6 +37,24 @@ pub enum Handling {
     Refuse(&'static str),
 }
 
+/// Kinds of commands. The first is of what is none of the others.
+pub const FAMILIES: [&str; 8] = ["other", "get", "store", "change", "meta", "all_shards", "proxy", "refused"];
+
+impl Handling {
+    /// A place in [`FAMILIES`].
+    pub fn family(self) -> usize {
+        match self {
+            Self::Keys { .. } => 1,
+            Self::Value => 2,
+            Self::Key => 3,
+            Self::Meta(_) => 4,
+            Self::Everywhere(_) => 5,
+            Self::Answer(_) => 6,
+            Self::Refuse(_) => 7,
+        }
+    }
+}
+
 /// The meta commands that name a key. They differ in which replies the `q` flag keeps from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meta {

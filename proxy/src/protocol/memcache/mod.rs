@@ -79,6 +79,7 @@ impl Protocol for Memcache {
     type Merge = Merge;
     type Manner = Manner;
 
+    const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
     // Every command with several keys can be split.
     const SPREAD_KEYS: &'static str = "CLIENT_ERROR the keys belong to several shards\r\n";
 
@@ -119,6 +120,7 @@ impl Protocol for Memcache {
             Verdict::Refused(line) => Some(line),
             Verdict::Swallowed => return Route::Ignore,
         };
+        plan.family = decoder.command().map_or(0, |command| command.handling.family());
         if decoder.noreply {
             plan.manner.withheld = Withheld::All;
         }

@@ -30,6 +30,8 @@ pub struct Command {
     pub single_key: u8,
     /// Categories of access control lists.
     pub categories: Categories,
+    /// The kind of data it is about: a place in [`FAMILIES`].
+    pub family: usize,
     /// Hints for clients, with the request and response policies of clusters.
     pub tips: &'static [&'static str],
     /// Set where an option makes the command wait for data, so that it must not travel on a shared connection.
@@ -396,6 +398,7 @@ pub const fn row(
         handling,
         single_key: single_key(keys),
         categories: Categories(categories | implied_categories(flags, categories)),
+        family: family(categories),
         tips: &[],
         blocks_with: None,
         subcommands: &[],
@@ -412,6 +415,52 @@ const fn single_key(keys: &[KeySpec]) -> u8 {
         }
         _ => 0,
     }
+}
+
+/// Kinds of data that commands are about. The first is of those that have none.
+pub const FAMILIES: [&str; 15] = [
+    "other",
+    "string",
+    "hash",
+    "list",
+    "set",
+    "sortedset",
+    "stream",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "scripting",
+    "pubsub",
+    "transaction",
+    "connection",
+    "keyspace",
+];
+
+const fn family(categories: u32) -> usize {
+    let of_families = [
+        category::STRING,
+        category::HASH,
+        category::LIST,
+        category::SET,
+        category::SORTEDSET,
+        category::STREAM,
+        category::BITMAP,
+        category::HYPERLOGLOG,
+        category::GEO,
+        category::SCRIPTING,
+        category::PUBSUB,
+        category::TRANSACTION,
+        category::CONNECTION,
+        category::KEYSPACE,
+    ];
+    let mut index = 0;
+    while index < of_families.len() {
+        if categories & of_families[index] != 0 {
+            return index + 1;
+        }
+        index += 1;
+    }
+    0
 }
 
 /// Redis derives these itself when it starts, so the table does not repeat them.

@@ -52,6 +52,7 @@ impl Protocol for Resp {
     type Merge = Merge;
     type Manner = Manner;
 
+    const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
     const SPREAD_KEYS: &'static str = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
 
     fn session(settings: &Settings) -> Session {
@@ -93,6 +94,7 @@ impl Protocol for Resp {
         let Some(name) = decoder.head(0, canonical) else { return Route::Ignore };
         plan.manner.silent = session.reply_mode.silences();
         let row = commands::lookup(name);
+        plan.family = row.map_or(0, |row| row.family);
         // The way of most requests, kept short.
         if let Some(command) = row
             && command.handling == Handling::Forward

@@ -1,0 +1,289 @@
+//! The metrics of the process, in the units and names that Prometheus asks for.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::exposition::{Kind, Page, seconds};
+use crate::control::status::{PoolStatus, Status};
+use crate::metrics::{PoolCounters, ShardCounters};
+use crate::pool::failure::ShardFailure;
+use crate::worker;
+
+/// All metrics, as text.
+pub fn page(status: &Status, open_metrics: bool) -> String {
+    let mut page = Page::new(open_metrics);
+    let pools = status.pools();
+    of_process(status, &pools, &mut page);
+    of_workers(status, &mut page);
+    of_pools(&pools, &mut page);
+    of_shards(&pools, &mut page);
+    page.finish()
+}
+
+fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
+    page.begin("memstore_build_info", Kind::Gauge, "Version of the proxy.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.begin("memstore_uptime_seconds", Kind::Gauge, "Time since the process started.")
+        .sample(&[], status.start.elapsed().as_secs_f64());
+    let generation = status.generation.load(Relaxed);
+    page.begin("memstore_config_generation", Kind::Gauge, "Which configuration holds, counted from 1.")
+        .sample(&[], generation);
+    page.begin(
+        "memstore_config_last_success_timestamp_seconds",
+        Kind::Gauge,
+        "When the configuration came to hold.",
+    )
+    .sample(&[], status.last_success.load(Relaxed));
+    page.begin("memstore_config_reload_failures", Kind::Counter, "Reloads that failed.")
+        .sample(&[], status.reload_failures.load(Relaxed));
+    page.begin(
+        "memstore_config_disagreement_seconds",
+        Kind::Gauge,
+        "How long workers disagreed about who owns what at the last reload.",
+    )
+    .sample(&[], seconds(status.window.load(Relaxed)));
+    let draining = status.draining.load(Relaxed);
+    page.begin("memstore_draining", Kind::Gauge, "1 while the process drains its clients.")
+        .sample(&[], u8::from(draining));
+    let all_up = pools.iter().all(|pool| pool.healthy() == pool.topology.shards().len());
+    let safe = all_up && !draining && status.last_error().is_none();
+    page.begin(
+        "memstore_safe_to_scale",
+        Kind::Gauge,
+        "1 if every shard can serve, nothing drains, and the last reload succeeded.",
+    )
+    .sample(&[], u8::from(safe));
+    if let Some(usage) = usage() {
+        page.begin("process_cpu_seconds", Kind::Counter, "CPU time of the process.")
+            .sample(&[], usage.cpu_seconds);
+        page.begin("process_resident_memory_bytes", Kind::Gauge, "Memory in use by the process.")
+            .sample(&[], usage.resident_bytes);
+        page.begin("process_open_fds", Kind::Gauge, "Open files and sockets.").sample(&[], usage.open_files);
+    }
+}
+
+fn of_workers(status: &Status, page: &mut Page) {
+    let names: Vec<String> = (0..status.workers.len()).map(|worker| worker.to_string()).collect();
+    let workers = || names.iter().zip(&status.workers);
+    let mut busy =
+        page.begin("memstore_worker_busy_seconds", Kind::Counter, "Time the worker was not asleep.");
+    for (name, counters) in workers() {
+        busy.sample(&[("worker", name)], seconds(counters.passes.sum()));
+    }
+    let mut passes = page.begin(
+        "memstore_worker_pass_duration_seconds",
+        Kind::Histogram,
+        "From being woken to sleeping again: what the proxy itself adds to a request at most.",
+    );
+    for (name, counters) in workers() {
+        passes.histogram(&[("worker", name)], std::iter::once(&counters.passes));
+    }
+}
+
+/// A number of a pool.
+type OfPool = fn(&PoolCounters) -> i64;
+
+fn of_pools(pools: &[PoolStatus], page: &mut Page) {
+    const NUMBERS: [(&str, Kind, &str, OfPool); 9] = [
+        ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
+            pool.client_connections.get()
+        }),
+        ("memstore_client_connections_opened", Kind::Counter, "Clients that ever connected.", |pool| {
+            pool.client_connections_total.get() as i64
+        }),
+        ("memstore_requests", Kind::Counter, "Requests read from clients.", |pool| {
+            pool.requests.get() as i64
+        }),
+        ("memstore_requests_refused", Kind::Counter, "Requests that the proxy itself refused.", |pool| {
+            pool.refused.get() as i64
+        }),
+        (
+            "memstore_requests_failed",
+            Kind::Counter,
+            "Requests answered with an error because a shard could not serve them.",
+            |pool| pool.forward_error.get() as i64,
+        ),
+        ("memstore_fragments", Kind::Counter, "Parts of split requests sent to shards.", |pool| {
+            pool.fragments.get() as i64
+        }),
+        (
+            "memstore_queue_waits",
+            Kind::Counter,
+            "Requests that found the queue of their shard full.",
+            |pool| pool.queue_waits.get() as i64,
+        ),
+        (
+            "memstore_queue_full",
+            Kind::Counter,
+            "Requests answered with an error because it stayed full.",
+            |pool| pool.queue_full.get() as i64,
+        ),
+        (
+            "memstore_client_pauses",
+            Kind::Counter,
+            "Times a client was not read because of its limits.",
+            |pool| pool.client_pauses.get() as i64,
+        ),
+    ];
+    for (name, kind, help, number) in NUMBERS {
+        let mut family = page.begin(name, kind, help);
+        for pool in pools {
+            family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
+        }
+    }
+    const REASONS: [(&str, OfPool); 8] = [
+        ("closed", |pool| pool.client_eof.get() as i64),
+        ("broken", |pool| pool.client_err.get() as i64),
+        ("malformed", |pool| pool.client_malformed.get() as i64),
+        ("output_exceeded", |pool| pool.client_output_exceeded.get() as i64),
+        ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
+        ("timed_out", |pool| pool.client_timedout.get() as i64),
+        ("aged", |pool| pool.client_aged.get() as i64),
+        ("too_many", |pool| pool.client_refused.get() as i64),
+    ];
+    let mut family =
+        page.begin("memstore_client_disconnects", Kind::Counter, "Clients that went, by the reason.");
+    for pool in pools {
+        for (reason, number) in REASONS {
+            family.sample(&[("pool", &pool.config.name), ("reason", reason)], pool.counters.sum(number));
+        }
+    }
+    let mut family = page.begin("memstore_commands", Kind::Counter, "Requests by the kind of their command.");
+    for pool in pools {
+        for (index, name) in worker::families(pool.config.protocol).iter().enumerate() {
+            let count = pool.counters.sum(|counters| counters.families[index].get() as i64);
+            family.sample(&[("pool", &pool.config.name), ("family", name)], count);
+        }
+    }
+    let mut family =
+        page.begin("memstore_ejections", Kind::Counter, "Times a shard was taken out of the ring.");
+    for pool in pools {
+        family.sample(&[("pool", &pool.config.name)], pool.ejections);
+    }
+    let mut family =
+        page.begin("memstore_probes", Kind::Counter, "Probes of shards that are out, by their result.");
+    for pool in pools {
+        for (result, count) in ["success", "failure"].into_iter().zip(pool.probes) {
+            family.sample(&[("pool", &pool.config.name), ("result", result)], count);
+        }
+    }
+}
+
+/// A number of a shard.
+type OfShard = fn(&ShardCounters) -> i64;
+
+fn of_shards(pools: &[PoolStatus], page: &mut Page) {
+    const NUMBERS: [(&str, Kind, &str, OfShard); 12] = [
+        ("memstore_shard_connections", Kind::Gauge, "Connections to the shard.", |shard| {
+            shard.server_connections.get()
+        }),
+        (
+            "memstore_shard_connections_opened",
+            Kind::Counter,
+            "Connections ever made to the shard.",
+            |shard| shard.server_connections_total.get() as i64,
+        ),
+        (
+            "memstore_shard_requests",
+            Kind::Counter,
+            "Requests sent to the shard, parts of split ones too.",
+            |shard| shard.requests.get() as i64,
+        ),
+        ("memstore_shard_request_bytes", Kind::Counter, "Their bytes.", |shard| {
+            shard.request_bytes.get() as i64
+        }),
+        ("memstore_shard_responses", Kind::Counter, "Responses received from the shard.", |shard| {
+            shard.responses.get() as i64
+        }),
+        ("memstore_shard_response_bytes", Kind::Counter, "Their bytes.", |shard| {
+            shard.response_bytes.get() as i64
+        }),
+        ("memstore_shard_queued_requests", Kind::Gauge, "Requests that wait to be written.", |shard| {
+            shard.in_queue.get()
+        }),
+        ("memstore_shard_queued_bytes", Kind::Gauge, "Their bytes.", |shard| shard.in_queue_bytes.get()),
+        (
+            "memstore_shard_in_flight_requests",
+            Kind::Gauge,
+            "Requests written and not yet answered.",
+            |shard| shard.out_queue.get(),
+        ),
+        ("memstore_shard_in_flight_bytes", Kind::Gauge, "Their bytes.", |shard| shard.out_queue_bytes.get()),
+        (
+            "memstore_shard_late_responses",
+            Kind::Counter,
+            "Responses that came after their deadline.",
+            |shard| shard.late_responses.get() as i64,
+        ),
+        (
+            "memstore_shard_streamed_pieces",
+            Kind::Counter,
+            "Pieces of large responses passed on early.",
+            |shard| shard.streamed.get() as i64,
+        ),
+    ];
+    let each = || {
+        pools.iter().flat_map(|pool| {
+            let shards = pool.topology.shards().iter().enumerate();
+            shards.map(move |(index, shard)| {
+                (pool, index, [("pool", &*pool.config.name), ("shard", &*shard.name)])
+            })
+        })
+    };
+    for (name, kind, help, number) in NUMBERS {
+        let mut family = page.begin(name, kind, help);
+        for (pool, index, labels) in each() {
+            family.sample(&labels, pool.counters.sum_shard(index, number));
+        }
+    }
+    let mut family =
+        page.begin("memstore_shard_healthy", Kind::Gauge, "1 if the shard can serve as far as is known.");
+    for (pool, index, labels) in each() {
+        family.sample(&labels, u8::from(pool.is_healthy(index)));
+    }
+    let mut family =
+        page.begin("memstore_shard_ejected", Kind::Gauge, "1 while the shard is out of the ring.");
+    for (pool, index, labels) in each() {
+        family.sample(&labels, u8::from(pool.ejected.contains(&index)));
+    }
+    let mut family = page.begin(
+        "memstore_shard_failures",
+        Kind::Counter,
+        "Requests that the shard could not serve, by the reason; reasons that never were are left out.",
+    );
+    for (pool, index, [of_pool, of_shard]) in each() {
+        for (place, reason) in ShardFailure::REASONS.into_iter().enumerate() {
+            let count = pool.counters.sum_shard(index, |shard| shard.failures[place].get() as i64);
+            if count > 0 {
+                family.sample(&[of_pool, of_shard, ("reason", reason)], count);
+            }
+        }
+    }
+    let mut family = page.begin(
+        "memstore_shard_response_duration_seconds",
+        Kind::Histogram,
+        "From queueing a request to its response.",
+    );
+    for (pool, index, labels) in each() {
+        family.histogram(&labels, pool.counters.of_shard(index).map(|shard| &shard.latency));
+    }
+}
+
+struct Usage {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+    open_files: usize,
+}
+
+/// What the system says about the process.
+fn usage() -> Option<Usage> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name in brackets, which may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    let ticks = rustix::param::clock_ticks_per_second();
+    Some(Usage {
+        cpu_seconds: (number(11)? + number(12)?) as f64 / ticks as f64,
+        resident_bytes: number(21)? * rustix::param::page_size() as u64,
+        open_files: std::fs::read_dir("/proc/self/fd").ok()?.count(),
+    })
+}

@@ -1,0 +1,326 @@
+//! The door for operators and machines: probes, metrics, the topology, and what changes the process.
+//!
+//! A thread of its own with a runtime of its own: it answers when the workers are busy and costs them nothing. It reads
+//! the [`Status`]; what changes something goes to the control thread as a [`Wish`].
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::config::{Secret, SideListen};
+use crate::control::stats;
+use crate::control::status::Status;
+use crate::worker::ready::Alarm;
+
+pub use client::ask;
+
+mod client;
+mod exposition;
+mod metrics;
+mod topology;
+
+/// Connections at the same time; further ones wait.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take to say what it wants.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest connection.
+const CONNECTION_MAX: Duration = Duration::from_secs(300);
+/// Longest body that is read.
+const BODY_MAX: usize = 1024;
+/// How long a worker may take for the pass that shows that it is alive.
+const PASS_MAX: Duration = Duration::from_secs(2);
+
+/// What is asked of the control thread.
+pub enum Wish {
+    /// End as on SIGTERM.
+    Drain,
+    /// Read the configuration again; answered with the reason if that failed.
+    Reload(oneshot::Sender<Result<(), String>>),
+}
+
+/// Sets the least level that is logged.
+pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What the door leads to.
+pub struct Admin {
+    /// What there is to tell.
+    pub status: Arc<Status>,
+    /// What wakes each worker.
+    pub alarms: Vec<Alarm>,
+    /// Who may change something from elsewhere than this machine.
+    pub token: Option<Secret>,
+    /// Least share of a pool's shards that have to be healthy for it to be ready, in percent.
+    pub ready_min_healthy: u8,
+    /// Where wishes go.
+    pub wishes: mpsc::Sender<Wish>,
+    /// The process's log.
+    pub set_log_level: SetLogLevel,
+}
+
+/// Binds the address; `None` if it is taken and nobody has asked for it.
+pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let SideListen { host, port, implied } = listen;
+    match std::net::TcpListener::bind((host.as_str(), *port)) {
+        Ok(listener) => {
+            listener.set_nonblocking(true)?;
+            Ok(Some(listener))
+        }
+        Err(error) if *implied => {
+            tracing::warn!(%host, port, %error, "no admin server; set admin_port to another port, or to 0");
+            Ok(None)
+        }
+        Err(error) => Err(anyhow::Error::new(error)
+            .context(format!("cannot serve the admin address {host}:{port}; choose another port"))),
+    }
+}
+
+/// Serves on a thread of its own as long as the process lives.
+pub fn spawn(listener: std::net::TcpListener, admin: Admin) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            let served = runtime.block_on(serve(listener, Arc::new(admin)));
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin server has ended");
+            }
+        })
+        .context("cannot start the admin thread")?;
+    Ok(())
+}
+
+async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = connections.clone().acquire_owned().await?;
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin)).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(stream: TcpStream, peer: SocketAddr, admin: Arc<Admin>) {
+    let service = service_fn(|request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "admin connection ended");
+    }
+}
+
+type Reply = Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const INDEX: &str = "\
+GET  /ready      200 when clients can be served\n\
+GET  /alive      200 when the workers make progress\n\
+GET  /metrics    Prometheus, or OpenMetrics if asked for\n\
+GET  /topology   pools, shards and who owns what, as JSON\n\
+GET  /stats      Twemproxy's statistics\n\
+POST /drain      accept no more clients, answer the others, end\n\
+POST /reload     read the configuration again\n\
+PUT  /log-level  error, warn, info, debug or trace, in the body\n";
+
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+        let path = request.uri().path().to_owned();
+        let (wanted, changes) = match path.as_str() {
+            "/" | "/ready" | "/alive" | "/metrics" | "/topology" | "/stats" => (Method::GET, false),
+            "/drain" | "/reload" => (Method::POST, true),
+            "/log-level" => (Method::PUT, true),
+            _ => return reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {path}\n{INDEX}")),
+        };
+        let method = request.method();
+        if *method != wanted && !(wanted == Method::GET && *method == Method::HEAD) {
+            let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} wants {wanted}\n"));
+            if let Ok(value) = HeaderValue::from_str(wanted.as_str()) {
+                refused.headers_mut().insert(ALLOW, value);
+            }
+            return refused;
+        }
+        if changes && let Err(why) = self.may_change(&request, peer) {
+            tracing::warn!(%peer, path, why, "admin request refused");
+            return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
+        }
+        match path.as_str() {
+            "/ready" => self.ready(),
+            "/alive" => self.alive().await,
+            "/metrics" => self.metrics(&request),
+            "/topology" => reply(StatusCode::OK, JSON, format!("{:#}\n", topology::document(&self.status))),
+            "/stats" => reply(StatusCode::OK, JSON, stats::json(&self.status)),
+            "/drain" => self.drain(),
+            "/reload" => self.reload().await,
+            "/log-level" => self.log_level(request).await,
+            _ => reply(StatusCode::OK, TEXT, INDEX.into()),
+        }
+    }
+
+    /// Who has the token may; without one, who is on this machine, and is no page in a browser there.
+    fn may_change(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), &'static str> {
+        let headers = request.headers();
+        if let Some(token) = &self.token {
+            let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+            if is_same(given.as_bytes(), token.expose().as_bytes()) {
+                return Ok(());
+            }
+            if !given.is_empty() {
+                return Err("the token is wrong");
+            }
+        }
+        if headers.contains_key(ORIGIN) {
+            return Err("pages in browsers may not change anything");
+        }
+        let drains = request.uri().path() == "/drain";
+        match (peer.ip().to_canonical().is_loopback(), &self.token) {
+            (true, None) => Ok(()),
+            // What runs beside the proxy has to be able to end it.
+            (true, Some(_)) if drains => Ok(()),
+            (_, Some(_)) => Err("this needs the token, as Authorization: Bearer TOKEN"),
+            (false, None) => Err("without a token (admin_token_file) this is for the loopback address only"),
+        }
+    }
+
+    fn ready(&self) -> Reply {
+        let mut reasons = String::new();
+        if self.status.draining.load(Relaxed) {
+            reasons.push_str("draining\n");
+        }
+        let pools = self.status.pools();
+        if pools.is_empty() {
+            reasons.push_str("no configuration holds yet\n");
+        }
+        for pool in &pools {
+            let name = &pool.config.name;
+            if !pool.listening {
+                let _ = writeln!(reasons, "pool {name}: not listening");
+            }
+            let (healthy, all) = (pool.healthy(), pool.topology.shards().len());
+            if healthy * 100 < all * usize::from(self.ready_min_healthy) {
+                let _ = writeln!(reasons, "pool {name}: {healthy} of {all} shards are healthy");
+            }
+        }
+        if reasons.is_empty() {
+            reply(StatusCode::OK, TEXT, "ready\n".into())
+        } else {
+            reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons)
+        }
+    }
+
+    /// Every worker is woken and has to end a pass.
+    async fn alive(&self) -> Reply {
+        let passed = || self.status.workers.iter().map(|worker| worker.passed.get()).collect::<Vec<_>>();
+        let before = passed();
+        for alarm in &self.alarms {
+            alarm.ring();
+        }
+        let until = tokio::time::Instant::now() + PASS_MAX;
+        loop {
+            let now = passed();
+            let stuck: Vec<usize> = (0..now.len()).filter(|&worker| now[worker] == before[worker]).collect();
+            if stuck.is_empty() {
+                return reply(StatusCode::OK, TEXT, "alive\n".into());
+            }
+            // Workers that have ended after a drain make no progress any more, and need not.
+            if self.status.draining.load(Relaxed) {
+                return reply(StatusCode::OK, TEXT, "draining\n".into());
+            }
+            if tokio::time::Instant::now() >= until {
+                let text = format!("workers without progress: {stuck:?}\n");
+                return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Reply {
+        let accepted = request.headers().get_all(ACCEPT);
+        let open_metrics = accepted
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")));
+        let page = metrics::page(&self.status, open_metrics);
+        reply(StatusCode::OK, if open_metrics { OPEN_METRICS } else { PROMETHEUS }, page)
+    }
+
+    fn drain(&self) -> Reply {
+        if !self.status.draining.swap(true, Relaxed) {
+            // It can only be full of the same wish.
+            let _ = self.wishes.try_send(Wish::Drain);
+        }
+        reply(StatusCode::ACCEPTED, TEXT, "draining\n".into())
+    }
+
+    async fn reload(&self) -> Reply {
+        let (answer, answered) = oneshot::channel();
+        if self.wishes.send(Wish::Reload(answer)).await.is_err() {
+            return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into());
+        }
+        match answered.await {
+            Ok(Ok(())) => {
+                let generation = self.status.generation.load(Relaxed);
+                reply(StatusCode::OK, TEXT, format!("generation {generation}\n"))
+            }
+            Ok(Err(why)) => reply(StatusCode::CONFLICT, TEXT, format!("{why}\n")),
+            Err(_) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into()),
+        }
+    }
+
+    async fn log_level(&self, request: Request<Incoming>) -> Reply {
+        let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
+            return reply(StatusCode::BAD_REQUEST, TEXT, "the body cannot be read\n".into());
+        };
+        let body = body.to_bytes();
+        let level = String::from_utf8_lossy(&body);
+        let level = level.trim();
+        match (self.set_log_level)(level) {
+            Ok(()) => {
+                tracing::info!(level, "log level changed");
+                reply(StatusCode::OK, TEXT, format!("{level}\n"))
+            }
+            Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("log level {level:?}: {why}\n")),
+        }
+    }
+}
+
+/// Takes the same time wherever the first difference is.
+fn is_same(given: &[u8], token: &[u8]) -> bool {
+    given.len() == token.len() && given.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(text)));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}

@@ -1,0 +1,54 @@
+//! The topology document, with what only a running proxy knows beside it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::{Value, json};
+use shard_discovery::document::{Document, Pool, VERSION};
+
+use crate::config::Protocol;
+use crate::control::status::{PoolStatus, Status};
+
+/// The document as `/topology` serves it. Readers of the document take no notice of the additions.
+pub fn document(status: &Status) -> Value {
+    let pools = status.pools();
+    let plain = Document {
+        version: VERSION,
+        pools: pools.iter().map(|pool| (pool.config.name.clone(), plain(pool))).collect(),
+    };
+    let mut document = json!(plain);
+    document["generation"] = json!(status.generation.load(Relaxed));
+    document["reload_error"] = json!(status.last_error());
+    document["draining"] = json!(status.draining.load(Relaxed));
+    document["workers"] = json!(status.workers.len());
+    for pool in &pools {
+        add(pool, &mut document["pools"][&pool.config.name]);
+    }
+    document
+}
+
+fn plain(pool: &PoolStatus) -> Pool {
+    let protocol = match pool.config.protocol {
+        Protocol::Redis => "redis",
+        Protocol::Memcache => "memcache",
+    };
+    Pool::of(protocol, &pool.topology, &pool.ejected)
+}
+
+fn add(pool: &PoolStatus, document: &mut Value) {
+    let counters = &pool.counters;
+    document["listen"] = json!(pool.config.listen.to_string());
+    document["listening"] = json!(pool.listening);
+    document["client_connections"] = json!(counters.sum(|pool| pool.client_connections.get()));
+    // Sockets to each shard at most, without those for further databases and RESP3.
+    document["shard_connections_max"] =
+        json!(counters.workers().len() * pool.config.server_connections as usize);
+    let live = pool.topology.without(&pool.ejected);
+    for share in live.shares() {
+        let index = share.shard;
+        let shard = &mut document["shards"][index];
+        shard["healthy"] = json!(pool.is_healthy(index));
+        shard["connections"] = json!(counters.sum_shard(index, |shard| shard.server_connections.get()));
+        shard["points"] = json!(share.points);
+        shard["share"] = json!(share.share);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the process is doing, for whoever asks from another thread.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shard_discovery::Topology;
+
+use crate::config;
+use crate::metrics::{Counters, WorkerCounters};
+
+/// What the process is doing.
+pub struct Status {
+    /// When it started.
+    pub start: Instant,
+    /// What each worker counts of itself.
+    pub workers: Vec<Arc<WorkerCounters>>,
+    /// It accepts clients no more, or soon no more.
+    pub draining: AtomicBool,
+    /// Which configuration holds, counted from 1; 0 before the first.
+    pub generation: AtomicU64,
+    /// When it came to hold, in seconds since 1970.
+    pub last_success: AtomicU64,
+    /// Reloads that failed.
+    pub reload_failures: AtomicU64,
+    /// How long workers disagreed at the last reload, in microseconds.
+    pub window: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    pools: Mutex<Vec<Arc<Mutex<PoolStatus>>>>,
+}
+
+/// What a pool is and how its shards are.
+#[derive(Clone)]
+pub struct PoolStatus {
+    /// Its configuration.
+    pub config: Arc<config::Pool>,
+    /// Its shards, with who would own what if all were fit.
+    pub topology: Arc<Topology>,
+    /// What is counted of it.
+    pub counters: Counters,
+    /// Shards that are out for failing, by their place in the topology.
+    pub ejected: Vec<usize>,
+    /// For each shard, when it was last ejected, in microseconds since 1970; 0 if never.
+    pub ejected_at: Vec<u64>,
+    /// Times a shard was ejected.
+    pub ejections: u64,
+    /// Probes of ejected shards: those that succeeded, and the others.
+    pub probes: [u64; 2],
+    /// Clients are accepted.
+    pub listening: bool,
+}
+
+impl Status {
+    /// Before the first configuration holds.
+    pub fn new(start: Instant, workers: usize) -> Self {
+        Self {
+            start,
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            draining: AtomicBool::default(),
+            generation: AtomicU64::default(),
+            last_success: AtomicU64::default(),
+            reload_failures: AtomicU64::default(),
+            window: AtomicU64::default(),
+            last_error: Mutex::default(),
+            pools: Mutex::default(),
+        }
+    }
+
+    /// The pools that are served.
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().map(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// These pools are served.
+    pub fn set_pools(&self, pools: Vec<Arc<Mutex<PoolStatus>>>) {
+        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
+    }
+
+    /// A configuration holds, after workers disagreed for so long.
+    pub fn reloaded(&self, window: Duration) {
+        self.generation.fetch_add(1, Relaxed);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_success.store(since.as_secs(), Relaxed);
+        self.window.store(window.as_micros() as u64, Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A configuration was refused.
+    pub fn reload_failed(&self, why: String) {
+        self.reload_failures.fetch_add(1, Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// Why the last reload failed, if it did.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl PoolStatus {
+    /// Whether the shard can serve as far as is known: it is in the ring, and the last word of no worker was a failure.
+    pub fn is_healthy(&self, shard: usize) -> bool {
+        !self.ejected.contains(&shard) && self.counters.sum_shard(shard, |shard| shard.failing.get()) == 0
+    }
+
+    /// Shards that can serve.
+    pub fn healthy(&self) -> usize {
+        (0..self.topology.shards().len()).filter(|&shard| self.is_healthy(shard)).count()
+    }
+}

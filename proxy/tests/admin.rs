@@ -1,0 +1,264 @@
+//! The admin address: probes, metrics, the topology, and what changes the process.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use servers::{Server, eventually};
+use shard_discovery::document::Document;
+
+mod servers;
+
+/// One request with these header lines; status, headers and body.
+fn ask(admin: &str, line: &str, headers: &str, body: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+fn get(admin: &str, path: &str) -> (u16, String) {
+    let (status, _, body) = ask(admin, &format!("GET {path}"), "", "");
+    (status, body)
+}
+
+/// The value of a sample, by its name and labels as they are written.
+fn sample(page: &str, name: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let line = line.unwrap_or_else(|| panic!("no {name} in\n{page}"));
+    line.parse().unwrap_or_else(|_| panic!("{name} {line}"))
+}
+
+fn lines(shards: &[Server]) -> Vec<String> {
+    shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect()
+}
+
+#[test]
+fn probes_say_whether_clients_can_be_served() {
+    let mut shards = vec![Server::redis(&[]), Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    assert_eq!(get(&admin, "/ready"), (200, "ready\n".into()));
+    assert_eq!(get(&admin, "/alive"), (200, "alive\n".into()));
+    let (status, body) = get(&admin, "/nothing");
+    assert!(status == 404 && body.contains("/metrics"), "{body}");
+    let (status, head, _) = ask(&admin, "GET /drain", "", "");
+    assert!(status == 405 && head.contains("allow: post"), "{head}");
+    // A shard that is away makes the proxy neither dead nor, unless that is wished, unready.
+    drop(shards.remove(0));
+    let mut client = proxy.connect();
+    for key in 0..20 {
+        client.tell(&format!("GET k{key}"));
+    }
+    assert_eq!(get(&admin, "/ready").0, 200);
+    assert_eq!(get(&admin, "/alive").0, 200);
+}
+
+#[test]
+fn readiness_can_ask_for_a_share_of_healthy_shards() {
+    let mut shards = vec![Server::redis(&[]), Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    drop(shards.remove(0));
+    for key in 0..20 {
+        client.tell(&format!("GET k{key}"));
+    }
+    let page = get(&admin, "/metrics").1;
+    assert_eq!(sample(&page, "memstore_shard_healthy{pool=\"pool\",shard=\"shard-0\"}"), 0.0);
+    assert_eq!(sample(&page, "memstore_shard_healthy{pool=\"pool\",shard=\"shard-1\"}"), 1.0);
+    assert_eq!(sample(&page, "memstore_safe_to_scale"), 0.0);
+    let refused = "memstore_shard_failures_total{pool=\"pool\",shard=\"shard-0\",reason=\"connect_refused\"}";
+    assert!(sample(&page, refused) > 0.0);
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    for key in 0..100 {
+        client.tell(&format!("SET k{key} value"));
+    }
+    client.tell("HSET h f v");
+    client.tell("NONSENSE");
+    client.tell("MGET k0 k1 k2 k3");
+    let page = get(&admin, "/metrics").1;
+    let of_pool = |name: &str| sample(&page, &format!("{name}{{pool=\"pool\"}}"));
+    assert_eq!(of_pool("memstore_client_connections"), 1.0);
+    assert_eq!(of_pool("memstore_requests_total"), 103.0);
+    assert_eq!(of_pool("memstore_requests_refused_total"), 1.0);
+    let family =
+        |name: &str| sample(&page, &format!("memstore_commands_total{{pool=\"pool\",family=\"{name}\"}}"));
+    assert_eq!((family("string"), family("hash"), family("other")), (101.0, 1.0, 1.0));
+    let of_shards = |name: &str| -> f64 {
+        (0..2).map(|shard| sample(&page, &format!("{name}{{pool=\"pool\",shard=\"shard-{shard}\"}}"))).sum()
+    };
+    assert!(of_shards("memstore_shard_responses_total") >= 102.0);
+    let measured = of_shards("memstore_shard_response_duration_seconds_count");
+    assert_eq!(measured, of_shards("memstore_shard_responses_total"));
+    let mean = of_shards("memstore_shard_response_duration_seconds_sum") / measured;
+    assert!(mean > 0.0 && mean < 1.0, "{mean} s");
+    assert_eq!(sample(&page, "memstore_config_generation"), 1.0);
+    assert_eq!(sample(&page, "memstore_safe_to_scale"), 1.0);
+    assert!(sample(&page, "process_resident_memory_bytes") > 1e6);
+}
+
+#[test]
+fn prometheus_accepts_the_metrics_in_both_formats() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    proxy.connect().tell("SET a 1");
+    let (_, head, page) = ask(&admin, "GET /metrics", "", "");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("promtool: {error}; apt-get install prometheus"));
+    promtool.stdin.take().expect("piped").write_all(page.as_bytes()).expect("it reads");
+    let judged = promtool.wait_with_output().expect("it ends");
+    let words =
+        String::from_utf8_lossy(&judged.stderr).into_owned() + &String::from_utf8_lossy(&judged.stdout);
+    assert!(judged.status.success() && words.trim().is_empty(), "{words}");
+
+    let (_, head, page) =
+        ask(&admin, "GET /metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n", "");
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    assert!(page.ends_with("\n# EOF\n"));
+    assert!(
+        page.contains("# TYPE memstore_requests counter\nmemstore_requests_total{pool=\"pool\"} 1\n"),
+        "{page}"
+    );
+}
+
+#[test]
+fn the_topology_is_the_document_that_applications_read() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let settings = ["hash: murmur", "hash_tag: \"{}\""];
+    let (_proxy, admin) = Server::memstore_with_admin(&settings, &lines(&shards), &[]);
+    let (status, body) = get(&admin, "/topology");
+    assert_eq!(status, 200);
+    let document = Document::parse(&body).expect("a document");
+    let topology = document.topology("pool").expect("a topology");
+    assert_eq!(topology.key_hash().name(), "murmur");
+    assert_eq!(topology.shards().len(), 2);
+    for beside in ["\"generation\": 1", "\"healthy\": true", "\"points\": 160", "\"listening\": true"] {
+        assert!(body.contains(beside), "{beside} is not in\n{body}");
+    }
+    let (_, stats) = get(&admin, "/stats");
+    assert!(stats.starts_with("{\"service\":\"memstore\""), "{stats}");
+}
+
+#[test]
+fn a_drain_over_http_ends_like_one_by_signal() {
+    let shards = [Server::redis(&[])];
+    let (mut proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &["--drain-grace", "300ms"]);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let begin = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(ask(&admin, "POST /drain", "", "").0, 202);
+    }
+
+    assert!(get(&admin, "/ready").1.starts_with("draining\n"));
+    // New clients are still served for the grace, so that nobody meets a closed door meanwhile.
+    assert_eq!(proxy.connect().tell("GET a"), "$1\r\n1\r\n");
+    // The signal that follows goes on with the drain.
+    proxy.signal("TERM");
+    assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+    assert_eq!(client.until_closed(), b"");
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    drop(client);
+    assert_eq!(proxy.ended(), Some(0));
+}
+
+#[test]
+fn changes_need_the_token_or_this_machine() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    assert_eq!(ask(&admin, "POST /reload", "", "").0, 200);
+    assert_eq!(ask(&admin, "POST /reload", "Origin: http://evil\r\n", "").0, 403);
+    proxy.overwrite("broken");
+    let (status, _, body) = ask(&admin, "POST /reload", "", "");
+    assert!(status == 409 && body.contains("mapping"), "{body}");
+    assert!(get(&admin, "/topology").1.contains("mapping of pools"));
+    let page = get(&admin, "/metrics").1;
+    assert!(sample(&page, "memstore_config_reload_failures_total") >= 1.0);
+
+    let config = format!(
+        "admin_token_file: {}.token\npools:\n  p:\n    listen: {}:{}\n    redis: true\n    servers:\n     - {}\n",
+        servers::unused_port(),
+        servers::address(),
+        servers::unused_port(),
+        shards[0].line(0)
+    );
+    let name = config.split([' ', '\n']).nth(1).expect("a file").to_owned();
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(folder.join(&name), "s3cret\n").expect("a file");
+    let file = folder.join(format!("{name}.yml"));
+    std::fs::write(&file, config).expect("a file");
+    let admin = format!("{}:{}", servers::address(), servers::unused_port());
+    let (host, port) = admin.split_once(':').expect("two parts");
+    let mut guarded = Command::new(env!("CARGO_BIN_EXE_memstore"))
+        .args(["serve", "-s", "0", "--admin-address", host, "--admin-port", port, "-c"])
+        .arg(&file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    eventually(|| TcpStream::connect(&admin).is_ok().to_string(), "true");
+    for (headers, status) in
+        [("", 403), ("Authorization: Bearer wrong\r\n", 403), ("Authorization: Bearer s3cret\r\n", 200)]
+    {
+        assert_eq!(ask(&admin, "POST /reload", headers, "").0, status, "{headers}");
+    }
+    let said = Command::new(env!("CARGO_BIN_EXE_memstore")).args(["reload", "--admin", &admin]).output();
+    assert!(!said.expect("it runs").status.success());
+    let said = Command::new(env!("CARGO_BIN_EXE_memstore"))
+        .args(["reload", "--admin", &admin, "--token-file"])
+        .arg(folder.join(&name))
+        .output();
+    assert!(said.expect("it runs").status.success());
+    // What stops the container runs beside the proxy and has no token.
+    let said = Command::new(env!("CARGO_BIN_EXE_memstore")).args(["drain", "--admin", &admin]).output();
+    assert!(said.expect("it runs").status.success());
+    assert!(guarded.wait().expect("it ends").success());
+    for name in [folder.join(&name), file] {
+        let _ = std::fs::remove_file(name);
+    }
+}
+
+#[test]
+fn the_log_level_can_be_changed() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    assert_eq!(ask(&admin, "PUT /log-level", "", "loud").0, 400);
+    assert_eq!(ask(&admin, "PUT /log-level", "", "debug").0, 200);
+    eventually(|| proxy.printed().contains("log level changed").to_string(), "true");
+    assert_eq!(ask(&admin, "PUT /log-level", "", "error").0, 200);
+    ask(&admin, "POST /reload", "", "");
+    assert!(!proxy.printed().contains("nothing has changed"), "{}", proxy.printed());
+}
+
+#[test]
+fn a_worker_that_hangs_is_not_alive_and_what_hangs_is_not_the_admin() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    // Half a request, and requests that wait for a shard, are no reason to be restarted.
+    client.send(b"*2\r\n$3\r\nGET\r\n");
+    shards[0].signal("STOP");
+    let mut waiting = proxy.connect();
+    waiting.send(b"GET a\r\n");
+    assert_eq!(get(&admin, "/alive").0, 200);
+    shards[0].signal("CONT");
+}

@@ -1,0 +1,219 @@
+//! The topology document: the shards of pools and how keys are dealt to them, as JSON.
+//!
+//! It is the contract between whoever declares the shards and whoever looks for keys: proxies serve it at `/topology`,
+//! applications in client-side partitioning mode read it from a file. Whoever reads it ignores fields it does not know;
+//! a change that old readers would misunderstand gets another `version`.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "pools": {
+//!     "cache": {
+//!       "protocol": "redis", "hash": "fnv1a_64", "distribution": "ketama", "hash_tag": "{}",
+//!       "shards": [
+//!         { "name": "shard-0", "address": "10.0.0.1:6379", "weight": 1 },
+//!         { "name": "shard-1", "address": "10.0.0.2:6379", "weight": 1, "ejected": true }
+//!       ]
+//!     }
+//!   }
+//! }
+//! ```
+
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology, TopologyError};
+
+/// The version that this crate writes and reads.
+pub const VERSION: u32 = 1;
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Pools by their names.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// `redis` or `memcache`.
+    pub protocol: String,
+    /// Name of the key hash.
+    pub hash: String,
+    /// Name of the distribution.
+    pub distribution: String,
+    /// The two characters around the part of a key that is hashed; none if the whole key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_tag: Option<String>,
+    /// The shards, in any order.
+    pub shards: Vec<PoolShard>,
+}
+
+/// One shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolShard {
+    /// The name on the ring, which owns the keys.
+    pub name: String,
+    /// `host:port`, `[IPv6]:port` or the path of a Unix socket.
+    pub address: String,
+    /// Its part of the keys relative to the other shards; 1 if it is left out.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// It is out of the ring for now, because it failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ejected: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Why a document makes no topology.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// It is no JSON, or not of this shape.
+    #[error("the topology document cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It is for other readers.
+    #[error("the topology document has version {0}; this library reads version {VERSION}")]
+    Version(u32),
+    /// The pool asked for is not in it.
+    #[error("the topology document has no pool {0:?}; it has {1}")]
+    NoPool(String, String),
+    /// A name that means nothing.
+    #[error("pool {pool}: {what} {value:?} is not known")]
+    Unknown {
+        /// The pool.
+        pool: String,
+        /// Which field.
+        what: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// The shards make no topology.
+    #[error("pool {0}: {1}")]
+    Topology(String, TopologyError),
+}
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is no JSON of this shape, or of another version.
+    pub fn parse(text: &str) -> Result<Self, DocumentError> {
+        let document: Self = serde_json::from_str(text)?;
+        if document.version == VERSION { Ok(document) } else { Err(DocumentError::Version(document.version)) }
+    }
+
+    /// The topology of one pool, without the shards that are ejected.
+    ///
+    /// # Errors
+    /// See [`DocumentError`].
+    pub fn topology(&self, pool: &str) -> Result<Topology, DocumentError> {
+        let Some(found) = self.pools.get(pool) else {
+            let known: Vec<&str> = self.pools.keys().map(String::as_str).collect();
+            return Err(DocumentError::NoPool(pool.into(), known.join(", ")));
+        };
+        found.topology(pool)
+    }
+}
+
+impl Pool {
+    fn topology(&self, name: &str) -> Result<Topology, DocumentError> {
+        let unknown =
+            |what, value: &str| DocumentError::Unknown { pool: name.into(), what, value: value.into() };
+        let key_hash = KeyHash::from_str(&self.hash).map_err(|_| unknown("hash", &self.hash))?;
+        let kind = DistributionKind::from_str(&self.distribution)
+            .map_err(|_| unknown("distribution", &self.distribution))?;
+        let hash_tag = match &self.hash_tag {
+            None => None,
+            Some(tag) => Some(HashTag::from_str(tag).map_err(|_| unknown("hash_tag", tag))?),
+        };
+        let mut shards = Vec::new();
+        for shard in &self.shards {
+            let address = address(&shard.address).ok_or_else(|| unknown("address", &shard.address))?;
+            shards.push(Shard::new(address, shard.weight, Some(shard.name.clone())));
+        }
+        let topology = Topology::new(shards, kind, key_hash, hash_tag)
+            .map_err(|error| DocumentError::Topology(name.into(), error))?;
+        let is_ejected =
+            |shard: &Shard| self.shards.iter().any(|known| known.ejected && known.name == shard.name);
+        let ejected: Vec<usize> = topology
+            .shards()
+            .iter()
+            .enumerate()
+            .filter(|(_, shard)| is_ejected(shard))
+            .map(|(index, _)| index)
+            .collect();
+        Ok(if ejected.is_empty() { topology } else { topology.without(&ejected) })
+    }
+
+    /// What stands in a document for this topology.
+    pub fn of(protocol: &str, topology: &Topology, ejected: &[usize]) -> Self {
+        let shard = |(index, shard): (usize, &Shard)| PoolShard {
+            name: shard.name.clone(),
+            address: shard.address.to_string(),
+            weight: shard.weight,
+            ejected: ejected.contains(&index),
+        };
+        Self {
+            protocol: protocol.into(),
+            hash: topology.key_hash().name().into(),
+            distribution: topology.kind().name().into(),
+            hash_tag: topology.hash_tag().map(|tag| tag.to_string()),
+            shards: topology.shards().iter().enumerate().map(shard).collect(),
+        }
+    }
+}
+
+/// `host:port`, `[IPv6]:port` or a path.
+fn address(text: &str) -> Option<Address> {
+    if text.starts_with('/') {
+        return Some(Address::Unix(text.into()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() { None } else { Some(Address::Tcp { host: host.into(), port }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{ "version": 1, "more": true, "pools": { "cache": {
+        "protocol": "redis", "hash": "md5", "distribution": "ketama", "hash_tag": "{}", "shards": [
+            { "name": "a", "address": "10.0.0.1:6379", "later": 1 },
+            { "name": "b", "address": "[::1]:6379", "weight": 2 },
+            { "name": "c", "address": "/run/c.sock", "ejected": true }
+        ] } } }"#;
+
+    #[test]
+    fn a_topology_is_what_its_document_says() {
+        let document = Document::parse(TEXT).unwrap();
+        let topology = document.topology("cache").unwrap();
+        assert_eq!(topology.ejected(), [2]);
+        assert_eq!(topology.shards()[1].address.to_string(), "[::1]:6379");
+        let again = Pool::of("redis", &topology, topology.ejected());
+        assert_eq!(again, document.pools["cache"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let told = |text: &str| match Document::parse(text) {
+            Ok(document) => document.topology("cache").unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told("{}").contains("missing field `version`"));
+        assert!(told(&TEXT.replace("\"version\": 1", "\"version\": 2")).contains("has version 2"));
+        assert!(told(&TEXT.replace("cache", "other")).contains("has no pool \"cache\"; it has other"));
+        assert!(told(&TEXT.replace("md5", "sha1")).contains("hash \"sha1\" is not known"));
+        assert!(told(&TEXT.replace("10.0.0.1:6379", "nowhere")).contains("address \"nowhere\""));
+        assert!(told(&TEXT.replace("\"b\"", "\"a\"")).contains("two shards are called \"a\""));
+    }
+}
