@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::commands::{self, Command, Everywhere, Handling, Meta};
 use crate::protocol::{Malformed, Progress};
@@ -83,27 +83,25 @@ struct Words {
     head: [(u32, u32); HEAD],
     /// Where the line ends, CR and LF not included.
     line_end: usize,
+    /// Length of the longest word.
+    longest: usize,
     /// The line has a byte that no line may have.
     foul: bool,
 }
 
 impl Words {
     /// Finds the words of a line: what stands between spaces.
+    #[inline]
     fn of(line: &[u8]) -> Self {
-        let mut words = Self { line_end: line.len(), ..Self::default() };
-        let mut start = None;
-        for (at, &byte) in line.iter().enumerate() {
-            if byte == b' ' {
-                if let Some(start) = start.take() {
-                    words.push(start, at);
-                }
-            } else {
-                words.foul |= matches!(byte, 0 | b'\r');
-                start.get_or_insert(at);
+        let mut words =
+            Self { line_end: line.len(), foul: memchr2(0, b'\r', line).is_some(), ..Self::default() };
+        let mut start = 0;
+        while start < line.len() {
+            let end = memchr(b' ', &line[start..]).map_or(line.len(), |length| start + length);
+            if start < end {
+                words.push(start, end);
             }
-        }
-        if let Some(start) = start {
-            words.push(start, line.len());
+            start = end + 1;
         }
         words
     }
@@ -114,6 +112,7 @@ impl Words {
             *place = (start as u32, end as u32);
         }
         self.count += 1;
+        self.longest = self.longest.max(end - start);
     }
 
     #[inline]
@@ -125,7 +124,20 @@ impl Words {
 
 /// The words of a line, in order.
 pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        loop {
+            let end = memchr(b' ', rest).unwrap_or(rest.len());
+            let (word, tail) = rest.split_at(end);
+            rest = tail.get(1..).unwrap_or_default();
+            if !word.is_empty() {
+                return Some(word);
+            }
+            if rest.is_empty() {
+                return None;
+            }
+        }
+    })
 }
 
 impl RequestDecoder {
@@ -210,7 +222,7 @@ impl RequestDecoder {
         let says_noreply = || word(count - 1) == b"noreply";
         match command.handling {
             Handling::Keys { first } => {
-                if words(line).skip(first).any(|key| key.len() > KEY_MAX) {
+                if self.words.longest > KEY_MAX && words(line).skip(first).any(|key| key.len() > KEY_MAX) {
                     return Err(BAD_LINE);
                 }
                 if first > 1 && number(word(1)).is_none() {
@@ -506,9 +518,21 @@ pub fn is_error(line: &[u8]) -> bool {
     [&b"ERROR"[..], b"CLIENT_ERROR", b"SERVER_ERROR"].iter().any(|error| line.starts_with(error))
 }
 
-/// The length of the value that follows the line: its word at `index`.
+/// The length of the value that follows the line: its word at `index`, where words have one space between them.
+#[inline]
 pub fn value_length(line: &[u8], index: usize) -> Result<u64, Malformed> {
-    let word = line.split(|&byte| byte == b' ').nth(index).unwrap_or_default();
-    let length = Some(word).filter(|word| is_plain(word)).and_then(unsigned);
-    length.filter(|&length| length <= VALUE_MAX).ok_or_else(|| Malformed("invalid length of a value".into()))
+    let mut rest = line;
+    for _ in 0..index {
+        rest = memchr(b' ', rest).map_or(&[][..], |space| &rest[space + 1..]);
+    }
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, after) = rest.split_at(digits.min(LENGTH_DIGITS_MAX));
+    let length = digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
+    if digits.is_empty() || !matches!(after.first(), None | Some(b' ')) || length > VALUE_MAX {
+        return Err(Malformed("invalid length of a value".into()));
+    }
+    Ok(length)
 }
+
+/// More digits than the length of a value ever has, and fewer than overflow.
+const LENGTH_DIGITS_MAX: usize = 18;
