@@ -64,7 +64,7 @@ tools-demo:
 	@.ci/install redis-server redis-tools memcached
 
 tools-test:
-	@.ci/install redis-server redis-tools nutcracker memcached libmemcached-tools prometheus libhiredis-dev python3-venv
+	@.ci/install redis-server redis-tools nutcracker memcached libmemcached-tools prometheus bind9 bind9-dnsutils libhiredis-dev python3-venv
 
 tools-lint:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

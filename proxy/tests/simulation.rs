@@ -202,7 +202,15 @@ impl<D: Dialect> World<D> {
             15..=18 => self.read_from_shards(),
             19 => self.pass_time(),
             20 if self.faulty => self.fault(),
-            21 if self.moving && self.random.one_in(3) => self.reload(),
+            21 if self.moving && self.random.one_in(3) => {
+                if self.random.one_in(3) {
+                    let shards = self.topology.shards();
+                    let name = shards[self.random.below(shards.len() as u64) as usize].name.clone();
+                    self.pool.renew(&name);
+                } else {
+                    self.reload();
+                }
+            }
             _ => self.client_mood(),
         }
     }

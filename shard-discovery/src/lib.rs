@@ -8,6 +8,8 @@ mod ejector;
 mod explanation;
 mod hash;
 mod hash_tag;
+#[cfg(feature = "watch")]
+pub mod resolver;
 mod shard;
 mod topology;
 

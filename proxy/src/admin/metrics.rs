@@ -52,6 +52,11 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
         "1 if every shard can serve, nothing drains, and the last reload succeeded.",
     )
     .sample(&[], u8::from(safe));
+    let mut lookups =
+        page.begin("memstore_lookups", Kind::Counter, "Lookups of host names, by their result.");
+    for (result, count) in ["success", "failure"].into_iter().zip(&status.lookups) {
+        lookups.sample(&[("result", result)], count.load(Relaxed));
+    }
     if let Some(usage) = usage() {
         page.begin("process_cpu_seconds", Kind::Counter, "CPU time of the process.")
             .sample(&[], usage.cpu_seconds);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use shard_discovery::{DistributionKind, HashTag, KeyHash, Shard, Topology};
+use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
 
 use super::Surroundings;
 use super::listen::{Listen, server};
@@ -13,7 +13,7 @@ use super::mistake::{Mistake, Place, did_you_mean};
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, limit, number, size, text};
-use super::yaml::{Entry, Node, Value};
+use super::yaml::{self, Entry, Node, Value};
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +119,7 @@ impl Pool {
             .setting("distribution", named::<DistributionKind, _>(DistributionKind::ALL, |kind| kind.name()));
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
-        let shards = read_servers(&mut section);
+        let shards = read_servers(&mut section, around);
         let hash_tag =
             section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
         let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
@@ -192,7 +192,7 @@ fn named<T: FromStr + Copy, const N: usize>(
     }
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+pub(super) fn positive(text: &str) -> Result<Duration, String> {
     duration(text)
         .and_then(|time| if time.is_zero() { Err("it has to be more than 0".into()) } else { Ok(time) })
 }
@@ -241,22 +241,85 @@ pub(super) fn secret_file(path: &str, around: &Surroundings<'_>) -> Result<Strin
     if secret.is_empty() { Err("the file is empty".into()) } else { Ok(secret.to_owned()) }
 }
 
-fn read_servers(section: &mut Section<'_, '_>) -> Vec<Shard> {
-    let Some(node) = section.node("servers") else {
-        section.missing("servers");
-        return Vec::new();
-    };
-    let Value::List(lines) = &node.value else {
-        section.wrong(node.place, format!("servers has to be a list, not {}", node.value.kind()));
+/// The shards come from the list itself, from a list in another file, or from a template of host names.
+fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec<Shard> {
+    const SOURCES: [&str; 3] = ["servers", "servers_file", "servers_dns"];
+    let given: Vec<_> = SOURCES.into_iter().filter(|name| section.has(name)).collect();
+    if let [first, second, ..] = given[..] {
+        let place = section.place(second);
+        section.wrong(place, format!("{first} and {second} are both set; keep one of them"));
+    }
+    let names = section.setting("servers_names", |text| {
+        if text.contains("{}") { Ok(text.to_owned()) } else { Err("it needs {} for the number".into()) }
+    });
+    let count = section.optional("servers_count", |text| number(text, 1, u64::from(u16::MAX)));
+    if count.is_some() && !section.has("servers_dns") {
+        let place = section.place("servers_count");
+        section.wrong(place, "servers_count is how many shards servers_dns stands for, which is missing");
+    }
+    match given.first() {
+        Some(&"servers_dns") => {
+            let Some(template) = section.optional("servers_dns", host_template) else { return Vec::new() };
+            let Some(count) = count else {
+                let place = section.place("servers_dns");
+                section.wrong(
+                    place,
+                    "servers_dns needs servers_count as well: the ring is built from what is declared",
+                );
+                return Vec::new();
+            };
+            let shard = |number: u64| {
+                let (host, port) = &template;
+                let number = number.to_string();
+                let address = Address::Tcp { host: host.replace("{}", &number), port: *port };
+                Shard::new(address, 1, Some(names.replace("{}", &number)))
+            };
+            (0..count).map(shard).collect()
+        }
+        Some(&"servers_file") => {
+            let place = section.place("servers_file");
+            let read = |path: &str| {
+                let text = (around.read_file)(Path::new(path)).map_err(|error| error.to_string())?;
+                yaml::parse(&text).map_err(|mistake| format!("line {}: {}", mistake.place.line, mistake.text))
+            };
+            match section.optional("servers_file", read) {
+                Some(list) => read_list(section, &list, |_| place),
+                None => Vec::new(),
+            }
+        }
+        _ => match section.node("servers") {
+            Some(node) => read_list(section, node, |place| place),
+            None => {
+                section.missing("servers");
+                Vec::new()
+            }
+        },
+    }
+}
+
+/// `host-{}.domain:port`
+fn host_template(text: &str) -> Result<(String, u16), String> {
+    const ALLOWED: &str =
+        "allowed is host:port with {} in the host, such as cache-{}.cache.default.svc.cluster.local.:6379";
+    let (host, port) = text.rsplit_once(':').ok_or(ALLOWED)?;
+    let port = port.parse().ok().filter(|&port| port > 0).ok_or(ALLOWED)?;
+    if host.contains("{}") { Ok((host.to_owned(), port)) } else { Err(ALLOWED.into()) }
+}
+
+/// A list of servers; `at` says where a mistake in it is told.
+fn read_list(section: &mut Section<'_, '_>, list: &Node, at: impl Fn(Place) -> Place) -> Vec<Shard> {
+    let Value::List(lines) = &list.value else {
+        section.wrong(at(list.place), format!("servers has to be a list, not {}", list.value.kind()));
         return Vec::new();
     };
     if lines.is_empty() {
-        section.wrong(node.place, "servers is empty; a pool needs at least one");
+        section.wrong(at(list.place), "servers is empty; a pool needs at least one");
     }
     let mut shards: Vec<(Shard, Place)> = Vec::new();
     for Node { place, value } in lines {
+        let told = at(*place);
         let Value::Text(line) = value else {
-            section.wrong(*place, format!("a server has to be a text, not {}", value.kind()));
+            section.wrong(told, format!("a server has to be a text, not {}", value.kind()));
             continue;
         };
         match server(line) {
@@ -266,12 +329,12 @@ fn read_servers(section: &mut Section<'_, '_>) -> Vec<Shard> {
                         "server {line:?} has the name {:?}, as the one in line {}; give one of them another name",
                         shard.name, first.line
                     );
-                    section.wrong(*place, text);
+                    section.wrong(told, text);
                 } else {
                     shards.push((shard, *place));
                 }
             }
-            Err(allowed) => section.wrong(*place, format!("server {line:?} cannot be used: {allowed}")),
+            Err(allowed) => section.wrong(told, format!("server {line:?} cannot be used: {allowed}")),
         }
     }
     shards.into_iter().map(|(shard, _)| shard).collect()

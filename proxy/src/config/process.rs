@@ -1,10 +1,11 @@
 //! Settings of the process.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::mistake::{Mistake, Place, did_you_mean};
-use super::pool::secret_file;
+use super::pool::{positive, secret_file};
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, number, size, text};
@@ -53,6 +54,8 @@ pub struct Process {
     pub admin: Option<SideListen>,
     pub admin_token: Option<Secret>,
     pub ready_min_healthy: u8,
+    pub dns_server: Option<SocketAddr>,
+    pub dns_refresh: Duration,
 }
 
 impl Process {
@@ -79,6 +82,10 @@ impl Process {
             admin_token: section
                 .optional("admin_token_file", |path| secret_file(path, around))
                 .map(Secret::new),
+            dns_server: section.optional("dns_server", |text| {
+                text.parse().map_err(|_| "allowed is an address and a port, such as 10.96.0.10:53".to_owned())
+            }),
+            dns_refresh: section.setting("dns_refresh", positive),
             ready_min_healthy: section.setting("ready_min_healthy", percent),
             drain_grace: section.setting("drain_grace", duration),
             drain_limit: section.setting("drain_limit", duration),

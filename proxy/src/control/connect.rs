@@ -1,11 +1,12 @@
-//! Making connections to shards for all workers: lookups run on threads of their own, and nobody waits for them.
+//! Making connections to shards for all workers, which never wait for one.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use shard_discovery::Address;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use shard_discovery::resolver::{ResolveError, Resolver};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::pool::failure::ShardFailure;
@@ -16,60 +17,54 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long data may stay unacknowledged by a shard's host before the connection is given up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// A connection, and the addresses its host name stood for.
-pub struct Connected {
-    /// The connection.
-    pub socket: Socket,
-    /// What the lookup said; empty where none was needed.
-    pub resolved: Vec<SocketAddr>,
-}
-
-/// Connects to a shard within `limit`. `known` are the addresses of the last successful lookup: they are tried where the
-/// name cannot be resolved now, because a name server that is away does not mean that the shard is.
-pub async fn connect(
-    address: &Address,
-    known: Vec<SocketAddr>,
-    limit: Duration,
-) -> Result<Connected, ShardFailure> {
-    match timeout(limit, attempt(address, known, limit)).await {
+/// Connects to a shard within `limit`. Where it is not found its name is looked up again, and what is new is tried.
+pub async fn connect(address: &Address, names: &Resolver, limit: Duration) -> Result<Socket, ShardFailure> {
+    match timeout(limit, attempt(address, names)).await {
         Ok(result) => result,
         Err(_) => Err(ShardFailure::ConnectTimeout),
     }
 }
 
-async fn attempt(
-    address: &Address,
-    known: Vec<SocketAddr>,
-    limit: Duration,
-) -> Result<Connected, ShardFailure> {
-    match address {
-        Address::Unix(path) => match UnixStream::connect(path).await.and_then(UnixStream::into_std) {
-            Ok(stream) => Ok(Connected { socket: Socket::Unix(stream), resolved: Vec::new() }),
-            Err(error) => Err(failure(&error)),
-        },
-        Address::Tcp { host, port } => {
-            // Half of the time for the lookup, so that the last known address still gets its chance.
-            let found = timeout(limit / 2, lookup_host((host.as_str(), *port))).await;
-            let addresses = match found {
-                Ok(Ok(found)) => found.collect(),
-                Ok(Err(_)) | Err(_) if !known.is_empty() => known,
-                Ok(Err(error)) => return Err(ShardFailure::Unresolved(error.to_string())),
-                Err(_) => return Err(ShardFailure::Unresolved("the lookup timed out".into())),
+async fn attempt(address: &Address, names: &Resolver) -> Result<Socket, ShardFailure> {
+    let (host, port) = match address {
+        Address::Unix(path) => {
+            return match UnixStream::connect(path).await.and_then(UnixStream::into_std) {
+                Ok(stream) => Ok(Socket::Unix(stream)),
+                Err(error) => Err(failure(&error)),
             };
-            let mut last = ShardFailure::Unresolved("the name has no address".into());
-            for address in &addresses {
-                match TcpStream::connect(address).await.and_then(TcpStream::into_std) {
-                    Ok(stream) => {
-                        let _ = stream.set_nodelay(true);
-                        let socket = Socket::Tcp(stream);
-                        socket.keep_alive(KEEPALIVE, Some(UNACKNOWLEDGED_MAX));
-                        return Ok(Connected { socket, resolved: addresses });
-                    }
-                    Err(error) => last = failure(&error),
-                }
-            }
-            Err(last)
         }
+        Address::Tcp { host, port } => (host, *port),
+    };
+    let unresolved = |error: ResolveError| ShardFailure::Unresolved(error.to_string());
+    let addresses = names.addresses(host).await.map_err(unresolved)?;
+    let mut last = ShardFailure::Unresolved("the name has no address".into());
+    for &address in &addresses {
+        match to_address(SocketAddr::new(address, port)).await {
+            Ok(socket) => return Ok(socket),
+            Err(failure) => last = failure,
+        }
+    }
+    for address in names.refresh(host).await.map_err(unresolved)? {
+        if addresses.contains(&address) {
+            continue;
+        }
+        match to_address(SocketAddr::new(address, port)).await {
+            Ok(socket) => return Ok(socket),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
+
+async fn to_address(address: SocketAddr) -> Result<Socket, ShardFailure> {
+    match TcpStream::connect(address).await.and_then(TcpStream::into_std) {
+        Ok(stream) => {
+            let _ = stream.set_nodelay(true);
+            let socket = Socket::Tcp(stream);
+            socket.keep_alive(KEEPALIVE, Some(UNACKNOWLEDGED_MAX));
+            Ok(socket)
+        }
+        Err(error) => Err(failure(&error)),
     }
 }
 

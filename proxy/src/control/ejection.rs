@@ -143,7 +143,7 @@ pub async fn probe(pool: Rc<PoolControl>) {
             let pool = pool.clone();
             let shard = pool.ejection.borrow().all.shards()[shard].clone();
             tokio::task::spawn_local(async move {
-                let answered = probe::probe(&shard.address, &pool.config()).await;
+                let answered = probe::probe(&shard.address, &pool.names, &pool.config()).await;
                 if let Err(reason) = &answered {
                     tracing::debug!(pool = %pool.config().name, shard = %shard.name, %reason, "probe failed");
                 }

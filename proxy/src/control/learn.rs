@@ -30,9 +30,9 @@ pub async fn learn(pool: Rc<PoolControl>) {
         }
         let mut asking = tokio::task::JoinSet::new();
         for shard in config.shards.iter().filter(|shard| !answered.contains(shard)).cloned() {
-            let config = config.clone();
+            let (config, names) = (config.clone(), pool.names.clone());
             asking.spawn_local(async move {
-                let answer = probe::speaks_resp3(&shard.address, &config).await;
+                let answer = probe::speaks_resp3(&shard.address, &names, &config).await;
                 (shard, answer)
             });
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use shard_discovery::Topology;
+use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::admin::{self, Admin, SetLogLevel, Wish};
@@ -41,6 +42,8 @@ const REPORTS_MAX: usize = 4096;
 
 /// Wishes of operators that may wait.
 const WISHES_MAX: usize = 16;
+/// How often it is looked whether a name is to be looked up again.
+const FOLLOW_TICK: Duration = Duration::from_millis(250);
 /// How long the first clients wait until it is known what the shards can do.
 const LEARN_WAIT: Duration = Duration::from_millis(200);
 
@@ -52,6 +55,8 @@ pub(crate) struct Control {
     files: RefCell<Vec<PathBuf>>,
     process: config::Process,
     workers: Vec<Door>,
+    /// Where host names lead.
+    names: Arc<Resolver>,
     /// Bytes that all clients of the process may hold.
     memory_max: u64,
     /// By their numbers; also those that are removed and not yet drained.
@@ -81,7 +86,7 @@ impl Control {
     /// One more pool is served.
     fn open(&self, config: Arc<config::Pool>, topology: Arc<Topology>, memory_max: usize) -> Rc<PoolControl> {
         let number = self.next_pool.replace(self.next_pool.get() + 1);
-        let pool = PoolControl::open(number, config, topology, &self.workers, memory_max);
+        let pool = PoolControl::open(number, config, topology, &self.workers, self.names.clone(), memory_max);
         let mut pools = self.pools.borrow_mut();
         pools.retain(|_, pool| !(pool.removed.get() && pool.is_drained()));
         pools.insert(number, pool.clone());
@@ -157,8 +162,11 @@ async fn run(
         };
         admin::spawn(listener, admin)?;
     }
+    let options = ResolverOptions { server: process.dns_server };
+    let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
     let control = Rc::new(Control {
         load,
+        names,
         files: RefCell::new(files),
         workers,
         memory_max: process.memory_max.unwrap_or_else(machine::default_memory_max),
@@ -192,6 +200,7 @@ async fn run(
         tokio::task::spawn_local(stats::serve(stats, control.status.clone()));
     }
     tokio::task::spawn_local(memory::give_back());
+    tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     if control.process.watch_config {
         tokio::task::spawn_local(reload::watch(control.clone()));
@@ -271,6 +280,24 @@ async fn drain(
             tracing::warn!(signal = name, "another signal: ending at once");
             std::process::exit(1)
         }
+    }
+}
+
+/// Follows the shards' host names as long as the process lives.
+async fn follow_names(control: Rc<Control>) {
+    // Spread, so that many proxies do not ask in step.
+    let refresh = control.process.dns_refresh.mul_f64(0.75 + (machine::seed() % 512) as f64 / 1024.0);
+    loop {
+        tokio::time::sleep(FOLLOW_TICK).await;
+        for pool in control.served() {
+            pool.follow_names(refresh);
+        }
+        control
+            .status
+            .lookups
+            .iter()
+            .zip(control.names.lookups())
+            .for_each(|(told, now)| told.store(now, Relaxed));
     }
 }
 

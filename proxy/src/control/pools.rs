@@ -1,13 +1,14 @@
 //! One pool, as the control thread sees it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use shard_discovery::{Address, Topology};
+use shard_discovery::resolver::Resolver;
+use shard_discovery::{Address, Shard, Topology};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -20,6 +21,9 @@ use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
 use crate::worker::socket::Socket;
 use crate::worker::{Door, Order, Orders, PoolSetup, Reconfiguration};
+
+/// How often a shard is looked for that was not found the last time.
+const MISSING_REFRESH: Duration = Duration::from_millis(250);
 
 /// One pool, as the control thread sees it.
 pub struct PoolControl {
@@ -42,8 +46,12 @@ pub struct PoolControl {
     accepting: RefCell<Option<Accepting>>,
     /// The same for other threads.
     pub status: Arc<std::sync::Mutex<PoolStatus>>,
-    /// For each shard, the addresses its host name last stood for.
-    resolved: RefCell<HashMap<Address, Vec<SocketAddr>>>,
+    /// Where host names lead.
+    pub names: Arc<Resolver>,
+    /// For each shard by its address in the configuration, where it was last connected to; none if it was not found.
+    found: RefCell<HashMap<Address, Option<IpAddr>>>,
+    /// Host names that are being looked up.
+    following: RefCell<HashSet<String>>,
 }
 
 struct Accepting {
@@ -58,6 +66,7 @@ impl PoolControl {
         config: Arc<config::Pool>,
         topology: Arc<Topology>,
         workers: &[Door],
+        names: Arc<Resolver>,
         memory_max: usize,
     ) -> Rc<Self> {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
@@ -91,7 +100,9 @@ impl PoolControl {
             removed: Cell::new(false),
             telling: Mutex::new(()),
             accepting: RefCell::new(None),
-            resolved: RefCell::default(),
+            names,
+            found: RefCell::default(),
+            following: RefCell::default(),
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
         pool
@@ -152,10 +163,47 @@ impl PoolControl {
 
     /// Connects to a shard and remembers where it was found.
     pub async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
-        let known = self.resolved.borrow().get(&address).cloned().unwrap_or_default();
-        let connected = connect::connect(&address, known, self.config().connect_timeout).await?;
-        self.resolved.borrow_mut().insert(address, connected.resolved);
-        Ok(connected.socket)
+        let connected = connect::connect(&address, &self.names, self.config().connect_timeout).await;
+        let found = connected.as_ref().ok().and_then(Socket::peer);
+        self.found.borrow_mut().insert(address, found);
+        connected
+    }
+
+    /// Looks up where shards are, those that were not found the last time more often. No name waits for another.
+    pub fn follow_names(self: &Rc<Self>, refresh: Duration) {
+        for shard in &self.config().shards {
+            let Address::Tcp { host, .. } = &shard.address else { continue };
+            let Some(found) = self.found.borrow().get(&shard.address).copied() else { continue };
+            let pause = if found.is_some() { refresh } else { MISSING_REFRESH };
+            let is_due =
+                host.parse::<IpAddr>().is_err() && self.names.age(host).is_none_or(|age| age >= pause);
+            if is_due && self.following.borrow_mut().insert(host.clone()) {
+                let (pool, shard, host) = (self.clone(), shard.clone(), host.clone());
+                tokio::task::spawn_local(async move {
+                    pool.follow(&shard, &host, found).await;
+                    pool.following.borrow_mut().remove(&host);
+                });
+            }
+        }
+    }
+
+    /// Looks up where one shard is. If it has moved workers are told.
+    async fn follow(&self, shard: &Shard, host: &str, found: Option<IpAddr>) {
+        let before = self.names.known(host);
+        let Ok(now) = self.names.refresh(host).await else { return };
+        let has_moved = match found {
+            Some(found) => !now.contains(&found),
+            None => now != before,
+        };
+        if !has_moved {
+            return;
+        }
+        tracing::info!(pool = %self.config().name, shard = %shard.name, addresses = ?now, "shard is found elsewhere");
+        self.found.borrow_mut().remove(&shard.address);
+        let name: Arc<str> = shard.name.as_str().into();
+        for orders in &self.orders {
+            orders.send(Order::Renew(name.clone())).await;
+        }
     }
 
     /// Tells all workers which shards are out now.
@@ -189,9 +237,8 @@ impl PoolControl {
         *self.counters.borrow_mut() = all[0].clone();
         *self.config.borrow_mut() = config.clone();
         self.tell_status();
-        self.resolved
-            .borrow_mut()
-            .retain(|address, _| config.shards.iter().any(|shard| shard.address == *address));
+        let is_wanted = |address: &Address| config.shards.iter().any(|shard| shard.address == *address);
+        self.found.borrow_mut().retain(|address, _| is_wanted(address));
         let mut heard = Vec::new();
         for (orders, counters) in self.orders.iter().zip(all) {
             let (applied, told) = oneshot::channel();

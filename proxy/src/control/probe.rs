@@ -6,6 +6,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::Address;
+use shard_discovery::resolver::Resolver;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::codec::{Framed, LinesCodec};
@@ -22,12 +23,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const LINE_MAX: usize = 1024;
 
 /// Asks; an error says in words what is wrong.
-pub async fn probe(address: &Address, config: &config::Pool) -> Result<(), String> {
+pub async fn probe(address: &Address, names: &Resolver, config: &config::Pool) -> Result<(), String> {
     let limit = config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT);
-    let connected =
-        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+    let socket =
+        connect(address, names, config.connect_timeout).await.map_err(|failure| failure.to_string())?;
     let asked = async {
-        match connected.socket {
+        match socket {
             Socket::Tcp(stream) => ask(from_std(TcpStream::from_std(stream))?, config).await,
             Socket::Unix(stream) => ask(from_std(UnixStream::from_std(stream))?, config).await,
         }
@@ -36,11 +37,15 @@ pub async fn probe(address: &Address, config: &config::Pool) -> Result<(), Strin
 }
 
 /// Asks a Redis shard whether it speaks RESP3; an error says in words why that cannot be known now.
-pub async fn speaks_resp3(address: &Address, config: &config::Pool) -> Result<bool, String> {
-    let connected =
-        connect(address, Vec::new(), config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+pub async fn speaks_resp3(
+    address: &Address,
+    names: &Resolver,
+    config: &config::Pool,
+) -> Result<bool, String> {
+    let socket =
+        connect(address, names, config.connect_timeout).await.map_err(|failure| failure.to_string())?;
     let asked = async {
-        match connected.socket {
+        match socket {
             Socket::Tcp(stream) => greet(from_std(TcpStream::from_std(stream))?, config).await,
             Socket::Unix(stream) => greet(from_std(UnixStream::from_std(stream))?, config).await,
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use shard_discovery::resolver::Resolver;
 use shard_discovery::{Shard, Topology};
 
 use super::listener::Listener;
@@ -125,7 +126,7 @@ async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError>
     for (config, _) in &openings {
         opening_doors.push(find_door(config)?);
     }
-    wait_for_shards(&changes, &openings).await?;
+    wait_for_shards(&changes, &openings, &control.names).await?;
 
     // From here on nothing can fail.
     let memory_max = control.memory_of_pool(present.len() - removed.len() + openings.len());
@@ -177,6 +178,7 @@ fn refused(pool: &str, why: impl fmt::Display) -> ReloadError {
 async fn wait_for_shards(
     changes: &[Change],
     openings: &[(Arc<config::Pool>, Arc<Topology>)],
+    names: &Arc<Resolver>,
 ) -> Result<(), ReloadError> {
     let mut asking = tokio::task::JoinSet::new();
     let changed = changes.iter().map(|change| (&change.config, change.pool.config().shards.clone()));
@@ -187,7 +189,7 @@ async fn wait_for_shards(
             known.iter().any(|known| known.name == shard.name && known.address == shard.address)
         };
         for shard in config.shards.iter().filter(|shard| !is_known(shard)).cloned() {
-            asking.spawn_local(answers(shard, config.clone(), limit));
+            asking.spawn_local(answers(shard, config.clone(), names.clone(), limit));
         }
     }
     let silent: Vec<String> = asking.join_all().await.into_iter().filter_map(Result::err).collect();
@@ -195,10 +197,15 @@ async fn wait_for_shards(
 }
 
 /// Asks until the shard answers, at most for `limit`.
-async fn answers(shard: Shard, config: Arc<config::Pool>, limit: Duration) -> Result<(), String> {
+async fn answers(
+    shard: Shard,
+    config: Arc<config::Pool>,
+    names: Arc<Resolver>,
+    limit: Duration,
+) -> Result<(), String> {
     let until = tokio::time::Instant::now() + limit;
     loop {
-        let Err(reason) = probe::probe(&shard.address, &config).await else { return Ok(()) };
+        let Err(reason) = probe::probe(&shard.address, &names, &config).await else { return Ok(()) };
         if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
             return Err(format!("pool {}: shard {} does not answer: {reason}", config.name, shard.name));
         }

@@ -25,6 +25,8 @@ pub struct Status {
     pub reload_failures: AtomicU64,
     /// How long workers disagreed at the last reload, in microseconds.
     pub window: AtomicU64,
+    /// Lookups of host names that found something, and those that did not.
+    pub lookups: [AtomicU64; 2],
     last_error: Mutex<Option<String>>,
     pools: Mutex<Vec<Arc<Mutex<PoolStatus>>>>,
 }
@@ -61,6 +63,7 @@ impl Status {
             last_success: AtomicU64::default(),
             reload_failures: AtomicU64::default(),
             window: AtomicU64::default(),
+            lookups: Default::default(),
             last_error: Mutex::default(),
             pools: Mutex::default(),
         }

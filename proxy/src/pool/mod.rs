@@ -216,14 +216,7 @@ impl<P: Protocol> Pool<P> {
         counters: Counters,
     ) {
         if limits.server_connections != self.limits.server_connections {
-            // Clients change connections: what they have in flight comes first, or the next could overtake it.
-            for (_, client) in &mut self.clients {
-                if let Some(activity) = client.activity.as_mut()
-                    && activity.replies.in_flight() > 0
-                {
-                    activity.paused = Some(Pause::UntilQuiet);
-                }
-            }
+            self.pause_until_quiet();
         }
         let waiting =
             self.shards.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
@@ -231,6 +224,25 @@ impl<P: Protocol> Pool<P> {
         self.settings = settings;
         self.limits = limits;
         self.counters = counters;
+    }
+
+    /// The shard with this name is found elsewhere: requests go there from now on, what is in flight is finished where it
+    /// was.
+    pub fn renew(&mut self, name: &str) {
+        self.pause_until_quiet();
+        let waiting = self.shards.renew(name);
+        self.resumable.extend(waiting);
+    }
+
+    /// Clients change connections: what they have in flight comes first, or the next could overtake it.
+    fn pause_until_quiet(&mut self) {
+        for (_, client) in &mut self.clients {
+            if let Some(activity) = client.activity.as_mut()
+                && activity.replies.in_flight() > 0
+            {
+                activity.paused = Some(Pause::UntilQuiet);
+            }
+        }
     }
 
     // --- clients ------------------------------------------------------------------------------------------------

@@ -164,6 +164,20 @@ impl<P: Protocol> Shards<P> {
         waiting
     }
 
+    /// The shard with this name gets a new member, and so new connections. Returns clients that waited for the present
+    /// one.
+    pub fn renew(&mut self, name: &str) -> Vec<ClientId> {
+        let mut waiting = Vec::new();
+        let of_name = |&member: &usize| *self.members[member].name == *name;
+        let Some(place) = self.order.iter().position(of_name) else { return waiting };
+        let before = self.order[place];
+        self.leave(before, &mut waiting);
+        let free = (0..self.members.len()).find(|&index| self.is_spent(index));
+        let (shard, counters) = (self.members[before].shard.clone(), self.members[before].counters.clone());
+        self.order[place] = self.join(shard, counters, free);
+        waiting
+    }
+
     /// A new member, in the place of one that is spent if there is such a place.
     fn join(&mut self, shard: Shard, counters: Arc<ShardCounters>, free: Option<usize>) -> usize {
         let member = Member {

@@ -47,6 +47,8 @@ pub enum Order {
     },
     /// Other owners.
     Topology(Arc<Topology>),
+    /// The shard with this name is found elsewhere.
+    Renew(Arc<str>),
     /// Another configuration of the same pool.
     Reconfigure(Box<Reconfiguration>),
     /// Connect to all shards.

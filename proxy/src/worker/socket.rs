@@ -1,7 +1,7 @@
 //! A TCP or Unix connection, read into shared buffers and written from an [`Output`].
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -94,6 +94,14 @@ impl Socket {
         let socket = self.reference();
         // It may be closed already, which is as good.
         let _ = socket.shutdown(Shutdown::Write);
+    }
+
+    /// The address it leads to, if it has one.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
     }
 
     /// The two ends' addresses as listings show them: the peer's, then our own.

@@ -107,7 +107,8 @@ impl Server {
         })
     }
 
-    fn start(program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+    /// Starts a program that listens on the port it is given, on the address of this process.
+    pub fn start(program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
         let port = free_port();
         let log = file(port, "log");
         let output = File::create(&log).expect("the folder for temporary files is writable");

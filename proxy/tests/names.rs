@@ -1,0 +1,256 @@
+//! Shards whose addresses change, behind a real name server: names own keys, addresses do not.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use servers::{Server, address, eventually, unused_port};
+
+mod servers;
+
+/// BIND with one zone, which updates may change. It listens on addresses of interfaces only, so on 127.0.0.1.
+struct Names {
+    process: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Names {
+    fn start() -> Self {
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("names-{}-{}", address(), unused_port()));
+        fs::create_dir_all(&folder).expect("the folder for temporary files is writable");
+        let (shown, host) = (folder.display(), Ipv4Addr::LOCALHOST);
+        let port = TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a port").port();
+        let zone = "$TTL 1\n@ IN SOA ns.cache.test. root.cache.test. (1 60 60 60 1)\n@ IN NS ns.cache.test.\n\
+                    ns IN A 127.0.0.1\n";
+        fs::write(folder.join("zone"), zone).expect("a file");
+        let settings = format!(
+            "options {{ directory \"{shown}\"; pid-file none; session-keyfile \"{shown}/session\"; listen-on port \
+             {port} {{ {host}; }}; listen-on-v6 {{ none; }}; recursion no; allow-update {{ any; }}; \
+             dnssec-validation no; }};\ncontrols {{ }};\nzone \"cache.test\" {{ type primary; file \"zone\"; }};\n"
+        );
+        fs::write(folder.join("named.conf"), settings).expect("a file");
+        let process = Command::new("named")
+            .args(["-g", "-n", "1", "-c"])
+            .arg(folder.join("named.conf"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("named: {error}; apt-get install bind9"));
+        eventually(|| TcpStream::connect((host, port)).is_ok().to_string(), "true");
+        Self { process, port, folder }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}; apt-get install procps");
+    }
+
+    /// The addresses of a host from now on.
+    fn set(&self, host: &str, addresses: &[Ipv4Addr]) {
+        let mut script = format!("server 127.0.0.1 {}\nzone cache.test.\n", self.port);
+        let _ = writeln!(script, "update delete {host}.cache.test. A");
+        for address in addresses {
+            let _ = writeln!(script, "update add {host}.cache.test. 1 A {address}");
+        }
+        script.push_str("send\n");
+        let mut nsupdate = Command::new("nsupdate")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("nsupdate: {error}; apt-get install bind9-dnsutils"));
+        nsupdate.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
+        assert!(nsupdate.wait().expect("it ends").success(), "the update of {host} was refused");
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A redis-server on an address of its own and the port that all of them have.
+struct Shard {
+    process: Child,
+}
+
+impl Shard {
+    fn start(address: Ipv4Addr, port: u16) -> Self {
+        let process = Command::new("redis-server")
+            .args([
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--bind",
+                &address.to_string(),
+                "--port",
+                &port.to_string(),
+            ])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server: {error}; apt-get install redis-server"));
+        eventually(|| TcpStream::connect((address, port)).is_ok().to_string(), "true");
+        Self { process }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An address of this process's own, as the others are.
+fn nth_address(nth: u8) -> Ipv4Addr {
+    let [_, high, middle, low] = address().octets();
+    Ipv4Addr::new(127, high + 32 * nth, middle, low)
+}
+
+fn proxy(names: &Names, port: u16, settings: &str) -> Server {
+    let file = names.folder.join("memstore.yml");
+    Server::start(env!("CARGO_BIN_EXE_memstore"), "", |listen| {
+        let text = format!(
+            "dns_server: 127.0.0.1:{server}\ndns_refresh: 300ms\npools:\n  pool:\n    listen: {host}:{listen}\n    \
+             redis: true\n    servers_dns: shard-{{}}.cache.test.:{port}\n    servers_count: 2\n    \
+             resp3: true\n{settings}",
+            host = address(),
+            server = names.port
+        );
+        fs::write(&file, text).expect("a file");
+        let file = file.display().to_string();
+        ["serve", "-c", &file, "-s", "0", "--admin-port", "0", "--workers", "2"].map(str::to_owned).into()
+    })
+}
+
+/// A key of each shard.
+fn keys() -> [String; 2] {
+    let shards = (0..2)
+        .map(|shard| {
+            let address = shard_discovery::Address::Tcp { host: "h".into(), port: 1 };
+            shard_discovery::Shard::new(address, 1, Some(format!("shard-{shard}")))
+        })
+        .collect();
+    let topology = shard_discovery::Topology::new(
+        shards,
+        shard_discovery::DistributionKind::Ketama,
+        shard_discovery::KeyHash::Fnv1a64,
+        None,
+    )
+    .expect("a topology");
+    [0, 1].map(|shard| {
+        let key = (0..).map(|number| format!("key{number}"));
+        let mut owned = key.filter(|key| topology.shard_for(key.as_bytes()) == Some(shard));
+        owned.next().expect("both shards own keys")
+    })
+}
+
+#[test]
+fn a_shard_that_moves_is_found_within_a_second_and_no_key_moves() {
+    let names = Names::start();
+    let port = unused_port();
+    let [steady, moving] = keys();
+    let _first = Shard::start(nth_address(1), port);
+    let second = Shard::start(nth_address(2), port);
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {moving} 1")), "+OK\r\n");
+    // Its keys fail at once while it is away, and only its keys.
+    drop(second);
+    names.set("shard-1", &[]);
+    eventually(
+        || client.tell(&format!("GET {moving}")).starts_with("-ERR shard shard-1: ").to_string(),
+        "true",
+    );
+    let begin = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while begin.elapsed() < Duration::from_millis(1500) {
+        let asked = Instant::now();
+        assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
+        slowest = slowest.max(asked.elapsed());
+        assert!(client.tell(&format!("GET {moving}")).starts_with("-ERR shard shard-1: "));
+    }
+    assert!(slowest < Duration::from_millis(200), "the other shard's key took {slowest:?}");
+    let _third = Shard::start(nth_address(3), port);
+    names.set("shard-1", &[nth_address(3)]);
+    let begin = Instant::now();
+    eventually(|| client.tell(&format!("SET {moving} 2")), "+OK\r\n");
+    assert!(begin.elapsed() < Duration::from_secs(1), "found after {:?}", begin.elapsed());
+    assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
+    let mut direct = TcpStream::connect((nth_address(3), port)).expect("it listens");
+    direct.write_all(format!("EXISTS {moving}\r\n").as_bytes()).expect("it reads");
+    let mut reply = [0; 4];
+    std::io::Read::read_exact(&mut direct, &mut reply).expect("it answers");
+    assert_eq!(&reply, b":1\r\n");
+}
+
+#[test]
+fn a_moved_shard_that_still_answers_where_it_was_is_followed() {
+    let names = Names::start();
+    let port = unused_port();
+    let [steady, moving] = keys();
+    let _shards = [1, 2, 3].map(|nth| Shard::start(nth_address(nth), port));
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {moving} old")), "+OK\r\n");
+    // The address may be another shard's by now: who is there is not asked any more.
+    names.set("shard-1", &[nth_address(3)]);
+    eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
+    assert!(proxy.printed().contains("shard is found elsewhere"));
+    assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_name_server_that_is_away_changes_nothing() {
+    let names = Names::start();
+    let port = unused_port();
+    let [steady, other] = keys();
+    let _first = Shard::start(nth_address(1), port);
+    let second = Shard::start(nth_address(2), port);
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {other} 1")), "+OK\r\n");
+    // Names that are gone, and a server that says nothing: the last addresses hold, also for new connections.
+    names.set("shard-0", &[]);
+    names.set("shard-1", &[]);
+    names.signal("STOP");
+    drop(second);
+    let _again = Shard::start(nth_address(2), port);
+    eventually(|| client.tell(&format!("SET {other} 2")), "+OK\r\n");
+    let asked = Instant::now();
+    assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    names.signal("CONT");
+}
+
+#[test]
+fn an_answer_too_long_for_a_datagram_is_asked_for_again() {
+    let names = Names::start();
+    let port = unused_port();
+    let _shards = [1, 2].map(|nth| Shard::start(nth_address(nth), port));
+    // Hosts that nobody has, and the one that is there.
+    let [_, high, middle, _] = nth_address(1).octets();
+    let mut many: Vec<Ipv4Addr> = (0..95).map(|low| Ipv4Addr::new(127, high, middle, low)).collect();
+    many.push(nth_address(1));
+    names.set("shard-0", &many);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let [key, _] = keys();
+    eventually(|| proxy.connect().tell(&format!("SET {key} 1")), "+OK\r\n");
+}

@@ -1,0 +1,175 @@
+//! Where shards are now: host names whose addresses change.
+//!
+//! Names own keys, addresses do not. A name server that is away, or knows a name no more, does not mean that the shard is
+//! gone: the last known addresses are kept until there are others. Nobody waits for a lookup of a name that was found
+//! before, and however many want to know, each name is looked up once at a time.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+/// Least pause between two lookups of the same name.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// How long one question to one name server may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How names are looked up.
+#[derive(Debug, Clone, Default)]
+pub struct ResolverOptions {
+    /// The name server; none: those of the system (`/etc/resolv.conf`).
+    pub server: Option<SocketAddr>,
+}
+
+/// Why a name has no address.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct ResolveError(String);
+
+/// Looks up host names and remembers what it found.
+pub struct Resolver {
+    names: TokioResolver,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Host {
+    found: Mutex<Found>,
+    /// Held while it is looked up.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default, Clone)]
+struct Found {
+    /// In ascending order; what was found last.
+    addresses: Vec<IpAddr>,
+    /// When it was last asked for.
+    asked: Option<Instant>,
+    /// Why that brought nothing, if so.
+    error: Option<String>,
+}
+
+impl Resolver {
+    /// A resolver that has looked up nothing yet.
+    ///
+    /// # Errors
+    /// When the system's configuration cannot be read.
+    pub fn new(options: &ResolverOptions) -> Result<Self, ResolveError> {
+        let failed = |error: &dyn std::fmt::Display| ResolveError(error.to_string());
+        let mut builder = match options.server {
+            None => TokioResolver::builder_tokio().map_err(|error| failed(&error))?,
+            Some(server) => {
+                let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+                for connection in &mut connections {
+                    connection.port = server.port();
+                }
+                let server = NameServerConfig::new(server.ip(), true, connections);
+                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+        };
+        let settings = builder.options_mut();
+        settings.timeout = QUESTION_TIMEOUT;
+        settings.attempts = 2;
+        settings.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        // What is remembered is remembered here: an answer that is asked for has to be a new one.
+        settings.cache_size = 0;
+        Ok(Self {
+            names: builder.build().map_err(|error| failed(&error))?,
+            hosts: Mutex::default(),
+            succeeded: AtomicU64::default(),
+            failed: AtomicU64::default(),
+        })
+    }
+
+    /// Addresses of a host: those found last, however long ago, else those of a lookup. An address stands for itself.
+    ///
+    /// # Errors
+    /// When the name was never found.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        let known = self.known(host);
+        if known.is_empty() { self.refresh(host).await } else { Ok(known) }
+    }
+
+    /// What was found last; nothing if it never was.
+    pub fn known(&self, host: &str) -> Vec<IpAddr> {
+        lock(&self.host(host).found).addresses.clone()
+    }
+
+    /// Addresses of a host, looked up now, or by another caller since this one asked. Where that brings nothing those
+    /// found before are kept.
+    ///
+    /// # Errors
+    /// When the name was never found.
+    pub async fn refresh(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        let since = Instant::now();
+        let entry = self.host(host);
+        let _asking = entry.asking.lock().await;
+        let before = lock(&entry.found).clone();
+        if before.asked.is_none_or(|asked| asked < since && since.duration_since(asked) >= PAUSE_MIN) {
+            let answer = self.names.lookup_ip(host).await;
+            let mut found = lock(&entry.found);
+            found.asked = Some(Instant::now());
+            match answer {
+                Ok(answer) => {
+                    let mut addresses: Vec<IpAddr> = answer.iter().collect();
+                    addresses.sort_unstable();
+                    addresses.dedup();
+                    found.error = addresses.is_empty().then(|| "the name has no address".to_owned());
+                    if !addresses.is_empty() {
+                        found.addresses = addresses;
+                    }
+                }
+                Err(error) => found.error = Some(error.to_string()),
+            }
+            let counter = if found.error.is_none() { &self.succeeded } else { &self.failed };
+            counter.fetch_add(1, Relaxed);
+        }
+        let found = lock(&entry.found);
+        if found.addresses.is_empty() {
+            Err(ResolveError(found.error.clone().unwrap_or_else(|| "the name has no address".into())))
+        } else {
+            Ok(found.addresses.clone())
+        }
+    }
+
+    /// Time since the host was last asked for; none if it never was.
+    pub fn age(&self, host: &str) -> Option<Duration> {
+        lock(&self.host(host).found).asked.map(|asked| asked.elapsed())
+    }
+
+    /// Forgets hosts that nobody needs any more.
+    pub fn retain(&self, is_needed: impl Fn(&str) -> bool) {
+        lock(&self.hosts).retain(|host, _| is_needed(host));
+    }
+
+    /// Lookups that found something, and those that did not.
+    pub fn lookups(&self) -> [u64; 2] {
+        [self.succeeded.load(Relaxed), self.failed.load(Relaxed)]
+    }
+
+    fn host(&self, host: &str) -> Arc<Host> {
+        let mut hosts = lock(&self.hosts);
+        match hosts.get(host) {
+            Some(entry) => entry.clone(),
+            None => hosts.entry(host.to_owned()).or_default().clone(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
