@@ -22,6 +22,7 @@ test: test-rust test-clients ## all tests; installs what they need
 test-rust: tools-test
 	cargo test --workspace --all-targets
 	cargo test --workspace --doc
+	python3 -B examples/client-side/python/test_vectors.py
 
 test-clients: tools-test
 	cargo build -p memstore-proxy

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, SetLogLevel};
 use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::plan;
 
 /// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
 #[derive(Parser)]
@@ -37,6 +38,8 @@ enum Command {
     Route(Route),
     /// Say which share of the keys each shard owns
     Ring(Ring),
+    /// Say which keys move where if one configuration takes the place of another
+    Plan(Plan),
     /// Print the table of all settings, in Markdown
     Settings,
     /// Tell a running proxy to accept no more clients, answer the others, and end
@@ -116,6 +119,22 @@ struct Ring {
 }
 
 #[derive(Args)]
+struct Plan {
+    /// The present configuration
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The one to come
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Only this pool
+    #[arg(long)]
+    pool: Option<String>,
+    /// `-` reads keys from standard input, one a line; without it a sample of all possible keys is taken
+    #[arg(value_parser = ["-"])]
+    keys: Option<String>,
+}
+
+#[derive(Args)]
 struct Ask {
     /// The proxy's admin address
     #[arg(long, value_name = "HOST:PORT", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
@@ -149,6 +168,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(file)) => check(&file.config),
         Some(Command::Route(route)) => show_route(&route),
         Some(Command::Ring(ring)) => show_ring(&ring),
+        Some(Command::Plan(plan)) => show_plan(&plan),
         Some(Command::Settings) => print(&config::settings::markdown()),
         Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
         Some(Command::Reload(ask)) => say("POST", "/reload", &ask),
@@ -315,13 +335,7 @@ fn show_route(route: &Route) -> anyhow::Result<()> {
     let mut keys = Vec::new();
     for key in &route.keys {
         if key == "-" {
-            for line in std::io::stdin().lock().split(b'\n') {
-                let mut line = line?;
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                keys.push(line);
-            }
+            keys.extend(keys_of_input()?);
         } else {
             keys.push(key.as_bytes().to_vec());
         }
@@ -332,6 +346,42 @@ fn show_route(route: &Route) -> anyhow::Result<()> {
             text.push_str(&routed(name, &topology, key, route.output.format));
         }
     }
+    print(&text)
+}
+
+/// Keys from standard input, one a line.
+fn keys_of_input() -> std::io::Result<Vec<Vec<u8>>> {
+    let without_return = |line: std::io::Result<Vec<u8>>| {
+        line.map(|mut line| {
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            line
+        })
+    };
+    std::io::stdin().lock().split(b'\n').map(without_return).collect()
+}
+
+fn show_plan(asked: &Plan) -> anyhow::Result<()> {
+    let (from, to) = (config::load(&asked.from)?, config::load(&asked.to)?);
+    let keys = if asked.keys.is_some() { keys_of_input()? } else { Vec::new() };
+    let mut text = String::new();
+    let is_meant = |pool: &&config::Pool| asked.pool.as_ref().is_none_or(|name| *name == pool.name);
+    for pool in to.pools.iter().filter(is_meant) {
+        match from.pools.iter().find(|before| before.name == pool.name) {
+            Some(before) => {
+                let moves = plan::Moves::of(&before.topology()?, &pool.topology()?, &keys);
+                text.push_str(&moves.text(&pool.name));
+            }
+            None => text.push_str(&format!("{}: is new\n", pool.name)),
+        }
+    }
+    for pool in from.pools.iter().filter(is_meant) {
+        if to.pools.iter().all(|after| after.name != pool.name) {
+            text.push_str(&format!("{}: is gone\n", pool.name));
+        }
+    }
+    anyhow::ensure!(!text.is_empty(), "there is no such pool in either file");
     print(&text)
 }
 

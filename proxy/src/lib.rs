@@ -8,6 +8,7 @@ pub mod config;
 mod control;
 mod json;
 pub mod metrics;
+mod plan;
 pub mod pool;
 pub mod protocol;
 pub mod worker;

@@ -165,7 +165,7 @@ impl Pool {
             protocol: protocol.into(),
             hash: topology.key_hash().name().into(),
             distribution: topology.kind().name().into(),
-            hash_tag: topology.hash_tag().map(|tag| tag.to_string()),
+            hash_tag: topology.hash_tag().map(|tag| [tag.open, tag.close].map(char::from).iter().collect()),
             shards: topology.shards().iter().enumerate().map(shard).collect(),
         }
     }

@@ -1,0 +1,217 @@
+"""The shard of a key, as memstore and Twemproxy choose it, from a topology document (version 1).
+
+Python's standard library is all it needs. `python3 memstore_ring.py topology.json POOL KEY...` shows shards.
+"""
+
+import bisect
+import hashlib
+import json
+import struct
+import sys
+import zlib
+
+MASK = 0xFFFFFFFF
+
+
+def signed(byte):
+    """Twemproxy reads keys as C `char`: bytes from 0x80 on are negative."""
+    return byte if byte < 0x80 else byte | 0xFFFFFF00
+
+
+def one_at_a_time(key):
+    value = 0
+    for byte in key:
+        value = (value + signed(byte)) & MASK
+        value = (value + (value << 10)) & MASK
+        value ^= value >> 6
+    value = (value + (value << 3)) & MASK
+    value ^= value >> 11
+    return (value + (value << 15)) & MASK
+
+
+def fnv1(basis, prime):
+    def value_of(key):
+        value = basis
+        for byte in key:
+            value = (value * prime & MASK) ^ signed(byte)
+        return value
+
+    return value_of
+
+
+def fnv1a(basis, prime):
+    def value_of(key):
+        value = basis
+        for byte in key:
+            value = (value ^ signed(byte)) * prime & MASK
+        return value
+
+    return value_of
+
+
+def crc16(key):
+    """CRC-16/XMODEM in a register of 32 bits that is never masked."""
+    value = 0
+    for byte in key:
+        crc = (value >> 8 ^ byte) & 0xFF
+        crc <<= 8
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+        value = (value << 8 & MASK) ^ crc
+    return value
+
+
+def hsieh(key):
+    value = 0
+    blocks = len(key) & ~3
+    for low, high in struct.iter_unpack("<HH", key[:blocks]):
+        value = (value + low) & MASK
+        value = (value << 16 & MASK) ^ (high << 11 & MASK) ^ value
+        value = (value + (value >> 11)) & MASK
+    tail = key[blocks:]
+    if len(tail) == 3:
+        value = (value + (tail[0] | tail[1] << 8)) & MASK
+        value ^= value << 16 & MASK
+        value ^= signed(tail[2]) << 18 & MASK
+        value = (value + (value >> 11)) & MASK
+    elif len(tail) == 2:
+        value = (value + (tail[0] | tail[1] << 8)) & MASK
+        value ^= value << 11 & MASK
+        value = (value + (value >> 17)) & MASK
+    elif len(tail) == 1:
+        value = (value + tail[0]) & MASK
+        value ^= value << 10 & MASK
+        value = (value + (value >> 1)) & MASK
+    value ^= value << 3 & MASK
+    value = (value + (value >> 5)) & MASK
+    value ^= value << 4 & MASK
+    value = (value + (value >> 17)) & MASK
+    value ^= value << 25 & MASK
+    return (value + (value >> 6)) & MASK
+
+
+def murmur(key):
+    multiplier = 0x5BD1E995
+    value = (0xDEADBEEF * len(key) & MASK) ^ len(key)
+    blocks = len(key) & ~3
+    for (word,) in struct.iter_unpack("<I", key[:blocks]):
+        word = word * multiplier & MASK
+        word = (word ^ word >> 24) * multiplier & MASK
+        value = (value * multiplier & MASK) ^ word
+    if key[blocks:]:
+        value = (value ^ int.from_bytes(key[blocks:], "little")) * multiplier & MASK
+    value = (value ^ value >> 13) * multiplier & MASK
+    return value ^ value >> 15
+
+
+def rotate(value, by):
+    return (value << by | value >> (32 - by)) & MASK
+
+
+def jenkins(key):
+    """lookup3 with Twemproxy's start."""
+    state = [(0xDEADBEEF + len(key) + 13) & MASK] * 3
+    end = max(0, (len(key) - 1) // 12 * 12)
+    for start in range(0, end + 1, 12):
+        words = struct.unpack("<III", key[start : start + 12].ljust(12, b"\0"))
+        state = [(part + word) & MASK for part, word in zip(state, words)]
+        a, b, c = state
+        if start < end:
+            for by in (4, 6, 8, 16, 19, 4):
+                a = ((a - c) & MASK) ^ rotate(c, by)
+                c = (c + b) & MASK
+                a, b, c = b, c, a
+            state = [a, b, c]
+    for by in (14, 11, 25, 16, 4, 14, 24):
+        c = ((c ^ b) - rotate(b, by)) & MASK
+        a, b, c = b, c, a
+    return b
+
+
+HASHES = {
+    "one_at_a_time": one_at_a_time,
+    "md5": lambda key: int.from_bytes(hashlib.md5(key).digest()[:4], "little"),
+    "crc16": crc16,
+    "crc32": lambda key: zlib.crc32(key) >> 16 & 0x7FFF,
+    "crc32a": zlib.crc32,
+    "fnv1_64": fnv1(0x84222325, 0x1B3),
+    "fnv1a_64": fnv1a(0x84222325, 0x1B3),
+    "fnv1_32": fnv1(2166136261, 16777619),
+    "fnv1a_32": fnv1a(2166136261, 16777619),
+    "hsieh": hsieh,
+    "murmur": murmur,
+    "jenkins": jenkins,
+}
+
+
+def single(value):
+    """Rounds to single precision, as Twemproxy's arithmetic does at every step."""
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+class Ring:
+    """Who owns which key in one pool of a topology document."""
+
+    def __init__(self, pool):
+        self.shards = sorted(pool["shards"], key=lambda shard: (len(shard["name"].encode()), shard["name"].encode()))
+        self.tag = pool.get("hash_tag")
+        self.hash = HASHES[pool["hash"]]
+        self.distribution = pool["distribution"]
+        live = [shard for shard in self.shards if not shard.get("ejected")]
+        if not live:
+            raise ValueError("every shard of the pool is ejected")
+        self.live = live
+        if self.distribution == "slots":
+            raise NotImplementedError("slots belong to Redis Cluster; use a cluster client")
+        total = sum(shard.get("weight", 1) for shard in live)
+        if self.distribution == "ketama":
+            points = []
+            for shard in live:
+                share = single(shard.get("weight", 1) / single(total))
+                digests = single(single(single(share * 160.0) / 4.0) * len(live))
+                for number in range(int(single(digests + 1e-10))):
+                    digest = hashlib.md5(f"{shard['name']}-{number}".encode()[:272]).digest()
+                    points += [(value, shard) for value in struct.unpack("<IIII", digest)]
+            points.sort(key=lambda point: point[0])
+            self.values = [value for value, _ in points]
+            self.owners = [shard for _, shard in points]
+        elif self.distribution == "modula":
+            self.owners = [shard for shard in live for _ in range(shard.get("weight", 1))]
+
+    def hashed_part(self, key):
+        """What is between the two characters of the hash tag, or the whole key."""
+        if self.tag:
+            before, found, rest = key.partition(self.tag[0].encode())
+            tag, closed, _ = rest.partition(self.tag[1].encode())
+            if found and closed and tag:
+                return tag
+        return key
+
+    def shard_for(self, key):
+        """The shard that owns `key`, which is bytes."""
+        if len(self.shards) == 1 or self.distribution == "single":
+            return self.live[0]
+        part = self.hashed_part(key)
+        value = self.hash(part) if part else 0
+        if self.distribution == "modula":
+            return self.owners[value % len(self.owners)]
+        if self.distribution == "ketama":
+            place = bisect.bisect_left(self.values, value)
+            return self.owners[place % len(self.owners)]
+        raise ValueError(f"distribution {self.distribution} gives no key an owner")
+
+
+def read(path, pool):
+    """The ring of one pool of the topology document in a file."""
+    with open(path, encoding="utf-8") as file:
+        document = json.load(file)
+    if document["version"] != 1:
+        raise ValueError(f"this reads version 1 of the topology document, not {document['version']}")
+    return Ring(document["pools"][pool])
+
+
+if __name__ == "__main__":
+    ring = read(sys.argv[1], sys.argv[2])
+    for key in sys.argv[3:]:
+        shard = ring.shard_for(key.encode())
+        print(f"{key} -> {shard['name']} ({shard['address']})")

@@ -1,0 +1,26 @@
+//! Writes keys to the Redis shards that own them and reads them back.
+
+use std::collections::HashMap;
+
+use memstore_client_side::{Shards, arguments};
+use redis::{Client, Connection};
+
+fn main() -> anyhow::Result<()> {
+    let (file, pool, keys) = arguments()?;
+    let mut shards = Shards::read(file, pool)?;
+    // One connection to each shard, made when its first key comes.
+    let mut connections: HashMap<String, Connection> = HashMap::new();
+    for key in keys {
+        shards.refresh()?;
+        let (name, address) = shards.owner(key.as_bytes())?;
+        if !connections.contains_key(&address) {
+            let connection = Client::open(format!("redis://{address}/"))?.get_connection()?;
+            connections.insert(address.clone(), connection);
+        }
+        let connection = connections.get_mut(&address).expect("just inserted");
+        redis::cmd("SET").arg(&key).arg(format!("value of {key}")).exec(connection)?;
+        let value: String = redis::cmd("GET").arg(&key).query(connection)?;
+        println!("{key} -> {name} ({address}): {value}");
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! `memstore plan`: which keys move where, if one configuration takes the place of another.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use shard_discovery::Topology;
+
+/// Keys that are made up where none are given: enough for a tenth of a percent.
+const SAMPLES: u64 = 1_000_000;
+
+/// Where keys go from where.
+#[derive(Default)]
+pub struct Moves {
+    keys: u64,
+    stay: u64,
+    moves: BTreeMap<(String, String), u64>,
+}
+
+impl Moves {
+    /// How these keys move, or without any a sample of the key space.
+    pub fn of(from: &Topology, to: &Topology, keys: &[Vec<u8>]) -> Self {
+        let mut moves = Self::default();
+        if keys.is_empty() {
+            for number in 0..SAMPLES {
+                moves.count(from, to, format!("{:016x}", mixed(number)).as_bytes());
+            }
+        } else {
+            keys.iter().for_each(|key| moves.count(from, to, key));
+        }
+        moves
+    }
+
+    fn count(&mut self, from: &Topology, to: &Topology, key: &[u8]) {
+        let owner = |topology: &Topology| {
+            topology
+                .shard_for(key)
+                .map_or_else(|| "none".into(), |shard| topology.shards()[shard].name.clone())
+        };
+        let (before, after) = (owner(from), owner(to));
+        self.keys += 1;
+        if before == after {
+            self.stay += 1;
+        } else {
+            *self.moves.entry((before, after)).or_default() += 1;
+        }
+    }
+
+    /// For people.
+    pub fn text(&self, pool: &str) -> String {
+        let percent = |count: u64| 100.0 * count as f64 / self.keys.max(1) as f64;
+        let mut text = String::new();
+        let _ = writeln!(text, "{pool}: {:.2} % of {} keys stay", percent(self.stay), self.keys);
+        for ((before, after), count) in &self.moves {
+            let _ = writeln!(text, "{pool}: {:.2} % move from {before} to {after}", percent(*count));
+        }
+        text
+    }
+}
+
+/// SplitMix64.
+fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shard_discovery::{Address, DistributionKind, KeyHash, Shard};
+
+    fn topology(shards: usize, kind: DistributionKind) -> Topology {
+        let address = Address::Tcp { host: "h".into(), port: 1 };
+        let shards = (0..shards).map(|shard| Shard::new(address.clone(), 1, Some(format!("shard-{shard}"))));
+        Topology::new(shards.collect(), kind, KeyHash::Fnv1a64, None).expect("a topology")
+    }
+
+    #[test]
+    fn a_shard_more_takes_its_share_and_no_others_keys_move() {
+        let ketama = |shards| topology(shards, DistributionKind::Ketama);
+        let moves = Moves::of(&ketama(4), &ketama(5), &[]);
+        let moved = (moves.keys - moves.stay) as f64 / moves.keys as f64;
+        assert!((0.1..0.3).contains(&moved), "{moved}");
+        // Rounding of points moves some keys between the others, but few.
+        let to_new: u64 =
+            moves.moves.iter().filter(|((_, to), _)| to == "shard-4").map(|(_, count)| count).sum();
+        assert!(to_new * 10 > (moves.keys - moves.stay) * 9);
+        let modula = |shards| topology(shards, DistributionKind::Modula);
+        let moves = Moves::of(&modula(4), &modula(5), &[]);
+        assert!(moves.stay * 4 < moves.keys, "modula moves most");
+    }
+
+    #[test]
+    fn keys_that_are_given_are_those_that_count() {
+        let ketama = |shards| topology(shards, DistributionKind::Ketama);
+        let moves = Moves::of(&ketama(2), &ketama(2), &[b"a".to_vec(), b"b".to_vec()]);
+        assert_eq!(moves.text("p"), "p: 100.00 % of 2 keys stay\n");
+    }
+}
