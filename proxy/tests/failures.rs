@@ -398,3 +398,49 @@ fn signals_of_twemproxys_operators_stop_nothing() {
         assert_eq!(proxy.connect().tell("SET a 1"), "+OK\r\n", "after SIG{signal}");
     }
 }
+
+/// As behind a Service with two replicas: whoever is told to go finds the other one.
+#[test]
+fn a_drain_under_load_shows_no_client_an_error() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let settings = ["reuseport: true", "timeout: 20000"];
+    let mut leaving = Server::memstore(&settings, &shards);
+    let staying = leaving.beside(&settings, &shards);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let reconnects = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..200)
+            .map(|number| {
+                let (staying, done, reconnects) = (&staying, &done, &reconnects);
+                std::thread::Builder::new()
+                    .stack_size(128 * 1024)
+                    .spawn_scoped(scope, move || {
+                        let mut client = staying.connect();
+                        let mut count = 0u64;
+                        while !done.load(Ordering::Relaxed) {
+                            client.send(&encoded(&[b"INCR", format!("counter:{number}").as_bytes()]));
+                            let mut reply = client.reply();
+                            if reply.is_empty() {
+                                // Closed before the request was read: it goes to whoever listens now.
+                                reconnects.fetch_add(1, Ordering::Relaxed);
+                                client = staying.connect();
+                                reply = client.ask(&[b"INCR", format!("counter:{number}").as_bytes()]);
+                            }
+                            count += 1;
+                            assert_eq!(String::from_utf8_lossy(&reply), format!(":{count}\r\n"));
+                        }
+                    })
+                    .expect("a thread")
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        leaving.signal("TERM");
+        assert_eq!(leaving.ended(), Some(0));
+        std::thread::sleep(Duration::from_millis(100));
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().expect("a client saw no error");
+        }
+    });
+    assert!(reconnects.load(Ordering::Relaxed) > 0, "nobody was served by the one that left");
+}

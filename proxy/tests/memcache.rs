@@ -72,6 +72,10 @@ fn requests_are_answered_as_memcached_answers_them() {
         "verbosity\r\nverbosity 0\r\nverbosity 0 noreply\r\nverbosity x\r\nverbosity 0 1 2\r\n",
         "flush_all x\r\nflush_all 1 2 3\r\nversion\r\nversion x\r\nversion noreply\r\nmn\r\n",
         "set k 0 0 1\r\nx\r\nflush_all\r\nget k\r\nflush_all 0\r\nflush_all noreply\r\nflush_all 0 noreply\r\nmn\r\n",
+        "set noreply 0 0 1\r\nx\r\ndelete noreply\r\ndelete noreply\r\nmn\r\n",
+        "set k 0 0 1\r\nx\r\ndelete k noreply noreply\r\nget k\r\nincr k noreply noreply\r\nmn\r\n",
+        "touch k noreply noreply\r\nverbosity 0 noreply noreply\r\nflush_all noreply noreply\r\nmn\r\n",
+        "cas k 0 0 1 noreply\r\nmn\r\nset k 0 0 noreply\r\nmn\r\n",
         "quit\r\nget k\r\n",
         "quit foo\r\nget k\r\n",
         "get \x01\x02\t\u{7f}\r\nset \x01\t 0 0 1\r\nx\r\nget \x01\t\r\n",
@@ -245,7 +249,13 @@ fn nobody_ever_receives_another_keys_value() {
 
 fn attacks() -> Vec<Vec<u8>> {
     const INJECTED: &[u8] = b"set hostile:1 0 0 6\r\nSECRET\r\nget honest:1:1\r\nget hostile:1\r\n";
-    let lines: [&[u8]; 24] = [
+    let lines: [&[u8]; 30] = [
+        b"delete noreply\r\n",
+        b"delete k noreply noreply\r\n",
+        b"incr k noreply noreply\r\n",
+        b"touch k noreply noreply\r\n",
+        b"verbosity 0 noreply noreply\r\n",
+        b"verbosity noreply noreply\r\n",
         b"get x\nget honest:1:2\r\n",
         b"get x\0y\r\n",
         b"set k\0z 0 0 1\r\nV\r\n",

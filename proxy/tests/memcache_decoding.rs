@@ -114,6 +114,9 @@ fn what_servers_may_read_differently_reaches_them_plain() {
         ("cas k 0 0 1 7 noreply\n\r\r\n", "cas k 0 0 1 7\\r\\n\\r\\r\\n"),
         ("incr k 1 noreply\r\n", "incr k 1\\r\\n"),
         ("delete k noreply\r\n", "delete k\\r\\n"),
+        ("delete noreply\r\n", "delete noreply\\r\\n"),
+        ("delete noreply noreply\r\n", "delete noreply\\r\\n"),
+        ("incr noreply 1 noreply\r\n", "incr noreply 1\\r\\n"),
         ("touch k 0 noreply\r\n", "touch k 0\\r\\n"),
         ("flush_all 5 noreply\r\n", "flush_all 5\\r\\n"),
         ("version now please\r\n", "version\\r\\n"),
@@ -158,6 +161,12 @@ fn nothing_foul_reaches_a_shard_and_the_next_request_is_understood() {
         ("me\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("gat x k\r\nmn\r\n", vec!["CLIENT_ERROR invalid exptime argument", "MN"]),
         ("gat 0\r\nmn\r\n", vec!["END", "MN"]),
+        ("delete k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("incr k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("touch k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("flush_all noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("flush_all 0 noreply noreply\r\nmn\r\n", vec!["ERROR", "MN"]),
+        ("verbosity noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("set k 0 0 2\r\nabc\r\nmn\r\n", vec!["CLIENT_ERROR bad data chunk", "ERROR", "MN"]),
         ("set k 0 0 1\r\nabc\r\nmn\r\n", vec!["CLIENT_ERROR bad data chunk", "ERROR", "MN"]),
         ("set k 0 0 3\r\n\r\nmn\r\nmn\r\n", vec!["CLIENT_ERROR bad data chunk", "ERROR", "MN"]),
@@ -227,6 +236,13 @@ proptest! {
         for outcome in outcomes(&pieces.concat(), &[usize::MAX]) {
             if let Outcome::Sent(canonical, keys) = outcome {
                 let bytes = unescape(&canonical);
+                // Where a server keeps silent, every later response goes to the wrong client.
+                let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+                let words: Vec<&[u8]> = line.split(|byte| b" \r".contains(byte)).filter(|word| !word.is_empty()).collect();
+                let asks_for_keys = [&b"get"[..], b"gets", b"gat", b"gats", b"mg", b"me", b"md", b"ma"].contains(&words[0]);
+                let is_silent = words.len() > 2 && words[words.len() - 1] == b"noreply";
+                prop_assert!(asks_for_keys || !is_silent, "{}", canonical);
+                prop_assert!(!keys.is_empty() || [&b"version"[..], b"flush_all", b"verbosity", b"stats"].contains(&words[0]));
                 prop_assert_eq!(outcomes(&bytes, &[bytes.len()]), [Outcome::Sent(canonical, keys)]);
             }
         }

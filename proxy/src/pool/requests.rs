@@ -169,7 +169,9 @@ impl<P: Protocol> Pool<P> {
             counters.families[plan.family].add(u64::from(!ignored));
             used = if std::mem::take(&mut shared) { 0 } else { used + length };
             P::reset(&mut activity.decoder);
-            activity.begun = None;
+            if P::is_between_requests(&activity.decoder) {
+                activity.begun = None;
+            }
             activity.stalled = None;
             if closes {
                 client.state = State::Finishing;
@@ -182,7 +184,8 @@ impl<P: Protocol> Pool<P> {
             }
         }
         scratch.advance(used);
-        if !scratch.is_empty() && !activity.waits() {
+        let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
+        if is_unfinished && !activity.waits() {
             activity.begun.get_or_insert(now);
         }
         activity.rest.keep(scratch);

@@ -62,6 +62,29 @@ impl Server {
         })
     }
 
+    /// Another proxy on the same port, which the kernel shares out between them.
+    pub fn beside(&self, settings: &[&str], shards: &[Server]) -> Self {
+        let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+        let other = config(self.port, settings, &lines);
+        let beside = file(self.port, "beside.yml");
+        fs::rename(&other, &beside).expect("a file just written");
+        config(self.port, settings, &lines);
+        let log = file(self.port, "beside.log");
+        let output = File::create(&log).expect("the folder for temporary files is writable");
+        let process = Command::new(env!("CARGO_BIN_EXE_memstore"))
+            .args(["serve", "-s", "0", "--admin-port", "0", "--workers", "2", "-c"])
+            .arg(&beside)
+            .stderr(output)
+            .spawn()
+            .expect("the proxy is built");
+        let begin = Instant::now();
+        while !fs::read_to_string(&log).unwrap_or_default().contains("memstore is serving") {
+            assert!(begin.elapsed() < PATIENCE, "it does not start");
+            std::thread::yield_now();
+        }
+        Self { process, port: self.port, log }
+    }
+
     /// The same with an admin address and further flags; the address.
     pub fn memstore_with_admin(settings: &[&str], lines: &[String], flags: &[&str]) -> (Self, String) {
         let admin = free_port();

@@ -219,7 +219,7 @@ impl RequestDecoder {
         }
         self.command = Some(command);
         // Commands with `noreply` have few words.
-        let says_noreply = || word(count - 1) == b"noreply";
+        let is_noreply = |index: usize| word(index) == b"noreply";
         match command.handling {
             Handling::Keys { first } => {
                 if self.words.longest > KEY_MAX && words(line).skip(first).any(|key| key.len() > KEY_MAX) {
@@ -231,11 +231,14 @@ impl RequestDecoder {
                 Ok(None)
             }
             Handling::Key => {
-                self.noreply = says_noreply();
-                if word(1).len() > KEY_MAX { Err(BAD_LINE) } else { Ok(None) }
+                // A key may be called so.
+                self.noreply = count > 2 && is_noreply(count - 1);
+                // Without the last word it would still ask for silence, and the server would keep it.
+                let asks_twice = count > 3 && self.noreply && is_noreply(count - 2);
+                if word(1).len() > KEY_MAX || asks_twice { Err(BAD_LINE) } else { Ok(None) }
             }
             Handling::Value => {
-                self.noreply = count == command.words_max && says_noreply();
+                self.noreply = is_noreply(count - 1);
                 let flags = number(word(2)).filter(|flags| (0..=i64::from(u32::MAX)).contains(flags));
                 let length = number(word(4)).filter(|&length| (0..=VALUE_MAX as i64).contains(&length));
                 let unique = command.words_min < 6 || unsigned(word(5)).is_some();
@@ -280,8 +283,8 @@ impl RequestDecoder {
                 Ok(length)
             }
             Handling::Everywhere(Everywhere::AllOk) => {
-                self.noreply = says_noreply();
-                Ok(None)
+                self.noreply = is_noreply(count - 1);
+                if count > 2 && self.noreply && is_noreply(count - 2) { Err(BAD_LINE) } else { Ok(None) }
             }
             Handling::Everywhere(Everywhere::Version) | Handling::Answer(_) | Handling::Refuse(_) => Ok(None),
         }
