@@ -82,6 +82,11 @@ struct Shard {
 
 impl Shard {
     fn start(address: Ipv4Addr, port: u16) -> Self {
+        Self::called("", address, port)
+    }
+
+    /// One that says who it is.
+    fn called(name: &str, address: Ipv4Addr, port: u16) -> Self {
         let process = Command::new("redis-server")
             .args([
                 "--save",
@@ -93,6 +98,7 @@ impl Shard {
                 "--port",
                 &port.to_string(),
             ])
+            .args(["--replica-announce-ip", name])
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("redis-server: {error}; apt-get install redis-server"));
@@ -253,4 +259,25 @@ fn an_answer_too_long_for_a_datagram_is_asked_for_again() {
     let proxy = proxy(&names, port, "");
     let [key, _] = keys();
     eventually(|| proxy.connect().tell(&format!("SET {key} 1")), "+OK\r\n");
+}
+
+#[test]
+fn an_address_that_somebody_else_has_now_is_not_used() {
+    let names = Names::start();
+    let port = unused_port();
+    let [first, second] = keys();
+    let _right = Shard::called("shard-0.cache.test", nth_address(1), port);
+    let _wrong = Shard::called("shard-7.other.test", nth_address(2), port);
+    let _at_last = Shard::called("shard-1.cache.test", nth_address(3), port);
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "    shard_identity: true\n");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {first} 1")), "+OK\r\n");
+    assert_eq!(
+        client.tell(&format!("SET {second} 1")),
+        "-ERR shard shard-1: cannot connect: it is \"shard-7.other.test\", not \"shard-1.cache.test.\"\r\n"
+    );
+    names.set("shard-1", &[nth_address(3)]);
+    eventually(|| client.tell(&format!("SET {second} 1")), "+OK\r\n");
 }

@@ -77,6 +77,7 @@ pub struct Pool {
     pub resp3: Option<bool>,
     pub miss_on_get_errors: bool,
     pub preconnect: bool,
+    pub shard_identity: bool,
     pub auto_eject_hosts: bool,
     pub server_connections: u32,
     pub server_retry_timeout: Duration,
@@ -147,6 +148,7 @@ impl Pool {
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
             databases: section.setting("databases", counted(1, 65536)),
             miss_on_get_errors,
+            shard_identity: section.setting("shard_identity", boolean),
             resp3: section.setting("resp3", |text| match text {
                 "auto" => Ok(None),
                 _ => boolean(text).map(Some).map_err(|_| "allowed are auto, true and false".into()),

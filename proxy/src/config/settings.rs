@@ -55,6 +55,7 @@ pub const POOL: &[Setting] = &[
     setting("redis_auth_file", None, "path, relative to this file", "file that holds the password, instead of redis_auth"),
     setting("redis_auth_env", None, "name", "environment variable that holds the password, instead of redis_auth"),
     setting("databases", Some("16"), "1 to 65536", "databases that SELECT may choose from"),
+    setting("shard_identity", Some("false"), "true false", "Redis pools: a shard is used only if its replica-announce-ip is its host name, so that an address which somebody else has now is not"),
     setting("resp3", Some("auto"), "auto true false", "whether clients of Redis pools may speak RESP3; auto: if all shards do, which are asked"),
     setting("miss_on_get_errors", Some("false"), "true false", "memcache pools: a get that its shard cannot serve is answered as a miss"),
     setting("connect_timeout", Some("1s"), "time above 0", "how long connecting to a shard may take, the lookup included"),

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::ejection::Ejection;
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
-use super::{connect, ejection};
+use super::{connect, ejection, probe};
 use crate::config;
 use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
@@ -163,7 +163,15 @@ impl PoolControl {
 
     /// Connects to a shard and remembers where it was found.
     pub async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
-        let connected = connect::connect(&address, &self.names, self.config().connect_timeout).await;
+        let config = self.config();
+        let mut connected = connect::connect(&address, &self.names, config.connect_timeout).await;
+        if config.shard_identity
+            && config.protocol == config::Protocol::Redis
+            && let Ok(socket) = &connected
+            && let Err(reason) = probe::identify(socket, &address, &config).await
+        {
+            connected = Err(ShardFailure::ConnectFailed(reason));
+        }
         let found = connected.as_ref().ok().and_then(Socket::peer);
         self.found.borrow_mut().insert(address, found);
         connected

@@ -36,6 +36,29 @@ pub async fn probe(address: &Address, names: &Resolver, config: &config::Pool) -
     tokio::time::timeout(limit, asked).await.map_err(|_| "the probe timed out".to_owned())?
 }
 
+/// Asks a Redis shard for its name, which it tells as the address it announces to replicas; an error says that it is
+/// another one, or none that says who it is. Nothing is left to be read on the connection.
+pub async fn identify(socket: &Socket, address: &Address, config: &config::Pool) -> Result<(), String> {
+    let (Address::Tcp { host, .. }, Socket::Tcp(stream)) = (address, socket) else { return Ok(()) };
+    let stream = from_std(stream.try_clone().and_then(TcpStream::from_std))?;
+    let asked = async {
+        let mut framed = Framed::new(stream, Resp2::default());
+        authenticate(&mut framed, config).await?;
+        match exchange(&mut framed, &["CONFIG", "GET", "replica-announce-ip"]).await? {
+            BytesFrame::Array(words) => match &words[..] {
+                [_, BytesFrame::BulkString(name)] => Ok(String::from_utf8_lossy(name).into_owned()),
+                _ => Err("it does not know replica-announce-ip".to_owned()),
+            },
+            _ => Err("it does not say who it is".to_owned()),
+        }
+    };
+    let name = tokio::time::timeout(PROBE_TIMEOUT, asked)
+        .await
+        .map_err(|_| "it does not say who it is in time".to_owned())??;
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    if plain(&name) == plain(host) { Ok(()) } else { Err(format!("it is {name:?}, not {host:?}")) }
+}
+
 /// Asks a Redis shard whether it speaks RESP3; an error says in words why that cannot be known now.
 pub async fn speaks_resp3(
     address: &Address,
@@ -115,14 +138,23 @@ async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     framed: &mut Framed<S, Resp2>,
     words: &[&str],
 ) -> Result<(), String> {
+    match exchange(framed, words).await {
+        Err(error) if !is_needless_password(error.as_bytes()) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Sends one request; its reply, or the words of the error.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    framed: &mut Framed<S, Resp2>,
+    words: &[&str],
+) -> Result<BytesFrame, String> {
     let words = words.iter().map(|word| BytesFrame::BulkString(word.as_bytes().to_vec().into())).collect();
     framed.send(BytesFrame::Array(words)).await.map_err(|error| error.to_string())?;
     match framed.next().await {
         None => Err("the shard closed the connection".into()),
         Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(BytesFrame::Error(words))) if !is_needless_password(words.as_bytes()) => {
-            Err(words.to_string())
-        }
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(BytesFrame::Error(words))) => Err(words.to_string()),
+        Some(Ok(reply)) => Ok(reply),
     }
 }
