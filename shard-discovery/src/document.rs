@@ -20,7 +20,10 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +76,60 @@ fn one() -> u32 {
     1
 }
 
+/// One pool of a document in a file, read again when the file changes.
+///
+/// It starts no thread: whoever uses it asks now and then, which costs one look at the file's times.
+#[derive(Debug)]
+pub struct DocumentFile {
+    path: PathBuf,
+    pool: String,
+    seen: Option<SystemTime>,
+    topology: Arc<Topology>,
+}
+
+impl DocumentFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// See [`DocumentError`].
+    pub fn read(path: impl Into<PathBuf>, pool: impl Into<String>) -> Result<Self, DocumentError> {
+        let (path, pool) = (path.into(), pool.into());
+        let seen = changed_at(&path);
+        let topology = Arc::new(Document::parse(&std::fs::read_to_string(&path)?)?.topology(&pool)?);
+        Ok(Self { path, pool, seen, topology })
+    }
+
+    /// Who owns what.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// Reads the file again if it has changed; whether it had.
+    ///
+    /// # Errors
+    /// When the new file cannot be used: what held before goes on, and the next call tries again.
+    pub fn refresh(&mut self) -> Result<bool, DocumentError> {
+        let now = changed_at(&self.path);
+        if now == self.seen {
+            return Ok(false);
+        }
+        let text = std::fs::read_to_string(&self.path)?;
+        self.topology = Arc::new(Document::parse(&text)?.topology(&self.pool)?);
+        self.seen = now;
+        Ok(true)
+    }
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|found| found.modified()).ok()
+}
+
 /// Why a document makes no topology.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
+    /// The file cannot be read.
+    #[error("the topology document cannot be read: {0}")]
+    File(#[from] std::io::Error),
     /// It is no JSON, or not of this shape.
     #[error("the topology document cannot be read: {0}")]
     Json(#[from] serde_json::Error),
@@ -201,6 +255,25 @@ mod tests {
         assert_eq!(topology.shards()[1].address.to_string(), "[::1]:6379");
         let again = Pool::of("redis", &topology, topology.ejected());
         assert_eq!(again, document.pools["cache"]);
+    }
+
+    #[test]
+    fn a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |text: &str, second| {
+            std::fs::write(file.path(), text).unwrap();
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+            std::fs::File::options().write(true).open(file.path()).unwrap().set_modified(time).unwrap();
+        };
+        write(TEXT, 1);
+        let mut watched = DocumentFile::read(file.path(), "cache").unwrap();
+        assert!(!watched.refresh().unwrap());
+        write("{", 2);
+        assert!(watched.refresh().is_err());
+        assert_eq!(watched.topology().shards().len(), 3);
+        write(&TEXT.replace("md5", "murmur"), 3);
+        assert!(watched.refresh().unwrap());
+        assert_eq!(watched.topology().key_hash(), KeyHash::Murmur);
     }
 
     #[test]

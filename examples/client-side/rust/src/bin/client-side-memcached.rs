@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 
 use memcache_async::ascii::Protocol;
-use memstore_client_side::{Shards, arguments};
+use memstore_client_side::{arguments, owner};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let (file, pool, keys) = arguments()?;
-    let mut shards = Shards::read(file, pool)?;
+    let (mut file, keys) = arguments()?;
     // One connection to each shard, made when its first key comes.
     let mut connections: HashMap<String, Protocol<Compat<TcpStream>>> = HashMap::new();
     for key in keys {
-        shards.refresh()?;
-        let (name, address) = shards.owner(key.as_bytes())?;
+        file.refresh()?;
+        let (name, address) = owner(file.topology(), key.as_bytes())?;
         if !connections.contains_key(&address) {
             let stream = TcpStream::connect(&address).await?;
             connections.insert(address.clone(), Protocol::new(stream.compat()));

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 
-use memstore_client_side::{Shards, arguments};
+use memstore_client_side::{arguments, owner};
 use redis::{Client, Connection};
 
 fn main() -> anyhow::Result<()> {
-    let (file, pool, keys) = arguments()?;
-    let mut shards = Shards::read(file, pool)?;
+    let (mut file, keys) = arguments()?;
     // One connection to each shard, made when its first key comes.
     let mut connections: HashMap<String, Connection> = HashMap::new();
     for key in keys {
-        shards.refresh()?;
-        let (name, address) = shards.owner(key.as_bytes())?;
+        file.refresh()?;
+        let (name, address) = owner(file.topology(), key.as_bytes())?;
         if !connections.contains_key(&address) {
             let connection = Client::open(format!("redis://{address}/"))?.get_connection()?;
             connections.insert(address.clone(), connection);
