@@ -45,6 +45,16 @@ impl Names {
         Self { process, port, folder }
     }
 
+    /// The ports of hosts from now on, as a headless Service tells them.
+    fn set_ports(&self, hosts: &[(&str, u16)]) {
+        let mut lines = "update delete _redis._tcp.cache.test. SRV\n".to_owned();
+        for (host, port) in hosts {
+            let _ =
+                writeln!(lines, "update add _redis._tcp.cache.test. 1 SRV 0 10 {port} {host}.cache.test.");
+        }
+        self.update(&lines);
+    }
+
     fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}; apt-get install procps");
@@ -52,18 +62,21 @@ impl Names {
 
     /// The addresses of a host from now on.
     fn set(&self, host: &str, addresses: &[Ipv4Addr]) {
-        let mut script = format!("server 127.0.0.1 {}\nzone cache.test.\n", self.port);
-        let _ = writeln!(script, "update delete {host}.cache.test. A");
+        let mut lines = format!("update delete {host}.cache.test. A\n");
         for address in addresses {
-            let _ = writeln!(script, "update add {host}.cache.test. 1 A {address}");
+            let _ = writeln!(lines, "update add {host}.cache.test. 1 A {address}");
         }
-        script.push_str("send\n");
+        self.update(&lines);
+    }
+
+    fn update(&self, lines: &str) {
+        let script = format!("server 127.0.0.1 {}\nzone cache.test.\n{lines}send\n", self.port);
         let mut nsupdate = Command::new("nsupdate")
             .stdin(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("nsupdate: {error}; apt-get install bind9-dnsutils"));
         nsupdate.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
-        assert!(nsupdate.wait().expect("it ends").success(), "the update of {host} was refused");
+        assert!(nsupdate.wait().expect("it ends").success(), "refused: {lines}");
     }
 }
 
@@ -121,11 +134,15 @@ fn nth_address(nth: u8) -> Ipv4Addr {
 }
 
 fn proxy(names: &Names, port: u16, settings: &str) -> Server {
+    proxy_of(names, &format!("servers_dns: shard-{{}}.cache.test.:{port}"), settings)
+}
+
+fn proxy_of(names: &Names, servers: &str, settings: &str) -> Server {
     let file = names.folder.join("memstore.yml");
     Server::start(env!("CARGO_BIN_EXE_memstore"), "", |listen| {
         let text = format!(
             "dns_server: 127.0.0.1:{server}\ndns_refresh: 300ms\npools:\n  pool:\n    listen: {host}:{listen}\n    \
-             redis: true\n    servers_dns: shard-{{}}.cache.test.:{port}\n    servers_count: 2\n    \
+             redis: true\n    {servers}\n    servers_count: 2\n    \
              resp3: true\n{settings}",
             host = address(),
             server = names.port
@@ -280,4 +297,33 @@ fn an_address_that_somebody_else_has_now_is_not_used() {
     );
     names.set("shard-1", &[nth_address(3)]);
     eventually(|| client.tell(&format!("SET {second} 1")), "+OK\r\n");
+}
+
+#[test]
+fn ports_can_come_from_srv_records() {
+    let names = Names::start();
+    let ports = [unused_port(), unused_port(), unused_port()];
+    let [first, second] = keys();
+    let _shards = [0, 1, 2].map(|at| Shard::start(nth_address(1), ports[at]));
+    for host in ["shard-0", "shard-1"] {
+        names.set(host, &[nth_address(1)]);
+    }
+    names.set_ports(&[("shard-1", ports[1]), ("shard-0", ports[0])]);
+    let servers = "servers_dns: shard-{}.cache.test.\n    servers_srv: _redis._tcp.cache.test.";
+    let proxy = proxy_of(&names, servers, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {first} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {second} 1")), "+OK\r\n");
+    let exists = |port: u16, key: &str| {
+        let mut direct = TcpStream::connect((nth_address(1), port)).expect("it listens");
+        direct.write_all(format!("EXISTS {key}\r\n").as_bytes()).expect("it reads");
+        let mut reply = [0; 4];
+        std::io::Read::read_exact(&mut direct, &mut reply).expect("it answers");
+        reply == *b":1\r\n"
+    };
+    assert!(exists(ports[0], &first) && exists(ports[1], &second));
+    assert!(!exists(ports[2], &first));
+    // A host that is away is missing from the records; its keys stay its own.
+    names.set_ports(&[("shard-0", ports[0])]);
+    assert_eq!(client.tell(&format!("GET {second}")), "$1\r\n1\r\n");
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, Record};
 
 /// Least pause between two lookups of the same name.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -35,6 +36,8 @@ pub struct ResolveError(String);
 pub struct Resolver {
     names: TokioResolver,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
+    /// By service and host.
+    ports: Mutex<HashMap<(String, String), u16>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -84,6 +87,7 @@ impl Resolver {
         Ok(Self {
             names: builder.build().map_err(|error| failed(&error))?,
             hosts: Mutex::default(),
+            ports: Mutex::default(),
             succeeded: AtomicU64::default(),
             failed: AtomicU64::default(),
         })
@@ -149,6 +153,36 @@ impl Resolver {
     /// Time since the host was last asked for; none if it never was.
     pub fn age(&self, host: &str) -> Option<Duration> {
         lock(&self.host(host).found).asked.map(|asked| asked.elapsed())
+    }
+
+    /// The port of a host, as the SRV records of a service name it; the one found last where they cannot be had now. The
+    /// list of hosts is not taken from there: records are in no order, and hosts that are away are missing.
+    ///
+    /// # Errors
+    /// When no record ever named the host.
+    pub async fn port(&self, service: &str, host: &str) -> Result<u16, ResolveError> {
+        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        let answer = self.names.srv_lookup(service).await;
+        let counter = if answer.is_ok() { &self.succeeded } else { &self.failed };
+        counter.fetch_add(1, Relaxed);
+        let (found, reason) = match answer {
+            Ok(answer) => {
+                let of_host = |record: &Record| match &record.data {
+                    RData::SRV(srv) if plain(&srv.target.to_utf8()) == plain(host) => Some(srv.port),
+                    _ => None,
+                };
+                (answer.answers().iter().find_map(of_host), format!("{service} has no SRV record of {host}"))
+            }
+            Err(error) => (None, error.to_string()),
+        };
+        let mut ports = lock(&self.ports);
+        match found {
+            Some(port) => {
+                ports.insert((service.to_owned(), host.to_owned()), port);
+                Ok(port)
+            }
+            None => ports.get(&(service.to_owned(), host.to_owned())).copied().ok_or(ResolveError(reason)),
+        }
     }
 
     /// Forgets hosts that nobody needs any more.

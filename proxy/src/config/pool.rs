@@ -83,6 +83,8 @@ pub struct Pool {
     pub server_retry_timeout: Duration,
     pub server_failure_limit: u32,
     pub shards: Vec<Shard>,
+    /// Whose SRV records say the ports of the shards.
+    pub servers_srv: Option<String>,
     pub connect_timeout: Duration,
     pub queue_wait: Duration,
     pub adopt_wait: Option<Duration>,
@@ -120,6 +122,7 @@ impl Pool {
             .setting("distribution", named::<DistributionKind, _>(DistributionKind::ALL, |kind| kind.name()));
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
+        let servers_srv = section.optional("servers_srv", text);
         let shards = read_servers(&mut section, around);
         let hash_tag =
             section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
@@ -159,6 +162,7 @@ impl Pool {
             server_retry_timeout: section.setting("server_retry_timeout", duration),
             server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
             shards,
+            servers_srv,
             connect_timeout: section.setting("connect_timeout", positive),
             queue_wait: section.setting("queue_wait", positive),
             adopt_wait: section.setting("adopt_wait", limit),
@@ -259,9 +263,15 @@ fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec
         let place = section.place("servers_count");
         section.wrong(place, "servers_count is how many shards servers_dns stands for, which is missing");
     }
+    if section.has("servers_srv") && !section.has("servers_dns") {
+        let place = section.place("servers_srv");
+        section.wrong(place, "servers_srv is for the ports of servers_dns, which is missing");
+    }
     match given.first() {
         Some(&"servers_dns") => {
-            let Some(template) = section.optional("servers_dns", host_template) else { return Vec::new() };
+            let has_srv = section.has("servers_srv");
+            let read = |text: &str| host_template(text, has_srv);
+            let Some(template) = section.optional("servers_dns", read) else { return Vec::new() };
             let Some(count) = count else {
                 let place = section.place("servers_dns");
                 section.wrong(
@@ -299,10 +309,16 @@ fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec
     }
 }
 
-/// `host-{}.domain:port`
-fn host_template(text: &str) -> Result<(String, u16), String> {
+/// `host-{}.domain:port`, or without a port if that comes from SRV records.
+fn host_template(text: &str, has_srv: bool) -> Result<(String, u16), String> {
     const ALLOWED: &str =
         "allowed is host:port with {} in the host, such as cache-{}.cache.default.svc.cluster.local.:6379";
+    if has_srv {
+        return match (text.contains(':'), text.contains("{}")) {
+            (false, true) => Ok((text.to_owned(), 0)),
+            _ => Err("with servers_srv it is a host with {} and no port".into()),
+        };
+    }
     let (host, port) = text.rsplit_once(':').ok_or(ALLOWED)?;
     let port = port.parse().ok().filter(|&port| port > 0).ok_or(ALLOWED)?;
     if host.contains("{}") { Ok((host.to_owned(), port)) } else { Err(ALLOWED.into()) }

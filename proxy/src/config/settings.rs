@@ -47,6 +47,7 @@ pub const POOL: &[Setting] = &[
     setting("server_retry_timeout", Some("30000"), "time", "how often an ejected shard is probed"),
     setting("server_failure_limit", Some("2"), "0 to 4294967295", "failures in a row that eject a shard; 0 acts as 1"),
 
+    setting("servers_srv", None, "name", "the SRV records that name the ports of servers_dns, which has none then"),
     setting("servers_dns", None, "host:port with {} in the host", "instead of servers: the shards' host names, with {} for their numbers from 0"),
     setting("servers_count", None, "1 to 65535", "how many shards servers_dns stands for"),
     setting("servers_names", Some("shard-{}"), "text with {}", "the names of those shards on the ring, whatever their hosts are called"),

@@ -9,6 +9,7 @@ use shard_discovery::resolver::{ResolveError, Resolver};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::config;
 use crate::pool::failure::ShardFailure;
 use crate::worker::socket::Socket;
 
@@ -17,15 +18,20 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long data may stay unacknowledged by a shard's host before the connection is given up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// Connects to a shard within `limit`. Where it is not found its name is looked up again, and what is new is tried.
-pub async fn connect(address: &Address, names: &Resolver, limit: Duration) -> Result<Socket, ShardFailure> {
-    match timeout(limit, attempt(address, names)).await {
+/// Connects to a shard within `connect_timeout`. Where it is not found its name is looked up again, and what is new is
+/// tried.
+pub async fn connect(
+    address: &Address,
+    names: &Resolver,
+    config: &config::Pool,
+) -> Result<Socket, ShardFailure> {
+    match timeout(config.connect_timeout, attempt(address, names, config)).await {
         Ok(result) => result,
         Err(_) => Err(ShardFailure::ConnectTimeout),
     }
 }
 
-async fn attempt(address: &Address, names: &Resolver) -> Result<Socket, ShardFailure> {
+async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> Result<Socket, ShardFailure> {
     let (host, port) = match address {
         Address::Unix(path) => {
             return match UnixStream::connect(path).await.and_then(UnixStream::into_std) {
@@ -36,6 +42,10 @@ async fn attempt(address: &Address, names: &Resolver) -> Result<Socket, ShardFai
         Address::Tcp { host, port } => (host, *port),
     };
     let unresolved = |error: ResolveError| ShardFailure::Unresolved(error.to_string());
+    let port = match &config.servers_srv {
+        Some(service) => names.port(service, host).await.map_err(unresolved)?,
+        None => port,
+    };
     let addresses = names.addresses(host).await.map_err(unresolved)?;
     let mut last = ShardFailure::Unresolved("the name has no address".into());
     for &address in &addresses {

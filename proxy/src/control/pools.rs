@@ -164,7 +164,7 @@ impl PoolControl {
     /// Connects to a shard and remembers where it was found.
     pub async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
         let config = self.config();
-        let mut connected = connect::connect(&address, &self.names, config.connect_timeout).await;
+        let mut connected = connect::connect(&address, &self.names, &config).await;
         if config.shard_identity
             && config.protocol == config::Protocol::Redis
             && let Ok(socket) = &connected

@@ -25,8 +25,7 @@ const LINE_MAX: usize = 1024;
 /// Asks; an error says in words what is wrong.
 pub async fn probe(address: &Address, names: &Resolver, config: &config::Pool) -> Result<(), String> {
     let limit = config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT);
-    let socket =
-        connect(address, names, config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+    let socket = connect(address, names, config).await.map_err(|failure| failure.to_string())?;
     let asked = async {
         match socket {
             Socket::Tcp(stream) => ask(from_std(TcpStream::from_std(stream))?, config).await,
@@ -65,8 +64,7 @@ pub async fn speaks_resp3(
     names: &Resolver,
     config: &config::Pool,
 ) -> Result<bool, String> {
-    let socket =
-        connect(address, names, config.connect_timeout).await.map_err(|failure| failure.to_string())?;
+    let socket = connect(address, names, config).await.map_err(|failure| failure.to_string())?;
     let asked = async {
         match socket {
             Socket::Tcp(stream) => greet(from_std(TcpStream::from_std(stream))?, config).await,
