@@ -129,12 +129,17 @@ impl<P: Protocol> Shards<P> {
         self.deadline = timeout.and_then(|timeout| {
             self.connections.iter().filter_map(|connection| connection.deadline(timeout)).min()
         });
-        let staying: HashMap<(String, Address), usize> = self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.per_shard == self.per_shard)
-            .map(|(index, member)| ((member.shard.name.clone(), member.shard.address.clone()), index))
+        // Where a shard was found elsewhere its former member may still be leaving: the present one comes later here and
+        // counts, or clients' requests could overtake those that are in flight there.
+        let mut known: Vec<usize> = (0..self.members.len()).collect();
+        known.retain(|&index| self.members[index].per_shard == self.per_shard);
+        known.sort_by_key(|&index| !self.members[index].leaving);
+        let staying: HashMap<(String, Address), usize> = known
+            .into_iter()
+            .map(|index| {
+                let Shard { name, address, .. } = &self.members[index].shard;
+                ((name.clone(), address.clone()), index)
+            })
             .collect();
         let mut stays = vec![false; self.members.len()];
         let mut order = Vec::with_capacity(topology.shards().len());
