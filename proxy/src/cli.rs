@@ -364,13 +364,13 @@ fn keys_of_input() -> std::io::Result<Vec<Vec<u8>>> {
 
 fn show_plan(asked: &Plan) -> anyhow::Result<()> {
     let (from, to) = (config::load(&asked.from)?, config::load(&asked.to)?);
-    let keys = if asked.keys.is_some() { keys_of_input()? } else { Vec::new() };
+    let keys = if asked.keys.is_some() { Some(keys_of_input()?) } else { None };
     let mut text = String::new();
     let is_meant = |pool: &&config::Pool| asked.pool.as_ref().is_none_or(|name| *name == pool.name);
     for pool in to.pools.iter().filter(is_meant) {
         match from.pools.iter().find(|before| before.name == pool.name) {
             Some(before) => {
-                let moves = plan::Moves::of(&before.topology()?, &pool.topology()?, &keys);
+                let moves = plan::Moves::of(&before.topology()?, &pool.topology()?, keys.as_deref());
                 text.push_str(&moves.text(&pool.name));
             }
             None => text.push_str(&format!("{}: is new\n", pool.name)),

@@ -262,3 +262,35 @@ fn a_worker_that_hangs_is_not_alive_and_what_hangs_is_not_the_admin() {
     assert_eq!(get(&admin, "/alive").0, 200);
     shards[0].signal("CONT");
 }
+
+#[test]
+fn a_drain_waits_for_no_reload_and_lets_none_begin() {
+    let shards = [Server::redis(&[])];
+    let flags = ["--drain-grace", "300ms", "--drain-limit", "2s"];
+    let (mut proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &flags);
+    // A shard that is new and does not answer.
+    let silent = servers::Fake::answering(b"", false);
+    proxy.rewrite(&["adopt_wait: 60s"], &[shards[0].line(0), silent.line.replace("shard-0", "shard-1")]);
+    let waiting = std::thread::spawn({
+        let admin = admin.clone();
+        move || ask(&admin, "POST /reload", "", "")
+    });
+    eventually(|| silent.connections.load(std::sync::atomic::Ordering::Relaxed).min(1).to_string(), "1");
+    assert_eq!(ask(&admin, "POST /drain", "", "").0, 202);
+    let (status, _, body) = ask(&admin, "POST /reload", "", "");
+    assert!(status == 409 && body.contains("draining"), "{status} {body}");
+    assert_eq!(proxy.ended(), Some(0));
+    let (status, _, body) = waiting.join().expect("it is answered");
+    assert!(status == 409 && body.contains("draining"), "{status} {body}");
+}
+
+#[test]
+fn probes_get_in_whoever_else_holds_connections() {
+    let shards = [Server::redis(&[])];
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let _idle: Vec<TcpStream> =
+        (0..150).map(|_| TcpStream::connect(&admin).expect("the admin server listens")).collect();
+    let begin = Instant::now();
+    assert_eq!(get(&admin, "/alive").0, 200);
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}

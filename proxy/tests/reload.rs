@@ -220,3 +220,28 @@ fn limits_and_passwords_change() {
     shard.signal("CONT");
     assert_eq!(reply, "-ERR shard shard-0: timed out\r\n");
 }
+
+#[test]
+fn permissions_of_a_unix_socket_change_without_the_socket() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("s{}.sock", servers::unused_port()));
+    let proxy = Server::memstore_over(&[], std::slice::from_ref(&line));
+    let listen = proxy.connect().peer();
+    let pools = |mode: &str| {
+        format!(
+            "pool:\n  listen: {listen}\n  redis: true\n  servers:\n   - {line}\n\
+             local:\n  listen: {} {mode}\n  redis: true\n  servers:\n   - {line}\n",
+            path.display()
+        )
+    };
+    for mode in ["0600", "0666"] {
+        proxy.overwrite(&pools(mode));
+        reload(&proxy);
+        let found = std::fs::metadata(&path).expect("the socket is there").permissions().mode() & 0o777;
+        assert_eq!(format!("{found:04o}"), mode);
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    }
+}

@@ -1,8 +1,9 @@
 //! The door for operators and machines: probes, metrics, the topology, and what changes the process.
 //!
 //! A thread of its own with a runtime of its own: it answers when the workers are busy and costs them nothing. It reads
-//! the [`Status`]; what changes something goes to the control thread as a [`Wish`].
+//! the [`Status`]; what changes something goes to the control thread.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,9 +19,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
-use crate::config::{Secret, SideListen};
+use crate::config::SideListen;
 use crate::control::stats;
 use crate::control::status::Status;
 use crate::worker::ready::Alarm;
@@ -32,7 +34,7 @@ mod exposition;
 mod metrics;
 mod topology;
 
-/// Connections at the same time; further ones wait.
+/// Connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,13 +45,8 @@ const BODY_MAX: usize = 1024;
 /// How long a worker may take for the pass that shows that it is alive.
 const PASS_MAX: Duration = Duration::from_secs(2);
 
-/// What is asked of the control thread.
-pub enum Wish {
-    /// End as on SIGTERM.
-    Drain,
-    /// Read the configuration again; answered with the reason if that failed.
-    Reload(oneshot::Sender<Result<(), String>>),
-}
+/// A wish that the configuration is read again; answered with the reason if that failed.
+pub type Reload = oneshot::Sender<Result<(), String>>;
 
 /// Sets the least level that is logged.
 pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -60,12 +57,12 @@ pub struct Admin {
     pub status: Arc<Status>,
     /// What wakes each worker.
     pub alarms: Vec<Alarm>,
-    /// Who may change something from elsewhere than this machine.
-    pub token: Option<Secret>,
     /// Least share of a pool's shards that have to be healthy for it to be ready, in percent.
     pub ready_min_healthy: u8,
-    /// Where wishes go.
-    pub wishes: mpsc::Sender<Wish>,
+    /// Notified when the process is to end as on SIGTERM.
+    pub drain: Arc<Notify>,
+    /// Where wishes for a reload go.
+    pub reloads: mpsc::Sender<Reload>,
     /// The process's log.
     pub set_log_level: SetLogLevel,
 }
@@ -104,18 +101,26 @@ pub fn spawn(listener: std::net::TcpListener, admin: Admin) -> anyhow::Result<()
 
 async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Oldest first. Beyond the limit the oldest is cut off, so that probes get in whoever else holds connections.
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let permit = connections.clone().acquire_owned().await?;
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let admin = admin.clone();
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin)).await;
-            drop(permit);
         });
+        connections.push_back(connection.abort_handle());
+        if connections.len() > CONNECTIONS_MAX {
+            connections.retain(|connection| !connection.is_finished());
+        }
+        if connections.len() > CONNECTIONS_MAX
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
     }
 }
 
@@ -189,7 +194,8 @@ impl Admin {
     /// Who has the token may; without one, who is on this machine, and is no page in a browser there.
     fn may_change(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), &'static str> {
         let headers = request.headers();
-        if let Some(token) = &self.token {
+        let token = self.status.token();
+        if let Some(token) = &token {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
             if is_same(given.as_bytes(), token.expose().as_bytes()) {
@@ -203,7 +209,7 @@ impl Admin {
             return Err("pages in browsers may not change anything");
         }
         let drains = request.uri().path() == "/drain";
-        match (peer.ip().to_canonical().is_loopback(), &self.token) {
+        match (peer.ip().to_canonical().is_loopback(), &token) {
             (true, None) => Ok(()),
             // What runs beside the proxy has to be able to end it.
             (true, Some(_)) if drains => Ok(()),
@@ -275,15 +281,14 @@ impl Admin {
 
     fn drain(&self) -> Reply {
         if !self.status.draining.swap(true, Relaxed) {
-            // It can only be full of the same wish.
-            let _ = self.wishes.try_send(Wish::Drain);
+            self.drain.notify_one();
         }
         reply(StatusCode::ACCEPTED, TEXT, "draining\n".into())
     }
 
     async fn reload(&self) -> Reply {
         let (answer, answered) = oneshot::channel();
-        if self.wishes.send(Wish::Reload(answer)).await.is_err() {
+        if self.reloads.send(answer).await.is_err() {
             return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into());
         }
         match answered.await {

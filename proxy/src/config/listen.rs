@@ -27,6 +27,25 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// Gives the socket's file the permissions that are asked for.
+    pub fn permit(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        match self {
+            Self::Unix { path, mode: Some(mode) } => {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is the same address, whatever the permissions.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
+            _ => self == other,
+        }
+    }
+
     /// `host:port`, `[address]:port`, `/path` or `/path 0NNN`.
     pub fn parse(text: &str) -> Result<Self, String> {
         const ALLOWED: &str = "allowed is host:port, [IPv6 address]:port, an absolute /path, or a path and its permissions such as /path 0660";

@@ -40,7 +40,7 @@ impl SideListen {
 }
 
 /// Settings of the process. [`settings::PROCESS`] says what each means.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the table has it
 pub struct Process {
     pub workers: Option<usize>,

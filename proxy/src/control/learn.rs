@@ -19,8 +19,16 @@ pub fn has_questions(config: &config::Pool) -> bool {
     config.protocol == Protocol::Redis && config.resp3.is_none()
 }
 
-/// Asks the shards until each has answered, or one has said no.
+/// Asks the shards until each has answered, or one has said no. Once for each pool at a time; it takes notice of a
+/// reload.
 pub async fn learn(pool: Rc<PoolControl>) {
+    if !pool.learning.replace(true) {
+        ask(&pool).await;
+        pool.learning.set(false);
+    }
+}
+
+async fn ask(pool: &PoolControl) {
     let mut pause = PAUSE_MIN;
     let mut answered: Vec<shard_discovery::Shard> = Vec::new();
     while !pool.removed.get() {

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use shard_discovery::Topology;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 
-use crate::admin::{self, Admin, SetLogLevel, Wish};
+use crate::admin::{self, Admin, Reload, SetLogLevel};
 use crate::config::{self, Config};
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use listener::Listener;
@@ -150,14 +150,16 @@ async fn run(
         workers.push(door);
     }
     drop(reports);
-    let (wish, mut wishes) = mpsc::channel(WISHES_MAX);
+    let (wish, mut wishes) = mpsc::channel::<Reload>(WISHES_MAX);
+    let asked_to_drain = Arc::new(Notify::new());
+    status.set_token(process.admin_token.clone());
     if let Some(listener) = admin_listener {
         let admin = Admin {
             status: status.clone(),
             alarms,
-            token: process.admin_token.clone(),
             ready_min_healthy: process.ready_min_healthy,
-            wishes: wish.clone(),
+            drain: asked_to_drain.clone(),
+            reloads: wish.clone(),
             set_log_level,
         };
         admin::spawn(listener, admin)?;
@@ -224,24 +226,27 @@ async fn run(
                     });
                 }
             },
+            () = asked_to_drain.notified() => {
+                tracing::info!("draining, as asked over HTTP");
+                // The signal that follows as a container is stopped goes on with the drain.
+                break 2;
+            }
             // `wish` lives as long as this loop, so there is always one to come.
-            Some(wish) = wishes.recv() => match wish {
-                Wish::Drain => {
-                    tracing::info!("draining, as asked over HTTP");
-                    // The signal that follows as a container is stopped goes on with the drain.
-                    break 2;
-                }
-                Wish::Reload(answer) => {
-                    let control = control.clone();
-                    tokio::task::spawn_local(async move {
-                        let result = reload::reload(&control, "HTTP").await;
-                        let _ = answer.send(result.map_err(|error| error.to_string()));
-                    });
-                }
-            },
+            Some(answer) = wishes.recv() => {
+                let control = control.clone();
+                tokio::task::spawn_local(async move {
+                    let result = reload::reload(&control, "HTTP").await;
+                    let _ = answer.send(result.map_err(|error| error.to_string()));
+                });
+            }
             ended = &mut workers => return ended.context("worker threads cannot be joined")?,
         }
     };
+    tokio::task::spawn_local(async move {
+        while let Some(answer) = wishes.recv().await {
+            let _ = answer.send(Err("the process is draining".into()));
+        }
+    });
     drain(&control, &mut signals, ends, workers).await
 }
 
@@ -256,6 +261,8 @@ async fn drain(
     control.status.draining.store(true, Relaxed);
     let finish = async {
         tokio::time::sleep(control.process.drain_grace).await;
+        // A reload that had begun has come to its end, or notices that it is too late.
+        let _reloading = control.reloading.lock().await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
         for pool in &pools {
             drop(pool.close().await);

@@ -1,7 +1,7 @@
 //! One pool, as the control thread sees it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
@@ -33,6 +33,8 @@ pub struct PoolControl {
     pub orders: Vec<Orders>,
     /// Bytes that its clients of one worker may hold.
     memory_max: Cell<usize>,
+    /// The shards are being asked what they can do.
+    pub learning: Cell<bool>,
     /// `resp3: auto` has come to mean no.
     learned_resp2_only: Cell<bool>,
     /// Which shards are out for failing.
@@ -48,10 +50,18 @@ pub struct PoolControl {
     pub status: Arc<std::sync::Mutex<PoolStatus>>,
     /// Where host names lead.
     pub names: Arc<Resolver>,
-    /// For each shard by its address in the configuration, where it was last connected to; none if it was not found.
-    found: RefCell<HashMap<Address, Option<IpAddr>>>,
-    /// Host names that are being looked up.
-    following: RefCell<HashSet<String>>,
+    /// For each shard that was looked for, by its address in the configuration, where it was found.
+    found: RefCell<HashMap<Address, Found>>,
+}
+
+/// Where a shard was found.
+struct Found {
+    /// Where connections of any worker were made to since workers were last told that it moved.
+    at: BTreeSet<IpAddr>,
+    /// The last attempt found nobody.
+    is_missing: bool,
+    /// Its name was looked up then, or is being looked up since.
+    looked: Instant,
 }
 
 struct Accepting {
@@ -93,6 +103,7 @@ impl PoolControl {
             counters,
             orders,
             memory_max: Cell::new(memory_max),
+            learning: Cell::new(false),
             learned_resp2_only: Cell::new(false),
             ejection: RefCell::new(Ejection::new(&config, topology)),
             config: RefCell::new(config),
@@ -102,7 +113,6 @@ impl PoolControl {
             accepting: RefCell::new(None),
             names,
             found: RefCell::default(),
-            following: RefCell::default(),
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
         pool
@@ -172,8 +182,14 @@ impl PoolControl {
         {
             connected = Err(ShardFailure::ConnectFailed(reason));
         }
-        let found = connected.as_ref().ok().and_then(Socket::peer);
-        self.found.borrow_mut().insert(address, found);
+        let mut found = self.found.borrow_mut();
+        let found = found.entry(address).or_insert_with(|| Found {
+            at: BTreeSet::new(),
+            is_missing: false,
+            looked: Instant::now(),
+        });
+        found.is_missing = connected.is_err();
+        found.at.extend(connected.as_ref().ok().and_then(Socket::peer));
         connected
     }
 
@@ -181,27 +197,28 @@ impl PoolControl {
     pub fn follow_names(self: &Rc<Self>, refresh: Duration) {
         for shard in &self.config().shards {
             let Address::Tcp { host, .. } = &shard.address else { continue };
-            let Some(found) = self.found.borrow().get(&shard.address).copied() else { continue };
-            let pause = if found.is_some() { refresh } else { MISSING_REFRESH };
-            let is_due =
-                host.parse::<IpAddr>().is_err() && self.names.age(host).is_none_or(|age| age >= pause);
-            if is_due && self.following.borrow_mut().insert(host.clone()) {
+            if host.parse::<IpAddr>().is_ok() {
+                continue;
+            }
+            let mut found = self.found.borrow_mut();
+            let Some(found) = found.get_mut(&shard.address) else { continue };
+            let pause = if found.is_missing { MISSING_REFRESH } else { refresh };
+            if found.looked.elapsed() >= pause {
+                found.looked = Instant::now();
                 let (pool, shard, host) = (self.clone(), shard.clone(), host.clone());
-                tokio::task::spawn_local(async move {
-                    pool.follow(&shard, &host, found).await;
-                    pool.following.borrow_mut().remove(&host);
-                });
+                tokio::task::spawn_local(async move { pool.follow(&shard, &host).await });
             }
         }
     }
 
     /// Looks up where one shard is. If it has moved workers are told.
-    async fn follow(&self, shard: &Shard, host: &str, found: Option<IpAddr>) {
+    async fn follow(&self, shard: &Shard, host: &str) {
         let before = self.names.known(host);
         let Ok(now) = self.names.refresh(host).await else { return };
-        let has_moved = match found {
-            Some(found) => !now.contains(&found),
-            None => now != before,
+        let has_moved = match self.found.borrow().get(&shard.address) {
+            Some(found) if found.is_missing && found.at.is_empty() => now != before,
+            Some(found) => found.at.iter().any(|at| !now.contains(at)),
+            None => false,
         };
         if !has_moved {
             return;

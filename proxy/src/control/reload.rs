@@ -16,6 +16,7 @@ use shard_discovery::{Shard, Topology};
 
 use super::listener::Listener;
 use super::pools::PoolControl;
+use super::status::Status;
 use super::{Control, learn, probe};
 use crate::config::{self, Listen};
 
@@ -61,7 +62,11 @@ enum Door {
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, why: &str) -> Result<(), ReloadError> {
     let _running = control.reloading.lock().await;
-    let result = attempt(control).await;
+    let result = if control.status.draining.load(Relaxed) {
+        Err(ReloadError::Refused(anyhow::anyhow!("the process is draining")))
+    } else {
+        attempt(control).await
+    };
     match &result {
         Ok(None) => tracing::info!(why, "reload: nothing has changed"),
         Ok(Some(window)) => {
@@ -81,6 +86,12 @@ pub async fn reload(control: &Rc<Control>, why: &str) -> Result<(), ReloadError>
 async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError> {
     let config = (control.load)().map_err(ReloadError::Refused)?;
     control.files.replace(config.files);
+    control.status.set_token(config.process.admin_token.clone());
+    if (config::Process { admin_token: None, ..config.process })
+        != (config::Process { admin_token: None, ..control.process.clone() })
+    {
+        tracing::warn!("settings of the process have changed; they need a restart");
+    }
     let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let mut changes = Vec::new();
@@ -104,14 +115,14 @@ async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError>
     if changes.is_empty() && openings.is_empty() && removed.is_empty() {
         return Ok(None);
     }
-    let moved = |change: &&Change| change.pool.config().listen != change.config.listen;
+    let moved = |change: &&Change| !change.pool.config().listen.is_at(&change.config.listen);
     let given_up: Vec<_> = removed
         .iter()
         .cloned()
         .chain(changes.iter().filter(moved).map(|change| change.pool.clone()))
         .collect();
     let find_door = |config: &config::Pool| -> Result<Door, ReloadError> {
-        match given_up.iter().find(|pool| pool.config().listen == config.listen) {
+        match given_up.iter().find(|pool| pool.config().listen.is_at(&config.listen)) {
             Some(pool) => Ok(Door::From(pool.clone())),
             None => Listener::bind(config).map(Door::Bound).map_err(|error| {
                 refused(&config.name, format_args!("cannot listen on {}: {error:#}", config.listen))
@@ -126,7 +137,7 @@ async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError>
     for (config, _) in &openings {
         opening_doors.push(find_door(config)?);
     }
-    wait_for_shards(&changes, &openings, &control.names).await?;
+    wait_for_shards(&changes, &openings, control).await?;
 
     // From here on nothing can fail.
     let memory_max = control.memory_of_pool(present.len() - removed.len() + openings.len());
@@ -139,7 +150,7 @@ async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError>
         Door::Bound(listener) => Some(listener),
         Door::From(pool) => {
             let listen = &pool.config().listen;
-            let place = listeners.iter().position(|(known, _)| known == listen)?;
+            let place = listeners.iter().position(|(known, _)| known.is_at(listen))?;
             Some(listeners.swap_remove(place).1)
         }
     };
@@ -148,6 +159,9 @@ async fn attempt(control: &Rc<Control>) -> Result<Option<Duration>, ReloadError>
     let opened: Vec<Option<Listener>> = opening_doors.into_iter().map(&mut enter).collect();
     let mut window = Duration::ZERO;
     for (Change { pool, config, topology }, listener) in changes.into_iter().zip(entered) {
+        if let Err(error) = config.listen.permit() {
+            tracing::warn!(pool = %config.name, listen = %config.listen, %error, "cannot change permissions");
+        }
         window = window.max(pool.reconfigure(config, topology, memory_max).await);
         tokio::task::spawn_local(learn::learn(pool.clone()));
         if let Some(listener) = listener {
@@ -178,7 +192,7 @@ fn refused(pool: &str, why: impl fmt::Display) -> ReloadError {
 async fn wait_for_shards(
     changes: &[Change],
     openings: &[(Arc<config::Pool>, Arc<Topology>)],
-    names: &Arc<Resolver>,
+    control: &Control,
 ) -> Result<(), ReloadError> {
     let mut asking = tokio::task::JoinSet::new();
     let changed = changes.iter().map(|change| (&change.config, change.pool.config().shards.clone()));
@@ -189,10 +203,19 @@ async fn wait_for_shards(
             known.iter().any(|known| known.name == shard.name && known.address == shard.address)
         };
         for shard in config.shards.iter().filter(|shard| !is_known(shard)).cloned() {
-            asking.spawn_local(answers(shard, config.clone(), names.clone(), limit));
+            asking.spawn_local(answers(
+                shard,
+                config.clone(),
+                control.names.clone(),
+                control.status.clone(),
+                limit,
+            ));
         }
     }
     let silent: Vec<String> = asking.join_all().await.into_iter().filter_map(Result::err).collect();
+    if control.status.draining.load(Relaxed) {
+        return Err(ReloadError::Refused(anyhow::anyhow!("the process is draining")));
+    }
     if silent.is_empty() { Ok(()) } else { Err(ReloadError::NotReady(silent.join("; "))) }
 }
 
@@ -201,10 +224,14 @@ async fn answers(
     shard: Shard,
     config: Arc<config::Pool>,
     names: Arc<Resolver>,
+    status: Arc<Status>,
     limit: Duration,
 ) -> Result<(), String> {
     let until = tokio::time::Instant::now() + limit;
     loop {
+        if status.draining.load(Relaxed) {
+            return Err("the process is draining".into());
+        }
         let Err(reason) = probe::probe(&shard.address, &names, &config).await else { return Ok(()) };
         if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
             return Err(format!("pool {}: shard {} does not answer: {reason}", config.name, shard.name));

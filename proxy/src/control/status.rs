@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shard_discovery::Topology;
 
-use crate::config;
+use crate::config::{self, Secret};
 use crate::metrics::{Counters, WorkerCounters};
 
 /// What the process is doing.
@@ -27,6 +27,8 @@ pub struct Status {
     pub window: AtomicU64,
     /// Lookups of host names that found something, and those that did not.
     pub lookups: [AtomicU64; 2],
+    /// What allows changes over HTTP.
+    token: Mutex<Option<Secret>>,
     last_error: Mutex<Option<String>>,
     pools: Mutex<Vec<Arc<Mutex<PoolStatus>>>>,
 }
@@ -64,6 +66,7 @@ impl Status {
             reload_failures: AtomicU64::default(),
             window: AtomicU64::default(),
             lookups: Default::default(),
+            token: Mutex::default(),
             last_error: Mutex::default(),
             pools: Mutex::default(),
         }
@@ -93,6 +96,16 @@ impl Status {
     pub fn reload_failed(&self, why: String) {
         self.reload_failures.fetch_add(1, Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// This allows changes over HTTP from now on.
+    pub fn set_token(&self, token: Option<Secret>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// What allows changes over HTTP.
+    pub fn token(&self) -> Option<Secret> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the last reload failed, if it did.
