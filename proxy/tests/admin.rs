@@ -294,3 +294,33 @@ fn probes_get_in_whoever_else_holds_connections() {
     assert_eq!(get(&admin, "/alive").0, 200);
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
+
+#[test]
+fn a_shard_that_nobody_has_asked_for_anything_is_missed() {
+    let shards = [Server::redis(&[])];
+    let nobody = format!("{}:{}:1 shard-1", servers::address(), servers::unused_port());
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &[shards[0].line(0), nobody], &[]);
+    eventually(|| sample(&get(&admin, "/metrics").1, "memstore_safe_to_scale").to_string(), "0");
+    let page = get(&admin, "/metrics").1;
+    let healthy =
+        |shard: &str| sample(&page, &format!("memstore_shard_healthy{{pool=\"pool\",shard=\"{shard}\"}}"));
+    assert_eq!((healthy("shard-0"), healthy("shard-1")), (1.0, 0.0));
+}
+
+#[test]
+fn a_failure_is_past_when_a_probe_is_answered() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&["timeout: 100"], &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    client.tell("GET a");
+    let healthy = || {
+        sample(&get(&admin, "/metrics").1, "memstore_shard_healthy{pool=\"pool\",shard=\"shard-0\"}")
+            .to_string()
+    };
+    shards[0].signal("STOP");
+    assert!(client.tell("GET a").starts_with("-ERR"));
+    eventually(healthy, "0");
+    shards[0].signal("CONT");
+    // No request comes any more.
+    eventually(healthy, "1");
+}

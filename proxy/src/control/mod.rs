@@ -26,6 +26,7 @@ use status::Status;
 
 mod connect;
 mod ejection;
+mod health;
 mod learn;
 mod listener;
 mod machine;

@@ -1,7 +1,7 @@
 //! One pool, as the control thread sees it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::ejection::Ejection;
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
-use super::{connect, ejection, probe};
+use super::{connect, ejection, health, probe};
 use crate::config;
 use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
@@ -33,6 +33,8 @@ pub struct PoolControl {
     pub orders: Vec<Orders>,
     /// Bytes that its clients of one worker may hold.
     memory_max: Cell<usize>,
+    /// Names of shards that answered no probe.
+    pub unreachable: RefCell<HashSet<String>>,
     /// The shards are being asked what they can do.
     pub learning: Cell<bool>,
     /// `resp3: auto` has come to mean no.
@@ -96,6 +98,7 @@ impl PoolControl {
             ejected_at: vec![0; topology.shards().len()],
             ejections: 0,
             probes: [0, 0],
+            unreachable: HashSet::new(),
             listening: false,
         };
         let pool = Rc::new(Self {
@@ -103,6 +106,7 @@ impl PoolControl {
             counters,
             orders,
             memory_max: Cell::new(memory_max),
+            unreachable: RefCell::default(),
             learning: Cell::new(false),
             learned_resp2_only: Cell::new(false),
             ejection: RefCell::new(Ejection::new(&config, topology)),
@@ -115,6 +119,7 @@ impl PoolControl {
             found: RefCell::default(),
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
+        tokio::task::spawn_local(health::watch(pool.clone()));
         pool
     }
 
@@ -149,6 +154,7 @@ impl PoolControl {
             ejected_at: ejection.ejected_at.clone(),
             ejections: ejection.ejections,
             probes: ejection.probes,
+            unreachable: self.unreachable.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
         };
     }

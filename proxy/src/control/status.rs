@@ -1,5 +1,6 @@
 //! What the process is doing, for whoever asks from another thread.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -50,6 +51,8 @@ pub struct PoolStatus {
     pub ejections: u64,
     /// Probes of ejected shards: those that succeeded, and the others.
     pub probes: [u64; 2],
+    /// Names of shards that answered no probe.
+    pub unreachable: HashSet<String>,
     /// Clients are accepted.
     pub listening: bool,
 }
@@ -115,9 +118,12 @@ impl Status {
 }
 
 impl PoolStatus {
-    /// Whether the shard can serve as far as is known: it is in the ring, and the last word of no worker was a failure.
+    /// Whether the shard can serve as far as is known: it is in the ring, and the last word of no worker, nor of a
+    /// probe, was a failure.
     pub fn is_healthy(&self, shard: usize) -> bool {
-        !self.ejected.contains(&shard) && self.counters.sum_shard(shard, |shard| shard.failing.get()) == 0
+        !self.ejected.contains(&shard)
+            && !self.unreachable.contains(&self.topology.shards()[shard].name)
+            && self.counters.sum_shard(shard, |shard| shard.failing.get()) == 0
     }
 
     /// Shards that can serve.

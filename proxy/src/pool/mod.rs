@@ -226,6 +226,11 @@ impl<P: Protocol> Pool<P> {
         self.counters = counters;
     }
 
+    /// The shard with this name has answered somebody: its last failure is past.
+    pub fn recovered(&mut self, name: &str) {
+        self.shards.recovered(name);
+    }
+
     /// The shard with this name is found elsewhere: requests go there from now on, what is in flight is finished where it
     /// was.
     pub fn renew(&mut self, name: &str) {

@@ -531,6 +531,16 @@ impl<P: Protocol> Shards<P> {
         }
     }
 
+    /// The shard with this name has answered somebody.
+    pub fn recovered(&mut self, name: &str) {
+        for member in self.members.iter_mut().filter(|member| *member.name == *name) {
+            if std::mem::take(&mut member.failing) {
+                member.counters.failing.add(-1);
+                self.events.push(ShardEvent { shard: member.name.clone(), failure: None });
+            }
+        }
+    }
+
     /// The shard has failed.
     pub fn failed(&mut self, member: usize, failure: &ShardFailure) {
         let member = &mut self.members[member];

@@ -135,6 +135,7 @@ impl<P: Protocol> Driver<P> {
             Order::Serve(socket) => self.client_connected(socket, now),
             Order::Connected { connection, result } => self.shard_connected(connection, result, now),
             Order::Topology(topology) => self.pool.set_topology(topology),
+            Order::Recovered(shard) => self.pool.recovered(&shard),
             Order::Renew(shard) => self.pool.renew(&shard),
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
             Order::Preconnect => self.pool.preconnect(),

@@ -49,6 +49,8 @@ pub enum Order {
     Topology(Arc<Topology>),
     /// The shard with this name is found elsewhere.
     Renew(Arc<str>),
+    /// The shard with this name, whose last event was a failure, has answered a probe.
+    Recovered(Arc<str>),
     /// Another configuration of the same pool.
     Reconfigure(Box<Reconfiguration>),
     /// Connect to all shards.
