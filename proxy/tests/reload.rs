@@ -245,3 +245,20 @@ fn permissions_of_a_unix_socket_change_without_the_socket() {
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
     }
 }
+
+#[test]
+fn a_file_that_comes_late_is_waited_for() {
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let proxy = Server::memstore_over(&[], std::slice::from_ref(&line));
+    let listen = proxy.connect().peer();
+    let name = format!("late-{}.list", servers::unused_port());
+    proxy.overwrite(&format!(
+        "pool:\n  listen: {listen}\n  redis: true\n  timeout: 5000\n  servers_file: {name}\n"
+    ));
+    logged(&proxy, "reload failed", 1);
+    let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    std::fs::write(&file, format!("- {line}\n")).expect("a file");
+    logged(&proxy, " reloaded ", 1);
+    let _ = std::fs::remove_file(file);
+}

@@ -22,8 +22,10 @@ use crate::config::{self, Listen};
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
-/// Pause before shards that did not answer are asked again.
+/// Pause before a reload that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Why a reload that failed is tried again.
+const RETRY: &str = "retry";
 /// Pause between two probes of a shard that is to be adopted.
 const ADOPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -74,6 +76,8 @@ pub async fn reload(control: &Rc<Control>, why: &str) -> Result<(), ReloadError>
             let generation = control.status.generation.load(Relaxed);
             tracing::info!(why, generation, ?window, "reloaded");
         }
+        // It is tried again and again, and has been told.
+        Err(error) if why == RETRY && control.status.last_error() == Some(error.to_string()) => {}
         Err(error) => {
             control.status.reload_failed(error.to_string());
             tracing::error!(why, %error, "reload failed; the present configuration goes on");
@@ -258,7 +262,8 @@ pub async fn watch(control: Rc<Control>) {
             }
         }
         seen = now;
-        retry = matches!(reload(&control, "file changed").await, Err(ReloadError::NotReady(_)));
+        // What it lacked may come later: a shard, or a file that it names and that is not watched yet.
+        retry = reload(&control, if retry { RETRY } else { "file changed" }).await.is_err();
         // The files may be others now.
         seen = if retry { seen } else { fingerprint(&control.files.borrow()) };
     }
