@@ -123,6 +123,8 @@ async fn run(
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new()?;
     let Config { process, pools, files } = config;
+    // Before clients can come: a change from now on is one.
+    let seen = reload::fingerprint(&files);
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
     let admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
@@ -206,7 +208,7 @@ async fn run(
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     if control.process.watch_config {
-        tokio::task::spawn_local(reload::watch(control.clone()));
+        tokio::task::spawn_local(reload::watch(control.clone(), seen));
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, "memstore is serving");
 

@@ -244,9 +244,9 @@ async fn answers(
     }
 }
 
-/// Reloads whenever a file of the configuration changes, as long as the process lives.
-pub async fn watch(control: Rc<Control>) {
-    let mut seen = fingerprint(&control.files.borrow());
+/// Reloads whenever a file of the configuration changes from what was seen when it was read, as long as the process
+/// lives.
+pub async fn watch(control: Rc<Control>, mut seen: Fingerprint) {
     let mut retry = false;
     loop {
         tokio::time::sleep(if retry { RETRY_PAUSE } else { WATCH_TICK }).await;
@@ -269,8 +269,11 @@ pub async fn watch(control: Rc<Control>) {
     }
 }
 
+/// See [`fingerprint`].
+pub type Fingerprint = Vec<Option<[i128; 5]>>;
+
 /// What changes when a file does, also behind symbolic links that are swapped: device, inode, time and size.
-fn fingerprint(files: &[PathBuf]) -> Vec<Option<[i128; 5]>> {
+pub fn fingerprint(files: &[PathBuf]) -> Fingerprint {
     use std::os::unix::fs::MetadataExt as _;
     let of_file = |path: &PathBuf| {
         let found = std::fs::metadata(path).ok()?;
