@@ -6,6 +6,7 @@ mod admin;
 pub mod cli;
 pub mod config;
 mod control;
+mod conversation;
 mod json;
 pub mod metrics;
 mod plan;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,14 +35,31 @@ impl Names {
              dnssec-validation no; }};\ncontrols {{ }};\nzone \"cache.test\" {{ type primary; file \"zone\"; }};\n"
         );
         fs::write(folder.join("named.conf"), settings).expect("a file");
+        let process = Self::run(&folder, port);
+        Self { process, port, folder }
+    }
+
+    fn run(folder: &Path, port: u16) -> Child {
         let process = Command::new("named")
             .args(["-g", "-n", "1", "-c"])
             .arg(folder.join("named.conf"))
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("named: {error}; apt-get install bind9"));
-        eventually(|| TcpStream::connect((host, port)).is_ok().to_string(), "true");
-        Self { process, port, folder }
+        eventually(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().to_string(), "true");
+        process
+    }
+
+    /// From now on all it says of the zone is that it cannot say anything now.
+    fn fail(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let settings = self.folder.join("named.conf");
+        let text = fs::read_to_string(&settings).expect("it was written");
+        // A copy of a zone that nobody has.
+        let copy = format!("type secondary; primaries {{ {}; }}; file \"copy\";", address());
+        fs::write(&settings, text.replace("type primary; file \"zone\";", &copy)).expect("a file");
+        self.process = Self::run(&self.folder, self.port);
     }
 
     /// The ports of hosts from now on, as a headless Service tells them.
@@ -260,6 +277,26 @@ fn a_name_server_that_is_away_changes_nothing() {
     assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
     assert!(asked.elapsed() < Duration::from_millis(500));
     names.signal("CONT");
+}
+
+#[test]
+fn a_name_server_that_fails_changes_nothing() {
+    let mut names = Names::start();
+    let port = unused_port();
+    let [steady, other] = keys();
+    let _first = Shard::start(nth_address(1), port);
+    let second = Shard::start(nth_address(2), port);
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {other} 1")), "+OK\r\n");
+    names.fail();
+    drop(second);
+    let _again = Shard::start(nth_address(2), port);
+    eventually(|| client.tell(&format!("SET {other} 2")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
 }
 
 #[test]

@@ -262,3 +262,103 @@ fn a_file_that_comes_late_is_waited_for() {
     logged(&proxy, " reloaded ", 1);
     let _ = std::fs::remove_file(file);
 }
+
+#[test]
+fn a_corrected_file_takes_the_place_of_one_that_is_waited_for() {
+    let shard = Server::redis(&[]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&[], &lines);
+    let silent = Fake::answering(b"", false);
+    let with_silent = [lines[0].clone(), silent.line.replace("shard-0", "shard-1")];
+    proxy.rewrite(&["timeout: 5000"], &with_silent);
+    proxy.signal("HUP");
+    eventually(|| (silent.connections.load(Ordering::Relaxed) > 0).to_string(), "true");
+    // It would be waited for a minute.
+    proxy.rewrite(&["timeout: 6000"], &lines);
+    proxy.signal("HUP");
+    logged(&proxy, "the files have changed again", 1);
+    logged(&proxy, " reloaded ", 1);
+}
+
+#[test]
+fn an_address_can_become_one_that_contains_it() {
+    let shard = Server::redis(&[]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&[], &lines);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let listen = client.peer();
+    let port = listen.port();
+    for host in ["0.0.0.0", "127.0.0.1", "0.0.0.0"] {
+        proxy.overwrite(&format!(
+            "pool:\n  listen: {host}:{port}\n  redis: true\n  servers:\n   - {}\n",
+            lines[0]
+        ));
+        reload(&proxy);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "{host}");
+        assert_eq!(std::net::TcpStream::connect(listen).is_ok(), host == "0.0.0.0");
+        assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
+    }
+}
+
+#[test]
+fn nobody_can_connect_where_shards_are_still_waited_for() {
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let proxy = Server::memstore_over(&[], std::slice::from_ref(&line));
+    let listen = proxy.connect().peer();
+    let silent = Fake::answering(b"", false);
+    let port = servers::unused_port();
+    proxy.overwrite(&format!(
+        "pool:\n  listen: {listen}\n  redis: true\n  servers:\n   - {line}\n\
+         other:\n  listen: {}:{port}\n  redis: true\n  adopt_wait: 500ms\n  servers:\n   - {}\n",
+        address(),
+        silent.line
+    ));
+    proxy.signal("HUP");
+    eventually(|| (silent.connections.load(Ordering::Relaxed) > 0).to_string(), "true");
+    assert!(std::net::TcpStream::connect((address(), port)).is_err());
+    logged(&proxy, "does not answer", 1);
+}
+
+#[test]
+fn a_password_that_shards_refuse_does_not_come_to_hold() {
+    let shard = Server::redis(&["--requirepass", "right"]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&["redis_auth: right"], &lines);
+    proxy.rewrite(&["redis_auth: wrong", "adopt_wait: 300ms"], &lines);
+    proxy.signal("HUP");
+    logged(&proxy, "shard shard-0 does not take the new password", 1);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("AUTH right"), "+OK\r\n");
+    assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    // One that is away refuses nothing.
+    shard.signal("STOP");
+    proxy.rewrite(&["redis_auth: other", "adopt_wait: 60s"], &lines);
+    reload(&proxy);
+    shard.signal("CONT");
+}
+
+#[test]
+fn settings_of_the_process_change_or_are_named() {
+    let shard = Server::redis(&[]);
+    let proxy = Server::memstore_over(&[], &[shard.line(0)]);
+    let listen = proxy.connect().peer();
+    let pools = |settings: &str| {
+        format!(
+            "{settings}pools:\n  pool:\n    listen: {listen}\n    redis: true\n    servers:\n     - {}\n",
+            shard.line(0)
+        )
+    };
+    proxy.overwrite(&pools("log_level: debug\ndns_server: 127.0.0.1:53\n"));
+    reload(&proxy);
+    logged(&proxy, "need a restart settings=dns_server", 1);
+    // What was logged at other levels is logged at this one.
+    proxy.overwrite(&pools("log_level: error\n"));
+    proxy.signal("HUP");
+    eventually(|| proxy.printed().matches("need a restart").count().to_string(), "1");
+    proxy.overwrite("");
+    proxy.signal("HUP");
+    logged(&proxy, "reload failed", 1);
+    assert_eq!(proxy.printed().matches(" reloaded ").count(), 1);
+}

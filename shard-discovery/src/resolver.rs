@@ -188,6 +188,7 @@ impl Resolver {
     /// Forgets hosts that nobody needs any more.
     pub fn retain(&self, is_needed: impl Fn(&str) -> bool) {
         lock(&self.hosts).retain(|host, _| is_needed(host));
+        lock(&self.ports).retain(|(_, host), _| is_needed(host));
     }
 
     /// Lookups that found something, and those that did not.

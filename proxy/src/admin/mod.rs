@@ -57,8 +57,6 @@ pub struct Admin {
     pub status: Arc<Status>,
     /// What wakes each worker.
     pub alarms: Vec<Alarm>,
-    /// Least share of a pool's shards that have to be healthy for it to be ready, in percent.
-    pub ready_min_healthy: u8,
     /// Notified when the process is to end as on SIGTERM.
     pub drain: Arc<Notify>,
     /// Where wishes for a reload go.
@@ -194,8 +192,9 @@ impl Admin {
     /// Who has the token may; without one, who is on this machine, and is no page in a browser there.
     fn may_change(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), &'static str> {
         let headers = request.headers();
-        let token = self.status.token();
-        if let Some(token) = &token {
+        let process = self.status.process();
+        let token = &process.admin_token;
+        if let Some(token) = token {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
             if is_same(given.as_bytes(), token.expose().as_bytes()) {
@@ -209,7 +208,7 @@ impl Admin {
             return Err("pages in browsers may not change anything");
         }
         let drains = request.uri().path() == "/drain";
-        match (peer.ip().to_canonical().is_loopback(), &token) {
+        match (peer.ip().to_canonical().is_loopback(), token) {
             (true, None) => Ok(()),
             // What runs beside the proxy has to be able to end it.
             (true, Some(_)) if drains => Ok(()),
@@ -223,6 +222,7 @@ impl Admin {
         if self.status.draining.load(Relaxed) {
             reasons.push_str("draining\n");
         }
+        let least = usize::from(self.status.process().ready_min_healthy);
         let pools = self.status.pools();
         if pools.is_empty() {
             reasons.push_str("no configuration holds yet\n");
@@ -233,7 +233,7 @@ impl Admin {
                 let _ = writeln!(reasons, "pool {name}: not listening");
             }
             let (healthy, all) = (pool.healthy(), pool.topology.shards().len());
-            if healthy * 100 < all * usize::from(self.ready_min_healthy) {
+            if healthy * 100 < all * least {
                 let _ = writeln!(reasons, "pool {name}: {healthy} of {all} shards are healthy");
             }
         }

@@ -94,6 +94,27 @@ impl Process {
         }
     }
 
+    /// The settings once `wanted` has come to hold while the process runs, and the names of those that cannot change then
+    /// and would.
+    pub fn adopt(&self, wanted: Self) -> (Self, Vec<&'static str>) {
+        let fixed = [
+            ("workers", self.workers == wanted.workers),
+            ("log_format", self.log_format == wanted.log_format),
+            ("stats_address, stats_port", self.stats == wanted.stats),
+            ("admin_address, admin_port", self.admin == wanted.admin),
+            ("dns_server", self.dns_server == wanted.dns_server),
+        ];
+        let adopted = Self {
+            workers: self.workers,
+            log_format: self.log_format,
+            stats: self.stats.clone(),
+            admin: self.admin.clone(),
+            dns_server: self.dns_server,
+            ..wanted
+        };
+        (adopted, fixed.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect())
+    }
+
     /// The defaults, which hold for a file that nutcracker could read as well.
     pub fn of_nutcracker() -> Self {
         let around =

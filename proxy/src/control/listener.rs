@@ -25,18 +25,29 @@ use crate::worker::socket::Socket;
 /// Pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket.
+/// An address taken; nobody can connect yet.
+pub struct Bound {
+    socket: socket2::Socket,
+    file: Option<SocketFile>,
+    backlog: i32,
+}
+
+/// A socket that clients connect to.
 pub enum Listener {
     /// Over TCP.
     Tcp(TcpListener),
-    /// Over a Unix socket, removed when dropped.
-    Unix(UnixListener, PathBuf),
+    /// Over a Unix socket, whose file goes with it.
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
-impl Listener {
-    /// Binds and listens as the pool's configuration says. Must be called inside a runtime.
-    pub fn bind(pool: &config::Pool) -> anyhow::Result<Self> {
-        match &pool.listen {
+/// The file of a Unix socket, removed when dropped.
+pub struct SocketFile(PathBuf);
+
+impl Bound {
+    /// Takes the address that the pool's configuration names. With `beside` a listener of this process may have it, or
+    /// one that overlaps; see [`Listener::tolerate`].
+    pub fn new(pool: &config::Pool, beside: bool) -> anyhow::Result<Self> {
+        let (socket, file) = match &pool.listen {
             Listen::Tcp { host, port } => {
                 let address = (host.as_str(), *port)
                     .to_socket_addrs()
@@ -45,25 +56,43 @@ impl Listener {
                     .with_context(|| format!("{host} has no address"))?;
                 let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
                 socket.set_reuse_address(true)?;
-                if pool.reuseport {
-                    socket.set_reuse_port(true)?;
-                }
-                socket.set_nonblocking(true)?;
+                socket.set_reuse_port(pool.reuseport || beside)?;
                 socket.bind(&address.into())?;
-                socket.listen(backlog(pool))?;
-                Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
+                (socket, None)
             }
             Listen::Unix { path, mode } => {
                 remove_stale(path)?;
                 let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-                socket.set_nonblocking(true)?;
                 socket.bind(&SockAddr::unix(path)?)?;
+                let file = SocketFile(path.clone());
                 if let Some(mode) = mode {
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 }
-                socket.listen(backlog(pool))?;
-                Ok(Self::Unix(UnixListener::from_std(socket.into())?, path.clone()))
+                (socket, Some(file))
             }
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, file, backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX) })
+    }
+
+    /// Clients can connect from now on. Must be called inside a runtime.
+    pub fn listen(self) -> io::Result<Listener> {
+        let Self { socket, file, backlog } = self;
+        socket.listen(backlog)?;
+        Ok(match file {
+            None => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Some(file) => Listener::Unix { listener: UnixListener::from_std(socket.into())?, _file: file },
+        })
+    }
+}
+
+impl Listener {
+    /// Whether another listener of this user may have an address that overlaps, such as 0.0.0.0 and 127.0.0.1 with the
+    /// same port. Asked for while the other one takes it.
+    pub fn tolerate(&self, others: bool) {
+        if let Self::Tcp(listener) = self {
+            // The kernel then refuses the other one, which is told.
+            let _ = socket2::SockRef::from(listener).set_reuse_port(others);
         }
     }
 
@@ -75,22 +104,16 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Socket::Tcp(stream.into_std()?)
             }
-            Self::Unix(listener, _) => Socket::Unix(listener.accept().await?.0.into_std()?),
+            Self::Unix { listener, .. } => Socket::Unix(listener.accept().await?.0.into_std()?),
         })
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Gone already is as good.
-            let _ = std::fs::remove_file(path);
-        }
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.0);
     }
-}
-
-fn backlog(pool: &config::Pool) -> i32 {
-    i32::try_from(pool.backlog).unwrap_or(i32::MAX)
 }
 
 /// A socket left behind by an earlier process is in the way; anything else there is not ours to remove.
@@ -104,19 +127,14 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, and gives the
-/// listener back.
-pub async fn accept(
-    listener: Listener,
-    pool: Rc<PoolControl>,
-    mut closed: watch::Receiver<bool>,
-) -> Listener {
+/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted.
+pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
     let mut dealt = vec![0u64; pool.orders.len()];
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            _ = closed.wait_for(|closed| *closed) => return listener,
+            _ = closed.wait_for(|closed| *closed) => return,
         };
         match accepted {
             Ok(accepted) => deal(&pool, accepted, &mut dealt).await,

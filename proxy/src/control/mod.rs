@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,7 +18,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use crate::admin::{self, Admin, Reload, SetLogLevel};
 use crate::config::{self, Config};
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
-use listener::Listener;
+use listener::Bound;
 use pools::PoolControl;
 use questions::Questions;
 use status::Status;
@@ -52,14 +51,12 @@ const LEARN_WAIT: Duration = Duration::from_millis(200);
 pub(crate) struct Control {
     /// Reads the configuration.
     load: Box<dyn Fn() -> anyhow::Result<Config>>,
-    /// The files it was read from.
-    files: RefCell<Vec<PathBuf>>,
-    process: config::Process,
+    /// The files it was read from, as they were then.
+    files: RefCell<reload::Files>,
+    set_log_level: SetLogLevel,
     workers: Vec<Door>,
     /// Where host names lead.
     names: Arc<Resolver>,
-    /// Bytes that all clients of the process may hold.
-    memory_max: u64,
     /// By their numbers; also those that are removed and not yet drained.
     pools: RefCell<BTreeMap<usize, Rc<PoolControl>>>,
     next_pool: Cell<usize>,
@@ -94,10 +91,11 @@ impl Control {
         pool
     }
 
-    /// Bytes that one pool's clients of one worker may hold.
-    fn memory_of_pool(&self, pools: usize) -> usize {
+    /// Bytes that one pool's clients of one worker may hold, where all of the process may hold `memory_max`.
+    fn memory_of_pool(&self, memory_max: Option<u64>, pools: usize) -> usize {
         let parts = (self.workers.len() * pools.max(1)) as u64;
-        usize::try_from(self.memory_max / parts).unwrap_or(usize::MAX)
+        let whole = memory_max.unwrap_or_else(machine::default_memory_max);
+        usize::try_from(whole / parts).unwrap_or(usize::MAX)
     }
 }
 
@@ -124,22 +122,23 @@ async fn run(
     let mut signals = Signals::new()?;
     let Config { process, pools, files } = config;
     // Before clients can come: a change from now on is one.
-    let seen = reload::fingerprint(&files);
+    let files = reload::Files::look(files);
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
     let admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
     let mut openings = Vec::new();
     for pool in pools {
-        let listener = Listener::bind(&pool)
+        let listener = Bound::new(&pool, false)
+            .and_then(|bound| Ok(bound.listen()?))
             .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
         let topology = pool.topology().with_context(|| format!("pool {}", pool.name))?;
-        openings.push((Arc::new(pool), Arc::new(topology), listener));
+        openings.push((Arc::new(pool), Arc::new(topology), Rc::new(listener)));
     }
     let stats = match &process.stats {
         None => None,
         Some(listen) => stats::bind(listen).await?,
     };
-    let status = Arc::new(Status::new(start, count));
+    let status = Arc::new(Status::new(start, count, process.clone()));
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
     let (mut threads, mut workers, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
@@ -155,15 +154,13 @@ async fn run(
     drop(reports);
     let (wish, mut wishes) = mpsc::channel::<Reload>(WISHES_MAX);
     let asked_to_drain = Arc::new(Notify::new());
-    status.set_token(process.admin_token.clone());
     if let Some(listener) = admin_listener {
         let admin = Admin {
             status: status.clone(),
             alarms,
-            ready_min_healthy: process.ready_min_healthy,
             drain: asked_to_drain.clone(),
             reloads: wish.clone(),
-            set_log_level,
+            set_log_level: set_log_level.clone(),
         };
         admin::spawn(listener, admin)?;
     }
@@ -174,14 +171,13 @@ async fn run(
         names,
         files: RefCell::new(files),
         workers,
-        memory_max: process.memory_max.unwrap_or_else(machine::default_memory_max),
-        process,
+        set_log_level,
         pools: RefCell::default(),
         next_pool: Cell::new(0),
         reloading: Mutex::default(),
         status,
     });
-    let memory_max = control.memory_of_pool(openings.len());
+    let memory_max = control.memory_of_pool(process.memory_max, openings.len());
     let mut opened = Vec::new();
     let mut learning = tokio::task::JoinSet::new();
     for (config, topology, listener) in openings {
@@ -207,9 +203,7 @@ async fn run(
     tokio::task::spawn_local(memory::give_back());
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
-    if control.process.watch_config {
-        tokio::task::spawn_local(reload::watch(control.clone(), seen));
-    }
+    tokio::task::spawn_local(reload::watch(control.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, "memstore is serving");
 
     let mut workers = tokio::task::spawn_blocking(move || join(threads));
@@ -239,7 +233,7 @@ async fn run(
                 let control = control.clone();
                 tokio::task::spawn_local(async move {
                     let result = reload::reload(&control, "HTTP").await;
-                    let _ = answer.send(result.map_err(|error| error.to_string()));
+                    let _ = answer.send(result.map_err(|error| format!("{error:#}")));
                 });
             }
             ended = &mut workers => return ended.context("worker threads cannot be joined")?,
@@ -262,8 +256,9 @@ async fn drain(
     workers: tokio::task::JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     control.status.draining.store(true, Relaxed);
+    let process = control.status.process();
     let finish = async {
-        tokio::time::sleep(control.process.drain_grace).await;
+        tokio::time::sleep(process.drain_grace).await;
         // A reload that had begun has come to its end, or notices that it is too late.
         let _reloading = control.reloading.lock().await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
@@ -271,7 +266,7 @@ async fn drain(
             drop(pool.close().await);
         }
         for pool in &pools {
-            pool.drain(control.process.drain_limit).await;
+            pool.drain(process.drain_limit).await;
         }
         workers.await.context("worker threads cannot be joined")?
     };
@@ -296,9 +291,10 @@ async fn drain(
 /// Follows the shards' host names as long as the process lives.
 async fn follow_names(control: Rc<Control>) {
     // Spread, so that many proxies do not ask in step.
-    let refresh = control.process.dns_refresh.mul_f64(0.75 + (machine::seed() % 512) as f64 / 1024.0);
+    let spread = 0.75 + (machine::seed() % 512) as f64 / 1024.0;
     loop {
         tokio::time::sleep(FOLLOW_TICK).await;
+        let refresh = control.status.process().dns_refresh.mul_f64(spread);
         for pool in control.served() {
             pool.follow_names(refresh);
         }

@@ -67,8 +67,9 @@ struct Found {
 }
 
 struct Accepting {
+    listener: Rc<Listener>,
     close: watch::Sender<bool>,
-    task: JoinHandle<Listener>,
+    task: JoinHandle<()>,
 }
 
 impl PoolControl {
@@ -137,6 +138,11 @@ impl PoolControl {
         self.config.borrow().clone()
     }
 
+    /// Bytes that its clients of one worker may hold.
+    pub fn memory_max(&self) -> usize {
+        self.memory_max.get()
+    }
+
     /// What its workers count.
     pub fn counters(&self) -> Counters {
         self.counters.borrow().clone()
@@ -160,21 +166,29 @@ impl PoolControl {
     }
 
     /// Accepts clients from now on.
-    pub fn accept(self: &Rc<Self>, listener: Listener) {
+    pub fn accept(self: &Rc<Self>, listener: Rc<Listener>) {
         let config = self.config();
         tracing::info!(pool = %config.name, listen = %config.listen, shards = config.shards.len(), "listening");
         let (close, closed) = watch::channel(false);
-        let task = tokio::task::spawn_local(listener::accept(listener, self.clone(), closed));
-        *self.accepting.borrow_mut() = Some(Accepting { close, task });
+        let task = tokio::task::spawn_local(listener::accept(listener.clone(), self.clone(), closed));
+        *self.accepting.borrow_mut() = Some(Accepting { listener, close, task });
         self.tell_status();
     }
 
     /// Accepts no more clients than the kernel already has; the listener is of use for another pool.
-    pub async fn close(&self) -> Option<Listener> {
-        let Accepting { close, task } = self.accepting.borrow_mut().take()?;
+    pub async fn close(&self) -> Option<Rc<Listener>> {
+        let Accepting { listener, close, task } = self.accepting.borrow_mut().take()?;
         self.tell_status();
         let _ = close.send(true);
-        task.await.ok()
+        task.await.ok()?;
+        Some(listener)
+    }
+
+    /// Whether its address, or one that overlaps, may be taken by another listener of this process.
+    pub fn tolerate(&self, others: bool) {
+        if let Some(accepting) = &*self.accepting.borrow() {
+            accepting.listener.tolerate(others || self.config().reuseport);
+        }
     }
 
     /// Connects to a shard and remembers where it was found.
@@ -186,7 +200,7 @@ impl PoolControl {
             && let Ok(socket) = &connected
             && let Err(reason) = probe::identify(socket, &address, &config).await
         {
-            connected = Err(ShardFailure::ConnectFailed(reason));
+            connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
         }
         let mut found = self.found.borrow_mut();
         let found = found.entry(address).or_insert_with(|| Found {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shard_discovery::Topology;
 
-use crate::config::{self, Secret};
+use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
 
 /// What the process is doing.
@@ -28,8 +28,7 @@ pub struct Status {
     pub window: AtomicU64,
     /// Lookups of host names that found something, and those that did not.
     pub lookups: [AtomicU64; 2],
-    /// What allows changes over HTTP.
-    token: Mutex<Option<Secret>>,
+    process: Mutex<Arc<config::Process>>,
     last_error: Mutex<Option<String>>,
     pools: Mutex<Vec<Arc<Mutex<PoolStatus>>>>,
 }
@@ -59,7 +58,7 @@ pub struct PoolStatus {
 
 impl Status {
     /// Before the first configuration holds.
-    pub fn new(start: Instant, workers: usize) -> Self {
+    pub fn new(start: Instant, workers: usize, process: config::Process) -> Self {
         Self {
             start,
             workers: (0..workers).map(|_| Arc::default()).collect(),
@@ -69,7 +68,7 @@ impl Status {
             reload_failures: AtomicU64::default(),
             window: AtomicU64::default(),
             lookups: Default::default(),
-            token: Mutex::default(),
+            process: Mutex::new(Arc::new(process)),
             last_error: Mutex::default(),
             pools: Mutex::default(),
         }
@@ -101,14 +100,19 @@ impl Status {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// This allows changes over HTTP from now on.
-    pub fn set_token(&self, token: Option<Secret>) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    /// The configuration that was read is the present one.
+    pub fn reload_needless(&self) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What allows changes over HTTP.
-    pub fn token(&self) -> Option<Secret> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Settings of the process.
+    pub fn process(&self) -> Arc<config::Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// These hold from now on.
+    pub fn set_process(&self, process: config::Process) {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(process);
     }
 
     /// Why the last reload failed, if it did.

@@ -1,0 +1,92 @@
+//! One RESP conversation beside the data path: probes, questions to shards, care of clusters.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::types::BytesFrame;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
+
+use crate::config::Auth;
+use crate::pool::failure::ShardFailure;
+use crate::protocol::resp::is_needless_password;
+use crate::worker::socket::Socket;
+
+/// Bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// The socket for use inside a tokio runtime.
+pub fn stream(socket: Socket) -> Result<Box<dyn Stream>, ConversationError> {
+    let stream: std::io::Result<Box<dyn Stream>> = match socket {
+        Socket::Tcp(stream) => TcpStream::from_std(stream).map(|stream| Box::new(stream) as _),
+        Socket::Unix(stream) => UnixStream::from_std(stream).map(|stream| Box::new(stream) as _),
+    };
+    stream.map_err(|error| ConversationError::Lost(ShardFailure::ConnectFailed(error.to_string())))
+}
+
+/// Why there is no good answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConversationError {
+    /// The server cannot be reached, or is silent, or is lost.
+    #[error("{0}")]
+    Lost(ShardFailure),
+    /// The server's own error, or an answer that cannot be meant, in words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection that questions are asked on, one after the other.
+pub struct Conversation {
+    framed: Framed<Box<dyn Stream>, Resp2>,
+    limit: Duration,
+}
+
+impl Conversation {
+    /// Over a connected socket; each answer may take as long as `limit`.
+    pub fn over(socket: Socket, limit: Duration) -> Result<Self, ConversationError> {
+        Ok(Self { framed: Framed::new(stream(socket)?, Resp2::default()), limit })
+    }
+
+    /// Tells the password, if there is one. A server that needs none is content.
+    pub async fn authenticate(&mut self, auth: Option<&Auth>) -> Result<(), ConversationError> {
+        let Some(auth) = auth else { return Ok(()) };
+        let mut words = vec!["AUTH"];
+        words.extend(auth.user.as_deref());
+        words.push(auth.password.expose());
+        match self.ask(&words).await {
+            Err(ConversationError::Refused(words)) if is_needless_password(words.as_bytes()) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Asks; the server's errors are errors.
+    pub async fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<BytesFrame, ConversationError> {
+        let words = words.iter().map(|word| BytesFrame::BulkString(word.as_ref().to_vec().into())).collect();
+        let exchange = async {
+            self.framed.send(BytesFrame::Array(words)).await.map_err(broken)?;
+            match self.framed.next().await {
+                None => Err(ConversationError::Lost(ShardFailure::Closed)),
+                Some(Err(error)) => Err(broken(error)),
+                Some(Ok(BytesFrame::Error(words))) => Err(ConversationError::Refused(words.to_string())),
+                Some(Ok(reply)) => Ok(reply),
+            }
+        };
+        timeout(self.limit, exchange)
+            .await
+            .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
+    }
+
+    /// The bare connection. Nothing that was asked for is left to be read on it.
+    pub fn into_stream(self) -> Box<dyn Stream> {
+        self.framed.into_inner()
+    }
+}
+
+fn broken(error: redis_protocol::error::RedisProtocolError) -> ConversationError {
+    ConversationError::Lost(ShardFailure::ConnectFailed(error.to_string()))
+}
