@@ -81,6 +81,16 @@ impl Conversation {
             .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
     }
 
+    /// As [`Self::ask`], where the answer is a text.
+    pub async fn text<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<String, ConversationError> {
+        match self.ask(words).await? {
+            BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => {
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            _ => Err(ConversationError::Refused("the answer is no text".into())),
+        }
+    }
+
     /// The bare connection. Nothing that was asked for is left to be read on it.
     pub fn into_stream(self) -> Box<dyn Stream> {
         self.framed.into_inner()

@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod cli;
+mod cluster;
 pub mod config;
 mod control;
 mod conversation;

@@ -136,6 +136,14 @@ pub struct PoolCounters {
     pub queue_full: Counter,
     /// Times a client was not read because it had too much in flight.
     pub client_pauses: Counter,
+    /// Requests that a node of a cluster sent to who owns their slot now.
+    pub redirects_moved: Counter,
+    /// Requests that a node of a cluster sent to who is about to own their slot.
+    pub redirects_ask: Counter,
+    /// Requests that a node of a cluster could not serve for the moment.
+    pub redirects_later: Counter,
+    /// Of all these, those whose client got the node's error after all.
+    pub redirects_given_up: Counter,
 }
 
 /// What all workers count of one pool, in the hands of one of them: it reads as that one's own.

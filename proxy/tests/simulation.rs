@@ -366,6 +366,7 @@ impl<D: Dialect> World<D> {
             self.limits.clone(),
             self.topology.clone(),
             self.counters.clone(),
+            self.now,
         );
     }
 

@@ -3,7 +3,7 @@
 mod ketama;
 mod modula;
 mod random;
-mod slots;
+pub(crate) mod slots;
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,7 +103,12 @@ impl Distribution {
         }
     }
 
-    /// The shard that owns `hash`; `None` only when every shard is ejected.
+    /// The slots of a cluster: for each its owner.
+    pub(crate) fn told(owners: &[Option<usize>]) -> Distribution {
+        Distribution::Slots(SlotTable::told(owners))
+    }
+
+    /// The shard that owns `hash`; `None` only when every shard is ejected, or nobody owns the slot.
     #[inline]
     pub(crate) fn pick(&self, hash: u32) -> Option<usize> {
         match self {
@@ -111,7 +116,7 @@ impl Distribution {
             Distribution::Ketama(ring) => Some(ring.owner(hash)),
             Distribution::Modula(intervals) => Some(intervals.owner(hash)),
             Distribution::Random(live) => Some(random::pick(live)),
-            Distribution::Slots(table) => Some(table.owner(hash)),
+            Distribution::Slots(table) => table.owner(hash),
             Distribution::Single => Some(0),
         }
     }

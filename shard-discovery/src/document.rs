@@ -218,7 +218,8 @@ impl Pool {
         Self {
             protocol: protocol.into(),
             hash: topology.key_hash().name().into(),
-            distribution: topology.kind().name().into(),
+            // The slots of a cluster are told by its nodes, not computed: readers are to refuse it.
+            distribution: if topology.is_cluster() { "cluster" } else { topology.kind().name() }.into(),
             hash_tag: topology.hash_tag().map(|tag| [tag.open, tag.close].map(char::from).iter().collect()),
             shards: topology.shards().iter().enumerate().map(shard).collect(),
         }

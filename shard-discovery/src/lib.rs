@@ -19,4 +19,4 @@ pub use explanation::{Explanation, Place, Share};
 pub use hash::{KeyHash, UnknownKeyHash};
 pub use hash_tag::{HashTag, HashTagLength};
 pub use shard::{Address, Shard};
-pub use topology::{Topology, TopologyError};
+pub use topology::{Home, Topology, TopologyError};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::distribution::{Distribution, DistributionKind};
+use crate::distribution::{Distribution, DistributionKind, slots};
 use crate::explanation::{Explanation, Share};
 use crate::hash::KeyHash;
 use crate::hash_tag::HashTag;
@@ -26,6 +26,17 @@ pub struct Topology {
     /// Whether the key decides anything; otherwise nothing is paid for its hash.
     hashes: bool,
     distribution: Distribution,
+    /// For each shard who else answers reads of its keys. Only clusters have it.
+    readers: Option<Arc<[Vec<usize>]>>,
+}
+
+/// Where a key belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// Index of the shard that owns it.
+    pub shard: usize,
+    /// The keys of one request have to share it: the shard, or in a cluster the slot.
+    pub unit: usize,
 }
 
 /// Why a list of shards makes no topology.
@@ -76,15 +87,67 @@ impl Topology {
         Ok(Topology::build(shards.into(), kind, key_hash, hash_tag, Box::default()))
     }
 
+    /// The nodes of a Redis Cluster. `owners` has for each of the 16,384 slots the index of the node that owns it, and
+    /// `readers` for each node the indexes of those that answer reads of its keys. Nodes stay in their order; there may
+    /// be none while nothing is known.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    ///
+    /// # Panics
+    /// When `owners` or `readers` has another length, or an index is not one of a node.
+    pub fn of_cluster(
+        nodes: Vec<Shard>,
+        owners: &[Option<usize>],
+        readers: Vec<Vec<usize>>,
+    ) -> Result<Topology, TopologyError> {
+        assert!(readers.len() == nodes.len(), "{} lists of readers for {} nodes", readers.len(), nodes.len());
+        let mut indexes = owners.iter().flatten().chain(readers.iter().flatten());
+        assert!(indexes.all(|&index| index < nodes.len()), "a node that is none of {}", nodes.len());
+        if !nodes.is_empty() {
+            check(&nodes, DistributionKind::Slots)?;
+        }
+        Ok(Topology {
+            shards: nodes.into(),
+            kind: DistributionKind::Slots,
+            key_hash: KeyHash::Crc16,
+            hash_tag: Some(HashTag::REDIS_CLUSTER),
+            ejected: Box::default(),
+            hashes: true,
+            distribution: Distribution::told(owners),
+            readers: Some(readers.into()),
+        })
+    }
+
+    /// Whether it is of a cluster, which says itself who owns what.
+    pub fn is_cluster(&self) -> bool {
+        self.readers.is_some()
+    }
+
+    /// Whether reads go to the same shards as in the other one.
+    pub fn has_readers_of(&self, other: &Topology) -> bool {
+        self.readers == other.readers
+    }
+
+    /// Who else answers reads of the shard's keys; nobody but in a cluster.
+    #[inline]
+    pub fn readers(&self, shard: usize) -> &[usize] {
+        self.readers.as_ref().map_or(&[], |readers| &readers[shard])
+    }
+
     /// The same pool with exactly the shards `ejected` taken out, whichever are out now. Indexes stay what
     /// they are; the distribution is built anew over the live shards as Twemproxy does it: ketama shares
     /// points out again (survivors may gain or lose some), modula takes another modulus, and the keys of
     /// an ejected shard move. With `slots` only the slots of ejected shards move.
     ///
     /// # Panics
-    /// When an index is not below `self.shards().len()`.
+    /// When an index is not below `self.shards().len()`, and of a cluster, whose slots stay where they are told to be.
     #[must_use]
     pub fn without(&self, ejected: &[usize]) -> Topology {
+        if self.is_cluster() {
+            assert!(ejected.is_empty(), "nodes of a cluster cannot be ejected");
+            return self.clone();
+        }
         let mut ejected = ejected.to_vec();
         ejected.sort_unstable();
         ejected.dedup();
@@ -112,15 +175,28 @@ impl Topology {
             DistributionKind::Random | DistributionKind::Single => false,
         };
         let distribution = Distribution::new(kind, &shards, &live);
-        Topology { shards, kind, key_hash, hash_tag, ejected, hashes, distribution }
+        Topology { shards, kind, key_hash, hash_tag, ejected, hashes, distribution, readers: None }
+    }
+
+    /// Where `key` belongs; `None` only when every shard is ejected, or nobody owns the slot.
+    #[inline]
+    pub fn home_of(&self, key: &[u8]) -> Option<Home> {
+        let hash = if self.hashes { self.key_hash.hash(self.hashed_part(key)) } else { 0 };
+        let shard = self.distribution.pick(hash)?;
+        let unit = if self.is_cluster() { slots::slot(hash) as usize } else { shard };
+        Some(Home { shard, unit })
+    }
+
+    /// How many units there may be: [`Home::unit`] is below it.
+    pub fn units(&self) -> usize {
+        if self.is_cluster() { slots::SLOTS } else { self.shards.len() }
     }
 
     /// Index of the shard that owns `key`; `None` only when every shard is ejected. For `random` it is
     /// another one each time. Allocates nothing.
     #[inline]
     pub fn shard_for(&self, key: &[u8]) -> Option<usize> {
-        let hash = if self.hashes { self.key_hash.hash(self.hashed_part(key)) } else { 0 };
-        self.distribution.pick(hash)
+        self.home_of(key).map(|home| home.shard)
     }
 
     /// How [`Topology::shard_for`] finds its answer.
@@ -249,6 +325,21 @@ mod tests {
             let explanation = topology.explain(key.as_bytes());
             assert_eq!(explanation.place, Some(crate::Place::Slot(slot)), "{key}");
         }
+    }
+
+    #[test]
+    fn a_cluster_says_who_owns_what() {
+        let mut owners = vec![None; slots::SLOTS];
+        owners[12182] = Some(1);
+        let nodes = vec![shard("b", 1), shard("a", 1), shard("c", 1)];
+        let topology = Topology::of_cluster(nodes, &owners, vec![vec![], vec![2], vec![]]).unwrap();
+        assert_eq!(topology.home_of(b"foo"), Some(Home { shard: 1, unit: 12182 }));
+        assert_eq!(topology.shards()[1].name, "a");
+        assert_eq!(topology.readers(1), [2]);
+        assert_eq!(topology.home_of(b"bar"), None);
+        assert_eq!(topology.shares()[1].points, 1);
+        let unknown = Topology::of_cluster(vec![], &vec![None; slots::SLOTS], vec![]).unwrap();
+        assert_eq!(unknown.home_of(b"foo"), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub fn page(status: &Status, open_metrics: bool) -> String {
     of_workers(status, &mut page);
     of_pools(&pools, &mut page);
     of_shards(&pools, &mut page);
+    of_clusters(&pools, &mut page);
     page.finish()
 }
 
@@ -170,6 +171,62 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         for (result, count) in ["success", "failure"].into_iter().zip(pool.probes) {
             family.sample(&[("pool", &pool.config.name), ("result", result)], count);
         }
+    }
+}
+
+/// Pools over a Redis Cluster.
+fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
+    const REDIRECTS: [(&str, OfPool); 4] = [
+        ("moved", |pool| pool.redirects_moved.get() as i64),
+        ("ask", |pool| pool.redirects_ask.get() as i64),
+        ("later", |pool| pool.redirects_later.get() as i64),
+        ("given_up", |pool| pool.redirects_given_up.get() as i64),
+    ];
+    let clusters: Vec<&PoolStatus> = pools.iter().filter(|pool| pool.config.cluster.is_some()).collect();
+    if clusters.is_empty() {
+        return;
+    }
+    let mut family = page.begin(
+        "memstore_cluster_redirects",
+        Kind::Counter,
+        "Requests that a node sent elsewhere, by the kind; given_up are those whose client got the error.",
+    );
+    for pool in &clusters {
+        for (kind, number) in REDIRECTS {
+            family.sample(&[("pool", &pool.config.name), ("kind", kind)], pool.counters.sum(number));
+        }
+    }
+    let mut family = page.begin(
+        "memstore_cluster_refreshes",
+        Kind::Counter,
+        "Times the nodes were asked who owns what, by the result.",
+    );
+    for pool in &clusters {
+        for (result, count) in ["success", "failure"].into_iter().zip(pool.refreshes) {
+            family.sample(&[("pool", &pool.config.name), ("result", result)], count);
+        }
+    }
+    let mut family =
+        page.begin("memstore_cluster_slots_covered", Kind::Gauge, "Slots that a node is known to own.");
+    for pool in &clusters {
+        family.sample(&[("pool", &pool.config.name)], pool.map.covered());
+    }
+    let members = || {
+        clusters.iter().flat_map(|pool| {
+            pool.map.members.iter().map(|member| (&*pool.config.name, member.address.to_string(), member))
+        })
+    };
+    let mut family = page.begin("memstore_cluster_slots", Kind::Gauge, "Slots that the node owns.");
+    for (pool, shard, member) in members() {
+        family.sample(&[("pool", pool), ("shard", &shard)], member.slot_count());
+    }
+    let mut family = page.begin(
+        "memstore_cluster_epoch",
+        Kind::Gauge,
+        "Configuration epoch of the node, by which its claim to slots counts.",
+    );
+    for (pool, shard, member) in members() {
+        family.sample(&[("pool", pool), ("shard", &shard)], member.epoch);
     }
 }
 

@@ -42,6 +42,26 @@ fn add(pool: &PoolStatus, document: &mut Value) {
     // Sockets to each shard at most, without those for further databases and RESP3.
     document["shard_connections_max"] =
         json!(counters.workers().len() * pool.config.server_connections as usize);
+    if pool.config.cluster.is_some() {
+        let [succeeded, failed] = pool.refreshes;
+        document["cluster"] = json!({
+            "slots_covered": pool.map.covered(),
+            "refreshes": { "success": succeeded, "failure": failed },
+            "redirects": {
+                "moved": counters.sum(|pool| pool.redirects_moved.get() as i64),
+                "ask": counters.sum(|pool| pool.redirects_ask.get() as i64),
+                "later": counters.sum(|pool| pool.redirects_later.get() as i64),
+                "given_up": counters.sum(|pool| pool.redirects_given_up.get() as i64),
+            },
+        });
+        for (index, member) in pool.map.members.iter().enumerate().take(pool.topology.shards().len()) {
+            let shard = &mut document["shards"][index];
+            shard["node"] = json!(member.id);
+            shard["epoch"] = json!(member.epoch);
+            shard["slots"] = json!(member.slots);
+            shard["replica_of"] = json!(member.replica_of.map(|primary| &pool.map.members[primary].id));
+        }
+    }
     let live = pool.topology.without(&pool.ejected);
     for share in live.shares() {
         let index = share.shard;

@@ -134,7 +134,7 @@ pub fn server(line: &str) -> Result<Shard, String> {
 }
 
 /// An IPv6 address without the brackets that keep its colons together.
-fn bare(host: &str) -> &str {
+pub(super) fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 

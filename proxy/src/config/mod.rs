@@ -9,12 +9,14 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use cluster::{Cluster, ReadFrom};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Auth, Pool, Protocol, Secret};
 pub use process::{LogFormat, Process, SideListen};
 use yaml::{Entry, Node, Value};
 
+mod cluster;
 mod listen;
 mod mistake;
 mod pool;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
 
 use super::Surroundings;
+use super::cluster::Cluster;
 use super::listen::{Listen, server};
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::section::Section;
@@ -82,7 +83,10 @@ pub struct Pool {
     pub server_connections: u32,
     pub server_retry_timeout: Duration,
     pub server_failure_limit: u32,
+    /// Of a cluster: as far as they are known.
     pub shards: Vec<Shard>,
+    /// It is a cluster, which says itself who owns what.
+    pub cluster: Option<Cluster>,
     /// Whose SRV records say the ports of the shards.
     pub servers_srv: Option<String>,
     pub connect_timeout: Duration,
@@ -101,6 +105,10 @@ pub struct Pool {
 impl Pool {
     /// Who owns what in this pool.
     pub fn topology(&self) -> Result<Topology, shard_discovery::TopologyError> {
+        if self.cluster.is_some() {
+            // Nothing is known yet.
+            return Topology::of_cluster(Vec::new(), &[None; 16_384], Vec::new());
+        }
         Topology::new(self.shards.clone(), self.distribution, self.key_hash, self.hash_tag)
     }
 
@@ -123,7 +131,16 @@ impl Pool {
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
-        let shards = read_servers(&mut section, around);
+        let cluster = match section.node("cluster") {
+            Some(node) => read_cluster(&mut section, node, redis),
+            None => None,
+        };
+        let shards = if section.has("cluster") { Vec::new() } else { read_servers(&mut section, around) };
+        let databases = if cluster.is_some() && !section.has("databases") {
+            1
+        } else {
+            section.setting("databases", counted(1, 65536))
+        };
         let hash_tag =
             section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
         let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
@@ -149,7 +166,7 @@ impl Pool {
             tcpkeepalive: section.setting("tcpkeepalive", boolean),
             auth,
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
-            databases: section.setting("databases", counted(1, 65536)),
+            databases,
             miss_on_get_errors,
             shard_identity: section.setting("shard_identity", boolean),
             resp3: section.setting("resp3", |text| match text {
@@ -162,6 +179,7 @@ impl Pool {
             server_retry_timeout: section.setting("server_retry_timeout", duration),
             server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
             shards,
+            cluster,
             servers_srv,
             connect_timeout: section.setting("connect_timeout", positive),
             queue_wait: section.setting("queue_wait", positive),
@@ -183,6 +201,36 @@ impl Pool {
         }
         (mistakes.len() == before).then_some(pool)
     }
+}
+
+/// A cluster decides for itself what other pools are told.
+fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
+    const OTHERS: [(&str, &str); 14] = [
+        ("servers", "its nodes say who they are"),
+        ("servers_file", "its nodes say who they are"),
+        ("servers_dns", "its nodes say who they are; name them as seeds"),
+        ("servers_srv", "its nodes say where they are"),
+        ("servers_count", "its nodes say who they are"),
+        ("servers_names", "its nodes say who they are"),
+        ("hash", "keys are hashed as Redis Cluster does"),
+        ("distribution", "its nodes say who owns what"),
+        ("hash_tag", "it is always {}"),
+        ("redis_db", "it has database 0 only"),
+        ("databases", "it has database 0 only"),
+        ("auto_eject_hosts", "it replaces failed nodes itself"),
+        ("shard_identity", "its nodes are known by their numbers"),
+        ("preconnect", "its nodes are connected to when they are needed"),
+    ];
+    if !redis {
+        section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");
+    }
+    for (name, why) in OTHERS {
+        if section.has(name) {
+            let place = section.place(name);
+            section.wrong(place, format!("{name} is not for a cluster: {why}"));
+        }
+    }
+    Cluster::read(section, node)
 }
 
 /// One of a fixed set of names.

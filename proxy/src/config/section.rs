@@ -42,6 +42,17 @@ impl<'n, 'm> Section<'n, 'm> {
         section
     }
 
+    /// A mapping that is the value of one of its settings.
+    pub fn below<'e>(
+        &mut self,
+        name: &str,
+        place: Place,
+        entries: &'e [Entry],
+        table: &'static [Setting],
+    ) -> Section<'e, '_> {
+        Section::new(format!("{}: {name}", self.title), place, entries, table, self.mistakes)
+    }
+
     /// Notes a mistake.
     pub fn wrong(&mut self, place: Place, text: impl std::fmt::Display) {
         self.mistakes.push(Mistake { place, text: format!("{}: {text}", self.title) });

@@ -52,6 +52,7 @@ pub const POOL: &[Setting] = &[
     setting("servers_count", None, "1 to 65535", "how many shards servers_dns stands for"),
     setting("servers_names", Some("shard-{}"), "text with {}", "the names of those shards on the ring, whatever their hosts are called"),
     setting("servers_file", None, "path, relative to this file", "instead of servers: a YAML list of them in a file of its own"),
+    setting("cluster", None, "a mapping", "instead of servers: a Redis Cluster, which says itself who owns what; its settings are in the table below"),
     setting("redis_user", None, "text", "user that is named to the shards beside the password"),
     setting("redis_auth_file", None, "path, relative to this file", "file that holds the password, instead of redis_auth"),
     setting("redis_auth_env", None, "name", "environment variable that holds the password, instead of redis_auth"),
@@ -70,6 +71,14 @@ pub const POOL: &[Setting] = &[
     setting("client_output_max", Some("1GiB"), "size", "replies waiting for one client; beyond it the client is disconnected"),
     setting("shard_queue_max", Some("65536"), "1 to 4194304", "requests queued and in flight on one connection to a shard"),
     setting("shard_queue_bytes_max", Some("64MiB"), "size", "bytes of requests not yet written to one connection to a shard"),
+];
+
+/// Settings of a pool over a Redis Cluster, below `cluster:`.
+#[rustfmt::skip]
+pub const CLUSTER: &[Setting] = &[
+    setting("seeds", None, "list of host:port", "nodes that are asked for the others; a name of several nodes will do; required"),
+    setting("read_from", Some("primary"), "primary prefer-replica nearest", "who serves commands that only read; replicas may be behind"),
+    setting("refresh", Some("10s"), "time above 0", "how often it is asked who owns what; at once where a node sends requests elsewhere or fails"),
 ];
 
 /// Settings of the process, beside `pools:`.
@@ -96,7 +105,7 @@ pub const PROCESS: &[Setting] = &[
 /// The table of all settings, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::new();
-    for (title, settings) in [("Pool", POOL), ("Process", PROCESS)] {
+    for (title, settings) in [("Pool", POOL), ("Cluster", CLUSTER), ("Process", PROCESS)] {
         text.push_str(&format!("| {title} setting | default | allowed | meaning |\n|---|---|---|---|\n"));
         for setting in settings {
             let default = setting.default.map(|default| format!("`{default}`")).unwrap_or_default();

@@ -23,6 +23,7 @@ use pools::PoolControl;
 use questions::Questions;
 use status::Status;
 
+mod cluster;
 mod connect;
 mod ejection;
 mod health;
@@ -45,7 +46,7 @@ const WISHES_MAX: usize = 16;
 /// How often it is looked whether a name is to be looked up again.
 const FOLLOW_TICK: Duration = Duration::from_millis(250);
 /// How long the first clients wait until it is known what the shards can do.
-const LEARN_WAIT: Duration = Duration::from_millis(200);
+const LEARN_WAIT: Duration = Duration::from_millis(500);
 
 /// What the control thread has.
 pub(crate) struct Control {
@@ -185,7 +186,13 @@ async fn run(
         if pool.config().preconnect {
             pool.preconnect().await;
         }
-        learning.spawn_local(learn::learn(pool.clone()));
+        let learner = pool.clone();
+        learning.spawn_local(async move {
+            if learner.config().cluster.is_some() {
+                cluster::refresh(&learner).await;
+            }
+            learn::learn(learner).await;
+        });
         opened.push((pool, listener));
     }
     // The first client is to be told the truth where that takes no time.
@@ -319,8 +326,16 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
     let mut questions = Questions::default();
     while let Some(report) = inbox.recv().await {
         match report {
+            Report::Stale { pool } => {
+                if let Some(pool) = control.pool(pool) {
+                    pool.stale.notify_one();
+                }
+            }
             Report::Shard { pool, event } => {
                 let Some(pool) = control.pool(pool) else { continue };
+                if event.failure.is_some() {
+                    pool.stale.notify_one();
+                }
                 let changed = pool.ejection.borrow_mut().take(&event, Instant::now());
                 if changed {
                     pool.ejected.notify_one();

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use super::ejection::Ejection;
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
-use super::{connect, ejection, health, probe};
+use super::{cluster, connect, ejection, health, probe};
+use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::Counters;
 use crate::pool::failure::ShardFailure;
@@ -27,6 +28,9 @@ const MISSING_REFRESH: Duration = Duration::from_millis(250);
 
 /// One pool, as the control thread sees it.
 pub struct PoolControl {
+    /// As it was written.
+    written: RefCell<Arc<config::Pool>>,
+    /// With what was learnt since.
     config: RefCell<Arc<config::Pool>>,
     counters: RefCell<Counters>,
     /// Each worker's orders.
@@ -37,8 +41,12 @@ pub struct PoolControl {
     pub unreachable: RefCell<HashSet<String>>,
     /// The shards are being asked what they can do.
     pub learning: Cell<bool>,
-    /// `resp3: auto` has come to mean no.
-    learned_resp2_only: Cell<bool>,
+    /// Who owns what, if it is a cluster.
+    pub map: RefCell<Arc<Map>>,
+    /// Something says that others own what by now.
+    pub stale: Notify,
+    /// Times the nodes of the cluster were asked who owns what: with an answer, and without.
+    pub refreshes: Cell<[u64; 2]>,
     /// Which shards are out for failing.
     pub ejection: RefCell<Ejection>,
     /// A shard has been ejected.
@@ -101,6 +109,8 @@ impl PoolControl {
             probes: [0, 0],
             unreachable: HashSet::new(),
             listening: false,
+            map: Arc::default(),
+            refreshes: [0, 0],
         };
         let pool = Rc::new(Self {
             status: Arc::new(std::sync::Mutex::new(status)),
@@ -109,8 +119,11 @@ impl PoolControl {
             memory_max: Cell::new(memory_max),
             unreachable: RefCell::default(),
             learning: Cell::new(false),
-            learned_resp2_only: Cell::new(false),
+            map: RefCell::default(),
+            stale: Notify::new(),
+            refreshes: Cell::default(),
             ejection: RefCell::new(Ejection::new(&config, topology)),
+            written: RefCell::new(config.clone()),
             config: RefCell::new(config),
             ejected: Notify::new(),
             removed: Cell::new(false),
@@ -121,19 +134,16 @@ impl PoolControl {
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
         tokio::task::spawn_local(health::watch(pool.clone()));
+        tokio::task::spawn_local(cluster::follow(pool.clone()));
         pool
     }
 
     /// Its configuration as it was written.
-    pub fn written(&self) -> config::Pool {
-        let mut config = (*self.config()).clone();
-        if self.learned_resp2_only.get() {
-            config.resp3 = None;
-        }
-        config
+    pub fn written(&self) -> Arc<config::Pool> {
+        self.written.borrow().clone()
     }
 
-    /// Its configuration.
+    /// Its configuration, with what was learnt since it was read.
     pub fn config(&self) -> Arc<config::Pool> {
         self.config.borrow().clone()
     }
@@ -162,6 +172,8 @@ impl PoolControl {
             probes: ejection.probes,
             unreachable: self.unreachable.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
+            map: self.map.borrow().clone(),
+            refreshes: self.refreshes.get(),
         };
     }
 
@@ -209,6 +221,9 @@ impl PoolControl {
             looked: Instant::now(),
         });
         found.is_missing = connected.is_err();
+        if connected.is_err() {
+            self.stale.notify_one();
+        }
         found.at.extend(connected.as_ref().ok().and_then(Socket::peer));
         connected
     }
@@ -261,17 +276,67 @@ impl PoolControl {
         }
     }
 
-    /// Another configuration of the same pool. Returns how long workers disagreed.
+    /// Another configuration of the same pool; of a cluster the map that is known goes on, if there is no other. Returns
+    /// how long workers disagreed.
     pub async fn reconfigure(
         &self,
         config: Arc<config::Pool>,
         topology: Arc<Topology>,
+        map: Option<Map>,
         memory_max: usize,
     ) -> Duration {
+        self.memory_max.set(memory_max);
+        self.written.replace(config.clone());
+        let present = self.config().cluster.is_some().then(|| self.map.borrow().clone());
+        let map = map.map(Arc::new).or(present).filter(|_| config.cluster.is_some()).unwrap_or_default();
+        let window = if config.cluster.is_some() {
+            let readers = vec![Vec::new(); map.members.len()];
+            match map.topology(readers) {
+                Ok(topology) => {
+                    let config = config::Pool { shards: map.shards(), ..(*config).clone() };
+                    self.apply(Arc::new(config), Arc::new(topology)).await
+                }
+                Err(_) => self.apply(config, topology).await,
+            }
+        } else {
+            self.apply(config, topology).await
+        };
+        self.map.replace(map);
+        self.stale.notify_one();
+        window
+    }
+
+    /// Others own what in the cluster by now, or answer reads.
+    pub async fn adopt_map(&self, map: Map, readers: Vec<Vec<usize>>) {
+        let (name, members, covered) = (self.config().name.clone(), map.members.len(), map.covered());
+        let topology = match map.topology(readers) {
+            Ok(topology) => Arc::new(topology),
+            Err(error) => return tracing::error!(pool = %name, %error, "the cluster cannot be used"),
+        };
+        let before = self.map.replace(Arc::new(map));
+        let map = self.map.borrow().clone();
+        if *before != *map {
+            tracing::info!(pool = %name, nodes = members, slots = covered, "the cluster has changed");
+        }
+        let shards = map.shards();
+        let present = self.ejection.borrow().all().clone();
+        if *before == *map && present.has_readers_of(&topology) {
+            self.tell_status();
+        } else if present.shards() == shards {
+            let config = self.config();
+            self.ejection.borrow_mut().adopt(&config, topology);
+            self.publish().await;
+        } else {
+            let config = config::Pool { shards, ..(*self.config()).clone() };
+            self.apply(Arc::new(config), topology).await;
+        }
+    }
+
+    /// Tells all workers of another configuration. Returns how long they disagreed.
+    async fn apply(&self, config: Arc<config::Pool>, topology: Arc<Topology>) -> Duration {
         let _telling = self.telling.lock().await;
         let before = self.config();
-        self.memory_max.set(memory_max);
-        self.learned_resp2_only.set(false);
+        let memory_max = self.memory_max.get();
         let kept: Vec<Option<usize>> = {
             let present = self.ejection.borrow();
             let place = |name: &str| present.shards().iter().position(|known| known.name == name);
@@ -309,8 +374,7 @@ impl PoolControl {
     pub async fn know_resp2_only(&self) {
         let config = config::Pool { resp3: Some(false), ..(*self.config()).clone() };
         let topology = self.ejection.borrow().all().clone();
-        self.reconfigure(Arc::new(config), topology, self.memory_max.get()).await;
-        self.learned_resp2_only.set(true);
+        self.apply(Arc::new(config), topology).await;
     }
 
     /// Connects to all shards ahead of the first request.

@@ -3,7 +3,7 @@
 //! Whatever can go wrong goes wrong before the first worker hears of it: mistakes in the file, addresses that are taken,
 //! shards that do not answer. What stays is not touched.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use shard_discovery::{Address, Shard, Topology};
 
 use super::listener::{Bound, Listener};
 use super::pools::PoolControl;
-use super::{Control, learn, probe};
+use super::{Control, cluster, learn, probe};
+use crate::cluster::map::Map;
 use crate::config::{self, Listen};
 use crate::conversation::ConversationError;
 
@@ -34,6 +35,9 @@ struct Change {
     config: Arc<config::Pool>,
     topology: Arc<Topology>,
 }
+
+/// A pool that is to be served.
+type Opening = (Arc<config::Pool>, Arc<Topology>);
 
 /// Where a pool's clients are to be accepted.
 enum Door {
@@ -91,7 +95,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         let config = Arc::new(wanted);
         match present.iter().find(|pool| pool.config().name == config.name) {
             None => openings.push((config, topology)),
-            Some(pool) if pool.written() == *config && pool.memory_max() == memory_max => {}
+            Some(pool) if pool.written() == config && pool.memory_max() == memory_max => {}
             Some(pool) if pool.config().protocol != config.protocol => bail!(
                 "pool {}: a pool that is served cannot change between Redis and memcache; give it another name",
                 config.name
@@ -118,7 +122,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     for (config, _) in &openings {
         opening_doors.push(Some(find_door(config, &given_up)?));
     }
-    wait_for_shards(&changes, &openings, control).await?;
+    let mut maps = wait_for_shards(&changes, &openings, control).await?;
     let doors = open_doors(doors)?;
     let opening_doors = open_doors(opening_doors)?;
 
@@ -148,14 +152,18 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         if let Err(error) = config.listen.permit() {
             tracing::warn!(pool = %config.name, listen = %config.listen, %error, "cannot change permissions");
         }
-        window = window.max(pool.reconfigure(config, topology, memory_max).await);
+        let map = maps.remove(&config.name);
+        window = window.max(pool.reconfigure(config, topology, map, memory_max).await);
         tokio::task::spawn_local(learn::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }
     }
     for ((config, topology), listener) in openings.into_iter().zip(opened) {
-        let pool = control.open(config, topology, memory_max);
+        let pool = control.open(config.clone(), topology.clone(), memory_max);
+        if let Some(map) = maps.remove(&config.name) {
+            pool.reconfigure(config, topology, Some(map), memory_max).await;
+        }
         tokio::task::spawn_local(learn::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
@@ -205,12 +213,14 @@ fn taken(config: &config::Pool, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("pool {}: cannot listen on {}", config.name, config.listen))
 }
 
-/// Every shard that is new has to answer once, and none may refuse a new password.
+/// Every shard that is new has to answer once, and none may refuse a new password. Of clusters that are new somebody has
+/// to say who owns what; returns that by the names of their pools.
 async fn wait_for_shards(
     changes: &[Change],
-    openings: &[(Arc<config::Pool>, Arc<Topology>)],
+    openings: &[Opening],
     control: &Rc<Control>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<HashMap<String, Map>> {
+    let maps = wait_for_clusters(changes, openings, control).await?;
     let mut asking = tokio::task::JoinSet::new();
     let changed = changes.iter().map(|change| (&change.config, Some(change.pool.config())));
     let opened = openings.iter().map(|(config, _)| (config, None));
@@ -237,7 +247,40 @@ async fn wait_for_shards(
     if control.has_changed() {
         bail!("the files have changed again since they were read");
     }
-    if silent.is_empty() { Ok(()) } else { Err(anyhow!(silent.join("; "))) }
+    if silent.is_empty() { Ok(maps) } else { Err(anyhow!(silent.join("; "))) }
+}
+
+async fn wait_for_clusters(
+    changes: &[Change],
+    openings: &[Opening],
+    control: &Rc<Control>,
+) -> anyhow::Result<HashMap<String, Map>> {
+    let is_new = |change: &&Change| {
+        let seeds = |config: &config::Pool| config.cluster.as_ref().map(|cluster| cluster.seeds.clone());
+        seeds(&change.config) != seeds(&change.pool.config())
+            || change.config.auth != change.pool.config().auth
+    };
+    let changed = changes.iter().filter(is_new).map(|change| &change.config);
+    let opened = openings.iter().map(|(config, _)| config);
+    let mut maps = HashMap::new();
+    for config in changed.chain(opened).filter(|config| config.cluster.is_some()) {
+        let Some(limit) = config.adopt_wait else { continue };
+        let until = tokio::time::Instant::now() + limit;
+        let map = loop {
+            match cluster::discover(config, &control.names, &[], 0).await {
+                Ok(map) => break map,
+                Err(reason) => {
+                    let is_over = control.refuse_draining().is_err() || control.has_changed();
+                    if is_over || tokio::time::Instant::now() + ADOPT_PAUSE >= until {
+                        bail!("pool {}: nobody says who owns what in the cluster: {reason}", config.name);
+                    }
+                    tokio::time::sleep(ADOPT_PAUSE).await;
+                }
+            }
+        };
+        maps.insert(config.name.clone(), map);
+    }
+    Ok(maps)
 }
 
 /// Why a shard is asked.
@@ -308,8 +351,11 @@ impl Control {
         let configs: Vec<_> = self.served().iter().map(|pool| pool.config()).collect();
         let hosts: HashSet<&str> = configs
             .iter()
-            .flat_map(|config| &config.shards)
-            .filter_map(|shard| match &shard.address {
+            .flat_map(|config| {
+                let seeds = config.cluster.iter().flat_map(|cluster| &cluster.seeds);
+                config.shards.iter().map(|shard| &shard.address).chain(seeds)
+            })
+            .filter_map(|address| match address {
                 Address::Tcp { host, .. } => Some(host.as_str()),
                 Address::Unix(_) => None,
             })

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shard_discovery::Topology;
 
+use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
 
@@ -54,6 +55,10 @@ pub struct PoolStatus {
     pub unreachable: HashSet<String>,
     /// Clients are accepted.
     pub listening: bool,
+    /// Who owns what, if it is a cluster.
+    pub map: Arc<Map>,
+    /// Times the nodes of the cluster were asked who owns what: with an answer, and without.
+    pub refreshes: [u64; 2],
 }
 
 impl Status {

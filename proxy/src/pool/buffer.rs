@@ -119,6 +119,31 @@ impl Output {
         count
     }
 
+    /// A copy of the first `count` bytes; shared with those where they are one large message.
+    pub fn first(&self, count: usize) -> Bytes {
+        if let Some((place, bytes)) = self.shared.front()
+            && *place == self.written
+            && bytes.len() == count
+        {
+            return bytes.clone();
+        }
+        let mut first = BytesMut::with_capacity(count);
+        let mut at = self.written;
+        for (place, bytes) in self
+            .shared
+            .iter()
+            .map(|(place, bytes)| (*place, &bytes[..]))
+            .chain([(self.copied.len(), &[][..])])
+        {
+            for part in [&self.copied[at..place], bytes] {
+                let room = count - first.len();
+                first.extend_from_slice(&part[..part.len().min(room)]);
+            }
+            at = place;
+        }
+        first.freeze()
+    }
+
     /// The first `count` bytes are written, or not wanted any more.
     pub fn advance(&mut self, mut count: usize) {
         debug_assert!(count <= self.len());

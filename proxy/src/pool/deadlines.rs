@@ -16,7 +16,8 @@ impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
         let stall = self.stalls.front().map(|&(deadline, _)| deadline);
-        stall.into_iter().chain(self.shards.deadline).min()
+        let parked = self.parked.iter().map(|parked| parked.due).min();
+        [stall, parked, self.shards.deadline].into_iter().flatten().min()
     }
 
     /// Deadlines may have passed.
@@ -32,6 +33,7 @@ impl<P: Protocol> Pool<P> {
                 self.resumable.push(id);
             }
         }
+        self.unpark(now, false);
         let Some(timeout) = self.limits.timeout else { return };
         if self.shards.deadline.is_none_or(|deadline| deadline > now) {
             return;

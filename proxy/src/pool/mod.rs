@@ -17,6 +17,7 @@ use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question};
 use buffer::Output;
 use client::{Activity, Client, Pause, State};
 use failure::ShardFailure;
+use redirect::{Parked, Redirected};
 use requests::may_submit;
 use shard::Link;
 use shards::Shards;
@@ -26,6 +27,8 @@ pub mod buffer;
 pub mod client;
 mod deadlines;
 pub mod failure;
+mod members;
+mod redirect;
 pub mod replies;
 mod requests;
 mod responses;
@@ -150,6 +153,12 @@ pub struct Pool<P: Protocol> {
     malformed: Vec<(ClientId, Malformed)>,
     /// A large response was handed on since the worker last asked.
     large: bool,
+    /// Requests that a node of a cluster has just sent elsewhere.
+    redirected: Vec<Redirected>,
+    /// Those that wait for their next attempt.
+    parked: Vec<Parked>,
+    /// A node has said that others own what it is thought to own.
+    stale: bool,
     /// Bytes held for all clients.
     buffered: usize,
     plan: Plan<P>,
@@ -182,6 +191,9 @@ impl<P: Protocol> Pool<P> {
             questions: Vec::new(),
             malformed: Vec::new(),
             large: false,
+            redirected: Vec::new(),
+            parked: Vec::new(),
+            stale: false,
             buffered: 0,
             plan: Plan::default(),
         };
@@ -200,10 +212,14 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// The same shards, but other owners: one was ejected or restored.
-    pub fn set_topology(&mut self, topology: Arc<Topology>) {
+    /// The same shards, but other owners: one was ejected or restored, or slots have moved.
+    pub fn set_topology(&mut self, topology: Arc<Topology>, now: Time) {
         debug_assert_eq!(topology.shards(), self.shards.topology.shards());
+        if topology.is_cluster() {
+            self.pause_until_quiet();
+        }
         self.shards.topology = topology;
+        self.unpark(now, true);
     }
 
     /// Other settings, limits and shards from now on. Shards that stay where they are keep their connections; those
@@ -214,8 +230,9 @@ impl<P: Protocol> Pool<P> {
         limits: Limits,
         topology: Arc<Topology>,
         counters: Counters,
+        now: Time,
     ) {
-        if limits.server_connections != self.limits.server_connections {
+        if limits.server_connections != self.limits.server_connections || topology.is_cluster() {
             self.pause_until_quiet();
         }
         let waiting =
@@ -224,6 +241,7 @@ impl<P: Protocol> Pool<P> {
         self.settings = settings;
         self.limits = limits;
         self.counters = counters;
+        self.unpark(now, true);
     }
 
     /// The shard with this name has answered somebody: its last failure is past.

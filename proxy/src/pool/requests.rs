@@ -93,14 +93,14 @@ impl<P: Protocol> Pool<P> {
                 }
                 Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => {
                     shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
-                        shards.connections[connection].output.copy(canonical);
+                        shards.connections[connection].copy(canonical);
                     })
                 }
                 Route::Forward => {
                     shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
                         scratch.advance(used);
                         let request = scratch.split_to(length).freeze();
-                        shards.connections[connection].output.share(request);
+                        shards.connections[connection].share(request);
                         shared = true;
                     })
                 }
@@ -138,11 +138,16 @@ impl<P: Protocol> Pool<P> {
                 Ok(()) => {}
                 Err(Refusal::SpreadKeys) => {
                     counters.refused.add(1);
-                    activity.replies.replied(P::SPREAD_KEYS.as_bytes(), plan.manner);
+                    let reply = P::spread_keys(shards.topology.is_cluster());
+                    activity.replies.replied(reply.as_bytes(), plan.manner);
                 }
-                Err(Refusal::AllEjected) => {
+                Err(Refusal::Nobody) => {
                     counters.forward_error.add(1);
-                    P::failure(plan.manner, "every shard of the pool is ejected", &mut plan.reply);
+                    let words = match shards.topology.is_cluster() {
+                        true => "no node of the cluster is known to serve the slot",
+                        false => "every shard of the pool is ejected",
+                    };
+                    P::failure(plan.manner, words, &mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
                 }
                 Err(Refusal::Failed(connection, failure)) => {

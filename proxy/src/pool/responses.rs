@@ -1,10 +1,11 @@
 //! From bytes of a shard to replies of clients, and what becomes of requests whose shard is lost.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Shard;
 
 use super::buffer::{Output, SHARE_MIN};
 use super::failure::ShardFailure;
+use super::redirect::Redirected;
 use super::shard::{Link, Ticket};
 use super::shards::Shards;
 use super::time::Time;
@@ -74,6 +75,7 @@ impl<P: Protocol> Pool<P> {
         }
         connection.publish(&self.shards.members[connection.shard].counters);
         self.wake_waiting(index);
+        self.follow_redirects(now);
         received
     }
 
@@ -83,7 +85,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { clients, shards, dirty_clients, large, .. } = self;
+        let Self { clients, shards, dirty_clients, large, redirected, .. } = self;
         let Shards { connections, members, .. } = shards;
         let connection = &mut connections[index];
         let member = &mut members[connection.shard];
@@ -120,12 +122,29 @@ impl<P: Protocol> Pool<P> {
                 start = end;
                 continue;
             }
+            if progress.complete
+                && connection.keeps()
+                && scratch[start] == b'-'
+                && P::redirect(&scratch[start..end]).is_some()
+                && let Some((ticket, request)) = connection.take_back()
+            {
+                responses += 1;
+                response_bytes += (end - start) as u64;
+                let reply = Bytes::copy_from_slice(&scratch[start..end]);
+                redirected.push(Redirected { from: index, ticket, request, reply });
+                start = end;
+                continue;
+            }
             let ticket =
                 if progress.complete { connection.answered() } else { connection.in_flight.front().copied() };
             let Some(ticket) = ticket else {
                 break Some(ShardFailure::Malformed("a response that nobody asked for".into()));
             };
             response_bytes += (end - start) as u64;
+            if ticket.prelude {
+                start = end;
+                continue;
+            }
             if progress.complete {
                 responses += 1;
                 counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
@@ -310,6 +329,6 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether the control thread is to be told something.
     pub fn has_events(&self) -> bool {
-        !self.shards.events.is_empty() || !self.questions.is_empty()
+        !self.shards.events.is_empty() || !self.questions.is_empty() || self.stale
     }
 }

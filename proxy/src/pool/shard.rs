@@ -15,6 +15,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::ClientId;
 use super::buffer::{Output, Rest};
 use super::failure::ShardFailure;
@@ -43,6 +45,10 @@ pub struct Ticket {
     pub length: u64,
     /// When the request was queued.
     pub since: Time,
+    /// How often it was sent before and not executed.
+    pub tries: u8,
+    /// The response is of no interest: it only clears the way for the next request.
+    pub prelude: bool,
 }
 
 /// How far the connection is.
@@ -98,6 +104,8 @@ pub struct ShardConnection<P: Protocol> {
     pub link: Link,
     /// Requests not yet written.
     pub output: Output,
+    /// The bytes of all requests in flight, where they may have to be sent elsewhere.
+    kept: Option<Box<Output>>,
     /// Requests not yet answered, oldest first. At most `shard_queue_max`.
     pub in_flight: VecDeque<Ticket>,
     /// Bytes of all requests in flight, written or not.
@@ -129,13 +137,15 @@ pub struct ShardConnection<P: Protocol> {
 }
 
 impl<P: Protocol> ShardConnection<P> {
-    /// A connection that is made when the first request needs it.
-    pub fn new(shard: usize, lane: P::Lane) -> Self {
+    /// A connection that is made when the first request needs it. With `keeps` the bytes of requests are kept until they
+    /// are answered.
+    pub fn new(shard: usize, lane: P::Lane, keeps: bool) -> Self {
         Self {
             shard,
             lane,
             link: Link::Idle,
             output: Output::default(),
+            kept: keeps.then(Box::default),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             expired: 0,
@@ -150,6 +160,15 @@ impl<P: Protocol> ShardConnection<P> {
             attempts: 0,
             carried: false,
             published: [0; 4],
+        }
+    }
+
+    /// Whether requests are refused because the shard was not there the last time.
+    pub fn is_down(&self, now: Time) -> bool {
+        match &self.link {
+            Link::Down { until, failure } => now < *until || failure.takes_time(),
+            Link::Connecting { after } => after.is_some(),
+            Link::Idle | Link::Greeting { .. } | Link::Up => false,
         }
     }
 
@@ -169,7 +188,42 @@ impl<P: Protocol> ShardConnection<P> {
         Admission::Open
     }
 
-    /// A request of so many bytes was appended to `output`.
+    /// Appends a copy of the request that was submitted last.
+    #[inline]
+    pub fn copy(&mut self, request: &[u8]) {
+        self.output.copy(request);
+        if let Some(kept) = &mut self.kept {
+            kept.copy(request);
+        }
+    }
+
+    /// Appends the request that was submitted last without copying.
+    pub fn share(&mut self, request: Bytes) {
+        if let Some(kept) = &mut self.kept {
+            kept.share(request.clone());
+        }
+        self.output.share(request);
+    }
+
+    /// Whether the bytes of requests are kept until they are answered.
+    #[inline]
+    pub fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The request at hand was not executed: takes it back, with its bytes.
+    pub fn take_back(&mut self) -> Option<(Ticket, Bytes)> {
+        let length = self.in_flight.front()?.length;
+        let request = self.kept.as_ref()?.first(length as usize);
+        Some((self.answered()?, request))
+    }
+
+    /// Whether the client has a request in flight here.
+    pub fn has_of(&self, client: ClientId) -> bool {
+        self.in_flight.iter().any(|ticket| ticket.client == Some(client))
+    }
+
+    /// A request of so many bytes is to be appended.
     #[inline]
     pub fn submitted(&mut self, ticket: Ticket) {
         if self.in_flight.is_empty() {
@@ -185,7 +239,16 @@ impl<P: Protocol> ShardConnection<P> {
         let ticket = self.in_flight.pop_front()?;
         self.expired = self.expired.saturating_sub(1);
         self.in_flight_bytes -= ticket.length;
+        self.forget(ticket.length);
         Some(ticket)
+    }
+
+    /// The oldest bytes that are kept are not needed any more.
+    #[inline]
+    fn forget(&mut self, bytes: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.advance(bytes as usize);
+        }
     }
 
     /// Bytes have come.
@@ -230,6 +293,7 @@ impl<P: Protocol> ShardConnection<P> {
         }
         self.in_flight_bytes -= bytes;
         self.output.advance(bytes as usize);
+        self.forget(bytes);
         self.expired = 0;
     }
 
@@ -293,6 +357,7 @@ impl<P: Protocol> ShardConnection<P> {
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;
         self.output.advance(self.output.len() - kept_bytes as usize);
+        self.forget(lost.iter().map(|ticket| ticket.length).sum());
         self.expired = self.expired.saturating_sub(lost.len());
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();

@@ -1,17 +1,14 @@
 //! The shards of a pool: which connection a request takes, and whether it may.
-//!
-//! A shard has a place of its own here, its member, that stays what it is while the list of shards changes around it:
-//! only the way from the topology to the members is made anew.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard_discovery::{Address, Shard, Topology};
+use shard_discovery::{Address, Home, Topology};
 
 use super::buffer::SHARE_MIN;
 use super::failure::ShardFailure;
+use super::members::{Lane, Member};
 use super::replies::{Merging, Replies};
 use super::shard::{Admission, Link, ShardConnection, Ticket};
 use super::time::Time;
@@ -23,46 +20,30 @@ use crate::protocol::{Part, Piece, Plan, Protocol};
 pub(super) struct Shards<P: Protocol> {
     pub topology: Arc<Topology>,
     /// For each shard of the topology, its member.
-    order: Vec<usize>,
+    pub(super) order: Vec<usize>,
     pub members: Vec<Member>,
     pub lanes: Vec<Lane<P>>,
     pub connections: Vec<ShardConnection<P>>,
     /// Connections to each shard that is added from now on.
-    per_shard: usize,
+    pub(super) per_shard: usize,
+    /// Those keep requests until they are answered.
+    pub(super) keeps: bool,
     pub dirty: Vec<ConnectionIndex>,
     pub to_connect: Vec<ConnectionIndex>,
     pub to_close: Vec<(ConnectionIndex, ShardFailure)>,
     pub events: Vec<ShardEvent>,
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     random: u64,
     /// Connections that the fragments of the split request at hand take.
     targets: Vec<ConnectionIndex>,
     /// Places in `targets` of shards that are down, with the reason, if the rest of the request is served.
     down: Vec<(usize, ShardFailure)>,
-    /// For each member, its place in `targets` while a request is split.
-    fragment_of: Vec<u32>,
-}
-
-/// One shard, and what stays the same as long as it is one.
-pub(super) struct Member {
-    pub shard: Shard,
-    pub name: Arc<str>,
-    pub counters: Arc<ShardCounters>,
-    /// Connections to it in each lane.
-    per_shard: usize,
-    /// Its last event was a failure.
-    pub failing: bool,
-    /// It is not in the pool any more: what is in flight is finished, then its connections are closed.
-    pub leaving: bool,
-}
-
-/// Connections shared by clients of the same database and protocol version.
-pub(super) struct Lane<P: Protocol> {
-    pub key: P::Lane,
-    /// For each member the place of its first connection; its others stand behind.
-    first: Vec<ConnectionIndex>,
+    /// For each unit of the topology, its place in `targets` while a request is split.
+    pub(super) fragment_of: Vec<u32>,
+    /// The units that have one.
+    units: Vec<usize>,
 }
 
 /// Whose request it is.
@@ -79,8 +60,8 @@ pub(super) struct Sender {
 pub(super) enum Refusal {
     /// No single shard owns its keys.
     SpreadKeys,
-    /// There is no shard to ask.
-    AllEjected,
+    /// There is no shard to ask: all are ejected, or nobody owns the slot.
+    Nobody,
     /// The shard cannot take it.
     Failed(ConnectionIndex, ShardFailure),
 }
@@ -100,6 +81,7 @@ impl<P: Protocol> Shards<P> {
             lanes: Vec::new(),
             connections: Vec::new(),
             per_shard,
+            keeps: false,
             dirty: Vec::new(),
             to_connect: Vec::new(),
             to_close: Vec::new(),
@@ -110,172 +92,15 @@ impl<P: Protocol> Shards<P> {
             targets: Vec::new(),
             down: Vec::new(),
             fragment_of: Vec::new(),
+            units: Vec::new(),
         };
         shards.adopt(topology, counters, per_shard, timeout);
         shards
     }
 
-    /// Takes another list of shards. Those that stay keep their connections, new ones are connected when they are
-    /// needed, the others leave. Returns clients that waited for one of those.
-    pub fn adopt(
-        &mut self,
-        topology: Arc<Topology>,
-        counters: &[Arc<ShardCounters>],
-        per_shard: usize,
-        timeout: Option<Duration>,
-    ) -> Vec<ClientId> {
-        self.per_shard = per_shard.max(1);
-        self.timeout = timeout;
-        self.deadline = timeout.and_then(|timeout| {
-            self.connections.iter().filter_map(|connection| connection.deadline(timeout)).min()
-        });
-        // Where a shard was found elsewhere its former member may still be leaving: the present one comes later here and
-        // counts, or clients' requests could overtake those that are in flight there.
-        let mut known: Vec<usize> = (0..self.members.len()).collect();
-        known.retain(|&index| self.members[index].per_shard == self.per_shard);
-        known.sort_by_key(|&index| !self.members[index].leaving);
-        let staying: HashMap<(String, Address), usize> = known
-            .into_iter()
-            .map(|index| {
-                let Shard { name, address, .. } = &self.members[index].shard;
-                ((name.clone(), address.clone()), index)
-            })
-            .collect();
-        let mut stays = vec![false; self.members.len()];
-        let mut order = Vec::with_capacity(topology.shards().len());
-        for (shard, counters) in topology.shards().iter().zip(counters) {
-            let kept = staying.get(&(shard.name.clone(), shard.address.clone())).copied();
-            if let Some(index) = kept {
-                stays[index] = true;
-                self.members[index].leaving = false;
-                self.members[index].counters = counters.clone();
-                self.members[index].shard.weight = shard.weight;
-            }
-            order.push(kept);
-        }
-        let mut waiting = Vec::new();
-        for (index, _) in stays.iter().enumerate().filter(|(_, stays)| !**stays) {
-            self.leave(index, &mut waiting);
-        }
-        let mut free: Vec<usize> = (0..stays.len()).filter(|&index| self.is_spent(index)).collect();
-        self.order = order
-            .into_iter()
-            .zip(topology.shards().iter().zip(counters))
-            .map(|(kept, (shard, counters))| {
-                kept.unwrap_or_else(|| self.join(shard.clone(), counters.clone(), free.pop()))
-            })
-            .collect();
-        self.topology = topology;
-        waiting
-    }
-
-    /// The shard with this name gets a new member, and so new connections. Returns clients that waited for the present
-    /// one.
-    pub fn renew(&mut self, name: &str) -> Vec<ClientId> {
-        let mut waiting = Vec::new();
-        let of_name = |&member: &usize| *self.members[member].name == *name;
-        let Some(place) = self.order.iter().position(of_name) else { return waiting };
-        let before = self.order[place];
-        self.leave(before, &mut waiting);
-        let free = (0..self.members.len()).find(|&index| self.is_spent(index));
-        let (shard, counters) = (self.members[before].shard.clone(), self.members[before].counters.clone());
-        self.order[place] = self.join(shard, counters, free);
-        waiting
-    }
-
-    /// A new member, in the place of one that is spent if there is such a place.
-    fn join(&mut self, shard: Shard, counters: Arc<ShardCounters>, free: Option<usize>) -> usize {
-        let member = Member {
-            name: shard.name.as_str().into(),
-            shard,
-            counters,
-            per_shard: self.per_shard,
-            failing: false,
-            leaving: false,
-        };
-        if let Some(index) = free {
-            let before = std::mem::replace(&mut self.members[index], member);
-            for lane in 0..self.lanes.len() {
-                let (key, first) = (self.lanes[lane].key, self.lanes[lane].first[index]);
-                if before.per_shard == self.per_shard {
-                    for connection in &mut self.connections[first..first + before.per_shard] {
-                        *connection = ShardConnection::new(index, key);
-                    }
-                } else {
-                    self.lanes[lane].first[index] = self.add_connections(index, key);
-                }
-            }
-            return index;
-        }
-        self.members.push(member);
-        self.fragment_of.push(u32::MAX);
-        let index = self.members.len() - 1;
-        for lane in 0..self.lanes.len() {
-            let first = self.add_connections(index, self.lanes[lane].key);
-            self.lanes[lane].first.push(first);
-        }
-        index
-    }
-
-    /// Adds the member's connections of one lane; the place of the first.
-    fn add_connections(&mut self, member: usize, key: P::Lane) -> ConnectionIndex {
-        let first = self.connections.len();
-        self.connections
-            .extend((0..self.members[member].per_shard).map(|_| ShardConnection::new(member, key)));
-        first
-    }
-
-    /// The connections of a member, in all lanes.
-    fn connections_of(&self, member: usize) -> impl Iterator<Item = ConnectionIndex> {
-        let per_shard = self.members[member].per_shard;
-        let firsts: Vec<ConnectionIndex> = self.lanes.iter().map(|lane| lane.first[member]).collect();
-        firsts.into_iter().flat_map(move |first| first..first + per_shard)
-    }
-
-    /// The member is in the pool no more. Clients that wait for it may go on elsewhere.
-    fn leave(&mut self, member: usize, waiting: &mut Vec<ClientId>) {
-        self.members[member].leaving = true;
-        if std::mem::take(&mut self.members[member].failing) {
-            self.members[member].counters.failing.add(-1);
-        }
-        for index in self.connections_of(member).collect::<Vec<_>>() {
-            waiting.extend(self.connections[index].waiting.drain(..));
-            self.close_if_left(index);
-        }
-    }
-
-    /// Closes a connection that was only needed for what was in flight.
-    pub fn close_if_left(&mut self, index: ConnectionIndex) {
-        let connection = &self.connections[index];
-        let is_made = matches!(connection.link, Link::Up | Link::Greeting { .. });
-        if self.members[connection.shard].leaving && is_made && connection.in_flight.is_empty() {
-            self.to_close.push((index, ShardFailure::Removed));
-        }
-    }
-
-    /// Whether the member has left and nothing remains of it.
-    fn is_spent(&self, member: usize) -> bool {
-        self.members[member].leaving
-            && self.connections_of(member).all(|index| {
-                let connection = &self.connections[index];
-                matches!(connection.link, Link::Idle | Link::Down { .. }) && connection.in_flight.is_empty()
-            })
-    }
-
-    /// Connections of other lanes than the first.
-    pub fn extra_connections(&self) -> impl Iterator<Item = ConnectionIndex> {
-        let firsts = self.lanes.iter().skip(1).flat_map(|lane| lane.first.iter().enumerate());
-        firsts.flat_map(|(member, &first)| first..first + self.members[member].per_shard)
-    }
-
-    /// The lane with this key, made if it is new.
-    pub fn lane(&mut self, key: P::Lane) -> u32 {
-        if let Some(index) = self.lanes.iter().position(|lane| lane.key == key) {
-            return index as u32;
-        }
-        let first = (0..self.members.len()).map(|member| self.add_connections(member, key)).collect();
-        self.lanes.push(Lane { key, first });
-        self.lanes.len() as u32 - 1
+    /// Whether the connection is to a shard that is in the pool.
+    pub fn is_member(&self, connection: ConnectionIndex) -> bool {
+        !self.members[self.connections[connection].shard].leaving
     }
 
     /// What is counted of the shard that the connection belongs to.
@@ -290,9 +115,41 @@ impl<P: Protocol> Shards<P> {
 
     #[inline]
     fn connection(&self, sender: Sender, member: usize) -> ConnectionIndex {
+        self.connection_of(sender.number, sender.lane, member)
+    }
+
+    #[inline]
+    fn connection_of(&self, number: u64, lane: u32, member: usize) -> ConnectionIndex {
         let per_shard = self.members[member].per_shard;
-        let nth = if per_shard == 1 { 0 } else { (sender.number % per_shard as u64) as usize };
-        self.lanes[sender.lane as usize].first[member] + nth
+        let nth = if per_shard == 1 { 0 } else { (number % per_shard as u64) as usize };
+        self.lanes[lane as usize].first[member] + nth
+    }
+
+    /// The connection for a request to the shard of the topology. Reads may go to others that have the same keys: each
+    /// client to one of them, to the shard itself where none is there.
+    #[inline]
+    fn connection_for(&self, sender: Sender, shard: usize, reads: bool) -> ConnectionIndex {
+        let readers = self.topology.readers(shard);
+        if reads && !readers.is_empty() {
+            let start = (sender.number % readers.len() as u64) as usize;
+            let in_turn = readers[start..].iter().chain(&readers[..start]);
+            let mut connections = in_turn.map(|&reader| self.connection(sender, self.order[reader]));
+            let is_there = |&index: &ConnectionIndex| !self.connections[index].is_down(sender.now);
+            if let Some(connection) = connections.find(is_there) {
+                return connection;
+            }
+        }
+        self.connection(sender, self.order[shard])
+    }
+
+    /// The connection of the client and lane to the server at this address, if it is in the pool.
+    pub fn connection_at(&self, host: &str, port: u16, number: u64, lane: u32) -> Option<ConnectionIndex> {
+        let is_at = |member: &&usize| match &self.members[**member].shard.address {
+            Address::Tcp { host: known, port: at } => known == host && *at == port,
+            Address::Unix(_) => false,
+        };
+        let member = *self.order.iter().find(is_at)?;
+        Some(self.connection_of(number, lane, member))
     }
 
     /// Queues a request for the shard that owns all of its keys; the caller appends the bytes to the output of the
@@ -306,17 +163,16 @@ impl<P: Protocol> Shards<P> {
         plan: &Plan<P>,
         limits: &Limits,
     ) -> Result<ConnectionIndex, Refusal> {
-        let mut owner = None;
+        let mut home: Option<Home> = None;
         let text = plan.key_text(canonical);
         for &(start, length) in &plan.keys {
-            let shard = self.topology.shard_for(&text[start..start + length]);
-            let shard = shard.ok_or(Refusal::AllEjected)?;
-            if *owner.get_or_insert(shard) != shard {
+            let next = self.topology.home_of(&text[start..start + length]).ok_or(Refusal::Nobody)?;
+            if home.get_or_insert(next).unit != next.unit {
                 return Err(Refusal::SpreadKeys);
             }
         }
-        let shard = owner.expect("a request that is forwarded has a key");
-        let connection = self.connection(sender, self.order[shard]);
+        let home = home.expect("a request that is forwarded has a key");
+        let connection = self.connection_for(sender, home.shard, plan.reads);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
         self.submit(connection, sender, number, 0, canonical.len());
@@ -343,7 +199,7 @@ impl<P: Protocol> Shards<P> {
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
             self.submit(connection, sender, number, 0, canonical.len());
-            self.connections[connection].output.copy(canonical);
+            self.connections[connection].copy(canonical);
             return Ok(());
         }
         self.submit_fragments(sender, replies, decoder, canonical, merge, plan, counters);
@@ -447,12 +303,12 @@ impl<P: Protocol> Shards<P> {
     fn submit_fragment(&mut self, place: usize, bytes: &mut Vec<u8>, sender: Sender, number: u32) {
         let connection = self.targets[place];
         self.submit(connection, sender, number, place as u32, bytes.len());
-        let output = &mut self.connections[connection].output;
+        let connection = &mut self.connections[connection];
         if bytes.len() < SHARE_MIN {
-            output.copy(bytes);
+            connection.copy(bytes);
             bytes.clear();
         } else {
-            output.share(Bytes::from(std::mem::take(bytes)));
+            connection.share(Bytes::from(std::mem::take(bytes)));
         }
     }
 
@@ -462,26 +318,26 @@ impl<P: Protocol> Shards<P> {
         self.targets.clear();
         let mut complete = true;
         for &(start, length) in &plan.keys {
-            let Some(shard) = self.topology.shard_for(&canonical[start..start + length]) else {
+            let Some(Home { shard, unit }) = self.topology.home_of(&canonical[start..start + length]) else {
                 complete = false;
                 break;
             };
-            let member = self.order[shard];
-            if self.fragment_of[member] == u32::MAX {
-                self.fragment_of[member] = self.targets.len() as u32;
-                self.targets.push(self.connection(sender, member));
+            if self.fragment_of[unit] == u32::MAX {
+                self.fragment_of[unit] = self.targets.len() as u32;
+                self.targets.push(self.connection_for(sender, shard, plan.reads));
+                self.units.push(unit);
             }
-            plan.owners.push(self.fragment_of[member]);
+            plan.owners.push(self.fragment_of[unit]);
         }
-        for &target in &self.targets {
-            self.fragment_of[self.connections[target].shard] = u32::MAX;
+        for unit in self.units.drain(..) {
+            self.fragment_of[unit] = u32::MAX;
         }
-        if complete { Ok(()) } else { Err(Refusal::AllEjected) }
+        if complete { Ok(()) } else { Err(Refusal::Nobody) }
     }
 
     /// Whether a request may be queued on the connection; if need be it is to be made.
     #[inline]
-    fn admit(&mut self, index: ConnectionIndex, limits: &Limits, now: Time) -> Result<(), ShardFailure> {
+    pub fn admit(&mut self, index: ConnectionIndex, limits: &Limits, now: Time) -> Result<(), ShardFailure> {
         let connection = &self.connections[index];
         match connection.admission(limits.shard_queue_max, limits.shard_queue_bytes_max, now) {
             Admission::Open => Ok(()),
@@ -501,19 +357,26 @@ impl<P: Protocol> Shards<P> {
 
     #[inline]
     fn submit(&mut self, index: ConnectionIndex, sender: Sender, number: u32, fragment: u32, length: usize) {
+        let (client, length) = (Some(sender.id), length as u64);
+        let ticket = Ticket { client, number, fragment, length, since: sender.now, tries: 0, prelude: false };
+        self.submit_ticket(index, ticket);
+    }
+
+    /// Queues a request; the caller appends the bytes to the connection.
+    #[inline]
+    pub fn submit_ticket(&mut self, index: ConnectionIndex, ticket: Ticket) {
         let connection = &mut self.connections[index];
-        let length = length as u64;
         if let Some(timeout) = self.timeout
             && connection.in_flight.len() == connection.expired
         {
             // The other requests of the connection come after this one, and so do their deadlines.
-            let deadline = sender.now.plus(timeout);
+            let deadline = ticket.since.plus(timeout);
             self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
         }
-        connection.submitted(Ticket { client: Some(sender.id), number, fragment, length, since: sender.now });
+        connection.submitted(ticket);
         let counters = &self.members[connection.shard].counters;
         counters.requests.add(1);
-        counters.request_bytes.add(length);
+        counters.request_bytes.add(ticket.length);
         self.mark(index);
     }
 

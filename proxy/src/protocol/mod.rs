@@ -31,9 +31,6 @@ pub trait Protocol: Sized + 'static {
     /// How a client wants one request to be answered: what it does not want to hear, what it takes a failure for.
     type Manner: Copy + Default + Debug + 'static;
 
-    /// The reply to a request whose keys belong to several shards and that cannot be split.
-    const SPREAD_KEYS: &'static str;
-
     /// Kinds of commands that requests are counted by; the first is of what is none of the others.
     const FAMILIES: &'static [&'static str];
 
@@ -94,6 +91,18 @@ pub trait Protocol: Sized + 'static {
     /// Writes what a new shard connection of the lane has to say first; returns how many responses that brings.
     fn greeting(settings: &Self::Settings, lane: Self::Lane, out: &mut Vec<u8>) -> usize;
 
+    /// The reply to a request that cannot be split and whose keys belong to several shards, or in a cluster to several
+    /// slots.
+    fn spread_keys(is_cluster: bool) -> &'static str;
+
+    /// What a node of a cluster says when it has not executed the request because another one is to be asked, or later.
+    fn redirect(_response: &[u8]) -> Option<Redirect<'_>> {
+        None
+    }
+
+    /// Writes what goes before a request that [`Redirect::Ask`] sends elsewhere; it brings one response of its own.
+    fn asking(_out: &mut Vec<u8>) {}
+
     /// Judges one response to the greeting; an error carries the shard's words.
     fn greeted(response: &[u8]) -> Result<(), String>;
 
@@ -120,6 +129,30 @@ pub trait Protocol: Sized + 'static {
 /// Bytes that no peer should send, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Malformed(pub String);
+
+/// Who is to be asked instead. Nothing was executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Redirect<'b> {
+    /// This server from now on. Without a host, at the host that answered.
+    Moved {
+        /// Name or address, without brackets.
+        host: &'b str,
+        /// Port.
+        port: u16,
+    },
+    /// This server, this once.
+    Ask {
+        /// As for `Moved`.
+        host: &'b str,
+        /// Port.
+        port: u16,
+    },
+    /// The same, a little later.
+    Later {
+        /// Somebody else may be who is to be asked by then.
+        stale: bool,
+    },
+}
 
 /// What a response decoder understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +197,8 @@ pub struct Plan<P: Protocol> {
     pub manner: P::Manner,
     /// The kind of command, one of [`Protocol::FAMILIES`].
     pub family: usize,
+    /// It changes nothing: a replica can serve it.
+    pub reads: bool,
     /// For each key, the fragment it belongs to.
     pub owners: Vec<u32>,
     /// The fragments of a split request.
@@ -178,6 +213,7 @@ impl<P: Protocol> Default for Plan<P> {
             reply: Vec::new(),
             manner: P::Manner::default(),
             family: 0,
+            reads: false,
             owners: Vec::new(),
             fragments: Vec::new(),
         }
@@ -193,6 +229,7 @@ impl<P: Protocol> Plan<P> {
         self.reply.clear();
         self.manner = P::Manner::default();
         self.family = 0;
+        self.reads = false;
     }
 
     /// What the places of the keys are places in.

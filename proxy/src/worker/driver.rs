@@ -134,7 +134,7 @@ impl<P: Protocol> Driver<P> {
         match order {
             Order::Serve(socket) => self.client_connected(socket, now),
             Order::Connected { connection, result } => self.shard_connected(connection, result, now),
-            Order::Topology(topology) => self.pool.set_topology(topology),
+            Order::Topology(topology) => self.pool.set_topology(topology, now),
             Order::Recovered(shard) => self.pool.recovered(&shard),
             Order::Renew(shard) => self.pool.renew(&shard),
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
@@ -166,7 +166,7 @@ impl<P: Protocol> Driver<P> {
         if self.setup.watches_clients {
             self.next_sweep.get_or_insert(now.plus(SWEEP));
         }
-        self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters);
+        self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters, now);
         // Nobody waits for it if the process is about to end.
         let _ = applied.send(Instant::now());
     }
@@ -521,6 +521,10 @@ impl<P: Protocol> Driver<P> {
             return;
         }
         let (worker, pool) = (self.setup.worker, self.setup.pool);
+        if self.pool.take_stale() {
+            // A full channel has other reasons in it to ask.
+            let _ = self.setup.reports.try_send(Report::Stale { pool });
+        }
         for event in self.pool.take_events() {
             // A full channel means that the control thread knows of failures enough.
             let _ = self.setup.reports.try_send(Report::Shard { pool, event });

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config;
+use crate::config::{self, ReadFrom};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
@@ -114,6 +114,11 @@ pub enum Report {
         pool: usize,
         /// What happened.
         event: ShardEvent,
+    },
+    /// A node of a cluster says that others own what it is thought to own.
+    Stale {
+        /// The pool's number.
+        pool: usize,
     },
     /// A client asks something that only the whole process knows.
     Asked {
@@ -372,6 +377,10 @@ impl session::Settings {
             databases: config.databases,
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3 == Some(false),
+            reads_replicas: config
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.read_from != ReadFrom::Primary),
         }
     }
 }

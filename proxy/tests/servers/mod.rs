@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod cluster;
+
 /// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -214,7 +216,9 @@ fn config(port: u16, settings: &[&str], lines: &[String]) -> String {
     for line in settings {
         text.push_str(&format!("  {line}\n"));
     }
-    text.push_str("  servers:\n");
+    if !settings.iter().any(|line| line.starts_with("cluster:")) {
+        text.push_str("  servers:\n");
+    }
     for line in lines {
         text.push_str(&format!("   - {line}\n"));
     }
@@ -414,7 +418,12 @@ pub fn unused_port() -> u16 {
 
 /// A connection to a port of this process's address.
 pub fn connect(port: u16) -> Client {
-    let stream = TcpStream::connect((address(), port)).expect("somebody listens");
+    connect_to(address(), port)
+}
+
+/// A connection to a server elsewhere.
+pub fn connect_to(address: Ipv4Addr, port: u16) -> Client {
+    let stream = TcpStream::connect((address, port)).expect("somebody listens");
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     Client { stream, unread: Vec::new() }

@@ -1,13 +1,15 @@
 //! The 16,384 slots of Redis Cluster (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>),
-//! divided evenly over the shards in their order; weights count for nothing.
+//! as a cluster tells them, or divided evenly over the shards in their order; weights count for nothing.
 
 use crate::explanation::Share;
 
-const SLOTS: usize = 16_384;
+pub(crate) const SLOTS: usize = 16_384;
+/// The owner of a slot that nobody owns.
+const NOBODY: u16 = u16::MAX;
 
 /// The slot of a key whose CRC-16/XMODEM is in the low half of `hash`.
 #[inline]
-pub(super) fn slot(hash: u32) -> u32 {
+pub(crate) fn slot(hash: u32) -> u32 {
     hash % SLOTS as u32
 }
 
@@ -32,13 +34,21 @@ impl SlotTable {
         SlotTable(table.into())
     }
 
+    /// As told: for each slot its owner.
+    pub(super) fn told(owners: &[Option<usize>]) -> SlotTable {
+        assert_eq!(owners.len(), SLOTS);
+        SlotTable(owners.iter().map(|owner| owner.map_or(NOBODY, |owner| owner as u16)).collect())
+    }
+
+    /// `None` where nobody owns the slot.
     #[inline]
-    pub(super) fn owner(&self, hash: u32) -> usize {
-        usize::from(self.0[slot(hash) as usize])
+    pub(super) fn owner(&self, hash: u32) -> Option<usize> {
+        let owner = self.0[slot(hash) as usize];
+        if owner == NOBODY { None } else { Some(usize::from(owner)) }
     }
 
     pub(super) fn add_shares(&self, shares: &mut [Share]) {
-        for &shard in &self.0 {
+        for &shard in self.0.iter().filter(|&&shard| shard != NOBODY) {
             shares[usize::from(shard)].points += 1;
         }
         for share in shares {

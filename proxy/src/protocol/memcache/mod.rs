@@ -81,7 +81,6 @@ impl Protocol for Memcache {
 
     const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
     // Every command with several keys can be split.
-    const SPREAD_KEYS: &'static str = "CLIENT_ERROR the keys belong to several shards\r\n";
 
     fn session(_settings: &Settings) {}
 
@@ -226,6 +225,10 @@ impl Protocol for Memcache {
 
     fn greeting(_settings: &Settings, _lane: (), _out: &mut Vec<u8>) -> usize {
         0
+    }
+
+    fn spread_keys(_is_cluster: bool) -> &'static str {
+        "CLIENT_ERROR the keys belong to several shards\r\n"
     }
 
     fn greeted(_response: &[u8]) -> Result<(), String> {

@@ -5,7 +5,9 @@
 //! beside it.
 
 use crate::pool::buffer::Output;
-use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
+use crate::protocol::{
+    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, Route,
+};
 use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
@@ -20,6 +22,7 @@ pub mod decode;
 pub mod encode;
 mod glob;
 mod info;
+pub mod redirect;
 pub mod session;
 pub mod split;
 
@@ -53,7 +56,6 @@ impl Protocol for Resp {
     type Manner = Manner;
 
     const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
-    const SPREAD_KEYS: &'static str = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
 
     fn session(settings: &Settings) -> Session {
         Session::new(settings)
@@ -103,6 +105,7 @@ impl Protocol for Resp {
             && command.accepts(decoder.argument_count())
             && let Some((start, length)) = decoder.place(command.single_key as usize)
         {
+            plan.reads = command.flags.has(flag::READONLY);
             plan.keys.push((start, length));
             return Route::Forward;
         }
@@ -170,11 +173,32 @@ impl Protocol for Resp {
             }
             (None, false) => {}
         }
+        if settings.reads_replicas {
+            // To a primary it means nothing.
+            encode::request(out, &[b"READONLY"]);
+            requests += 1;
+        }
         if lane.db > 0 {
             encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
             requests += 1;
         }
         requests
+    }
+
+    fn spread_keys(is_cluster: bool) -> &'static str {
+        if is_cluster {
+            "-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+        } else {
+            "-CROSSSLOT Keys in request don't hash to the same shard\r\n"
+        }
+    }
+
+    fn redirect(response: &[u8]) -> Option<Redirect<'_>> {
+        redirect::redirect(response)
+    }
+
+    fn asking(out: &mut Vec<u8>) {
+        encode::request(out, &[b"ASKING"]);
     }
 
     fn greeted(response: &[u8]) -> Result<(), String> {
@@ -249,6 +273,7 @@ fn plan_slowly(
     if let Some(reply) = session.refuses(command, facts.settings) {
         return refuse(plan, &reply);
     }
+    plan.reads = command.flags.has(flag::READONLY);
     match command.handling {
         Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
         Handling::Forward => match find_keys(command, &arguments, facts.counters.shards().len(), plan) {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.
     pub resp2_only: bool,
+    /// Replicas of a cluster are asked as well.
+    pub reads_replicas: bool,
 }
 
 /// One client's state.

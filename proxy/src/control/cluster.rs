@@ -1,0 +1,210 @@
+//! Who owns what in a pool's Redis Cluster, asked of its nodes again and again.
+//!
+//! Asked are the seeds and the primaries that are known, until most of them have answered: one alone may be cut off from
+//! the others. It is asked at once when a node sends requests elsewhere or fails, else every `refresh`.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shard_discovery::Address;
+use shard_discovery::resolver::Resolver;
+use tokio::task::JoinSet;
+
+use super::pools::PoolControl;
+use super::{learn, probe};
+use crate::cluster::map::{Map, View};
+use crate::cluster::view;
+use crate::config::{self, ReadFrom};
+use crate::conversation::ConversationError;
+
+/// Least pause between two times that the nodes are asked.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Pause where nobody has answered yet.
+const PAUSE_UNKNOWN: Duration = Duration::from_secs(1);
+/// Primaries asked at a time, another part of them each time.
+const ASKED_MAX: usize = 15;
+/// Nodes that answer in at most this much more than the nearest are as near.
+const NEAR: Duration = Duration::from_micros(200);
+
+/// Keeps the pool's map as long as it is served.
+pub async fn follow(pool: Rc<PoolControl>) {
+    while !pool.removed.get() {
+        let pause = match &pool.config().cluster {
+            None => PAUSE_UNKNOWN,
+            Some(_) if pool.map.borrow().covered() == 0 => PAUSE_UNKNOWN,
+            Some(cluster) => cluster.refresh,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = pool.stale.notified() => {}
+        }
+        if pool.config().cluster.is_some() {
+            refresh(&pool).await;
+        }
+        tokio::time::sleep(PAUSE_MIN).await;
+    }
+}
+
+/// Asks now and tells the workers what has changed.
+pub async fn refresh(pool: &Rc<PoolControl>) {
+    let (config, written) = (pool.config(), pool.written());
+    let round = pool.refreshes.get()[0] + pool.refreshes.get()[1];
+    let known: Vec<Address> = {
+        let map = pool.map.borrow();
+        let primaries = map.members.iter().filter(|member| member.replica_of.is_none());
+        primaries.map(|member| member.address.clone()).collect()
+    };
+    let found = discover(&config, &pool.names, &known, round as usize).await;
+    let [succeeded, failed] = pool.refreshes.get();
+    if !Arc::ptr_eq(&written, &pool.written()) {
+        // It may be another cluster by now, which is asked next.
+        return;
+    }
+    match found {
+        Err(reason) => {
+            pool.refreshes.set([succeeded, failed + 1]);
+            tracing::warn!(pool = %config.name, %reason, "nobody says who owns what in the cluster; as before");
+            pool.tell_status();
+        }
+        Ok(map) => {
+            pool.refreshes.set([succeeded + 1, failed]);
+            let readers = readers(&config, &pool.names, &map).await;
+            let first = pool.map.borrow().covered() == 0;
+            if !Arc::ptr_eq(&written, &pool.written()) {
+                return;
+            }
+            pool.adopt_map(map, readers).await;
+            if first {
+                tokio::task::spawn_local(learn::learn(pool.clone()));
+            }
+        }
+    }
+}
+
+/// Asks the seeds and the known primaries; an error says why none of them answers.
+pub async fn discover(
+    config: &Arc<config::Pool>,
+    names: &Arc<Resolver>,
+    known: &[Address],
+    round: usize,
+) -> Result<Map, String> {
+    let Some(cluster) = &config.cluster else { return Err("it is no cluster".into()) };
+    let mut views = Vec::new();
+    let mut problems = Vec::new();
+    if known.is_empty() {
+        ask_all(config, names, cluster.seeds.clone(), 1, &mut views, &mut problems).await;
+    }
+    let preliminary = Map::of(&views);
+    let named = preliminary.members.iter().filter(|member| member.replica_of.is_none());
+    let named: Vec<Address> = named.map(|member| member.address.clone()).collect();
+    let mut primaries = if known.is_empty() { named } else { known.to_vec() };
+    if primaries.len() > ASKED_MAX {
+        let places = primaries.len();
+        primaries.rotate_left(round * ASKED_MAX % places);
+        primaries.truncate(ASKED_MAX);
+    }
+    let majority = primaries.len() / 2 + 1;
+    if !primaries.is_empty() {
+        ask_all(config, names, primaries, majority, &mut views, &mut problems).await;
+    }
+    if Map::of(&views).covered() == 0 && !known.is_empty() {
+        // Everybody may have moved: the seeds are names that lead to where they are now.
+        ask_all(config, names, cluster.seeds.clone(), 1, &mut views, &mut problems).await;
+    }
+    let map = Map::of(&views);
+    match map.covered() {
+        0 if views.is_empty() => Err(problems.join("; ")),
+        0 => Err("no node owns a slot".into()),
+        _ => Ok(map),
+    }
+}
+
+/// Asks all of them at once, until `enough` have said that they are well or all have answered.
+async fn ask_all(
+    config: &Arc<config::Pool>,
+    names: &Arc<Resolver>,
+    addresses: Vec<Address>,
+    enough: usize,
+    views: &mut Vec<View>,
+    problems: &mut Vec<String>,
+) {
+    let mut asking = JoinSet::new();
+    for address in addresses {
+        let (config, names) = (config.clone(), names.clone());
+        asking.spawn_local(
+            async move { ask(&address, &config, &names).await.map_err(|error| (address, error)) },
+        );
+    }
+    let mut well = 0;
+    while well < enough
+        && let Some(answer) = asking.join_next().await
+    {
+        match answer {
+            Ok(Ok(view)) => {
+                well += usize::from(view.is_well);
+                views.push(view);
+            }
+            Ok(Err((address, error))) => problems.push(format!("{address}: {error}")),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What one node says.
+async fn ask(address: &Address, config: &config::Pool, names: &Resolver) -> Result<View, ConversationError> {
+    let mut node = probe::enter(address, names, config).await?;
+    let refused = ConversationError::Refused;
+    let info = node.text(&["CLUSTER", "INFO"]).await?;
+    let nodes = node.text(&["CLUSTER", "NODES"]).await?;
+    let slots = node.ask(&["CLUSTER", "SLOTS"]).await?;
+    Ok(View {
+        asked: address.clone(),
+        is_well: view::info(&info, "cluster_state") == Some("ok"),
+        nodes: view::nodes(&nodes).map_err(refused)?,
+        endpoints: view::endpoints(&slots, address),
+    })
+}
+
+/// For each member who answers its reads, as `read_from` says.
+async fn readers(config: &Arc<config::Pool>, names: &Arc<Resolver>, map: &Map) -> Vec<Vec<usize>> {
+    let read_from = config.cluster.as_ref().map_or(ReadFrom::Primary, |cluster| cluster.read_from);
+    let near = match read_from {
+        ReadFrom::Primary => return vec![Vec::new(); map.members.len()],
+        ReadFrom::PreferReplica => HashMap::new(),
+        ReadFrom::Nearest => measure(config, names, map).await,
+    };
+    let of_member = |index: usize| {
+        let mut candidates = map.replicas(index);
+        if read_from == ReadFrom::Nearest {
+            candidates.push(index);
+            let Some(best) = candidates.iter().filter_map(|candidate| near.get(candidate)).min() else {
+                return Vec::new();
+            };
+            let is_near = |candidate: &usize| near.get(candidate).is_some_and(|time| *time <= *best + NEAR);
+            candidates.retain(is_near);
+        }
+        candidates
+    };
+    (0..map.members.len()).map(of_member).collect()
+}
+
+/// How long each member takes to answer: the best of three.
+async fn measure(config: &Arc<config::Pool>, names: &Arc<Resolver>, map: &Map) -> HashMap<usize, Duration> {
+    let mut asking = JoinSet::new();
+    for (index, member) in map.members.iter().enumerate() {
+        let (address, config, names) = (member.address.clone(), config.clone(), names.clone());
+        asking.spawn_local(async move {
+            let mut node = probe::enter(&address, &names, &config).await.ok()?;
+            let mut best = None;
+            for _ in 0..3 {
+                let start = Instant::now();
+                node.ask(&["PING"]).await.ok()?;
+                best = best.into_iter().chain([start.elapsed()]).min();
+            }
+            Some((index, best?))
+        });
+    }
+    asking.join_all().await.into_iter().flatten().collect()
+}

@@ -1,0 +1,171 @@
+//! Requests that a node of a cluster has not executed: they are sent to the one it names, or again a little later.
+//!
+//! What was not executed can be sent again without running twice. The requests of one client keep their order: an error
+//! that names another node finds those behind it on the same way, and a client with a request that waits is not read. A
+//! request that would have to wait while others of its client are in flight behind it gets the error instead.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shard_discovery::Address;
+
+use super::client::Pause;
+use super::failure::ShardFailure;
+use super::shard::Ticket;
+use super::time::Time;
+use super::{ConnectionIndex, Pool, find, mark};
+use crate::protocol::{Piece, Protocol, Redirect};
+
+/// How often a request is sent before its client gets the error.
+const TRIES_MAX: u8 = 8;
+/// The pause before a request is sent again to who did not want it; it doubles with every try.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Requests that may wait; further ones get the error.
+const PARKED_MAX: usize = 4096;
+
+/// A request that was not executed.
+pub(super) struct Redirected {
+    /// Who says so.
+    pub from: ConnectionIndex,
+    pub ticket: Ticket,
+    pub request: Bytes,
+    /// In these words.
+    pub reply: Bytes,
+}
+
+/// A request that waits for its next attempt.
+pub(super) struct Parked {
+    /// When that is, unless who owns what is known anew before.
+    pub due: Time,
+    redirected: Redirected,
+}
+
+impl<P: Protocol> Pool<P> {
+    /// Whether who owns what should be asked for, since the last call.
+    pub fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// Requests that wait for their next attempt.
+    pub fn parked_count(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Sends what was sent elsewhere on its way, in the order in which it came.
+    pub(super) fn follow_redirects(&mut self, now: Time) {
+        for redirected in std::mem::take(&mut self.redirected) {
+            let Redirected { from, ticket, ref reply, .. } = redirected;
+            let Some(redirect) = P::redirect(reply) else { continue };
+            let Some(id) = ticket.client else {
+                self.shards.counters_of(from).late_responses.add(1);
+                continue;
+            };
+            match redirect {
+                Redirect::Moved { .. } => {
+                    self.stale = true;
+                    self.counters.redirects_moved.add(1);
+                }
+                Redirect::Ask { .. } => self.counters.redirects_ask.add(1),
+                Redirect::Later { stale } => {
+                    self.stale |= stale;
+                    self.counters.redirects_later.add(1);
+                }
+            }
+            let waits = matches!(redirect, Redirect::Later { .. });
+            if ticket.tries >= TRIES_MAX || (waits && self.shards.connections[from].has_of(id)) {
+                self.give_up(&redirected);
+            } else if waits {
+                self.park(redirected, now);
+            } else {
+                self.send_on(redirected, now);
+            }
+        }
+    }
+
+    /// Those whose time has come are sent again, or with `all` every one.
+    pub(super) fn unpark(&mut self, now: Time, all: bool) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let is_due = |parked: &mut Parked| all || parked.due <= now;
+        let due: Vec<Parked> = self.parked.extract_if(.., is_due).collect();
+        for Parked { redirected, .. } in due {
+            self.send_on(redirected, now);
+        }
+    }
+
+    fn park(&mut self, redirected: Redirected, now: Time) {
+        let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
+        let Some(client) = redirected.ticket.client.and_then(|id| find(&mut self.clients, id)) else {
+            return;
+        };
+        if self.parked.len() >= PARKED_MAX || self.limits.timeout.is_some_and(|timeout| pause > timeout) {
+            return self.give_up(&redirected);
+        }
+        if let Some(activity) = client.activity.as_mut() {
+            activity.paused = Some(Pause::UntilQuiet);
+        }
+        self.parked.push(Parked { due: now.plus(pause), redirected });
+    }
+
+    /// To the node that is named; to the same one if none is.
+    fn send_on(&mut self, mut redirected: Redirected, now: Time) {
+        let Redirected { from, mut ticket, .. } = redirected;
+        let Some(client) = ticket.client.and_then(|id| find(&mut self.clients, id)) else { return };
+        ticket.tries = ticket.tries.saturating_add(1);
+        ticket.since = now;
+        let mut prelude = Vec::new();
+        let (number, lane) = (client.id, client.lane);
+        let target = match P::redirect(&redirected.reply) {
+            Some(Redirect::Moved { host, port }) => {
+                self.shards.connection_at(self.host(host, from), port, number, lane)
+            }
+            Some(Redirect::Ask { host, port }) => {
+                P::asking(&mut prelude);
+                self.shards.connection_at(self.host(host, from), port, number, lane)
+            }
+            _ => self.shards.is_member(from).then_some(from),
+        };
+        let Some(target) = target else {
+            if ticket.tries >= TRIES_MAX {
+                return self.give_up(&redirected);
+            }
+            // A node that is not known yet; soon it is.
+            redirected.ticket.tries = ticket.tries;
+            return self.park(redirected, now);
+        };
+        if let Err(failure) = self.shards.admit(target, &self.limits, now) {
+            let shard = self.shards.connections[target].shard;
+            return self.fail(ticket, shard, &failure);
+        }
+        if !prelude.is_empty() {
+            let asking = Ticket { client: None, length: prelude.len() as u64, prelude: true, ..ticket };
+            self.shards.submit_ticket(target, asking);
+            self.shards.connections[target].copy(&prelude);
+        }
+        self.shards.submit_ticket(target, ticket);
+        self.shards.connections[target].share(redirected.request);
+    }
+
+    /// The host that is named, or else that of the node that names it.
+    fn host<'h>(&'h self, host: &'h str, from: ConnectionIndex) -> &'h str {
+        match &self.shard_of(from).address {
+            Address::Tcp { host: own, .. } if host.is_empty() => own,
+            _ => host,
+        }
+    }
+
+    /// The client gets the node's own words.
+    fn give_up(&mut self, redirected: &Redirected) {
+        let Redirected { ticket, reply, from, .. } = redirected;
+        let Some(id) = ticket.client else { return };
+        self.counters.redirects_given_up.add(1);
+        let shard = self.shards.connections[*from].shard;
+        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(activity) = client.activity.as_mut() else {
+            return self.fail(*ticket, shard, &ShardFailure::Removed);
+        };
+        activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(reply), true);
+        mark(client, id.index, &mut self.dirty_clients);
+    }
+}
