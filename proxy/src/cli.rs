@@ -75,6 +75,9 @@ struct Serve {
     /// Address of that
     #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
     admin_address: Option<String>,
+    /// File with the token that allows changes over HTTP from elsewhere
+    #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
     /// Worker threads, or auto
     #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
     workers: Option<Chosen<Option<usize>>>,
@@ -230,6 +233,14 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     process.stats = overridden(process.stats.take(), plain.stats, flags);
     let flags = (&serve.admin_address, serve.admin_port);
     process.admin = overridden(process.admin.take(), plain.admin, flags);
+    if let Some(file) = &serve.admin_token_file {
+        let token = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let token = token.trim_end();
+        anyhow::ensure!(!token.is_empty(), "{}: the file is empty", file.display());
+        process.admin_token = Some(config::Secret::new(token.to_owned()));
+        config.files.push(file.clone());
+    }
+    let process = &mut config.process;
     if let Some(Chosen(workers)) = serve.workers {
         process.workers = workers;
     }

@@ -77,7 +77,7 @@ impl Load {
                 *acknowledged = value;
             }
             self.requests.fetch_add(2, Relaxed);
-            if round % 7 == 0 {
+            if round.is_multiple_of(7) {
                 let (a, b) = (format!("{key}:a"), format!("{key}:b"));
                 let reply = client.tell(&format!("MSET {a} {round} {b} {round}"));
                 if reply == "+OK\r\n" {

@@ -325,7 +325,7 @@ fn an_address_that_somebody_else_has_now_is_not_used() {
     let _at_last = Shard::called("shard-1.cache.test", nth_address(3), port);
     names.set("shard-0", &[nth_address(1)]);
     names.set("shard-1", &[nth_address(2)]);
-    let proxy = proxy(&names, port, "    shard_identity: true\n");
+    let proxy = proxy(&names, port, "    shard_identity: true\n    adopt_wait: 300ms\n");
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {first} 1")), "+OK\r\n");
     assert_eq!(
@@ -360,7 +360,26 @@ fn ports_can_come_from_srv_records() {
     };
     assert!(exists(ports[0], &first) && exists(ports[1], &second));
     assert!(!exists(ports[2], &first));
+    // One that moves to another port is followed, by all workers.
+    names.set_ports(&[("shard-0", ports[0]), ("shard-1", ports[2])]);
+    eventually(
+        || (0..8).all(|_| proxy.connect().tell(&format!("GET {second}")) == "$-1\r\n").to_string(),
+        "true",
+    );
+    names.set_ports(&[("shard-0", ports[0]), ("shard-1", ports[1])]);
+    eventually(
+        || (0..8).all(|_| proxy.connect().tell(&format!("GET {second}")) == "$1\r\n1\r\n").to_string(),
+        "true",
+    );
     // A host that is away is missing from the records; its keys stay its own.
     names.set_ports(&[("shard-0", ports[0])]);
     assert_eq!(client.tell(&format!("GET {second}")), "$1\r\n1\r\n");
+    // So it is where nobody can be asked any more, for new connections too.
+    names.signal("STOP");
+    let mut direct = TcpStream::connect((nth_address(1), ports[1])).expect("it listens");
+    direct.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").expect("it reads");
+    let begin = Instant::now();
+    eventually(|| client.tell(&format!("GET {second}")), "$1\r\n1\r\n");
+    assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    names.signal("CONT");
 }

@@ -102,7 +102,14 @@ fn what_cannot_hold_changes_nothing_and_is_told() {
     let proxy = Server::memstore_over(&[], &lines);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    let listen = client.peer();
+    let twice = format!(
+        "a:\n  listen: {listen}\n  redis: true\n  servers: [{0}]\nb:\n  listen: 0.0.0.0:{1}\n  redis: true\n  servers: [{0}]\n",
+        lines[0],
+        listen.port()
+    );
     for (broken, reason) in [
+        (twice.as_str(), "pool b: cannot listen on 0.0.0.0"),
         ("pool:\n  listen: 127.0.0.1:1\n  hsah: md5\n  servers: []\n", "did you mean"),
         ("", "the file is empty"),
     ] {
@@ -278,6 +285,60 @@ fn a_corrected_file_takes_the_place_of_one_that_is_waited_for() {
     proxy.signal("HUP");
     logged(&proxy, "the files have changed again", 1);
     logged(&proxy, " reloaded ", 1);
+    assert!(!proxy.printed().contains("reload failed"));
+}
+
+#[test]
+fn a_password_can_be_changed_on_one_shard_after_the_other() {
+    let shards = [Server::redis(&["--requirepass", "old"]), Server::redis(&["--requirepass", "old"])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let proxy = Server::memstore_over(&["redis_auth: old"], &lines);
+    let mut admin = shards[0].connect();
+    admin.tell("AUTH old");
+    admin.tell("CONFIG SET requirepass new");
+    proxy.rewrite(&["redis_auth: new"], &lines);
+    reload(&proxy);
+}
+
+#[test]
+fn a_socket_of_another_process_is_not_taken() {
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("other{}.sock", servers::unused_port()));
+    let other = std::os::unix::net::UnixListener::bind(&path).expect("a new path");
+    let proxy = Server::memstore_over(&[], std::slice::from_ref(&line));
+    let listen = proxy.connect().peer();
+    proxy.overwrite(&format!(
+        "pool:\n  listen: {listen}\n  redis: true\n  servers:\n   - {line}\n\
+         local:\n  listen: {}\n  redis: true\n  servers:\n   - {line}\n",
+        path.display()
+    ));
+    proxy.signal("HUP");
+    logged(&proxy, "is in use by another process", 1);
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    drop(other);
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn a_shard_that_hangs_holds_up_neither_the_reload_nor_the_end() {
+    let shard = Server::redis(&[]);
+    let line = shard.line(0);
+    let mut proxy = Server::memstore_over(&["timeout: 60s"], std::slice::from_ref(&line));
+    let silent = Fake::answering(b"", false);
+    let with_silent = [line.clone(), silent.line.replace("shard-0", "shard-1")];
+    proxy.rewrite(&["timeout: 60s", "adopt_wait: 500ms"], &with_silent);
+    let begin = std::time::Instant::now();
+    proxy.signal("HUP");
+    logged(&proxy, "shard shard-1 does not answer", 1);
+    proxy.rewrite(&["timeout: 60s", "adopt_wait: 60s"], &with_silent);
+    proxy.signal("HUP");
+    let before = silent.connections.load(Ordering::Relaxed);
+    eventually(|| (silent.connections.load(Ordering::Relaxed) > before).to_string(), "true");
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended(), Some(0));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -332,6 +393,10 @@ fn a_password_that_shards_refuse_does_not_come_to_hold() {
     let mut client = proxy.connect();
     assert_eq!(client.tell("AUTH right"), "+OK\r\n");
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    // Nor does it without one.
+    proxy.rewrite(&["adopt_wait: 300ms"], &lines);
+    proxy.signal("HUP");
+    logged(&proxy, "does not take the new password: NOAUTH", 1);
     // One that is away refuses nothing.
     shard.signal("STOP");
     proxy.rewrite(&["redis_auth: other", "adopt_wait: 60s"], &lines);

@@ -36,8 +36,7 @@ pub struct ResolveError(String);
 pub struct Resolver {
     names: TokioResolver,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
-    /// By service and host.
-    ports: Mutex<HashMap<(String, String), u16>>,
+    services: Mutex<HashMap<String, Arc<Service>>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -47,6 +46,24 @@ struct Host {
     found: Mutex<Found>,
     /// Held while it is looked up.
     asking: tokio::sync::Mutex<()>,
+}
+
+/// The SRV records of one service.
+#[derive(Default)]
+struct Service {
+    found: Mutex<Ports>,
+    /// Held while they are looked up.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default, Clone)]
+struct Ports {
+    /// By host; what was found last of each.
+    ports: HashMap<String, u16>,
+    /// When they were last asked for.
+    asked: Option<Instant>,
+    /// Why that brought nothing, if so.
+    error: Option<String>,
 }
 
 #[derive(Default, Clone)]
@@ -87,7 +104,7 @@ impl Resolver {
         Ok(Self {
             names: builder.build().map_err(|error| failed(&error))?,
             hosts: Mutex::default(),
-            ports: Mutex::default(),
+            services: Mutex::default(),
             succeeded: AtomicU64::default(),
             failed: AtomicU64::default(),
         })
@@ -155,40 +172,65 @@ impl Resolver {
         lock(&self.host(host).found).asked.map(|asked| asked.elapsed())
     }
 
-    /// The port of a host, as the SRV records of a service name it; the one found last where they cannot be had now. The
-    /// list of hosts is not taken from there: records are in no order, and hosts that are away are missing.
+    /// The port of a host, as the SRV records of a service name it: what was found last, however long ago, else what a
+    /// lookup brings. The list of hosts is not taken from there: records are in no order, and hosts that are away are
+    /// missing.
     ///
     /// # Errors
     /// When no record ever named the host.
     pub async fn port(&self, service: &str, host: &str) -> Result<u16, ResolveError> {
-        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-        let answer = self.names.srv_lookup(service).await;
-        let counter = if answer.is_ok() { &self.succeeded } else { &self.failed };
-        counter.fetch_add(1, Relaxed);
-        let (found, reason) = match answer {
-            Ok(answer) => {
-                let of_host = |record: &Record| match &record.data {
-                    RData::SRV(srv) if plain(&srv.target.to_utf8()) == plain(host) => Some(srv.port),
-                    _ => None,
-                };
-                (answer.answers().iter().find_map(of_host), format!("{service} has no SRV record of {host}"))
-            }
-            Err(error) => (None, error.to_string()),
-        };
-        let mut ports = lock(&self.ports);
-        match found {
-            Some(port) => {
-                ports.insert((service.to_owned(), host.to_owned()), port);
-                Ok(port)
-            }
-            None => ports.get(&(service.to_owned(), host.to_owned())).copied().ok_or(ResolveError(reason)),
+        match self.known_port(service, host) {
+            Some(port) => Ok(port),
+            None => self.refresh_port(service, host).await,
         }
     }
 
-    /// Forgets hosts that nobody needs any more.
+    /// The port that was found last; nothing if it never was.
+    pub fn known_port(&self, service: &str, host: &str) -> Option<u16> {
+        lock(&self.service(service).found).ports.get(&plain(host)).copied()
+    }
+
+    /// The port of a host, looked up now, or by another caller since this one asked. Where that brings nothing the one
+    /// found before is kept.
+    ///
+    /// # Errors
+    /// When no record ever named the host.
+    pub async fn refresh_port(&self, service: &str, host: &str) -> Result<u16, ResolveError> {
+        let since = Instant::now();
+        let entry = self.service(service);
+        let _asking = entry.asking.lock().await;
+        let asked = lock(&entry.found).asked;
+        if asked.is_none_or(|asked| asked < since && since.duration_since(asked) >= PAUSE_MIN) {
+            let answer = self.names.srv_lookup(service).await;
+            let counter = if answer.is_ok() { &self.succeeded } else { &self.failed };
+            counter.fetch_add(1, Relaxed);
+            let mut found = lock(&entry.found);
+            found.asked = Some(Instant::now());
+            found.error = answer.as_ref().err().map(ToString::to_string);
+            let named = |record: &Record| match &record.data {
+                RData::SRV(srv) => Some((plain(&srv.target.to_utf8()), srv.port)),
+                _ => None,
+            };
+            found.ports.extend(answer.iter().flat_map(|answer| answer.answers()).filter_map(named));
+        }
+        let found = lock(&entry.found);
+        let missing =
+            || found.error.clone().unwrap_or_else(|| format!("{service} has no SRV record of {host}"));
+        found.ports.get(&plain(host)).copied().ok_or_else(|| ResolveError(missing()))
+    }
+
+    fn service(&self, service: &str) -> Arc<Service> {
+        let mut services = lock(&self.services);
+        match services.get(service) {
+            Some(entry) => entry.clone(),
+            None => services.entry(service.to_owned()).or_default().clone(),
+        }
+    }
+
+    /// Forgets hosts and services that nobody needs any more.
     pub fn retain(&self, is_needed: impl Fn(&str) -> bool) {
         lock(&self.hosts).retain(|host, _| is_needed(host));
-        lock(&self.ports).retain(|(_, host), _| is_needed(host));
+        lock(&self.services).retain(|service, _| is_needed(service));
     }
 
     /// Lookups that found something, and those that did not.
@@ -203,6 +245,11 @@ impl Resolver {
             None => hosts.entry(host.to_owned()).or_default().clone(),
         }
     }
+}
+
+/// Names are compared without their last dot and without regard to case.
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -26,6 +26,8 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     page.begin("memstore_uptime_seconds", Kind::Gauge, "Time since the process started.")
         .sample(&[], status.start.elapsed().as_secs_f64());
     let generation = status.generation.load(Relaxed);
+    page.begin("memstore_config_info", Kind::Gauge, "Tells configurations of replicas apart.")
+        .sample(&[("digest", &status.digest())], 1);
     page.begin("memstore_config_generation", Kind::Gauge, "Which configuration holds, counted from 1.")
         .sample(&[], generation);
     page.begin(

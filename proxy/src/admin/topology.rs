@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Value, json};
+use shard_discovery::Address;
 use shard_discovery::document::{Document, Pool, VERSION};
 
 use crate::config::Protocol;
@@ -17,6 +18,7 @@ pub fn document(status: &Status) -> Value {
     };
     let mut document = json!(plain);
     document["generation"] = json!(status.generation.load(Relaxed));
+    document["config_digest"] = json!(status.digest());
     document["reload_error"] = json!(status.last_error());
     document["draining"] = json!(status.draining.load(Relaxed));
     document["workers"] = json!(status.workers.len());
@@ -31,7 +33,18 @@ fn plain(pool: &PoolStatus) -> Pool {
         Protocol::Redis => "redis",
         Protocol::Memcache => "memcache",
     };
-    Pool::of(protocol, &pool.topology, &pool.ejected)
+    let mut document = Pool::of(protocol, &pool.topology, &pool.ejected);
+    if let Some(service) = &pool.config.servers_srv {
+        // Their ports are in the records only.
+        for (told, shard) in document.shards.iter_mut().zip(pool.topology.shards()) {
+            if let Address::Tcp { host, .. } = &shard.address
+                && let Some(port) = pool.names.known_port(service, host)
+            {
+                told.address = Address::Tcp { host: host.clone(), port }.to_string();
+            }
+        }
+    }
+    document
 }
 
 fn add(pool: &PoolStatus, document: &mut Value) {
@@ -66,6 +79,9 @@ fn add(pool: &PoolStatus, document: &mut Value) {
     for share in live.shares() {
         let index = share.shard;
         let shard = &mut document["shards"][index];
+        if let Address::Tcp { host, .. } = &pool.topology.shards()[index].address {
+            shard["resolved"] = json!(pool.names.known(host));
+        }
         shard["healthy"] = json!(pool.is_healthy(index));
         shard["connections"] = json!(counters.sum_shard(index, |shard| shard.server_connections.get()));
         shard["points"] = json!(share.points);

@@ -48,11 +48,6 @@ pub struct Node {
 }
 
 impl Node {
-    /// How many slots it owns.
-    pub fn slot_count(&self) -> usize {
-        self.slots.iter().map(|(first, last)| usize::from(last - first) + 1).sum()
-    }
-
     /// Each slot it owns.
     pub fn each_slot(&self) -> impl Iterator<Item = u16> {
         self.slots.iter().flat_map(|&(first, last)| first..=last)
@@ -71,9 +66,8 @@ pub fn nodes(text: &str) -> Result<Vec<Node>, String> {
 fn node(line: &str) -> Option<Node> {
     let mut words = line.split(' ');
     let id = words.next().filter(|id| !id.is_empty())?.to_owned();
-    let (place, extras) = match words.next()? {
-        address => address.split_once(',').unwrap_or((address, "")),
-    };
+    let address = words.next()?;
+    let (place, extras) = address.split_once(',').unwrap_or((address, ""));
     let (ip, ports) = place.rsplit_once(':')?;
     let port = ports.split('@').next()?.parse().ok()?;
     let hostname = extras.split(',').next().filter(|name| !name.is_empty() && !name.contains('='));
@@ -173,7 +167,7 @@ mod tests {
             (nodes[0].hostname.as_deref(), nodes[0].replica_of.as_deref(), nodes[0].primary),
             (Some("host4"), Some("e7d1eec"), false)
         );
-        assert_eq!((nodes[1].slot_count(), nodes[1].epoch, nodes[1].port), (5462, 2, 30002));
+        assert_eq!((nodes[1].each_slot().count(), nodes[1].epoch, nodes[1].port), (5462, 2, 30002));
         assert!(nodes[2].failed && nodes[2].no_address && !nodes[2].linked && nodes[2].ip.is_empty());
         assert_eq!(
             (nodes[3].ip.as_str(), nodes[3].hostname.as_deref(), nodes[3].myself),

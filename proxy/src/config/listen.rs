@@ -1,7 +1,8 @@
 //! Addresses that we listen on, and those of servers.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
 
 use shard_discovery::{Address, Shard};
 
@@ -41,9 +42,33 @@ impl Listen {
     /// Whether it is the same address, whatever the permissions.
     pub fn is_at(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
+            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => {
+                // The same folder may have several names.
+                let whole = |path: &Path| {
+                    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+                    folder.and_then(|folder| Some(folder.join(path.file_name()?)))
+                };
+                path == other || (whole(path).is_some() && whole(path) == whole(other))
+            }
             _ => self == other,
         }
+    }
+
+    /// Whether a client could mean both: the same port, and one of the hosts stands for all addresses, or they are one.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (Self::Tcp { host, port }, Self::Tcp { host: others, port: at }) = (self, other) else {
+            return self.is_at(other);
+        };
+        let resolved = |host: &str| (host, 0).to_socket_addrs().map(|all| all.map(|one| one.ip()).collect());
+        let (Ok::<Vec<IpAddr>, _>(mine), Ok::<Vec<IpAddr>, _>(theirs)) = (resolved(host), resolved(others))
+        else {
+            return false;
+        };
+        // The first is what is bound.
+        port == at
+            && mine.first().zip(theirs.first()).is_some_and(|(mine, theirs)| {
+                mine == theirs || mine.is_unspecified() || theirs.is_unspecified()
+            })
     }
 
     /// `host:port`, `[address]:port`, `/path` or `/path 0NNN`.

@@ -45,6 +45,18 @@ pub struct Surroundings<'s> {
     pub environment: &'s dyn Fn(&str) -> Option<String>,
 }
 
+/// A number that is the same wherever the same settings hold, whatever the file looks like; passwords do not count. Only
+/// processes of one version can be compared.
+pub fn digest(process: &Process, pools: &[Pool]) -> u64 {
+    fnv(format!("{process:?} {pools:?}").as_bytes())
+}
+
+/// FNV-1a with 64 bits. Source: <https://datatracker.ietf.org/doc/html/rfc9923>.
+pub fn fnv(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// Reads a file. Files named in it are relative to its folder.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
     let folder = path.parent().unwrap_or(Path::new(""));

@@ -1,7 +1,7 @@
 //! Making connections to shards for all workers, which never wait for one.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use shard_discovery::Address;
@@ -46,24 +46,32 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
         Some(service) => names.port(service, host).await.map_err(unresolved)?,
         None => port,
     };
-    let addresses = names.addresses(host).await.map_err(unresolved)?;
+    let addresses: Vec<SocketAddr> = at(names.addresses(host).await.map_err(unresolved)?, port);
     let mut last = ShardFailure::Unresolved("the name has no address".into());
     for &address in &addresses {
-        match to_address(SocketAddr::new(address, port)).await {
+        match to_address(address).await {
             Ok(socket) => return Ok(socket),
             Err(failure) => last = failure,
         }
     }
-    for address in names.refresh(host).await.map_err(unresolved)? {
+    let port = match &config.servers_srv {
+        Some(service) => names.refresh_port(service, host).await.map_err(unresolved)?,
+        None => port,
+    };
+    for address in at(names.refresh(host).await.map_err(unresolved)?, port) {
         if addresses.contains(&address) {
             continue;
         }
-        match to_address(SocketAddr::new(address, port)).await {
+        match to_address(address).await {
             Ok(socket) => return Ok(socket),
             Err(failure) => last = failure,
         }
     }
     Err(last)
+}
+
+fn at(addresses: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 
 async fn to_address(address: SocketAddr) -> Result<Socket, ShardFailure> {

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::pools::PoolControl;
 use super::probe;
 use crate::worker::Order;
@@ -16,6 +18,8 @@ use crate::worker::Order;
 const TICK: Duration = Duration::from_secs(1);
 /// How often a shard is probed that nobody is connected to.
 const IDLE_PAUSE: Duration = Duration::from_secs(30);
+/// Longest probe, the connect included.
+const PROBE_MAX: Duration = Duration::from_secs(2);
 /// Probes begun at a time.
 const PROBES_MAX: usize = 64;
 
@@ -42,7 +46,9 @@ pub async fn watch(pool: Rc<PoolControl>) {
             probed.insert(shard.name.clone(), Instant::now());
             let (shard, config, names) = (shard.clone(), config.clone(), pool.names.clone());
             asking.spawn_local(async move {
-                let answered = probe::probe(&shard.address, &names, &config).await.is_ok();
+                // One that hangs is not to hold up what is known of the others.
+                let asked = timeout(PROBE_MAX, probe::probe(&shard.address, &names, &config)).await;
+                let answered = asked.is_ok_and(|answer| answer.is_ok());
                 (shard.name, answered, is_failing)
             });
         }

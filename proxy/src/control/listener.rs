@@ -5,7 +5,7 @@
 
 use std::io::{self, Write as _};
 use std::net::ToSocketAddrs as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,8 +40,22 @@ pub enum Listener {
     Unix { listener: UnixListener, _file: SocketFile },
 }
 
-/// The file of a Unix socket, removed when dropped.
-pub struct SocketFile(PathBuf);
+/// The file of a Unix socket, removed when dropped unless another one has taken its place.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self { identity: Self::identity(&path), path }
+    }
+
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Bound {
     /// Takes the address that the pool's configuration names. With `beside` a listener of this process may have it, or
@@ -64,7 +78,7 @@ impl Bound {
                 remove_stale(path)?;
                 let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.bind(&SockAddr::unix(path)?)?;
-                let file = SocketFile(path.clone());
+                let file = SocketFile::new(path.clone());
                 if let Some(mode) = mode {
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 }
@@ -96,6 +110,15 @@ impl Listener {
         }
     }
 
+    /// So many clients may wait to be accepted from now on.
+    pub fn set_backlog(&self, backlog: u32) {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let _ = match self {
+            Self::Tcp(listener) => socket2::SockRef::from(listener).listen(backlog),
+            Self::Unix { listener, .. } => socket2::SockRef::from(listener).listen(backlog),
+        };
+    }
+
     async fn accept(&self) -> io::Result<Socket> {
         Ok(match self {
             Self::Tcp(listener) => {
@@ -111,15 +134,22 @@ impl Listener {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.0);
+        if Self::identity(&self.path) == self.identity {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
 /// A socket left behind by an earlier process is in the way; anything else there is not ours to remove.
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => Ok(std::fs::remove_file(path)?),
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                anyhow::bail!("{} is in use by another process; listen elsewhere", path.display());
+            }
+            Ok(std::fs::remove_file(path)?)
+        }
         Ok(_) => {
             anyhow::bail!("{} exists and is not a socket; remove it or listen elsewhere", path.display())
         }

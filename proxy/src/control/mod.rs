@@ -55,6 +55,8 @@ pub(crate) struct Control {
     /// The files it was read from, as they were then.
     files: RefCell<reload::Files>,
     set_log_level: SetLogLevel,
+    /// Settings that need a restart, as they were last told.
+    told_fixed: RefCell<Vec<&'static str>>,
     workers: Vec<Door>,
     /// Where host names lead.
     names: Arc<Resolver>,
@@ -122,6 +124,7 @@ async fn run(
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new()?;
     let Config { process, pools, files } = config;
+    let digest = config::digest(&process, &pools);
     // Before clients can come: a change from now on is one.
     let files = reload::Files::look(files);
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
@@ -173,6 +176,7 @@ async fn run(
         files: RefCell::new(files),
         workers,
         set_log_level,
+        told_fixed: RefCell::default(),
         pools: RefCell::default(),
         next_pool: Cell::new(0),
         reloading: Mutex::default(),
@@ -203,6 +207,7 @@ async fn run(
         pool.accept(listener);
     }
     control.tell_status();
+    control.status.set_digest(digest);
     control.status.reloaded(Duration::ZERO);
     if let Some(stats) = stats {
         tokio::task::spawn_local(stats::serve(stats, control.status.clone()));

@@ -111,6 +111,7 @@ impl PoolControl {
             listening: false,
             map: Arc::default(),
             refreshes: [0, 0],
+            names: names.clone(),
         };
         let pool = Rc::new(Self {
             status: Arc::new(std::sync::Mutex::new(status)),
@@ -174,6 +175,7 @@ impl PoolControl {
             listening: self.accepting.borrow().is_some(),
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
+            names: self.names.clone(),
         };
     }
 
@@ -249,16 +251,28 @@ impl PoolControl {
     /// Looks up where one shard is. If it has moved workers are told.
     async fn follow(&self, shard: &Shard, host: &str) {
         let before = self.names.known(host);
+        let service = self.config().servers_srv.clone();
+        let port_before = service.as_ref().and_then(|service| self.names.known_port(service, host));
+        let port = match &service {
+            Some(service) => self.names.refresh_port(service, host).await.ok(),
+            None => None,
+        };
         let Ok(now) = self.names.refresh(host).await else { return };
         let has_moved = match self.found.borrow().get(&shard.address) {
             Some(found) if found.is_missing && found.at.is_empty() => now != before,
             Some(found) => found.at.iter().any(|at| !now.contains(at)),
             None => false,
         };
-        if !has_moved {
-            return;
+        if has_moved || (port_before.is_some() && port != port_before) {
+            tracing::info!(
+                pool = %self.config().name, shard = %shard.name, addresses = ?now, port, "shard is found elsewhere"
+            );
+            self.renew(shard).await;
         }
-        tracing::info!(pool = %self.config().name, shard = %shard.name, addresses = ?now, "shard is found elsewhere");
+    }
+
+    /// Connections to the shard are made anew, where it is found now.
+    async fn renew(&self, shard: &Shard) {
         self.found.borrow_mut().remove(&shard.address);
         let name: Arc<str> = shard.name.as_str().into();
         for orders in &self.orders {
@@ -360,6 +374,16 @@ impl PoolControl {
         let mut when: Vec<Instant> = Vec::new();
         for told in heard {
             when.extend(told.await);
+        }
+        let is_judged_anew =
+            config.servers_srv != before.servers_srv || (config.shard_identity && !before.shard_identity);
+        if is_judged_anew {
+            for shard in &config.shards {
+                self.renew(shard).await;
+            }
+        }
+        if let Some(accepting) = &*self.accepting.borrow() {
+            accepting.listener.set_backlog(config.backlog);
         }
         if config.preconnect && !before.preconnect {
             self.preconnect().await;

@@ -35,22 +35,25 @@ pub async fn probe(
         }
         config::Protocol::Memcache => {
             let socket = connect(address, names, config).await.map_err(ConversationError::Lost)?;
-            timeout(limit(config), ask_memcached(socket))
+            timeout(PROBE_TIMEOUT, ask_memcached(socket))
                 .await
                 .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
         }
     }
 }
 
-/// Connects to a Redis shard and tells the password. Refused is only the password.
+/// Connects to a Redis shard, tells the password, and makes sure who it is where that is asked for.
 pub async fn enter(
     address: &Address,
     names: &Resolver,
     config: &config::Pool,
 ) -> Result<Conversation, ConversationError> {
     let socket = connect(address, names, config).await.map_err(ConversationError::Lost)?;
-    let mut conversation = Conversation::over(socket, limit(config))?;
+    let mut conversation = Conversation::over(socket, PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
+    if config.shard_identity {
+        is_called(&mut conversation, address).await?;
+    }
     Ok(conversation)
 }
 
@@ -61,11 +64,16 @@ pub async fn identify(
     address: &Address,
     config: &config::Pool,
 ) -> Result<(), ConversationError> {
-    let (Address::Tcp { host, .. }, Socket::Tcp(stream)) = (address, socket) else { return Ok(()) };
-    let refused = |words: &str| ConversationError::Refused(words.to_owned());
-    let socket = stream.try_clone().map_err(|error| refused(&error.to_string()))?;
-    let mut conversation = Conversation::over(Socket::Tcp(socket), PROBE_TIMEOUT)?;
+    let Socket::Tcp(stream) = socket else { return Ok(()) };
+    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
+    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
+    is_called(&mut conversation, address).await
+}
+
+async fn is_called(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
+    let Address::Tcp { host, .. } = address else { return Ok(()) };
+    let refused = |words: &str| ConversationError::Refused(words.to_owned());
     let BytesFrame::Array(words) = conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? else {
         return Err(refused("it does not say who it is"));
     };
@@ -90,7 +98,7 @@ pub async fn speaks_resp3(
         stream.write_all(b"HELLO 3\r\n").await?;
         stream.read(&mut answer).await
     };
-    let length = match timeout(limit(config), exchange).await {
+    let length = match timeout(PROBE_TIMEOUT, exchange).await {
         Err(_) => return Err(ConversationError::Lost(ShardFailure::ResponseTimeout)),
         Ok(Err(_)) => return Err(ConversationError::Lost(ShardFailure::Reset)),
         Ok(Ok(0)) => return Err(ConversationError::Lost(ShardFailure::Closed)),
@@ -102,10 +110,6 @@ pub async fn speaks_resp3(
         Some(words) if words.contains("unknown command") || words.starts_with("NOPROTO") => Ok(false),
         Some(words) => Err(ConversationError::Refused(words.trim_end().to_owned())),
     }
-}
-
-fn limit(config: &config::Pool) -> Duration {
-    config.timeout.unwrap_or(PROBE_TIMEOUT).max(PROBE_TIMEOUT)
 }
 
 /// Any version will do.

@@ -17,11 +17,14 @@ use super::listener::{Bound, Listener};
 use super::pools::PoolControl;
 use super::{Control, cluster, learn, probe};
 use crate::cluster::map::Map;
+use crate::config::fnv;
 use crate::config::{self, Listen};
 use crate::conversation::ConversationError;
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
+/// Times a file that is being written is looked at before it is read all the same.
+const UNSTABLE_MAX: usize = 3;
 /// Pause before a reload that failed is tried again: what it lacked may come later, a shard or a file.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Why a reload that failed is tried again.
@@ -41,15 +44,25 @@ type Opening = (Arc<config::Pool>, Arc<Topology>);
 
 /// Where a pool's clients are to be accepted.
 enum Door {
-    Bound(Bound),
+    Bound(Bound, Arc<config::Pool>),
     /// The listener of this pool, which gives it up.
     From(Rc<PoolControl>),
 }
 
+/// The files have changed since they were read: what they say now counts.
+#[derive(Debug, thiserror::Error)]
+#[error("the files have changed again since they were read")]
+struct Superseded;
+
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<()> {
     let _running = control.reloading.lock().await;
-    let result = attempt(control).await;
+    let mut result = attempt(control).await;
+    while result.as_ref().is_err_and(|error| error.is::<Superseded>()) {
+        tracing::info!(why, "reload: the files have changed again since they were read");
+        tokio::time::sleep(ADOPT_PAUSE).await;
+        result = attempt(control).await;
+    }
     // Those that are no more are closed with their listeners.
     for pool in control.served() {
         pool.tolerate(false);
@@ -82,12 +95,14 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let config = control.read()?;
     let process = control.status.process();
     let (settings, fixed) = process.adopt(config.process);
-    if !fixed.is_empty() {
+    if control.told_fixed.replace(fixed.clone()) != fixed && !fixed.is_empty() {
         tracing::warn!(settings = %fixed.join(", "), "settings have changed that need a restart");
     }
     let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let memory_max = control.memory_of_pool(settings.memory_max, names.len());
+    let digest = config::digest(&settings, &config.pools);
+    refuse_overlaps(&config.pools)?;
     let mut changes = Vec::new();
     let mut openings = Vec::new();
     for wanted in config.pools {
@@ -131,6 +146,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         let _ = (control.set_log_level)(&settings.log_level);
     }
     control.status.set_process(settings);
+    control.status.set_digest(digest);
     let mut listeners: Vec<(Listen, Rc<Listener>)> = Vec::new();
     for pool in &given_up {
         let listen = pool.config().listen.clone();
@@ -180,7 +196,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
 }
 
 /// Takes the address that the pool is to listen on, if nobody here has it to give.
-fn find_door(config: &config::Pool, given_up: &[Rc<PoolControl>]) -> anyhow::Result<Door> {
+fn find_door(config: &Arc<config::Pool>, given_up: &[Rc<PoolControl>]) -> anyhow::Result<Door> {
     if let Some(pool) = given_up.iter().find(|pool| pool.config().listen.is_at(&config.listen)) {
         return Ok(Door::From(pool.clone()));
     }
@@ -191,7 +207,10 @@ fn find_door(config: &config::Pool, given_up: &[Rc<PoolControl>]) -> anyhow::Res
         .filter(|pool| port.is_some() && pool.config().listen.port() == port)
         .inspect(|pool| pool.tolerate(true))
         .collect();
-    Bound::new(config, !beside.is_empty()).map(Door::Bound).map_err(|error| taken(config, error))
+    match Bound::new(config, !beside.is_empty()) {
+        Ok(bound) => Ok(Door::Bound(bound, config.clone())),
+        Err(error) => Err(taken(config, error)),
+    }
 }
 
 /// A door that clients can come to.
@@ -204,7 +223,10 @@ fn open_doors(doors: Vec<Option<Door>>) -> anyhow::Result<Vec<Option<OpenDoor>>>
     let open = |door: Option<Door>| match door {
         None => Ok(None),
         Some(Door::From(pool)) => Ok(Some(OpenDoor::From(pool))),
-        Some(Door::Bound(bound)) => Ok(Some(OpenDoor::Listening(bound.listen()?))),
+        Some(Door::Bound(bound, config)) => {
+            let listener = bound.listen().map_err(|error| taken(&config, error.into()))?;
+            Ok(Some(OpenDoor::Listening(listener)))
+        }
     };
     doors.into_iter().map(open).collect()
 }
@@ -227,8 +249,14 @@ async fn wait_for_shards(
     for (config, before) in changed.chain(opened) {
         let Some(limit) = config.adopt_wait else { continue };
         let (known, has_new_auth) = match &before {
-            None => (&[][..], false),
-            Some(before) => (&before.shards[..], before.auth != config.auth),
+            // Where they are, or who they have to be, may have changed for all.
+            Some(before)
+                if before.servers_srv == config.servers_srv
+                    && (before.shard_identity || !config.shard_identity) =>
+            {
+                (&before.shards[..], before.auth != config.auth)
+            }
+            _ => (&[][..], false),
         };
         let is_known = |shard: &Shard| {
             known.iter().any(|known| known.name == shard.name && known.address == shard.address)
@@ -239,15 +267,49 @@ async fn wait_for_shards(
                 true if has_new_auth => Asked::NewPassword,
                 true => continue,
             };
-            asking.spawn_local(answers(shard.clone(), what, config.clone(), control.clone(), limit));
+            let (shard, config, control) = (shard.clone(), config.clone(), control.clone());
+            asking.spawn_local(async move {
+                let answer = answers(&shard, what, &config, &control, limit).await;
+                (config.name.clone(), what, answer)
+            });
         }
     }
-    let silent: Vec<String> = asking.join_all().await.into_iter().filter_map(Result::err).collect();
+    let mut silent = Vec::new();
+    // By pool: who takes the new password, and who does not.
+    let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
+    for (pool, what, answer) in asking.join_all().await {
+        match (what, answer) {
+            (Asked::Adopted, answer) => silent.extend(answer.err()),
+            (Asked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
+            (Asked::NewPassword, Err(words)) => passwords.entry(pool).or_default().1.push(words),
+        }
+    }
+    // Where some take it and some do not, it is just being changed.
+    silent.extend(passwords.into_values().filter(|(taken, _)| *taken == 0).flat_map(|(_, refused)| refused));
     control.refuse_draining()?;
     if control.has_changed() {
-        bail!("the files have changed again since they were read");
+        return Err(Superseded.into());
     }
     if silent.is_empty() { Ok(maps) } else { Err(anyhow!(silent.join("; "))) }
+}
+
+/// Where one port is listened on twice the kernel may send clients to either.
+fn refuse_overlaps(pools: &[config::Pool]) -> anyhow::Result<()> {
+    for (index, pool) in pools.iter().enumerate() {
+        let overlaps = |other: &&config::Pool| {
+            pool.listen.overlaps(&other.listen) && !(pool.reuseport && other.reuseport)
+        };
+        if let Some(other) = pools[..index].iter().find(overlaps) {
+            bail!(
+                "pool {}: cannot listen on {}: pool {} listens on {}; give one of them another port",
+                pool.name,
+                pool.listen,
+                other.name,
+                other.listen
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn wait_for_clusters(
@@ -270,8 +332,11 @@ async fn wait_for_clusters(
             match cluster::discover(config, &control.names, &[], 0).await {
                 Ok(map) => break map,
                 Err(reason) => {
-                    let is_over = control.refuse_draining().is_err() || control.has_changed();
-                    if is_over || tokio::time::Instant::now() + ADOPT_PAUSE >= until {
+                    control.refuse_draining()?;
+                    if control.has_changed() {
+                        return Err(Superseded.into());
+                    }
+                    if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
                         bail!("pool {}: nobody says who owns what in the cluster: {reason}", config.name);
                     }
                     tokio::time::sleep(ADOPT_PAUSE).await;
@@ -288,39 +353,47 @@ async fn wait_for_clusters(
 enum Asked {
     /// It is to get keys.
     Adopted,
-    /// It is known, and there is a new password. It need not be there.
+    /// It is known, and there is a new password, or none any more. It need not be there.
     NewPassword,
 }
 
 /// Asks until the shard answers, at most for `limit`, and only as long as its answer matters.
 async fn answers(
-    shard: Shard,
+    shard: &Shard,
     what: Asked,
-    config: Arc<config::Pool>,
-    control: Rc<Control>,
+    config: &config::Pool,
+    control: &Control,
     limit: Duration,
 ) -> Result<(), String> {
-    let until = tokio::time::Instant::now() + limit;
-    loop {
-        let answer = match what {
-            Asked::Adopted => probe::probe(&shard.address, &control.names, &config).await,
-            Asked::NewPassword if config.protocol == config::Protocol::Memcache => Ok(()),
-            Asked::NewPassword => match probe::enter(&shard.address, &control.names, &config).await {
-                Err(ConversationError::Refused(words)) => Err(ConversationError::Refused(words)),
-                Ok(_) | Err(ConversationError::Lost(_)) => Ok(()),
-            },
-        };
-        let Err(reason) = answer else { return Ok(()) };
-        let is_over = control.refuse_draining().is_err() || control.has_changed();
-        if is_over || tokio::time::Instant::now() + ADOPT_PAUSE >= until {
-            let complaint = match what {
-                Asked::Adopted => "does not answer",
-                Asked::NewPassword => "does not take the new password",
-            };
-            return Err(format!("pool {}: shard {} {complaint}: {reason}", config.name, shard.name));
+    let complaint = match what {
+        Asked::Adopted => "does not answer",
+        Asked::NewPassword => "does not take the new password",
+    };
+    let mut reason = "it takes too long".to_owned();
+    let asking = async {
+        loop {
+            match probe::probe(&shard.address, &control.names, config).await {
+                Ok(()) => return Ok(()),
+                Err(error) if matches!(what, Asked::NewPassword) => {
+                    // Once: another shard may take it.
+                    return if is_about_passwords(&error) { Err(error.to_string()) } else { Ok(()) };
+                }
+                Err(error) => reason = error.to_string(),
+            }
+            tokio::time::sleep(ADOPT_PAUSE).await;
         }
-        tokio::time::sleep(ADOPT_PAUSE).await;
+    };
+    tokio::select! {
+        answer = asking => if let Err(words) = answer { reason = words } else { return Ok(()) },
+        () = tokio::time::sleep(limit) => {}
+        () = control.is_overtaken() => {}
     }
+    Err(format!("pool {}: shard {} {complaint}: {reason}", config.name, shard.name))
+}
+
+fn is_about_passwords(error: &ConversationError) -> bool {
+    let ConversationError::Refused(words) = error else { return false };
+    ["WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password"].iter().any(|code| words.starts_with(code))
 }
 
 impl Control {
@@ -342,6 +415,13 @@ impl Control {
         Files::look(files.paths.clone()) != *files
     }
 
+    /// Returns when what is read now will not be needed.
+    async fn is_overtaken(&self) {
+        while !self.has_changed() && self.refuse_draining().is_ok() {
+            tokio::time::sleep(ADOPT_PAUSE).await;
+        }
+    }
+
     fn refuse_draining(&self) -> anyhow::Result<()> {
         if self.status.draining.load(Relaxed) { Err(anyhow!("the process is draining")) } else { Ok(()) }
     }
@@ -359,6 +439,7 @@ impl Control {
                 Address::Tcp { host, .. } => Some(host.as_str()),
                 Address::Unix(_) => None,
             })
+            .chain(configs.iter().filter_map(|config| config.servers_srv.as_deref()))
             .collect();
         self.names.retain(|host| hosts.contains(host));
     }
@@ -378,34 +459,32 @@ pub async fn watch(control: Rc<Control>) {
             continue;
         }
         if control.has_changed() {
-            // It may still be being written.
-            let now = Files::look(control.files.borrow().paths.clone());
-            tokio::time::sleep(WATCH_TICK).await;
-            if Files::look(now.paths.clone()) == now {
-                let _ = reload(&control, "file changed").await;
+            // It may still be being written, but not for ever.
+            for _ in 0..UNSTABLE_MAX {
+                let now = Files::look(control.files.borrow().paths.clone());
+                tokio::time::sleep(WATCH_TICK).await;
+                if Files::look(now.paths.clone()) == now {
+                    break;
+                }
             }
+            let _ = reload(&control, "file changed").await;
         } else if retry {
             let _ = reload(&control, RETRY).await;
         }
     }
 }
 
-/// Files, and what changes when one does, also behind symbolic links that are swapped: device, inode, time and size.
+/// Files, and a hash of what is in them.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,
-    state: Vec<Option<[i128; 5]>>,
+    state: Vec<Option<u64>>,
 }
 
 impl Files {
     /// As they are now.
     pub fn look(paths: Vec<PathBuf>) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        let of_file = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            let (device, inode, size) = (found.dev().into(), found.ino().into(), found.size().into());
-            Some([device, inode, found.mtime().into(), found.mtime_nsec().into(), size])
-        };
-        Self { state: paths.iter().map(of_file).collect(), paths }
+        let hash = |path: &PathBuf| std::fs::read(path).ok().map(|bytes| fnv(&bytes));
+        Self { state: paths.iter().map(hash).collect(), paths }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shard_discovery::Topology;
+use shard_discovery::resolver::Resolver;
 
 use crate::cluster::map::Map;
 use crate::config;
@@ -31,6 +32,8 @@ pub struct Status {
     pub lookups: [AtomicU64; 2],
     process: Mutex<Arc<config::Process>>,
     last_error: Mutex<Option<String>>,
+    /// See [`config::digest`].
+    digest: AtomicU64,
     pools: Mutex<Vec<Arc<Mutex<PoolStatus>>>>,
 }
 
@@ -59,6 +62,8 @@ pub struct PoolStatus {
     pub map: Arc<Map>,
     /// Times the nodes of the cluster were asked who owns what: with an answer, and without.
     pub refreshes: [u64; 2],
+    /// Where host names lead.
+    pub names: Arc<Resolver>,
 }
 
 impl Status {
@@ -75,6 +80,7 @@ impl Status {
             lookups: Default::default(),
             process: Mutex::new(Arc::new(process)),
             last_error: Mutex::default(),
+            digest: AtomicU64::default(),
             pools: Mutex::default(),
         }
     }
@@ -118,6 +124,16 @@ impl Status {
     /// These hold from now on.
     pub fn set_process(&self, process: config::Process) {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(process);
+    }
+
+    /// Tells configurations apart, in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        format!("{:016x}", self.digest.load(Relaxed))
+    }
+
+    /// Another configuration has come to hold.
+    pub fn set_digest(&self, digest: u64) {
+        self.digest.store(digest, Relaxed);
     }
 
     /// Why the last reload failed, if it did.
