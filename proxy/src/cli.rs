@@ -14,6 +14,7 @@ use shard_discovery::{DistributionKind, KeyHash, Place, Topology};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, SetLogLevel};
+use crate::cluster::arguments::{self, Cluster};
 use crate::config::{self, Config, LogFormat, SideListen, process, value};
 use crate::plan;
 
@@ -40,6 +41,9 @@ enum Command {
     Ring(Ring),
     /// Say which keys move where if one configuration takes the place of another
     Plan(Plan),
+    /// Care for a Redis Cluster
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Print the table of all settings, in Markdown
     Settings,
     /// Tell a running proxy to accept no more clients, answer the others, and end
@@ -172,6 +176,7 @@ pub fn run() -> ExitCode {
         Some(Command::Route(route)) => show_route(&route),
         Some(Command::Ring(ring)) => show_ring(&ring),
         Some(Command::Plan(plan)) => show_plan(&plan),
+        Some(Command::Cluster(cluster)) => arguments::run(cluster),
         Some(Command::Settings) => print(&config::settings::markdown()),
         Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
         Some(Command::Reload(ask)) => say("POST", "/reload", &ask),

@@ -187,6 +187,15 @@ impl Topology {
         Some(Home { shard, unit })
     }
 
+    /// Index of the node of a cluster that owns the slot.
+    ///
+    /// # Panics
+    /// When there are fewer slots.
+    pub fn owner_of_slot(&self, slot: u16) -> Option<usize> {
+        assert!(usize::from(slot) < slots::SLOTS, "slot {slot}");
+        self.distribution.pick(u32::from(slot))
+    }
+
     /// How many units there may be: [`Home::unit`] is below it.
     pub fn units(&self) -> usize {
         if self.is_cluster() { slots::SLOTS } else { self.shards.len() }

@@ -1,4 +1,8 @@
-//! Redis Cluster beside the data path: what its nodes say of it.
+//! Redis Cluster beside the data path: what its nodes say of it, and `memstore cluster reconcile`, which makes it what it is
+//! meant to be.
 
+pub mod arguments;
 pub mod map;
+pub mod plan;
+pub mod reconcile;
 pub mod view;

@@ -78,7 +78,7 @@ impl Cluster {
 }
 
 /// `host:port`, IPv6 in brackets.
-pub(crate) fn address(text: &str) -> Option<Address> {
+pub fn address(text: &str) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|&port| port > 0)?;
     let host = bare(host);

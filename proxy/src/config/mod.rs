@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use cluster::{Cluster, ReadFrom};
+pub use cluster::{Cluster, ReadFrom, address};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Auth, Pool, Protocol, Secret};

@@ -108,7 +108,7 @@ impl<P: Protocol> Pool<P> {
         self.parked.push(Parked { due: now.plus(pause), redirected });
     }
 
-    /// To the node that is named; to the same one if none is.
+    /// To the node that is named, else to who owns the slot now.
     fn send_on(&mut self, mut redirected: Redirected, now: Time) {
         let Redirected { from, mut ticket, .. } = redirected;
         let Some(client) = ticket.client.and_then(|id| find(&mut self.clients, id)) else { return };
@@ -124,7 +124,7 @@ impl<P: Protocol> Pool<P> {
                 P::asking(&mut prelude);
                 self.shards.connection_at(self.host(host, from), port, number, lane)
             }
-            _ => self.shards.is_member(from).then_some(from),
+            _ => self.shards.connection_of_slot(ticket.slot, number, lane),
         };
         let Some(target) = target else {
             if ticket.tries >= TRIES_MAX {

@@ -45,6 +45,8 @@ pub struct Ticket {
     pub length: u64,
     /// When the request was queued.
     pub since: Time,
+    /// In a cluster: the slot of its keys.
+    pub slot: u16,
     /// How often it was sent before and not executed.
     pub tries: u8,
     /// The response is of no interest: it only clears the way for the next request.

@@ -42,7 +42,7 @@ pub(super) struct Shards<P: Protocol> {
     down: Vec<(usize, ShardFailure)>,
     /// For each unit of the topology, its place in `targets` while a request is split.
     pub(super) fragment_of: Vec<u32>,
-    /// The units that have one.
+    /// For each of `targets` the unit of its keys.
     units: Vec<usize>,
 }
 
@@ -98,11 +98,6 @@ impl<P: Protocol> Shards<P> {
         shards
     }
 
-    /// Whether the connection is to a shard that is in the pool.
-    pub fn is_member(&self, connection: ConnectionIndex) -> bool {
-        !self.members[self.connections[connection].shard].leaving
-    }
-
     /// What is counted of the shard that the connection belongs to.
     pub fn counters_of(&self, connection: ConnectionIndex) -> &ShardCounters {
         &self.members[self.connections[connection].shard].counters
@@ -142,6 +137,12 @@ impl<P: Protocol> Shards<P> {
         self.connection(sender, self.order[shard])
     }
 
+    /// The connection of the client and lane to the owner of the slot.
+    pub fn connection_of_slot(&self, slot: u16, number: u64, lane: u32) -> Option<ConnectionIndex> {
+        let owner = self.topology.owner_of_slot(slot)?;
+        Some(self.connection_of(number, lane, self.order[owner]))
+    }
+
     /// The connection of the client and lane to the server at this address, if it is in the pool.
     pub fn connection_at(&self, host: &str, port: u16, number: u64, lane: u32) -> Option<ConnectionIndex> {
         let is_at = |member: &&usize| match &self.members[**member].shard.address {
@@ -175,7 +176,7 @@ impl<P: Protocol> Shards<P> {
         let connection = self.connection_for(sender, home.shard, plan.reads);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
-        self.submit(connection, sender, number, 0, canonical.len());
+        self.submit(connection, sender, number, 0, canonical.len(), home.unit);
         Ok(connection)
     }
 
@@ -198,7 +199,7 @@ impl<P: Protocol> Shards<P> {
         self.admit_targets(sender, limits, partly)?;
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
-            self.submit(connection, sender, number, 0, canonical.len());
+            self.submit(connection, sender, number, 0, canonical.len(), self.units[0]);
             self.connections[connection].copy(canonical);
             return Ok(());
         }
@@ -222,6 +223,7 @@ impl<P: Protocol> Shards<P> {
     ) -> Result<(), Refusal> {
         plan.owners.clear();
         self.targets.clear();
+        self.units.clear();
         for place in 0..self.order.len() {
             self.targets.push(self.connection(sender, self.order[place]));
         }
@@ -302,7 +304,8 @@ impl<P: Protocol> Shards<P> {
     /// Queues one fragment of a request.
     fn submit_fragment(&mut self, place: usize, bytes: &mut Vec<u8>, sender: Sender, number: u32) {
         let connection = self.targets[place];
-        self.submit(connection, sender, number, place as u32, bytes.len());
+        let unit = self.units.get(place).copied().unwrap_or(0);
+        self.submit(connection, sender, number, place as u32, bytes.len(), unit);
         let connection = &mut self.connections[connection];
         if bytes.len() < SHARE_MIN {
             connection.copy(bytes);
@@ -316,6 +319,7 @@ impl<P: Protocol> Shards<P> {
     fn find_owners(&mut self, sender: Sender, canonical: &[u8], plan: &mut Plan<P>) -> Result<(), Refusal> {
         plan.owners.clear();
         self.targets.clear();
+        self.units.clear();
         let mut complete = true;
         for &(start, length) in &plan.keys {
             let Some(Home { shard, unit }) = self.topology.home_of(&canonical[start..start + length]) else {
@@ -329,7 +333,7 @@ impl<P: Protocol> Shards<P> {
             }
             plan.owners.push(self.fragment_of[unit]);
         }
-        for unit in self.units.drain(..) {
+        for &unit in &self.units {
             self.fragment_of[unit] = u32::MAX;
         }
         if complete { Ok(()) } else { Err(Refusal::Nobody) }
@@ -356,9 +360,25 @@ impl<P: Protocol> Shards<P> {
     }
 
     #[inline]
-    fn submit(&mut self, index: ConnectionIndex, sender: Sender, number: u32, fragment: u32, length: usize) {
-        let (client, length) = (Some(sender.id), length as u64);
-        let ticket = Ticket { client, number, fragment, length, since: sender.now, tries: 0, prelude: false };
+    fn submit(
+        &mut self,
+        index: ConnectionIndex,
+        sender: Sender,
+        number: u32,
+        fragment: u32,
+        length: usize,
+        unit: usize,
+    ) {
+        let ticket = Ticket {
+            client: Some(sender.id),
+            number,
+            fragment,
+            length: length as u64,
+            since: sender.now,
+            slot: unit as u16,
+            tries: 0,
+            prelude: false,
+        };
         self.submit_ticket(index, ticket);
     }
 

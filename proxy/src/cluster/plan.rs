@@ -1,0 +1,635 @@
+//! What is to be done next to a Redis Cluster, from what its nodes say and how it is meant to be.
+//!
+//! Nothing is remembered between two rounds: whatever was half done when the last one ended is seen and finished, so every
+//! step may be the last. Steps of a later kind come only when those before have been done and all nodes agree. What could
+//! lose data is not done but told.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use super::map::{View, claims, ranges};
+use super::view::{Node, SLOTS};
+
+/// Slots that one step moves, so that what is planned keeps up with what happens.
+const MOVED_MAX: usize = 1024;
+/// Nodes may own so many slots more or less than their share, one part of so many.
+const UNEVEN_PART: usize = 50;
+
+/// How the cluster is meant to be.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// `host:port` of each node, by its ordinal.
+    pub nodes: Vec<String>,
+    /// How many own slots.
+    pub primaries: usize,
+    /// Nodes from this ordinal on are to be left with nothing, and then to leave.
+    pub drain_from: Option<usize>,
+    /// Slots that nobody owns are given away although the keys in them are lost.
+    pub assign_missing: bool,
+    /// Two clusters that each own slots are joined although one of them loses keys.
+    pub merge: bool,
+}
+
+/// What was seen of one node.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where it was reached, as the bus needs it.
+    pub ip: String,
+    /// Port of clients.
+    pub port: u16,
+    /// What it says.
+    pub view: View,
+    /// Keys it holds.
+    pub keys: u64,
+    /// Where a replica that is not linked to its primary looks for it.
+    pub looks_at: Option<(String, u16)>,
+}
+
+impl Facts {
+    /// What it says of itself.
+    pub fn own(&self) -> Option<&Node> {
+        self.view.nodes.iter().find(|node| node.myself)
+    }
+
+    fn id(&self) -> &str {
+        self.own().map_or("", |node| &node.id)
+    }
+
+    fn knows(&self, id: &str) -> Option<&Node> {
+        self.view.nodes.iter().find(|node| node.id == id && !node.handshake)
+    }
+
+    fn reaches(&self, id: &str) -> bool {
+        self.knows(id).is_some_and(|node| node.linked && !node.failed && !node.suspected)
+    }
+}
+
+/// One change. Nodes are named by their ordinals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are in the sentence
+pub enum Step {
+    /// `node` starts with this epoch, before it knows others.
+    SetEpoch { node: usize, epoch: u64 },
+    /// `node` is told where `other` is.
+    Meet { node: usize, other: usize },
+    /// `node` forgets a node that is no more.
+    Forget { node: usize, id: String },
+    /// `node` owns these ranges of slots from now on.
+    AddSlots { node: usize, slots: Vec<(u16, u16)> },
+    /// `node` is a replica of `primary` from now on.
+    Replicate { node: usize, primary: usize },
+    /// `node`, a replica, takes the place of its primary, which is no more.
+    TakeOver { node: usize },
+    /// Slots go from one node to another with all their keys.
+    Move { from: usize, to: usize, slots: Vec<u16> },
+    /// A slot is not on its way at `node` any more.
+    Settle { node: usize, slot: u16 },
+    /// `node` leaves the cluster it is in, and is empty.
+    Reset { node: usize },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetEpoch { node, epoch } => write!(f, "node {node}: start with epoch {epoch}"),
+            Self::Meet { node, other } => write!(f, "node {node}: meet node {other}"),
+            Self::Forget { node, id } => write!(f, "node {node}: forget {id}, which is no more"),
+            Self::AddSlots { node, slots } => {
+                let shown: Vec<String> =
+                    slots.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+                write!(f, "node {node}: own the slots {}", shown.join(" "))
+            }
+            Self::Replicate { node, primary } => write!(f, "node {node}: be a replica of node {primary}"),
+            Self::TakeOver { node } => {
+                write!(f, "node {node}: take the place of the primary, which is no more")
+            }
+            Self::Move { from, to, slots } => {
+                write!(f, "move {} slots from node {from} to node {to}", slots.len())
+            }
+            Self::Settle { node, slot } => write!(f, "node {node}: slot {slot} is not on its way any more"),
+            Self::Reset { node } => write!(f, "node {node}: leave the cluster"),
+        }
+    }
+}
+
+/// What was found, and what follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// What is not as it is meant to be, in words.
+    pub findings: Vec<String>,
+    /// Why nothing is done about it, and the way out.
+    pub blocked: Vec<String>,
+    /// What to do now, in this order.
+    pub steps: Vec<Step>,
+    /// Nothing is to be done, and nothing awaited.
+    pub is_healthy: bool,
+}
+
+/// What is to be done next. `seen` has every node of the goal, or why it could not be asked.
+pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
+    let mut advice = Advice::default();
+    for (node, reason) in
+        seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().err()?)))
+    {
+        advice.findings.push(format!("node {node} ({}) cannot be asked: {reason}", goal.nodes[node]));
+    }
+    let Some(cluster) = Cluster::new(goal, seen, &mut advice) else { return advice };
+    let phases: [fn(&Cluster<'_>, &mut Advice); 9] = [
+        |cluster, advice| cluster.form(advice),
+        |cluster, advice| cluster.forget(advice),
+        |cluster, advice| cluster.meet(advice),
+        |cluster, advice| cluster.agree(advice),
+        |cluster, advice| cluster.finish_moves(advice),
+        |cluster, advice| cluster.assign(advice),
+        |cluster, advice| cluster.assign_roles(advice),
+        |cluster, advice| cluster.balance(advice),
+        |cluster, advice| cluster.leave(advice),
+    ];
+    for phase in phases {
+        phase(&cluster, &mut advice);
+        if !advice.steps.is_empty() || !advice.blocked.is_empty() || cluster.waits.get() {
+            return advice;
+        }
+    }
+    advice.is_healthy = advice.findings.is_empty();
+    advice
+}
+
+/// What all phases look at.
+struct Cluster<'s> {
+    goal: &'s Goal,
+    /// Those that could be asked, by ordinal.
+    nodes: BTreeMap<usize, &'s Facts>,
+    ordinals: HashMap<&'s str, usize>,
+    /// The part of them that is the cluster; others are alone.
+    main: BTreeSet<usize>,
+    /// For each slot the id of its owner.
+    owners: Vec<Option<&'s str>>,
+    /// Nodes need time to tell each other.
+    waits: std::cell::Cell<bool>,
+}
+
+impl<'s> Cluster<'s> {
+    fn new(goal: &'s Goal, seen: &'s [Result<Facts, String>], advice: &mut Advice) -> Option<Self> {
+        let nodes: BTreeMap<usize, &Facts> =
+            seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().ok()?))).collect();
+        if nodes.is_empty() {
+            advice.blocked.push("no node can be asked".into());
+            return None;
+        }
+        let mut ordinals = HashMap::new();
+        for (&node, facts) in &nodes {
+            if let Some(other) = ordinals.insert(facts.id(), node) {
+                advice.blocked.push(format!(
+                    "{} and {} lead to the same server; give each node a name of its own",
+                    goal.nodes[other], goal.nodes[node]
+                ));
+                return None;
+            }
+        }
+        let parts = parts(&nodes);
+        let owning: Vec<&BTreeSet<usize>> =
+            parts.iter().filter(|part| part.iter().any(|node| owns(nodes[node]))).collect();
+        if let [first, second, ..] = owning[..]
+            && !goal.merge
+        {
+            advice.blocked.push(format!(
+                "nodes {first:?} and nodes {second:?} are two clusters that both own slots; to join them, which loses the \
+                 keys of one of them, use --merge"
+            ));
+            return None;
+        }
+        let slots = |part: &BTreeSet<usize>| {
+            let of_node = |node: &usize| nodes[node].own().map_or(0, |own| own.each_slot().count());
+            part.iter().map(of_node).sum::<usize>()
+        };
+        let main = parts
+            .into_iter()
+            .max_by_key(|part| (slots(part), part.len(), std::cmp::Reverse(part.first().copied())))?;
+        let views: Vec<&View> = main.iter().map(|node| &nodes[node].view).collect();
+        let well: Vec<&View> = views.iter().copied().filter(|view| view.is_well).collect();
+        let owners = claims(if well.is_empty() { &views } else { &well });
+        let owners = owners.into_iter().map(|claim| claim.map(|(id, _)| id)).collect();
+        Some(Self { goal, nodes, ordinals, main, owners, waits: std::cell::Cell::new(false) })
+    }
+
+    fn all_seen(&self) -> bool {
+        self.nodes.len() == self.goal.nodes.len()
+    }
+
+    fn stays(&self, node: usize) -> bool {
+        self.goal.drain_from.is_none_or(|first| node < first)
+    }
+
+    /// Whether it is to leave and has nothing any more: others may have forgotten it already.
+    fn is_done_with(&self, node: usize) -> bool {
+        !self.stays(node) && !self.owning().contains(&node)
+    }
+
+    fn slots_of(&self, node: usize) -> Vec<u16> {
+        let id = self.nodes[&node].id();
+        (0..SLOTS).filter(|&slot| self.owners[usize::from(slot)] == Some(id)).collect()
+    }
+
+    /// Nodes of the cluster that own slots.
+    fn owning(&self) -> Vec<usize> {
+        let ids: BTreeSet<&str> = self.owners.iter().flatten().copied().collect();
+        self.main.iter().copied().filter(|node| ids.contains(self.nodes[node].id())).collect()
+    }
+
+    /// Nodes of the cluster that stay, own nothing and replicate nobody.
+    fn empty(&self) -> Vec<usize> {
+        let owning = self.owning();
+        let is_empty = |node: &usize| {
+            self.stays(*node)
+                && !owning.contains(node)
+                && self.nodes[node].own().is_some_and(|own| own.primary)
+        };
+        self.main.iter().copied().filter(is_empty).collect()
+    }
+
+    fn missing(&self) -> Vec<u16> {
+        (0..SLOTS).filter(|&slot| self.owners[usize::from(slot)].is_none()).collect()
+    }
+
+    fn keys(&self) -> u64 {
+        self.nodes.values().map(|facts| facts.keys).sum()
+    }
+
+    /// Nodes that know nobody and nothing get epochs of their own, and wait for each other.
+    fn form(&self, advice: &mut Advice) {
+        if self.owners.iter().any(Option::is_some) {
+            return;
+        }
+        if !self.all_seen() {
+            advice.blocked.push("a new cluster is made when all of its nodes can be asked".into());
+            return;
+        }
+        for (&node, facts) in &self.nodes {
+            let is_new = facts.view.nodes.len() == 1 && facts.own().is_some_and(|own| own.epoch == 0);
+            if is_new && self.main.len() == 1 {
+                advice.steps.push(Step::SetEpoch { node, epoch: node as u64 + 1 });
+            }
+        }
+    }
+
+    /// Nodes that are no more: those whose place another one has taken, and where all are there whoever else has failed.
+    fn forget(&self, advice: &mut Advice) {
+        let mut gone: BTreeMap<&str, &Node> = BTreeMap::new();
+        for &node in &self.main {
+            for other in &self.nodes[&node].view.nodes {
+                let is_lost = other.failed || other.no_address || !other.linked;
+                let is_replaced = self
+                    .nodes
+                    .values()
+                    .any(|facts| facts.id() != other.id && facts.ip == other.ip && facts.port == other.port);
+                let is_unknown = !self.ordinals.contains_key(&*other.id) && !other.handshake;
+                if is_unknown && is_lost && (is_replaced || self.all_seen()) {
+                    gone.insert(&other.id, other);
+                }
+            }
+        }
+        for (id, other) in gone {
+            let slots = self.owners.iter().filter(|owner| **owner == Some(id)).count();
+            if slots > 0 && !self.goal.assign_missing {
+                advice.findings.push(format!("{id} ({}:{}) is no more", other.ip, other.port));
+                let follows = |node: &&usize| {
+                    self.nodes[*node].own().is_some_and(|own| own.replica_of.as_deref() == Some(id))
+                };
+                if let Some(&node) = self.main.iter().find(follows) {
+                    if other.no_address && !other.failed {
+                        // Nodes do not judge who has no address, so nobody would ever take its place.
+                        advice.steps.push(Step::TakeOver { node });
+                    } else {
+                        self.waits.set(true);
+                    }
+                } else {
+                    advice.blocked.push(format!(
+                        "{slots} slots belonged to it and no replica has them; to give them away without their keys, use \
+                         --fix-missing-slots"
+                    ));
+                }
+                continue;
+            }
+            advice.findings.push(format!("{id} ({}:{}) is no more", other.ip, other.port));
+            for &node in &self.main {
+                let facts = self.nodes[&node];
+                let follows = facts.own().is_some_and(|own| own.replica_of.as_deref() == Some(id));
+                if facts.knows(id).is_some() && !follows {
+                    advice.steps.push(Step::Forget { node, id: id.to_owned() });
+                }
+            }
+        }
+    }
+
+    /// Who is not linked is told where the others are.
+    fn meet(&self, advice: &mut Advice) {
+        let owning = self.owning();
+        let Some(&hub) = owning.first().or(self.main.first()) else { return };
+        let hub_facts = self.nodes[&hub];
+        for (&node, facts) in &self.nodes {
+            if node == hub || self.is_done_with(node) {
+                continue;
+            }
+            if !hub_facts.reaches(facts.id()) || !facts.reaches(hub_facts.id()) {
+                advice.findings.push(format!("node {node} and node {hub} are not linked"));
+                advice.steps.push(Step::Meet { node: hub, other: node });
+            }
+        }
+    }
+
+    /// Everybody has to know everybody, and the same owners.
+    fn agree(&self, advice: &mut Advice) {
+        for &node in &self.main {
+            let facts = self.nodes[&node];
+            if self.is_done_with(node) {
+                continue;
+            }
+            let is_unknown = |other: &&usize| {
+                **other != node && !self.is_done_with(**other) && !facts.reaches(self.nodes[*other].id())
+            };
+            let unknown = self.main.iter().filter(is_unknown).count();
+            if unknown > 0 {
+                advice.findings.push(format!("node {node} does not reach {unknown} of the others yet"));
+                self.waits.set(true);
+            }
+            let own = claims(&[&facts.view]);
+            let differs = |slot: &usize| own[*slot].map(|(id, _)| id) != self.owners[*slot];
+            let different = (0..usize::from(SLOTS)).filter(differs).count();
+            if different > 0 {
+                advice.findings.push(format!("node {node} has other owners for {different} slots"));
+                self.waits.set(true);
+            }
+        }
+    }
+
+    /// Slots that were on their way when somebody was interrupted.
+    fn finish_moves(&self, advice: &mut Advice) {
+        let mut moves: BTreeSet<(usize, usize, u16)> = BTreeSet::new();
+        for &node in &self.main {
+            let Some(own) = self.nodes[&node].own() else { continue };
+            for (&slot, to) in &own.migrating {
+                let owns = self.owners[usize::from(slot)] == Some(&*own.id);
+                match self.ordinals.get(&**to).filter(|_| owns) {
+                    Some(&to) => {
+                        moves.insert((node, to, slot));
+                    }
+                    None => advice.steps.push(Step::Settle { node, slot }),
+                }
+            }
+            for &slot in own.importing.keys() {
+                let owner = self.owners[usize::from(slot)].and_then(|id| self.ordinals.get(id));
+                match owner.filter(|&&owner| owner != node) {
+                    Some(&owner) => {
+                        moves.insert((owner, node, slot));
+                    }
+                    None => advice.steps.push(Step::Settle { node, slot }),
+                }
+            }
+        }
+        for (from, to, slot) in moves {
+            advice.findings.push(format!("slot {slot} is on its way from node {from} to node {to}"));
+            advice.steps.push(Step::Move { from, to, slots: vec![slot] });
+        }
+    }
+
+    /// Slots that nobody owns.
+    fn assign(&self, advice: &mut Advice) {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return;
+        }
+        advice.findings.push(format!("{} slots have no owner", missing.len()));
+        let is_new = self.all_seen() && self.keys() == 0;
+        if !is_new && !self.goal.assign_missing {
+            advice.blocked.push(
+                "they are not given away while there are keys or a node is missing: it may have them; to give them away \
+                 all the same, use --fix-missing-slots"
+                    .into(),
+            );
+            return;
+        }
+        let mut primaries: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
+        primaries.extend(self.empty());
+        primaries.sort_unstable();
+        primaries.truncate(self.goal.primaries.max(self.owning().len()));
+        let count = primaries.len();
+        if count == 0 {
+            advice.blocked.push("no node can own slots: all of them are replicas".into());
+            return;
+        }
+        for (place, &node) in primaries.iter().enumerate() {
+            let share = |slot: u16| usize::from(slot) * count / usize::from(SLOTS) == place;
+            let mine: BTreeSet<u16> = missing.iter().copied().filter(|&slot| share(slot)).collect();
+            if !mine.is_empty() {
+                let slots = ranges((0..SLOTS).map(|slot| mine.contains(&slot)));
+                advice.steps.push(Step::AddSlots { node, slots });
+            }
+        }
+    }
+
+    /// Who owns slots, and who replicates whom.
+    fn assign_roles(&self, advice: &mut Advice) {
+        let owning: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
+        let mut spare = self.empty();
+        let lacking = self.goal.primaries.saturating_sub(owning.len());
+        let new: Vec<usize> = spare.drain(..lacking.min(spare.len())).collect();
+        let mut replicas: BTreeMap<usize, Vec<usize>> =
+            owning.iter().map(|&node| (node, Vec::new())).collect();
+        let mut homeless = spare;
+        for &node in self.main.iter().filter(|&&node| self.stays(node)) {
+            let facts = self.nodes[&node];
+            let Some(primary) = facts.own().and_then(|own| own.replica_of.as_deref()) else { continue };
+            match self.ordinals.get(primary).filter(|primary| replicas.contains_key(primary)) {
+                Some(&primary) => {
+                    if let Some(all) = replicas.get_mut(&primary) {
+                        all.push(node);
+                    }
+                    let Some((host, port)) = &facts.looks_at else { continue };
+                    let place = self.nodes[&primary];
+                    if *host == place.ip && *port == place.port {
+                        advice
+                            .findings
+                            .push(format!("node {node} does not have what node {primary} has yet"));
+                        self.waits.set(true);
+                    } else {
+                        // The bus knows the new address, and replication still has the one before.
+                        advice
+                            .findings
+                            .push(format!("node {node} looks for node {primary} at {host}:{port}"));
+                        advice.steps.push(Step::Replicate { node, primary });
+                    }
+                }
+                // It may be about to take the place of one that has just failed.
+                None if self.owners.iter().flatten().any(|owner| *owner == primary)
+                    && !self.is_leaving(primary) =>
+                {
+                    advice.findings.push(format!("node {node} follows {primary}, which cannot be asked"));
+                    self.waits.set(true);
+                }
+                None => homeless.push(node),
+            }
+        }
+        if lacking > new.len() {
+            self.promote(lacking - new.len(), &replicas, advice);
+            return;
+        }
+        for node in homeless {
+            // With the fewest replicas, and of those the one whose turn it is.
+            let turn =
+                |primary: &usize| (primary % self.goal.primaries.max(1)) != node % self.goal.primaries.max(1);
+            let Some(primary) =
+                owning.iter().copied().min_by_key(|primary| (replicas[primary].len(), turn(primary)))
+            else {
+                continue;
+            };
+            if let Some(all) = replicas.get_mut(&primary) {
+                all.push(node);
+            }
+            advice.findings.push(format!("node {node} owns nothing and replicates nobody"));
+            advice.steps.push(Step::Replicate { node, primary });
+        }
+        if !advice.steps.is_empty() {
+            return;
+        }
+        let most = replicas.iter().max_by_key(|(_, all)| all.len());
+        let fewest = replicas.iter().min_by_key(|(_, all)| all.len());
+        if let (Some((from, many)), Some((&primary, few))) = (most, fewest)
+            && many.len() > few.len() + 1
+            && let Some(&node) = many.last()
+        {
+            advice.findings.push(format!(
+                "node {primary} has {} replicas and node {from} has {}",
+                few.len(),
+                many.len()
+            ));
+            advice.steps.push(Step::Replicate { node, primary });
+        }
+    }
+
+    fn is_leaving(&self, id: &str) -> bool {
+        self.ordinals.get(id).is_some_and(|&node| !self.stays(node))
+    }
+
+    /// More primaries are wanted than there are nodes without a task: replicas that are not needed become empty nodes.
+    fn promote(&self, count: usize, replicas: &BTreeMap<usize, Vec<usize>>, advice: &mut Advice) {
+        let mut by_owner: Vec<&Vec<usize>> = replicas.values().collect();
+        by_owner.sort_by_key(|all| std::cmp::Reverse(all.len()));
+        let surplus = by_owner.into_iter().filter_map(|all| all.last().copied()).take(count);
+        for node in surplus {
+            advice.findings.push(format!("node {node} is to own slots and is a replica"));
+            advice.steps.push(Step::Reset { node });
+        }
+        if advice.steps.is_empty() {
+            advice.blocked.push(format!(
+                "{} primaries are wanted and there are not enough nodes; add nodes",
+                self.goal.primaries
+            ));
+        }
+    }
+
+    /// Slots from those that have too many, or leave, to those that have too few.
+    fn balance(&self, advice: &mut Advice) {
+        let mut targets: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
+        let lacking = self.goal.primaries.saturating_sub(targets.len());
+        targets.extend(self.empty().into_iter().take(lacking));
+        targets.sort_unstable();
+        let leaving: Vec<usize> = self.owning().into_iter().filter(|&node| !self.stays(node)).collect();
+        if targets.is_empty() {
+            if !leaving.is_empty() {
+                advice.blocked.push("nobody is left to take the slots of the nodes that are to leave".into());
+            }
+            return;
+        }
+        let share = |place: usize| {
+            let all = usize::from(SLOTS);
+            all * (place + 1) / targets.len() - all * place / targets.len()
+        };
+        let mut slots: BTreeMap<usize, Vec<u16>> =
+            targets.iter().chain(&leaving).map(|&node| (node, self.slots_of(node))).collect();
+        let allowed = usize::from(SLOTS) / targets.len() / UNEVEN_PART;
+        let is_uneven = targets.iter().enumerate().any(|(place, node)| {
+            slots[node].is_empty() || slots[node].len().abs_diff(share(place)) > allowed
+        });
+        if leaving.is_empty() && !is_uneven {
+            return;
+        }
+        let mut wanting: Vec<(usize, usize)> = targets
+            .iter()
+            .enumerate()
+            .map(|(place, node)| (*node, share(place).saturating_sub(slots[node].len())))
+            .filter(|(_, wanted)| *wanted > 0)
+            .collect();
+        for (place, &node) in targets.iter().enumerate() {
+            let surplus = slots[&node].len().saturating_sub(share(place));
+            let keep = slots[&node].len() - surplus;
+            slots.entry(node).and_modify(|all| drop(all.drain(..keep)));
+        }
+        advice.findings.push(if leaving.is_empty() {
+            "slots are not shared evenly".to_owned()
+        } else {
+            format!("nodes {leaving:?} are to leave and own slots")
+        });
+        let mut room = MOVED_MAX;
+        for (&from, surplus) in &mut slots {
+            while room > 0
+                && !surplus.is_empty()
+                && let Some((to, wanted)) = wanting.iter_mut().find(|(_, wanted)| *wanted > 0)
+            {
+                let count = surplus.len().min(*wanted).min(room);
+                *wanted -= count;
+                room -= count;
+                let moved = surplus.drain(..count).collect();
+                advice.steps.push(Step::Move { from, to: *to, slots: moved });
+            }
+        }
+    }
+
+    /// Nodes that are to leave and own nothing any more.
+    fn leave(&self, advice: &mut Advice) {
+        for &node in self.main.iter().filter(|&&node| !self.stays(node)) {
+            let id = self.nodes[&node].id();
+            advice.findings.push(format!("node {node} is to leave"));
+            for &other in self.main.iter().filter(|&&other| self.stays(other)) {
+                if self.nodes[&other].knows(id).is_some() {
+                    advice.steps.push(Step::Forget { node: other, id: id.to_owned() });
+                }
+            }
+            advice.steps.push(Step::Reset { node });
+        }
+        let strangers: BTreeMap<&str, &Node> = self
+            .main
+            .iter()
+            .flat_map(|node| &self.nodes[node].view.nodes)
+            .filter(|node| !self.ordinals.contains_key(&*node.id) && node.linked && self.all_seen())
+            .map(|node| (&*node.id, node))
+            .collect();
+        for (id, node) in strangers {
+            advice.findings.push(format!(
+                "{id} ({}:{}) is in the cluster and not among the nodes that are expected",
+                node.ip, node.port
+            ));
+        }
+    }
+}
+
+fn owns(facts: &Facts) -> bool {
+    facts.own().is_some_and(|own| !own.slots.is_empty())
+}
+
+/// Nodes that know each other, directly or by others, are of one cluster.
+fn parts(nodes: &BTreeMap<usize, &Facts>) -> Vec<BTreeSet<usize>> {
+    let mut parts: Vec<BTreeSet<usize>> = Vec::new();
+    for (&node, facts) in nodes {
+        let knows = |other: &usize| {
+            let other = nodes[other];
+            facts.knows(other.id()).is_some() || other.knows(facts.id()).is_some()
+        };
+        let (known, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.iter().any(knows));
+        let mut part: BTreeSet<usize> = known.into_iter().flatten().collect();
+        part.insert(node);
+        parts = others;
+        parts.push(part);
+    }
+    parts
+}

@@ -1,0 +1,326 @@
+//! `memstore cluster reconcile`: looks at the nodes, decides ([`plan`]), does it, and looks again.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis_protocol::resp2::types::BytesFrame;
+use serde_json::json;
+use shard_discovery::Address;
+use shard_discovery::resolver::{Resolver, ResolverOptions};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::map::View;
+use super::plan::{self, Advice, Facts, Goal, Step};
+use super::view;
+use crate::config::Auth;
+use crate::conversation::{Conversation, ConversationError};
+use crate::pool::failure::ShardFailure;
+use crate::worker::socket::Socket;
+
+/// How long a node may take to answer; moving keys has a limit of its own.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one batch of keys may take to move, as the nodes count it and as we do.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Keys moved at a time. Large ones go alone where a batch takes too long.
+const MIGRATE_KEYS: usize = 100;
+/// Pause before it is looked again after something was done, or while nodes tell each other.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
+/// A node that was met needs some time before it makes sense to say so again.
+const MEET_PAUSE: Duration = Duration::from_secs(3);
+
+/// What is wanted, and how.
+pub struct Reconcile {
+    /// How the cluster is meant to be.
+    pub goal: Goal,
+    /// What is said to the nodes.
+    pub auth: Option<Auth>,
+    /// The name server; none: those of the system.
+    pub dns_server: Option<SocketAddr>,
+    /// Pause between two looks at a healthy cluster; none: ends once it is.
+    pub interval: Option<Duration>,
+    /// Without an interval: how long it may take.
+    pub limit: Duration,
+    /// Ends after so many steps.
+    pub steps: Option<u64>,
+    /// Nothing is done, only told.
+    pub dry_run: bool,
+    /// One JSON object for each look instead of words.
+    pub json: bool,
+}
+
+/// Runs until the cluster is as it is meant to be, or for ever; an error says why it is not.
+pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
+    let names = Arc::new(Resolver::new(&ResolverOptions { server: reconcile.dns_server })?);
+    let begin = Instant::now();
+    let mut told = Advice::default();
+    let mut met: Option<Instant> = None;
+    let mut taken = 0;
+    loop {
+        let seen = observe(&reconcile, &names).await;
+        let advice = plan::next(&reconcile.goal, &seen);
+        if advice != told || reconcile.dry_run {
+            tell(&advice, reconcile.json)?;
+        }
+        if reconcile.dry_run {
+            return Ok(());
+        }
+        match (advice.is_healthy, reconcile.interval) {
+            (true, None) => return Ok(()),
+            (true, Some(interval)) => tokio::time::sleep(interval).await,
+            (false, None) if begin.elapsed() > reconcile.limit => {
+                let reasons = [&advice.blocked[..], &advice.findings[..]].concat();
+                anyhow::bail!("the cluster is not as it is meant to be: {}", reasons.join("; "));
+            }
+            (false, _) => {
+                for step in &advice.steps {
+                    let is_meet = matches!(step, Step::Meet { .. });
+                    if is_meet && met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
+                        continue;
+                    }
+                    if reconcile.steps.is_some_and(|most| taken >= most) {
+                        anyhow::bail!("ended after {taken} steps");
+                    }
+                    taken += 1;
+                    if let Err(error) = take(step, &seen, &reconcile, &names).await {
+                        // It is seen what came of it.
+                        say(&format!("{step}: {error}"), reconcile.json)?;
+                    }
+                }
+                let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. }));
+                if meets && met.is_none_or(|met| met.elapsed() >= MEET_PAUSE) {
+                    met = Some(Instant::now());
+                }
+                if !advice.steps.iter().any(|step| matches!(step, Step::Move { .. })) {
+                    tokio::time::sleep(ROUND_PAUSE).await;
+                }
+            }
+        }
+        told = advice;
+    }
+}
+
+fn tell(advice: &Advice, json: bool) -> std::io::Result<()> {
+    if json {
+        let steps: Vec<String> = advice.steps.iter().map(ToString::to_string).collect();
+        let object = json!({
+            "healthy": advice.is_healthy,
+            "findings": advice.findings,
+            "blocked": advice.blocked,
+            "steps": steps,
+        });
+        return writeln!(std::io::stdout(), "{object}");
+    }
+    let mut text = String::new();
+    for finding in &advice.findings {
+        text.push_str(&format!("found: {finding}\n"));
+    }
+    for reason in &advice.blocked {
+        text.push_str(&format!("blocked: {reason}\n"));
+    }
+    for step in &advice.steps {
+        text.push_str(&format!("do: {step}\n"));
+    }
+    if advice.is_healthy {
+        text.push_str("the cluster is as it is meant to be\n");
+    }
+    std::io::stdout().write_all(text.as_bytes())
+}
+
+fn say(words: &str, json: bool) -> std::io::Result<()> {
+    if json {
+        writeln!(std::io::stdout(), "{}", json!({ "failed": words }))
+    } else {
+        writeln!(std::io::stdout(), "failed: {words}")
+    }
+}
+
+/// What all nodes say, by ordinal.
+async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Facts, String>> {
+    let mut asking = JoinSet::new();
+    for (node, host) in reconcile.goal.nodes.iter().cloned().enumerate() {
+        let (names, auth) = (names.clone(), reconcile.auth.clone());
+        asking.spawn_local(async move {
+            (node, facts(&host, &names, auth.as_ref()).await.map_err(|error| error.to_string()))
+        });
+    }
+    let mut seen: Vec<_> = asking.join_all().await;
+    seen.sort_by_key(|(node, _)| *node);
+    seen.into_iter().map(|(_, facts)| facts).collect()
+}
+
+async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Facts, ConversationError> {
+    let refused = ConversationError::Refused;
+    let (mut node, place) = enter(host, names, auth, NODE_TIMEOUT).await?;
+    let info = node.text(&["CLUSTER", "INFO"]).await?;
+    let nodes = node.text(&["CLUSTER", "NODES"]).await?;
+    let replication = node.text(&["INFO", "replication"]).await?;
+    let keys = match node.ask(&["DBSIZE"]).await? {
+        BytesFrame::Integer(keys) => u64::try_from(keys).unwrap_or(0),
+        _ => 0,
+    };
+    let looks_at = || {
+        let host = view::info(&replication, "master_host")?.to_owned();
+        let port = view::info(&replication, "master_port")?.parse().ok()?;
+        (view::info(&replication, "master_link_status") != Some("up")).then_some((host, port))
+    };
+    let asked = Address::Tcp { host: place.ip().to_string(), port: place.port() };
+    let nodes = view::nodes(&nodes).map_err(refused)?;
+    if !nodes.iter().any(|node| node.myself) {
+        return Err(refused("it does not say who it is".into()));
+    }
+    Ok(Facts {
+        ip: place.ip().to_string(),
+        port: place.port(),
+        keys,
+        looks_at: looks_at(),
+        view: View {
+            asked,
+            is_well: view::info(&info, "cluster_state") == Some("ok"),
+            nodes,
+            endpoints: Default::default(),
+        },
+    })
+}
+
+/// A conversation with a node, and where that is.
+async fn enter(
+    host: &str,
+    names: &Resolver,
+    auth: Option<&Auth>,
+    limit: Duration,
+) -> Result<(Conversation, SocketAddr), ConversationError> {
+    let lost = |failure| ConversationError::Lost(failure);
+    let Some(Address::Tcp { host: name, port }) = crate::config::address(host) else {
+        return Err(ConversationError::Refused(format!("{host:?} is not host:port")));
+    };
+    let connect = async {
+        // Looked up each time: nodes move.
+        let addresses = names.refresh(&name).await;
+        let addresses = addresses.map_err(|error| lost(ShardFailure::Unresolved(error.to_string())))?;
+        let mut last = ShardFailure::ConnectRefused;
+        for address in addresses {
+            let place = SocketAddr::new(address, port);
+            match TcpStream::connect(place).await.and_then(TcpStream::into_std) {
+                Ok(stream) => return Ok((stream, place)),
+                Err(error) => last = ShardFailure::ConnectFailed(error.to_string()),
+            }
+        }
+        Err(lost(last))
+    };
+    let connected = timeout(NODE_TIMEOUT, connect).await;
+    let (stream, place) = connected.unwrap_or(Err(lost(ShardFailure::ConnectTimeout)))?;
+    let mut conversation = Conversation::over(Socket::Tcp(stream), limit)?;
+    conversation.authenticate(auth).await?;
+    Ok((conversation, place))
+}
+
+/// Takes one step.
+async fn take(
+    step: &Step,
+    seen: &[Result<Facts, String>],
+    reconcile: &Reconcile,
+    names: &Resolver,
+) -> Result<(), ConversationError> {
+    let facts = |node: usize| {
+        seen[node].as_ref().map_err(|reason| ConversationError::Refused(format!("node {node}: {reason}")))
+    };
+    let id = |node: usize| {
+        let own = facts(node)?.own();
+        own.map(|own| own.id.clone()).ok_or_else(|| ConversationError::Refused("it has no name".into()))
+    };
+    let open = async |node: usize, limit: Duration| {
+        enter(&reconcile.goal.nodes[node], names, reconcile.auth.as_ref(), limit).await.map(|(node, _)| node)
+    };
+    let tell =
+        async |node: usize, words: &[&str]| open(node, NODE_TIMEOUT).await?.ask(words).await.map(|_| ());
+    match step {
+        Step::SetEpoch { node, epoch } => {
+            tell(*node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await
+        }
+        Step::Meet { node, other } => {
+            // Each the other: an address that one of them has of the other may be out of date.
+            let (here, there) = (facts(*node)?, facts(*other)?);
+            tell(*node, &["CLUSTER", "MEET", &there.ip, &there.port.to_string()]).await?;
+            tell(*other, &["CLUSTER", "MEET", &here.ip, &here.port.to_string()]).await
+        }
+        Step::Forget { node, id } => match tell(*node, &["CLUSTER", "FORGET", id]).await {
+            // It has already.
+            Err(ConversationError::Refused(words)) if words.contains("Unknown node") => Ok(()),
+            other => other,
+        },
+        Step::AddSlots { node, slots } => {
+            let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+            words.extend(slots.iter().flat_map(|&(first, last)| first..=last).map(|slot| slot.to_string()));
+            open(*node, NODE_TIMEOUT).await?.ask(&words).await.map(|_| ())
+        }
+        Step::Replicate { node, primary } => tell(*node, &["CLUSTER", "REPLICATE", &id(*primary)?]).await,
+        Step::TakeOver { node } => tell(*node, &["CLUSTER", "FAILOVER", "FORCE"]).await,
+        Step::Settle { node, slot } => {
+            tell(*node, &["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]).await
+        }
+        Step::Reset { node } => tell(*node, &["CLUSTER", "RESET", "SOFT"]).await,
+        Step::Move { from, to, slots } => {
+            let limit = MIGRATE_TIMEOUT + NODE_TIMEOUT;
+            let (mut source, mut target) = (open(*from, limit).await?, open(*to, limit).await?);
+            let (source_id, target_id, place) = (id(*from)?, id(*to)?, facts(*to)?);
+            for slot in slots {
+                let slot = slot.to_string();
+                target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await?;
+                source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await?;
+                move_keys(&mut source, &slot, place, reconcile.auth.as_ref()).await?;
+                // The new owner first: in between the old one sends requests there.
+                target.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await?;
+                source.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Moves all keys of a slot.
+async fn move_keys(
+    source: &mut Conversation,
+    slot: &str,
+    target: &Facts,
+    auth: Option<&Auth>,
+) -> Result<(), ConversationError> {
+    let mut batch = MIGRATE_KEYS;
+    loop {
+        let BytesFrame::Array(keys) =
+            source.ask(&["CLUSTER", "GETKEYSINSLOT", slot, &batch.to_string()]).await?
+        else {
+            return Err(ConversationError::Refused("keys of a slot are no list".into()));
+        };
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let (port, limit) = (target.port.to_string(), MIGRATE_TIMEOUT.as_millis().to_string());
+        let mut words: Vec<Vec<u8>> =
+            ["MIGRATE", &target.ip, &port, "", "0", &limit].map(|word| word.as_bytes().to_vec()).into();
+        if let Some(auth) = auth {
+            words.push(if auth.user.is_some() { b"AUTH2".to_vec() } else { b"AUTH".to_vec() });
+            words.extend(auth.user.iter().map(|user| user.as_bytes().to_vec()));
+            words.push(auth.password.expose().as_bytes().to_vec());
+        }
+        words.push(b"KEYS".to_vec());
+        words.extend(keys.iter().filter_map(|key| match key {
+            BytesFrame::BulkString(key) => Some(key.to_vec()),
+            _ => None,
+        }));
+        match source.ask(&words).await {
+            Ok(_) => {}
+            // A copy is there from an attempt that was interrupted; the source has the keys and what holds is there.
+            Err(ConversationError::Refused(error)) if error.contains("BUSYKEY") => {
+                words.insert(6, b"REPLACE".to_vec());
+                source.ask(&words).await?;
+            }
+            // Too much at once.
+            Err(ConversationError::Refused(error)) if error.starts_with("IOERR") && batch > 1 => batch = 1,
+            Err(error) => return Err(error),
+        }
+    }
+}

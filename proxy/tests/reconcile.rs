@@ -1,0 +1,258 @@
+//! `memstore cluster reconcile` over real nodes: it forms a cluster, heals it, makes it larger and smaller.
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use servers::cluster::Nodes;
+use servers::eventually;
+
+mod servers;
+
+impl Reconcile<'_> {
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memstore"));
+        command.args(["cluster", "reconcile", "--once"]);
+        if !self.flags.contains(&"--limit") {
+            command.args(["--limit", "60s"]);
+        }
+        command.args(["--primaries", &self.primaries.to_string()]);
+        for number in 0..self.nodes.nodes.len() {
+            command.args(["--nodes", &self.nodes.place(number)]);
+        }
+        command.args(self.flags).stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self) -> Output {
+        self.command().output().expect("the program is built")
+    }
+
+    /// What it says; it has to come to its end.
+    fn succeeds(&self) -> String {
+        let output = self.output();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    /// What it says; it has to leave things as they are.
+    fn refuses(&self) -> String {
+        let output = self.output();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!output.status.success() && !said.contains("do: "), "{said}");
+        said
+    }
+}
+
+/// How a cluster is meant to be.
+struct Reconcile<'n> {
+    nodes: &'n Nodes,
+    primaries: usize,
+    flags: &'n [&'n str],
+}
+
+/// Nodes that own slots, by number, with how many.
+fn owners(nodes: &Nodes) -> Vec<(usize, usize)> {
+    let mut owners = Vec::new();
+    for number in 0..nodes.nodes.len() {
+        let lines = nodes.ask(number, "CLUSTER NODES");
+        let own = lines.lines().find(|line| line.contains("myself")).expect("every node knows itself");
+        let slots: usize = own
+            .split(' ')
+            .skip(8)
+            .filter(|word| !word.starts_with('['))
+            .map(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                last.parse::<usize>().expect("a slot") - first.parse::<usize>().expect("a slot") + 1
+            })
+            .sum();
+        if slots > 0 {
+            owners.push((number, slots));
+        }
+    }
+    owners
+}
+
+/// A thousand keys over the whole cluster.
+fn fill(client: &mut servers::Client) {
+    for number in 0..1000 {
+        assert_eq!(client.tell(&format!("SET key:{number} {number}")), "+OK\r\n");
+    }
+}
+
+fn check(client: &mut servers::Client) {
+    for number in 0..1000 {
+        let text = number.to_string();
+        assert_eq!(client.tell(&format!("GET key:{number}")), format!("${}\r\n{text}\r\n", text.len()));
+    }
+}
+
+#[test]
+fn a_cluster_forms_grows_and_shrinks_while_it_is_used() {
+    let mut nodes = Nodes::start(6, &[]);
+    let begin = Instant::now();
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    println!("formed in {:?}", begin.elapsed());
+    nodes.is_well();
+    assert_eq!(owners(&nodes).len(), 3);
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    assert_eq!(said, "the cluster is as it is meant to be\n");
+    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    // One value that takes long to move.
+    let large = "x".repeat(50 << 20);
+    client.send(&servers::encoded(&[b"SET", b"large", large.as_bytes()]));
+    assert_eq!(client.reply(), b"+OK\r\n");
+    for _ in 0..4 {
+        nodes.add();
+    }
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let grows = scope.spawn(|| Reconcile { nodes: &nodes, primaries: 5, flags: &[] }.succeeds());
+        while !grows.is_finished() {
+            check(&mut client);
+        }
+        grows.join().expect("it grows");
+    });
+    println!("grown from 3 to 5 in {:?}", begin.elapsed());
+    let grown = owners(&nodes);
+    assert_eq!(grown.len(), 5, "{grown:?}");
+    assert!(grown.iter().all(|(_, slots)| (3200..=3350).contains(slots)), "{grown:?}");
+    check(&mut client);
+    let (begin, nodes) = (Instant::now(), &nodes);
+    std::thread::scope(|scope| {
+        let flags = ["--drain-from", "6"];
+        let shrinks = scope.spawn(move || Reconcile { nodes, primaries: 3, flags: &flags }.succeeds());
+        while !shrinks.is_finished() {
+            check(&mut client);
+        }
+        shrinks.join().expect("it shrinks");
+    });
+    println!("shrunk from 5 to 3 in {:?}", begin.elapsed());
+    check(&mut client);
+    assert_eq!(client.tell("STRLEN large"), format!(":{}\r\n", 50 << 20));
+}
+
+#[test]
+fn ended_after_every_step_and_begun_again_it_comes_to_the_same_end() {
+    let mut nodes = Nodes::start(4, &[]);
+    let finish = |nodes: &Nodes, primaries: usize, flags: &[&str]| {
+        let (mut rounds, begin) = (0, Instant::now());
+        let flags = [flags, &["--steps", "1"]].concat();
+        while !(Reconcile { nodes, primaries, flags: &flags }).output().status.success() {
+            rounds += 1;
+            assert!(begin.elapsed() < Duration::from_secs(60), "it gets nowhere");
+        }
+        rounds
+    };
+    println!("formed in {} rounds", finish(&nodes, 2, &[]));
+    nodes.is_well();
+    assert_eq!(owners(&nodes), [(0, 8192), (1, 8192)]);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    nodes.add();
+    println!("grown in {} rounds", finish(&nodes, 3, &[]));
+    assert_eq!(owners(&nodes).len(), 3);
+    check(&mut client);
+    println!("shrunk in {} rounds", finish(&nodes, 2, &["--drain-from", "4"]));
+    check(&mut client);
+}
+
+#[test]
+fn killed_in_the_middle_of_moves_it_finishes_them() {
+    let mut nodes = Nodes::start(2, &[]);
+    Reconcile { nodes: &nodes, primaries: 2, flags: &[] }.succeeds();
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    nodes.add();
+    for millis in [900, 1300, 700, 1700, 1000, 1500] {
+        let mut process = Reconcile { nodes: &nodes, primaries: 3, flags: &[] }
+            .command()
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program is built");
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(millis)
+            && process.try_wait().expect("our child").is_none()
+        {
+            check(&mut client);
+        }
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    assert_eq!(owners(&nodes).len(), 3);
+    check(&mut client);
+    let states: String = (0..3).map(|number| nodes.ask(number, "CLUSTER NODES")).collect();
+    assert!(!states.contains('['), "{states}");
+}
+
+#[test]
+fn nodes_that_all_come_back_elsewhere_find_each_other() {
+    let mut nodes = Nodes::start(6, &[]);
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    let before = owners(&nodes);
+    let ids: Vec<String> = (0..6).map(|number| nodes.id(number)).collect();
+    for number in 0..6 {
+        nodes.kill(number);
+    }
+    for number in 0..6 {
+        nodes.restart(number, true, false);
+    }
+    let begin = Instant::now();
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    println!("healed in {:?}", begin.elapsed());
+    nodes.is_well();
+    let now: Vec<String> = (0..6).map(|number| nodes.id(number)).collect();
+    assert_eq!(ids, now);
+    // A replica may have taken over while they were apart.
+    assert_eq!(owners(&nodes).len(), before.len());
+}
+
+#[test]
+fn a_node_that_lost_its_disk_is_replaced() {
+    let mut nodes = Nodes::start(6, &[]);
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    let (proxy, _) = nodes.proxy(&[], &[1]);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    let lost = nodes.id(0);
+    nodes.kill(0);
+    // Before that it would take the empty node for its primary, and be empty too.
+    eventually(|| nodes.ask(3, "CLUSTER NODES").contains("myself,master").to_string(), "true");
+    nodes.restart(0, false, true);
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    for number in 0..6 {
+        assert!(!nodes.ask(number, "CLUSTER NODES").contains(&lost), "node {number}");
+    }
+    eventually(|| client.tell("GET key:1"), "$1\r\n1\r\n");
+    check(&mut client);
+}
+
+#[test]
+fn what_could_lose_keys_is_refused() {
+    let mut nodes = Nodes::start(3, &[]);
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &["--dry-run"] }.succeeds();
+    assert!(said.contains("do: node 0: start with epoch 1"), "{said}");
+    assert!(nodes.ask(0, "CLUSTER NODES").contains("myself,master - 0 0 0"));
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    fill(&mut proxy.connect());
+    // Nobody has its keys.
+    nodes.restart(2, false, true);
+    let limited = ["--limit", "8s"];
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &limited }.output();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("no replica has them; to give them away"), "{said}");
+    Reconcile { nodes: &nodes, primaries: 3, flags: &["--fix-missing-slots"] }.succeeds();
+    assert_eq!(owners(&nodes).len(), 3);
+    // Two that know nothing of each other.
+    let other = Nodes::start(1, &[]);
+    other.tell(0, "CLUSTER ADDSLOTSRANGE 0 16383");
+    let both =
+        Reconcile { nodes: &nodes, primaries: 3, flags: &["--limit", "1s", "--nodes", &other.place(0)] };
+    assert!(both.refuses().contains("two clusters that both own slots"));
+}
