@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use servers::cluster::Nodes;
+use servers::conversation::CONVERSATION;
 use servers::{Client, Server, eventually, shown};
 
 mod servers;
@@ -183,6 +184,28 @@ fn one_address_for_a_whole_cluster() {
     assert!(topology.contains("\"slots_covered\": 16384") && topology.contains(&nodes.id(2)), "{topology}");
     assert_eq!(metric(&admin, "memstore_cluster_slots{", ""), 16384.0);
     assert_eq!(metric(&admin, "memstore_cluster_redirects_total{", ""), 0.0);
+}
+
+#[test]
+fn the_commands_of_plain_shards_are_answered_as_by_one_server() {
+    let nodes = Nodes::start(3, &[]);
+    nodes.form(3);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    let single = Server::redis(&[]);
+    let (mut ours, mut theirs) = (proxy.connect(), single.connect());
+    let mut alike = 0;
+    for line in CONVERSATION.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<String> = line.split(' ').map(|word| word.replace('@', "{@}")).collect();
+        let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        let (our, their) = (shown(&ours.ask(&words)), shown(&theirs.ask(&words)));
+        if our.starts_with("-CROSSSLOT") {
+            // The next lines see what it would have done.
+            continue;
+        }
+        assert_eq!(our, their, "{line}");
+        alike += 1;
+    }
+    assert!(alike > 150, "{alike}");
 }
 
 #[test]

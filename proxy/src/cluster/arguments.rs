@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 
-use super::plan::Goal;
 use super::reconcile::{self, Reconcile};
+use super::step::Goal;
 use crate::config::{self, Auth, Secret, value};
 
 /// `memstore cluster ...`

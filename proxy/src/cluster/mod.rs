@@ -5,4 +5,5 @@ pub mod arguments;
 pub mod map;
 pub mod plan;
 pub mod reconcile;
+pub mod step;
 pub mod view;

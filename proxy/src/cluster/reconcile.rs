@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::map::View;
-use super::plan::{self, Advice, Facts, Goal, Step};
+use super::plan;
+use super::step::{Advice, Facts, Goal, Step};
 use super::view;
 use crate::config::Auth;
 use crate::conversation::{Conversation, ConversationError};

@@ -2,7 +2,7 @@
 //!
 //! What was not executed can be sent again without running twice. The requests of one client keep their order: an error
 //! that names another node finds those behind it on the same way, and a client with a request that waits is not read. A
-//! request that would have to wait while others of its client are in flight behind it gets the error instead.
+//! request that would have to wait while later ones of its client are in flight gets the error instead.
 
 use std::time::Duration;
 
@@ -72,7 +72,9 @@ impl<P: Protocol> Pool<P> {
                 }
             }
             let waits = matches!(redirect, Redirect::Later { .. });
-            if ticket.tries >= TRIES_MAX || (waits && self.shards.connections[from].has_of(id)) {
+            let activity = self.client(id).and_then(|client| client.activity.as_ref());
+            let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
+            if ticket.tries >= TRIES_MAX || (waits && !is_newest) {
                 self.give_up(&redirected);
             } else if waits {
                 self.park(redirected, now);

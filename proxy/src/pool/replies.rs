@@ -334,6 +334,11 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
+    /// Whether no later request is in flight.
+    pub fn is_newest(&self, number: u32) -> bool {
+        number.wrapping_sub(self.oldest) as usize + 1 >= self.queue.len()
+    }
+
     /// How the client wants the request to be answered.
     pub fn manner(&self, number: u32) -> P::Manner {
         let index = number.wrapping_sub(self.oldest) as usize;

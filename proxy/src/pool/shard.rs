@@ -220,11 +220,6 @@ impl<P: Protocol> ShardConnection<P> {
         Some((self.answered()?, request))
     }
 
-    /// Whether the client has a request in flight here.
-    pub fn has_of(&self, client: ClientId) -> bool {
-        self.in_flight.iter().any(|ticket| ticket.client == Some(client))
-    }
-
     /// A request of so many bytes is to be appended.
     #[inline]
     pub fn submitted(&mut self, ticket: Ticket) {

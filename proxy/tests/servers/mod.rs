@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub mod cluster;
+pub mod conversation;
 
 /// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,119 @@
+//! What the care of a cluster is told, sees, and does.
+
+use std::fmt;
+
+use super::map::View;
+use super::view::Node;
+
+/// How the cluster is meant to be.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// `host:port` of each node, by its ordinal.
+    pub nodes: Vec<String>,
+    /// How many own slots.
+    pub primaries: usize,
+    /// Nodes from this ordinal on are to be left with nothing, and then to leave.
+    pub drain_from: Option<usize>,
+    /// Slots that nobody owns are given away although the keys in them are lost.
+    pub assign_missing: bool,
+    /// Two clusters that each own slots are joined although one of them loses keys.
+    pub merge: bool,
+}
+
+/// What was seen of one node.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where it was reached, as the bus needs it.
+    pub ip: String,
+    /// Port of clients.
+    pub port: u16,
+    /// What it says.
+    pub view: View,
+    /// Keys it holds.
+    pub keys: u64,
+    /// Where a replica that is not linked to its primary looks for it.
+    pub looks_at: Option<(String, u16)>,
+}
+
+impl Facts {
+    /// What it says of itself.
+    pub fn own(&self) -> Option<&Node> {
+        self.view.nodes.iter().find(|node| node.myself)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.own().map_or("", |node| &node.id)
+    }
+
+    /// A node that it has met.
+    pub fn knows(&self, id: &str) -> Option<&Node> {
+        self.view.nodes.iter().find(|node| node.id == id && !node.handshake)
+    }
+
+    /// Whether it has a link to the node and does not think that it failed.
+    pub fn reaches(&self, id: &str) -> bool {
+        self.knows(id).is_some_and(|node| node.linked && !node.failed && !node.suspected)
+    }
+}
+
+/// One change. Nodes are named by their ordinals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are in the sentence
+pub enum Step {
+    /// `node` starts with this epoch, before it knows others.
+    SetEpoch { node: usize, epoch: u64 },
+    /// `node` is told where `other` is.
+    Meet { node: usize, other: usize },
+    /// `node` forgets a node that is no more.
+    Forget { node: usize, id: String },
+    /// `node` owns these ranges of slots from now on.
+    AddSlots { node: usize, slots: Vec<(u16, u16)> },
+    /// `node` is a replica of `primary` from now on.
+    Replicate { node: usize, primary: usize },
+    /// `node`, a replica, takes the place of its primary, which is no more.
+    TakeOver { node: usize },
+    /// Slots go from one node to another with all their keys.
+    Move { from: usize, to: usize, slots: Vec<u16> },
+    /// A slot is not on its way at `node` any more.
+    Settle { node: usize, slot: u16 },
+    /// `node` leaves the cluster it is in, and is empty.
+    Reset { node: usize },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetEpoch { node, epoch } => write!(f, "node {node}: start with epoch {epoch}"),
+            Self::Meet { node, other } => write!(f, "node {node}: meet node {other}"),
+            Self::Forget { node, id } => write!(f, "node {node}: forget {id}, which is no more"),
+            Self::AddSlots { node, slots } => {
+                let shown: Vec<String> =
+                    slots.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+                write!(f, "node {node}: own the slots {}", shown.join(" "))
+            }
+            Self::Replicate { node, primary } => write!(f, "node {node}: be a replica of node {primary}"),
+            Self::TakeOver { node } => {
+                write!(f, "node {node}: take the place of the primary, which is no more")
+            }
+            Self::Move { from, to, slots } => {
+                write!(f, "move {} slots from node {from} to node {to}", slots.len())
+            }
+            Self::Settle { node, slot } => write!(f, "node {node}: slot {slot} is not on its way any more"),
+            Self::Reset { node } => write!(f, "node {node}: leave the cluster"),
+        }
+    }
+}
+
+/// What was found, and what follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// What is not as it is meant to be, in words.
+    pub findings: Vec<String>,
+    /// Why nothing is done about it, and the way out.
+    pub blocked: Vec<String>,
+    /// What to do now, in this order.
+    pub steps: Vec<Step>,
+    /// Nothing is to be done, and nothing awaited.
+    pub is_healthy: bool,
+}

@@ -1,0 +1,541 @@
+//! Requests that nodes of a simulated cluster send elsewhere: one seed is one run, in virtual time.
+//!
+//! Slots move while requests are under way, the proxy's map is stale for a while or names a node that is wrong, nodes are
+//! not ready for a moment. Nodes answer as Redis Cluster does: MOVED, ASK, TRYAGAIN, CLUSTERDOWN. Clients count with INCR,
+//! so a request that ran twice, or not at all, shows in the counts. In every other run no slot moves twice: then no request
+//! overtakes another one of its client either. (A slot that moves on while a request is on its way to where it went is more
+//! than the order of one client's pipeline survives.) `SEED=7` replays a run.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, Shard, Topology};
+
+const NODES: usize = 4;
+/// Slots of the keys that clients use, by the key.
+const KEYS: [(&str, u16); 4] = [("foo", 12182), ("bar", 5061), ("hello", 866), ("123456789", 12739)];
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn one_in(&mut self, chance: u64) -> bool {
+        self.below(chance) == 0
+    }
+}
+
+/// Who owns a slot, and who is about to.
+#[derive(Clone, Copy)]
+struct Slot {
+    owner: usize,
+    target: Option<usize>,
+}
+
+/// What the cluster is in truth.
+struct Truth {
+    slots: BTreeMap<u16, Slot>,
+    /// For each node what it stores.
+    data: Vec<HashMap<String, i64>>,
+    /// Nodes that answer CLUSTERDOWN.
+    down: [bool; NODES],
+}
+
+impl Truth {
+    fn answer(&mut self, node: usize, words: &[String], asking: bool) -> String {
+        let keys = &words[1..];
+        let number = |key: &str| {
+            KEYS.iter().find(|(name, _)| key.starts_with(&format!("{{{name}}}"))).expect("a known key").1
+        };
+        let slot = number(&keys[0]);
+        let Slot { owner, target } = self.slots[&slot];
+        if self.down[node] {
+            return "-CLUSTERDOWN The cluster is down\r\n".into();
+        }
+        let present = keys.iter().filter(|key| self.data[node].contains_key(*key)).count();
+        let missing = keys.len() - present;
+        if owner == node {
+            if let Some(target) = target
+                && missing > 0
+            {
+                return match present {
+                    0 => format!("-ASK {slot} node:{target}\r\n"),
+                    _ => "-TRYAGAIN Multiple keys request during rehashing of slot\r\n".into(),
+                };
+            }
+        } else if target == Some(node) && asking {
+            if keys.len() > 1 && missing > 0 {
+                return "-TRYAGAIN Multiple keys request during rehashing of slot\r\n".into();
+            }
+        } else {
+            return format!("-MOVED {slot} node:{owner}\r\n");
+        }
+        if words[0] == "INCR" {
+            let value = self.data[node].entry(keys[0].clone()).or_default();
+            *value += 1;
+            return format!(":{value}\r\n");
+        }
+        let value = |key: &String| match self.data[node].get(key) {
+            Some(value) => format!("${}\r\n{value}\r\n", value.to_string().len()),
+            None => "$-1\r\n".into(),
+        };
+        format!("*{}\r\n{}", keys.len(), keys.iter().map(value).collect::<String>())
+    }
+}
+
+/// Requests as the proxy encodes or passes them: arrays of bulk strings.
+fn parse(bytes: &mut VecDeque<u8>) -> Option<Vec<String>> {
+    let text = String::from_utf8(bytes.iter().copied().collect()).expect("text");
+    let mut lines = text.split("\r\n");
+    let count: usize = lines.next()?.strip_prefix('*')?.parse().ok()?;
+    let mut words = Vec::new();
+    let mut used = text.find("\r\n")? + 2;
+    for _ in 0..count {
+        let head = lines.next()?;
+        let length: usize = head.strip_prefix('$')?.parse().ok()?;
+        let word = lines.next()?;
+        if word.len() < length || text.len() < used + head.len() + 2 + length + 2 {
+            return None;
+        }
+        used += head.len() + 2 + length + 2;
+        words.push(word.to_owned());
+    }
+    bytes.drain(..used);
+    Some(words)
+}
+
+#[derive(Default)]
+struct Connection {
+    inbox: VecDeque<u8>,
+    outbox: VecDeque<u8>,
+    asking: bool,
+}
+
+/// A client that counts, and what it knows.
+struct Counting {
+    id: ClientId,
+    number: usize,
+    outbox: VecDeque<u8>,
+    inbox: Vec<u8>,
+    /// Its key of each request that is not answered yet; none for a read of two keys.
+    asked: VecDeque<Option<usize>>,
+    /// What each key stands at.
+    counts: [i64; KEYS.len()],
+    /// The counts that were ever heard of each key.
+    heard: [BTreeSet<i64>; KEYS.len()],
+}
+
+struct World {
+    random: Random,
+    pool: Pool<Resp>,
+    now: Time,
+    truth: Truth,
+    clients: Vec<Counting>,
+    connections: BTreeMap<ConnectionIndex, Connection>,
+    scratch: BytesMut,
+    counters: Counters,
+    given_up: u64,
+    answered: u64,
+    /// Slots that may move once more.
+    unmoved: Option<BTreeSet<u16>>,
+}
+
+fn map(truth: &Truth) -> Arc<Topology> {
+    let nodes = (0..NODES)
+        .map(|node| {
+            let address = Address::Tcp { host: "node".into(), port: node as u16 };
+            Shard::new(address, 1, Some(format!("node-{node}")))
+        })
+        .collect();
+    let mut owners = vec![Some(0); 16_384];
+    for (&slot, at) in &truth.slots {
+        owners[usize::from(slot)] = Some(at.owner);
+    }
+    Arc::new(Topology::of_cluster(nodes, &owners, vec![Vec::new(); NODES]).expect("a topology"))
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let slots = KEYS
+            .iter()
+            .map(|&(_, slot)| (slot, Slot { owner: random.below(NODES as u64) as usize, target: None }));
+        let truth = Truth { slots: slots.collect(), data: vec![HashMap::new(); NODES], down: [false; NODES] };
+        let counters = Counters::of_workers(1, NODES).remove(0);
+        let limits = Limits {
+            timeout: None,
+            queue_wait: Duration::from_secs(3600),
+            in_flight_max: 1024,
+            request_bytes_max: 1 << 20,
+            client_output_max: 1 << 30,
+            shard_queue_max: 65536,
+            shard_queue_bytes_max: 64 << 20,
+            memory_max: usize::MAX,
+            server_connections: 1 + random.below(2) as usize,
+            eager_connects: 0,
+            client_idle_timeout: None,
+            client_request_timeout: None,
+            client_age_max: None,
+        };
+        let identity =
+            Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
+        let settings = Settings { databases: 1, ..Settings::default() };
+        let mut pool = Pool::new(identity, settings, limits, map(&truth), counters.clone());
+        let now = Time::from_micros(1000);
+        let clients = (0..3)
+            .map(|number| Counting {
+                id: pool.client_connected(now),
+                number,
+                outbox: VecDeque::new(),
+                inbox: Vec::new(),
+                asked: VecDeque::new(),
+                counts: [0; KEYS.len()],
+                heard: Default::default(),
+            })
+            .collect();
+        Self {
+            random,
+            pool,
+            now,
+            truth,
+            clients,
+            connections: BTreeMap::new(),
+            scratch: BytesMut::new(),
+            counters,
+            given_up: 0,
+            answered: 0,
+            unmoved: seed.is_multiple_of(2).then(|| KEYS.iter().map(|key| key.1).collect()),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..600 {
+            self.step();
+            self.settle();
+        }
+        // At the end all is well, and nobody may be stuck.
+        for slot in self.truth.slots.keys().copied().collect::<Vec<_>>() {
+            self.finish_move(slot);
+        }
+        self.truth.down = [false; NODES];
+        for _ in 0..400 {
+            self.now = self.now.plus(Duration::from_millis(50));
+            self.pool.tick(self.now);
+            self.learn();
+            (0..self.clients.len()).for_each(|at| self.send(at));
+            self.serve();
+            self.settle();
+        }
+        for client in &self.clients {
+            assert!(client.asked.is_empty() && client.outbox.is_empty(), "a client waits for ever");
+            for (key, heard) in KEYS.iter().zip(&client.heard) {
+                let name = format!("{{{}}}{}", key.0, client.number);
+                let stored: Vec<i64> =
+                    self.truth.data.iter().filter_map(|data| data.get(&name).copied()).collect();
+                let counted = heard.len() as i64;
+                assert!(
+                    stored == [counted] || (counted == 0 && stored.is_empty()),
+                    "{name}: {stored:?}, {counted}"
+                );
+            }
+        }
+        assert_eq!(self.pool.parked_count(), 0);
+    }
+
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..=3 => self.ask(),
+            4..=6 => {
+                let at = self.random.below(self.clients.len() as u64) as usize;
+                self.send(at);
+            }
+            7..=10 => self.serve(),
+            11 => {
+                let (_, slot) = KEYS[self.random.below(KEYS.len() as u64) as usize];
+                self.move_on(slot);
+            }
+            12 => {
+                let node = self.random.below(NODES as u64) as usize;
+                self.truth.down[node] = self.random.one_in(4) && !self.truth.down[node];
+            }
+            13 => {
+                self.now = self.now.plus(Duration::from_micros(self.random.below(60_000)));
+                self.pool.tick(self.now);
+            }
+            _ if self.random.one_in(3) => self.learn(),
+            _ => {}
+        }
+    }
+
+    /// The proxy is told who owns what.
+    fn learn(&mut self) {
+        self.pool.take_stale();
+        self.pool.set_topology(map(&self.truth), self.now);
+    }
+
+    /// A move begins, goes on by one key, or ends.
+    fn move_on(&mut self, slot: u16) {
+        let Slot { owner, target } = self.truth.slots[&slot];
+        match target {
+            None => {
+                if self.unmoved.as_mut().is_some_and(|unmoved| !unmoved.remove(&slot)) {
+                    return;
+                }
+                let to = (owner + 1 + self.random.below(NODES as u64 - 1) as usize) % NODES;
+                self.truth.slots.insert(slot, Slot { owner, target: Some(to) });
+            }
+            Some(to) => {
+                let prefix = format!("{{{}}}", KEYS.iter().find(|key| key.1 == slot).expect("known").0);
+                let mut keys: Vec<String> =
+                    self.truth.data[owner].keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+                keys.sort();
+                match keys.first() {
+                    Some(key) => {
+                        let value = self.truth.data[owner].remove(key).expect("just seen");
+                        self.truth.data[to].insert(key.clone(), value);
+                    }
+                    None => {
+                        self.truth.slots.insert(slot, Slot { owner: to, target: None });
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish_move(&mut self, slot: u16) {
+        while self.truth.slots[&slot].target.is_some() {
+            self.move_on(slot);
+        }
+    }
+
+    fn ask(&mut self) {
+        let at = self.random.below(self.clients.len() as u64) as usize;
+        let key = self.random.below(KEYS.len() as u64) as usize;
+        let client = &mut self.clients[at];
+        let name = |key: usize| format!("{{{}}}{}", KEYS[key].0, client.number);
+        let request = if self.random.one_in(5) {
+            client.asked.push_back(None);
+            format!("MGET {} {}other\r\n", name(key), name(key))
+        } else {
+            client.asked.push_back(Some(key));
+            format!("INCR {}\r\n", name(key))
+        };
+        client.outbox.extend(request.bytes());
+    }
+
+    fn send(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if client.outbox.is_empty() || !self.pool.wants_read(client.id) {
+            return;
+        }
+        let cut = 1 + self.random.below(client.outbox.len() as u64) as usize;
+        self.pool.before_client_read(client.id, &mut self.scratch);
+        self.scratch.extend(client.outbox.drain(..cut));
+        self.pool.client_received(client.id, &mut self.scratch, self.now);
+    }
+
+    /// Requests reach the nodes, which answer some of them.
+    fn serve(&mut self) {
+        let mut wanted = Vec::new();
+        self.pool.take_connects(&mut wanted);
+        for index in wanted {
+            self.connections.insert(index, Connection::default());
+            self.pool.shard_connected(index, self.now);
+        }
+        for index in self.connections.keys().copied().collect::<Vec<_>>() {
+            let Address::Tcp { port, .. } = self.pool.shard_of(index).address else { panic!("no port") };
+            let connection = self.connections.get_mut(&index).expect("just seen");
+            if let Some(output) = self.pool.shard_output(index)
+                && !output.is_empty()
+            {
+                let bytes = taken(output);
+                connection.inbox.extend(bytes);
+                self.pool.settle_shard(index);
+            }
+            for _ in 0..self.random.below(4) {
+                let Some(words) = parse_any(&mut connection.inbox) else { break };
+                let answer = if words[0] == "ASKING" {
+                    connection.asking = true;
+                    "+OK\r\n".to_owned()
+                } else {
+                    let asking = std::mem::take(&mut connection.asking);
+                    self.truth.answer(usize::from(port), &words, asking)
+                };
+                connection.outbox.extend(answer.bytes());
+            }
+            if connection.outbox.is_empty() {
+                continue;
+            }
+            let cut = 1 + self.random.below(connection.outbox.len() as u64) as usize;
+            self.pool.before_shard_read(index, &mut self.scratch);
+            self.scratch.extend(connection.outbox.drain(..cut));
+            self.pool.shard_received(index, &mut self.scratch, self.now).expect("nodes are honest");
+        }
+    }
+
+    /// What the worker does after each pass.
+    fn settle(&mut self) {
+        self.pool.resume(&mut self.scratch, self.now);
+        let mut dirty = Vec::new();
+        self.pool.take_dirty_shards(&mut Vec::new());
+        self.pool.take_dirty_clients(&mut dirty);
+        for at in 0..self.clients.len() {
+            let id = self.clients[at].id;
+            if let Some(output) = self.pool.client_output(id) {
+                let bytes = taken(output);
+                self.clients[at].inbox.extend(bytes);
+            }
+            self.pool.settle_client(id);
+            self.hear(at);
+        }
+        self.given_up = self.counters.redirects_given_up.get();
+    }
+
+    /// Every reply is checked against what the client knows.
+    fn hear(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        while let Some((reply, length)) = whole_reply(&client.inbox) {
+            client.inbox.drain(..length);
+            let asked = client.asked.pop_front().expect("a reply that nobody asked for");
+            self.answered += 1;
+            let Some(key) = asked else { continue };
+            match reply.strip_prefix(':') {
+                Some(value) => {
+                    let value: i64 = value.trim_end().parse().expect("a number");
+                    assert!(client.heard[key].insert(value), "{value} twice");
+                    if self.unmoved.is_some() {
+                        assert_eq!(
+                            value,
+                            client.counts[key] + 1,
+                            "{} of client {}",
+                            KEYS[key].0,
+                            client.number
+                        );
+                    }
+                    client.counts[key] = value;
+                }
+                // It was not executed, which the next reply shows.
+                None => assert!(reply.starts_with('-'), "{reply}"),
+            }
+        }
+    }
+}
+
+/// A request in either form.
+fn parse_any(bytes: &mut VecDeque<u8>) -> Option<Vec<String>> {
+    if bytes.front() == Some(&b'*') {
+        return parse(bytes);
+    }
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let line: Vec<u8> = bytes.drain(..=end).collect();
+    Some(String::from_utf8_lossy(&line).split_whitespace().map(str::to_owned).collect())
+}
+
+fn taken(output: &mut memstore_proxy::pool::buffer::Output) -> Vec<u8> {
+    let bytes = output.first(output.len()).to_vec();
+    output.clear();
+    bytes
+}
+
+/// A reply of one line, or an array of bulk strings.
+fn whole_reply(bytes: &[u8]) -> Option<(String, usize)> {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let line = text.find("\r\n")? + 2;
+    if !text.starts_with('*') {
+        return Some((text[..line].to_owned(), line));
+    }
+    let count: usize = text[1..line - 2].parse().expect("a count");
+    let mut at = line;
+    for _ in 0..count {
+        let end = at + text[at..].find("\r\n")? + 2;
+        let length: i64 = text[at + 1..end - 2].parse().expect("a length");
+        at = if length < 0 { end } else { end + length as usize + 2 };
+        if at > text.len() {
+            return None;
+        }
+    }
+    Some((text[..at].to_owned(), at))
+}
+
+#[test]
+fn no_request_runs_twice_or_out_of_order_while_slots_move() {
+    let seeds: Vec<u64> = match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => {
+            let count =
+                std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(500);
+            (0..count).collect()
+        }
+    };
+    let (mut moved, mut asked, mut later, mut given_up, mut answered) = (0, 0, 0, 0, 0);
+    for &seed in &seeds {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            world.run();
+            let counters = &world.counters;
+            let counts = [&counters.redirects_moved, &counters.redirects_ask, &counters.redirects_later];
+            (counts.map(|counter| counter.get()), world.given_up, world.answered)
+        });
+        let (counts, up, all) = run.unwrap_or_else(|_| panic!("SEED={seed}"));
+        moved += counts[0];
+        asked += counts[1];
+        later += counts[2];
+        given_up += up;
+        answered += all;
+    }
+    println!("{answered} answered: {moved} moved, {asked} ask, {later} later, {given_up} given up");
+    if seeds.len() > 100 {
+        assert!(moved > 1000 && asked > 1000 && later > 1000 && given_up > 100 && given_up < answered / 4);
+    }
+}
+
+#[test]
+fn nodes_that_send_a_request_in_circles_are_left() {
+    let mut world = World::new(1);
+    // Each says that the other owns the slot.
+    let mut client = String::from("INCR {foo}0\r\n").into_bytes();
+    let id = world.clients[0].id;
+    world.pool.before_client_read(id, &mut world.scratch);
+    world.scratch.extend(client.drain(..));
+    world.pool.client_received(id, &mut world.scratch, world.now);
+    for round in 0..100 {
+        let mut wanted = Vec::new();
+        world.pool.take_connects(&mut wanted);
+        for index in wanted {
+            world.connections.insert(index, Connection::default());
+            world.pool.shard_connected(index, world.now);
+        }
+        for index in world.connections.keys().copied().collect::<Vec<_>>() {
+            let Address::Tcp { port, .. } = world.pool.shard_of(index).address else { panic!("no port") };
+            let Some(output) = world.pool.shard_output(index) else { continue };
+            if output.is_empty() {
+                continue;
+            }
+            taken(output);
+            world.pool.settle_shard(index);
+            world.pool.before_shard_read(index, &mut world.scratch);
+            world.scratch.extend_from_slice(format!("-MOVED 12182 node:{}\r\n", (port + 1) % 2).as_bytes());
+            world.pool.shard_received(index, &mut world.scratch, world.now).expect("it is a response");
+        }
+        if let Some(output) = world.pool.client_output(id)
+            && !output.is_empty()
+        {
+            assert!(round <= 10, "{round} rounds");
+            assert!(taken(output).starts_with(b"-MOVED 12182"));
+            return;
+        }
+    }
+    panic!("it goes in circles for ever");
+}
