@@ -309,14 +309,13 @@ fn check(path: &Path) -> anyhow::Result<()> {
             config::Protocol::Redis => "Redis",
             config::Protocol::Memcache => "memcache",
         };
-        text.push_str(&format!(
-            "pool {}: {protocol} on {}, {} shards, {} over {}\n",
-            pool.name,
-            pool.listen,
-            pool.shards.len(),
-            pool.distribution,
-            pool.key_hash
-        ));
+        let shards = match &pool.cluster {
+            Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
+            None => {
+                format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
+            }
+        };
+        text.push_str(&format!("pool {}: {protocol} on {}, {shards}\n", pool.name, pool.listen));
         for warning in surprises(pool) {
             text.push_str(&format!("  warning: {warning}\n"));
         }
@@ -427,7 +426,8 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
             why.hash
         );
     }
-    let owner = shard.map_or("any shard".to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
+    let nobody = if topology.is_cluster() { "who owns the slot" } else { "any shard" };
+    let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
     let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));
     format!(
