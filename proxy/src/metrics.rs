@@ -113,6 +113,10 @@ pub struct PoolCounters {
     pub fragments: Counter,
     /// Requests read from clients.
     pub requests: Counter,
+    /// Bytes read from clients.
+    pub client_received_bytes: Counter,
+    /// Bytes written to clients.
+    pub client_sent_bytes: Counter,
     /// The same by the kind of command, as the protocol numbers them.
     pub families: [Counter; FAMILIES_MAX],
     /// Requests refused: unknown or unsupported command, bad arguments, keys on several shards.

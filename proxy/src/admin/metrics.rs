@@ -91,7 +91,7 @@ fn of_workers(status: &Status, page: &mut Page) {
 type OfPool = fn(&PoolCounters) -> i64;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 9] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 11] = [
         ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
             pool.client_connections.get()
         }),
@@ -100,6 +100,12 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         }),
         ("memstore_requests", Kind::Counter, "Requests read from clients.", |pool| {
             pool.requests.get() as i64
+        }),
+        ("memstore_client_received_bytes", Kind::Counter, "Bytes read from clients.", |pool| {
+            pool.client_received_bytes.get() as i64
+        }),
+        ("memstore_client_sent_bytes", Kind::Counter, "Bytes written to clients.", |pool| {
+            pool.client_sent_bytes.get() as i64
         }),
         ("memstore_requests_refused", Kind::Counter, "Requests that the proxy itself refused.", |pool| {
             pool.refused.get() as i64
@@ -160,18 +166,6 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         for (index, name) in worker::families(pool.config.protocol).iter().enumerate() {
             let count = pool.counters.sum(|counters| counters.families[index].get() as i64);
             family.sample(&[("pool", &pool.config.name), ("family", name)], count);
-        }
-    }
-    let mut family =
-        page.begin("memstore_ejections", Kind::Counter, "Times a shard was taken out of the ring.");
-    for pool in pools {
-        family.sample(&[("pool", &pool.config.name)], pool.ejections);
-    }
-    let mut family =
-        page.begin("memstore_probes", Kind::Counter, "Probes of shards that are out, by their result.");
-    for pool in pools {
-        for (result, count) in ["success", "failure"].into_iter().zip(pool.probes) {
-            family.sample(&[("pool", &pool.config.name), ("result", result)], count);
         }
     }
 }
@@ -307,7 +301,22 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     let mut family =
         page.begin("memstore_shard_ejected", Kind::Gauge, "1 while the shard is out of the ring.");
     for (pool, index, labels) in each() {
-        family.sample(&labels, u8::from(pool.ejected.contains(&index)));
+        family.sample(&labels, u8::from(pool.ejected.binary_search(&index).is_ok()));
+    }
+    let mut family =
+        page.begin("memstore_shard_ejections", Kind::Counter, "Times the shard was taken out of the ring.");
+    for (pool, index, labels) in each() {
+        family.sample(&labels, pool.records[index].ejections);
+    }
+    let mut family = page.begin(
+        "memstore_shard_probes",
+        Kind::Counter,
+        "Probes of the shard while it was out, by their result.",
+    );
+    for (pool, index, [of_pool, of_shard]) in each() {
+        for (result, count) in ["success", "failure"].into_iter().zip(pool.records[index].probes) {
+            family.sample(&[of_pool, of_shard, ("result", result)], count);
+        }
     }
     let mut family = page.begin(
         "memstore_shard_failures",

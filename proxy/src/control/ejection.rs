@@ -16,17 +16,24 @@ use crate::pool::ShardEvent;
 /// How often it is looked whether a probe is due, where nothing says when that will be.
 const PROBE_TICK: Duration = Duration::from_secs(1);
 
+/// What became of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Times it was ejected.
+    pub ejections: u64,
+    /// Probes of it while it was out: those that succeeded, and the others.
+    pub probes: [u64; 2],
+    /// When it was last ejected, in microseconds since 1970; 0 if never.
+    pub ejected_at: u64,
+}
+
 /// The fitness of a pool's shards.
 pub struct Ejection {
     /// `None` without `auto_eject_hosts`: then the ring never changes.
     ejector: Option<Ejector>,
     all: Arc<Topology>,
-    /// Times a shard was ejected.
-    pub ejections: u64,
-    /// Probes that succeeded, and the others.
-    pub probes: [u64; 2],
-    /// For each shard, when it was last ejected, in microseconds since 1970; 0 if never.
-    pub ejected_at: Vec<u64>,
+    /// What became of each shard.
+    pub records: Vec<Record>,
     pool: String,
 }
 
@@ -37,14 +44,7 @@ impl Ejection {
         let ejector = config
             .auto_eject_hosts
             .then(|| Ejector::new(shards, config.server_failure_limit, config.server_retry_timeout));
-        Self {
-            ejector,
-            ejections: 0,
-            probes: [0, 0],
-            ejected_at: vec![0; shards],
-            pool: config.name.clone(),
-            all,
-        }
+        Self { ejector, records: vec![Record::default(); shards], pool: config.name.clone(), all }
     }
 
     /// Another list of shards: those that stay where they are stay ejected. Returns who owns what then.
@@ -62,7 +62,9 @@ impl Ejection {
             Some(ejector) if config.auto_eject_hosts => Some(ejector.with_shards(&kept, limit, retry)),
             _ => config.auto_eject_hosts.then(|| Ejector::new(kept.len(), limit, retry)),
         };
-        self.ejected_at = kept.iter().map(|kept| kept.map_or(0, |kept| self.ejected_at[kept])).collect();
+        let record =
+            |kept: &Option<usize>| kept.map_or_else(Record::default, |kept| self.records[kept].clone());
+        self.records = kept.iter().map(record).collect();
         self.all = all;
         self.live()
     }
@@ -102,9 +104,9 @@ impl Ejection {
             return false;
         }
         tracing::warn!(pool = %self.pool, shard = %event.shard, reason = %failure, "shard ejected");
-        self.ejections += 1;
+        self.records[shard].ejections += 1;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.ejected_at[shard] = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        self.records[shard].ejected_at = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         true
     }
 
@@ -113,7 +115,7 @@ impl Ejection {
         let Some(ejector) = self.ejector.as_mut() else { return false };
         // It may have left the pool, or moved, meanwhile.
         let Some(place) = self.all.shards().iter().position(|known| known == shard) else { return false };
-        self.probes[usize::from(!answered)] += 1;
+        self.records[place].probes[usize::from(!answered)] += 1;
         if !answered {
             ejector.probe_failed(place, now);
             return false;

@@ -12,7 +12,7 @@ use shard_discovery::{Address, Shard, Topology};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::ejection::Ejection;
+use super::ejection::{Ejection, Record};
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
 use super::{cluster, connect, ejection, health, probe};
@@ -104,9 +104,7 @@ impl PoolControl {
             topology: topology.clone(),
             counters: counters.borrow().clone(),
             ejected: Vec::new(),
-            ejected_at: vec![0; topology.shards().len()],
-            ejections: 0,
-            probes: [0, 0],
+            records: vec![Record::default(); topology.shards().len()],
             unreachable: HashSet::new(),
             listening: false,
             map: Arc::default(),
@@ -168,9 +166,7 @@ impl PoolControl {
             topology: ejection.all().clone(),
             counters: self.counters(),
             ejected: ejection.ejected(),
-            ejected_at: ejection.ejected_at.clone(),
-            ejections: ejection.ejections,
-            probes: ejection.probes,
+            records: ejection.records.clone(),
             unreachable: self.unreachable.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
             map: self.map.borrow().clone(),

@@ -102,7 +102,7 @@ fn pool_fields(text: &mut String, pool: &PoolStatus) {
         ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
         ("client_err", sum(|counters| counters.client_err.get() as i64)),
         ("client_connections", sum(|counters| counters.client_connections.get())),
-        ("server_ejects", pool.ejections as i64),
+        ("server_ejects", pool.records.iter().map(|record| record.ejections).sum::<u64>() as i64),
         ("forward_error", sum(|counters| counters.forward_error.get() as i64)),
         ("fragments", sum(|counters| counters.fragments.get() as i64)),
     ];
@@ -117,7 +117,7 @@ fn pool_fields(text: &mut String, pool: &PoolStatus) {
             ("server_err", sum(|shard| shard.server_err.get() as i64)),
             ("server_timedout", sum(|shard| shard.server_timedout.get() as i64)),
             ("server_connections", sum(|shard| shard.server_connections.get())),
-            ("server_ejected_at", pool.ejected_at[index] as i64),
+            ("server_ejected_at", pool.records[index].ejected_at as i64),
             ("requests", sum(|shard| shard.requests.get() as i64)),
             ("request_bytes", sum(|shard| shard.request_bytes.get() as i64)),
             ("responses", sum(|shard| shard.responses.get() as i64)),

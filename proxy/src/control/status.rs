@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use shard_discovery::Topology;
 use shard_discovery::resolver::Resolver;
 
+use super::ejection::Record;
 use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
@@ -48,12 +49,8 @@ pub struct PoolStatus {
     pub counters: Counters,
     /// Shards that are out for failing, by their place in the topology.
     pub ejected: Vec<usize>,
-    /// For each shard, when it was last ejected, in microseconds since 1970; 0 if never.
-    pub ejected_at: Vec<u64>,
-    /// Times a shard was ejected.
-    pub ejections: u64,
-    /// Probes of ejected shards: those that succeeded, and the others.
-    pub probes: [u64; 2],
+    /// What became of each shard.
+    pub records: Vec<Record>,
     /// Names of shards that answered no probe.
     pub unreachable: HashSet<String>,
     /// Clients are accepted.

@@ -202,6 +202,12 @@ impl<P: Protocol> Pool<P> {
         pool
     }
 
+    /// What is counted of it.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// Connects to every shard before the first request needs it.
     pub fn preconnect(&mut self) {
         for index in 0..self.shards.connections.len() {

@@ -241,6 +241,7 @@ impl<P: Protocol> Driver<P> {
             return;
         }
         self.pool.before_client_read(id, &mut self.scratch);
+        let rest = self.scratch.len();
         match client.socket.read(&mut self.scratch) {
             Ok(Read::Nothing) => self.pool.keep_client_rest(id, &mut self.scratch),
             Ok(Read::Ended) => {
@@ -252,6 +253,7 @@ impl<P: Protocol> Driver<P> {
                 if read == Read::Full || client.ended {
                     self.again.push(Ready::again(Token::Client(index as u32)));
                 }
+                self.pool.counters().client_received_bytes.add((self.scratch.len() - rest) as u64);
                 self.pool.client_received(id, &mut self.scratch, now);
             }
             Err(error) => {
@@ -360,10 +362,15 @@ impl<P: Protocol> Driver<P> {
             }
             if let Some(output) = self.pool.client_output(id)
                 && !output.is_empty()
-                && let Err(error) = client.socket.write(output)
             {
-                self.close_client(id, Some(&error));
-                continue;
+                let before = output.len();
+                let written = client.socket.write(output);
+                let sent = before - output.len();
+                self.pool.counters().client_sent_bytes.add(sent as u64);
+                if let Err(error) = written {
+                    self.close_client(id, Some(&error));
+                    continue;
+                }
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
