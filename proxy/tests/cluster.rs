@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use servers::cluster::Nodes;
+use servers::cluster::{Bus, Nodes};
 use servers::conversation::CONVERSATION;
 use servers::{Client, Server, eventually, shown};
 
@@ -302,6 +302,32 @@ fn a_seed_that_slept_through_a_failover_changes_nothing() {
     while begin.elapsed() < Duration::from_secs(1) {
         assert_eq!(client.tell("GET bar"), "$1\r\n2\r\n");
     }
+}
+
+#[test]
+fn a_seed_that_is_cut_off_from_the_others_is_not_believed() {
+    let bus = Bus::default();
+    let nodes = Nodes::start_over(Some(bus.clone()), 6, &[]);
+    nodes.form(3);
+    let (proxy, _) = nodes.proxy(&["refresh: 200ms"], &[0]);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
+    bus.cut_off(Some((nodes.nodes[0].address, nodes.id(0))));
+    is_primary(&nodes, 3);
+    eventually(|| nodes.ask(0, "CLUSTER INFO").contains("cluster_state:fail").to_string(), "true");
+    eventually(|| client.tell("SET bar 2"), "+OK\r\n");
+    // Also not by one that knows nothing else yet, or is told of it first.
+    let (other, _) = nodes.proxy(&["refresh: 200ms"], &[0, 1]);
+    let mut another = other.connect();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(2) {
+        assert_eq!(client.tell("GET bar"), "$1\r\n2\r\n");
+        assert_eq!(another.tell("GET bar"), "$1\r\n2\r\n");
+    }
+    bus.cut_off(None);
+    nodes.is_well();
+    assert_eq!(client.tell("GET bar"), "$1\r\n2\r\n");
+    assert!(nodes.ask(0, "CLUSTER NODES").contains("myself,slave"));
 }
 
 #[test]

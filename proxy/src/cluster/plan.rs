@@ -523,3 +523,97 @@ fn parts(nodes: &BTreeMap<usize, &Facts>) -> Vec<BTreeSet<usize>> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use shard_discovery::Address;
+
+    use super::super::view::nodes;
+    use super::*;
+
+    fn goal(count: usize, primaries: usize) -> Goal {
+        Goal {
+            nodes: (0..count).map(|node| format!("n{node}:6379")).collect(),
+            primaries,
+            drain_from: None,
+            assign_missing: false,
+            merge: false,
+        }
+    }
+
+    /// A node that says these lines.
+    fn facts(node: usize, keys: u64, lines: &str) -> Result<Facts, String> {
+        let ip = format!("10.0.0.{node}");
+        let asked = Address::Tcp { host: ip.clone(), port: 6379 };
+        let nodes = nodes(lines).unwrap();
+        let view = View { asked, is_well: true, nodes, endpoints: HashMap::new() };
+        Ok(Facts { ip, port: 6379, view, keys, looks_at: None })
+    }
+
+    /// A cluster of primaries with these slots, as each of them says it.
+    fn cluster(slots: &[&str], keys: u64) -> Vec<Result<Facts, String>> {
+        let line = |node: usize, me: bool| {
+            let myself = if me { "myself," } else { "" };
+            let epoch = node + 1;
+            format!("id{node} 10.0.0.{node}:6379@1 {myself}master - 0 0 {epoch} connected {}\n", slots[node])
+        };
+        let lines = |own: usize| (0..slots.len()).map(|node| line(node, node == own)).collect::<String>();
+        (0..slots.len()).map(|node| facts(node, keys, &lines(node))).collect()
+    }
+
+    fn alone(node: usize) -> Result<Facts, String> {
+        facts(node, 0, &format!("id{node} :6379@1 myself,master - 0 0 0 connected\n"))
+    }
+
+    #[test]
+    fn new_nodes_get_epochs_and_then_meet() {
+        let advice = next(&goal(3, 3), &[alone(0), alone(1), alone(2)]);
+        assert_eq!(advice.steps[2], Step::SetEpoch { node: 2, epoch: 3 });
+        let waiting = next(&goal(3, 3), &[alone(0), alone(1), Err("refused".into())]);
+        assert!(waiting.steps.is_empty() && waiting.blocked[0].contains("all of its nodes"), "{waiting:?}");
+    }
+
+    #[test]
+    fn what_is_as_it_is_meant_to_be_is_left_alone() {
+        let seen = cluster(&["0-5460", "5461-10921", "10922-16383"], 7);
+        assert_eq!(next(&goal(3, 3), &seen), Advice { is_healthy: true, ..Advice::default() });
+    }
+
+    #[test]
+    fn slots_without_an_owner_are_given_away_only_where_that_loses_nothing() {
+        let slots = ["0-5460", "", "10922-16383"];
+        let empty = next(&goal(3, 3), &cluster(&slots, 0));
+        assert!(matches!(&empty.steps[..], [Step::AddSlots { .. }, ..]), "{empty:?}");
+        let used = next(&goal(3, 3), &cluster(&slots, 1));
+        assert!(used.steps.is_empty() && used.blocked[0].contains("--fix-missing-slots"), "{used:?}");
+        let told = next(&Goal { assign_missing: true, ..goal(3, 3) }, &cluster(&slots, 1));
+        assert!(!told.steps.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_leaves_gives_its_slots_to_the_others_first() {
+        let goal = Goal { drain_from: Some(2), ..goal(3, 2) };
+        let advice = next(&goal, &cluster(&["0-5460", "5461-10921", "10922-16383"], 7));
+        let from: BTreeSet<usize> = advice
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Move { from, to, .. } if *to < 2 => *from,
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(from, BTreeSet::from([2]));
+        let advice = next(&goal, &cluster(&["0-8191", "8192-16383", ""], 7));
+        let forget = |node| Step::Forget { node, id: "id2".into() };
+        assert_eq!(advice.steps, [forget(0), forget(1), Step::Reset { node: 2 }]);
+    }
+
+    #[test]
+    fn two_clusters_are_not_joined() {
+        let mut seen = cluster(&["0-8191", "8192-16383"], 7);
+        seen.push(facts(2, 7, "id2 10.0.0.2:6379@1 myself,master - 0 0 1 connected 0-16383\n"));
+        let advice = next(&goal(3, 3), &seen);
+        assert!(advice.steps.is_empty() && advice.blocked[0].contains("--merge"), "{advice:?}");
+        assert!(!next(&Goal { merge: true, ..goal(3, 3) }, &seen).steps.is_empty());
+    }
+}

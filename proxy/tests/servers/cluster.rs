@@ -1,10 +1,12 @@
 //! Redis Clusters of real servers, whose nodes have addresses of their own and can move.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{Client, Server, address, connect_to, encoded, eventually, shown, unused_port};
 
@@ -16,12 +18,68 @@ pub struct Nodes {
     pub port: u16,
     pub nodes: Vec<Node>,
     settings: Vec<String>,
+    /// How nodes reach each other, if not directly.
+    bus: Option<Bus>,
 }
 
 pub struct Node {
     process: Option<Child>,
     pub address: Ipv4Addr,
     folder: PathBuf,
+}
+
+/// The bus between nodes, led through this process, which can cut one of them off from the others.
+#[derive(Clone, Default)]
+pub struct Bus {
+    /// Its address, and the id by which its own connections are known.
+    cut_off: Arc<Mutex<Option<(Ipv4Addr, String)>>>,
+}
+
+impl Bus {
+    /// Only clients reach the node, and it reaches nobody, from now on.
+    pub fn cut_off(&self, node: Option<(Ipv4Addr, String)>) {
+        *self.cut_off.lock().expect("nobody panics with it") = node;
+    }
+
+    /// Leads connections to the node's bus there, from a port that is returned.
+    fn relay(&self, node: Ipv4Addr, port: u16) -> u16 {
+        let listener = TcpListener::bind((node, 0)).expect("127.0.0.0/8 is local");
+        let own = listener.local_addr().expect("it is bound").port();
+        let bus = self.clone();
+        std::thread::spawn(move || {
+            for incoming in listener.incoming().flatten() {
+                let Ok(outgoing) = TcpStream::connect((node, port)) else { continue };
+                let bus = bus.clone();
+                std::thread::spawn(move || bus.connect(incoming, outgoing, node));
+            }
+        });
+        own
+    }
+
+    fn connect(&self, mut incoming: TcpStream, mut outgoing: TcpStream, node: Ipv4Addr) {
+        // The header of a message has the id of its sender: src/cluster.h, clusterMsg.
+        let mut header = [0; 80];
+        if incoming.read_exact(&mut header).and_then(|()| outgoing.write_all(&header)).is_err() {
+            return;
+        }
+        let sender = String::from_utf8_lossy(&header[40..]).into_owned();
+        let (Ok(from), Ok(to)) = (outgoing.try_clone(), incoming.try_clone()) else { return };
+        let (bus, known) = (self.clone(), sender.clone());
+        std::thread::spawn(move || bus.copy(from, to, node, &known));
+        self.copy(incoming, outgoing, node, &sender);
+    }
+
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream, node: Ipv4Addr, sender: &str) {
+        let mut room = [0; 65536];
+        while let Ok(count @ 1..) = from.read(&mut room) {
+            let cut_off = self.cut_off.lock().expect("nobody panics with it").clone();
+            let is_cut = cut_off.is_some_and(|(address, id)| address == node || id == sender);
+            if is_cut || to.write_all(&room[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
 }
 
 /// An address that no other server of this process has.
@@ -34,6 +92,11 @@ pub fn new_address() -> Ipv4Addr {
 impl Nodes {
     /// Nodes that do not know each other.
     pub fn start(count: usize, settings: &[&str]) -> Self {
+        Self::start_over(None, count, settings)
+    }
+
+    /// The same, where nodes reach each other only over this bus.
+    pub fn start_over(bus: Option<Bus>, count: usize, settings: &[&str]) -> Self {
         let port = loop {
             let port = unused_port();
             // The bus has a port 10,000 above.
@@ -42,7 +105,7 @@ impl Nodes {
             }
         };
         let settings = settings.iter().map(|&word| word.to_owned()).collect();
-        let mut nodes = Self { port, nodes: Vec::new(), settings };
+        let mut nodes = Self { port, nodes: Vec::new(), settings, bus };
         for _ in 0..count {
             nodes.add();
         }
@@ -63,6 +126,7 @@ impl Nodes {
     fn run(&mut self, number: usize) {
         let node = &self.nodes[number];
         let host = node.address.to_string();
+        let bus = self.bus.as_ref().map(|bus| bus.relay(node.address, self.port + 10_000).to_string());
         let process = Command::new("redis-server")
             .args(["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT])
             .args(["--port", &self.port.to_string(), "--bind", &host, "--cluster-announce-ip", &host])
@@ -70,6 +134,7 @@ impl Nodes {
             .args(["--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no"])
             .args(["--enable-debug-command", "yes", "--cluster-replica-validity-factor", "0"])
             .args(&self.settings)
+            .args(bus.iter().flat_map(|port| ["--cluster-announce-bus-port", port]))
             .current_dir(&node.folder)
             .stdout(Stdio::null())
             .spawn()
@@ -145,7 +210,8 @@ impl Nodes {
             self.tell(number, &format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
         }
         for number in 1..self.nodes.len() {
-            self.tell(0, &format!("CLUSTER MEET {} {}", self.nodes[number].address, self.port));
+            let port = self.bus_port(number);
+            self.tell(0, &format!("CLUSTER MEET {} {} {port}", self.nodes[number].address, self.port));
         }
         for number in 0..self.nodes.len() {
             self.knows(number, self.nodes.len());
@@ -161,6 +227,13 @@ impl Nodes {
                 "true",
             );
         }
+    }
+
+    /// Where the others reach the bus of a node.
+    fn bus_port(&self, number: usize) -> String {
+        let lines = self.ask(number, "CLUSTER NODES");
+        let port = lines.split('@').nth(1).and_then(|rest| rest.split([' ', ',']).next());
+        port.expect("a node knows its own bus port").to_owned()
     }
 
     fn knows(&self, number: usize, count: usize) {
