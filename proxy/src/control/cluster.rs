@@ -18,6 +18,7 @@ use crate::cluster::map::{Map, View};
 use crate::cluster::view;
 use crate::config::{self, ReadFrom};
 use crate::conversation::ConversationError;
+use crate::worker::log_limit::warn_limited;
 
 /// Least pause between two times that the nodes are asked.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -40,15 +41,14 @@ pub async fn follow(pool: Rc<PoolControl>) {
             () = tokio::time::sleep(pause) => {}
             () = pool.stale.notified() => {}
         }
-        if pool.config().cluster.is_some() {
-            refresh(&pool).await;
-        }
-        tokio::time::sleep(PAUSE_MIN).await;
+        let has_answer = pool.config().cluster.is_none() || refresh(&pool).await;
+        // Where nobody answers everybody who fails says so: that is no reason to ask more often.
+        tokio::time::sleep(if has_answer { PAUSE_MIN } else { PAUSE_UNKNOWN }).await;
     }
 }
 
-/// Asks now and tells the workers what has changed.
-pub async fn refresh(pool: &Rc<PoolControl>) {
+/// Asks now and tells the workers what has changed. Returns whether anybody has answered.
+pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
     let (config, written) = (pool.config(), pool.written());
     let round = pool.refreshes.get()[0] + pool.refreshes.get()[1];
     let known: Vec<Address> = {
@@ -60,25 +60,27 @@ pub async fn refresh(pool: &Rc<PoolControl>) {
     let [succeeded, failed] = pool.refreshes.get();
     if !Arc::ptr_eq(&written, &pool.written()) {
         // It may be another cluster by now, which is asked next.
-        return;
+        return true;
     }
     match found {
         Err(reason) => {
             pool.refreshes.set([succeeded, failed + 1]);
-            tracing::warn!(pool = %config.name, %reason, "nobody says who owns what in the cluster; as before");
+            warn_limited!(pool = %config.name, %reason, "nobody says who owns what in the cluster; as before");
             pool.tell_status();
+            false
         }
         Ok(map) => {
             pool.refreshes.set([succeeded + 1, failed]);
             let readers = readers(&config, &pool.names, &map).await;
             let first = pool.map.borrow().covered() == 0;
             if !Arc::ptr_eq(&written, &pool.written()) {
-                return;
+                return true;
             }
             pool.adopt_map(map, readers).await;
             if first {
                 tokio::task::spawn_local(learn::learn(pool.clone()));
             }
+            true
         }
     }
 }
