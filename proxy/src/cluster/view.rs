@@ -180,6 +180,18 @@ mod tests {
         assert!(nodes[5].suspected && !nodes[5].failed);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_a_node_says_is_too_much(text in "[a-f0-9]{0,3} ?[0-9:.@,a-z-]{0,20} (master|slave|[a-z,?]{0,9}) ?(-|[a-f]{2}) [0-9]{0,21} 0 [0-9]{0,21} connected( [0-9\\[\\]><-]{0,12}){0,3}\n?") {
+            if let Ok(nodes) = nodes(&text) {
+                for node in nodes {
+                    assert!(node.each_slot().all(|slot| slot < SLOTS));
+                }
+            }
+            let _ = info(&text, "a");
+        }
+    }
+
     #[test]
     fn what_is_no_node_is_named() {
         for line in [

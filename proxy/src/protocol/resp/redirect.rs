@@ -31,6 +31,15 @@ pub fn redirect(response: &[u8]) -> Option<Redirect<'_>> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_a_node_says_is_too_much(words in "-(MOVED|ASK|TRYAGAIN|[A-Z]{0,9}) ?[0-9]{0,6} ?[a-z?:0-9.]{0,20}(\r\n)?") {
+            if let Some(Redirect::Moved { port, .. } | Redirect::Ask { port, .. }) = redirect(words.as_bytes()) {
+                assert!(words.contains(&port.to_string()));
+            }
+        }
+    }
+
     #[test]
     fn errors_say_who_is_to_be_asked() {
         for (error, expected) in [
