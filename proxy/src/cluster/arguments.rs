@@ -115,6 +115,7 @@ impl Arguments {
             goal: Goal {
                 nodes,
                 primaries,
+                replicas: usize::from(self.replicas),
                 drain_from: self.drain_from.map(usize::from),
                 assign_missing: self.fix_missing_slots,
                 merge: self.merge,

@@ -173,7 +173,7 @@ fn endpoint(views: &[&View], id: &str) -> Option<Address> {
     }
     let nodes = views.iter().flat_map(|view| &view.nodes);
     let node = nodes
-        .filter(|node| node.id == id && !node.no_address && !node.ip.is_empty())
+        .filter(|node| node.id == id && !node.no_address && !node.ip.is_empty() && node.port > 0)
         .max_by_key(|node| node.linked)?;
     Some(Address::Tcp { host: node.ip.clone(), port: node.port })
 }

@@ -12,6 +12,8 @@ use super::view::{Node, SLOTS};
 
 /// Slots that one step moves, so that what is planned keeps up with what happens.
 const MOVED_MAX: usize = 1024;
+/// Nodes that are told where another one is in one round.
+const MEETINGS_MAX: usize = 50;
 /// Nodes may own so many slots more or less than their share, one part of so many.
 const UNEVEN_PART: usize = 50;
 
@@ -28,8 +30,8 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
         |cluster, advice| cluster.form(advice),
         |cluster, advice| cluster.forget(advice),
         |cluster, advice| cluster.meet(advice),
-        |cluster, advice| cluster.agree(advice),
         |cluster, advice| cluster.finish_moves(advice),
+        |cluster, advice| cluster.agree(advice),
         |cluster, advice| cluster.assign(advice),
         |cluster, advice| cluster.assign_roles(advice),
         |cluster, advice| cluster.balance(advice),
@@ -37,6 +39,10 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
     ];
     for phase in phases {
         phase(&cluster, &mut advice);
+        if cluster.waits.get() {
+            // What is on its way may make them wrong.
+            advice.steps.clear();
+        }
         if !advice.steps.is_empty() || !advice.blocked.is_empty() || cluster.waits.get() {
             return advice;
         }
@@ -138,6 +144,22 @@ impl<'s> Cluster<'s> {
         self.main.iter().copied().filter(is_empty).collect()
     }
 
+    /// How many own slots and are to stay, those included that cannot be asked.
+    fn staying_owners(&self) -> usize {
+        let ids: BTreeSet<&str> = self.owners.iter().flatten().copied().collect();
+        ids.into_iter().filter(|id| !self.is_leaving(id)).count()
+    }
+
+    /// The primary that a node is by now, or follows.
+    fn primary_of(&self, id: &str) -> Option<usize> {
+        let node = *self.ordinals.get(id)?;
+        let own = self.nodes[&node].own()?;
+        match &own.replica_of {
+            None => Some(node),
+            Some(primary) => self.ordinals.get(&**primary).copied(),
+        }
+    }
+
     fn missing(&self) -> Vec<u16> {
         (0..SLOTS).filter(|&slot| self.owners[usize::from(slot)].is_none()).collect()
     }
@@ -181,7 +203,8 @@ impl<'s> Cluster<'s> {
         }
         for (id, other) in gone {
             let slots = self.owners.iter().filter(|owner| **owner == Some(id)).count();
-            if slots > 0 && !self.goal.assign_missing {
+            let is_certain = other.failed || other.no_address;
+            if slots > 0 && !(self.goal.assign_missing && is_certain) {
                 advice.findings.push(format!("{id} ({}:{}) is no more", other.ip, other.port));
                 let follows = |node: &&usize| {
                     self.nodes[*node].own().is_some_and(|own| own.replica_of.as_deref() == Some(id))
@@ -228,8 +251,69 @@ impl<'s> Cluster<'s> {
         }
     }
 
+    /// Slots that were on their way when somebody was interrupted. Keys of such a slot may be on both nodes, so it is not
+    /// settled before that is known.
+    fn finish_moves(&self, advice: &mut Advice) {
+        let mut moves: BTreeMap<u16, (usize, usize)> = BTreeMap::new();
+        let mut settled = Vec::new();
+        for &node in &self.main {
+            let Some(own) = self.nodes[&node].own() else { continue };
+            if !own.primary {
+                continue;
+            }
+            let open = own.migrating.iter().map(|(slot, to)| (*slot, &**to));
+            for (slot, peer) in open.chain(own.importing.iter().map(|(slot, from)| (*slot, &**from))) {
+                let Some(owner) = self.owners[usize::from(slot)] else { continue };
+                let Some(&from) = self.ordinals.get(owner) else {
+                    advice
+                        .findings
+                        .push(format!("slot {slot} is on its way, and who owns it cannot be asked"));
+                    self.waits.set(true);
+                    continue;
+                };
+                let is_source = own.migrating.contains_key(&slot);
+                let to = if from != node {
+                    (!is_source).then_some(node)
+                } else if is_source {
+                    self.primary_of(peer)
+                } else {
+                    None
+                };
+                match to.or_else(|| self.holder(slot, from)).filter(|&to| to != from) {
+                    Some(to) => {
+                        moves.entry(slot).or_insert((from, to));
+                    }
+                    None if self.all_seen() => settled.push(Step::Settle { node, slot }),
+                    None => {
+                        advice
+                            .findings
+                            .push(format!("slot {slot} is on its way to a node that cannot be asked"));
+                        self.waits.set(true);
+                    }
+                }
+            }
+        }
+        for (slot, (from, to)) in moves {
+            advice.findings.push(format!("slot {slot} is on its way from node {from} to node {to}"));
+            advice.steps.push(Step::Move { from, to, slots: vec![slot] });
+            settled.retain(|step| !matches!(step, Step::Settle { slot: other, .. } if *other == slot));
+        }
+        advice.steps.extend(settled);
+    }
+
+    /// The primary that has keys of a slot and does not own it.
+    fn holder(&self, slot: u16, owner: usize) -> Option<usize> {
+        let holds = |node: &usize| {
+            *node != owner
+                && self.nodes[node].own().is_some_and(|own| own.primary)
+                && self.nodes[node].open_slots.get(&slot).is_some_and(|keys| *keys > 0)
+        };
+        self.main.iter().copied().find(holds)
+    }
+
     /// Everybody has to know everybody, and the same owners.
     fn agree(&self, advice: &mut Advice) {
+        let mut strangers = Vec::new();
         for &node in &self.main {
             let facts = self.nodes[&node];
             if self.is_done_with(node) {
@@ -238,48 +322,23 @@ impl<'s> Cluster<'s> {
             let is_unknown = |other: &&usize| {
                 **other != node && !self.is_done_with(**other) && !facts.reaches(self.nodes[*other].id())
             };
-            let unknown = self.main.iter().filter(is_unknown).count();
-            if unknown > 0 {
-                advice.findings.push(format!("node {node} does not reach {unknown} of the others yet"));
-                self.waits.set(true);
-            }
+            strangers.extend(self.main.iter().filter(is_unknown).map(|&other| Step::Meet { node, other }));
+            let importing = facts.own().map(|own| &own.importing);
             let own = claims(&[&facts.view]);
-            let differs = |slot: &usize| own[*slot].map(|(id, _)| id) != self.owners[*slot];
+            let differs = |slot: &usize| {
+                // A node does not believe others about a slot that is on its way to it.
+                let is_coming = importing.is_some_and(|importing| importing.contains_key(&(*slot as u16)));
+                own[*slot].map(|(id, _)| id) != self.owners[*slot] && !is_coming
+            };
             let different = (0..usize::from(SLOTS)).filter(differs).count();
             if different > 0 {
                 advice.findings.push(format!("node {node} has other owners for {different} slots"));
                 self.waits.set(true);
             }
         }
-    }
-
-    /// Slots that were on their way when somebody was interrupted.
-    fn finish_moves(&self, advice: &mut Advice) {
-        let mut moves: BTreeSet<(usize, usize, u16)> = BTreeSet::new();
-        for &node in &self.main {
-            let Some(own) = self.nodes[&node].own() else { continue };
-            for (&slot, to) in &own.migrating {
-                let owns = self.owners[usize::from(slot)] == Some(&*own.id);
-                match self.ordinals.get(&**to).filter(|_| owns) {
-                    Some(&to) => {
-                        moves.insert((node, to, slot));
-                    }
-                    None => advice.steps.push(Step::Settle { node, slot }),
-                }
-            }
-            for &slot in own.importing.keys() {
-                let owner = self.owners[usize::from(slot)].and_then(|id| self.ordinals.get(id));
-                match owner.filter(|&&owner| owner != node) {
-                    Some(&owner) => {
-                        moves.insert((owner, node, slot));
-                    }
-                    None => advice.steps.push(Step::Settle { node, slot }),
-                }
-            }
-        }
-        for (from, to, slot) in moves {
-            advice.findings.push(format!("slot {slot} is on its way from node {from} to node {to}"));
-            advice.steps.push(Step::Move { from, to, slots: vec![slot] });
+        if !strangers.is_empty() {
+            advice.findings.push(format!("{} pairs of nodes are not linked", strangers.len()));
+            advice.steps.extend(strangers.into_iter().take(MEETINGS_MAX));
         }
     }
 
@@ -322,7 +381,7 @@ impl<'s> Cluster<'s> {
     fn assign_roles(&self, advice: &mut Advice) {
         let owning: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
         let mut spare = self.empty();
-        let lacking = self.goal.primaries.saturating_sub(owning.len());
+        let lacking = self.goal.primaries.saturating_sub(self.staying_owners());
         let new: Vec<usize> = spare.drain(..lacking.min(spare.len())).collect();
         let mut replicas: BTreeMap<usize, Vec<usize>> =
             owning.iter().map(|&node| (node, Vec::new())).collect();
@@ -360,6 +419,9 @@ impl<'s> Cluster<'s> {
                 None => homeless.push(node),
             }
         }
+        if self.waits.get() {
+            return;
+        }
         if lacking > new.len() {
             self.promote(lacking - new.len(), &replicas, advice);
             return;
@@ -382,6 +444,10 @@ impl<'s> Cluster<'s> {
         if !advice.steps.is_empty() {
             return;
         }
+        for (primary, all) in replicas.iter().filter(|(_, all)| all.len() < self.goal.replicas) {
+            let (has, wanted) = (all.len(), self.goal.replicas);
+            advice.findings.push(format!("node {primary} has {has} replicas instead of {wanted}"));
+        }
         let most = replicas.iter().max_by_key(|(_, all)| all.len());
         let fewest = replicas.iter().min_by_key(|(_, all)| all.len());
         if let (Some((from, many)), Some((&primary, few))) = (most, fewest)
@@ -403,10 +469,10 @@ impl<'s> Cluster<'s> {
 
     /// More primaries are wanted than there are nodes without a task: replicas that are not needed become empty nodes.
     fn promote(&self, count: usize, replicas: &BTreeMap<usize, Vec<usize>>, advice: &mut Advice) {
-        let mut by_owner: Vec<&Vec<usize>> = replicas.values().collect();
-        by_owner.sort_by_key(|all| std::cmp::Reverse(all.len()));
-        let surplus = by_owner.into_iter().filter_map(|all| all.last().copied()).take(count);
-        for node in surplus {
+        // Never the last replica, and nobody's while a node cannot be asked: it may be needed.
+        let surplus =
+            replicas.values().filter(|all| all.len() > 1).filter_map(|all| all.last().copied()).take(count);
+        for node in surplus.filter(|_| self.all_seen()) {
             advice.findings.push(format!("node {node} is to own slots and is a replica"));
             advice.steps.push(Step::Reset { node });
         }
@@ -420,11 +486,18 @@ impl<'s> Cluster<'s> {
 
     /// Slots from those that have too many, or leave, to those that have too few.
     fn balance(&self, advice: &mut Advice) {
+        if self.owners.iter().flatten().any(|id| !self.ordinals.contains_key(id)) {
+            // Who cannot be asked can be given nothing, and may be about to be replaced.
+            self.waits.set(true);
+            return;
+        }
         let mut targets: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
         let lacking = self.goal.primaries.saturating_sub(targets.len());
         targets.extend(self.empty().into_iter().take(lacking));
         targets.sort_unstable();
-        let leaving: Vec<usize> = self.owning().into_iter().filter(|&node| !self.stays(node)).collect();
+        let mut leaving: Vec<usize> = self.owning().into_iter().filter(|&node| !self.stays(node)).collect();
+        // More own slots than are meant to: those with the highest ordinals become replicas.
+        leaving.extend(targets.drain(self.goal.primaries.min(targets.len())..));
         if targets.is_empty() {
             if !leaving.is_empty() {
                 advice.blocked.push("nobody is left to take the slots of the nodes that are to leave".into());
@@ -458,7 +531,7 @@ impl<'s> Cluster<'s> {
         advice.findings.push(if leaving.is_empty() {
             "slots are not shared evenly".to_owned()
         } else {
-            format!("nodes {leaving:?} are to leave and own slots")
+            format!("nodes {leaving:?} own slots and are not to")
         });
         let mut room = MOVED_MAX;
         for (&from, surplus) in &mut slots {
@@ -535,6 +608,7 @@ mod tests {
         Goal {
             nodes: (0..count).map(|node| format!("n{node}:6379")).collect(),
             primaries,
+            replicas: 0,
             drain_from: None,
             assign_missing: false,
             merge: false,
@@ -547,7 +621,7 @@ mod tests {
         let asked = Address::Tcp { host: ip.clone(), port: 6379 };
         let nodes = nodes(lines).unwrap();
         let view = View { asked, is_well: true, nodes, endpoints: HashMap::new() };
-        Ok(Facts { ip, port: 6379, view, keys, looks_at: None })
+        Ok(Facts { ip, port: 6379, view, keys, looks_at: None, open_slots: BTreeMap::new() })
     }
 
     /// A cluster of primaries with these slots, as each of them says it.

@@ -1,5 +1,6 @@
 //! `memstore cluster reconcile`: looks at the nodes, decides ([`plan`]), does it, and looks again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,10 +27,14 @@ use crate::worker::socket::Socket;
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one batch of keys may take to move, as the nodes count it and as we do.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys moved at a time. Large ones go alone where a batch takes too long.
+/// Keys moved at a time at most. A node answers nobody while it moves some, and must not seem to have failed.
 const MIGRATE_KEYS: usize = 100;
+/// Fewer are moved at a time from here on, and more below half of it.
+const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 /// Pause before it is looked again after something was done, or while nodes tell each other.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
+/// What only somebody else can change may still change by itself for so long.
+const STUCK_MAX: Duration = Duration::from_secs(15);
 /// A node that was met needs some time before it makes sense to say so again.
 const MEET_PAUSE: Duration = Duration::from_secs(3);
 
@@ -60,6 +65,7 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
     let mut told = Advice::default();
     let mut met: Option<Instant> = None;
     let mut taken = 0;
+    let mut stuck: Option<Instant> = None;
     loop {
         let seen = observe(&reconcile, &names).await;
         let advice = plan::next(&reconcile.goal, &seen);
@@ -67,16 +73,24 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
             tell(&advice, reconcile.json)?;
         }
         if reconcile.dry_run {
+            anyhow::ensure!(advice.is_healthy, "the cluster is not as it is meant to be");
             return Ok(());
         }
+        // Only somebody else can change that.
+        let is_stuck = !advice.blocked.is_empty() && seen.iter().all(Result::is_ok);
+        stuck = if is_stuck { stuck.or(Some(Instant::now())) } else { None };
         match (advice.is_healthy, reconcile.interval) {
             (true, None) => return Ok(()),
             (true, Some(interval)) => tokio::time::sleep(interval).await,
-            (false, None) if begin.elapsed() > reconcile.limit => {
+            (false, None)
+                if begin.elapsed() > reconcile.limit
+                    || stuck.is_some_and(|since| since.elapsed() > STUCK_MAX) =>
+            {
                 let reasons = [&advice.blocked[..], &advice.findings[..]].concat();
                 anyhow::bail!("the cluster is not as it is meant to be: {}", reasons.join("; "));
             }
             (false, _) => {
+                let mut has_failed = false;
                 for step in &advice.steps {
                     let is_meet = matches!(step, Step::Meet { .. });
                     if is_meet && met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
@@ -88,6 +102,7 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
                     taken += 1;
                     if let Err(error) = take(step, &seen, &reconcile, &names).await {
                         // It is seen what came of it.
+                        has_failed = true;
                         say(&format!("{step}: {error}"), reconcile.json)?;
                     }
                 }
@@ -95,7 +110,7 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
                 if meets && met.is_none_or(|met| met.elapsed() >= MEET_PAUSE) {
                     met = Some(Instant::now());
                 }
-                if !advice.steps.iter().any(|step| matches!(step, Step::Move { .. })) {
+                if has_failed || !advice.steps.iter().any(|step| matches!(step, Step::Move { .. })) {
                     tokio::time::sleep(ROUND_PAUSE).await;
                 }
             }
@@ -150,7 +165,39 @@ async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Fac
     }
     let mut seen: Vec<_> = asking.join_all().await;
     seen.sort_by_key(|(node, _)| *node);
-    seen.into_iter().map(|(_, facts)| facts).collect()
+    let mut seen: Vec<Result<Facts, String>> = seen.into_iter().map(|(_, facts)| facts).collect();
+    let own = seen.iter().flatten().filter_map(Facts::own);
+    let open: BTreeSet<u16> =
+        own.flat_map(|own| own.migrating.keys().chain(own.importing.keys())).copied().collect();
+    if !open.is_empty() {
+        for (node, host) in reconcile.goal.nodes.iter().enumerate() {
+            if let Ok(facts) = &mut seen[node]
+                && let Err(error) = count(host, names, reconcile.auth.as_ref(), &open, facts).await
+            {
+                seen[node] = Err(error.to_string());
+            }
+        }
+    }
+    seen
+}
+
+/// Counts the keys of slots that are on their way.
+async fn count(
+    host: &str,
+    names: &Resolver,
+    auth: Option<&Auth>,
+    open: &BTreeSet<u16>,
+    facts: &mut Facts,
+) -> Result<(), ConversationError> {
+    let (mut node, _) = enter(host, names, auth, NODE_TIMEOUT).await?;
+    for &slot in open {
+        if let BytesFrame::Integer(keys) =
+            node.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]).await?
+        {
+            facts.open_slots.insert(slot, u64::try_from(keys).unwrap_or(0));
+        }
+    }
+    Ok(())
 }
 
 async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Facts, ConversationError> {
@@ -178,6 +225,7 @@ async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Fact
         port: place.port(),
         keys,
         looks_at: looks_at(),
+        open_slots: BTreeMap::new(),
         view: View {
             asked,
             is_well: view::info(&info, "cluster_state") == Some("ok"),
@@ -289,8 +337,9 @@ async fn move_keys(
     target: &Facts,
     auth: Option<&Auth>,
 ) -> Result<(), ConversationError> {
-    let mut batch = MIGRATE_KEYS;
+    let mut batch = 1;
     loop {
+        let begin = Instant::now();
         let BytesFrame::Array(keys) =
             source.ask(&["CLUSTER", "GETKEYSINSLOT", slot, &batch.to_string()]).await?
         else {
@@ -322,6 +371,11 @@ async fn move_keys(
             // Too much at once.
             Err(ConversationError::Refused(error)) if error.starts_with("IOERR") && batch > 1 => batch = 1,
             Err(error) => return Err(error),
+        }
+        match begin.elapsed() {
+            slow if slow > MIGRATE_SLOW => batch = (batch / 4).max(1),
+            quick if quick < MIGRATE_SLOW / 2 => batch = (batch * 2).min(MIGRATE_KEYS),
+            _ => {}
         }
     }
 }

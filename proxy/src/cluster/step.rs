@@ -1,5 +1,6 @@
 //! What the care of a cluster is told, sees, and does.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::map::View;
@@ -12,6 +13,8 @@ pub struct Goal {
     pub nodes: Vec<String>,
     /// How many own slots.
     pub primaries: usize,
+    /// How many replicas each of them is to have at least.
+    pub replicas: usize,
     /// Nodes from this ordinal on are to be left with nothing, and then to leave.
     pub drain_from: Option<usize>,
     /// Slots that nobody owns are given away although the keys in them are lost.
@@ -33,6 +36,8 @@ pub struct Facts {
     pub keys: u64,
     /// Where a replica that is not linked to its primary looks for it.
     pub looks_at: Option<(String, u16)>,
+    /// Slots that are on their way somewhere in the cluster, with how many keys of them are here.
+    pub open_slots: BTreeMap<u16, u64>,
 }
 
 impl Facts {

@@ -138,7 +138,9 @@ pub fn endpoints(slots: &BytesFrame, asked: &Address) -> HashMap<String, Address
     let endpoint = |node: BytesFrame| {
         let [host, BytesFrame::Integer(port), id, ..] = &list(&node)[..] else { return None };
         let host = text(host).filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| own.clone());
-        Some((text(id)?, Address::Tcp { host, port: u16::try_from(*port).ok()? }))
+        // A node whose address nobody knows has port 0.
+        let port = u16::try_from(*port).ok().filter(|&port| port > 0)?;
+        Some((text(id)?, Address::Tcp { host, port }))
     };
     list(slots).iter().flat_map(|range| list(range).into_iter().skip(2)).filter_map(endpoint).collect()
 }

@@ -78,7 +78,7 @@ pub const POOL: &[Setting] = &[
 pub const CLUSTER: &[Setting] = &[
     setting("seeds", None, "list of host:port", "nodes that are asked for the others; a name of several nodes will do; required"),
     setting("read_from", Some("primary"), "primary prefer-replica nearest", "who serves commands that only read; replicas may be behind"),
-    setting("refresh", Some("10s"), "time above 0", "how often it is asked who owns what; at once where a node sends requests elsewhere or fails"),
+    setting("refresh", Some("5s"), "time above 0", "how often it is asked who owns what; at once where a node sends requests elsewhere or fails"),
 ];
 
 /// Settings of the process, beside `pools:`.

@@ -51,12 +51,8 @@ pub async fn follow(pool: Rc<PoolControl>) {
 pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
     let (config, written) = (pool.config(), pool.written());
     let round = pool.refreshes.get()[0] + pool.refreshes.get()[1];
-    let known: Vec<Address> = {
-        let map = pool.map.borrow();
-        let primaries = map.members.iter().filter(|member| member.replica_of.is_none());
-        primaries.map(|member| member.address.clone()).collect()
-    };
-    let found = discover(&config, &pool.names, &known, round as usize).await;
+    let present = pool.map.borrow().clone();
+    let found = discover(&config, &pool.names, &present, round as usize).await;
     let [succeeded, failed] = pool.refreshes.get();
     if !Arc::ptr_eq(&written, &pool.written()) {
         // It may be another cluster by now, which is asked next.
@@ -89,9 +85,15 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
 pub async fn discover(
     config: &Arc<config::Pool>,
     names: &Arc<Resolver>,
-    known: &[Address],
+    present: &Map,
     round: usize,
 ) -> Result<Map, String> {
+    let known: Vec<Address> = present
+        .members
+        .iter()
+        .filter(|member| member.replica_of.is_none())
+        .map(|member| member.address.clone())
+        .collect();
     let Some(cluster) = &config.cluster else { return Err("it is no cluster".into()) };
     let mut views = Vec::new();
     let mut problems = Vec::new();
@@ -101,7 +103,7 @@ pub async fn discover(
     let preliminary = Map::of(&views);
     let named = preliminary.members.iter().filter(|member| member.replica_of.is_none());
     let named: Vec<Address> = named.map(|member| member.address.clone()).collect();
-    let mut primaries = if known.is_empty() { named } else { known.to_vec() };
+    let mut primaries = if known.is_empty() { named } else { known.clone() };
     if primaries.len() > ASKED_MAX {
         let places = primaries.len();
         primaries.rotate_left(round * ASKED_MAX % places);
@@ -110,6 +112,13 @@ pub async fn discover(
     let majority = primaries.len() / 2 + 1;
     if !primaries.is_empty() {
         ask_all(config, names, primaries, majority, &mut views, &mut problems).await;
+    }
+    if !known.is_empty() {
+        // Where nodes have moved, others may have their addresses by now: nodes of another cluster share no id with ours.
+        let is_ours = |view: &View| {
+            view.nodes.iter().any(|node| present.members.iter().any(|member| member.id == node.id))
+        };
+        views.retain(is_ours);
     }
     if Map::of(&views).covered() == 0 && !known.is_empty() {
         // Everybody may have moved: the seeds are names that lead to where they are now.

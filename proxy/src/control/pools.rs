@@ -212,6 +212,13 @@ impl PoolControl {
         {
             connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
         }
+        let map = self.map.borrow().clone();
+        if let Some(member) = map.members.iter().find(|member| member.address == address)
+            && let Ok(socket) = &connected
+            && let Err(reason) = probe::is_node(socket, &member.id, &config).await
+        {
+            connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
+        }
         let mut found = self.found.borrow_mut();
         let found = found.entry(address).or_insert_with(|| Found {
             at: BTreeSet::new(),

@@ -71,6 +71,18 @@ pub async fn identify(
     is_called(&mut conversation, address).await
 }
 
+/// Makes sure that the node of a cluster is the one with this id. Nothing is left to be read on the connection.
+pub async fn is_node(socket: &Socket, id: &str, config: &config::Pool) -> Result<(), ConversationError> {
+    let Socket::Tcp(stream) = socket else { return Ok(()) };
+    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
+    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
+    conversation.authenticate(config.auth.as_ref()).await?;
+    match conversation.text(&["CLUSTER", "MYID"]).await? {
+        found if found == id => Ok(()),
+        found => Err(ConversationError::Refused(format!("it is node {found}, not {id}"))),
+    }
+}
+
 async fn is_called(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
     let Address::Tcp { host, .. } = address else { return Ok(()) };
     let refused = |words: &str| ConversationError::Refused(words.to_owned());

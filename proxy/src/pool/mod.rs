@@ -157,6 +157,8 @@ pub struct Pool<P: Protocol> {
     redirected: Vec<Redirected>,
     /// Those that wait for their next attempt.
     parked: Vec<Parked>,
+    /// Bytes of those.
+    parked_bytes: usize,
     /// A node has said that others own what it is thought to own.
     stale: bool,
     /// Bytes held for all clients.
@@ -193,6 +195,7 @@ impl<P: Protocol> Pool<P> {
             large: false,
             redirected: Vec::new(),
             parked: Vec::new(),
+            parked_bytes: 0,
             stale: false,
             buffered: 0,
             plan: Plan::default(),

@@ -13,14 +13,14 @@ use super::client::Pause;
 use super::failure::ShardFailure;
 use super::shard::Ticket;
 use super::time::Time;
-use super::{ConnectionIndex, Pool, find, mark};
+use super::{ClientId, ConnectionIndex, Pool, find, mark};
 use crate::protocol::{Piece, Protocol, Redirect};
 
 /// How often a request is sent before its client gets the error.
 const TRIES_MAX: u8 = 8;
 /// The pause before a request is sent again to who did not want it; it doubles with every try.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// Requests that may wait; further ones get the error.
+/// Requests that may wait, together as many bytes as one shard's queue may have; further ones get the error.
 const PARKED_MAX: usize = 4096;
 
 /// A request that was not executed.
@@ -56,6 +56,11 @@ impl<P: Protocol> Pool<P> {
         for redirected in std::mem::take(&mut self.redirected) {
             let Redirected { from, ticket, ref reply, .. } = redirected;
             let Some(redirect) = P::redirect(reply) else { continue };
+            let is_meant = match redirect {
+                Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. } => slot == ticket.slot,
+                // A script may have said so itself, after it has done something.
+                Redirect::Later { .. } => !ticket.scripted,
+            };
             let Some(id) = ticket.client else {
                 self.shards.counters_of(from).late_responses.add(1);
                 continue;
@@ -74,9 +79,10 @@ impl<P: Protocol> Pool<P> {
             let waits = matches!(redirect, Redirect::Later { .. });
             let activity = self.client(id).and_then(|client| client.activity.as_ref());
             let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
-            if ticket.tries >= TRIES_MAX || (waits && !is_newest) {
+            if !is_meant || ticket.tries >= TRIES_MAX || (waits && !is_newest) {
                 self.give_up(&redirected);
-            } else if waits {
+            } else if waits || self.has_parked(Some(id)) {
+                // Also behind one that waits: it must not be overtaken.
                 self.park(redirected, now);
             } else {
                 self.send_on(redirected, now);
@@ -89,11 +95,40 @@ impl<P: Protocol> Pool<P> {
         if self.parked.is_empty() {
             return;
         }
-        let is_due = |parked: &mut Parked| all || parked.due <= now;
-        let due: Vec<Parked> = self.parked.extract_if(.., is_due).collect();
-        for Parked { redirected, .. } in due {
-            self.send_on(redirected, now);
+        // Those of one client go together and in order, when the first of them is due.
+        self.parked.sort_by_key(|parked| {
+            (parked.redirected.ticket.client.map(|id| id.index), parked.redirected.ticket.number)
+        });
+        let mut client = None;
+        let mut is_due = false;
+        let mut due: Vec<Redirected> = Vec::new();
+        let mut kept = Vec::new();
+        for parked in std::mem::take(&mut self.parked) {
+            let of = parked.redirected.ticket.client;
+            if client != of {
+                client = of;
+                is_due = all || parked.due <= now;
+            }
+            if is_due {
+                self.parked_bytes -= parked.redirected.request.len();
+                due.push(parked.redirected);
+            } else {
+                kept.push(parked);
+            }
         }
+        self.parked = kept;
+        for redirected in due {
+            if self.has_parked(redirected.ticket.client) {
+                // One before it has to wait longer.
+                self.park(redirected, now);
+            } else {
+                self.send_on(redirected, now);
+            }
+        }
+    }
+
+    fn has_parked(&self, client: Option<ClientId>) -> bool {
+        self.parked.iter().any(|parked| parked.redirected.ticket.client == client)
     }
 
     fn park(&mut self, redirected: Redirected, now: Time) {
@@ -101,9 +136,15 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = redirected.ticket.client.and_then(|id| find(&mut self.clients, id)) else {
             return;
         };
-        if self.parked.len() >= PARKED_MAX || self.limits.timeout.is_some_and(|timeout| pause > timeout) {
+        let length = redirected.request.len();
+        let is_late = |timeout: Duration| redirected.ticket.since.plus(timeout) < now.plus(pause);
+        if self.parked.len() >= PARKED_MAX
+            || self.parked_bytes + length > self.limits.shard_queue_bytes_max
+            || self.limits.timeout.is_some_and(is_late)
+        {
             return self.give_up(&redirected);
         }
+        self.parked_bytes += length;
         if let Some(activity) = client.activity.as_mut() {
             activity.paused = Some(Pause::UntilQuiet);
         }
@@ -115,14 +156,13 @@ impl<P: Protocol> Pool<P> {
         let Redirected { from, mut ticket, .. } = redirected;
         let Some(client) = ticket.client.and_then(|id| find(&mut self.clients, id)) else { return };
         ticket.tries = ticket.tries.saturating_add(1);
-        ticket.since = now;
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
         let target = match P::redirect(&redirected.reply) {
-            Some(Redirect::Moved { host, port }) => {
+            Some(Redirect::Moved { host, port, .. }) => {
                 self.shards.connection_at(self.host(host, from), port, number, lane)
             }
-            Some(Redirect::Ask { host, port }) => {
+            Some(Redirect::Ask { host, port, .. }) => {
                 P::asking(&mut prelude);
                 self.shards.connection_at(self.host(host, from), port, number, lane)
             }

@@ -47,6 +47,8 @@ pub struct Ticket {
     pub since: Time,
     /// In a cluster: the slot of its keys.
     pub slot: u16,
+    /// Its errors may be words of its own, said after it has done something.
+    pub scripted: bool,
     /// How often it was sent before and not executed.
     pub tries: u8,
     /// The response is of no interest: it only clears the way for the next request.
@@ -224,7 +226,7 @@ impl<P: Protocol> ShardConnection<P> {
     #[inline]
     pub fn submitted(&mut self, ticket: Ticket) {
         if self.in_flight.is_empty() {
-            self.heard = ticket.since;
+            self.heard = self.heard.max(ticket.since);
         }
         self.in_flight_bytes += ticket.length;
         self.in_flight.push_back(ticket);

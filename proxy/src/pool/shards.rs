@@ -176,7 +176,7 @@ impl<P: Protocol> Shards<P> {
         let connection = self.connection_for(sender, home.shard, plan.reads);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
-        self.submit(connection, sender, number, 0, canonical.len(), home.unit);
+        self.submit(connection, sender, number, 0, canonical.len(), (home.unit, plan.scripted));
         Ok(connection)
     }
 
@@ -199,7 +199,7 @@ impl<P: Protocol> Shards<P> {
         self.admit_targets(sender, limits, partly)?;
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
-            self.submit(connection, sender, number, 0, canonical.len(), self.units[0]);
+            self.submit(connection, sender, number, 0, canonical.len(), (self.units[0], false));
             self.connections[connection].copy(canonical);
             return Ok(());
         }
@@ -305,7 +305,7 @@ impl<P: Protocol> Shards<P> {
     fn submit_fragment(&mut self, place: usize, bytes: &mut Vec<u8>, sender: Sender, number: u32) {
         let connection = self.targets[place];
         let unit = self.units.get(place).copied().unwrap_or(0);
-        self.submit(connection, sender, number, place as u32, bytes.len(), unit);
+        self.submit(connection, sender, number, place as u32, bytes.len(), (unit, false));
         let connection = &mut self.connections[connection];
         if bytes.len() < SHARE_MIN {
             connection.copy(bytes);
@@ -367,7 +367,7 @@ impl<P: Protocol> Shards<P> {
         number: u32,
         fragment: u32,
         length: usize,
-        unit: usize,
+        (unit, scripted): (usize, bool),
     ) {
         let ticket = Ticket {
             client: Some(sender.id),
@@ -376,6 +376,7 @@ impl<P: Protocol> Shards<P> {
             length: length as u64,
             since: sender.now,
             slot: unit as u16,
+            scripted,
             tries: 0,
             prelude: false,
         };

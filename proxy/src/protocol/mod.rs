@@ -135,6 +135,8 @@ pub struct Malformed(pub String);
 pub enum Redirect<'b> {
     /// This server from now on. Without a host, at the host that answered.
     Moved {
+        /// What it is about.
+        slot: u16,
         /// Name or address, without brackets.
         host: &'b str,
         /// Port.
@@ -142,6 +144,8 @@ pub enum Redirect<'b> {
     },
     /// This server, this once.
     Ask {
+        /// What it is about.
+        slot: u16,
         /// As for `Moved`.
         host: &'b str,
         /// Port.
@@ -199,6 +203,8 @@ pub struct Plan<P: Protocol> {
     pub family: usize,
     /// It changes nothing: a replica can serve it.
     pub reads: bool,
+    /// Its errors may be words of its own, said after it has done something.
+    pub scripted: bool,
     /// For each key, the fragment it belongs to.
     pub owners: Vec<u32>,
     /// The fragments of a split request.
@@ -214,6 +220,7 @@ impl<P: Protocol> Default for Plan<P> {
             manner: P::Manner::default(),
             family: 0,
             reads: false,
+            scripted: false,
             owners: Vec::new(),
             fragments: Vec::new(),
         }
@@ -230,6 +237,7 @@ impl<P: Protocol> Plan<P> {
         self.manner = P::Manner::default();
         self.family = 0;
         self.reads = false;
+        self.scripted = false;
     }
 
     /// What the places of the keys are places in.

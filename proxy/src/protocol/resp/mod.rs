@@ -274,6 +274,7 @@ fn plan_slowly(
         return refuse(plan, &reply);
     }
     plan.reads = command.flags.has(flag::READONLY);
+    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.doc.group == "scripting";
     match command.handling {
         Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
         Handling::Forward => match find_keys(command, &arguments, facts.counters.shards().len(), plan) {

@@ -10,14 +10,15 @@ pub fn redirect(response: &[u8]) -> Option<Redirect<'_>> {
     let (code, rest) = words.split_once(' ').unwrap_or((words, ""));
     let stale = match code {
         "MOVED" | "ASK" => {
-            let (_, address) = rest.split_once(' ')?;
+            let (slot, address) = rest.split_once(' ')?;
+            let slot = slot.parse().ok()?;
             let (host, port) = address.rsplit_once(':')?;
             let port = port.parse().ok()?;
             let host = if host == "?" { "" } else { host };
             return Some(if code == "MOVED" {
-                Redirect::Moved { host, port }
+                Redirect::Moved { slot, host, port }
             } else {
-                Redirect::Ask { host, port }
+                Redirect::Ask { slot, host, port }
             });
         }
         "TRYAGAIN" => false,
@@ -43,11 +44,14 @@ mod tests {
     #[test]
     fn errors_say_who_is_to_be_asked() {
         for (error, expected) in [
-            ("MOVED 3999 127.0.0.1:6381", Some(Redirect::Moved { host: "127.0.0.1", port: 6381 })),
-            ("MOVED 3999 ::1:6381", Some(Redirect::Moved { host: "::1", port: 6381 })),
-            ("MOVED 3999 ?:6381", Some(Redirect::Moved { host: "", port: 6381 })),
-            ("MOVED 3999 :6381", Some(Redirect::Moved { host: "", port: 6381 })),
-            ("ASK 1 shard-0.cache:6379", Some(Redirect::Ask { host: "shard-0.cache", port: 6379 })),
+            (
+                "MOVED 3999 127.0.0.1:6381",
+                Some(Redirect::Moved { slot: 3999, host: "127.0.0.1", port: 6381 }),
+            ),
+            ("MOVED 3999 ::1:6381", Some(Redirect::Moved { slot: 3999, host: "::1", port: 6381 })),
+            ("MOVED 3999 ?:6381", Some(Redirect::Moved { slot: 3999, host: "", port: 6381 })),
+            ("MOVED 3999 :6381", Some(Redirect::Moved { slot: 3999, host: "", port: 6381 })),
+            ("ASK 1 shard-0.cache:6379", Some(Redirect::Ask { slot: 1, host: "shard-0.cache", port: 6379 })),
             (
                 "TRYAGAIN Multiple keys request during rehashing of slot",
                 Some(Redirect::Later { stale: false }),
