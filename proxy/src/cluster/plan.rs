@@ -682,6 +682,47 @@ mod tests {
         assert_eq!(advice.steps, [forget(0), forget(1), Step::Reset { node: 2 }]);
     }
 
+    /// Three primaries with a replica each; the first primary cannot be asked.
+    fn without_the_first(extra: &str) -> Vec<Result<Facts, String>> {
+        let slots = ["0-5460", "5461-10921", "10922-16383"];
+        let line = |node: usize, own: usize| {
+            let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);
+            let (kind, primary) =
+                if node < 3 { ("master", "-".to_owned()) } else { ("slave", format!("id{}", node - 3)) };
+            let slots = slots.get(node).copied().unwrap_or_default();
+            let extra = if node == own && node == 1 { extra } else { "" };
+            format!(
+                "id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {epoch} connected {slots}{extra}\n"
+            )
+        };
+        let lines = |own: usize| (0..6).map(|node| line(node, own)).collect::<String>();
+        let mut seen: Vec<_> = (0..6).map(|node| facts(node, 7, &lines(node))).collect();
+        seen[0] = Err("connection refused".into());
+        seen
+    }
+
+    #[test]
+    fn nobody_is_emptied_for_a_primary_that_cannot_be_asked() {
+        let advice = next(&Goal { replicas: 1, ..goal(6, 3) }, &without_the_first(""));
+        assert!(advice.steps.is_empty() && !advice.is_healthy, "{advice:?}");
+    }
+
+    #[test]
+    fn a_slot_on_its_way_to_a_node_that_cannot_be_asked_is_left_alone() {
+        let advice = next(&goal(6, 3), &without_the_first(" [6000->-id0]"));
+        assert!(advice.steps.is_empty() && advice.findings[1].contains("cannot be asked"), "{advice:?}");
+        // Nor is it where who it goes to is a replica by now: then its primary gets it.
+        let advice = next(&goal(6, 3), &without_the_first(" [6000->-id5]"));
+        assert_eq!(advice.steps, [Step::Move { from: 1, to: 2, slots: vec![6000] }]);
+    }
+
+    #[test]
+    fn more_owners_than_wanted_become_fewer() {
+        let advice = next(&goal(3, 2), &cluster(&["0-5460", "5461-10921", "10922-16383"], 7));
+        assert!(advice.steps.iter().all(|step| matches!(step, Step::Move { from: 2, .. })), "{advice:?}");
+        assert!(!advice.steps.is_empty());
+    }
+
     #[test]
     fn two_clusters_are_not_joined() {
         let mut seen = cluster(&["0-8191", "8192-16383"], 7);

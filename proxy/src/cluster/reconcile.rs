@@ -316,8 +316,14 @@ async fn take(
             let limit = MIGRATE_TIMEOUT + NODE_TIMEOUT;
             let (mut source, mut target) = (open(*from, limit).await?, open(*to, limit).await?);
             let (source_id, target_id, place) = (id(*from)?, id(*to)?, facts(*to)?);
-            for slot in slots {
-                let slot = slot.to_string();
+            for &number in slots {
+                let slot = number.to_string();
+                let owner = place.view.nodes.iter().find(|node| node.each_slot().any(|slot| slot == number));
+                if owner.is_none_or(|node| node.id != source_id && node.id != target_id) {
+                    // A node that a slot is on its way to believes nobody else about it. Where its owner has failed it
+                    // would serve nothing until then.
+                    target.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &source_id]).await?;
+                }
                 target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await?;
                 source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await?;
                 move_keys(&mut source, &slot, place, reconcile.auth.as_ref()).await?;

@@ -24,6 +24,8 @@ use crate::worker::log_limit::warn_limited;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Pause where nobody has answered yet.
 const PAUSE_UNKNOWN: Duration = Duration::from_secs(1);
+/// After so many times without an answer of the cluster, about a second apart, another one in its place is believed.
+const LOST_MAX: u32 = 20;
 /// Primaries asked at a time, another part of them each time.
 const ASKED_MAX: usize = 15;
 /// Nodes that answer in at most this much more than the nearest are as near.
@@ -52,7 +54,7 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
     let (config, written) = (pool.config(), pool.written());
     let round = pool.refreshes.get()[0] + pool.refreshes.get()[1];
     let present = pool.map.borrow().clone();
-    let found = discover(&config, &pool.names, &present, round as usize).await;
+    let found = discover(&config, &pool.names, &present, pool.lost.get() >= LOST_MAX, round as usize).await;
     let [succeeded, failed] = pool.refreshes.get();
     if !Arc::ptr_eq(&written, &pool.written()) {
         // It may be another cluster by now, which is asked next.
@@ -61,12 +63,14 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
     match found {
         Err(reason) => {
             pool.refreshes.set([succeeded, failed + 1]);
+            pool.lost.set(pool.lost.get() + 1);
             warn_limited!(pool = %config.name, %reason, "nobody says who owns what in the cluster; as before");
             pool.tell_status();
             false
         }
         Ok(map) => {
             pool.refreshes.set([succeeded + 1, failed]);
+            pool.lost.set(0);
             let readers = readers(&config, &pool.names, &map).await;
             let first = pool.map.borrow().covered() == 0;
             if !Arc::ptr_eq(&written, &pool.written()) {
@@ -86,6 +90,7 @@ pub async fn discover(
     config: &Arc<config::Pool>,
     names: &Arc<Resolver>,
     present: &Map,
+    accepts_strangers: bool,
     round: usize,
 ) -> Result<Map, String> {
     let known: Vec<Address> = present
@@ -113,16 +118,26 @@ pub async fn discover(
     if !primaries.is_empty() {
         ask_all(config, names, primaries, majority, &mut views, &mut problems).await;
     }
+    // Where nodes have moved, others may have their addresses by now: nodes of another cluster share no id with ours.
+    let is_ours =
+        |view: &View| view.nodes.iter().any(|node| present.members.iter().any(|member| member.id == node.id));
     if !known.is_empty() {
-        // Where nodes have moved, others may have their addresses by now: nodes of another cluster share no id with ours.
-        let is_ours = |view: &View| {
-            view.nodes.iter().any(|node| present.members.iter().any(|member| member.id == node.id))
-        };
         views.retain(is_ours);
-    }
-    if Map::of(&views).covered() == 0 && !known.is_empty() {
-        // Everybody may have moved: the seeds are names that lead to where they are now.
-        ask_all(config, names, cluster.seeds.clone(), 1, &mut views, &mut problems).await;
+        if Map::of(&views).covered() == 0 {
+            // The seeds are names that lead to where they are now.
+            for seed in &cluster.seeds {
+                if let Address::Tcp { host, .. } = seed {
+                    let _ = names.refresh(host).await;
+                }
+            }
+            ask_all(config, names, cluster.seeds.clone(), usize::MAX, &mut views, &mut problems).await;
+            if views.iter().any(is_ours) || !accepts_strangers {
+                if !views.is_empty() && !views.iter().any(is_ours) {
+                    return Err("the nodes that answer are of another cluster".into());
+                }
+                views.retain(is_ours);
+            }
+        }
     }
     let map = Map::of(&views);
     match map.covered() {

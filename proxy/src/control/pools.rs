@@ -47,6 +47,8 @@ pub struct PoolControl {
     pub stale: Notify,
     /// Times the nodes of the cluster were asked who owns what: with an answer, and without.
     pub refreshes: Cell<[u64; 2]>,
+    /// How often in a row nobody of the cluster has answered.
+    pub lost: Cell<u32>,
     /// Which shards are out for failing.
     pub ejection: RefCell<Ejection>,
     /// A shard has been ejected.
@@ -121,6 +123,7 @@ impl PoolControl {
             map: RefCell::default(),
             stale: Notify::new(),
             refreshes: Cell::default(),
+            lost: Cell::default(),
             ejection: RefCell::new(Ejection::new(&config, topology)),
             written: RefCell::new(config.clone()),
             config: RefCell::new(config),

@@ -77,9 +77,13 @@ pub async fn is_node(socket: &Socket, id: &str, config: &config::Pool) -> Result
     let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
     let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
-    match conversation.text(&["CLUSTER", "MYID"]).await? {
-        found if found == id => Ok(()),
-        found => Err(ConversationError::Refused(format!("it is node {found}, not {id}"))),
+    match conversation.text(&["CLUSTER", "MYID"]).await {
+        Ok(found) if found.len() == id.len() && found != id => {
+            Err(ConversationError::Refused(format!("it is node {found}, not {id}")))
+        }
+        Err(ConversationError::Lost(failure)) => Err(ConversationError::Lost(failure)),
+        // A user may not be allowed to ask.
+        Ok(_) | Err(ConversationError::Refused(_)) => Ok(()),
     }
 }
 

@@ -329,7 +329,7 @@ async fn wait_for_clusters(
         let Some(limit) = config.adopt_wait else { continue };
         let until = tokio::time::Instant::now() + limit;
         let map = loop {
-            match cluster::discover(config, &control.names, &Map::default(), 0).await {
+            match cluster::discover(config, &control.names, &Map::default(), true, 0).await {
                 Ok(map) => break map,
                 Err(reason) => {
                     control.refuse_draining()?;
