@@ -294,8 +294,16 @@ fn a_seed_that_slept_through_a_failover_changes_nothing() {
     let (proxy, _) = nodes.proxy(&["refresh: 200ms"], &[0]);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
+    // One that waits for ever, if nobody tells it not to.
+    let (patient, _) = nodes.patient_proxy(&["refresh: 200ms"], &[1], 3600);
+    let mut waiting = patient.connect();
+    assert_eq!(waiting.tell("GET bar"), "$1\r\n1\r\n");
     nodes.signal(0, "STOP");
+    waiting.send(b"GET bar\r\n");
     is_primary(&nodes, 3);
+    let told = String::from_utf8_lossy(&waiting.reply()).into_owned();
+    assert!(told.ends_with(": removed from the pool\r\n"), "{told}");
+    eventually(|| waiting.tell("GET bar"), "$1\r\n1\r\n");
     eventually(|| proxy.connect().tell("SET bar 2"), "+OK\r\n");
     nodes.signal(0, "CONT");
     let begin = Instant::now();

@@ -17,7 +17,8 @@ impl<P: Protocol> Pool<P> {
     pub fn next_deadline(&self) -> Option<Time> {
         let stall = self.stalls.front().map(|&(deadline, _)| deadline);
         let parked = self.parked.iter().map(|parked| parked.due).min();
-        [stall, parked, self.shards.deadline].into_iter().flatten().min()
+        let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
+        [stall, parked, abandoned, self.shards.deadline].into_iter().flatten().min()
     }
 
     /// Deadlines may have passed.
@@ -34,6 +35,7 @@ impl<P: Protocol> Pool<P> {
             }
         }
         self.unpark(now, false);
+        self.close_abandoned(now);
         let Some(timeout) = self.limits.timeout else { return };
         if self.shards.deadline.is_none_or(|deadline| deadline > now) {
             return;

@@ -159,6 +159,8 @@ pub struct Pool<P: Protocol> {
     parked: Vec<Parked>,
     /// Bytes of those.
     parked_bytes: usize,
+    /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
+    abandoned: Vec<(Time, ConnectionIndex)>,
     /// A node has said that others own what it is thought to own.
     stale: bool,
     /// Bytes held for all clients.
@@ -196,6 +198,7 @@ impl<P: Protocol> Pool<P> {
             redirected: Vec::new(),
             parked: Vec::new(),
             parked_bytes: 0,
+            abandoned: Vec::new(),
             stale: false,
             buffered: 0,
             plan: Plan::default(),
@@ -229,6 +232,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.shards.topology = topology;
         self.unpark(now, true);
+        self.watch_abandoned(now);
     }
 
     /// Other settings, limits and shards from now on. Shards that stay where they are keep their connections; those
@@ -251,6 +255,7 @@ impl<P: Protocol> Pool<P> {
         self.limits = limits;
         self.counters = counters;
         self.unpark(now, true);
+        self.watch_abandoned(now);
     }
 
     /// The shard with this name has answered somebody: its last failure is past.

@@ -20,6 +20,8 @@ use crate::protocol::{Piece, Protocol, Redirect};
 const TRIES_MAX: u8 = 8;
 /// The pause before a request is sent again to who did not want it; it doubles with every try.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// A node that owns nothing any more, and is silent for so long, answers nothing any more.
+const ABANDONED_MAX: Duration = Duration::from_secs(1);
 /// Requests that may wait, together as many bytes as one shard's queue may have; further ones get the error.
 const PARKED_MAX: usize = 4096;
 
@@ -194,6 +196,44 @@ impl<P: Protocol> Pool<P> {
         match &self.shard_of(from).address {
             Address::Tcp { host: own, .. } if host.is_empty() => own,
             _ => host,
+        }
+    }
+
+    /// A node that owns nothing any more may have been replaced because it hangs: what is in flight there is not waited for
+    /// as long as it likes.
+    pub(super) fn watch_abandoned(&mut self, now: Time) {
+        if !self.shards.topology.is_cluster() {
+            return;
+        }
+        let needed = self.shards.needed_members();
+        let is_abandoned = |index: &ConnectionIndex| {
+            let connection = &self.shards.connections[*index];
+            !connection.in_flight.is_empty() && !needed.contains(&connection.shard)
+        };
+        let known: Vec<ConnectionIndex> = self.abandoned.iter().map(|&(_, index)| index).collect();
+        let found = (0..self.shards.connections.len()).filter(is_abandoned);
+        let new = found.filter(|index| !known.contains(index)).map(|index| (now.plus(ABANDONED_MAX), index));
+        self.abandoned.extend(new.collect::<Vec<_>>());
+    }
+
+    pub(super) fn close_abandoned(&mut self, now: Time) {
+        if self.abandoned.is_empty() {
+            return;
+        }
+        let needed = self.shards.needed_members();
+        let (due, later) = self.abandoned.drain(..).partition(|(due, _)| *due <= now);
+        self.abandoned = later;
+        let due: Vec<(Time, ConnectionIndex)> = due;
+        for (_, index) in due {
+            let connection = &self.shards.connections[index];
+            if connection.in_flight.is_empty() || needed.contains(&connection.shard) {
+                continue;
+            }
+            if connection.heard.plus(ABANDONED_MAX) <= now {
+                self.shards.to_close.push((index, ShardFailure::Removed));
+            } else {
+                self.abandoned.push((now.plus(ABANDONED_MAX), index));
+            }
         }
     }
 

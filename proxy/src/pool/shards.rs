@@ -1,5 +1,6 @@
 //! The shards of a pool: which connection a request takes, and whether it may.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,14 @@ impl<P: Protocol> Shards<P> {
         };
         shards.adopt(topology, counters, per_shard, timeout);
         shards
+    }
+
+    /// Members of a cluster that own slots or answer reads.
+    pub fn needed_members(&self) -> HashSet<usize> {
+        let owners: HashSet<usize> =
+            (0..self.topology.units()).filter_map(|slot| self.topology.owner_of_slot(slot as u16)).collect();
+        let readers = owners.iter().flat_map(|&owner| self.topology.readers(owner)).copied();
+        readers.chain(owners.iter().copied()).map(|shard| self.order[shard]).collect()
     }
 
     /// What is counted of the shard that the connection belongs to.
