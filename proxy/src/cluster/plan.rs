@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::map::{View, claims, ranges};
-use super::step::{Advice, Facts, Goal, Step};
+use super::step::{Advice, Facts, Goal, Step, parts};
 use super::view::{Node, SLOTS};
 
 /// Slots that one step moves, so that what is planned keeps up with what happens.
@@ -26,7 +26,7 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
         advice.findings.push(format!("node {node} ({}) cannot be asked: {reason}", goal.nodes[node]));
     }
     let Some(cluster) = Cluster::new(goal, seen, &mut advice) else { return advice };
-    let phases: [fn(&Cluster<'_>, &mut Advice); 9] = [
+    let phases: [fn(&Cluster<'_>, &mut Advice); 10] = [
         |cluster, advice| cluster.form(advice),
         |cluster, advice| cluster.forget(advice),
         |cluster, advice| cluster.meet(advice),
@@ -36,6 +36,7 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
         |cluster, advice| cluster.assign_roles(advice),
         |cluster, advice| cluster.balance(advice),
         |cluster, advice| cluster.leave(advice),
+        |cluster, advice| cluster.serve(advice),
     ];
     for phase in phases {
         phase(&cluster, &mut advice);
@@ -548,6 +549,14 @@ impl<'s> Cluster<'s> {
         }
     }
 
+    /// Nodes may need a moment until they serve what they own.
+    fn serve(&self, advice: &mut Advice) {
+        for &node in self.main.iter().filter(|node| !self.nodes[node].view.is_well) {
+            advice.findings.push(format!("node {node} says that the cluster is down"));
+            self.waits.set(true);
+        }
+    }
+
     /// Nodes that are to leave and own nothing any more.
     fn leave(&self, advice: &mut Advice) {
         for &node in self.main.iter().filter(|&&node| !self.stays(node)) {
@@ -578,23 +587,6 @@ impl<'s> Cluster<'s> {
 
 fn owns(facts: &Facts) -> bool {
     facts.own().is_some_and(|own| !own.slots.is_empty())
-}
-
-/// Nodes that know each other, directly or by others, are of one cluster.
-fn parts(nodes: &BTreeMap<usize, &Facts>) -> Vec<BTreeSet<usize>> {
-    let mut parts: Vec<BTreeSet<usize>> = Vec::new();
-    for (&node, facts) in nodes {
-        let knows = |other: &usize| {
-            let other = nodes[other];
-            facts.knows(other.id()).is_some() || other.knows(facts.id()).is_some()
-        };
-        let (known, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.iter().any(knows));
-        let mut part: BTreeSet<usize> = known.into_iter().flatten().collect();
-        part.insert(node);
-        parts = others;
-        parts.push(part);
-    }
-    parts
 }
 
 #[cfg(test)]

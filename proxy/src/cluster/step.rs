@@ -1,6 +1,6 @@
 //! What the care of a cluster is told, sees, and does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::map::View;
@@ -121,4 +121,21 @@ pub struct Advice {
     pub steps: Vec<Step>,
     /// Nothing is to be done, and nothing awaited.
     pub is_healthy: bool,
+}
+
+/// Nodes that know each other, directly or by others, are of one cluster.
+pub fn parts(nodes: &BTreeMap<usize, &Facts>) -> Vec<BTreeSet<usize>> {
+    let mut parts: Vec<BTreeSet<usize>> = Vec::new();
+    for (&node, facts) in nodes {
+        let knows = |other: &usize| {
+            let other = nodes[other];
+            facts.knows(other.id()).is_some() || other.knows(facts.id()).is_some()
+        };
+        let (known, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.iter().any(knows));
+        let mut part: BTreeSet<usize> = known.into_iter().flatten().collect();
+        part.insert(node);
+        parts = others;
+        parts.push(part);
+    }
+    parts
 }

@@ -76,6 +76,10 @@ struct Found {
     looked: Instant,
 }
 
+fn ids(map: &Map) -> Vec<&str> {
+    map.members.iter().map(|member| &*member.id).collect()
+}
+
 struct Accepting {
     listener: Rc<Listener>,
     close: watch::Sender<bool>,
@@ -218,7 +222,7 @@ impl PoolControl {
         let map = self.map.borrow().clone();
         if let Some(member) = map.members.iter().find(|member| member.address == address)
             && let Ok(socket) = &connected
-            && let Err(reason) = probe::is_node(socket, &member.id, &config).await
+            && let Err(reason) = probe::is_node(socket, &member.id, &ids(&map), &config).await
         {
             connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
         }
