@@ -64,24 +64,19 @@ pub async fn identify(
     address: &Address,
     config: &config::Pool,
 ) -> Result<(), ConversationError> {
-    let Socket::Tcp(stream) = socket else { return Ok(()) };
-    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
-    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
-    conversation.authenticate(config.auth.as_ref()).await?;
+    let Some(mut conversation) = beside(socket, config).await? else { return Ok(()) };
     is_called(&mut conversation, address).await
 }
 
-/// Makes sure that the node of a cluster is the one with this id, or one that knows any of the `others`. Nothing is left to be read on the connection.
+/// Makes sure that the node of a cluster is the one with this id, or one that knows any of the `others`. Nothing is left
+/// to be read on the connection.
 pub async fn is_node(
     socket: &Socket,
     id: &str,
     others: &[&str],
     config: &config::Pool,
 ) -> Result<(), ConversationError> {
-    let Socket::Tcp(stream) = socket else { return Ok(()) };
-    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
-    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
-    conversation.authenticate(config.auth.as_ref()).await?;
+    let Some(mut conversation) = beside(socket, config).await? else { return Ok(()) };
     match conversation.text(&["CLUSTER", "MYID"]).await {
         Ok(found) if found.len() == id.len() && found != id => {
             // One of the same cluster sends requests where they belong.
@@ -95,6 +90,15 @@ pub async fn is_node(
         // A user may not be allowed to ask.
         Ok(_) | Err(ConversationError::Refused(_)) => Ok(()),
     }
+}
+
+/// A conversation on a connection that somebody else is going to use; none over a Unix socket, which nobody else can have.
+async fn beside(socket: &Socket, config: &config::Pool) -> Result<Option<Conversation>, ConversationError> {
+    let Socket::Tcp(stream) = socket else { return Ok(None) };
+    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
+    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
+    conversation.authenticate(config.auth.as_ref()).await?;
+    Ok(Some(conversation))
 }
 
 async fn is_called(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
