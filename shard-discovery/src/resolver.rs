@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, Record};
 
@@ -29,8 +30,32 @@ pub struct ResolverOptions {
 
 /// Why a name has no address.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct ResolveError(String);
+#[error("{words}")]
+pub struct ResolveError {
+    words: String,
+    is_absent: bool,
+}
+
+impl ResolveError {
+    fn other(error: impl std::fmt::Display) -> Self {
+        Self { words: error.to_string(), is_absent: false }
+    }
+
+    fn absent() -> Self {
+        Self { words: "the name has no address".into(), is_absent: true }
+    }
+
+    /// Whether a name server says that there is no such name, or no address under it; else it could not be asked.
+    pub fn is_absent(&self) -> bool {
+        self.is_absent
+    }
+}
+
+impl From<NetError> for ResolveError {
+    fn from(error: NetError) -> Self {
+        Self { words: error.to_string(), is_absent: error.is_no_records_found() }
+    }
+}
 
 /// Looks up host names and remembers what it found.
 pub struct Resolver {
@@ -73,7 +98,7 @@ struct Found {
     /// When it was last asked for.
     asked: Option<Instant>,
     /// Why that brought nothing, if so.
-    error: Option<String>,
+    error: Option<ResolveError>,
 }
 
 impl Resolver {
@@ -82,9 +107,8 @@ impl Resolver {
     /// # Errors
     /// When the system's configuration cannot be read.
     pub fn new(options: &ResolverOptions) -> Result<Self, ResolveError> {
-        let failed = |error: &dyn std::fmt::Display| ResolveError(error.to_string());
         let mut builder = match options.server {
-            None => TokioResolver::builder_tokio().map_err(|error| failed(&error))?,
+            None => TokioResolver::builder_tokio().map_err(ResolveError::other)?,
             Some(server) => {
                 let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
                 for connection in &mut connections {
@@ -102,7 +126,7 @@ impl Resolver {
         // What is remembered is remembered here: an answer that is asked for has to be a new one.
         settings.cache_size = 0;
         Ok(Self {
-            names: builder.build().map_err(|error| failed(&error))?,
+            names: builder.build().map_err(ResolveError::other)?,
             hosts: Mutex::default(),
             services: Mutex::default(),
             succeeded: AtomicU64::default(),
@@ -149,19 +173,19 @@ impl Resolver {
                     let mut addresses: Vec<IpAddr> = answer.iter().collect();
                     addresses.sort_unstable();
                     addresses.dedup();
-                    found.error = addresses.is_empty().then(|| "the name has no address".to_owned());
+                    found.error = addresses.is_empty().then(ResolveError::absent);
                     if !addresses.is_empty() {
                         found.addresses = addresses;
                     }
                 }
-                Err(error) => found.error = Some(error.to_string()),
+                Err(error) => found.error = Some(error.into()),
             }
             let counter = if found.error.is_none() { &self.succeeded } else { &self.failed };
             counter.fetch_add(1, Relaxed);
         }
         let found = lock(&entry.found);
         if found.addresses.is_empty() {
-            Err(ResolveError(found.error.clone().unwrap_or_else(|| "the name has no address".into())))
+            Err(found.error.clone().unwrap_or_else(ResolveError::absent))
         } else {
             Ok(found.addresses.clone())
         }
@@ -216,7 +240,7 @@ impl Resolver {
         let found = lock(&entry.found);
         let missing =
             || found.error.clone().unwrap_or_else(|| format!("{service} has no SRV record of {host}"));
-        found.ports.get(&plain(host)).copied().ok_or_else(|| ResolveError(missing()))
+        found.ports.get(&plain(host)).copied().ok_or_else(|| ResolveError::other(missing()))
     }
 
     fn service(&self, service: &str) -> Arc<Service> {

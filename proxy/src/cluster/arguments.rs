@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 
 use super::reconcile::{self, Reconcile};
@@ -31,10 +31,10 @@ pub struct Arguments {
     /// Replicas of each
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     replicas: u16,
-    /// Nodes that {} stands for, if not primaries and replicas together; more while nodes are to leave
+    /// Nodes that {} stands for, if not primaries and replicas together, and with --drain-from those whose names exist
     #[arg(long, value_name = "COUNT")]
     count: Option<u16>,
-    /// Nodes from this ordinal on give away what they own and leave
+    /// Nodes from this ordinal on give away what they own and leave; without --count nothing is done if there are none
     #[arg(long, value_name = "ORDINAL")]
     drain_from: Option<u16>,
     /// End once the cluster is as it is meant to be; exit 1 if it is not within the limit
@@ -52,6 +52,9 @@ pub struct Arguments {
     /// Only say what is wrong and what would be done next
     #[arg(long)]
     dry_run: bool,
+    /// Leave slots with those who own them: only form and heal, while growth and shrinking are left to another run
+    #[arg(long)]
+    keep_slots: bool,
     /// One JSON object for each look, for programs
     #[arg(long)]
     json: bool,
@@ -83,14 +86,23 @@ pub fn run(command: Cluster) -> anyhow::Result<()> {
 impl Arguments {
     fn read(self) -> anyhow::Result<Reconcile> {
         let primaries = usize::from(self.primaries);
-        let count = self.count.map_or(primaries * (1 + usize::from(self.replicas)), usize::from);
+        let count = self.count.or(self.drain_from).map(usize::from);
+        let count = count.unwrap_or(primaries * (1 + usize::from(self.replicas)));
         let mut nodes = Vec::new();
+        let mut leaving = None;
         for node in &self.nodes {
             ensure!(
                 config::address(node).is_some(),
                 "--nodes {node}: allowed is host:port, with {{}} for the ordinal where one name stands for several"
             );
             if node.contains("{}") {
+                if self.count.is_none() && self.drain_from.is_some() {
+                    ensure!(
+                        leaving.is_none() && self.nodes.len() == 1,
+                        "--drain-from without --count: allowed is one --nodes, whose names are looked up from that ordinal on"
+                    );
+                    leaving = Some(node.clone());
+                }
                 nodes.extend((0..count).map(|ordinal| node.replace("{}", &ordinal.to_string())));
             } else {
                 nodes.push(node.clone());
@@ -102,24 +114,19 @@ impl Arguments {
             "--primaries {primaries}: there are only {} nodes that stay",
             staying.min(nodes.len())
         );
-        let auth = match &self.auth_file {
-            None => None,
-            Some(file) => {
-                let password = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-                let password = password.trim_end();
-                ensure!(!password.is_empty(), "{}: the file is empty", file.display());
-                Some(Auth { user: self.user, password: Secret::new(password.to_owned()) })
-            }
-        };
+        let password = self.auth_file.as_deref().map(Secret::of_file).transpose()?;
+        let auth = password.map(|password| Auth { user: self.user, password });
         Ok(Reconcile {
             goal: Goal {
                 nodes,
                 primaries,
                 replicas: usize::from(self.replicas),
                 drain_from: self.drain_from.map(usize::from),
+                keep_slots: self.keep_slots,
                 assign_missing: self.fix_missing_slots,
                 merge: self.merge,
             },
+            leaving,
             auth,
             dns_server: self.dns_server,
             interval: (!self.once).then_some(self.interval),

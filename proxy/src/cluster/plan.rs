@@ -487,6 +487,9 @@ impl<'s> Cluster<'s> {
 
     /// Slots from those that have too many, or leave, to those that have too few.
     fn balance(&self, advice: &mut Advice) {
+        if self.goal.keep_slots {
+            return;
+        }
         if self.owners.iter().flatten().any(|id| !self.ordinals.contains_key(id)) {
             // Who cannot be asked can be given nothing, and may be about to be replaced.
             self.waits.set(true);
@@ -602,6 +605,7 @@ mod tests {
             primaries,
             replicas: 0,
             drain_from: None,
+            keep_slots: false,
             assign_missing: false,
             merge: false,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// What only somebody else can change may still change by itself for so long.
 const STUCK_MAX: Duration = Duration::from_secs(15);
+/// Ordinals in a row without a name after which there are no more.
+const ABSENT_MAX: usize = 8;
 /// A node that was met needs some time before it makes sense to say so again.
 const MEET_PAUSE: Duration = Duration::from_secs(3);
 
@@ -42,6 +44,8 @@ const MEET_PAUSE: Duration = Duration::from_secs(3);
 pub struct Reconcile {
     /// How the cluster is meant to be.
     pub goal: Goal,
+    /// The names of nodes that are to leave, {} for their ordinals: those that exist are added to the goal.
+    pub leaving: Option<String>,
     /// What is said to the nodes.
     pub auth: Option<Auth>,
     /// The name server; none: those of the system.
@@ -59,8 +63,17 @@ pub struct Reconcile {
 }
 
 /// Runs until the cluster is as it is meant to be, or for ever; an error says why it is not.
-pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
+pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
     let names = Arc::new(Resolver::new(&ResolverOptions { server: reconcile.dns_server })?);
+    if let Some(template) = &reconcile.leaving {
+        let first = reconcile.goal.nodes.len();
+        let found = leaving(template, first, &names, reconcile.limit).await?;
+        if found.is_empty() {
+            say(&format!("no node from ordinal {first} on exists: nothing to drain"), reconcile.json)?;
+            return Ok(());
+        }
+        reconcile.goal.nodes.extend(found);
+    }
     let begin = Instant::now();
     let mut told = Advice::default();
     let mut met: Option<Instant> = None;
@@ -103,7 +116,7 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
                     if let Err(error) = take(step, &seen, &reconcile, &names).await {
                         // It is seen what came of it.
                         has_failed = true;
-                        say(&format!("{step}: {error}"), reconcile.json)?;
+                        say(&format!("failed: {step}: {error}"), reconcile.json)?;
                     }
                 }
                 let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. }));
@@ -117,6 +130,51 @@ pub async fn run(reconcile: Reconcile) -> anyhow::Result<()> {
         }
         told = advice;
     }
+}
+
+/// The nodes from an ordinal on whose names exist. A name server that does not answer is asked again: who is overlooked
+/// would go with its slots.
+async fn leaving(
+    template: &str,
+    first: usize,
+    names: &Resolver,
+    limit: Duration,
+) -> anyhow::Result<Vec<String>> {
+    let begin = Instant::now();
+    let mut found = Vec::new();
+    let mut absent = 0;
+    for ordinal in first.. {
+        let node = template.replace("{}", &ordinal.to_string());
+        let host = node.rsplit_once(':').map_or(node.as_str(), |(host, _)| host);
+        anyhow::ensure!(
+            host.parse::<IpAddr>().is_err(),
+            "--drain-from needs --count where nodes are addresses"
+        );
+        loop {
+            match names.refresh(host).await {
+                Ok(_) => {
+                    // One in between may have no address while it starts.
+                    found.extend(
+                        (ordinal - absent..=ordinal).map(|node| template.replace("{}", &node.to_string())),
+                    );
+                    absent = 0;
+                }
+                Err(error) if error.is_absent() => absent += 1,
+                Err(error) if begin.elapsed() > limit => {
+                    return Err(anyhow::Error::new(error).context(host.to_owned()));
+                }
+                Err(_) => {
+                    tokio::time::sleep(ROUND_PAUSE).await;
+                    continue;
+                }
+            }
+            break;
+        }
+        if absent == ABSENT_MAX {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn tell(advice: &Advice, json: bool) -> std::io::Result<()> {
@@ -148,9 +206,9 @@ fn tell(advice: &Advice, json: bool) -> std::io::Result<()> {
 
 fn say(words: &str, json: bool) -> std::io::Result<()> {
     if json {
-        writeln!(std::io::stdout(), "{}", json!({ "failed": words }))
+        writeln!(std::io::stdout(), "{}", json!({ "said": words }))
     } else {
-        writeln!(std::io::stdout(), "failed: {words}")
+        writeln!(std::io::stdout(), "{words}")
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Goal {
     pub replicas: usize,
     /// Nodes from this ordinal on are to be left with nothing, and then to leave.
     pub drain_from: Option<usize>,
+    /// Slots stay with those who own them, however unevenly, while somebody else cares for growth.
+    pub keep_slots: bool,
     /// Slots that nobody owns are given away although the keys in them are lost.
     pub assign_missing: bool,
     /// Two clusters that each own slots are joined although one of them loses keys.
