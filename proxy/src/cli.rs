@@ -17,6 +17,7 @@ use crate::admin::{self, SetLogLevel};
 use crate::cluster::arguments::{self, Cluster};
 use crate::config::{self, Config, LogFormat, SideListen, process, value};
 use crate::plan;
+use crate::trial::{self, AwaitRing, Try};
 
 /// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
 #[derive(Parser)]
@@ -44,6 +45,10 @@ enum Command {
     /// Care for a Redis Cluster
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Write a value through an address, read it back, and remove it; exit 1 if that does not work
+    Try(Try),
+    /// Wait until all proxies have left the shards that are not in a list any more
+    AwaitRing(AwaitRing),
     /// Print the table of all settings, in Markdown
     Settings,
     /// Tell a running proxy to accept no more clients, answer the others, and end
@@ -177,6 +182,8 @@ pub fn run() -> ExitCode {
         Some(Command::Ring(ring)) => show_ring(&ring),
         Some(Command::Plan(plan)) => show_plan(&plan),
         Some(Command::Cluster(cluster)) => arguments::run(cluster),
+        Some(Command::Try(asked)) => trial::try_out(&asked).and_then(|said| print(&said)),
+        Some(Command::AwaitRing(asked)) => trial::await_ring(&asked).and_then(|said| print(&said)),
         Some(Command::Settings) => print(&config::settings::markdown()),
         Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
         Some(Command::Reload(ask)) => say("POST", "/reload", &ask),
@@ -210,14 +217,9 @@ fn start(serve: Serve) -> anyhow::Result<()> {
 
 /// Asks a running proxy; prints what it says.
 fn say(method: &str, path: &str, ask: &Ask) -> anyhow::Result<()> {
-    let token = match &ask.token_file {
-        None => None,
-        Some(file) => {
-            let token = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-            Some(token.trim_end().to_owned())
-        }
-    };
-    let (status, body) = admin::ask(&ask.admin, method, path, token.as_deref())
+    let token = ask.token_file.as_deref().map(config::Secret::of_file).transpose()?;
+    let token = token.as_ref().map(config::Secret::expose);
+    let (status, body) = admin::ask(&ask.admin, method, path, token)
         .with_context(|| format!("the proxy at {} cannot be asked", ask.admin))?;
     anyhow::ensure!((200..300).contains(&status), "{status}: {}", body.trim_end());
     print(&body)
@@ -239,10 +241,7 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     let flags = (&serve.admin_address, serve.admin_port);
     process.admin = overridden(process.admin.take(), plain.admin, flags);
     if let Some(file) = &serve.admin_token_file {
-        let token = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let token = token.trim_end();
-        anyhow::ensure!(!token.is_empty(), "{}: the file is empty", file.display());
-        process.admin_token = Some(config::Secret::new(token.to_owned()));
+        process.admin_token = Some(config::Secret::of_file(file)?);
         config.files.push(file.clone());
     }
     let process = &mut config.process;

@@ -13,6 +13,7 @@ pub mod metrics;
 mod plan;
 pub mod pool;
 pub mod protocol;
+mod trial;
 pub mod worker;
 
 pub use control::serve;

@@ -9,11 +9,13 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 pub use cluster::{Cluster, ReadFrom, address};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Auth, Pool, Protocol, Secret};
 pub use process::{LogFormat, Process, SideListen};
+use shard_discovery::Shard;
 use yaml::{Entry, Node, Value};
 
 mod cluster;
@@ -78,6 +80,26 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
     })?;
     let config = parse(&text, path, &around)?;
     Ok(Config { files: files.take(), ..config })
+}
+
+/// The shards in a list such as servers_file names.
+///
+/// # Errors
+/// In words, when it cannot be read or something in it is no server.
+pub fn servers(path: &Path) -> anyhow::Result<Vec<Shard>> {
+    let named = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    let list = yaml::parse(&text)
+        .map_err(|mistake| anyhow::anyhow!("line {}: {}", mistake.place.line, mistake.text))
+        .with_context(named)?;
+    let Value::List(lines) = list.value else { anyhow::bail!("{}: it is no list", named()) };
+    let read = |line: Node| match line.value {
+        Value::Text(text) => {
+            listen::server(&text).map_err(|allowed| anyhow::anyhow!("{}: {text:?}: {allowed}", named()))
+        }
+        other => anyhow::bail!("{}: a server has to be a text, not {}", named(), other.kind()),
+    };
+    lines.into_iter().map(read).collect()
 }
 
 /// Reads the text of a file. Touches nothing but what `around` gives.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
 
 use super::Surroundings;
@@ -33,6 +34,18 @@ impl Secret {
     /// Keeps a secret.
     pub fn new(secret: String) -> Self {
         Self(secret)
+    }
+
+    /// What a file holds, without the end of its last line.
+    ///
+    /// # Errors
+    /// With the file's name, when it cannot be read or is empty.
+    pub fn of_file(file: &Path) -> anyhow::Result<Self> {
+        let named = || file.display().to_string();
+        let text = std::fs::read_to_string(file).with_context(named)?;
+        let secret = text.trim_end();
+        anyhow::ensure!(!secret.is_empty(), "{}: the file is empty", named());
+        Ok(Self(secret.to_owned()))
     }
 
     /// The password itself.
