@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-rust test-clients fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-lint
+.PHONY: help demo build test test-rust test-clients test-chart test-k8s test-image chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-lint
 
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
@@ -17,7 +17,7 @@ demo: tools-demo ## real shards and the proxy, shown working; stays up until Ctr
 build: ## the release binary: target/release/memstore
 	cargo build --release -p memstore-proxy
 
-test: test-rust test-clients ## all tests; installs what they need
+test: test-rust test-clients test-chart ## all tests; installs what they need
 
 test-rust: tools-test
 	cargo test --workspace --all-targets
@@ -27,6 +27,20 @@ test-rust: tools-test
 test-clients: tools-test
 	cargo build -p memstore-proxy
 	proxy/tests/clients/run
+
+test-chart: tools-test
+	cargo build -p memstore-proxy
+	chart/tests/run
+
+test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes in namespaces; needs root and Go
+	cargo build --release -p memstore-proxy
+	chart/tests/control-plane/run
+
+test-image: ## the image, built and run by a local engine; needs root
+	proxy/tests/image/run
+
+chart-values: ## values.schema.json and the chart's table of values, from its values.yaml
+	chart/tests/values.py
 
 fmt: ## format the code
 	cargo fmt --all

@@ -1,0 +1,291 @@
+{{/* Names. A StatefulSet's name may have 52 characters: its pods carry it, with a hash, as a label of at most 63. */}}
+{{- define "memstore.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 44 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "memstore.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "memstore.shards" -}}{{ include "memstore.fullname" . }}-shards{{- end }}
+{{- define "memstore.proxies" -}}{{ include "memstore.fullname" . }}-proxy{{- end }}
+{{- define "memstore.ring" -}}{{ include "memstore.fullname" . }}-ring{{- end }}
+{{- define "memstore.reconcile" -}}{{ include "memstore.fullname" . }}-reconcile{{- end }}
+
+{{/* The domain of this release's Services, without a last dot. */}}
+{{- define "memstore.domain" -}}{{ .Release.Namespace }}.svc.{{ .Values.cluster.domain | trimSuffix "." }}{{- end }}
+
+{{/* Where a shard is; {} or $(POD_NAME) may stand for its name. The dot at the end spares the search list. */}}
+{{- define "memstore.shardHost" -}}
+{{- printf "%s.%s.%s" .pod (include "memstore.shards" .root) (include "memstore.domain" .root) -}}
+{{- end }}
+
+{{- define "memstore.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: memstore
+{{ include "memstore.selector" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "memstore.selector" -}}
+app.kubernetes.io/name: {{ include "memstore.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Metadata of a resource: (dict "root" $ "name" ... "component" ... "annotations" {...}) */}}
+{{- define "memstore.metadata" -}}
+name: {{ .name }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "memstore.labels" .root | nindent 2 }}
+  {{- with .component }}
+  app.kubernetes.io/component: {{ . }}
+  {{- end }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What kind of thing it is: proxy, client-side or redis-cluster. */}}
+{{- define "memstore.mode" -}}
+{{- $mode := .Values.partitioning -}}
+{{- $cluster := .Values.enableRedisCluster -}}
+{{- $proxy := .Values.proxy.enabled -}}
+{{- if not $mode -}}
+  {{- if $cluster -}}{{- $mode = "redis-cluster" -}}
+  {{- else if eq (toString $proxy) "false" -}}{{- $mode = "client-side" -}}
+  {{- else -}}{{- $mode = "proxy" -}}{{- end -}}
+{{- else if and (kindIs "bool" $cluster) (ne $cluster (eq $mode "redis-cluster")) -}}
+  {{- fail (printf "partitioning is %q and enableRedisCluster is %v, which contradict each other: remove enableRedisCluster" $mode $cluster) -}}
+{{- else if and (eq $mode "proxy") (eq (toString $proxy) "false") -}}
+  {{- fail "partitioning is \"proxy\" and proxy.enabled is false, which contradict each other: remove proxy.enabled, or set partitioning to \"client-side\"" -}}
+{{- else if and (eq $mode "client-side") (eq (toString $proxy) "true") -}}
+  {{- fail "partitioning is \"client-side\" and proxy.enabled is true, which contradict each other: remove proxy.enabled, or set partitioning to \"proxy\"" -}}
+{{- end -}}
+{{- $mode -}}
+{{- end }}
+
+{{/* "true" if there is a proxy. */}}
+{{- define "memstore.hasProxy" -}}
+{{- $mode := include "memstore.mode" . -}}
+{{- if or (eq $mode "proxy") (and (eq $mode "redis-cluster") (ne (toString .Values.proxy.enabled) "false")) -}}true{{- end -}}
+{{- end }}
+
+{{/* redis or memcached. */}}
+{{- define "memstore.type" -}}
+{{- $type := .Values.shards.type -}}
+{{- $redis := .Values.shards.isRedis -}}
+{{- if and $type (kindIs "bool" $redis) (ne $redis (eq $type "redis")) -}}
+  {{- fail (printf "shards.type is %q and shards.isRedis is %v, which contradict each other: remove shards.isRedis" $type $redis) -}}
+{{- end -}}
+{{- $type | default (ternary "memcached" "redis" (eq (toString $redis) "false")) -}}
+{{- end }}
+
+{{/* Pods with shards: in a Redis Cluster the replicas too. */}}
+{{- define "memstore.pods" -}}
+{{- $count := int .Values.shards.count -}}
+{{- if eq (include "memstore.mode" .) "redis-cluster" -}}
+  {{- mul $count (add1 (int .Values.redisCluster.replicasPerPrimary)) -}}
+{{- else -}}{{- $count -}}{{- end -}}
+{{- end }}
+
+{{/* Image of (dict "image" .Values.x.image "default" "repository:tag" "tag" "tag if none is given"). */}}
+{{- define "memstore.image" -}}
+{{- $repository := .image.repository | default .default -}}
+{{- $name := splitList "/" $repository | last | splitList ":" | first -}}
+{{- $inside := splitList "/" $repository | last | trimPrefix $name | trimPrefix ":" -}}
+{{- $plain := trimSuffix (printf ":%s" $inside) $repository -}}
+{{- if and $inside .image.tag .image.repository -}}
+  {{- fail (printf "image.repository %q has a tag and image.tag %q is given too: remove one of them" $repository .image.tag) -}}
+{{- end -}}
+{{- if .image.digest -}}{{- printf "%s@%s" $plain .image.digest -}}
+{{- else -}}{{- printf "%s:%s" $plain (coalesce .image.tag $inside .tag) -}}{{- end -}}
+{{- end }}
+
+{{- define "memstore.proxyImage" -}}
+{{- $repository := .Values.proxy.image.repository -}}
+{{- if regexMatch "(?i)(twemproxy|nutcracker)" $repository -}}
+  {{- fail (printf "proxy.image.repository: %s is Twemproxy, whose place the proxy of this chart takes: remove that line, or use memstore/memstore" $repository) -}}
+{{- end -}}
+{{- include "memstore.image" (dict "image" .Values.proxy.image "default" "memstore/memstore" "tag" .Chart.AppVersion) -}}
+{{- end }}
+
+{{- define "memstore.shardImage" -}}
+{{- $default := ternary "redis:8.2-alpine" "memcached:1.6-alpine" (eq (include "memstore.type" .) "redis") -}}
+{{- include "memstore.image" (dict "image" .Values.shards.image "default" $default "tag" "latest") -}}
+{{- end }}
+
+{{/* Version of the shards' server as major.minor; 99.0 if nothing tells it. */}}
+{{- define "memstore.shardVersion" -}}
+{{- $image := include "memstore.shardImage" . -}}
+{{- $tag := splitList "/" $image | last | splitList ":" | rest | join ":" -}}
+{{- $version := .Values.shards.image.version | default $tag -}}
+{{- $numbers := regexFind "^v?[0-9]+(\\.[0-9]+)?" $version | trimPrefix "v" -}}
+{{- if not $numbers -}}99.0
+{{- else if contains "." $numbers -}}{{- $numbers -}}
+{{- else -}}{{- printf "%s.0" $numbers -}}{{- end -}}
+{{- end }}
+
+{{/* "true" if the shards' server is at least of a version: (dict "root" $ "version" "7.0") */}}
+{{- define "memstore.shardsSince" -}}
+{{- if semverCompare (printf ">=%s.0" .version) (printf "%s.0" (include "memstore.shardVersion" .root)) -}}true{{- end -}}
+{{- end }}
+
+{{- define "memstore.announcesHostnames" -}}
+{{- $asked := .Values.redisCluster.announceHostnames -}}
+{{- $can := include "memstore.shardsSince" (dict "root" . "version" "7.0") -}}
+{{- if and (eq (toString $asked) "true") (not $can) -}}
+  {{- fail (printf "redisCluster.announceHostnames needs Redis 7 or later, and the shards' image is %s: remove it; older nodes announce their addresses" (include "memstore.shardImage" .)) -}}
+{{- end -}}
+{{- if and $can (ne (toString $asked) "false") -}}true{{- end -}}
+{{- end }}
+
+{{/* Bytes of a quantity of Kubernetes, or of a size as Redis writes it (kb, mb, gb): (dict "of" "6Gi" "name" "value's name") */}}
+{{- define "memstore.bytes" -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "kb" 1024.0 "mb" 1048576.0 "gb" 1073741824.0 -}}
+{{- $text := .of | toString -}}
+{{- if or (kindIs "float64" .of) (kindIs "int64" .of) (kindIs "int" .of) -}}{{- $text = printf "%d" (int64 .of) -}}{{- end -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text -}}
+{{- $unit := trimPrefix $number $text -}}
+{{- if or (not $number) (not (hasKey $units $unit)) -}}
+  {{- fail (printf "%s: %q is no quantity of memory; write it as 6Gi or 512Mi" .name $text) -}}
+{{- end -}}
+{{- mulf (float64 $number) (get $units $unit) | int64 -}}
+{{- end }}
+
+{{/* Bytes of a shard's memory limit; empty if it has none. */}}
+{{- define "memstore.memoryLimit" -}}
+{{- $limit := dig "limits" "memory" "" .Values.shards.resources -}}
+{{- if $limit -}}{{- include "memstore.bytes" (dict "of" $limit "name" "shards.resources.limits.memory") -}}{{- end -}}
+{{- end }}
+
+{{/* Bytes for items in a shard; empty if there is no limit. */}}
+{{- define "memstore.maxmemory" -}}
+{{- $limit := include "memstore.memoryLimit" . -}}
+{{- $asked := .Values.shards.maxmemory | toString -}}
+{{- if kindIs "float64" .Values.shards.maxmemory -}}{{- $asked = printf "%d" (int64 .Values.shards.maxmemory) -}}{{- end -}}
+{{- $share := ternary "60%" "85%" .Values.shards.persistence.enabled -}}
+{{- $bytes := "" -}}
+{{- if and $asked (not (hasSuffix "%" $asked)) -}}
+  {{- $bytes = include "memstore.bytes" (dict "of" $asked "name" "shards.maxmemory") -}}
+{{- else if $limit -}}
+  {{- $percent := $asked | default $share | trimSuffix "%" -}}
+  {{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?$" $percent) -}}
+    {{- fail (printf "shards.maxmemory: %q is no share; write it as 75%%" $asked) -}}
+  {{- end -}}
+  {{- $bytes = divf (mulf (float64 $limit) (float64 $percent)) 100.0 | int64 | toString -}}
+{{- else if $asked -}}
+  {{- fail (printf "shards.maxmemory is %s of nothing: set shards.resources.limits.memory, or write it as a quantity such as 6Gi" $asked) -}}
+{{- end -}}
+{{- if and $bytes $limit (gt (int64 $bytes) (int64 $limit)) -}}
+  {{- fail (printf "shards.maxmemory %s is more than shards.resources.limits.memory %v, so that a full shard would be killed: make it smaller, or the limit larger" $asked .Values.shards.resources.limits.memory) -}}
+{{- end -}}
+{{- $bytes -}}
+{{- end }}
+
+{{/* Names on the ring, as a JSON list. */}}
+{{- define "memstore.ringNames" -}}
+{{- $count := int .Values.shards.count -}}
+{{- $names := .Values.shards.ringNames -}}
+{{- if and $names (ne (len $names) $count) -}}
+  {{- fail (printf "shards.ringNames has %d names and shards.count is %d: give every shard its name" (len $names) $count) -}}
+{{- end -}}
+{{- if not $names -}}
+  {{- range $ordinal := until $count -}}{{- $names = append $names (printf "shard-%d" $ordinal) -}}{{- end -}}
+{{- end -}}
+{{- $names | toJson -}}
+{{- end }}
+
+{{- define "memstore.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+  {{- .Values.serviceAccount.name | default (include "memstore.fullname" .) -}}
+{{- else -}}{{- .Values.serviceAccount.name | default "default" -}}{{- end -}}
+{{- end }}
+
+{{/* Security context of a component's pods and containers: the chart's, then that of all, then its own. */}}
+{{- define "memstore.podSecurityContext" -}}
+{{- $base := dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532 "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- mergeOverwrite $base (deepCopy .root.Values.podSecurityContext) (deepCopy (.own | default dict)) | toYaml -}}
+{{- end }}
+
+{{- define "memstore.securityContext" -}}
+{{- $base := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
+{{- mergeOverwrite $base (deepCopy .root.Values.securityContext) (deepCopy (.own | default dict)) | toYaml -}}
+{{- end }}
+
+{{/* What pods of all components have: (dict "root" $ "own" .Values.x) */}}
+{{- define "memstore.podSpec" -}}
+serviceAccountName: {{ include "memstore.serviceAccount" .root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - {{ ternary (dict "name" .) . (kindIs "string" .) | toJson }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- include "memstore.podSecurityContext" (dict "root" .root "own" .own.podSecurityContext) | nindent 2 }}
+{{- with .own.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .own.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .own.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .own.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml .own.topologySpreadConstraints | nindent 2 }}
+{{- else if .own.spread }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: {{ .own.spread }}
+    labelSelector:
+      matchLabels:
+        {{- include "memstore.selector" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+{{- end }}
+{{- end }}
+
+{{/* A probe from its values, without what is asked: (omit ... ) */}}
+{{- define "memstore.probeTimes" -}}
+{{- pick . "failureThreshold" "initialDelaySeconds" "periodSeconds" "successThreshold" "timeoutSeconds" | toYaml -}}
+{{- end }}
+
+{{/* Volume and mount of the password. */}}
+{{- define "memstore.authVolume" -}}
+- name: auth
+  secret:
+    secretName: {{ .Values.auth.existingSecret }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .Values.auth.passwordKey }}, path: password}
+{{- end }}
+
+{{- define "memstore.authMount" -}}
+- {name: auth, mountPath: /etc/memstore/auth, readOnly: true}
+{{- end }}
+
+{{/* Host names of the nodes of a Redis Cluster, {} for their ordinals. */}}
+{{- define "memstore.nodes" -}}
+{{- printf "%s.:%d" (include "memstore.shardHost" (dict "root" . "pod" (printf "%s-{}" (include "memstore.shards" .)))) (int .Values.shards.service.port) -}}
+{{- end }}

@@ -1,0 +1,81 @@
+{{/* A pod that cares for the cluster: (dict "root" $ "args" (list ...) "restartPolicy" "Always") */}}
+{{- define "memstore.reconcilePod" -}}
+metadata:
+  labels:
+    {{- include "memstore.selector" .root | nindent 4 }}
+    app.kubernetes.io/component: reconcile
+    {{- with .root.Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "memstore.podSpec" (dict "root" .root "own" (dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations) "component" "reconcile") | nindent 2 }}
+  restartPolicy: {{ .restartPolicy }}
+  # Nothing is lost by ending it anywhere.
+  terminationGracePeriodSeconds: 5
+  containers:
+    - name: reconcile
+      image: {{ include "memstore.proxyImage" .root }}
+      imagePullPolicy: {{ .root.Values.proxy.image.pullPolicy }}
+      args:
+        - cluster
+        - reconcile
+        - --nodes
+        - {{ include "memstore.nodes" .root | quote }}
+        - --primaries
+        - {{ .root.Values.shards.count | quote }}
+        - --replicas
+        - {{ .root.Values.redisCluster.replicasPerPrimary | quote }}
+        {{- range .args }}
+        - {{ . | quote }}
+        {{- end }}
+        {{- if .root.Values.auth.enabled }}
+        {{- with .root.Values.auth.user }}
+        - --user
+        - {{ . | quote }}
+        {{- end }}
+      env:
+        - {name: MEMSTORE_CLUSTER_AUTH_FILE, value: /etc/memstore/auth/password}
+      {{- end }}
+      resources:
+        {{- toYaml .root.Values.redisCluster.reconcile.resources | nindent 8 }}
+      securityContext:
+        {{- include "memstore.securityContext" (dict "root" .root "own" dict) | nindent 8 }}
+      {{- if .root.Values.auth.enabled }}
+      volumeMounts:
+        {{- include "memstore.authMount" .root | nindent 8 }}
+  volumes:
+    {{- include "memstore.authVolume" .root | nindent 4 }}
+      {{- end }}
+{{- end }}
+
+{{- define "memstore.reconcileDeployment" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "memstore.metadata" (dict "root" . "name" (include "memstore.reconcile" .) "component" "reconcile") | nindent 2 }}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector:
+    matchLabels:
+      {{- include "memstore.selector" . | nindent 6 }}
+      app.kubernetes.io/component: reconcile
+      memstore.dev/reconcile: loop
+  template:
+    {{- /* Growing and shrinking is for the hooks: this one runs with the values before while they work. */}}
+    {{- include "memstore.reconcilePod" (dict "root" . "restartPolicy" "Always" "args" (list "--keep-slots" "--interval" .Values.redisCluster.reconcile.interval)) | replace "app.kubernetes.io/component: reconcile" "app.kubernetes.io/component: reconcile\n    memstore.dev/reconcile: loop" | nindent 4 }}
+{{- end }}
+
+{{/* The same once, as a hook: (dict "root" $ "name" "join" "hook" "post-upgrade" "args" (list ...)) */}}
+{{- define "memstore.reconcileJob" -}}
+{{- $hook := dict "helm.sh/hook" .hook "helm.sh/hook-weight" "0" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  {{- include "memstore.metadata" (dict "root" .root "name" (printf "%s-%s" (include "memstore.reconcile" .root) .name) "component" "reconcile" "annotations" $hook) | nindent 2 }}
+spec:
+  # What was begun is finished by the next one.
+  backoffLimit: 6
+  template:
+    {{- include "memstore.reconcilePod" (dict "root" .root "restartPolicy" "OnFailure" "args" (concat (list "--once" "--limit" .root.Values.redisCluster.reconcile.limit) .args)) | nindent 4 }}
+{{- end }}

@@ -1,0 +1,49 @@
+{{/* What the proxy is told, except who its shards are. What it takes over only at its start is in the Deployment. */}}
+{{- define "memstore.proxyConfig" -}}
+{{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
+{{- $redis := eq (include "memstore.type" .) "redis" -}}
+{{- $pool := deepCopy .Values.proxy.pool -}}
+{{- $_ := set $pool "listen" (printf "%s:%s" .Values.proxy.listenAddress (include "memstore.clientsPort" .)) -}}
+{{- $_ := set $pool "redis" $redis -}}
+{{- if .Values.auth.enabled -}}
+  {{- $_ := set $pool "redis_auth_file" "/etc/memstore/auth/password" -}}
+  {{- with .Values.auth.user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
+{{- end -}}
+{{- if $cluster -}}
+  {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
+    {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
+  {{- end -}}
+  {{- range list "hash" "distribution" "hash_tag" "auto_eject_hosts" "redis_db" "databases" "preconnect" -}}
+    {{- if hasKey $pool . -}}
+      {{- fail (printf "proxy.pool.%s: a Redis Cluster decides about that itself: remove it" .) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $seed := printf "%s.%s.:%d" (include "memstore.shards" .) (include "memstore.domain" .) (int .Values.shards.service.port) -}}
+  {{- $_ := set $pool "cluster" (dict "seeds" (list $seed) "read_from" .Values.redisCluster.readFrom) -}}
+{{- else -}}
+  {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
+  {{- if $redis -}}{{- $_ := set $pool "shard_identity" .Values.proxy.shardIdentity -}}{{- end -}}
+{{- end -}}
+log_level: {{ .Values.proxy.logLevel }}
+drain_grace: {{ printf "%ds" (int .Values.proxy.drain.graceSeconds) }}
+drain_limit: {{ printf "%ds" (int .Values.proxy.drain.limitSeconds) }}
+ready_min_healthy: {{ .Values.proxy.readyMinHealthy | quote }}
+pools:
+  cache:
+    {{- toYaml $pool | nindent 4 }}
+{{- end }}
+
+{{/* The port that the proxy itself listens on; the Service's may be one that only root could take. */}}
+{{- define "memstore.clientsPort" -}}
+{{- ternary "6379" "11211" (eq (include "memstore.type" .) "redis") -}}
+{{- end }}
+
+{{/* The shards as the proxy reads them: where they are, and under which names they own keys. */}}
+{{- define "memstore.servers" -}}
+{{- $root := . -}}
+{{- range $ordinal, $name := include "memstore.ringNames" . | fromJsonArray -}}
+{{- if $ordinal }}
+{{ end -}}
+- {{ printf "%s.:%d:1 %s" (include "memstore.shardHost" (dict "root" $root "pod" (printf "%s-%d" (include "memstore.shards" $root) $ordinal))) (int $root.Values.shards.service.port) $name | quote }}
+{{- end }}
+{{- end }}

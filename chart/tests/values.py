@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Writes values.schema.json and the table in README.md from values.yaml, its comments and defaults.
+
+    values.py           writes both
+    values.py --check   says what is not up to date; exit 1 if anything is
+
+A line `# -- text` above a value tells its meaning, `# @schema {...}` what its default does not tell of its type.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+CHART = Path(__file__).resolve().parent.parent
+MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values -->\n")
+
+QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
+QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
+# Settings of a pool that the chart does not decide itself.
+POOL_SETTINGS = """
+    adopt_wait auto_eject_hosts backlog client_age_max client_connections client_idle_timeout client_output_max
+    client_request_timeout connect_timeout databases distribution hash hash_tag in_flight_max miss_on_get_errors preconnect
+    queue_wait redis_db request_bytes_max resp3 reuseport server_connections server_failure_limit server_retry_timeout
+    shard_queue_bytes_max shard_queue_max tcpkeepalive timeout
+""".split()
+DEFS = {
+    "strings": {"type": "object", "additionalProperties": {"type": "string"}},
+    "object": {"type": "object"},
+    "objects": {"type": "array", "items": {"type": "object"}},
+    "pullSecrets": {
+        "type": "array",
+        "items": {"oneOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
+    },
+    "resources": {
+        "type": "object",
+        "properties": {"requests": QUANTITIES, "limits": QUANTITIES, "claims": {"type": "array"}},
+        "additionalProperties": False,
+    },
+    "pool": {
+        "type": "object",
+        "propertyNames": {"enum": POOL_SETTINGS},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    },
+}
+
+
+def comments(text):
+    """What the comments above each value say, by its path: (description, schema)."""
+    found, above, path = {}, [], []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            above.append(stripped[1:].strip())
+            continue
+        key = re.match(r"( *)([A-Za-z0-9]+):", line)
+        if key:
+            depth = len(key[1]) // 2
+            path = path[:depth] + [key[2]]
+            told = [line[3:] for line in above if line.startswith("-- ")]
+            schema = [json.loads(line[8:]) for line in above if line.startswith("@schema ")]
+            found[tuple(path)] = (" ".join(told), schema[0] if schema else {})
+        above = []
+    return found
+
+
+def kind(value):
+    if isinstance(value, bool):
+        return "boolean"
+    kinds = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
+    return kinds[type(value)]
+
+
+def described(value, path, told):
+    """The schema of a value."""
+    text, given = told.get(path, ("", {}))
+    schema = {"description": text} if text else {}
+    if value is not None and not given.keys() & {"$ref", "type"}:
+        schema["type"] = kind(value)
+    schema |= given
+    if isinstance(value, dict) and "$ref" not in given:
+        schema["additionalProperties"] = False
+        schema["properties"] = {key: described(part, (*path, key), told) for key, part in value.items()}
+    return schema
+
+
+def schema(values, told):
+    whole = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart memstore"}
+    whole |= {"type": "object"} | described(values, (), told) | {"$defs": DEFS}
+    # What Helm and charts around this one put beside the values.
+    whole["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def leaves(value, path, told):
+    given = told.get(path, ("", {}))[1]
+    if isinstance(value, dict) and value and "$ref" not in given:
+        for key, part in value.items():
+            yield from leaves(part, (*path, key), told)
+    elif path:
+        yield path, value
+
+
+def table(values, told):
+    lines = ["| Value | default | meaning |", "|---|---|---|"]
+    for path, value in leaves(values, (), told):
+        text, given = told.get(path, ("", {}))
+        default = "" if value in (None, "") else f"`{json.dumps(value, ensure_ascii=False)}`"
+        allowed = ", ".join(f"`{choice}`" for choice in given.get("enum", []) if choice)
+        if allowed and not all(f"{choice}" in text for choice in given["enum"]):
+            text = f"{text} ({allowed})".strip()
+        lines.append(f"| `{'.'.join(path)}` | {default} | {text} |".replace("  |", " |"))
+    return "\n".join(lines).replace("\\|", "|") + "\n"
+
+
+def main():
+    text = (CHART / "values.yaml").read_text()
+    values, told = yaml.safe_load(text), comments(text)
+    readme = CHART / "README.md"
+    before, rest = readme.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    written = {
+        CHART / "values.schema.json": schema(values, told),
+        readme: before + MARKS[0] + table(values, told) + MARKS[1] + after,
+    }
+    stale = [path for path, content in written.items() if not path.exists() or path.read_text() != content]
+    if sys.argv[1:] == ["--check"]:
+        for path in stale:
+            print(f"{path.relative_to(CHART)} is not what values.yaml says; run chart/tests/values.py")
+        sys.exit(bool(stale))
+    for path in stale:
+        path.write_text(written[path])
+        print(f"written: {path.relative_to(CHART)}")
+
+
+if __name__ == "__main__":
+    main()
