@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use servers::cluster::Nodes;
 use servers::eventually;
+use servers::names::Names;
 
 mod servers;
 
@@ -16,8 +17,10 @@ impl Reconcile<'_> {
             command.args(["--limit", "60s"]);
         }
         command.args(["--primaries", &self.primaries.to_string()]);
-        for number in 0..self.nodes.nodes.len() {
-            command.args(["--nodes", &self.nodes.place(number)]);
+        if !self.flags.contains(&"--nodes") {
+            for number in 0..self.nodes.nodes.len() {
+                command.args(["--nodes", &self.nodes.place(number)]);
+            }
         }
         command.args(self.flags).stdin(Stdio::null());
         command
@@ -259,7 +262,50 @@ fn what_could_lose_keys_is_refused() {
     // Two that know nothing of each other.
     let other = Nodes::start(1, &[]);
     other.tell(0, "CLUSTER ADDSLOTSRANGE 0 16383");
-    let both =
-        Reconcile { nodes: &nodes, primaries: 3, flags: &["--limit", "1s", "--nodes", &other.place(0)] };
+    let places = [nodes.place(0), nodes.place(1), nodes.place(2), other.place(0)];
+    let mut flags = vec!["--limit", "1s"];
+    flags.extend(places.iter().flat_map(|place| ["--nodes", place]));
+    let both = Reconcile { nodes: &nodes, primaries: 3, flags: &flags };
     assert!(both.refuses().contains("two clusters that both own slots"));
+}
+
+#[test]
+fn nodes_that_are_to_leave_are_found_by_their_names() {
+    let mut nodes = Nodes::start(5, &[]);
+    Reconcile { nodes: &nodes, primaries: 5, flags: &[] }.succeeds();
+    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    let names = Names::start();
+    for number in [0, 1, 2, 4] {
+        names.set(&format!("node-{number}"), &[nodes.nodes[number].address]);
+    }
+    let (template, server) =
+        (format!("node-{{}}.cache.test.:{}", nodes.port), format!("127.0.0.1:{}", names.port));
+    let drain = ["--nodes", &template, "--dns-server", &server, "--drain-from", "3", "--limit", "10s"];
+    // One that has no name for the moment is not overlooked.
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &drain }.output();
+    assert!(!said.status.success());
+    assert_eq!(owners(&nodes).len(), 5);
+    names.set("node-3", &[nodes.nodes[3].address]);
+    // Who only heals moves no slots.
+    let heal =
+        ["--nodes", &template, "--dns-server", &server, "--keep-slots", "--count", "5", "--limit", "10s"];
+    Reconcile { nodes: &nodes, primaries: 3, flags: &heal }.succeeds();
+    assert_eq!(owners(&nodes).len(), 5);
+    let drain = [&drain[..6], &["--limit", "60s"]].concat();
+    Reconcile { nodes: &nodes, primaries: 3, flags: &drain }.succeeds();
+    assert_eq!(owners(&nodes).iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2]);
+    check(&mut client);
+    for number in [3, 4] {
+        names.set(&format!("node-{number}"), &[]);
+        nodes.kill(number);
+    }
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &drain }.succeeds();
+    assert_eq!(said, "no node from ordinal 3 on exists: nothing to drain\n");
+    // A name server that says nothing does not say that there is nobody.
+    let silent = format!("127.0.0.1:{}", servers::unused_port());
+    let flags = ["--nodes", &template, "--dns-server", &silent, "--drain-from", "3", "--limit", "2s"];
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &flags }.output();
+    assert!(!said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
 }

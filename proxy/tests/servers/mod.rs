@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub mod cluster;
 pub mod conversation;
+pub mod names;
 
 /// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A process of ours, killed when dropped.
 pub struct Server {
     process: Child,
-    port: u16,
+    pub port: u16,
     /// What it printed, for the person who reads why a test failed.
     log: PathBuf,
 }
