@@ -46,8 +46,12 @@
   {{- end -}}
 {{- end -}}
 {{- /* Shards that leave take their keys along. What runs can be asked only where the chart is installed, not where it is rendered. */ -}}
+{{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
+{{- $volumes := or (eq $mode "redis-cluster") .Values.shards.persistence.enabled -}}
+{{- if and $running (ne (ternary "yes" "no" $volumes) (ternary "yes" "no" (gt (len (dig "spec" "volumeClaimTemplates" list $running)) 0))) -}}
+  {{- fail (printf "the shards of this release run %s volumes, which a StatefulSet cannot change: install another release beside it with these values, and move applications there" (ternary "without" "with" $volumes)) -}}
+{{- end -}}
 {{- if ne $mode "redis-cluster" -}}
-  {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
   {{- if and (gt $before $count) (not .Values.shards.allowDataLoss) -}}
     {{- fail (printf "shards.count is %d and %d shards run: about %d%% of the keys would be lost with those that leave; set shards.allowDataLoss to true if that is meant" $count $before (div (mul 100 (sub $before $count)) $before)) -}}

@@ -223,9 +223,9 @@ annotations:
 {{- mergeOverwrite $base (deepCopy .root.Values.securityContext) (deepCopy (.own | default dict)) | toYaml -}}
 {{- end }}
 
-{{/* What pods of all components have: (dict "root" $ "own" .Values.x) */}}
+{{/* What pods of all components have: (dict "root" $ "own" .Values.x "component" "x" "hook" "true if it may run before the release is there") */}}
 {{- define "memstore.podSpec" -}}
-serviceAccountName: {{ include "memstore.serviceAccount" .root }}
+serviceAccountName: {{ ternary "default" (include "memstore.serviceAccount" .root) (and (eq (toString .hook) "true") .root.Values.serviceAccount.create) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}

@@ -8,7 +8,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  {{- include "memstore.podSpec" (dict "root" .root "own" (dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations) "component" "reconcile") | nindent 2 }}
+  {{- include "memstore.podSpec" (dict "root" .root "own" (dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations) "component" "reconcile" "hook" (ne .restartPolicy "Always")) | nindent 2 }}
   restartPolicy: {{ .restartPolicy }}
   # Nothing is lost by ending it anywhere.
   terminationGracePeriodSeconds: 5
