@@ -188,12 +188,14 @@ fn changes_need_the_token_or_this_machine() {
     let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
     assert_eq!(ask(&admin, "POST /reload", "", "").0, 200);
     assert_eq!(ask(&admin, "POST /reload", "Origin: http://evil\r\n", "").0, 403);
+    assert!(sample(&get(&admin, "/metrics").1, "memstore_config_reload_failed") < 1.0);
     proxy.overwrite("broken");
     let (status, _, body) = ask(&admin, "POST /reload", "", "");
     assert!(status == 409 && body.contains("mapping"), "{body}");
     assert!(get(&admin, "/topology").1.contains("mapping of pools"));
     let page = get(&admin, "/metrics").1;
     assert!(sample(&page, "memstore_config_reload_failures_total") >= 1.0);
+    assert!(sample(&page, "memstore_config_reload_failed") >= 1.0);
 
     let config = format!(
         "admin_token_file: {}.token\npools:\n  p:\n    listen: {}:{}\n    redis: true\n    servers:\n     - {}\n",

@@ -38,6 +38,13 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     .sample(&[], status.last_success.load(Relaxed));
     page.begin("memstore_config_reload_failures", Kind::Counter, "Reloads that failed.")
         .sample(&[], status.reload_failures.load(Relaxed));
+    let has_failed = status.last_error().is_some();
+    page.begin(
+        "memstore_config_reload_failed",
+        Kind::Gauge,
+        "1 while the files cannot take the place of the configuration that holds.",
+    )
+    .sample(&[], u8::from(has_failed));
     page.begin(
         "memstore_config_disagreement_seconds",
         Kind::Gauge,
@@ -48,7 +55,7 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     page.begin("memstore_draining", Kind::Gauge, "1 while the process drains its clients.")
         .sample(&[], u8::from(draining));
     let all_up = pools.iter().all(|pool| pool.healthy() == pool.topology.shards().len());
-    let safe = all_up && !draining && status.last_error().is_none();
+    let safe = all_up && !draining && !has_failed;
     page.begin(
         "memstore_safe_to_scale",
         Kind::Gauge,
