@@ -372,6 +372,51 @@ fn replicas_answer_reads_where_that_is_asked_for() {
 }
 
 #[test]
+fn the_nearest_node_answers_reads_where_that_is_asked_for() {
+    let nodes = Nodes::start(6, &[]);
+    nodes.form(3);
+    let (proxy, _) = nodes.proxy(&["read_from: nearest", "refresh: 200ms"], &[0]);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
+    let reads = |number: usize| {
+        let stats = nodes.ask(number, "INFO commandstats");
+        let calls = stats.split("cmdstat_get:calls=").nth(1).and_then(|rest| rest.split(',').next());
+        calls.and_then(|calls| calls.parse::<u64>().ok()).unwrap_or(0)
+    };
+    // "bar" is the first primary's, whose replica is the fourth node; the one that is busy is far away.
+    for (busy, near) in [(0, 3), (3, 0), (0, 3)] {
+        let (ended, busy_node) = (AtomicBool::new(false), nodes.connect(busy));
+        std::thread::scope(|scope| {
+            let _ended = Ending(&ended);
+            let ended = &ended;
+            scope.spawn(move || {
+                let mut client = busy_node;
+                let sleeps = servers::encoded(&[b"DEBUG", b"SLEEP", b"0.01"]).repeat(10);
+                while !ended.load(Relaxed) {
+                    client.send(&sleeps);
+                    (0..10).for_each(|_| assert_eq!(client.reply(), b"+OK\r\n"));
+                }
+            });
+            let only_the_near_one = || {
+                let before = (reads(busy), reads(near));
+                (0..20).for_each(|_| assert_eq!(client.tell("GET bar"), "$1\r\n1\r\n"));
+                (reads(busy) == before.0 && reads(near) == before.1 + 20).to_string()
+            };
+            eventually(only_the_near_one, "true");
+        });
+    }
+}
+
+/// Says that it is over, also when a test fails.
+struct Ending<'e>(&'e AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
 fn a_cluster_that_comes_late_or_moves_is_found() {
     let mut nodes = Nodes::start(3, &[]);
     let (proxy, _) = nodes.proxy(&[], &[0, 1, 2]);
