@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-rust test-clients test-chart test-k8s test-image chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-lint
+.PHONY: help demo build test test-rust test-clients test-chart test-k8s test-image chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
@@ -27,6 +27,7 @@ test-rust: tools-test
 test-clients: tools-test
 	cargo build -p memstore-proxy
 	proxy/tests/clients/run
+	examples/session-store/run
 
 test-chart: tools-test
 	cargo build -p memstore-proxy
@@ -36,7 +37,7 @@ test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes
 	cargo build --release -p memstore-proxy
 	chart/tests/control-plane/run
 
-test-image: ## the image, built and run by a local engine; needs root
+test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run
 
 chart-values: ## values.schema.json and the chart's table of values, from its values.yaml
@@ -80,6 +81,11 @@ tools-demo:
 
 tools-test:
 	@.ci/install redis-server redis-tools nutcracker memcached libmemcached-tools prometheus bind9 bind9-dnsutils libhiredis-dev python3-venv
+
+tools-image:
+	@.ci/install redis-server redis-tools python3-venv
+	@docker info >/dev/null 2>&1 || .ci/install docker.io
+	@command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable
 
 tools-lint:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
