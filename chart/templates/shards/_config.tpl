@@ -40,8 +40,23 @@ include /run/redis/auth.conf
 {{- end }}
 {{- end }}
 
-{{/* The shell script that starts Redis with the password from its file, and redis-cli with it. */}}
+{{/* "true" if a shard that comes back without its keys could empty a replica that still has them. */}}
+{{- define "memstore.comesBackEmpty" -}}
+{{- if and (include "memstore.hasReplicas" .) (not .Values.shards.persistence.enabled) -}}true{{- end -}}
+{{- end }}
+
+{{- define "memstore.hasReplicas" -}}
+{{- if and (eq (include "memstore.mode" .) "redis-cluster") (gt (int .Values.redisCluster.replicasPerPrimary) 0) -}}true{{- end -}}
+{{- end }}
+
+{{/* Seconds until a replica has taken the place of a primary that died: until that counts as failed, and an election. */}}
+{{- define "memstore.takeoverSeconds" -}}
+{{- add 5 (div (add (int .Values.redisCluster.nodeTimeout) 999) 1000) -}}
+{{- end }}
+
+{{/* The shell script that starts Redis where that takes more than its configuration. */}}
 {{- define "memstore.redisStart" -}}
+{{- if .Values.auth.enabled -}}
 umask 077
 password=$(sed 's/[\\"]/\\&/g' /etc/memstore/auth/password)
 {
@@ -52,11 +67,41 @@ password=$(sed 's/[\\"]/\\&/g' /etc/memstore/auth/password)
   printf 'requirepass "%s"\nmasterauth "%s"\n' "$password" "$password"
 {{- end }}
 } > /run/redis/auth.conf
+{{ end -}}
+{{- if include "memstore.comesBackEmpty" . -}}
+# A primary that is back, and empty, before its replica has taken its place would empty that too.
+if awk '$3 ~ /myself/ && $3 ~ /master/ && NF > 8 { id = $1 } { of[$4] } END { exit !(id in of) }' /data/nodes.conf 2>/dev/null; then
+  sleep {{ include "memstore.takeoverSeconds" . }}
+fi
+{{ end -}}
 exec redis-server "$@"
 {{- end }}
 
-{{- define "memstore.redisPing" -}}
-{{- $tls := "" -}}
-{{- if .Values.auth.enabled }}REDISCLI_AUTH=$(cat /etc/memstore/auth/password) {{ end -}}
-redis-cli{{ with .Values.auth.user }} --user {{ . }}{{ end }} --no-auth-warning -p {{ .Values.shards.service.port }} ping
+{{/* redis-cli with what it has to say, as a function of the shell. */}}
+{{- define "memstore.redisCli" -}}
+{{- if .Values.auth.enabled -}}
+export REDISCLI_AUTH="$(cat /etc/memstore/auth/password)"
+{{ end -}}
+cli() { redis-cli{{ with .Values.auth.user }} --user {{ . }}{{ end }} --no-auth-warning -p {{ .Values.shards.service.port }} "$@"; }
+{{- end }}
+
+{{/* Whether a shard can serve. A replica also has to have what its primary has, or a rollout would go on to that. */}}
+{{- define "memstore.redisReady" -}}
+{{ include "memstore.redisCli" . }}
+test "$(cli ping)" = PONG
+{{- if include "memstore.hasReplicas" . }}
+cli role | awk 'NR == 1 { role = $1 } NR == 4 { link = $1 } END { exit !(role == "master" || link == "connected") }'
+{{- end }}
+{{- end }}
+
+{{/* Before a primary ends a replica takes its place, with all that was written. */}}
+{{- define "memstore.redisHandOver" -}}
+{{ include "memstore.redisCli" . }}
+is_primary() { test "$(cli role | head -n 1)" = master; }
+is_primary || exit 0
+set -- $(cli info replication | tr -d '\r' | sed -n 's/^slave[0-9]*:ip=\([^,]*\),port=\([0-9]*\),state=online.*/\1 \2/p' | head -n 1)
+test $# = 2 || exit 0
+cli -h "$1" -p "$2" cluster failover
+attempts=0
+while is_primary && test $((attempts += 1)) -le 50; do sleep 0.2; done
 {{- end }}
