@@ -159,6 +159,54 @@ fn a_moved_shard_that_still_answers_where_it_was_is_followed() {
     assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
 }
 
+/// Takes no connection and refuses none, as the address of a pod that is gone.
+struct Silent {
+    _listener: socket2::Socket,
+    _waiting: Vec<socket2::Socket>,
+}
+
+impl Silent {
+    fn start(address: Ipv4Addr, port: u16) -> Self {
+        let at = std::net::SocketAddr::from((address, port)).into();
+        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let listener = socket();
+        listener.set_reuse_address(true).and_then(|()| listener.bind(&at)).expect("nobody else is there");
+        listener.listen(0).expect("a listener");
+        // What waits to be accepted fills its queue; the kernel drops what comes after that.
+        let fill = |_| {
+            let client = socket();
+            client.set_nonblocking(true).expect("a socket");
+            let _ = client.connect(&at);
+            client
+        };
+        Self { _waiting: (0..4).map(fill).collect(), _listener: listener }
+    }
+}
+
+#[test]
+fn an_address_that_has_become_silent_is_not_waited_for() {
+    let names = Names::start();
+    let port = unused_port();
+    let [steady, moving] = keys();
+    let _steady = Shard::start(nth_address(1), port);
+    let before = Shard::start(nth_address(2), port);
+    names.set("shard-0", &[nth_address(1)]);
+    names.set("shard-1", &[nth_address(2)]);
+    let proxy = proxy(&names, port, "");
+    let mut client = proxy.connect();
+    assert_eq!(client.tell(&format!("SET {moving} 1")), "+OK\r\n");
+    assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
+    drop(before);
+    let _silent = Silent::start(nth_address(2), port);
+    let reply = client.tell(&format!("GET {moving}"));
+    assert!(reply.starts_with("-ERR shard shard-1"), "{reply}");
+    let _after = Shard::start(nth_address(3), port);
+    names.set("shard-1", &[nth_address(3)]);
+    let moved = Instant::now();
+    eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
+    assert!(moved.elapsed() < Duration::from_millis(900), "{:?}", moved.elapsed());
+}
+
 #[test]
 fn a_name_server_that_is_away_changes_nothing() {
     let names = Names::start();

@@ -15,11 +15,13 @@ use crate::worker::socket::Socket;
 
 /// How long a connection to a shard may be idle before the kernel probes it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// A connection that is not there by then may never be: the name is looked up again, as often as that passes.
+const SILENT: Duration = Duration::from_millis(100);
 /// How long data may stay unacknowledged by a shard's host before the connection is given up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// Connects to a shard within `connect_timeout`. Where it is not found its name is looked up again, and what is new is
-/// tried.
+/// Connects to a shard within `connect_timeout`. Where it is not found, or silent, its name is looked up again, and what is
+/// new is tried.
 pub async fn connect(
     address: &Address,
     names: &Resolver,
@@ -46,22 +48,49 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
         Some(service) => names.port(service, host).await.map_err(unresolved)?,
         None => port,
     };
-    let addresses: Vec<SocketAddr> = at(names.addresses(host).await.map_err(unresolved)?, port);
-    let mut last = ShardFailure::Unresolved("the name has no address".into());
-    for &address in &addresses {
-        match to_address(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(failure) => last = failure,
+    let mut known: Vec<SocketAddr> = at(names.addresses(host).await.map_err(unresolved)?, port);
+    let look_up = async || {
+        let port = match &config.servers_srv {
+            Some(service) => names.refresh_port(service, host).await?,
+            None => port,
+        };
+        names.refresh(host).await.map(|found| at(found, port))
+    };
+    let mut trying = Box::pin(first_of(known.clone()));
+    loop {
+        let later = async {
+            tokio::time::sleep(SILENT).await;
+            look_up().await
+        };
+        tokio::select! {
+            result = &mut trying => {
+                let failure = match result {
+                    Ok(socket) => return Ok(socket),
+                    Err(failure) => failure,
+                };
+                let mut found = look_up().await.map_err(unresolved)?;
+                found.retain(|address| !known.contains(address));
+                if found.is_empty() {
+                    return Err(failure);
+                }
+                known.extend(&found);
+                trying = Box::pin(first_of(found));
+            }
+            // An address that nobody has any more refuses nothing: it is silent.
+            found = later => {
+                if let Ok(found) = found && !found.iter().any(|address| known.contains(address)) {
+                    known.clone_from(&found);
+                    trying = Box::pin(first_of(found));
+                }
+            }
         }
     }
-    let port = match &config.servers_srv {
-        Some(service) => names.refresh_port(service, host).await.map_err(unresolved)?,
-        None => port,
-    };
-    for address in at(names.refresh(host).await.map_err(unresolved)?, port) {
-        if addresses.contains(&address) {
-            continue;
-        }
+}
+
+/// A connection to the first of the addresses that takes one.
+async fn first_of(addresses: Vec<SocketAddr>) -> Result<Socket, ShardFailure> {
+    let mut last = ShardFailure::Unresolved("the name has no address".into());
+    for address in addresses {
         match to_address(address).await {
             Ok(socket) => return Ok(socket),
             Err(failure) => last = failure,
