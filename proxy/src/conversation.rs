@@ -81,6 +81,14 @@ impl Conversation {
             .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
     }
 
+    /// What the server says next without being asked, however long that takes.
+    pub async fn hear(&mut self) -> Result<BytesFrame, ConversationError> {
+        match self.framed.next().await {
+            None => Err(ConversationError::Lost(ShardFailure::Closed)),
+            Some(said) => said.map_err(broken),
+        }
+    }
+
     /// As [`Self::ask`], where the answer is a text.
     pub async fn text<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<String, ConversationError> {
         match self.ask(words).await? {

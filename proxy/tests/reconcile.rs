@@ -1,5 +1,6 @@
 //! `memstore cluster reconcile` over real nodes: it forms a cluster, heals it, makes it larger and smaller.
 
+use std::io::Read as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -303,9 +304,54 @@ fn nodes_that_are_to_leave_are_found_by_their_names() {
     }
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &drain }.succeeds();
     assert_eq!(said, "no node from ordinal 3 on exists: nothing to drain\n");
+    // Nor is one overlooked that owns slots and has no name for the moment.
+    let others = ["--nodes", &template, "--dns-server", &server, "--drain-from", "2", "--limit", "2s"];
+    names.set("node-2", &[]);
+    let said = Reconcile { nodes: &nodes, primaries: 2, flags: &others }.output();
+    let words = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && words.contains("let it start first"), "{words}");
+    names.set("node-2", &[nodes.nodes[2].address]);
     // A name server that says nothing does not say that there is nobody.
     let silent = format!("127.0.0.1:{}", servers::unused_port());
     let flags = ["--nodes", &template, "--dns-server", &silent, "--drain-from", "3", "--limit", "2s"];
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &flags }.output();
     assert!(!said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+}
+
+#[test]
+fn replicas_that_stay_take_over_from_primaries_that_leave() {
+    let nodes = Nodes::start(6, &[]);
+    Reconcile { nodes: &nodes, primaries: 3, flags: &["--replicas", "1"] }.succeeds();
+    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    for number in 3..6 {
+        let takes_over = || {
+            // A failover may fail; it is asked for until it does not.
+            let _ = nodes.ask(number, "CLUSTER FAILOVER");
+            nodes.ask(number, "CLUSTER NODES").contains("myself,master").to_string()
+        };
+        eventually(takes_over, "true");
+    }
+    let numbers = || format!("{:?}", owners(&nodes).iter().map(|(number, _)| *number).collect::<Vec<_>>());
+    eventually(numbers, "[3, 4, 5]");
+    Reconcile { nodes: &nodes, primaries: 3, flags: &["--drain-from", "3"] }.succeeds();
+    eventually(numbers, "[0, 1, 2]");
+    check(&mut client);
+}
+
+#[test]
+fn a_newer_run_takes_the_place_of_an_older_one() {
+    let nodes = Nodes::start(4, &[]);
+    Reconcile { nodes: &nodes, primaries: 4, flags: &[] }.succeeds();
+    // It cannot come to its end: there are no replicas.
+    let older = Reconcile { nodes: &nodes, primaries: 4, flags: &["--replicas", "1"] };
+    let mut older = older.command().stdout(Stdio::piped()).spawn().expect("the program is built");
+    eventually(|| nodes.ask(0, "PUBSUB NUMSUB memstore:reconcile").ends_with(":1").to_string(), "true");
+    Reconcile { nodes: &nodes, primaries: 3, flags: &["--drain-from", "3"] }.succeeds();
+    let ended = older.wait().expect("it ends");
+    let mut said = String::new();
+    let _ = older.stdout.take().expect("piped").read_to_string(&mut said);
+    assert!(ended.success() && said.contains("another run has begun"), "{said}");
+    assert_eq!(owners(&nodes).len(), 3);
 }

@@ -5,5 +5,6 @@ pub mod arguments;
 pub mod map;
 pub mod plan;
 pub mod reconcile;
+mod roles;
 pub mod step;
 pub mod view;

@@ -53,17 +53,17 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
 }
 
 /// What all phases look at.
-struct Cluster<'s> {
-    goal: &'s Goal,
+pub(super) struct Cluster<'s> {
+    pub(super) goal: &'s Goal,
     /// Those that could be asked, by ordinal.
-    nodes: BTreeMap<usize, &'s Facts>,
-    ordinals: HashMap<&'s str, usize>,
+    pub(super) nodes: BTreeMap<usize, &'s Facts>,
+    pub(super) ordinals: HashMap<&'s str, usize>,
     /// The part of them that is the cluster; others are alone.
-    main: BTreeSet<usize>,
+    pub(super) main: BTreeSet<usize>,
     /// For each slot the id of its owner.
-    owners: Vec<Option<&'s str>>,
+    pub(super) owners: Vec<Option<&'s str>>,
     /// Nodes need time to tell each other.
-    waits: std::cell::Cell<bool>,
+    pub(super) waits: std::cell::Cell<bool>,
 }
 
 impl<'s> Cluster<'s> {
@@ -110,11 +110,11 @@ impl<'s> Cluster<'s> {
         Some(Self { goal, nodes, ordinals, main, owners, waits: std::cell::Cell::new(false) })
     }
 
-    fn all_seen(&self) -> bool {
+    pub(super) fn all_seen(&self) -> bool {
         self.nodes.len() == self.goal.nodes.len()
     }
 
-    fn stays(&self, node: usize) -> bool {
+    pub(super) fn stays(&self, node: usize) -> bool {
         self.goal.drain_from.is_none_or(|first| node < first)
     }
 
@@ -129,13 +129,13 @@ impl<'s> Cluster<'s> {
     }
 
     /// Nodes of the cluster that own slots.
-    fn owning(&self) -> Vec<usize> {
+    pub(super) fn owning(&self) -> Vec<usize> {
         let ids: BTreeSet<&str> = self.owners.iter().flatten().copied().collect();
         self.main.iter().copied().filter(|node| ids.contains(self.nodes[node].id())).collect()
     }
 
     /// Nodes of the cluster that stay, own nothing and replicate nobody.
-    fn empty(&self) -> Vec<usize> {
+    pub(super) fn empty(&self) -> Vec<usize> {
         let owning = self.owning();
         let is_empty = |node: &usize| {
             self.stays(*node)
@@ -146,7 +146,7 @@ impl<'s> Cluster<'s> {
     }
 
     /// How many own slots and are to stay, those included that cannot be asked.
-    fn staying_owners(&self) -> usize {
+    pub(super) fn staying_owners(&self) -> usize {
         let ids: BTreeSet<&str> = self.owners.iter().flatten().copied().collect();
         ids.into_iter().filter(|id| !self.is_leaving(id)).count()
     }
@@ -378,113 +378,6 @@ impl<'s> Cluster<'s> {
         }
     }
 
-    /// Who owns slots, and who replicates whom.
-    fn assign_roles(&self, advice: &mut Advice) {
-        let owning: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
-        let mut spare = self.empty();
-        let lacking = self.goal.primaries.saturating_sub(self.staying_owners());
-        let new: Vec<usize> = spare.drain(..lacking.min(spare.len())).collect();
-        let mut replicas: BTreeMap<usize, Vec<usize>> =
-            owning.iter().map(|&node| (node, Vec::new())).collect();
-        let mut homeless = spare;
-        for &node in self.main.iter().filter(|&&node| self.stays(node)) {
-            let facts = self.nodes[&node];
-            let Some(primary) = facts.own().and_then(|own| own.replica_of.as_deref()) else { continue };
-            match self.ordinals.get(primary).filter(|primary| replicas.contains_key(primary)) {
-                Some(&primary) => {
-                    if let Some(all) = replicas.get_mut(&primary) {
-                        all.push(node);
-                    }
-                    let Some((host, port)) = &facts.looks_at else { continue };
-                    let place = self.nodes[&primary];
-                    if *host == place.ip && *port == place.port {
-                        advice
-                            .findings
-                            .push(format!("node {node} does not have what node {primary} has yet"));
-                        self.waits.set(true);
-                    } else {
-                        // The bus knows the new address, and replication still has the one before.
-                        advice
-                            .findings
-                            .push(format!("node {node} looks for node {primary} at {host}:{port}"));
-                        advice.steps.push(Step::Replicate { node, primary });
-                    }
-                }
-                // It may be about to take the place of one that has just failed.
-                None if self.owners.iter().flatten().any(|owner| *owner == primary)
-                    && !self.is_leaving(primary) =>
-                {
-                    advice.findings.push(format!("node {node} follows {primary}, which cannot be asked"));
-                    self.waits.set(true);
-                }
-                None => homeless.push(node),
-            }
-        }
-        if self.waits.get() {
-            return;
-        }
-        if lacking > new.len() {
-            self.promote(lacking - new.len(), &replicas, advice);
-            return;
-        }
-        for node in homeless {
-            // With the fewest replicas, and of those the one whose turn it is.
-            let turn =
-                |primary: &usize| (primary % self.goal.primaries.max(1)) != node % self.goal.primaries.max(1);
-            let Some(primary) =
-                owning.iter().copied().min_by_key(|primary| (replicas[primary].len(), turn(primary)))
-            else {
-                continue;
-            };
-            if let Some(all) = replicas.get_mut(&primary) {
-                all.push(node);
-            }
-            advice.findings.push(format!("node {node} owns nothing and replicates nobody"));
-            advice.steps.push(Step::Replicate { node, primary });
-        }
-        if !advice.steps.is_empty() {
-            return;
-        }
-        for (primary, all) in replicas.iter().filter(|(_, all)| all.len() < self.goal.replicas) {
-            let (has, wanted) = (all.len(), self.goal.replicas);
-            advice.findings.push(format!("node {primary} has {has} replicas instead of {wanted}"));
-        }
-        let most = replicas.iter().max_by_key(|(_, all)| all.len());
-        let fewest = replicas.iter().min_by_key(|(_, all)| all.len());
-        if let (Some((from, many)), Some((&primary, few))) = (most, fewest)
-            && many.len() > few.len() + 1
-            && let Some(&node) = many.last()
-        {
-            advice.findings.push(format!(
-                "node {primary} has {} replicas and node {from} has {}",
-                few.len(),
-                many.len()
-            ));
-            advice.steps.push(Step::Replicate { node, primary });
-        }
-    }
-
-    fn is_leaving(&self, id: &str) -> bool {
-        self.ordinals.get(id).is_some_and(|&node| !self.stays(node))
-    }
-
-    /// More primaries are wanted than there are nodes without a task: replicas that are not needed become empty nodes.
-    fn promote(&self, count: usize, replicas: &BTreeMap<usize, Vec<usize>>, advice: &mut Advice) {
-        // Never the last replica, and nobody's while a node cannot be asked: it may be needed.
-        let surplus =
-            replicas.values().filter(|all| all.len() > 1).filter_map(|all| all.last().copied()).take(count);
-        for node in surplus.filter(|_| self.all_seen()) {
-            advice.findings.push(format!("node {node} is to own slots and is a replica"));
-            advice.steps.push(Step::Reset { node });
-        }
-        if advice.steps.is_empty() {
-            advice.blocked.push(format!(
-                "{} primaries are wanted and there are not enough nodes; add nodes",
-                self.goal.primaries
-            ));
-        }
-    }
-
     /// Slots from those that have too many, or leave, to those that have too few.
     fn balance(&self, advice: &mut Advice) {
         if self.goal.keep_slots {
@@ -695,6 +588,36 @@ mod tests {
         let mut seen: Vec<_> = (0..6).map(|node| facts(node, 7, &lines(node))).collect();
         seen[0] = Err("connection refused".into());
         seen
+    }
+
+    /// Three primaries with a replica each, all there, where the replicas of before own the slots by now.
+    fn after_failovers() -> Vec<Result<Facts, String>> {
+        let slots = ["0-5460", "5461-10921", "10922-16383"];
+        let line = |node: usize, own: usize| {
+            let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);
+            let (kind, primary, slots) = match node.checked_sub(3) {
+                Some(slot) => ("master", "-".to_owned(), slots[slot]),
+                None => ("slave", format!("id{}", node + 3), ""),
+            };
+            format!("id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {epoch} connected {slots}\n")
+        };
+        let lines = |own: usize| (0..6).map(|node| line(node, own)).collect::<String>();
+        (0..6).map(|node| facts(node, 7, &lines(node))).collect()
+    }
+
+    #[test]
+    fn a_replica_that_stays_takes_the_place_of_a_primary_that_leaves() {
+        let goal = Goal { drain_from: Some(3), ..goal(6, 3) };
+        let advice = next(&goal, &after_failovers());
+        assert_eq!(advice.steps, [0, 1, 2].map(|node| Step::HandOver { node }));
+    }
+
+    #[test]
+    fn replicas_that_are_not_wanted_any_more_become_primaries() {
+        let advice = next(&goal(6, 5), &after_failovers());
+        assert!(matches!(&advice.steps[..], [Step::Reset { .. }, Step::Reset { .. }]), "{advice:?}");
+        let wanted = next(&Goal { replicas: 1, ..goal(6, 5) }, &after_failovers());
+        assert!(wanted.steps.is_empty() && wanted.blocked[0].contains("add nodes"), "{wanted:?}");
     }
 
     #[test]

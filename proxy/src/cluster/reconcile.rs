@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use redis_protocol::resp2::types::BytesFrame;
 use serde_json::json;
@@ -35,6 +35,8 @@ const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// What only somebody else can change may still change by itself for so long.
 const STUCK_MAX: Duration = Duration::from_secs(15);
+/// The channel on which runs that end announce themselves to each other.
+const RUNS: &str = "memstore:reconcile";
 /// Ordinals in a row without a name after which there are no more.
 const ABSENT_MAX: usize = 8;
 /// A node that was met needs some time before it makes sense to say so again.
@@ -65,22 +67,75 @@ pub struct Reconcile {
 /// Runs until the cluster is as it is meant to be, or for ever; an error says why it is not.
 pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
     let names = Arc::new(Resolver::new(&ResolverOptions { server: reconcile.dns_server })?);
+    let is_bystander = reconcile.interval.is_some() || reconcile.dry_run;
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
+    if !is_bystander {
+        announce(&reconcile, &names, began).await;
+    }
     if let Some(template) = &reconcile.leaving {
         let first = reconcile.goal.nodes.len();
         let found = leaving(template, first, &names, reconcile.limit).await?;
         if found.is_empty() {
+            nothing_left_behind(&reconcile, &names).await?;
             say(&format!("no node from ordinal {first} on exists: nothing to drain"), reconcile.json)?;
             return Ok(());
         }
         reconcile.goal.nodes.extend(found);
     }
+    if is_bystander {
+        return work(&reconcile, &names).await;
+    }
+    // It may be ended anywhere.
+    tokio::select! {
+        done = work(&reconcile, &names) => done,
+        () = superseded(&reconcile, &names, began) => {
+            say("another run has begun: what is left is left to that one", reconcile.json)?;
+            Ok(())
+        }
+    }
+}
+
+/// Tells runs that are at work that there is a newer one, which may have another goal.
+async fn announce(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
+    for node in &reconcile.goal.nodes {
+        if let Ok((mut node, _)) = enter(node, names, reconcile.auth.as_ref(), NODE_TIMEOUT).await {
+            let _ = node.ask(&["PUBLISH", RUNS, &began.to_string()]).await;
+        }
+    }
+}
+
+/// Waits until a newer run announces itself. Any node hears of it, by the cluster's bus.
+async fn superseded(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
+    loop {
+        for node in &reconcile.goal.nodes {
+            let Ok((mut node, _)) = enter(node, names, reconcile.auth.as_ref(), NODE_TIMEOUT).await else {
+                continue;
+            };
+            if node.ask(&["SUBSCRIBE", RUNS]).await.is_err() {
+                continue;
+            }
+            while let Ok(message) = node.hear().await {
+                if let BytesFrame::Array(words) = message
+                    && let [_, _, BytesFrame::BulkString(other)] = &words[..]
+                    // What an older one said may come late.
+                    && std::str::from_utf8(other).ok().and_then(|other| other.parse().ok()) > Some(began)
+                {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(ROUND_PAUSE).await;
+    }
+}
+
+async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut told = Advice::default();
     let mut met: Option<Instant> = None;
     let mut taken = 0;
     let mut stuck: Option<Instant> = None;
     loop {
-        let seen = observe(&reconcile, &names).await;
+        let seen = observe(reconcile, names).await;
         let advice = plan::next(&reconcile.goal, &seen);
         if advice != told || reconcile.dry_run {
             tell(&advice, reconcile.json)?;
@@ -113,7 +168,7 @@ pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
                         anyhow::bail!("ended after {taken} steps");
                     }
                     taken += 1;
-                    if let Err(error) = take(step, &seen, &reconcile, &names).await {
+                    if let Err(error) = take(step, &seen, reconcile, names).await {
                         // It is seen what came of it.
                         has_failed = true;
                         say(&format!("failed: {step}: {error}"), reconcile.json)?;
@@ -175,6 +230,41 @@ async fn leaving(
         }
     }
     Ok(found)
+}
+
+/// Makes sure that no slot belongs to a node that is to leave and has no address for now.
+async fn nothing_left_behind(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let mut are_absent = true;
+        for node in &reconcile.goal.nodes {
+            let host = node.rsplit_once(':').map_or(node.as_str(), |(host, _)| host);
+            are_absent &= names.refresh(host).await.is_err_and(|error| error.is_absent());
+        }
+        if are_absent {
+            // There is no cluster.
+            return Ok(());
+        }
+        let seen = observe(reconcile, names).await;
+        let missing = seen.iter().find_map(|seen| seen.as_ref().err());
+        let staying: Vec<&Facts> = seen.iter().flatten().collect();
+        let nodes = staying.iter().flat_map(|facts| &facts.view.nodes);
+        let is_known = |id: &str| staying.iter().any(|facts| facts.id() == id);
+        let left =
+            nodes.filter(|node| !node.slots.is_empty() && !is_known(&node.id)).min_by_key(|node| &node.id);
+        let problem = match (left, missing) {
+            (None, _) if !staying.is_empty() => return Ok(()),
+            (Some(node), None) => format!(
+                "{} ({}:{}) owns slots, is none of the nodes that stay, and has no name for now: let it start first",
+                node.id, node.ip, node.port
+            ),
+            (_, missing) => {
+                format!("a node that stays cannot be asked: {}", missing.map_or("none can", |why| why))
+            }
+        };
+        anyhow::ensure!(begin.elapsed() < reconcile.limit, "{problem}");
+        tokio::time::sleep(ROUND_PAUSE).await;
+    }
 }
 
 fn tell(advice: &Advice, json: bool) -> std::io::Result<()> {
@@ -366,6 +456,7 @@ async fn take(
         }
         Step::Replicate { node, primary } => tell(*node, &["CLUSTER", "REPLICATE", &id(*primary)?]).await,
         Step::TakeOver { node } => tell(*node, &["CLUSTER", "FAILOVER", "FORCE"]).await,
+        Step::HandOver { node } => tell(*node, &["CLUSTER", "FAILOVER"]).await,
         Step::Settle { node, slot } => {
             tell(*node, &["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]).await
         }

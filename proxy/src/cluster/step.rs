@@ -80,6 +80,8 @@ pub enum Step {
     Replicate { node: usize, primary: usize },
     /// `node`, a replica, takes the place of its primary, which is no more.
     TakeOver { node: usize },
+    /// `node`, a replica, takes the place of its primary, which agrees.
+    HandOver { node: usize },
     /// Slots go from one node to another with all their keys.
     Move { from: usize, to: usize, slots: Vec<u16> },
     /// A slot is not on its way at `node` any more.
@@ -103,6 +105,7 @@ impl fmt::Display for Step {
             Self::TakeOver { node } => {
                 write!(f, "node {node}: take the place of the primary, which is no more")
             }
+            Self::HandOver { node } => write!(f, "node {node}: take the place of the primary"),
             Self::Move { from, to, slots } => {
                 write!(f, "move {} slots from node {from} to node {to}", slots.len())
             }
