@@ -21,6 +21,8 @@ use crate::worker::socket::Socket;
 
 /// How long connecting, or one answer, may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A proxy that has not answered for so long does not run.
+const SILENT_MAX: Duration = Duration::from_secs(30);
 /// Pause before it is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Seconds until a value that could not be removed removes itself.
@@ -153,14 +155,20 @@ pub fn await_ring(asked: &AwaitRing) -> anyhow::Result<String> {
         let held_up = match runtime.block_on(proxies(&asked.proxies, &names)) {
             Ok(None) => return Ok(format!("{} has no address: no proxy runs\n", asked.proxies)),
             Ok(Some(found)) => {
-                let behind = found.iter().find_map(|proxy| {
-                    leftover(proxy, &asked.pool, &meant).map_or_else(
-                        |error| Some(format!("{proxy}: {error:#}")),
-                        |left| left.map(|shard| format!("{proxy} still sends requests to {shard}")),
-                    )
+                let is_late = begin.elapsed() > SILENT_MAX;
+                let behind = found.iter().find_map(|proxy| match leftover(proxy, &asked.pool, &meant) {
+                    Ok(left) => left.map(|shard| format!("{proxy} still sends requests to {shard}")),
+                    // It serves nobody: one that does not start must not keep what mends it from being installed.
+                    Err(error) if is_late || is_refused(&error) => None,
+                    Err(error) => Some(format!("{proxy}: {error:#}")),
                 });
                 match behind {
-                    None => return Ok(format!("{} proxies send nothing to other shards\n", found.len())),
+                    None => {
+                        return Ok(format!(
+                            "none of {} proxies sends requests to other shards\n",
+                            found.len()
+                        ));
+                    }
                     Some(reason) => reason,
                 }
             }
@@ -181,6 +189,11 @@ async fn proxies(name: &str, names: &Resolver) -> anyhow::Result<Option<Vec<Sock
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// A shard of a proxy's pool that is not among those that are meant.

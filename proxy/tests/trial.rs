@@ -86,7 +86,7 @@ fn a_ring_is_awaited_until_nobody_uses_the_shards_that_go() {
     // More shards than the proxy knows are none that go.
     write(&[&lines[..], &["10.0.0.1:6379:1 another".to_owned()]].concat());
     let (worked, text) = said(&words("0"));
-    assert!(worked && text.contains("1 proxies"), "{text}");
+    assert!(worked && text.contains("none of 1 proxies"), "{text}");
     write(&lines[..2]);
     let (worked, text) = said(&words("0"));
     assert!(!worked && text.contains("still sends requests to"), "{text}");

@@ -1,6 +1,7 @@
 //! One pool of the configuration.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,14 +37,14 @@ impl Secret {
         Self(secret)
     }
 
-    /// What a file holds, without the end of its last line.
+    /// What a file holds, without the line end that editors leave.
     ///
     /// # Errors
     /// With the file's name, when it cannot be read or is empty.
     pub fn of_file(file: &Path) -> anyhow::Result<Self> {
         let named = || file.display().to_string();
         let text = std::fs::read_to_string(file).with_context(named)?;
-        let secret = text.trim_end();
+        let secret = without_line_ends(&text);
         anyhow::ensure!(!secret.is_empty(), "{}: the file is empty", named());
         Ok(Self(secret.to_owned()))
     }
@@ -148,7 +149,8 @@ impl Pool {
             Some(node) => read_cluster(&mut section, node, redis),
             None => None,
         };
-        let shards = if section.has("cluster") { Vec::new() } else { read_servers(&mut section, around) };
+        let mut shards = if section.has("cluster") { Vec::new() } else { read_servers(&mut section, around) };
+        keep_within(&mut section, around, &mut shards);
         let databases = if cluster.is_some() && !section.has("databases") {
             1
         } else {
@@ -218,9 +220,10 @@ impl Pool {
 
 /// A cluster decides for itself what other pools are told.
 fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 14] = [
+    const OTHERS: [(&str, &str); 15] = [
         ("servers", "its nodes say who they are"),
         ("servers_file", "its nodes say who they are"),
+        ("servers_within", "its nodes say who they are"),
         ("servers_dns", "its nodes say who they are; name them as seeds"),
         ("servers_srv", "its nodes say where they are"),
         ("servers_count", "its nodes say who they are"),
@@ -300,11 +303,14 @@ fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'
     Some(Auth { user, password: Secret(password?) })
 }
 
+fn without_line_ends(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
 /// The secret in a file, without the line end that editors leave.
 pub(super) fn secret_file(path: &str, around: &Surroundings<'_>) -> Result<String, String> {
     let secret = (around.read_file)(Path::new(path)).map_err(|error| error.to_string())?;
-    let secret = secret.strip_suffix('\n').unwrap_or(&secret);
-    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    let secret = without_line_ends(&secret);
     if secret.is_empty() { Err("the file is empty".into()) } else { Ok(secret.to_owned()) }
 }
 
@@ -367,6 +373,28 @@ fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec
                 Vec::new()
             }
         },
+    }
+}
+
+/// Leaves only shards that the list in another file names too, if there is one: those that are about to go are left before
+/// the list itself changes.
+fn keep_within(section: &mut Section<'_, '_>, around: &Surroundings<'_>, shards: &mut Vec<Shard>) {
+    let place = section.place("servers_within");
+    let read = |path: &str| {
+        let text = match (around.read_file)(Path::new(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|error| error.to_string())?,
+        };
+        let list = yaml::parse(&text);
+        list.map(Some).map_err(|mistake| format!("line {}: {}", mistake.place.line, mistake.text))
+    };
+    if let Some(Some(list)) = section.optional("servers_within", read) {
+        let named = read_list(section, &list, |_| place);
+        let has = shards.len();
+        shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
+        if shards.is_empty() && has > 0 && !named.is_empty() {
+            section.wrong(place, "servers_within names none of the shards, so that there would be none");
+        }
     }
 }
 
