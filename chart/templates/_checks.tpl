@@ -35,6 +35,28 @@
   {{- if and .Values.proxy.autoscaling.enabled .Values.proxy.keda.enabled -}}
     {{- fail "proxy.autoscaling and proxy.keda would both decide about the number of proxies: enable one of them" -}}
   {{- end -}}
+  {{- with .Values.proxy.autoscaling -}}
+    {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+      {{- fail (printf "proxy.autoscaling.minReplicas %d is more than maxReplicas %d" (int .minReplicas) (int .maxReplicas)) -}}
+    {{- end -}}
+    {{- if and .enabled .targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" ($.Values.proxy.resources | default dict))) -}}
+      {{- fail "proxy.autoscaling.targetCPUUtilizationPercentage is a share of what is requested, and proxy.resources.requests.cpu is not set: set it" -}}
+    {{- end -}}
+    {{- if and .enabled (not .targetCPUUtilizationPercentage) (not .metrics) -}}
+      {{- fail "proxy.autoscaling.enabled needs proxy.autoscaling.targetCPUUtilizationPercentage or proxy.autoscaling.metrics: say what to scale by" -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if eq (toString .Values.proxy.service.clusterIP) "None" -}}
+    {{- if ne .Values.proxy.service.type "ClusterIP" -}}
+      {{- fail "proxy.service.clusterIP None is for proxy.service.type ClusterIP only" -}}
+    {{- end -}}
+    {{- if ne (toString (int .Values.proxy.service.port)) (include "memstore.clientsPort" .) -}}
+      {{- fail (printf "with proxy.service.clusterIP None clients reach the proxies themselves, which listen on %s: make proxy.service.port that" (include "memstore.clientsPort" .)) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if eq (toString (int .Values.metrics.port)) (include "memstore.clientsPort" .) -}}
+    {{- fail (printf "metrics.port is %d, which clients of the proxy use: choose another one" (int .Values.metrics.port)) -}}
+  {{- end -}}
   {{- if and .Values.proxy.keda.enabled (not .Values.proxy.keda.triggers) -}}
     {{- fail "proxy.keda.enabled needs proxy.keda.triggers: say what to scale by" -}}
   {{- end -}}
@@ -47,9 +69,12 @@
 {{- end -}}
 {{- /* Shards that leave take their keys along. What runs can be asked only where the chart is installed, not where it is rendered. */ -}}
 {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
-{{- $volumes := or (eq $mode "redis-cluster") .Values.shards.persistence.enabled -}}
-{{- if and $running (ne (ternary "yes" "no" $volumes) (ternary "yes" "no" (gt (len (dig "spec" "volumeClaimTemplates" list $running)) 0))) -}}
-  {{- fail (printf "the shards of this release run %s volumes, which a StatefulSet cannot change: install another release beside it with these values, and move applications there" (ternary "without" "with" $volumes)) -}}
+{{- if $running -}}
+  {{- $kind := include "memstore.kind" . -}}
+  {{- $before := dig "metadata" "annotations" "memstore.dev/kind" $kind $running -}}
+  {{- if ne $before $kind -}}
+    {{- fail (printf "the shards of this release are %q and would become %q, which a StatefulSet cannot: install another release beside it with these values, and move applications there" $before $kind) -}}
+  {{- end -}}
 {{- end -}}
 {{- if ne $mode "redis-cluster" -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
@@ -57,4 +82,14 @@
     {{- fail (printf "shards.count is %d and %d shards run: about %d%% of the keys would be lost with those that leave; set shards.allowDataLoss to true if that is meant" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
   {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{/* What a StatefulSet of shards cannot stop to be: its server, its port and its volumes. */}}
+{{- define "memstore.kind" -}}
+{{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
+{{- $volume := ternary (printf "%s %s" .Values.shards.persistence.size .Values.shards.persistence.storageClass) "none" .Values.shards.persistence.enabled -}}
+{{- if and $cluster (not .Values.shards.persistence.enabled) -}}
+  {{- $volume = printf "%s %s" .Values.redisCluster.nodesVolume.size .Values.shards.persistence.storageClass -}}
+{{- end -}}
+{{- printf "%s%s, port %d, volume %s" (include "memstore.type" .) (ternary " cluster" "" $cluster) (int .Values.shards.service.port) (trim $volume) -}}
 {{- end }}

@@ -22,35 +22,30 @@
 {{- printf "%s.%s.%s" .pod (include "memstore.shards" .root) (include "memstore.domain" .root) -}}
 {{- end }}
 
-{{- define "memstore.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: memstore
-{{ include "memstore.selector" . }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- define "memstore.selector" -}}
+app.kubernetes.io/name: {{ include "memstore.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- define "memstore.selector" -}}
-app.kubernetes.io/name: {{ include "memstore.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* Labels of a resource or a pod, as YAML: by those that tell whose it is the others are never replaced. (dict "root" $ "component" "x" "labels" {...}) */}}
+{{- define "memstore.podLabels" -}}
+{{- $own := include "memstore.selector" .root | fromYaml -}}
+{{- with .component }}{{- $_ := set $own "app.kubernetes.io/component" . -}}{{- end -}}
+{{- mergeOverwrite (dict) (.root.Values.commonLabels | default dict) (.labels | default dict) $own | toYaml -}}
+{{- end }}
+
+{{- define "memstore.labels" -}}
+{{- $chart := dict "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/managed-by" .root.Release.Service "app.kubernetes.io/part-of" "memstore" -}}
+{{- mergeOverwrite $chart (include "memstore.podLabels" . | fromYaml) | toYaml -}}
 {{- end }}
 
 {{/* Metadata of a resource: (dict "root" $ "name" ... "component" ... "annotations" {...}) */}}
 {{- define "memstore.metadata" -}}
 name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- include "memstore.labels" .root | nindent 2 }}
-  {{- with .component }}
-  app.kubernetes.io/component: {{ . }}
-  {{- end }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+  {{- include "memstore.labels" . | nindent 2 }}
+{{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -105,16 +100,17 @@ annotations:
 {{- $name := splitList "/" $repository | last | splitList ":" | first -}}
 {{- $inside := splitList "/" $repository | last | trimPrefix $name | trimPrefix ":" -}}
 {{- $plain := trimSuffix (printf ":%s" $inside) $repository -}}
-{{- if and $inside .image.tag .image.repository -}}
+{{- if and $inside .image.tag .image.repository (not (contains "@" $repository)) -}}
   {{- fail (printf "image.repository %q has a tag and image.tag %q is given too: remove one of them" $repository .image.tag) -}}
 {{- end -}}
-{{- if .image.digest -}}{{- printf "%s@%s" $plain .image.digest -}}
+{{- if contains "@" $repository -}}{{- $repository -}}
+{{- else if .image.digest -}}{{- printf "%s@%s" $plain .image.digest -}}
 {{- else -}}{{- printf "%s:%s" $plain (coalesce .image.tag $inside .tag) -}}{{- end -}}
 {{- end }}
 
 {{- define "memstore.proxyImage" -}}
 {{- $repository := .Values.proxy.image.repository -}}
-{{- if regexMatch "(?i)(twemproxy|nutcracker)" $repository -}}
+{{- if regexMatch "(?i)(twemproxy|nutcracker)" (splitList "/" $repository | last) -}}
   {{- fail (printf "proxy.image.repository: %s is Twemproxy, whose place the proxy of this chart takes: remove that line, or use memstore/memstore" $repository) -}}
 {{- end -}}
 {{- include "memstore.image" (dict "image" .Values.proxy.image "default" "memstore/memstore" "tag" .Chart.AppVersion) -}}
@@ -127,9 +123,9 @@ annotations:
 
 {{/* Version of the shards' server as major.minor; 99.0 if nothing tells it. */}}
 {{- define "memstore.shardVersion" -}}
-{{- $image := include "memstore.shardImage" . -}}
-{{- $tag := splitList "/" $image | last | splitList ":" | rest | join ":" -}}
-{{- $version := .Values.shards.image.version | default $tag -}}
+{{- /* What is behind @ is a digest, and says nothing. */ -}}
+{{- $inside := splitList "@" (.Values.shards.image.repository | default "redis:8.2") | first | splitList "/" | last | splitList ":" | rest | join ":" -}}
+{{- $version := coalesce .Values.shards.image.version .Values.shards.image.tag $inside "none" -}}
 {{- $numbers := regexFind "^v?[0-9]+(\\.[0-9]+)?" $version | trimPrefix "v" -}}
 {{- if not $numbers -}}99.0
 {{- else if contains "." $numbers -}}{{- $numbers -}}
@@ -165,7 +161,7 @@ annotations:
 
 {{/* Bytes of a shard's memory limit; empty if it has none. */}}
 {{- define "memstore.memoryLimit" -}}
-{{- $limit := dig "limits" "memory" "" .Values.shards.resources -}}
+{{- $limit := dig "limits" "memory" "" (.Values.shards.resources | default dict) -}}
 {{- if $limit -}}{{- include "memstore.bytes" (dict "of" $limit "name" "shards.resources.limits.memory") -}}{{- end -}}
 {{- end }}
 
@@ -174,7 +170,8 @@ annotations:
 {{- $limit := include "memstore.memoryLimit" . -}}
 {{- $asked := .Values.shards.maxmemory | toString -}}
 {{- if kindIs "float64" .Values.shards.maxmemory -}}{{- $asked = printf "%d" (int64 .Values.shards.maxmemory) -}}{{- end -}}
-{{- $share := ternary "60%" "85%" .Values.shards.persistence.enabled -}}
+{{- $copies := or .Values.shards.persistence.enabled (include "memstore.hasReplicas" .) -}}
+{{- $share := ternary "60%" "85%" (not (empty $copies)) -}}
 {{- $bytes := "" -}}
 {{- if and $asked (not (hasSuffix "%" $asked)) -}}
   {{- $bytes = include "memstore.bytes" (dict "of" $asked "name" "shards.maxmemory") -}}
@@ -187,8 +184,11 @@ annotations:
 {{- else if $asked -}}
   {{- fail (printf "shards.maxmemory is %s of nothing: set shards.resources.limits.memory, or write it as a quantity such as 6Gi" $asked) -}}
 {{- end -}}
-{{- if and $bytes $limit (gt (int64 $bytes) (int64 $limit)) -}}
-  {{- fail (printf "shards.maxmemory %s is more than shards.resources.limits.memory %v, so that a full shard would be killed: make it smaller, or the limit larger" $asked .Values.shards.resources.limits.memory) -}}
+{{- if and $bytes (eq (int64 $bytes) 0) -}}
+  {{- fail "shards.maxmemory is 0, which servers take for no limit: leave it out, or say how much" -}}
+{{- end -}}
+{{- if and $bytes $limit (gt (int64 $bytes) (mulf (float64 $limit) 0.95 | int64)) -}}
+  {{- fail (printf "shards.maxmemory %s is more than 95%% of shards.resources.limits.memory %v, so that a full shard would be killed: make it smaller, or the limit larger" $asked .Values.shards.resources.limits.memory) -}}
 {{- end -}}
 {{- $bytes -}}
 {{- end }}
@@ -196,7 +196,7 @@ annotations:
 {{/* Names on the ring, as a JSON list. */}}
 {{- define "memstore.ringNames" -}}
 {{- $count := int .Values.shards.count -}}
-{{- $names := .Values.shards.ringNames -}}
+{{- $names := .Values.shards.ringNames | default list -}}
 {{- if and $names (ne (len $names) $count) -}}
   {{- fail (printf "shards.ringNames has %d names and shards.count is %d: give every shard its name" (len $names) $count) -}}
 {{- end -}}
@@ -204,6 +204,22 @@ annotations:
   {{- range $ordinal := until $count -}}{{- $names = append $names (printf "shard-%d" $ordinal) -}}{{- end -}}
 {{- end -}}
 {{- $names | toJson -}}
+{{- end }}
+
+{{/* Requests and limits: who gives only a memory limit gets it, and not what a default asked for. (dict "of" .Values.x.resources "name" "x.resources") */}}
+{{- define "memstore.resources" -}}
+{{- $resources := deepCopy (.of | default dict) -}}
+{{- $limit := dig "limits" "memory" "" $resources -}}
+{{- $request := dig "requests" "memory" "" $resources -}}
+{{- if and $limit (not $request) -}}
+  {{- $_ := set $resources "requests" (merge (dict "memory" $limit) ($resources.requests | default dict)) -}}
+{{- else if and $limit $request -}}
+  {{- $bytes := include "memstore.bytes" (dict "of" $limit "name" (printf "%s.limits.memory" .name)) | int64 -}}
+  {{- if gt (include "memstore.bytes" (dict "of" $request "name" (printf "%s.requests.memory" .name)) | int64) $bytes -}}
+    {{- fail (printf "%s: requests.memory %v is more than limits.memory %v: raise the limit, or leave the request out" .name $request $limit) -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
 {{- end }}
 
 {{- define "memstore.serviceAccount" -}}
@@ -259,6 +275,8 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: {{ .own.spread }}
+    # A node that is lost or drained has no shards, and must not count as one that lacks some.
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- include "memstore.selector" .root | nindent 8 }}

@@ -104,12 +104,13 @@ def told(values):
 def proxy_files(resources, folder):
     """The proxy's configuration in a folder, with the paths it has there."""
     config = pick(resources, "ConfigMap", "-proxy")["data"]["memstore.yml"]
-    rings = [one for one in resources if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-ring")]
-    for ring in rings:
-        for name, text in ring.get("data", {}).items():
-            (folder / name).write_text(text)
+    for ring in [one for one in resources if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-ring")]:
+        (folder / "servers.yml").write_text(ring["data"]["servers.yml"])
     (folder / "password").write_text("secret\n")
-    config = config.replace("/etc/memstore/ring/", "").replace("/etc/memstore/auth/", "")
+    for path in ["ring/", "auth/"]:
+        config = config.replace(f"/etc/memstore/{path}", "")
+    # It is not there before the first upgrade.
+    config = config.replace("/etc/memstore/next/", "next-")
     (folder / "memstore.yml").write_text(config)
     return folder / "memstore.yml"
 
@@ -301,6 +302,15 @@ class Refusals(unittest.TestCase):
             ({"shards": {"type": "memcached", "persistence": {"enabled": True}}}, "keeps nothing on disk"),
             ({"shards": {"maxmemory": "2Gi"}}, "so that a full shard would be killed"),
             ({"shards": {"maxmemory": "120%"}}, "so that a full shard would be killed"),
+            ({"shards": {"maxmemory": "100%"}}, "so that a full shard would be killed"),
+            ({"shards": {"maxmemory": 0}}, "which servers take for no limit"),
+            ({"shards": {"resources": {"requests": {"memory": "4Gi"}}}}, "leave the request out"),
+            ({"proxy": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "is more than maxReplicas"),
+            ({"proxy": {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}}}, "say what to scale by"),
+            ({"proxy": {"autoscaling": {"enabled": True}, "resources": {"requests": None}}}, "requests.cpu is not set"),
+            ({"proxy": {"service": {"type": "LoadBalancer", "clusterIP": "None"}}}, "ClusterIP only"),
+            ({"proxy": {"service": {"port": 80, "clusterIP": "None"}}}, "make proxy.service.port that"),
+            ({"metrics": {"port": 6379}}, "choose another one"),
             ({"shards": {"maxmemory": "lots"}}, "write it as 6Gi"),
             ({"shards": {"maxmemory": "x%"}}, "write it as 75%"),
             ({"shards": {"maxmemory": "75%", "resources": {"limits": None, "requests": None}}}, "of nothing"),
@@ -330,6 +340,11 @@ class Refusals(unittest.TestCase):
             ({"proxy": {"pool": {"timeouts": 1}}}, "timeouts"),
             ({"shards": {"resources": {"limits": {"memory": "lots"}}}}, "/shards/resources/limits/memory"),
             ({"commonLabels": {"a": 1}}, "/commonLabels/a"),
+            ({"auth": {"user": "o'brien"}}, "/auth/user"),
+            ({"auth": {"user": "default"}}, "/auth/user"),
+            ({"proxy": {"maxSurge": 0}}, "/proxy/maxSurge"),
+            ({"fullnameOverride": "My_Cache"}, "/fullnameOverride"),
+            ({"nameOverride": "shop cache"}, "/nameOverride"),
         ]:
             with self.subTest(str(values)):
                 self.assertIn(words, refused(values))
@@ -394,14 +409,21 @@ class Ring(unittest.TestCase):
         for values in [{}, {"partitioning": "redis-cluster"}, {"auth": {"enabled": True, "existingSecret": "s"}}]:
             self.assertNotIn("subPath", json.dumps(rendered(values)))
 
-    def test_the_ring_comes_before_everything_else(self):
+    def test_shards_that_go_are_left_before_anything_else_changes(self):
         resources = rendered({})
-        rings = [one for one in resources if one["metadata"]["name"] == "cache-memstore-ring"]
-        self.assertEqual(len(rings), 2)
-        hooks = [one["metadata"]["annotations"]["helm.sh/hook"] for one in rings]
-        self.assertEqual(hooks, ["pre-install,pre-upgrade,pre-rollback", "post-delete"])
+        coming = pick(resources, "ConfigMap", "-ring-next")
+        self.assertEqual(coming["data"], pick(resources, "ConfigMap", "-ring")["data"])
         wait = pick(resources, "Job", "-ring-wait")["metadata"]["annotations"]
-        self.assertGreater(int(wait["helm.sh/hook-weight"]), int(rings[0]["metadata"]["annotations"]["helm.sh/hook-weight"]))
+        self.assertEqual(coming["metadata"]["annotations"]["helm.sh/hook"], "pre-upgrade,pre-rollback")
+        self.assertGreater(int(wait["helm.sh/hook-weight"]), int(coming["metadata"]["annotations"]["helm.sh/hook-weight"]))
+        volumes = pod_spec(pick(resources, "Deployment"))["volumes"]
+        self.assertIn({"name": "next", "configMap": {"name": "cache-memstore-ring-next", "optional": True}}, volumes)
+
+    def test_nothing_is_there_twice(self):
+        # Argo CD and kustomize know a resource by its kind and name, hook or not.
+        for mode in ["proxy", "client-side", "redis-cluster"]:
+            names = [(one["kind"], one["metadata"]["name"]) for one in rendered({"partitioning": mode})]
+            self.assertEqual(len(names), len(set(names)), mode)
 
     def test_applications_read_the_same_ring(self):
         values = {"partitioning": "client-side", "shards": {"count": 5}, "proxy": {"pool": {"hash_tag": "{}"}}}
@@ -485,11 +507,50 @@ class Posture(unittest.TestCase):
         for image, hostnames in [
             ("redis:5.0-alpine", False), ("redis:6.2", False), ("redis:7.0", True), ("redis:8-alpine", True), ("redis", True),
             ("valkey/valkey:8.1-alpine", True), ("registry:5000/redis:6", False), ("redis:latest", True),
+            ("redis@sha256:" + "5" * 64, True), ("redis:6.2@sha256:" + "a" * 64, False),
         ]:
             values = {"partitioning": "redis-cluster", "shards": {"image": {"repository": image}}}
             args = pod_spec(pick(rendered(values), "StatefulSet"))["containers"][0]["args"]
             self.assertEqual("--cluster-announce-hostname" in args, hostnames, image)
             self.assertIn("--cluster-announce-ip", args)
+
+    def test_values_that_are_taken_away_break_nothing(self):
+        for values in [
+            {"shards": {"resources": None}}, {"proxy": {"resources": None}}, {"proxy": {"pool": None}}, {"commonAnnotations": None},
+            {"commonLabels": None}, {"shards": {"ringNames": None}}, {"shards": {"podLabels": None}},
+        ]:
+            with self.subTest(str(values)):
+                rendered(values)
+        few = {"shards": {"resources": {"limits": {"memory": "512Mi"}}}, "proxy": {"resources": {"limits": {"memory": "64Mi"}}}}
+        for kind, memory in [("StatefulSet", "512Mi"), ("Deployment", "64Mi")]:
+            resources = pod_spec(pick(rendered(few), kind))["containers"][0]["resources"]
+            self.assertEqual(resources["requests"]["memory"], memory)
+
+    def test_whose_it_is_cannot_be_labelled_away(self):
+        theirs = {"commonLabels": {"app.kubernetes.io/part-of": "shop", "app.kubernetes.io/component": "x", "team": "a"}}
+        labels = pick(rendered(theirs), "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual((labels["app.kubernetes.io/component"], labels["team"]), ("shard", "a"))
+        for name in ["123", "true"]:
+            for resource in rendered({}, name=name):
+                self.assertEqual(resource["metadata"]["labels"]["app.kubernetes.io/instance"], name)
+
+    def test_large_numbers_stay_numbers(self):
+        values = {"partitioning": "redis-cluster", "redisCluster": {"nodeTimeout": 3000000}, "shards": {"terminationGracePeriodSeconds": 1000000}}
+        resources = rendered(values)
+        self.assertIn("cluster-node-timeout 3000000\n", pick(resources, "ConfigMap", "-shards")["data"]["redis.conf"])
+        self.assertEqual(pod_spec(pick(resources, "StatefulSet"))["terminationGracePeriodSeconds"], 1000000)
+
+    def test_a_cluster_with_replicas_takes_care_of_its_copies(self):
+        def shard(replicas, persistence):
+            values = {"partitioning": "redis-cluster", "redisCluster": {"replicasPerPrimary": replicas}}
+            resources = rendered(values | {"shards": {"persistence": {"enabled": persistence}}})
+            return pod_spec(pick(resources, "StatefulSet"))["containers"][0]
+        self.assertNotIn("lifecycle", shard(0, False))
+        for persistence in (False, True):
+            self.assertIn("cluster failover", shard(1, persistence)["lifecycle"]["preStop"]["exec"]["command"][-1])
+            self.assertIn("connected", shard(1, persistence)["readinessProbe"]["exec"]["command"][-1])
+        self.assertIn("sleep 10", shard(1, False)["args"][0])
+        self.assertEqual(shard(1, True)["command"], ["redis-server"])
 
     def test_images_are_named_as_they_are_given(self):
         digest = "sha256:" + "a" * 64

@@ -2,11 +2,7 @@
 {{- define "memstore.reconcilePod" -}}
 metadata:
   labels:
-    {{- include "memstore.selector" .root | nindent 4 }}
-    app.kubernetes.io/component: reconcile
-    {{- with .root.Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "memstore.podLabels" (dict "root" .root "component" "reconcile" "labels" .labels) | nindent 4 }}
 spec:
   {{- include "memstore.podSpec" (dict "root" .root "own" (dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations) "component" "reconcile" "hook" (ne .restartPolicy "Always")) | nindent 2 }}
   restartPolicy: {{ .restartPolicy }}
@@ -37,7 +33,7 @@ spec:
         - {name: MEMSTORE_CLUSTER_AUTH_FILE, value: /etc/memstore/auth/password}
       {{- end }}
       resources:
-        {{- toYaml .root.Values.redisCluster.reconcile.resources | nindent 8 }}
+        {{- include "memstore.resources" (dict "of" .root.Values.redisCluster.reconcile.resources "name" "redisCluster.reconcile.resources") | nindent 8 }}
       securityContext:
         {{- include "memstore.securityContext" (dict "root" .root "own" dict) | nindent 8 }}
       {{- if .root.Values.auth.enabled }}
@@ -63,7 +59,7 @@ spec:
       memstore.dev/reconcile: loop
   template:
     {{- /* Growing and shrinking is for the hooks: this one runs with the values before while they work. */}}
-    {{- include "memstore.reconcilePod" (dict "root" . "restartPolicy" "Always" "args" (list "--keep-slots" "--interval" .Values.redisCluster.reconcile.interval)) | replace "app.kubernetes.io/component: reconcile" "app.kubernetes.io/component: reconcile\n    memstore.dev/reconcile: loop" | nindent 4 }}
+    {{- include "memstore.reconcilePod" (dict "root" . "restartPolicy" "Always" "labels" (dict "memstore.dev/reconcile" "loop") "args" (list "--keep-slots" "--interval" .Values.redisCluster.reconcile.interval)) | nindent 4 }}
 {{- end }}
 
 {{/* The same once, as a hook: (dict "root" $ "name" "join" "hook" "post-upgrade" "args" (list ...)) */}}
@@ -74,8 +70,11 @@ kind: Job
 metadata:
   {{- include "memstore.metadata" (dict "root" .root "name" (printf "%s-%s" (include "memstore.reconcile" .root) .name) "component" "reconcile" "annotations" $hook) | nindent 2 }}
 spec:
-  # What was begun is finished by the next one.
+  # What was begun is finished by the next one; a run that begins later takes its place.
   backoffLimit: 6
+  {{- $limit := .root.Values.redisCluster.reconcile.limit }}
+  {{- $seconds := mul (regexFind "^[0-9]+" $limit | int) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" $limit)) }}
+  activeDeadlineSeconds: {{ add $seconds 60 }}
   template:
     {{- include "memstore.reconcilePod" (dict "root" .root "restartPolicy" "OnFailure" "args" (concat (list "--once" "--limit" .root.Values.redisCluster.reconcile.limit) .args)) | nindent 4 }}
 {{- end }}

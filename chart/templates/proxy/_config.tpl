@@ -2,7 +2,7 @@
 {{- define "memstore.proxyConfig" -}}
 {{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
 {{- $redis := eq (include "memstore.type" .) "redis" -}}
-{{- $pool := deepCopy .Values.proxy.pool -}}
+{{- $pool := deepCopy (.Values.proxy.pool | default dict) -}}
 {{- $_ := set $pool "listen" (printf "%s:%s" .Values.proxy.listenAddress (include "memstore.clientsPort" .)) -}}
 {{- $_ := set $pool "redis" $redis -}}
 {{- if .Values.auth.enabled -}}
@@ -22,6 +22,7 @@
   {{- $_ := set $pool "cluster" (dict "seeds" (list $seed) "read_from" .Values.redisCluster.readFrom) -}}
 {{- else -}}
   {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
+  {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
   {{- if $redis -}}{{- $_ := set $pool "shard_identity" .Values.proxy.shardIdentity -}}{{- end -}}
 {{- end -}}
 log_level: {{ .Values.proxy.logLevel }}

@@ -19,10 +19,18 @@ save ""
 {{- if $cluster }}
 cluster-enabled yes
 cluster-config-file /data/nodes.conf
-cluster-node-timeout {{ .Values.redisCluster.nodeTimeout }}
+cluster-node-timeout {{ int64 .Values.redisCluster.nodeTimeout }}
 cluster-require-full-coverage {{ ternary "yes" "no" .Values.redisCluster.requireFullCoverage }}
 {{- /* Replicas stay where reconcile has put them, and take over however long they were cut off: half of a cache is better than none. */}}
 cluster-replica-validity-factor 0
+{{- if include "memstore.hasReplicas" . }}
+{{- /* A copy never goes over the disk, which without persistence is large enough for what nodes know of each other only. */}}
+repl-diskless-sync yes
+repl-diskless-sync-delay 0
+{{- if include "memstore.shardsSince" (dict "root" . "version" "6.0") }}
+repl-diskless-load on-empty-db
+{{- end }}
+{{- end }}
 {{- if $since7 }}
 cluster-allow-replica-migration no
 {{- else }}
@@ -58,7 +66,13 @@ include /run/redis/auth.conf
 {{- define "memstore.redisStart" -}}
 {{- if .Values.auth.enabled -}}
 umask 077
-password=$(sed 's/[\\"]/\\&/g' /etc/memstore/auth/password)
+password=$({{ include "memstore.password" . }})
+lines=$(printf %s "$password" | wc -l)
+if test -z "$password" || test "$lines" != 0; then
+  echo "the password in Secret {{ .Values.auth.existingSecret }} is empty or has several lines; give it one" >&2
+  exit 1
+fi
+password=$(printf %s "$password" | sed 's/[\\"]/\\&/g')
 {
 {{- with .Values.auth.user }}
   printf 'user default off\nuser {{ . }} on ">%s" ~* &* +@all\n' "$password"
@@ -77,10 +91,15 @@ fi
 exec redis-server "$@"
 {{- end }}
 
+{{/* The password as the proxy reads it: without the line end that editors leave. */}}
+{{- define "memstore.password" -}}
+tr -d '\r' < /etc/memstore/auth/password
+{{- end }}
+
 {{/* redis-cli with what it has to say, as a function of the shell. */}}
 {{- define "memstore.redisCli" -}}
 {{- if .Values.auth.enabled -}}
-export REDISCLI_AUTH="$(cat /etc/memstore/auth/password)"
+export REDISCLI_AUTH="$({{ include "memstore.password" . }})"
 {{ end -}}
 cli() { redis-cli{{ with .Values.auth.user }} --user {{ . }}{{ end }} --no-auth-warning -p {{ .Values.shards.service.port }} "$@"; }
 {{- end }}
