@@ -271,6 +271,34 @@ fn a_file_that_comes_late_is_waited_for() {
 }
 
 #[test]
+fn shards_that_are_about_to_go_are_left_before_the_list_changes() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let name = format!("within-{}.list", servers::unused_port());
+    let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    let proxy = Server::memstore_over(&[&format!("servers_within: {name}")], &lines);
+    let mut client = proxy.connect();
+    let written = |client: &mut Client| {
+        (0..50).for_each(|key| assert_eq!(client.tell(&format!("SET k{key} 1")), "+OK\r\n"));
+        let used = |shard: &Server| shard.connect().tell("DBSIZE") != ":0\r\n";
+        let used = (used(&shards[0]), used(&shards[1]));
+        shards.iter().for_each(|shard| assert_eq!(shard.connect().tell("FLUSHALL"), "+OK\r\n"));
+        used
+    };
+    assert_eq!(written(&mut client), (true, true));
+    // It may have more than there are; nothing is added by it.
+    std::fs::write(&file, format!("- {}\n- 127.0.0.1:1:1 another\n", lines[1])).expect("a file");
+    logged(&proxy, " reloaded ", 1);
+    assert_eq!(written(&mut client), (false, true));
+    std::fs::write(&file, "- 127.0.0.1:1:1 another\n").expect("a file");
+    logged(&proxy, "names none of the shards", 1);
+    assert_eq!(written(&mut client), (false, true));
+    std::fs::remove_file(&file).expect("it is there");
+    logged(&proxy, " reloaded ", 2);
+    assert_eq!(written(&mut client), (true, true));
+}
+
+#[test]
 fn a_corrected_file_takes_the_place_of_one_that_is_waited_for() {
     let shard = Server::redis(&[]);
     let lines = [shard.line(0)];
