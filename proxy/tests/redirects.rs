@@ -168,13 +168,17 @@ fn map(truth: &Truth) -> Arc<Topology> {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with_limits(seed, |_| {})
+    }
+
+    fn with_limits(seed: u64, change: impl FnOnce(&mut Limits)) -> Self {
         let mut random = Random(seed);
         let slots = KEYS
             .iter()
             .map(|&(_, slot)| (slot, Slot { owner: random.below(NODES as u64) as usize, target: None }));
         let truth = Truth { slots: slots.collect(), data: vec![HashMap::new(); NODES], down: [false; NODES] };
         let counters = Counters::of_workers(1, NODES).remove(0);
-        let limits = Limits {
+        let mut limits = Limits {
             timeout: None,
             queue_wait: Duration::from_secs(3600),
             in_flight_max: 1024,
@@ -189,6 +193,7 @@ impl World {
             client_request_timeout: None,
             client_age_max: None,
         };
+        change(&mut limits);
         let identity =
             Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
         let settings = Settings { databases: 1, ..Settings::default() };
@@ -501,16 +506,15 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
     }
 }
 
-#[test]
-fn nodes_that_send_a_request_in_circles_are_left() {
-    let mut world = World::new(1);
-    // Each says that the other owns the slot.
-    let mut client = String::from("INCR {foo}0\r\n").into_bytes();
+/// One INCR, where every node answers whatever it gets with what `answer` says to its number; a round takes 10 ms. The rounds
+/// until the client has its reply, and that.
+fn rounds(limits: impl FnOnce(&mut Limits), answer: impl Fn(u16) -> String) -> (u32, String) {
+    let mut world = World::with_limits(1, limits);
     let id = world.clients[0].id;
     world.pool.before_client_read(id, &mut world.scratch);
-    world.scratch.extend(client.drain(..));
+    world.scratch.extend_from_slice(b"INCR {foo}0\r\n");
     world.pool.client_received(id, &mut world.scratch, world.now);
-    for round in 0..100 {
+    for round in 0..1000 {
         let mut wanted = Vec::new();
         world.pool.take_connects(&mut wanted);
         for index in wanted {
@@ -526,16 +530,38 @@ fn nodes_that_send_a_request_in_circles_are_left() {
             taken(output);
             world.pool.settle_shard(index);
             world.pool.before_shard_read(index, &mut world.scratch);
-            world.scratch.extend_from_slice(format!("-MOVED 12182 node:{}\r\n", (port + 1) % 2).as_bytes());
+            world.scratch.extend_from_slice(answer(port).as_bytes());
             world.pool.shard_received(index, &mut world.scratch, world.now).expect("it is a response");
         }
         if let Some(output) = world.pool.client_output(id)
             && !output.is_empty()
         {
-            assert!(round <= 10, "{round} rounds");
-            assert!(taken(output).starts_with(b"-MOVED 12182"));
-            return;
+            let reply = String::from_utf8(taken(output)).expect("text");
+            assert_eq!(world.pool.parked_count(), 0);
+            return (round, reply);
         }
+        world.now = world.now.plus(Duration::from_millis(10));
+        world.pool.tick(world.now);
     }
-    panic!("it goes in circles for ever");
+    panic!("it is never answered");
+}
+
+#[test]
+fn nodes_that_send_a_request_in_circles_are_left() {
+    // Each says that the other owns the slot.
+    let (rounds, reply) = rounds(|_| {}, |port| format!("-MOVED 12182 node:{}\r\n", (port + 1) % 2));
+    assert!(rounds <= 10 && reply.starts_with("-MOVED 12182"), "{rounds} rounds: {reply}");
+}
+
+#[test]
+fn what_a_node_cannot_serve_now_is_asked_for_again_within_the_limits() {
+    let down = |_| "-CLUSTERDOWN The cluster is down\r\n".to_owned();
+    let (patient, reply) = rounds(|_| {}, down);
+    assert!((400..=600).contains(&patient) && reply.starts_with("-CLUSTERDOWN"), "{patient} rounds: {reply}");
+    // No pause ends after the deadline: the client is told in time.
+    let (hurried, reply) = rounds(|limits| limits.timeout = Some(Duration::from_millis(300)), down);
+    assert!((5..=30).contains(&hurried) && reply.starts_with('-'), "{hurried} rounds: {reply}");
+    // Requests that wait count as those in queues do.
+    let (full, reply) = rounds(|limits| limits.shard_queue_bytes_max = 8, down);
+    assert!(full <= 1 && reply.starts_with("-CLUSTERDOWN"), "{full} rounds: {reply}");
 }
