@@ -414,7 +414,7 @@ class Ring(unittest.TestCase):
         coming = pick(resources, "ConfigMap", "-ring-next")
         self.assertEqual(coming["data"], pick(resources, "ConfigMap", "-ring")["data"])
         wait = pick(resources, "Job", "-ring-wait")["metadata"]["annotations"]
-        self.assertEqual(coming["metadata"]["annotations"]["helm.sh/hook"], "pre-upgrade,pre-rollback")
+        self.assertEqual(coming["metadata"]["annotations"]["helm.sh/hook"], "pre-install,pre-upgrade,pre-rollback")
         self.assertGreater(int(wait["helm.sh/hook-weight"]), int(coming["metadata"]["annotations"]["helm.sh/hook-weight"]))
         volumes = pod_spec(pick(resources, "Deployment"))["volumes"]
         self.assertIn({"name": "next", "configMap": {"name": "cache-memstore-ring-next", "optional": True}}, volumes)
