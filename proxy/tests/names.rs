@@ -168,7 +168,8 @@ struct Silent {
 impl Silent {
     fn start(address: Ipv4Addr, port: u16) -> Self {
         let at = std::net::SocketAddr::from((address, port)).into();
-        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let socket =
+            || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         let listener = socket();
         listener.set_reuse_address(true).and_then(|()| listener.bind(&at)).expect("nobody else is there");
         listener.listen(0).expect("a listener");
