@@ -206,6 +206,12 @@ fn an_address_that_has_become_silent_is_not_waited_for() {
     let moved = Instant::now();
     eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
     assert!(moved.elapsed() < Duration::from_millis(900), "{:?}", moved.elapsed());
+    // Nor where the name leads there as well.
+    names.set("shard-1", &[nth_address(2), nth_address(3)]);
+    let another = self::proxy(&names, port, "");
+    let asked = Instant::now();
+    assert_eq!(another.connect().tell(&format!("SET {moving} 2")), "+OK\r\n");
+    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Making connections to shards for all workers, which never wait for one.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use shard_discovery::Address;
 use shard_discovery::resolver::{ResolveError, Resolver};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config;
@@ -48,7 +50,6 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
         Some(service) => names.port(service, host).await.map_err(unresolved)?,
         None => port,
     };
-    let mut known: Vec<SocketAddr> = at(names.addresses(host).await.map_err(unresolved)?, port);
     let look_up = async || {
         let port = match &config.servers_srv {
             Some(service) => names.refresh_port(service, host).await?,
@@ -56,47 +57,40 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
         };
         names.refresh(host).await.map(|found| at(found, port))
     };
-    let mut trying = Box::pin(first_of(known.clone()));
+    let mut waiting: VecDeque<SocketAddr> = at(names.addresses(host).await.map_err(unresolved)?, port).into();
+    let mut known: Vec<SocketAddr> = waiting.iter().copied().collect();
+    let mut trying = JoinSet::new();
+    let mut last = ShardFailure::Unresolved("the name has no address".into());
     loop {
+        if let Some(address) = waiting.pop_front() {
+            trying.spawn_local(to_address(address));
+        } else if trying.is_empty() {
+            let found = look_up().await.map_err(unresolved)?;
+            waiting.extend(found.into_iter().filter(|address| !known.contains(address)));
+            if waiting.is_empty() {
+                return Err(last);
+            }
+            known.extend(&waiting);
+            continue;
+        }
+        // An address that nobody has any more refuses nothing: it is silent, and the next one is tried beside it.
         let later = async {
             tokio::time::sleep(SILENT).await;
-            look_up().await
+            if waiting.is_empty() { look_up().await.unwrap_or_default() } else { Vec::new() }
         };
         tokio::select! {
-            result = &mut trying => {
-                let failure = match result {
-                    Ok(socket) => return Ok(socket),
-                    Err(failure) => failure,
-                };
-                let mut found = look_up().await.map_err(unresolved)?;
-                found.retain(|address| !known.contains(address));
-                if found.is_empty() {
-                    return Err(failure);
-                }
-                known.extend(&found);
-                trying = Box::pin(first_of(found));
-            }
-            // An address that nobody has any more refuses nothing: it is silent.
+            Some(done) = trying.join_next() => match done {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(failure)) => last = failure,
+                Err(_) => {}
+            },
             found = later => {
-                if let Ok(found) = found && !found.iter().any(|address| known.contains(address)) {
-                    known.clone_from(&found);
-                    trying = Box::pin(first_of(found));
-                }
+                let new: Vec<_> = found.into_iter().filter(|address| !known.contains(address)).collect();
+                known.extend(&new);
+                waiting.extend(new);
             }
         }
     }
-}
-
-/// A connection to the first of the addresses that takes one.
-async fn first_of(addresses: Vec<SocketAddr>) -> Result<Socket, ShardFailure> {
-    let mut last = ShardFailure::Unresolved("the name has no address".into());
-    for address in addresses {
-        match to_address(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(failure) => last = failure,
-        }
-    }
-    Err(last)
 }
 
 fn at(addresses: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
