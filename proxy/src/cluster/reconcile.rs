@@ -35,6 +35,8 @@ const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// What only somebody else can change may still change by itself for so long.
 const STUCK_MAX: Duration = Duration::from_secs(15);
+/// A primary holds writes back for five seconds when it is asked to hand over; asked again, for five more.
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(7);
 /// The channel on which runs that end announce themselves to each other.
 const RUNS: &str = "memstore:reconcile";
 /// Ordinals in a row without a name after which there are no more.
@@ -90,6 +92,8 @@ pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
         done = work(&reconcile, &names) => done,
         () = superseded(&reconcile, &names, began) => {
             say("another run has begun: what is left is left to that one", reconcile.json)?;
+            // Whoever takes nodes away after this must not believe that they are empty.
+            anyhow::ensure!(reconcile.goal.drain_from.is_none(), "nodes that are to leave may still own slots");
             Ok(())
         }
     }
@@ -132,11 +136,15 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
     let begin = Instant::now();
     let mut told = Advice::default();
     let mut met: Option<Instant> = None;
+    let mut handed: Option<Instant> = None;
     let mut taken = 0;
     let mut stuck: Option<Instant> = None;
     loop {
         let seen = observe(reconcile, names).await;
         let advice = plan::next(&reconcile.goal, &seen);
+        if advice.steps != told.steps {
+            handed = None;
+        }
         if advice != told || reconcile.dry_run {
             tell(&advice, reconcile.json)?;
         }
@@ -163,6 +171,12 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
                     let is_meet = matches!(step, Step::Meet { .. });
                     if is_meet && met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
                         continue;
+                    }
+                    if matches!(step, Step::HandOver { .. }) {
+                        if handed.is_some_and(|handed| handed.elapsed() < HAND_OVER_PAUSE) {
+                            continue;
+                        }
+                        handed = Some(Instant::now());
                     }
                     if reconcile.steps.is_some_and(|most| taken >= most) {
                         anyhow::bail!("ended after {taken} steps");

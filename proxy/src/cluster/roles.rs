@@ -9,7 +9,7 @@ impl Cluster<'_> {
     /// Who owns slots, and who replicates whom.
     pub(super) fn assign_roles(&self, advice: &mut Advice) {
         self.hand_over(advice);
-        if !advice.steps.is_empty() {
+        if !advice.steps.is_empty() || self.waits.get() {
             return;
         }
         let owning: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
@@ -96,20 +96,27 @@ impl Cluster<'_> {
         }
     }
 
-    /// Primaries that leave, whose replicas stay: one of those takes their place, with all keys and at once.
+    /// Primaries that leave, whose replicas stay: one of those takes their place, with all keys and at once. One at a time, for
+    /// elections at the same time hinder each other.
     fn hand_over(&self, advice: &mut Advice) {
         for leaving in self.owning().into_iter().filter(|&node| !self.stays(node)) {
             let id = self.nodes[&leaving].id();
-            let follows = |node: &&usize| {
-                let facts = self.nodes[*node];
-                let follows = facts.own().is_some_and(|own| own.replica_of.as_deref() == Some(id));
-                self.stays(**node) && follows && facts.looks_at.is_none()
+            let follows = |node: &usize| {
+                let own = self.nodes[node].own();
+                self.stays(*node) && own.is_some_and(|own| own.replica_of.as_deref() == Some(id))
             };
-            if let Some(&node) = self.main.iter().find(follows) {
+            let staying: Vec<usize> = self.main.iter().copied().filter(follows).collect();
+            let has_all = |node: &&usize| self.nodes[*node].looks_at.is_none();
+            if let Some(&node) = staying.iter().find(has_all) {
                 advice
                     .findings
                     .push(format!("node {leaving} owns slots and is to leave, and node {node} has its keys"));
                 advice.steps.push(Step::HandOver { node });
+                return;
+            }
+            if let Some(node) = staying.first() {
+                advice.findings.push(format!("node {node} does not have what node {leaving} has yet"));
+                self.waits.set(true);
             }
         }
     }
