@@ -202,6 +202,8 @@ fn leftover(proxy: &SocketAddr, pool: &str, meant: &[String]) -> anyhow::Result<
     ensure!(status == 200, "/topology answers {status}");
     let document: shard_discovery::document::Document = serde_json::from_str(&body)?;
     let pool = document.pools.get(pool).with_context(|| format!("it has no pool {pool:?}"))?;
-    let names = pool.shards.iter().map(|shard| shard.name.clone());
-    Ok(names.into_iter().find(|name| !meant.contains(name)))
+    let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
+    // Other names are another ring, which proxies take over as a whole, later.
+    let is_part = meant.iter().all(|name| names.contains(name));
+    Ok(names.into_iter().find(|name| is_part && !meant.contains(name)))
 }

@@ -377,7 +377,7 @@ fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec
 }
 
 /// Leaves only shards that the list in another file names too, if there is one: those that are about to go are left before
-/// the list itself changes.
+/// the list itself changes. A list that names others instead is that of another ring, and leaves all.
 fn keep_within(section: &mut Section<'_, '_>, around: &Surroundings<'_>, shards: &mut Vec<Shard>) {
     let place = section.place("servers_within");
     let read = |path: &str| {
@@ -390,10 +390,9 @@ fn keep_within(section: &mut Section<'_, '_>, around: &Surroundings<'_>, shards:
     };
     if let Some(Some(list)) = section.optional("servers_within", read) {
         let named = read_list(section, &list, |_| place);
-        let has = shards.len();
-        shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
-        if shards.is_empty() && has > 0 && !named.is_empty() {
-            section.wrong(place, "servers_within names none of the shards, so that there would be none");
+        let is_shard = |other: &Shard| shards.iter().any(|shard| shard.name == other.name);
+        if !named.is_empty() && named.iter().all(is_shard) {
+            shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
         }
     }
 }

@@ -52,7 +52,7 @@ pub const POOL: &[Setting] = &[
     setting("servers_count", None, "1 to 65535", "how many shards servers_dns stands for"),
     setting("servers_names", Some("shard-{}"), "text with {}", "the names of those shards on the ring, whatever their hosts are called"),
     setting("servers_file", None, "path, relative to this file", "instead of servers: a YAML list of them in a file of its own"),
-    setting("servers_within", None, "path, relative to this file", "a YAML list of servers: only shards that have their names there too are used; all, while there is no such file"),
+    setting("servers_within", None, "path, relative to this file", "a YAML list of some of the servers: only those are used; all, while there is no such file or it names others"),
     setting("cluster", None, "a mapping", "instead of servers: a Redis Cluster, which says itself who owns what; its settings are in the table below"),
     setting("redis_user", None, "text", "user that is named to the shards beside the password"),
     setting("redis_auth_file", None, "path, relative to this file", "file that holds the password, instead of redis_auth"),
