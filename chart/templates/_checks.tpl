@@ -87,9 +87,12 @@
 {{/* What a StatefulSet of shards cannot stop to be: its server, its port and its volumes. */}}
 {{- define "memstore.kind" -}}
 {{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
-{{- $volume := ternary (printf "%s %s" .Values.shards.persistence.size .Values.shards.persistence.storageClass) "none" .Values.shards.persistence.enabled -}}
-{{- if and $cluster (not .Values.shards.persistence.enabled) -}}
-  {{- $volume = printf "%s %s" .Values.redisCluster.nodesVolume.size .Values.shards.persistence.storageClass -}}
+{{- $persistence := .Values.shards.persistence -}}
+{{- $volume := "none" -}}
+{{- if or $cluster $persistence.enabled -}}
+  {{- $size := ternary (list "shards.persistence.size" $persistence.size) (list "redisCluster.nodesVolume.size" .Values.redisCluster.nodesVolume.size) $persistence.enabled -}}
+  {{- $volume = printf "%s %s" (include "memstore.bytes" (dict "of" (last $size) "name" (first $size))) $persistence.storageClass -}}
+  {{- with $persistence.annotations -}}{{- $volume = printf "%s %s" $volume (toJson . | sha256sum | trunc 8) -}}{{- end -}}
 {{- end -}}
 {{- printf "%s%s, port %d, volume %s" (include "memstore.type" .) (ternary " cluster" "" $cluster) (int .Values.shards.service.port) (trim $volume) -}}
 {{- end }}

@@ -549,7 +549,7 @@ class Posture(unittest.TestCase):
         for persistence in (False, True):
             self.assertIn("cluster failover", shard(1, persistence)["lifecycle"]["preStop"]["exec"]["command"][-1])
             self.assertIn("connected", shard(1, persistence)["readinessProbe"]["exec"]["command"][-1])
-        self.assertIn("sleep 10", shard(1, False)["args"][0])
+        self.assertIn("sleep 15", shard(1, False)["args"][0])
         self.assertEqual(shard(1, True)["command"], ["redis-server"])
 
     def test_images_are_named_as_they_are_given(self):

@@ -59,7 +59,7 @@ include /run/redis/auth.conf
 
 {{/* Seconds until a replica has taken the place of a primary that died: until that counts as failed, and an election. */}}
 {{- define "memstore.takeoverSeconds" -}}
-{{- add 5 (div (add (int .Values.redisCluster.nodeTimeout) 999) 1000) -}}
+{{- add 5 (div (add (mul 2 (int .Values.redisCluster.nodeTimeout)) 999) 1000) -}}
 {{- end }}
 
 {{/* The shell script that starts Redis where that takes more than its configuration. */}}
@@ -72,6 +72,8 @@ if test -z "$password" || test "$lines" != 0; then
   echo "the password in Secret {{ .Values.auth.existingSecret }} is empty or has several lines; give it one" >&2
   exit 1
 fi
+# What this server asks for, also when the Secret has another one by now.
+printf %s "$password" > /run/redis/password
 password=$(printf %s "$password" | sed 's/[\\"]/\\&/g')
 {
 {{- with .Values.auth.user }}
@@ -85,7 +87,10 @@ password=$(printf %s "$password" | sed 's/[\\"]/\\&/g')
 {{- if include "memstore.comesBackEmpty" . -}}
 # A primary that is back, and empty, before its replica has taken its place would empty that too.
 if awk '$3 ~ /myself/ && $3 ~ /master/ && NF > 8 { id = $1 } { of[$4] } END { exit !(id in of) }' /data/nodes.conf 2>/dev/null; then
-  sleep {{ include "memstore.takeoverSeconds" . }}
+  trap 'exit 0' TERM
+  sleep {{ include "memstore.takeoverSeconds" . }} &
+  wait $!
+  trap - TERM
 fi
 {{ end -}}
 exec redis-server "$@"
@@ -99,7 +104,7 @@ tr -d '\r' < /etc/memstore/auth/password
 {{/* redis-cli with what it has to say, as a function of the shell. */}}
 {{- define "memstore.redisCli" -}}
 {{- if .Values.auth.enabled -}}
-export REDISCLI_AUTH="$({{ include "memstore.password" . }})"
+export REDISCLI_AUTH="$(cat /run/redis/password)"
 {{ end -}}
 cli() { redis-cli{{ with .Values.auth.user }} --user {{ . }}{{ end }} --no-auth-warning -p {{ .Values.shards.service.port }} "$@"; }
 {{- end }}
@@ -118,9 +123,12 @@ cli role | awk 'NR == 1 { role = $1 } NR == 4 { link = $1 } END { exit !(role ==
 {{ include "memstore.redisCli" . }}
 is_primary() { test "$(cli role | head -n 1)" = master; }
 is_primary || exit 0
-set -- $(cli info replication | tr -d '\r' | sed -n 's/^slave[0-9]*:ip=\([^,]*\),port=\([0-9]*\),state=online.*/\1 \2/p' | head -n 1)
-test $# = 2 || exit 0
-cli -h "$1" -p "$2" cluster failover
-attempts=0
-while is_primary && test $((attempts += 1)) -le 50; do sleep 0.2; done
+replicas=$(cli info replication | tr -d '\r' | sed -n 's/^slave[0-9]*:ip=\([^,]*\),port=\([0-9]*\),state=online.*/\1/p')
+for replica in $replicas; do
+  # One that does not answer must not use up the time for the others.
+  timeout 5 redis-cli{{ with .Values.auth.user }} --user {{ . }}{{ end }} --no-auth-warning -h "$replica" -p {{ .Values.shards.service.port }} cluster failover
+  attempts=0
+  while is_primary && test $((attempts += 1)) -le 30; do sleep 0.2; done
+  is_primary || exit 0
+done
 {{- end }}
