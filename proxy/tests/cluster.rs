@@ -417,6 +417,19 @@ impl Drop for Ending<'_> {
 }
 
 #[test]
+fn a_cluster_that_is_being_formed_is_known_as_soon_as_it_is_whole() {
+    let nodes = Nodes::start(1, &[]);
+    nodes.tell(0, "CLUSTER ADDSLOTSRANGE 0 100");
+    // A minute until it is asked again.
+    let (proxy, _) = nodes.proxy(&["refresh: 60s"], &[0]);
+    let mut client = proxy.connect();
+    let reply = client.tell("SET foo 1");
+    assert!(reply.contains("no node of the cluster"), "{reply}");
+    nodes.tell(0, "CLUSTER ADDSLOTSRANGE 101 16383");
+    eventually(|| client.tell("SET foo 1"), "+OK\r\n");
+}
+
+#[test]
 fn a_cluster_that_comes_late_or_moves_is_found() {
     let mut nodes = Nodes::start(3, &[]);
     let (proxy, _) = nodes.proxy(&[], &[0, 1, 2]);

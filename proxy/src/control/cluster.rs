@@ -22,7 +22,7 @@ use crate::worker::log_limit::warn_limited;
 
 /// Least pause between two times that the nodes are asked.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Pause where nobody has answered yet.
+/// Pause where nobody has answered yet, or slots have no owner.
 const PAUSE_UNKNOWN: Duration = Duration::from_secs(1);
 /// After so many times without an answer of the cluster, about a second apart, another one in its place is believed.
 const LOST_MAX: u32 = 20;
@@ -36,7 +36,10 @@ pub async fn follow(pool: Rc<PoolControl>) {
     while !pool.removed.get() {
         let pause = match &pool.config().cluster {
             None => PAUSE_UNKNOWN,
-            Some(_) if pool.map.borrow().covered() == 0 => PAUSE_UNKNOWN,
+            // It may just be forming, or being mended.
+            Some(cluster) if pool.map.borrow().covered() < usize::from(view::SLOTS) => {
+                PAUSE_UNKNOWN.min(cluster.refresh)
+            }
             Some(cluster) => cluster.refresh,
         };
         tokio::select! {
