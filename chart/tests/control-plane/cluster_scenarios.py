@@ -21,6 +21,8 @@ def redis_cluster(plane):
     whole(plane, release, 6)
     host, port = release.address()
     with Redis(host, port) as client:
+        # A proxy that saw the cluster while it was forming asks again after a second.
+        plane.wait(lambda: read_all_or_none(client, 3000), 10, "the proxy to know all slots")
         write_all(client, 3000)
         plane.expect(read_all(client, 3000) == 0, "all keys are there")
     release.test()
