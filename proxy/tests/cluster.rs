@@ -378,6 +378,7 @@ fn the_nearest_node_answers_reads_where_that_is_asked_for() {
     let (proxy, _) = nodes.proxy(&["read_from: nearest", "refresh: 200ms"], &[0]);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
+    eventually(|| nodes.ask(3, "DBSIZE"), ":1");
     let reads = |number: usize| {
         let stats = nodes.ask(number, "INFO commandstats");
         let calls = stats.split("cmdstat_get:calls=").nth(1).and_then(|rest| rest.split(',').next());
