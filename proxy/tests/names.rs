@@ -193,25 +193,25 @@ fn an_address_that_has_become_silent_is_not_waited_for() {
     let before = Shard::start(nth_address(2), port);
     names.set("shard-0", &[nth_address(1)]);
     names.set("shard-1", &[nth_address(2)]);
-    let proxy = proxy(&names, port, "");
+    // Much longer than a name takes to be looked up.
+    let patient = "    connect_timeout: 15s\n";
+    let proxy = proxy(&names, port, patient);
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {moving} 1")), "+OK\r\n");
     assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
     drop(before);
     let _silent = Silent::start(nth_address(2), port);
-    let reply = client.tell(&format!("GET {moving}"));
-    assert!(reply.starts_with("-ERR shard shard-1"), "{reply}");
     let _after = Shard::start(nth_address(3), port);
     names.set("shard-1", &[nth_address(3)]);
     let moved = Instant::now();
     eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
-    assert!(moved.elapsed() < Duration::from_millis(900), "{:?}", moved.elapsed());
+    assert!(moved.elapsed() < Duration::from_secs(8), "{:?}", moved.elapsed());
     // Nor where the name leads there as well.
     names.set("shard-1", &[nth_address(2), nth_address(3)]);
-    let another = self::proxy(&names, port, "");
+    let another = self::proxy(&names, port, patient);
     let asked = Instant::now();
     assert_eq!(another.connect().tell(&format!("SET {moving} 2")), "+OK\r\n");
-    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
 }
 
 #[test]
