@@ -72,15 +72,44 @@
 {{- if $running -}}
   {{- $kind := include "memstore.kind" . -}}
   {{- $before := dig "metadata" "annotations" "memstore.dev/kind" $kind $running -}}
+  {{- $size := "volume [0-9]+" -}}
+  {{- $volume := regexFind $size $kind | trimPrefix "volume " | int64 -}}
+  {{- $smaller := regexFind $size $before | trimPrefix "volume " | int64 -}}
+  {{- if and $smaller (gt $volume $smaller) (eq (regexReplaceAll $size $before "") (regexReplaceAll $size $kind "")) -}}
+    {{- $name := include "memstore.shards" . -}}
+    {{- $asked := ternary .Values.shards.persistence.size .Values.redisCluster.nodesVolume.size .Values.shards.persistence.enabled -}}
+    {{- fail (printf "the volumes of the shards would become larger (%d to %d bytes), which a StatefulSet cannot do; nothing has to be restarted for it. 1. Enlarge every claim, where its storage class allows it: kubectl -n %s patch pvc data-%s-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%v\"}}}}' and so on. 2. Take the StatefulSet away and leave its pods: kubectl -n %s delete statefulset %s --cascade=orphan. 3. Run this upgrade again: its StatefulSet takes over the pods that run" $smaller $volume .Release.Namespace $name $asked .Release.Namespace $name) -}}
+  {{- end -}}
   {{- if ne $before $kind -}}
     {{- fail (printf "the shards of this release are %q and would become %q, which a StatefulSet cannot: install another release beside it with these values, and move applications there" $before $kind) -}}
   {{- end -}}
+{{- end -}}
+{{- if and (include "memstore.restartsEmpty" .) (eq .Values.shards.updateStrategy "RollingUpdate") (not .Values.shards.allowDataLoss) -}}
+  {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it keeps nothing on disk and has no replica: all keys would be lost; set shards.allowDataLoss to true if that is meant, or shards.updateStrategy to OnDelete, which leaves the pods as they are until you delete them" -}}
 {{- end -}}
 {{- if ne $mode "redis-cluster" -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
   {{- if and (gt $before $count) (not .Values.shards.allowDataLoss) -}}
     {{- fail (printf "shards.count is %d and %d shards run: about %d%% of the keys would be lost with those that leave; set shards.allowDataLoss to true if that is meant" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
   {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Tells whether pods of shards have to be replaced. */}}
+{{- define "memstore.shardTemplateDigest" -}}
+{{- include "memstore.shardTemplate" . | fromYaml | toJson | sha256sum | trunc 16 -}}
+{{- end }}
+
+{{/* "true" if what runs is to be replaced, and would come back without its keys; asked where the chart is installed. */}}
+{{- define "memstore.restartsEmpty" -}}
+{{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
+{{- if and $running (not .Values.shards.persistence.enabled) (not (include "memstore.hasReplicas" .)) -}}
+  {{- $digest := include "memstore.shardTemplateDigest" . -}}
+  {{- $changes := ne (dig "metadata" "annotations" "memstore.dev/template" $digest $running) $digest -}}
+  {{- /* With OnDelete pods may still be those of an earlier template. */ -}}
+  {{- $replicas := dig "spec" "replicas" 0 $running | int -}}
+  {{- $waits := and (eq (dig "spec" "updateStrategy" "type" "" $running) "OnDelete") (lt (dig "status" "updatedReplicas" 0 $running | int) $replicas) -}}
+  {{- if or $changes $waits -}}true{{- end -}}
 {{- end -}}
 {{- end }}
 

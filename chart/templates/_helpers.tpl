@@ -14,6 +14,14 @@
 {{- define "memstore.ring" -}}{{ include "memstore.fullname" . }}-ring{{- end }}
 {{- define "memstore.reconcile" -}}{{ include "memstore.fullname" . }}-reconcile{{- end }}
 
+{{/*
+Name of what runs once, such as a Job, whose kind forbids to change it: another spec has another name, so that it can be applied whatever was there
+before. (dict "root" $ "name" "ring-wait" "spec" "its text")
+*/}}
+{{- define "memstore.once" -}}
+{{- printf "%s-%s-%s" (include "memstore.fullname" .root) .name (.spec | sha256sum | trunc 8) -}}
+{{- end }}
+
 {{/* The domain of this release's Services, without a last dot. */}}
 {{- define "memstore.domain" -}}{{ .Release.Namespace }}.svc.{{ .Values.cluster.domain | trimSuffix "." }}{{- end }}
 

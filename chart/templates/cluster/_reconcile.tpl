@@ -65,16 +65,23 @@ spec:
 {{/* The same once, as a hook: (dict "root" $ "name" "join" "hook" "post-upgrade" "args" (list ...)) */}}
 {{- define "memstore.reconcileJob" -}}
 {{- $hook := dict "helm.sh/hook" .hook "helm.sh/hook-weight" "0" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- $spec := include "memstore.reconcileJobSpec" . -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  {{- include "memstore.metadata" (dict "root" .root "name" (printf "%s-%s" (include "memstore.reconcile" .root) .name) "component" "reconcile" "annotations" $hook) | nindent 2 }}
+  {{- include "memstore.metadata" (dict "root" .root "name" (include "memstore.once" (dict "root" .root "name" .name "spec" $spec)) "component" "reconcile" "annotations" $hook) | nindent 2 }}
 spec:
+  {{- $spec }}
+{{- end }}
+
+{{- define "memstore.reconcileJobSpec" }}
   # What was begun is finished by the next one; a run that begins later takes its place.
   backoffLimit: 6
   {{- $limit := .root.Values.redisCluster.reconcile.limit }}
   {{- $seconds := mul (regexFind "^[0-9]+" $limit | int) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" $limit)) }}
   activeDeadlineSeconds: {{ add $seconds 60 }}
+  # Who applies what is rendered without Helm finds it done, and not in the way.
+  ttlSecondsAfterFinished: 86400
   template:
     {{- include "memstore.reconcilePod" (dict "root" .root "restartPolicy" "OnFailure" "args" (concat (list "--once" "--limit" .root.Values.redisCluster.reconcile.limit) .args)) | nindent 4 }}
 {{- end }}
