@@ -49,8 +49,8 @@ enum Command {
     Try(Try),
     /// Wait until all proxies have left the shards that are not in a list any more
     AwaitRing(AwaitRing),
-    /// Print the table of all settings, in Markdown
-    Settings,
+    /// Print all settings: a table in Markdown, or a JSON schema by which an editor checks the configuration
+    Settings(Settings),
     /// Tell a running proxy to accept no more clients, answer the others, and end
     Drain(Ask),
     /// Tell a running proxy to read its configuration again
@@ -147,6 +147,19 @@ struct Plan {
 }
 
 #[derive(Args)]
+struct Settings {
+    /// As a table, or as a JSON schema
+    #[arg(long, value_enum, default_value_t = SettingsFormat::Markdown)]
+    format: SettingsFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SettingsFormat {
+    Markdown,
+    JsonSchema,
+}
+
+#[derive(Args)]
 struct Ask {
     /// The proxy's admin address
     #[arg(long, value_name = "HOST:PORT", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
@@ -184,7 +197,10 @@ pub fn run() -> ExitCode {
         Some(Command::Cluster(cluster)) => arguments::run(cluster),
         Some(Command::Try(asked)) => trial::try_out(&asked).and_then(|said| print(&said)),
         Some(Command::AwaitRing(asked)) => trial::await_ring(&asked).and_then(|said| print(&said)),
-        Some(Command::Settings) => print(&config::settings::markdown()),
+        Some(Command::Settings(asked)) => print(&match asked.format {
+            SettingsFormat::Markdown => config::settings::markdown(),
+            SettingsFormat::JsonSchema => config::json_schema::text(),
+        }),
         Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
         Some(Command::Reload(ask)) => say("POST", "/reload", &ask),
         Some(Command::Ready(ask)) => say("GET", "/ready", &ask),

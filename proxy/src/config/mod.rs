@@ -19,6 +19,7 @@ use shard_discovery::Shard;
 use yaml::{Entry, Node, Value};
 
 mod cluster;
+pub mod json_schema;
 mod listen;
 mod mistake;
 mod pool;
