@@ -40,7 +40,8 @@ test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes
 test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run
 
-chart-values: ## values.schema.json and the chart's table of values, from its values.yaml
+chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
+	cargo build -q -p memstore-proxy
 	chart/tests/values.py
 
 fmt: ## format the code

@@ -4,6 +4,15 @@
 {{- $type := include "memstore.type" . -}}
 {{- $redis := eq $type "redis" -}}
 {{- $count := int .Values.shards.count -}}
+{{- $whole := include "memstore.wholeName" . -}}
+{{- if gt (len $whole) 44 -}}
+  {{- /* Such names were only cut once, and other ones are other shards. */ -}}
+  {{- $cut := trunc 44 $whole | trimSuffix "-" -}}
+  {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-shards" $cut) | default dict -}}
+  {{- if and (ne $cut (include "memstore.fullname" .)) (eq (dig "metadata" "labels" "app.kubernetes.io/instance" "" $running) .Release.Name) -}}
+    {{- fail (printf "the resources of this release are called %s, and would be called %s now, where its shards would be empty: set fullnameOverride to %s" $cut (include "memstore.fullname" .) $cut) -}}
+  {{- end -}}
+{{- end -}}
 {{- if eq $mode "redis-cluster" -}}
   {{- if not $redis -}}
     {{- fail "partitioning is \"redis-cluster\" and the shards are memcached, which has no cluster: use partitioning \"proxy\" or \"client-side\", or shards.type \"redis\"" -}}
@@ -28,6 +37,8 @@
 {{- else if .Values.auth.existingSecret -}}
   {{- fail "auth.existingSecret is given and auth.enabled is false, so that nobody would be asked for the password: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}
+{{- include "memstore.passwords" . -}}
+{{- include "memstore.effects" . -}}
 {{- if and .Values.shards.persistence.enabled (not $redis) -}}
   {{- fail "shards.persistence.enabled: memcached keeps nothing on disk; remove it" -}}
 {{- end -}}
@@ -110,6 +121,19 @@
   {{- $replicas := dig "spec" "replicas" 0 $running | int -}}
   {{- $waits := and (eq (dig "spec" "updateStrategy" "type" "" $running) "OnDelete") (lt (dig "status" "updatedReplicas" 0 $running | int) $replicas) -}}
   {{- if or $changes $waits -}}true{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A password among other values would stand in a ConfigMap or a pod's description, and the proxy would not know it. */}}
+{{- define "memstore.passwords" -}}
+{{- $setting := "(?im)^\\s*(--)?(requirepass|masterauth|tls-key-file-pass|tls-client-key-file-pass|user)(\\s|=|$)" -}}
+{{- range $name, $text := dict "shards.config" .Values.shards.config "shards.extraArgs" (.Values.shards.extraArgs | default list | join " " | replace " --" "\n--") -}}
+  {{- range regexFindAll (printf "%s.*" $setting) (toString $text) -1 -}}
+    {{- $found := regexFind "(?i)[a-z][-a-z]*" . -}}
+    {{- if or (ne (lower $found) "user") (regexMatch "\\s[>#]\\S" .) -}}
+      {{- fail (printf "%s has a password (%s), which everybody could read there and the proxy would not know: put it into a Secret and name that in auth.existingSecret" $name $found) -}}
+    {{- end -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 

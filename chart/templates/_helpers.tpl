@@ -1,13 +1,26 @@
-{{/* Names. A StatefulSet's name may have 52 characters: its pods carry it, with a hash, as a label of at most 63. */}}
+{{/*
+Names: letters, digits and dashes, a letter first, as Services have them; a release may have others. A StatefulSet's may have 52 characters: its
+pods carry it, with a hash, as a label of at most 63. What does not fit is changed, and ends in a hash of the whole, or two releases could get one name.
+*/}}
+{{- define "memstore.asName" -}}
+{{- $fits := . | replace "." "-" | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]" $fits) -}}{{- $fits = printf "m%s" $fits -}}{{- end -}}
+{{- if or (ne $fits (trimSuffix "-" .)) (gt (len $fits) 44) -}}
+  {{- $fits = printf "%s-%s" (trunc 38 $fits | trimSuffix "-") (sha256sum . | trunc 5) -}}
+{{- end -}}
+{{- $fits -}}
+{{- end }}
+
 {{- define "memstore.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 44 | trimSuffix "-" -}}
 {{- end }}
 
-{{- define "memstore.fullname" -}}
+{{- define "memstore.wholeName" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
+{{- default (ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name)) .Values.fullnameOverride -}}
 {{- end }}
+
+{{- define "memstore.fullname" -}}{{ include "memstore.asName" (include "memstore.wholeName" .) }}{{- end }}
 
 {{- define "memstore.shards" -}}{{ include "memstore.fullname" . }}-shards{{- end }}
 {{- define "memstore.proxies" -}}{{ include "memstore.fullname" . }}-proxy{{- end }}
@@ -102,7 +115,16 @@ annotations:
 {{- else -}}{{- $count -}}{{- end -}}
 {{- end }}
 
-{{/* Image of (dict "image" .Values.x.image "default" "repository:tag" "tag" "tag if none is given"). */}}
+{{/* An image in the registry for all of them, unless its name has one: (dict "root" $ "image" "repository:tag") */}}
+{{- define "memstore.fromRegistry" -}}
+{{- $registry := dig "imageRegistry" "" (.root.Values.global | default dict) | trimSuffix "/" -}}
+{{- $first := splitList "/" .image | first -}}
+{{- $has := and (contains "/" .image) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}
+{{- if and $registry (not $has) -}}{{- printf "%s/" $registry -}}{{- end -}}
+{{- .image -}}
+{{- end }}
+
+{{/* Image of (dict "root" $ "of" "shards.image" "image" .Values.shards.image "default" "repository:tag" "tag" "tag if none is given"). */}}
 {{- define "memstore.image" -}}
 {{- $repository := .image.repository | default .default -}}
 {{- $name := splitList "/" $repository | last | splitList ":" | first -}}
@@ -111,9 +133,17 @@ annotations:
 {{- if and $inside .image.tag .image.repository (not (contains "@" $repository)) -}}
   {{- fail (printf "image.repository %q has a tag and image.tag %q is given too: remove one of them" $repository .image.tag) -}}
 {{- end -}}
-{{- if contains "@" $repository -}}{{- $repository -}}
-{{- else if .image.digest -}}{{- printf "%s@%s" $plain .image.digest -}}
-{{- else -}}{{- printf "%s:%s" $plain (coalesce .image.tag $inside .tag) -}}{{- end -}}
+{{- $image := $repository -}}
+{{- if .image.digest -}}
+  {{- if not (contains "@" $repository) -}}{{- $image = printf "%s@%s" $plain .image.digest -}}{{- end -}}
+{{- else if not (contains "@" $repository) -}}
+  {{- $tag := coalesce .image.tag $inside .tag "" -}}
+  {{- if not $tag -}}
+    {{- fail (printf "%s.repository %q has no tag, and what \":latest\" is changes without a word: add %s.tag or %s.digest" .of $repository .of .of) -}}
+  {{- end -}}
+  {{- $image = printf "%s:%s" $plain $tag -}}
+{{- end -}}
+{{- include "memstore.fromRegistry" (dict "root" .root "image" $image) -}}
 {{- end }}
 
 {{- define "memstore.proxyImage" -}}
@@ -121,18 +151,29 @@ annotations:
 {{- if regexMatch "(?i)(twemproxy|nutcracker)" (splitList "/" $repository | last) -}}
   {{- fail (printf "proxy.image.repository: %s is Twemproxy, whose place the proxy of this chart takes: remove that line, or use memstore/memstore" $repository) -}}
 {{- end -}}
-{{- include "memstore.image" (dict "image" .Values.proxy.image "default" "memstore/memstore" "tag" .Chart.AppVersion) -}}
+{{- include "memstore.image" (dict "root" . "of" "proxy.image" "image" .Values.proxy.image "default" "memstore/memstore" "tag" .Chart.AppVersion) -}}
+{{- end }}
+
+{{- define "memstore.defaultShardImage" -}}
+{{- ternary "redis:8.2-alpine" "memcached:1.6-alpine" (eq (include "memstore.type" .) "redis") -}}
+{{- end }}
+
+{{/* Tag of an image that is given without one: the default one's, if it is the same image from elsewhere. */}}
+{{- define "memstore.shardTag" -}}
+{{- $default := include "memstore.defaultShardImage" . | splitList ":" -}}
+{{- if eq (splitList "/" .Values.shards.image.repository | last) (first $default) -}}{{- last $default -}}{{- end -}}
 {{- end }}
 
 {{- define "memstore.shardImage" -}}
-{{- $default := ternary "redis:8.2-alpine" "memcached:1.6-alpine" (eq (include "memstore.type" .) "redis") -}}
-{{- include "memstore.image" (dict "image" .Values.shards.image "default" $default "tag" "latest") -}}
+{{- $default := include "memstore.defaultShardImage" . -}}
+{{- include "memstore.image" (dict "root" . "of" "shards.image" "image" .Values.shards.image "default" $default "tag" (include "memstore.shardTag" .)) -}}
 {{- end }}
 
 {{/* Version of the shards' server as major.minor; 99.0 if nothing tells it. */}}
 {{- define "memstore.shardVersion" -}}
 {{- /* What is behind @ is a digest, and says nothing. */ -}}
-{{- $inside := splitList "@" (.Values.shards.image.repository | default "redis:8.2") | first | splitList "/" | last | splitList ":" | rest | join ":" -}}
+{{- $repository := .Values.shards.image.repository | default (include "memstore.defaultShardImage" .) -}}
+{{- $inside := splitList "@" $repository | first | splitList "/" | last | splitList ":" | rest | join ":" -}}
 {{- $version := coalesce .Values.shards.image.version .Values.shards.image.tag $inside "none" -}}
 {{- $numbers := regexFind "^v?[0-9]+(\\.[0-9]+)?" $version | trimPrefix "v" -}}
 {{- if not $numbers -}}99.0
@@ -252,7 +293,7 @@ annotations:
 serviceAccountName: {{ ternary "default" (include "memstore.serviceAccount" .root) (and (eq (toString .hook) "true") .root.Values.serviceAccount.create) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .root.Values.imagePullSecrets }}
+{{- with concat (.root.Values.imagePullSecrets | default list) (dig "imagePullSecrets" list (.root.Values.global | default dict)) }}
 imagePullSecrets:
   {{- range . }}
   - {{ ternary (dict "name" .) . (kindIs "string" .) | toJson }}

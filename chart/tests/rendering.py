@@ -9,32 +9,37 @@ from pathlib import Path
 
 import yaml
 
+import lookups
+
 CHART = Path(__file__).resolve().parent.parent
 ROOT = CHART.parent
 HELM, MEMSTORE = os.environ["HELM"], os.environ["MEMSTORE"]
 
 
-def helm(*words, values=None, kubernetes="1.34.0"):
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+def helm(*words, values=None, kubernetes="1.34.0", running=()):
+    """What helm does and says; resources that run can be looked up."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, lookups.cluster(running) as cluster:
         json.dump(values or {}, file)
         file.flush()
         command = [HELM, *words, "-f", file.name]
         if words[0] != "install":
             command += ["--kube-version", kubernetes]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        if running:
+            command += ["--dry-run=server"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | cluster)
 
 
-def rendered(values=None, kubernetes="1.34.0", name="cache"):
+def rendered(values=None, kubernetes="1.34.0", name="cache", running=(), chart=CHART):
     """All resources, by kind and name."""
-    done = helm("template", name, str(CHART), "--namespace", "ns", values=values, kubernetes=kubernetes)
+    done = helm("template", name, str(chart), "--namespace", "ns", values=values, kubernetes=kubernetes, running=running)
     if done.returncode:
         raise AssertionError(done.stderr)
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
-def refused(values):
+def refused(values, name="cache", running=()):
     """Why it is not rendered."""
-    done = helm("template", "cache", str(CHART), "--namespace", "ns", values=values)
+    done = helm("template", name, str(CHART), "--namespace", "ns", values=values, running=running)
     if not done.returncode:
         raise AssertionError(f"it is rendered: {values}")
     return done.stderr

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Writes values.schema.json and the table in README.md from values.yaml, its comments and defaults.
+"""Writes values.schema.json, files/defaults.json and the table in README.md from values.yaml, its comments and defaults.
 
-    values.py           writes both
+    values.py           writes them
     values.py --check   says what is not up to date; exit 1 if anything is
 
-A line `# -- text` above a value tells its meaning, `# @schema {...}` what its default does not tell of its type.
+A line `# -- text` above a value tells its meaning, `# @schema {...}` what its default does not tell of its type. What a pool may be told is asked of
+the proxy: of target/debug/memstore, or the binary that MEMSTORE names.
 """
 
+import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,13 +23,12 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
-# Settings of a pool that the chart does not decide itself.
-POOL_SETTINGS = """
-    adopt_wait auto_eject_hosts backlog client_age_max client_connections client_idle_timeout client_output_max
-    client_request_timeout connect_timeout databases distribution hash hash_tag in_flight_max miss_on_get_errors preconnect
-    queue_wait redis_db request_bytes_max resp3 reuseport server_connections server_failure_limit server_retry_timeout
-    shard_queue_bytes_max shard_queue_max tcpkeepalive timeout
-""".split()
+# Settings of a pool that the chart decides itself.
+DECIDED = {
+    "listen", "redis", "cluster", "shard_identity", "redis_auth", "redis_auth_env", "redis_auth_file", "redis_user", "servers", "servers_count",
+    "servers_dns", "servers_file", "servers_names", "servers_srv", "servers_within",
+}
+DIGEST = "defaultsDigest"
 DEFS = {
     "strings": {"type": "object", "additionalProperties": {"type": "string"}},
     "object": {"type": "object"},
@@ -39,12 +42,18 @@ DEFS = {
         "properties": {"requests": QUANTITIES, "limits": QUANTITIES, "claims": {"type": "array"}},
         "additionalProperties": False,
     },
-    "pool": {
-        "type": "object",
-        "propertyNames": {"enum": POOL_SETTINGS},
-        "additionalProperties": {"type": ["string", "number", "boolean"]},
-    },
 }
+
+
+def pool():
+    """What may stand below proxy.pool."""
+    binary = os.environ.get("MEMSTORE") or CHART.parent / "target" / "debug" / "memstore"
+    if not Path(binary).exists():
+        sys.exit(f"{binary} is missing, which knows the settings of pools: cargo build -p memstore-proxy, or name another one in MEMSTORE")
+    done = subprocess.run([binary, "settings", "--format", "json-schema"], capture_output=True, text=True, check=True)
+    settings = json.loads(done.stdout)["definitions"]["pool"]
+    settings["properties"] = {name: one for name, one in settings["properties"].items() if name not in DECIDED}
+    return settings
 
 
 def comments(text):
@@ -81,16 +90,16 @@ def described(value, path, told):
         schema["type"] = kind(value)
     schema |= given
     if isinstance(value, dict) and "$ref" not in given:
-        schema["additionalProperties"] = False
+        schema.setdefault("additionalProperties", False)
         schema["properties"] = {key: described(part, (*path, key), told) for key, part in value.items()}
     return schema
 
 
 def schema(values, told):
     whole = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart memstore"}
-    whole |= {"type": "object"} | described(values, (), told) | {"$defs": DEFS}
-    # What Helm and charts around this one put beside the values.
-    whole["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    whole |= {"type": "object"} | described(values, (), told) | {"$defs": DEFS | {"pool": pool()}}
+    # What charts around this one put beside the values.
+    whole["properties"] |= {"enabled": {"type": "boolean"}}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -106,6 +115,8 @@ def leaves(value, path, told):
 def table(values, told):
     lines = ["| Value | default | meaning |", "|---|---|---|"]
     for path, value in leaves(values, (), told):
+        if path == (DIGEST,):
+            continue
         text, given = told.get(path, ("", {}))
         default = "" if value in (None, "") else f"`{json.dumps(value, ensure_ascii=False)}`"
         allowed = ", ".join(f"`{choice}`" for choice in given.get("enum", []) if choice)
@@ -115,14 +126,22 @@ def table(values, told):
     return "\n".join(lines).replace("\\|", "|") + "\n"
 
 
+def defaults(values):
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
 def main():
     text = (CHART / "values.yaml").read_text()
     values, told = yaml.safe_load(text), comments(text)
+    values[DIGEST] = ""
+    values[DIGEST] = hashlib.sha256(defaults(values).encode()).hexdigest()[:12]
     readme = CHART / "README.md"
     before, rest = readme.read_text().split(MARKS[0])
     _, after = rest.split(MARKS[1])
     written = {
+        CHART / "values.yaml": re.sub(rf"^{DIGEST}: .*$", f'{DIGEST}: "{values[DIGEST]}"', text, count=1, flags=re.M),
         CHART / "values.schema.json": schema(values, told),
+        CHART / "files" / "defaults.json": defaults(values),
         readme: before + MARKS[0] + table(values, told) + MARKS[1] + after,
     }
     stale = [path for path, content in written.items() if not path.exists() or path.read_text() != content]

@@ -1,10 +1,22 @@
 {{/* A pod that cares for the cluster: (dict "root" $ "args" (list ...) "restartPolicy" "Always") */}}
 {{- define "memstore.reconcilePod" -}}
+{{- $own := .root.Values.redisCluster.reconcile -}}
+{{- $ends := ne .restartPolicy "Always" -}}
 metadata:
+  {{- if $ends }}
+  {{- include "memstore.jobMetadata" (dict "root" .root "component" "reconcile") | nindent 2 }}
+  {{- else }}
   labels:
-    {{- include "memstore.podLabels" (dict "root" .root "component" "reconcile" "labels" .labels) | nindent 4 }}
+    {{- include "memstore.podLabels" (dict "root" .root "component" "reconcile" "labels" (mergeOverwrite (dict) ($own.podLabels | default dict) .labels)) | nindent 4 }}
+  {{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) ($own.podAnnotations | default dict) }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
 spec:
-  {{- include "memstore.podSpec" (dict "root" .root "own" (dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations) "component" "reconcile" "hook" (ne .restartPolicy "Always")) | nindent 2 }}
+  {{- $place := dict "nodeSelector" .root.Values.proxy.nodeSelector "tolerations" .root.Values.proxy.tolerations "priorityClassName" $own.priorityClassName }}
+  {{- if $ends }}{{- $place = include "memstore.jobPlace" .root | fromYaml }}{{- end }}
+  {{- include "memstore.podSpec" (dict "root" .root "own" $place "component" "reconcile" "hook" $ends) | nindent 2 }}
   restartPolicy: {{ .restartPolicy }}
   # Nothing is lost by ending it anywhere.
   terminationGracePeriodSeconds: 5
@@ -33,7 +45,7 @@ spec:
         - {name: MEMSTORE_CLUSTER_AUTH_FILE, value: /etc/memstore/auth/password}
       {{- end }}
       resources:
-        {{- include "memstore.resources" (dict "of" .root.Values.redisCluster.reconcile.resources "name" "redisCluster.reconcile.resources") | nindent 8 }}
+        {{- include "memstore.resources" (dict "of" $own.resources "name" "redisCluster.reconcile.resources") | nindent 8 }}
       securityContext:
         {{- include "memstore.securityContext" (dict "root" .root "own" dict) | nindent 8 }}
       {{- if .root.Values.auth.enabled }}

@@ -48,3 +48,17 @@ pools:
 - {{ printf "%s.:%d:1 %s" (include "memstore.shardHost" (dict "root" $root "pod" (printf "%s-%d" (include "memstore.shards" $root) $ordinal))) (int $root.Values.shards.service.port) $name | quote }}
 {{- end }}
 {{- end }}
+
+{{/*
+How many proxies the Deployment asks for; empty: it does not say. Without a number Kubernetes takes one, and an autoscaler would need until its next look to
+bring back the others; so while it is on, what runs stays.
+*/}}
+{{- define "memstore.proxyReplicas" -}}
+{{- $proxy := .Values.proxy -}}
+{{- $scaler := ternary $proxy.autoscaling $proxy.keda $proxy.autoscaling.enabled -}}
+{{- if kindIs "invalid" $proxy.count -}}
+{{- else if $scaler.enabled -}}
+  {{- $running := lookup "apps/v1" "Deployment" .Release.Namespace (include "memstore.proxies" .) -}}
+  {{- max (int $scaler.minReplicas) (dig "spec" "replicas" 0 ($running | default dict) | int) -}}
+{{- else -}}{{- int $proxy.count -}}{{- end -}}
+{{- end }}

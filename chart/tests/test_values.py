@@ -1,0 +1,431 @@
+"""Values that are refused, defaults that depend on others, and upgrades: what runs keeps its name, its port and its number."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import yaml
+
+from rendering import CHART, MEMSTORE, memstore, pick, pod_spec, pods, refused, rendered, told
+
+CLIENT_SIDE, CLUSTER, MEMCACHED = {"partitioning": "client-side"}, {"partitioning": "redis-cluster"}, {"shards": {"type": "memcached"}}
+
+
+def sentence(error):
+    """What helm says, on one line."""
+    return " ".join(error.split())
+
+
+def named(values, *path):
+    """The values with one more."""
+    *path, last, value = path
+    below = values
+    for part in path:
+        below = below.setdefault(part, {})
+    below[last] = value
+    return values
+
+
+class Effects(unittest.TestCase):
+    """What would have no effect is refused."""
+
+    def test_each_has_its_sentence(self):
+        proxy = "there is no proxy"
+        for values, name, why in [
+            (CLIENT_SIDE | {"metrics": {"serviceMonitor": {"enabled": True}}}, "metrics.serviceMonitor.enabled", proxy),
+            (CLIENT_SIDE | {"metrics": {"podMonitor": {"enabled": True}}}, "metrics.podMonitor.enabled", proxy),
+            (CLIENT_SIDE | {"metrics": {"rules": {"enabled": True}}}, "metrics.rules.enabled", proxy),
+            (CLIENT_SIDE | {"metrics": {"dashboard": {"enabled": True}}}, "metrics.dashboard.enabled", proxy),
+            ({"proxy": {"enabled": False}, "metrics": {"dashboard": {"enabled": True}}}, "metrics.dashboard.enabled", proxy),
+            (CLIENT_SIDE | {"proxy": {"autoscaling": {"enabled": True}}}, "proxy.autoscaling.enabled", proxy),
+            (CLIENT_SIDE | {"proxy": {"keda": {"enabled": True, "triggers": [{}]}}}, "proxy.keda.enabled", proxy),
+            (CLIENT_SIDE | {"proxy": {"service": {"type": "LoadBalancer"}}}, "proxy.service.type", proxy),
+            (CLIENT_SIDE | {"proxy": {"pool": {"timeout": "2s"}}}, "proxy.pool.timeout", proxy),
+            (CLIENT_SIDE | {"proxy": {"pool": {"server_connections": 2}}}, "proxy.pool.server_connections", proxy),
+            ({"redisCluster": {"replicasPerPrimary": 1}}, "redisCluster.replicasPerPrimary", "Redis Cluster"),
+            (CLIENT_SIDE | {"redisCluster": {"requireFullCoverage": True}}, "redisCluster.requireFullCoverage", "Redis Cluster"),
+            ({"redisCluster": {"announceHostnames": False}}, "redisCluster.announceHostnames", "Redis Cluster"),
+            ({"redisCluster": {"readFrom": "nearest"}}, "redisCluster.readFrom", "Redis Cluster"),
+            ({"shards": {"persistence": {"storageClass": "fast"}}}, "shards.persistence.storageClass", "set that to true"),
+            ({"shards": {"persistence": {"annotations": {"a": "b"}}}}, "shards.persistence.annotations", "set that to true"),
+            ({"shards": {"persistence": {"size": "9Gi"}}}, "shards.persistence.size", "set that to true"),
+            (CLUSTER | {"shards": {"persistence": {"size": "9Gi"}}}, "shards.persistence.size", "set that to true"),
+            ({"proxy": {"pool": {"miss_on_get_errors": True}}}, "proxy.pool.miss_on_get_errors", "for memcached"),
+            ({"shards": {"type": "memcached", "config": "x y"}}, "shards.config", "for Redis"),
+            ({"shards": {"type": "memcached", "maxmemoryPolicy": "noeviction"}}, "shards.maxmemoryPolicy", "for Redis"),
+            (MEMCACHED | {"proxy": {"pool": {"redis_db": 1}}}, "proxy.pool.redis_db", "for Redis"),
+            ({"proxy": {"service": {"externalTrafficPolicy": "Local"}}}, "proxy.service.externalTrafficPolicy", "ClusterIP"),
+            ({"proxy": {"service": {"loadBalancerClass": "x"}}}, "proxy.service.loadBalancerClass", "LoadBalancer"),
+            ({"proxy": {"autoscaling": {"metrics": [{}]}}}, "proxy.autoscaling.metrics", "set that to true"),
+            ({"proxy": {"keda": {"triggers": [{}]}}}, "proxy.keda.triggers", "set that to true"),
+            ({"networkPolicy": {"enabled": False, "clientNamespaces": ["a"]}}, "networkPolicy.clientNamespaces", "everybody may connect"),
+            ({"networkPolicy": {"enabled": False, "metricsNamespaces": ["a"]}}, "networkPolicy.metricsNamespaces", "everybody may connect"),
+            ({"networkPolicy": {"enabled": False}, "jobs": {"extraEgress": [{}]}}, "jobs.extraEgress", "everybody may connect"),
+            ({"auth": {"user": "app"}}, "auth.user", "set that to true"),
+            ({"serviceAccount": {"annotations": {"a": "b"}}}, "serviceAccount.annotations", "set that to true"),
+            ({"tests": {"enabled": False, "memtier": {"enabled": True}}}, "tests.memtier.enabled", "set that to true"),
+        ]:
+            with self.subTest(name):
+                said = sentence(refused(values))
+                self.assertIn(f"{name} has no effect, since ", said)
+                self.assertIn(why, said)
+
+    def test_what_has_one_is_taken(self):
+        for values in [
+            CLUSTER | {"shards": {"persistence": {"storageClass": "fast"}}},
+            CLUSTER | {"redisCluster": {"replicasPerPrimary": 1, "readFrom": "nearest"}},
+            CLIENT_SIDE | {"proxy": {"pool": {"hash": "md5", "hash_tag": "{}"}}},
+            # Whoever switches the proxy off says that the rest of its values means nothing.
+            {"proxy": {"enabled": False, "autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer"}, "pool": {"timeout": "2s"}}},
+            MEMCACHED | {"proxy": {"pool": {"miss_on_get_errors": True}}},
+            {"metrics": {"dashboard": {"enabled": True}}},
+        ]:
+            with self.subTest(str(values)):
+                rendered(values)
+
+
+class Passwords(unittest.TestCase):
+    """They come from a Secret, or not at all."""
+
+    def test_others_are_refused(self):
+        for values, name, word in [
+            ({"config": "maxclients 10\nrequirepass hush"}, "shards.config", "requirepass"),
+            ({"config": "  MASTERAUTH hush"}, "shards.config", "MASTERAUTH"),
+            ({"config": "user app on >hush ~* +@all"}, "shards.config", "user"),
+            ({"config": "user app on #9f86d081 ~* +@all"}, "shards.config", "user"),
+            ({"config": "tls-key-file-pass hush"}, "shards.config", "tls-key-file-pass"),
+            ({"extraArgs": ["--requirepass", "hush"]}, "shards.extraArgs", "requirepass"),
+            ({"extraArgs": ["--io-threads", "2", "--requirepass=hush"]}, "shards.extraArgs", "requirepass"),
+            ({"extraArgs": ["--user", "app on >hush ~* +@all"]}, "shards.extraArgs", "user"),
+        ]:
+            with self.subTest(str(values)):
+                said = sentence(refused({"shards": values}))
+                self.assertIn(f"{name} has a password ({word})", said)
+                self.assertIn("auth.existingSecret", said)
+                self.assertNotIn("hush", said)
+        self.assertIn("redis_auth", refused({"proxy": {"pool": {"redis_auth": "x"}}}))
+
+    def test_what_is_none_is_taken(self):
+        for values in [
+            {"config": "user default on nopass ~* -@dangerous\n#requirepass x\nusers-are-fine yes"},
+            {"extraArgs": ["--io-threads", "2", "--maxclients", "20000"]},
+            {"type": "memcached", "extraArgs": ["-u", "nobody", "--auth-file=/x"]},
+        ]:
+            with self.subTest(str(values)):
+                rendered({"shards": values})
+
+    def test_who_is_open_to_others_without_one_is_warned(self):
+        for kind in ["NodePort", "LoadBalancer"]:
+            service = {"proxy": {"service": {"type": kind}}}
+            self.assertIn(f"WARNING: a {kind} without a password", told(service))
+            self.assertIn(f"WARNING: a {kind} in front of memcached", told(service | MEMCACHED))
+            self.assertNotIn("a password", told(service | {"auth": {"enabled": True, "existingSecret": "s"}}))
+
+
+class Pool(unittest.TestCase):
+    """Settings of the proxy among the values."""
+
+    def test_mistakes_are_told_with_their_place(self):
+        for setting, value, words in [
+            ("timeout", "3x", "does not match pattern"),
+            ("timeout", -1, "minimum"),
+            ("distribution", "ketamo", "value must be one of"),
+            ("hash", "md6", "value must be one of"),
+            ("server_connections", 0, "minimum"),
+            ("server_connections", 70000, "maximum"),
+            ("preconnect", "yes", "value must be one of"),
+            ("hash_tag", ["{", "}"], "got array, want "),
+            ("request_bytes_max", "1TiB", "does not match pattern"),
+        ]:
+            with self.subTest(f"{setting}: {value}"):
+                said = sentence(refused({"proxy": {"pool": {setting: value}}}))
+                self.assertIn(f"/proxy/pool/{setting}': ", said)
+                self.assertIn(words, said)
+        said = sentence(refused({"proxy": {"pool": {"timeouts": 1, "hash": "md5"}}}))
+        self.assertIn("at '/proxy/pool': additional properties 'timeouts' not allowed", said)
+
+    def test_other_texts_are_checked_as_well(self):
+        for place, value in [
+            ("proxy/readyMinHealthy", "500%"), ("proxy/maxSurge", "0%"), ("proxy/maxSurge", "some"), ("proxy/pdb/maxUnavailable", "one"),
+            ("shards/pdb/maxUnavailable", "-1"), ("redisCluster/reconcile/interval", "5x"), ("redisCluster/reconcile/interval", "0s"),
+            ("metrics/serviceMonitor/interval", "often"),
+        ]:
+            with self.subTest(f"{place}: {value}"):
+                self.assertIn(f"/{place}': ", refused(named({}, *place.split("/"), value)))
+        for place, value in [("proxy/readyMinHealthy", "100%"), ("proxy/maxSurge", "25%"), ("proxy/maxSurge", 1), ("metrics/podMonitor/interval", "1m30s")]:
+            rendered(named({}, *place.split("/"), value))
+
+    def test_the_schema_and_the_proxy_read_the_same(self):
+        """Each setting with each text: the schema must refuse nothing that the proxy takes, and hardly take what it refuses."""
+        schema = json.loads(memstore("settings", "--format", "json-schema").stdout)["definitions"]["pool"]["properties"]
+        texts = ["3x", "5s", "0", "1", "none", "auto", "-1", "true", "yes", "1GiB", "7 kb", "1.5", "99999999999", "ketama", "md5", "nearest", "{}"]
+        # What cannot be judged alone.
+        alone = {name: one for name, one in schema.items() if not re.match("listen|redis|servers|cluster|shard_identity|miss_on", name)}
+        lines = []
+        for number, (name, text) in enumerate((name, text) for name in alone for text in texts):
+            lines.append(f"p{number}:\n  listen: /s{number}\n  redis: true\n  servers: ['127.0.0.1:1:1']\n  {name}: '{text}'\n")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "memstore.yml"
+            path.write_text("".join(lines))
+            told_ = memstore("check", "-c", path).stderr
+        wrong = set(re.findall(r"pool p(\d+): ", told_))
+        self.assertGreater(len(wrong), 100)
+        self.assertGreater(len(lines) - len(wrong), 50)
+        number = 0
+        for name, one in alone.items():
+            for text in texts:
+                taken = self.matches(one, text)
+                if str(number) not in wrong:
+                    self.assertTrue(taken, f"{name}: {text} is refused by the schema only")
+                elif "enum" in one or "pattern" in one and not re.fullmatch("[0-9]+", text):
+                    self.assertFalse(taken, f"{name}: {text} is refused by the proxy only")
+                number += 1
+
+    def matches(self, schema, text):
+        """Whether a text conforms: as much of JSON schema as settings take."""
+        if "enum" in schema and text not in schema["enum"]:
+            return False
+        return "string" in schema.get("type", ["string"]) and re.search(schema.get("pattern", ""), text) is not None
+
+    def test_an_editor_is_given_a_whole_schema(self):
+        schema = json.loads(memstore("settings", "--format", "json-schema").stdout)
+        self.assertIn("log_format", schema["then"]["properties"])
+        self.assertIn("read_from", schema["definitions"]["cluster"]["properties"])
+        for one in [*schema["then"]["properties"].values(), *schema["definitions"]["pool"]["properties"].values()]:
+            self.assertIn("description", one)
+
+    def test_clients_have_limits_by_default(self):
+        for values in [{}, MEMCACHED, CLUSTER]:
+            pool = yaml.safe_load(pick(rendered(values), "ConfigMap", "-proxy")["data"]["memstore.yml"])["pools"]["cache"]
+            self.assertEqual((pool["client_connections"], pool["tcpkeepalive"]), (10000, True))
+
+
+class Ports(unittest.TestCase):
+    """What clients expect, and what they have already."""
+
+    def ports(self, values, running=()):
+        services = {one["metadata"]["name"]: one for one in rendered(values, running=running) if one["kind"] == "Service"}
+        return [services[name]["spec"]["ports"][0]["port"] for name in ["cache-memstore", "cache-memstore-shards"]]
+
+    def service(self, name, port):
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "ns"}, "spec": {"ports": [{"port": port}]}}
+
+    def test_each_server_has_its_own(self):
+        self.assertEqual(self.ports({}), [6379, 6379])
+        self.assertEqual(self.ports(MEMCACHED), [11211, 11211])
+        both = {"shards": {"type": "memcached", "service": {"port": 7000}}, "proxy": {"service": {"port": 7001}}}
+        self.assertEqual(self.ports(both), [7001, 7000])
+        self.assertIn("memcached://memstore.ns.svc.cluster.local:11211", told(MEMCACHED))
+
+    def test_a_release_keeps_what_it_has(self):
+        running = [self.service("cache-memstore", 6379), self.service("cache-memstore-shards", 6379)]
+        self.assertEqual(self.ports(MEMCACHED, running), [6379, 6379])
+        self.assertEqual(self.ports(MEMCACHED | {"proxy": {"service": {"port": 11211}}}, running), [11211, 6379])
+
+
+class Replicas(unittest.TestCase):
+    """How many proxies there are while an autoscaler is switched on."""
+
+    AUTOSCALING = {"proxy": {"count": 5, "autoscaling": {"enabled": True, "minReplicas": 4}}}
+    KEDA = {"proxy": {"count": 5, "keda": {"enabled": True, "minReplicas": 4, "triggers": [{"type": "cpu"}]}}}
+
+    def replicas(self, values, running=None):
+        found = []
+        if running is not None:
+            metadata = {"name": "cache-memstore-proxy", "namespace": "ns"}
+            found = [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": running}}]
+        return pick(rendered(values, running=found), "Deployment", "-proxy")["spec"].get("replicas")
+
+    def test_those_that_run_stay(self):
+        for values in [self.AUTOSCALING, self.KEDA]:
+            self.assertEqual(self.replicas(values, running=5), 5)
+            self.assertEqual(self.replicas(values, running=9), 9)
+            self.assertEqual(self.replicas(values, running=2), 4)
+
+    def test_there_are_never_fewer_than_the_least(self):
+        for values in [self.AUTOSCALING, self.KEDA]:
+            self.assertEqual(self.replicas(values), 4)
+
+    def test_without_it_they_are_counted(self):
+        self.assertEqual(self.replicas({"proxy": {"count": 5}}, running=9), 5)
+        self.assertEqual(self.replicas({"proxy": {"count": 0}}), 0)
+
+    def test_who_applies_renders_again_and_again_may_leave_it_out(self):
+        self.assertIsNone(self.replicas(named(json.loads(json.dumps(self.AUTOSCALING)), "proxy", "count", None)))
+
+
+class Names(unittest.TestCase):
+    """What Kubernetes takes, and no other release has."""
+
+    def test_every_name_of_a_release_is_one_of_resources(self):
+        for name in ["123", "my.app", "a" * 53, "x.y-z.0"]:
+            for mode in ["proxy", "client-side", "redis-cluster"]:
+                for resource in rendered({"partitioning": mode}, name=name):
+                    called = resource["metadata"]["name"]
+                    self.assertRegex(called, r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", f"{name}: {resource['kind']}")
+
+    def test_two_releases_never_have_one_name(self):
+        for one, other in [("a" * 45 + "-one", "a" * 45 + "-two"), ("my.app", "my-app"), ("123", "m123"), ("a.b-c", "a-b.c")]:
+            names = [pick(rendered({}, name=name), "StatefulSet")["metadata"]["name"] for name in (one, other)]
+            self.assertNotEqual(*names)
+
+    def test_what_fits_is_called_as_before(self):
+        self.assertEqual(pick(rendered({}, name="a" * 35), "StatefulSet")["metadata"]["name"], "a" * 35 + "-memstore-shards")
+        self.assertEqual(pick(rendered({}, name="memstore"), "StatefulSet")["metadata"]["name"], "memstore-shards")
+
+    def test_shards_with_a_name_that_was_only_cut_are_not_left(self):
+        name = "b" * 50
+        metadata = {"name": "b" * 44 + "-shards", "namespace": "ns", "labels": {"app.kubernetes.io/instance": name}}
+        running = [{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": {"replicas": 3}}]
+        self.assertIn(f"set fullnameOverride to {'b' * 44}", sentence(refused({}, name=name, running=running)))
+        kept = rendered({"fullnameOverride": "b" * 44}, name=name, running=running)
+        self.assertEqual(pick(kept, "StatefulSet")["metadata"]["name"], "b" * 44 + "-shards")
+
+
+class Images(unittest.TestCase):
+    """Where they come from, and which."""
+
+    def images(self, values):
+        return {container["image"] for one in pods(rendered(values)) for container in pod_spec(one)["containers"]}
+
+    def test_none_is_the_latest_without_a_word(self):
+        for repository, image in [("reg/redis", "reg/redis:8.2-alpine"), ("reg:5000/a/redis", "reg:5000/a/redis:8.2-alpine"), ("redis", "redis:8.2-alpine")]:
+            self.assertIn(image, self.images({"shards": {"image": {"repository": repository}}}))
+        self.assertIn("reg/memcached:1.6-alpine", self.images({"shards": {"type": "memcached", "image": {"repository": "reg/memcached"}}}))
+        for image in [{"repository": "reg/valkey"}, {"repository": "valkey/valkey"}]:
+            self.assertIn("has no tag", refused({"shards": {"image": image}}))
+        self.assertIn("redis:latest", self.images({"shards": {"image": {"repository": "redis:latest"}}}))
+        digest = "sha256:" + "a" * 64
+        self.assertIn(f"valkey/valkey@{digest}", self.images({"shards": {"image": {"repository": "valkey/valkey", "digest": digest}}}))
+
+    def test_all_of_them_come_from_one_registry(self):
+        tests = {"tests": {"memtier": {"enabled": True}}}
+        for mode in ["proxy", "redis-cluster"]:
+            images = self.images({"partitioning": mode, "global": {"imageRegistry": "reg.example.org/mirror/"}} | tests)
+            self.assertEqual({image.split("/")[0] for image in images}, {"reg.example.org"})
+            self.assertIn("reg.example.org/mirror/redis:8.2-alpine", images)
+        own = {"global": {"imageRegistry": "reg.example.org"}, "shards": {"image": {"repository": "localhost/redis:7"}}}
+        self.assertIn("localhost/redis:7", self.images(own))
+        self.assertIn("reg.example.org/memstore/memstore:0.1.0", self.images(own))
+
+    def test_secrets_of_all_charts_are_used(self):
+        values = {"imagePullSecrets": ["own"], "global": {"imagePullSecrets": [{"name": "theirs"}]}}
+        for one in pods(rendered(values)):
+            self.assertEqual(pod_spec(one)["imagePullSecrets"], [{"name": "own"}, {"name": "theirs"}])
+
+
+class Upgrades(unittest.TestCase):
+    """With --reuse-values helm takes all values of the older chart, defaults included, and none of those that came since."""
+
+    def test_values_of_an_older_chart_are_enough(self):
+        for mode in ["proxy", "client-side", "redis-cluster"]:
+            with self.subTest(mode), tempfile.TemporaryDirectory() as folder:
+                chart = shutil.copytree(CHART, Path(folder) / "memstore", ignore=lambda folder, _: ["tests"] if Path(folder) == CHART else [])
+                values = yaml.safe_load((CHART / "values.yaml").read_text())
+                # What came after the first version, and a part of everything else: no value may be needed.
+                for name in ["jobs", "global", "defaultsDigest", "tests", "metrics"]:
+                    del values[name]
+                del values["redisCluster"]["reconcile"]["podLabels"], values["proxy"]["autoscaling"], values["networkPolicy"]["metricsPeers"]
+                values["partitioning"] = mode
+                (chart / "values.yaml").write_text(yaml.safe_dump(values))
+                self.assertEqual(rendered(chart=chart), rendered({"partitioning": mode}))
+
+    def test_every_template_takes_its_values_from_one_place(self):
+        for path in (CHART / "templates").rglob("*"):
+            if path.is_file() and not path.name.startswith("_"):
+                first = path.read_text().splitlines()[0]
+                self.assertEqual(first, '{{- include "memstore.values" . -}}', path.name)
+
+
+class Metrics(unittest.TestCase):
+    """Who may read them, and what they are shown as."""
+
+    def readers(self, values):
+        policy = pick(rendered(values), "NetworkPolicy", "-proxy")
+        return [rule["from"] for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 9121][0]
+
+    def test_nobody_may_who_does_not_need_them(self):
+        def components(peers):
+            return [peer["podSelector"]["matchExpressions"][0]["values"] for peer in peers]
+        self.assertEqual(components(self.readers({})), [["ring"]])
+        for monitor in ["serviceMonitor", "podMonitor"]:
+            _, *others = self.readers({"metrics": {monitor: {"enabled": True}}})
+            self.assertEqual(others, [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}])
+        _, *others = self.readers({"networkPolicy": {"metricsNamespaces": ["m"]}})
+        self.assertEqual(others[0]["namespaceSelector"]["matchExpressions"][0]["values"], ["m"])
+        self.assertEqual(len(self.readers({"metrics": {"serviceMonitor": {"enabled": True}}, "networkPolicy": {"metricsPeers": []}})), 1)
+
+    def targets(self):
+        def below(panels):
+            for panel in panels:
+                yield panel
+                yield from below(panel.get("panels", []))
+        dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+        self.assertTrue(dashboard["uid"])
+        for panel in below(dashboard["panels"]):
+            for target in panel.get("targets", []):
+                yield panel, target
+
+    def test_shards_of_different_pools_are_not_added_up(self):
+        count = 0
+        for panel, target in self.targets():
+            for labels in re.findall(r"by \(([^)]*)\)", target["expr"]):
+                labels = {label.strip() for label in labels.split(",")}
+                if "shard" in labels:
+                    count += 1
+                    self.assertLessEqual({"service", "pool"}, labels, panel["title"])
+                    if panel["type"] == "timeseries":
+                        for label in ["service", "pool", "shard"]:
+                            self.assertIn("{{%s}}" % label, target["legendFormat"], panel["title"])
+        self.assertGreater(count, 10)
+
+    def test_proxies_outside_of_kubernetes_have_their_own_lines(self):
+        count = 0
+        for panel, target in self.targets():
+            for labels in re.findall(r"by \(([^)]*)\)", target["expr"]):
+                if "pod" in {label.strip() for label in labels.split(",")}:
+                    count += 1
+                    self.assertIn("instance", labels, panel["title"])
+            if "{{pod}}" in target.get("legendFormat", ""):
+                self.assertIn("{{instance}}", target["legendFormat"], panel["title"])
+            # Of all that Prometheus knows `up` is of everybody, where nothing selects.
+            self.assertNotRegex(target["expr"], r"\bup\{")
+        self.assertGreater(count, 10)
+
+
+class Pages(unittest.TestCase):
+    """What is told can be done."""
+
+    def test_the_comparison_of_rings_works_as_it_is_told(self):
+        page = (CHART / "MIGRATION.md").read_text()
+        blocks = re.findall(r"(?:^    .*\n|^\n)+", page, re.M)
+        block = next(block for block in blocks if "helm template cache ./chart -f values.yaml" in block)
+        script = "\n".join(line[4:] for line in block.splitlines())
+        old = "alpha:\n  listen: 127.0.0.1:2\n  redis: true\n  hash: fnv1a_64\n  distribution: ketama\n  servers:\n   - 10.0.0.1:6379:1\n   - 10.0.0.2:6379:1 beta\n"
+        with tempfile.TemporaryDirectory() as folder:
+            here, tools = Path(folder), Path(folder) / "bin"
+            tools.mkdir()
+            (here / "nutcracker.yml").write_text(old)
+            (here / "values.yaml").write_text('shards: {count: 2, ringNames: ["10.0.0.1:6379", "beta"]}\n')
+            (here / "chart").symlink_to(CHART)
+            (tools / "memstore").symlink_to(Path(MEMSTORE).resolve())
+            (tools / "helm").symlink_to(Path(shutil.which(os.environ["HELM"])).resolve())
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, check=False,
+                env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+            )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("alpha: 100.00 % of", done.stdout)
+
+    def test_values_for_a_mesh_are_taken(self):
+        blocks = re.findall(r"```yaml\n(.*?)```", (CHART / "MESH.md").read_text(), re.S)
+        self.assertGreater(len(blocks), 2)
+        for block in blocks:
+            values = yaml.safe_load(block)
+            for mode in ["proxy", "redis-cluster"]:
+                rendered(values | {"partitioning": mode})
