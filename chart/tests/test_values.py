@@ -9,6 +9,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import jsonschema
 import yaml
 
 from rendering import CHART, MEMSTORE, memstore, pick, pod_spec, pods, refused, rendered, told
@@ -198,6 +199,16 @@ class Pool(unittest.TestCase):
         self.assertIn("read_from", schema["definitions"]["cluster"]["properties"])
         for one in [*schema["then"]["properties"].values(), *schema["definitions"]["pool"]["properties"].values()]:
             self.assertIn("description", one)
+        taken = [yaml.safe_load(path.read_text()) for path in (CHART.parent / "examples" / "compose").glob("*/memstore.yml")]
+        auth = {"auth": {"enabled": True, "existingSecret": "s", "user": "app"}}
+        taken += [yaml.safe_load(pick(rendered(values), "ConfigMap", "-proxy")["data"]["memstore.yml"]) for values in [MEMCACHED, CLUSTER, auth]]
+        taken.append({"alpha": {"listen": "127.0.0.1:1", "redis": True, "timeout": 400, "servers": ["127.0.0.1:2:1 a"]}})
+        self.assertGreater(len(taken), 5)
+        for config in taken:
+            jsonschema.validate(config, schema)
+        for place, value in [("log_levels", "info"), ("log_level", "loud"), ("pools", {"a": {"listen": "x", "timeot": 1}})]:
+            with self.assertRaises(jsonschema.ValidationError):
+                jsonschema.validate(taken[-2] | {place: value}, schema)
 
     def test_clients_have_limits_by_default(self):
         for values in [{}, MEMCACHED, CLUSTER]:
