@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::time::Time;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool};
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, Shard, Topology};
+use world::World;
+
+mod world;
 
 const NODES: usize = 4;
 /// Slots of the keys that clients use, by the key.
@@ -137,15 +137,12 @@ struct Counting {
     heard: [BTreeSet<i64>; KEYS.len()],
 }
 
-struct World {
+struct Run {
     random: Random,
-    pool: Pool<Resp>,
-    now: Time,
+    world: World<Resp>,
     truth: Truth,
     clients: Vec<Counting>,
     connections: BTreeMap<ConnectionIndex, Connection>,
-    scratch: BytesMut,
-    counters: Counters,
     given_up: u64,
     answered: u64,
     /// Slots that may move once more.
@@ -166,7 +163,7 @@ fn map(truth: &Truth) -> Arc<Topology> {
     Arc::new(Topology::of_cluster(nodes, &owners, vec![Vec::new(); NODES]).expect("a topology"))
 }
 
-impl World {
+impl Run {
     fn new(seed: u64) -> Self {
         Self::with_limits(seed, |_| {})
     }
@@ -177,31 +174,17 @@ impl World {
             .iter()
             .map(|&(_, slot)| (slot, Slot { owner: random.below(NODES as u64) as usize, target: None }));
         let truth = Truth { slots: slots.collect(), data: vec![HashMap::new(); NODES], down: [false; NODES] };
-        let counters = Counters::of_workers(1, NODES).remove(0);
         let mut limits = Limits {
-            timeout: None,
             queue_wait: Duration::from_secs(3600),
-            in_flight_max: 1024,
-            request_bytes_max: 1 << 20,
-            client_output_max: 1 << 30,
-            shard_queue_max: 65536,
-            shard_queue_bytes_max: 64 << 20,
-            memory_max: usize::MAX,
             server_connections: 1 + random.below(2) as usize,
-            eager_connects: 0,
-            client_idle_timeout: None,
-            client_request_timeout: None,
-            client_age_max: None,
+            ..Limits::default()
         };
         change(&mut limits);
-        let identity =
-            Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
         let settings = Settings { databases: 1, ..Settings::default() };
-        let mut pool = Pool::new(identity, settings, limits, map(&truth), counters.clone());
-        let now = Time::from_micros(1000);
+        let mut world = World::new(settings, limits, map(&truth), seed);
         let clients = (0..3)
             .map(|number| Counting {
-                id: pool.client_connected(now),
+                id: world.pool.client_connected(world.now),
                 number,
                 outbox: VecDeque::new(),
                 inbox: Vec::new(),
@@ -212,13 +195,10 @@ impl World {
             .collect();
         Self {
             random,
-            pool,
-            now,
+            world,
             truth,
             clients,
             connections: BTreeMap::new(),
-            scratch: BytesMut::new(),
-            counters,
             given_up: 0,
             answered: 0,
             unmoved: seed.is_multiple_of(2).then(|| KEYS.iter().map(|key| key.1).collect()),
@@ -236,8 +216,7 @@ impl World {
         }
         self.truth.down = [false; NODES];
         for _ in 0..400 {
-            self.now = self.now.plus(Duration::from_millis(50));
-            self.pool.tick(self.now);
+            self.advance(Duration::from_millis(50));
             self.learn();
             (0..self.clients.len()).for_each(|at| self.send(at));
             self.serve();
@@ -256,7 +235,7 @@ impl World {
                 );
             }
         }
-        assert_eq!(self.pool.parked_count(), 0);
+        assert_eq!(self.world.pool.parked_count(), 0);
     }
 
     fn step(&mut self) {
@@ -276,18 +255,23 @@ impl World {
                 self.truth.down[node] = self.random.one_in(4) && !self.truth.down[node];
             }
             13 => {
-                self.now = self.now.plus(Duration::from_micros(self.random.below(60_000)));
-                self.pool.tick(self.now);
+                let duration = Duration::from_micros(self.random.below(60_000));
+                self.advance(duration);
             }
             _ if self.random.one_in(3) => self.learn(),
             _ => {}
         }
     }
 
+    fn advance(&mut self, duration: Duration) {
+        self.world.now = self.world.now.plus(duration);
+        self.world.pool.tick(self.world.now);
+    }
+
     /// The proxy is told who owns what.
     fn learn(&mut self) {
-        self.pool.take_stale();
-        self.pool.set_topology(map(&self.truth), self.now);
+        self.world.pool.take_stale();
+        self.world.pool.set_topology(map(&self.truth), self.world.now);
     }
 
     /// A move begins, goes on by one key, or ends.
@@ -342,33 +326,27 @@ impl World {
 
     fn send(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        if client.outbox.is_empty() || !self.pool.wants_read(client.id) {
+        if client.outbox.is_empty() || !self.world.pool.wants_read(client.id) {
             return;
         }
         let cut = 1 + self.random.below(client.outbox.len() as u64) as usize;
-        self.pool.before_client_read(client.id, &mut self.scratch);
-        self.scratch.extend(client.outbox.drain(..cut));
-        self.pool.client_received(client.id, &mut self.scratch, self.now);
+        let bytes: Vec<u8> = client.outbox.drain(..cut).collect();
+        self.world.client_sends(client.id, &bytes);
     }
 
     /// Requests reach the nodes, which answer some of them.
     fn serve(&mut self) {
-        let mut wanted = Vec::new();
-        self.pool.take_connects(&mut wanted);
-        for index in wanted {
+        self.world.pool.take_connects(&mut self.world.wanted);
+        for index in std::mem::take(&mut self.world.wanted) {
             self.connections.insert(index, Connection::default());
-            self.pool.shard_connected(index, self.now);
+            self.world.shard_connects(index);
         }
         for index in self.connections.keys().copied().collect::<Vec<_>>() {
-            let Address::Tcp { port, .. } = self.pool.shard_of(index).address else { panic!("no port") };
+            let Address::Tcp { port, .. } = self.world.pool.shard_of(index).address else {
+                panic!("no port")
+            };
             let connection = self.connections.get_mut(&index).expect("just seen");
-            if let Some(output) = self.pool.shard_output(index)
-                && !output.is_empty()
-            {
-                let bytes = taken(output);
-                connection.inbox.extend(bytes);
-                self.pool.settle_shard(index);
-            }
+            connection.inbox.extend(self.world.shard_takes(index, |length| length));
             for _ in 0..self.random.below(4) {
                 let Some(words) = parse_any(&mut connection.inbox) else { break };
                 let answer = if words[0] == "ASKING" {
@@ -384,28 +362,21 @@ impl World {
                 continue;
             }
             let cut = 1 + self.random.below(connection.outbox.len() as u64) as usize;
-            self.pool.before_shard_read(index, &mut self.scratch);
-            self.scratch.extend(connection.outbox.drain(..cut));
-            self.pool.shard_received(index, &mut self.scratch, self.now).expect("nodes are honest");
+            let bytes: Vec<u8> = connection.outbox.drain(..cut).collect();
+            self.world.shard_sends(index, &bytes).expect("nodes are honest");
         }
     }
 
-    /// What the worker does after each pass.
     fn settle(&mut self) {
-        self.pool.resume(&mut self.scratch, self.now);
-        let mut dirty = Vec::new();
-        self.pool.take_dirty_shards(&mut Vec::new());
-        self.pool.take_dirty_clients(&mut dirty);
+        self.world.settle();
         for at in 0..self.clients.len() {
             let id = self.clients[at].id;
-            if let Some(output) = self.pool.client_output(id) {
-                let bytes = taken(output);
-                self.clients[at].inbox.extend(bytes);
-            }
-            self.pool.settle_client(id);
+            let bytes = self.world.client_takes(id, |length| length);
+            self.clients[at].inbox.extend(bytes);
+            assert_eq!(self.world.judge(id), None, "a client was closed");
             self.hear(at);
         }
-        self.given_up = self.counters.redirects_given_up.get();
+        self.given_up = self.world.counters.redirects_given_up.get();
     }
 
     /// Every reply is checked against what the client knows.
@@ -448,12 +419,6 @@ fn parse_any(bytes: &mut VecDeque<u8>) -> Option<Vec<String>> {
     Some(String::from_utf8_lossy(&line).split_whitespace().map(str::to_owned).collect())
 }
 
-fn taken(output: &mut memstore_proxy::pool::buffer::Output) -> Vec<u8> {
-    let bytes = output.first(output.len()).to_vec();
-    output.clear();
-    bytes
-}
-
 /// A reply of one line, or an array of bulk strings.
 fn whole_reply(bytes: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(bytes).expect("text");
@@ -487,11 +452,11 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
     let (mut moved, mut asked, mut later, mut given_up, mut answered) = (0, 0, 0, 0, 0);
     for &seed in &seeds {
         let run = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            world.run();
-            let counters = &world.counters;
+            let mut run = Run::new(seed);
+            run.run();
+            let counters = &run.world.counters;
             let counts = [&counters.redirects_moved, &counters.redirects_ask, &counters.redirects_later];
-            (counts.map(|counter| counter.get()), world.given_up, world.answered)
+            (counts.map(|counter| counter.get()), run.given_up, run.answered)
         });
         let (counts, up, all) = run.unwrap_or_else(|_| panic!("SEED={seed}"));
         moved += counts[0];
@@ -509,36 +474,24 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
 /// One INCR, where every node answers whatever it gets with what `answer` says to its number; a round takes 10 ms. The rounds
 /// until the client has its reply, and that.
 fn rounds(limits: impl FnOnce(&mut Limits), answer: impl Fn(u16) -> String) -> (u32, String) {
-    let mut world = World::with_limits(1, limits);
-    let id = world.clients[0].id;
-    world.pool.before_client_read(id, &mut world.scratch);
-    world.scratch.extend_from_slice(b"INCR {foo}0\r\n");
-    world.pool.client_received(id, &mut world.scratch, world.now);
+    let mut world = Run::with_limits(1, limits).world;
+    let id = world.pool.client_connected(world.now);
+    world.client_sends(id, b"INCR {foo}0\r\n");
     for round in 0..1000 {
-        let mut wanted = Vec::new();
-        world.pool.take_connects(&mut wanted);
-        for index in wanted {
-            world.connections.insert(index, Connection::default());
-            world.pool.shard_connected(index, world.now);
+        world.settle();
+        for index in std::mem::take(&mut world.wanted) {
+            world.shard_connects(index);
         }
-        for index in world.connections.keys().copied().collect::<Vec<_>>() {
+        for index in world.up.clone() {
             let Address::Tcp { port, .. } = world.pool.shard_of(index).address else { panic!("no port") };
-            let Some(output) = world.pool.shard_output(index) else { continue };
-            if output.is_empty() {
-                continue;
+            if !world.shard_takes(index, |length| length).is_empty() {
+                world.shard_sends(index, answer(port).as_bytes()).expect("it is a response");
             }
-            taken(output);
-            world.pool.settle_shard(index);
-            world.pool.before_shard_read(index, &mut world.scratch);
-            world.scratch.extend_from_slice(answer(port).as_bytes());
-            world.pool.shard_received(index, &mut world.scratch, world.now).expect("it is a response");
         }
-        if let Some(output) = world.pool.client_output(id)
-            && !output.is_empty()
-        {
-            let reply = String::from_utf8(taken(output)).expect("text");
+        let reply = world.client_takes(id, |length| length);
+        if !reply.is_empty() {
             assert_eq!(world.pool.parked_count(), 0);
-            return (round, reply);
+            return (round, String::from_utf8(reply).expect("text"));
         }
         world.now = world.now.plus(Duration::from_millis(10));
         world.pool.tick(world.now);

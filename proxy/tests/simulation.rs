@@ -21,17 +21,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
-use memstore_proxy::pool::time::Time;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
 use simulation::client::Client;
 use simulation::dialect::Dialect;
 use simulation::shard::{Connection, Shard};
+use world::{Event, World};
+
+mod world;
 
 /// What a run, or all runs together, went through. A simulation that does not get there proves nothing.
 #[derive(Default, Debug)]
@@ -84,17 +84,13 @@ impl Random {
     }
 }
 
-struct World<D: Dialect> {
+struct Run<D: Dialect> {
     random: Random,
-    pool: Pool<D>,
-    counters: Counters,
-    now: Time,
+    world: World<D>,
     clients: Vec<Client>,
     /// What each shard stores, by its name.
     shards: BTreeMap<String, Shard>,
     connections: BTreeMap<ConnectionIndex, Connection>,
-    connecting: Vec<ConnectionIndex>,
-    scratch: BytesMut,
     next_client: usize,
     /// Whether shards fail in this run.
     faulty: bool,
@@ -120,12 +116,11 @@ fn topology(shards: impl Iterator<Item = (usize, u16)>) -> Arc<Topology> {
     Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology"))
 }
 
-impl<D: Dialect> World<D> {
+impl<D: Dialect> Run<D> {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let count = 1 + random.below(4) as usize;
         let topology = topology((0..count).map(|shard| (shard, 1)));
-        let counters = Counters::of_workers(1, count).remove(0);
         let faulty = !random.one_in(3);
         let small = random.one_in(2);
         let limits = Limits {
@@ -140,24 +135,16 @@ impl<D: Dialect> World<D> {
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
-            client_idle_timeout: None,
-            client_request_timeout: None,
-            client_age_max: None,
+            ..Limits::default()
         };
-        let identity =
-            Identity { name: "pool".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed };
         let moving = random.one_in(4);
-        let pool = Pool::new(identity, D::settings(), limits.clone(), topology.clone(), counters.clone());
+        let world = World::new(D::settings(), limits.clone(), topology.clone(), seed);
         Self {
             random,
-            pool,
-            counters,
-            now: Time::from_micros(1_000),
+            world,
             clients: Vec::new(),
             shards: BTreeMap::new(),
             connections: BTreeMap::new(),
-            connecting: Vec::new(),
-            scratch: BytesMut::new(),
             next_client: 0,
             faulty,
             moving,
@@ -178,7 +165,7 @@ impl<D: Dialect> World<D> {
     fn step(&mut self) {
         match self.random.below(22) {
             0 if self.clients.len() < 6 => {
-                let id = self.pool.client_connected(self.now);
+                let id = self.world.pool.client_connected(self.world.now);
                 self.clients.push(Client::new(id, self.next_client, self.moving));
                 self.next_client += 1;
             }
@@ -206,7 +193,7 @@ impl<D: Dialect> World<D> {
                 if self.random.one_in(3) {
                     let shards = self.topology.shards();
                     let name = shards[self.random.below(shards.len() as u64) as usize].name.clone();
-                    self.pool.renew(&name);
+                    self.world.pool.renew(&name);
                 } else {
                     self.reload();
                 }
@@ -223,14 +210,12 @@ impl<D: Dialect> World<D> {
     /// Some bytes of a client reach the proxy.
     fn send(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        if client.outbox.is_empty() || !self.pool.wants_read(client.id) {
+        if client.outbox.is_empty() || !self.world.pool.wants_read(client.id) {
             return;
         }
         let cut = self.random.cut(client.outbox.len());
-        self.pool.before_client_read(client.id, &mut self.scratch);
-        self.scratch.extend(client.outbox.drain(..cut));
-        self.pool.client_received(client.id, &mut self.scratch, self.now);
-        assert!(self.scratch.is_empty());
+        let bytes: Vec<u8> = client.outbox.drain(..cut).collect();
+        self.world.client_sends(client.id, &bytes);
     }
 
     /// A client takes some of its replies.
@@ -240,27 +225,27 @@ impl<D: Dialect> World<D> {
             return;
         }
         let id = client.id;
-        if let Some(output) = self.pool.client_output(id)
-            && !output.is_empty()
-        {
-            let bytes = written(output, &mut self.random);
+        let bytes = self.world.client_takes(id, |length| self.random.cut(length));
+        if !bytes.is_empty() {
             client.hear::<D>(&bytes, self.faulty, &mut self.coverage);
         }
-        self.judge(id);
+        if let Some(verdict) = self.world.judge(id) {
+            self.leave(id, verdict);
+        }
     }
 
     fn finish_connects(&mut self) {
-        for index in std::mem::take(&mut self.connecting) {
+        for index in std::mem::take(&mut self.world.wanted) {
             if self.faulty && self.random.one_in(5) {
                 let failure = if self.random.one_in(2) {
                     ShardFailure::ConnectRefused
                 } else {
                     ShardFailure::ConnectTimeout
                 };
-                self.pool.shard_closed(index, &failure, self.now);
+                self.world.shard_closes(index, &failure);
             } else {
                 self.connections.insert(index, Connection::default());
-                self.pool.shard_connected(index, self.now);
+                self.world.shard_connects(index);
             }
         }
     }
@@ -268,12 +253,8 @@ impl<D: Dialect> World<D> {
     /// Requests reach the shards, cut anywhere.
     fn write_to_shards(&mut self) {
         for (&index, connection) in &mut self.connections {
-            if let Some(output) = self.pool.shard_output(index)
-                && !output.is_empty()
-            {
-                connection.receive(&written(output, &mut self.random));
-                self.pool.settle_shard(index);
-            }
+            let bytes = self.world.shard_takes(index, |length| self.random.cut(length));
+            connection.receive(&bytes);
         }
     }
 
@@ -281,7 +262,7 @@ impl<D: Dialect> World<D> {
     fn read_from_shards(&mut self) {
         let indexes: Vec<_> = self.connections.keys().copied().collect();
         for index in indexes {
-            let shard = self.pool.shard_of(index);
+            let shard = self.world.pool.shard_of(index);
             let shard = format!("{} {}", shard.name, shard.address);
             let connection = self.connections.get_mut(&index).expect("just seen");
             for _ in 0..self.random.below(6) {
@@ -291,10 +272,8 @@ impl<D: Dialect> World<D> {
                 continue;
             }
             let cut = self.random.cut(connection.outbox.len());
-            self.pool.before_shard_read(index, &mut self.scratch);
-            self.scratch.extend(connection.outbox.drain(..cut));
-            self.pool.shard_received(index, &mut self.scratch, self.now).expect("shards are honest");
-            assert!(self.scratch.is_empty());
+            let bytes: Vec<u8> = connection.outbox.drain(..cut).collect();
+            self.world.shard_sends(index, &bytes).expect("shards are honest");
         }
     }
 
@@ -304,9 +283,9 @@ impl<D: Dialect> World<D> {
             1 => 60_000,
             _ => 900,
         };
-        self.now = Time::from_micros(self.now.micros() + self.random.below(micros));
-        self.pool.tick(self.now);
-        self.coverage.expired = self.counters.shards().iter().map(|shard| shard.server_timedout.get()).sum();
+        self.advance(Duration::from_micros(self.random.below(micros)));
+        self.coverage.expired =
+            self.world.counters.shards().iter().map(|shard| shard.server_timedout.get()).sum();
     }
 
     fn fault(&mut self) {
@@ -323,15 +302,18 @@ impl<D: Dialect> World<D> {
                 let connection = self.connections.get_mut(&index).expect("just seen");
                 connection.silent = !connection.silent;
             }
-            _ => self.now = self.now.plus(TIMEOUT),
+            _ => self.world.now = self.world.now.plus(TIMEOUT),
         }
     }
 
     fn lose(&mut self, index: ConnectionIndex, failure: &ShardFailure) {
         if self.connections.remove(&index).is_some() {
-            let unwritten = self.pool.shard_output(index).map_or(0, |output| output.len());
-            self.pool.shard_closed(index, failure, self.now);
-            if unwritten > 0 && self.pool.has_work() {
+            let unwritten = self.world.pool.shard_output(index).map_or(0, |output| output.len());
+            let wanted = self.world.wanted.len();
+            self.world.shard_closes(index, failure);
+            self.settle();
+            // Nobody has asked for anything meanwhile: what is connected is for what was carried over.
+            if unwritten > 0 && self.world.wanted.len() > wanted {
                 self.coverage.carried += 1;
             }
         }
@@ -359,15 +341,8 @@ impl<D: Dialect> World<D> {
         self.count();
         self.coverage.reloads += 1;
         self.coverage.reloads_in_flight += u64::from(self.clients.iter().any(Client::waits));
-        self.counters = self.counters.with_shards(&kept).remove(0);
         self.topology = topology;
-        self.pool.reconfigure(
-            D::settings(),
-            self.limits.clone(),
-            self.topology.clone(),
-            self.counters.clone(),
-            self.now,
-        );
+        self.world.reconfigure(D::settings(), self.limits.clone(), self.topology.clone(), &kept);
     }
 
     fn client_mood(&mut self) {
@@ -375,13 +350,13 @@ impl<D: Dialect> World<D> {
         match self.random.below(12) {
             0 => {
                 let client = self.clients.remove(at);
-                self.pool.client_gone(client.id, true);
+                self.world.pool.client_gone(client.id, true);
             }
             1 => {
                 let client = &mut self.clients[at];
                 if client.outbox.is_empty() {
                     client.finished = true;
-                    self.pool.client_ended(client.id);
+                    self.world.pool.client_ended(client.id);
                 }
             }
             2..=4 => self.clients[at].lazy = true,
@@ -389,48 +364,33 @@ impl<D: Dialect> World<D> {
         }
     }
 
-    /// As the worker does after every pass, but nothing is written here.
-    fn settle(&mut self) {
-        let (mut clients, mut shards, mut closes) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..10_000 {
-            self.pool.resume(&mut self.scratch, self.now);
-            self.pool.take_connects(&mut self.connecting);
-            self.pool.take_dirty_shards(&mut shards);
-            self.pool.take_dirty_clients(&mut clients);
-            for id in clients.drain(..) {
-                self.judge(id);
-            }
-            self.pool.take_closes(&mut closes);
-            for (index, failure) in closes.drain(..) {
-                self.lose(index, &failure);
-            }
-            self.pool.take_events();
-            if !self.pool.has_work() {
-                return;
-            }
-        }
-        panic!("the pool never comes to rest");
+    fn advance(&mut self, duration: Duration) {
+        self.world.now = self.world.now.plus(duration);
+        self.world.pool.tick(self.world.now);
     }
 
-    /// Does what the pool says about a client.
-    fn judge(&mut self, id: ClientId) {
-        match self.pool.settle_client(id) {
-            Verdict::Read | Verdict::Wait => {}
-            verdict => {
-                let Some(at) = self.clients.iter().position(|client| client.id == id) else { return };
-                let client = self.clients.remove(at);
-                if verdict == Verdict::Finish {
-                    assert!(
-                        client.finished && !client.waits(),
-                        "a client was finished before its last reply"
-                    );
-                } else if !client.finished {
-                    let excess = &self.counters;
-                    let broken = excess.client_output_exceeded.get() + excess.client_evicted.get();
-                    assert!(broken > 0 || self.faulty, "a client was closed for no reason");
+    fn settle(&mut self) {
+        for event in self.world.settle() {
+            match event {
+                Event::ClientLeft(id, verdict) => self.leave(id, verdict),
+                Event::ConnectionClosed(index, _) => {
+                    self.connections.remove(&index);
                 }
-                self.pool.client_gone(id, false);
+                Event::Shard(_) => {}
             }
+        }
+    }
+
+    /// The pool has ended a client's connection.
+    fn leave(&mut self, id: ClientId, verdict: Verdict) {
+        let Some(at) = self.clients.iter().position(|client| client.id == id) else { return };
+        let client = self.clients.remove(at);
+        if verdict == Verdict::Finish {
+            assert!(client.finished && !client.waits(), "a client was finished before its last reply");
+        } else if !client.finished {
+            let excess = &self.world.counters;
+            let broken = excess.client_output_exceeded.get() + excess.client_evicted.get();
+            assert!(broken > 0 || self.faulty, "a client was closed for no reason");
         }
     }
 
@@ -465,8 +425,7 @@ impl<D: Dialect> World<D> {
             self.read_from_shards();
             self.settle();
             if round % 16 == 15 {
-                self.now = Time::from_micros(self.now.micros() + 20_000);
-                self.pool.tick(self.now);
+                self.advance(Duration::from_millis(20));
                 self.settle();
             }
             if self.clients.iter().all(|client| client.outbox.is_empty() && !client.waits()) {
@@ -482,7 +441,7 @@ impl<D: Dialect> World<D> {
     }
 
     fn count(&mut self) {
-        let counters = &self.counters;
+        let counters = &self.world.counters;
         self.coverage.fragments = counters.fragments.get();
         self.coverage.late_responses = counters.shards().iter().map(|shard| shard.late_responses.get()).sum();
         self.coverage.pauses = counters.client_pauses.get();
@@ -492,17 +451,6 @@ impl<D: Dialect> World<D> {
         self.coverage.evicted = counters.client_evicted.get();
         self.coverage.streamed = counters.shards().iter().map(|shard| shard.streamed.get()).sum();
     }
-}
-
-/// The first bytes of an output, as a short write takes them.
-fn written(output: &mut memstore_proxy::pool::buffer::Output, random: &mut Random) -> Vec<u8> {
-    let count = random.cut(output.len());
-    let mut vectors = [std::io::IoSlice::new(&[]); 8];
-    let used = output.vectors(&mut vectors);
-    let bytes: Vec<u8> =
-        vectors[..used].iter().flat_map(|vector| vector.iter().copied()).take(count).collect();
-    output.advance(bytes.len());
-    bytes
 }
 
 #[test]
@@ -527,9 +475,9 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
     let mut all = Coverage::default();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| {
-            let mut world = World::<D>::new(seed);
-            world.run();
-            world.coverage
+            let mut run = Run::<D>::new(seed);
+            run.run();
+            run.coverage
         });
         let Ok(run) = run else { panic!("seed {seed} fails; SEED={seed} replays it") };
         all.values += run.values;

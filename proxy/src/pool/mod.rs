@@ -518,6 +518,27 @@ impl<P: Protocol> Pool<P> {
     }
 }
 
+impl Default for Limits {
+    /// No deadline, one connection to each shard, and bounds that nobody reaches who does not mean to.
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            queue_wait: Duration::from_secs(1),
+            in_flight_max: 1024,
+            request_bytes_max: 1 << 20,
+            client_output_max: 1 << 30,
+            shard_queue_max: 65536,
+            shard_queue_bytes_max: 64 << 20,
+            memory_max: usize::MAX,
+            server_connections: 1,
+            eager_connects: 0,
+            client_idle_timeout: None,
+            client_request_timeout: None,
+            client_age_max: None,
+        }
+    }
+}
+
 impl Limits {
     /// Whether clients have to be looked after from time to time.
     pub fn watches_clients(&self) -> bool {
