@@ -1,6 +1,7 @@
 //! The command table is generated once and servers go on changing, so it is compared with the server that is installed
 //! here: a wrong key position sends a request to the wrong shard without anybody noticing.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command as Process, Stdio};
@@ -154,6 +155,148 @@ fn command_getkeys_finds_the_servers_keys() {
         let request: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         assert_eq!(text(&answer(&request, false)), text(&client.ask(&request).bytes), "{invocation}");
     }
+}
+
+/// Words that steer the walk over arguments, in every place where they do and do not belong.
+const WORDS: [&str; 24] = [
+    "a",
+    "b",
+    "c",
+    "STORE",
+    "store",
+    "STOREDIST",
+    "STREAMS",
+    "streams",
+    "GROUP",
+    "COUNT",
+    "BLOCK",
+    "NOACK",
+    "KEYS",
+    "BY",
+    "GET",
+    "LIMIT",
+    "WEIGHTS",
+    "AGGREGATE",
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    ">",
+];
+
+/// Requests of one row, from a seed.
+fn generated(row: &Command, seed: &mut u64) -> Vec<&'static str> {
+    let mut below = |bound: usize| {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 33) as usize % bound
+    };
+    let least = usize::from(row.arity.unsigned_abs());
+    let mut request = vec![row.name];
+    for _ in 1..least + below(8) {
+        request.push(WORDS[below(WORDS.len())]);
+    }
+    request
+}
+
+#[test]
+fn command_getkeys_finds_the_servers_keys_in_whatever_order_options_stand() {
+    const REQUESTS: usize = 300;
+    use memstore_proxy::protocol::resp::commands::flag;
+    let server = Server::start();
+    let mut client = server.connect();
+    let (mut seed, mut found) = (1, 0);
+    for row in COMMANDS.iter().filter(|row| row.flags.has(flag::MOVABLEKEYS)) {
+        let known = client.ask(&[b"COMMAND", b"INFO", row.name.as_bytes()]).bytes;
+        if known.ends_with(b"$-1\r\n") || known.ends_with(b"*-1\r\n") {
+            continue; // newer than the installed server
+        }
+        let generated: Vec<_> = (0..REQUESTS).map(|_| generated(row, &mut seed)).collect();
+        for request in generated {
+            let words = ["COMMAND", "GETKEYS"].iter().chain(&request).map(|word| word.as_bytes());
+            let words: Vec<&[u8]> = words.collect();
+            let theirs = client.ask(&words);
+            found += usize::from(matches!(theirs.value, Value::Array(_)));
+            assert_eq!(text(&answer(&words, false)), text(&theirs.bytes), "{}", request.join(" "));
+        }
+    }
+    assert!(found > 1000, "only {found} requests had keys");
+}
+
+#[test]
+fn keys_are_those_that_the_server_takes_when_it_executes_the_request() {
+    const REQUESTS: usize = 3000;
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut ask = |request: &str| {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        client.ask(&words).value
+    };
+    let mut seed = 7_u64;
+    let mut below = |bound: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % bound
+    };
+    let mut stored = 0;
+    for _ in 0..REQUESTS {
+        ask("FLUSHALL");
+        ask("GEOADD src 1 1 m 1 1 STORE");
+        let mut request =
+            ["GEORADIUS src 1 1 9 m", "GEORADIUSBYMEMBER src m 9 m", "GEORADIUSBYMEMBER src STORE 9 m"]
+                [below(3)]
+            .to_owned();
+        for _ in 0..1 + below(4) {
+            let options = ["STORE", "STOREDIST", "COUNT", "ASC", "store"];
+            request += &format!(" {} {}", options[below(5)], ["x", "y", "STORE", "1", "2"][below(5)]);
+        }
+        let Value::Integer(1..) = ask(&request) else { continue };
+        let Value::Array(keys) = ask("KEYS *") else { panic!("KEYS answers an array") };
+        let keys: BTreeSet<String> = keys.iter().map(|key| key.text().to_owned()).collect();
+        assert_eq!(taken(&request), keys, "{request}");
+        stored += 1;
+    }
+    assert!(stored > REQUESTS / 20, "only {stored} requests stored something");
+
+    ask("FLUSHALL");
+    for stream in ["a", "b", "streams", "STREAMS"] {
+        for group in ["g", "streams"] {
+            ask(&format!("XGROUP CREATE {stream} {group} 0 MKSTREAM"));
+        }
+        ask(&format!("XADD {stream} 1-1 f v"));
+    }
+    let mut read = 0;
+    for _ in 0..REQUESTS {
+        let mut request = ["XREAD", "XREADGROUP"][below(2)].to_owned();
+        for _ in 0..below(3) {
+            let options = ["COUNT 1", "GROUP streams STREAMS", "GROUP g streams", "NOACK", "COUNT 9"];
+            request += &format!(" {}", options[below(5)]);
+        }
+        let count = 1 + below(2);
+        request += " STREAMS";
+        for _ in 0..count {
+            request += &format!(" {}", ["a", "b", "streams", "STREAMS"][below(4)]);
+        }
+        request += &" 0".repeat(count);
+        let Value::Array(streams) = ask(&request) else { continue };
+        let names: BTreeSet<String> = streams
+            .iter()
+            .map(|stream| match stream {
+                Value::Array(pair) => pair[0].text().to_owned(),
+                other => panic!("{other:?} is no stream"),
+            })
+            .collect();
+        assert_eq!(taken(&request), names, "{request}");
+        read += 1;
+    }
+    assert!(read > REQUESTS / 20, "only {read} requests read something");
+}
+
+/// The keys by which the proxy finds the shard of a request.
+fn taken(request: &str) -> BTreeSet<String> {
+    let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+    let row = lookup(words[0]).expect("it has a row");
+    let positions = row.key_positions(words.len(), |at| words[at]).expect("it has keys");
+    positions.map(|at| text(words[at])).collect()
 }
 
 /// Requests, right and wrong, of all shapes that key specs can take.

@@ -40,7 +40,7 @@ pub const POOL: &[Setting] = &[
     setting("tcpkeepalive", Some("false"), "true false", "the kernel probes clients that are idle"),
     setting("reuseport", Some("false"), "true false", "several processes may listen on the same port"),
     setting("redis_auth", None, "text", "password that clients have to say, and that is said to the shards"),
-    setting("redis_db", Some("0"), "0 to 4294967294", "database of the shards that clients work in, and stay in"),
+    setting("redis_db", Some("0"), "0 to 4294967294", "database of the shards that clients work in, and stay in; SELECT inside a script cannot be seen"),
     setting("preconnect", Some("false"), "true false", "connect to the shards at start"),
     setting("auto_eject_hosts", Some("false"), "true false", "take failing shards out of the ring until a probe succeeds; their keys move"),
     setting("server_connections", Some("1"), "1 to 65536", "connections of each worker to each shard; a client stays on one of them"),

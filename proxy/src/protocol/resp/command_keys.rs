@@ -1,7 +1,23 @@
 //! The keys of a request decide which shard gets it, so they are found as the server itself would find them: by the
 //! key specs of the command's row, without copying or allocating. What the keys hash to is nobody's business here.
 
-use super::commands::{Begin, BlocksWith, Command, Find, KeyNumWords, KeySpec, access, flag};
+use super::commands::{Begin, Command, Find, KeyNumWords, KeySpec, access, flag};
+
+/// What makes a command reach another database than the client's.
+#[derive(Debug, Clone, Copy)]
+pub enum LeavesDatabase {
+    /// That is what it is for.
+    Always,
+    /// An option of this name behind the second key.
+    With(&'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlocksWith {
+    pub(super) option: &'static str,
+    pub(super) until: &'static str,
+    pub(super) options: &'static [(&'static str, u8)],
+}
 
 impl Command {
     /// Whether this request waits for data. Only asked of commands that may or may not; the others say it by
@@ -30,7 +46,19 @@ impl Command {
         false
     }
 
-    /// The positions of all keys in a request of `args` arguments. Channels are not keys.
+    /// Whether this request reaches another database than the client's.
+    pub fn is_leaving_database<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> bool {
+        match self.leaves_database {
+            None => false,
+            Some(LeavesDatabase::Always) => true,
+            Some(LeavesDatabase::With(option)) => {
+                (3..args).any(|at| arg(at).eq_ignore_ascii_case(option.as_bytes()))
+            }
+        }
+    }
+
+    /// The positions of all keys in a request of `args` arguments, as the server takes them when it executes the request.
+    /// Channels are not keys.
     ///
     /// Positions are where Redis looks, even if the request is wrong elsewhere: then the shard says so.
     pub fn key_positions<'a>(
@@ -38,9 +66,28 @@ impl Command {
         args: usize,
         arg: impl Fn(usize) -> &'a [u8],
     ) -> Result<KeyPositions, KeyError> {
+        self.positions_by(self.executed.unwrap_or(self.keys), args, arg)
+    }
+
+    /// The same by the key specs that the server publishes, which is what `COMMAND GETKEYS` goes by. They do not know that
+    /// the last of two STORE counts, nor that a group may be called STREAMS.
+    pub fn published_key_positions<'a>(
+        &self,
+        args: usize,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> Result<KeyPositions, KeyError> {
+        self.positions_by(self.keys, args, arg)
+    }
+
+    fn positions_by<'a>(
+        &self,
+        keys: &[KeySpec],
+        args: usize,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> Result<KeyPositions, KeyError> {
         let mut found = KeyPositions::default();
         let mut groups = found.groups.iter_mut();
-        for spec in self.keys.iter().filter(|spec| !spec.access.has(access::NOT_KEY)) {
+        for spec in keys.iter().filter(|spec| !spec.access.has(access::NOT_KEY)) {
             // `PFMERGE key` without sources: the server's own key specs call it wrong, the server executes it.
             if self.accepts(args) && spec.begin.is_beyond(args) {
                 continue;
@@ -61,7 +108,7 @@ impl Command {
     /// `BY nosort` and `GET #` read no keys, nor does any pattern without an asterisk.
     pub fn foreign_pattern<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> Option<usize> {
         self.keys.iter().find_map(|spec| match (spec.begin, spec.find) {
-            (Begin::Option { words, from, options }, Find::Pattern) => {
+            (Begin::Option { words, from, options, .. }, Find::Pattern) => {
                 option_values(words, from, options, args, &arg).find(|at| arg(*at).contains(&b'*'))
             }
             _ => None,
@@ -179,7 +226,10 @@ impl KeySpec {
         let begin = match self.begin {
             Begin::Index(index) => Some(usize::from(index)),
             Begin::Keyword { word, from } => keyword(word, from, args, arg).map(|at| at + 1),
-            Begin::Option { words, from, options } => option_values(words, from, options, args, arg).last(),
+            Begin::Option { words, from, options, first } => {
+                let mut values = option_values(words, from, options, args, arg);
+                if first { values.next() } else { values.last() }
+            }
         };
         let Some(begin) = begin.filter(|begin| *begin < args) else {
             return match self.begin {
@@ -298,7 +348,13 @@ mod tests {
         check("ZUNIONSTORE dst 2 a b WEIGHTS 1 2", Ok(&[1, 3, 4]));
         check("XREAD COUNT 1 STREAMS a b 0 0", Ok(&[4, 5]));
         check("SORT a BY STORE STORE dst", Ok(&[1, 5]));
-        check("GEORADIUS a 1 1 1 m STORE b STOREDIST c", Ok(&[1, 7, 9]));
+        check("GEORADIUS a 1 1 1 m STORE b STOREDIST c", Ok(&[1, 9]));
+        check("GEORADIUS a 1 1 1 m STOREDIST b STORE c", Ok(&[1, 9]));
+        check("GEORADIUS a 1 1 1 m STORE STORE STORE c", Ok(&[1, 9]));
+        check("GEORADIUSBYMEMBER a STORE 1 m COUNT 2 ANY STORE b", Ok(&[1, 9]));
+        check("XREADGROUP COUNT 1 GROUP streams c STREAMS a >", Ok(&[7]));
+        check("XREADGROUP GROUP g streams NOACK STREAMS a b > >", Ok(&[6, 7]));
+        check("XREAD COUNT 1 STREAMS streams STREAMS 0 0", Ok(&[4, 5]));
         check("MSETEX 2 a 1 b 2 EX 10", Ok(&[2, 4]));
         check("PING a", Ok(&[]));
     }

@@ -243,7 +243,7 @@ fn keys(args: &[&[u8]], flags: bool, resp3: bool, out: &mut Vec<u8>) {
     if !row.accepts(args.len()) {
         return error(out, "ERR Invalid number of arguments specified for command");
     }
-    match row.key_positions(args.len(), |at| args[at]) {
+    match row.published_key_positions(args.len(), |at| args[at]) {
         Ok(positions) if flags => {
             array(out, positions.len());
             for spec in row.keys {

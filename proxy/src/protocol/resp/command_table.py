@@ -144,6 +144,18 @@ KEYS_BY_HAND = {
     ("sort_ro", 1): ("patterns", ("BY", "GET"), 2, "SORT_OPTIONS"),
 }
 
+# What it takes as keys when it executes a command, where that is not what its key specs say: the last STORE of either kind
+# wins, and the name of a group may be "streams".
+EXECUTED = {
+    "georadius": ("at(1, RO | ACCESS)", 'option(&["STORE", "STOREDIST"], 6, GEO_OPTIONS, OW | UPDATE)'),
+    "georadiusbymember": ("at(1, RO | ACCESS)", 'option(&["STORE", "STOREDIST"], 5, GEO_OPTIONS, OW | UPDATE)'),
+    "xread": ('half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)',),
+    "xreadgroup": ('half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)',),
+}
+
+# Reach another database than the client's: always, or with an option. A pool that stays in one database refuses them.
+LEAVES_DATABASE = {"move": "Always", "flushall": "Always", "copy": 'With("DB")'}
+
 # ---------------------------------------------------------------------------------------------------------------
 # Supplement: commands of later Redis and Valkey versions, in the server's own words for flags and keys.
 # name, arity, flags, categories that do not follow from the flags, key specs, since, group, summary
@@ -427,6 +439,10 @@ def rust(row, indent):
     )
     if row["tips"]:
         text += f".tips(&[{', '.join(quoted(tip) for tip in row['tips'])}])"
+    if row["name"] in LEAVES_DATABASE:
+        text += f".leaves_database({LEAVES_DATABASE[row['name']]})"
+    if row["name"] in EXECUTED:
+        text += f".executed(&[{', '.join(EXECUTED[row['name']])}])"
     if row["name"] in BLOCKS_WITH:
         option, until, options = BLOCKS_WITH[row["name"]]
         text += f".blocks_with({quoted(option)}, {quoted(until)}, {options})"
@@ -444,6 +460,7 @@ HEAD = """\
 //! that script; change the script, not this file. Columns: name, arity, flags, keys, handling, categories beyond those
 //! that follow from the flags, and (since, group, summary). `commands.rs` explains the words.
 
+use super::command_keys::LeavesDatabase::*;
 use super::commands::Feature::*;
 use super::commands::Handling::*;
 use super::commands::KeyNumWords::*;
@@ -459,6 +476,10 @@ use super::commands::{Command, doc, row};
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
+
+/// Arguments that each option of GEORADIUS and GEORADIUSBYMEMBER takes.
+/// Source: <https://redis.io/docs/latest/commands/georadius/>.
+const GEO_OPTIONS: &[(&str, u8)] = &[("COUNT", 1), ("STORE", 1), ("STOREDIST", 1)];
 
 /// Arguments that each option of XREAD and XREADGROUP takes before STREAMS; any order is accepted.
 /// Source: <https://redis.io/docs/latest/commands/xreadgroup/>.

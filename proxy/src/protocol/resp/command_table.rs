@@ -5,6 +5,7 @@
 //! that script; change the script, not this file. Columns: name, arity, flags, keys, handling, categories beyond those
 //! that follow from the flags, and (since, group, summary). `commands.rs` explains the words.
 
+use super::command_keys::LeavesDatabase::*;
 use super::commands::Feature::*;
 use super::commands::Handling::*;
 use super::commands::KeyNumWords::*;
@@ -20,6 +21,10 @@ use super::commands::{Command, doc, row};
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
+
+/// Arguments that each option of GEORADIUS and GEORADIUSBYMEMBER takes.
+/// Source: <https://redis.io/docs/latest/commands/georadius/>.
+const GEO_OPTIONS: &[(&str, u8)] = &[("COUNT", 1), ("STORE", 1), ("STOREDIST", 1)];
 
 /// Arguments that each option of XREAD and XREADGROUP takes before STREAMS; any order is accepted.
 /// Source: <https://redis.io/docs/latest/commands/xreadgroup/>.
@@ -137,7 +142,7 @@ pub static COMMANDS: [Command; 259] = [
         row("config|rewrite", 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse("each shard has a configuration file of its own; ask the shards directly"), 0, doc("2.8.0", "server", "Rewrite the configuration file with the in memory configuration")),
         row("config|set", -4, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, doc("2.0.0", "server", "Set configuration parameters to the given values")).tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),
-    row("copy", -3, WRITE | DENYOOM, &[at(1, RO | ACCESS), at(2, OW | UPDATE)], Forward, KEYSPACE, doc("6.2.0", "generic", "Copy a key")),
+    row("copy", -3, WRITE | DENYOOM, &[at(1, RO | ACCESS), at(2, OW | UPDATE)], Forward, KEYSPACE, doc("6.2.0", "generic", "Copy a key")).leaves_database(With("DB")),
     row("dbsize", 1, READONLY | FAST, &[], Later(AllShards), KEYSPACE, doc("1.0.0", "server", "Return the number of keys in the selected database")).tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
     row("debug", -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse(DEBUGGING), 0, doc("1.0.0", "server", "A container for debugging commands")),
     row("decr", 2, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, doc("1.0.0", "string", "Decrement the integer value of a key by one")),
@@ -161,7 +166,7 @@ pub static COMMANDS: [Command; 259] = [
     row("failover", -1, ADMIN | NOSCRIPT | STALE, &[], Refuse(REPLICATION), 0, doc("6.2.0", "server", "Start a coordinated failover between this server and one of its replicas.")),
     row("fcall", -3, NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS, &[counted(2, 0, 1, 1, Script, RW | ACCESS | UPDATE).notes("We cannot tell how the keys will be used so we assume the worst, RW and UPDATE")], Forward, SCRIPTING, doc("7.0.0", "scripting", "Invoke a function")),
     row("fcall_ro", -3, READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS, &[counted(2, 0, 1, 1, Script, RO | ACCESS).notes("We cannot tell how the keys will be used so we assume the worst, RO and ACCESS")], Forward, SCRIPTING, doc("7.0.0", "scripting", "Invoke a read-only function")),
-    row("flushall", -1, WRITE, &[], Later(AllShards), KEYSPACE | DANGEROUS, doc("1.0.0", "server", "Remove all keys from all databases")).tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    row("flushall", -1, WRITE, &[], Later(AllShards), KEYSPACE | DANGEROUS, doc("1.0.0", "server", "Remove all keys from all databases")).tips(&["request_policy:all_shards", "response_policy:all_succeeded"]).leaves_database(Always),
     row("flushdb", -1, WRITE, &[], Later(AllShards), KEYSPACE | DANGEROUS, doc("1.0.0", "server", "Remove all keys from the current database")).tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     row("function", -2, 0, &[], Container, 0, doc("7.0.0", "scripting", "A container for function commands")).subcommands(&[
         row("function|delete", 3, WRITE | NOSCRIPT, &[], Later(AllShards), SCRIPTING, doc("7.0.0", "scripting", "Delete a function by name")).tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
@@ -178,9 +183,9 @@ pub static COMMANDS: [Command; 259] = [
     row("geodist", -4, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("3.2.0", "geo", "Returns the distance between two members of a geospatial index")),
     row("geohash", -2, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("3.2.0", "geo", "Returns members of a geospatial index as standard geohash strings")),
     row("geopos", -2, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("3.2.0", "geo", "Returns longitude and latitude of members of a geospatial index")),
-    row("georadius", -6, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), after("STORE", 6, 0, 1, 0, OW | UPDATE), after("STOREDIST", 6, 0, 1, 0, OW | UPDATE)], Forward, GEO, doc("3.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members matching a given maximum distance from a point")),
+    row("georadius", -6, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), after("STORE", 6, 0, 1, 0, OW | UPDATE), after("STOREDIST", 6, 0, 1, 0, OW | UPDATE)], Forward, GEO, doc("3.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members matching a given maximum distance from a point")).executed(&[at(1, RO | ACCESS), option(&["STORE", "STOREDIST"], 6, GEO_OPTIONS, OW | UPDATE)]),
     row("georadius_ro", -6, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("3.2.10", "geo", "A read-only variant for GEORADIUS")),
-    row("georadiusbymember", -5, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), after("STORE", 5, 0, 1, 0, OW | UPDATE), after("STOREDIST", 5, 0, 1, 0, OW | UPDATE)], Forward, GEO, doc("3.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members matching a given maximum distance from a member")),
+    row("georadiusbymember", -5, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), after("STORE", 5, 0, 1, 0, OW | UPDATE), after("STOREDIST", 5, 0, 1, 0, OW | UPDATE)], Forward, GEO, doc("3.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members matching a given maximum distance from a member")).executed(&[at(1, RO | ACCESS), option(&["STORE", "STOREDIST"], 5, GEO_OPTIONS, OW | UPDATE)]),
     row("georadiusbymember_ro", -5, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("3.2.10", "geo", "A read-only variant for GEORADIUSBYMEMBER")),
     row("geosearch", -7, READONLY, &[at(1, RO | ACCESS)], Forward, GEO, doc("6.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members inside an area of a box or a circle.")),
     row("geosearchstore", -8, WRITE | DENYOOM, &[at(1, OW | UPDATE), at(2, RO | ACCESS)], Forward, GEO, doc("6.2.0", "geo", "Query a sorted set representing a geospatial index to fetch members inside an area of a box or a circle, and store the result in another key.")),
@@ -267,7 +272,7 @@ pub static COMMANDS: [Command; 259] = [
         row("module|unload", 3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, &[], Refuse(MODULES), 0, doc("4.0.0", "server", "Unload a module")),
     ]),
     row("monitor", 1, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse("it would show the commands of all clients of a shard; ask the shard directly"), 0, doc("1.0.0", "server", "Listen for all requests received by the server in real time")),
-    row("move", 3, WRITE | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, KEYSPACE, doc("1.0.0", "generic", "Move a key to another database")),
+    row("move", 3, WRITE | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, KEYSPACE, doc("1.0.0", "generic", "Move a key to another database")).leaves_database(Always),
     row("mset", -3, WRITE | DENYOOM, &[through(1, -1, 2, 0, OW | UPDATE)], Split(AllOk), STRING, doc("1.0.1", "string", "Set multiple keys to multiple values")).tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
     row("msetex", -4, WRITE | DENYOOM | MOVABLEKEYS, &[counted(1, 0, 1, 2, GreaterThanZero, OW | UPDATE)], Forward, STRING, doc("8.4.0", "string", "Sets keys together with an expiration time, all or none.")),
     row("msetnx", -3, WRITE | DENYOOM, &[through(1, -1, 2, 0, OW | INSERT)], Forward, STRING, doc("1.0.1", "string", "Set multiple keys to multiple values, only if none of the keys exist")).tips(&["request_policy:multi_shard", "response_policy:agg_min"]),
@@ -405,8 +410,8 @@ pub static COMMANDS: [Command; 259] = [
     row("xlen", 2, READONLY | FAST, &[at(1, RO)], Forward, STREAM, doc("5.0.0", "stream", "Return the number of entries in a stream")),
     row("xpending", -3, READONLY, &[at(1, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return information and entries from a stream consumer group pending entries list, that are messages fetched but never acknowledged.")).tips(&["nondeterministic_output"]),
     row("xrange", -4, READONLY, &[at(1, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return a range of elements in a stream, with IDs matching the specified IDs interval")),
-    row("xread", -4, READONLY | BLOCKING | MOVABLEKEYS, &[after("STREAMS", 1, -1, 1, 2, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return never seen elements in multiple streams, with IDs greater than the ones reported by the caller for each stream. Can block.")).blocks_with("BLOCK", "STREAMS", STREAM_OPTIONS),
-    row("xreadgroup", -7, WRITE | BLOCKING | MOVABLEKEYS, &[after("STREAMS", 4, -1, 1, 2, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return new entries from a stream using a consumer group, or access the history of the pending entries for a given consumer. Can block.")).blocks_with("BLOCK", "STREAMS", STREAM_OPTIONS),
+    row("xread", -4, READONLY | BLOCKING | MOVABLEKEYS, &[after("STREAMS", 1, -1, 1, 2, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return never seen elements in multiple streams, with IDs greater than the ones reported by the caller for each stream. Can block.")).executed(&[half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)]).blocks_with("BLOCK", "STREAMS", STREAM_OPTIONS),
+    row("xreadgroup", -7, WRITE | BLOCKING | MOVABLEKEYS, &[after("STREAMS", 4, -1, 1, 2, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return new entries from a stream using a consumer group, or access the history of the pending entries for a given consumer. Can block.")).executed(&[half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)]).blocks_with("BLOCK", "STREAMS", STREAM_OPTIONS),
     row("xrevrange", -4, READONLY, &[at(1, RO | ACCESS)], Forward, STREAM, doc("5.0.0", "stream", "Return a range of elements in a stream, with IDs matching the specified IDs interval, in reverse order (from greater to smaller IDs) compared to XRANGE")),
     row("xsetid", -3, WRITE | DENYOOM | FAST, &[at(1, RW | UPDATE)], Forward, STREAM, doc("5.0.0", "stream", "An internal command for replicating stream values")),
     row("xtrim", -4, WRITE, &[at(1, RW | DELETE)], Forward, STREAM, doc("5.0.0", "stream", "Trims the stream to (approximately if '~' is passed) a certain size")).tips(&["nondeterministic_output"]),

@@ -22,8 +22,10 @@ pub struct Command {
     pub arity: i8,
     /// What the server says of the command: whether it writes, may block and so on.
     pub flags: Flags,
-    /// Where its keys stand.
+    /// Where its keys stand, as the server publishes it.
     pub keys: &'static [KeySpec],
+    /// Where they stand if that is not where the server takes them from when it executes the command.
+    pub(super) executed: Option<&'static [KeySpec]>,
     /// What the proxy does with it.
     pub handling: Handling,
     /// Position of the key where there is always exactly one, else 0: spares most requests the walk over key specs.
@@ -34,8 +36,10 @@ pub struct Command {
     pub family: usize,
     /// Hints for clients, with the request and response policies of clusters.
     pub tips: &'static [&'static str],
+    /// Set where the command reaches another database than the client's: with this option, or always.
+    pub(super) leaves_database: Option<super::command_keys::LeavesDatabase>,
     /// Set where an option makes the command wait for data, so that it must not travel on a shared connection.
-    pub(super) blocks_with: Option<BlocksWith>,
+    pub(super) blocks_with: Option<super::command_keys::BlocksWith>,
     /// The rows of a container; sorted by name.
     pub subcommands: &'static [Command],
     /// Documentation as `COMMAND DOCS` gives it.
@@ -179,8 +183,8 @@ pub enum Begin {
         /// First argument looked at.
         from: i8,
     },
-    /// Behind the last of these options, where the values of other options are not mistaken for an option.
-    /// Redis does this by code and publishes the spec as "unknown".
+    /// Behind the last of these options, or the first where nothing but keys follows it. The values of other options are not
+    /// mistaken for an option. Redis does this by code; the spec it publishes is "unknown", or wrong in such cases.
     Option {
         /// Any of these; compared without regard to case.
         words: &'static [&'static str],
@@ -188,6 +192,8 @@ pub enum Begin {
         from: u8,
         /// Options with the number of values that follow them; other arguments count as options without a value.
         options: &'static [(&'static str, u8)],
+        /// The first one counts.
+        first: bool,
     },
 }
 
@@ -229,13 +235,6 @@ pub enum KeyNumWords {
     GreaterThanZeroOfArgs,
     /// EVAL and FCALL, which also take no keys at all.
     Script,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BlocksWith {
-    pub(super) option: &'static str,
-    pub(super) until: &'static str,
-    pub(super) options: &'static [(&'static str, u8)],
 }
 
 /// Declares a set of named bits in the order in which Redis lists them.
@@ -353,7 +352,19 @@ pub mod key {
         options: &'static [(&'static str, u8)],
         access: u16,
     ) -> KeySpec {
-        spec(Begin::Option { words, from, options }, Find::Range { last: 0, step: 1, limit: 0 }, access)
+        let begin = Begin::Option { words, from, options, first: false };
+        spec(begin, Find::Range { last: 0, step: 1, limit: 0 }, access)
+    }
+
+    /// The first half of what stands behind this option.
+    pub const fn half_behind(
+        words: &'static [&'static str],
+        from: u8,
+        options: &'static [(&'static str, u8)],
+        access: u16,
+    ) -> KeySpec {
+        let begin = Begin::Option { words, from, options, first: true };
+        spec(begin, Find::Range { last: -1, step: 1, limit: 2 }, access)
     }
 
     /// Patterns of keys behind these options.
@@ -363,7 +374,7 @@ pub mod key {
         options: &'static [(&'static str, u8)],
         access: u16,
     ) -> KeySpec {
-        spec(Begin::Option { words, from, options }, Find::Pattern, access)
+        spec(Begin::Option { words, from, options, first: false }, Find::Pattern, access)
     }
 
     impl KeySpec {
@@ -400,6 +411,8 @@ pub const fn row(
         categories: Categories(categories | implied_categories(flags, categories)),
         family: family(categories),
         tips: &[],
+        executed: None,
+        leaves_database: None,
         blocks_with: None,
         subcommands: &[],
         doc,
@@ -498,7 +511,21 @@ impl Command {
         until: &'static str,
         options: &'static [(&'static str, u8)],
     ) -> Self {
-        self.blocks_with = Some(BlocksWith { option, until, options });
+        self.blocks_with = Some(super::command_keys::BlocksWith { option, until, options });
+        self
+    }
+
+    /// A row whose command is executed with other keys than its key specs say.
+    pub const fn executed(mut self, keys: &'static [KeySpec]) -> Self {
+        self.executed = Some(keys);
+        self
+    }
+
+    /// A row whose command reaches other databases.
+    pub const fn leaves_database(mut self, how: super::command_keys::LeavesDatabase) -> Self {
+        self.leaves_database = Some(how);
+        // It is to be looked at before it goes anywhere.
+        self.single_key = 0;
         self
     }
 

@@ -273,6 +273,16 @@ fn plan_slowly(
     if let Some(reply) = session.refuses(command, facts.settings) {
         return refuse(plan, &reply);
     }
+    if facts.settings.db > 0 && command.leaves_database.is_some() {
+        let all = arguments.to_vec();
+        if command.is_leaving_database(all.len(), |index| all[index]) {
+            let reply = format!(
+                "ERR '{}' is refused here: this pool stays in database {} (redis_db)",
+                command.name, facts.settings.db
+            );
+            return refuse(plan, &reply);
+        }
+    }
     plan.reads = command.flags.has(flag::READONLY);
     plan.scripted = command.flags.has(flag::NOSCRIPT) && command.doc.group == "scripting";
     match command.handling {
