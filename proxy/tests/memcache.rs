@@ -102,7 +102,7 @@ fn requests_are_answered_as_memcached_answers_them() {
         format!("ms k 2000000\r\n{large}\r\nmn\r\nms k 2000000 q\r\n{large}\r\nmn\r\n"),
         format!("set k 0 0 2000000\r\n{large}\r\nmn\r\nset k 0 0 2000000 noreply\r\n{large}\r\nmn\r\n"),
         format!("set k 0 0 1000000\r\n{}\r\nget k\r\n", &large[..1_000_000]),
-        format!("ms k 1 {}\r\nV\r\nset k 0 0 1 {}\r\nV\r\nmg k {}\r\n", "k ".repeat(30), "k ".repeat(30), "v ".repeat(30)),
+        format!("set k 0 0 1 {}\r\nV\r\nmg k {}\r\n", "k ".repeat(30), "v ".repeat(30)),
         format!("set key:3 0 0 1\r\nx\r\nset key:300 0 0 1\r\ny\r\nget{many}\r\ngets{many}{many}\r\n"),
     ])
     .collect();
@@ -126,6 +126,11 @@ fn where_ours_differs_from_memcached_on_purpose() {
         (&b"get k\0z\r\n"[..], "CLIENT_ERROR bad command line format\\r\\n"),
         (b"get k\rz\r\n", "CLIENT_ERROR bad command line format\\r\\n"),
         (b"set k 4294967296 0 1\r\nV\r\n", "CLIENT_ERROR bad command line format\\r\\nERROR\\r\\n"),
+        // memcached leaves the value unread then, and runs it.
+        (
+            b"ms k 7 P0 P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16\r\nversion\r\nmn\r\n",
+            "CLIENT_ERROR options flags too long\\r\\nMN\\r\\n",
+        ),
         (b"shutdown\r\n", "CLIENT_ERROR shutdown is refused: ask the server itself\\r\\n"),
         (b"\x80\0\0\0", "CLIENT_ERROR the binary protocol is not supported; use the text protocol\\r\\n"),
         (b"GET / HTTP/1.1\r\n", "CLIENT_ERROR this is HTTP, not memcached\\'s text protocol\\r\\n"),
@@ -135,6 +140,52 @@ fn where_ours_differs_from_memcached_on_purpose() {
         assert_eq!(shown(&client.rest()), reply);
     }
     eventually(|| proxy.printed().contains("the binary protocol is not supported").to_string(), "true");
+}
+
+/// memcached refuses some lines without reading the value behind them, and runs it as commands: one response too many, and
+/// every later one reaches the wrong client.
+#[test]
+fn no_value_is_run_as_a_command_and_no_client_reads_anothers_session() {
+    let shards = [Server::memcached(&["-t", "1", "-m", "64"])];
+    let proxy = Server::memstore(&[MEMCACHE], &shards);
+    let mut alice = proxy.connect();
+    let (mut mallory, mut other) = (proxy.connect(), proxy.connect());
+    assert_eq!(alice.text(b"set session:alice 0 0 6\r\nsecret\r\n"), "STORED\\r\\n");
+    let flags = |count: usize| (0..count).map(|number| format!(" P{number}")).collect::<String>();
+    let opaque = "o".repeat(40);
+    let long = "k".repeat(251);
+    for line in [
+        format!("ms atk 7{}", flags(17)),
+        format!("ms atk 7{}", flags(20)),
+        format!("ms atk 7{}", flags(25)),
+        "ms atk 7 Z".into(),
+        "ms atk 7 T00000000000000000001".into(),
+        "ms atk 0000000000000000007 T0".into(),
+        format!("ms atk 7 O{opaque}"),
+        "ms atk 7 MX".into(),
+        format!("ms {long} 7"),
+        format!("set {long} 0 0 7"),
+        "set atk 4294967296 0 7".into(),
+        "set atk 0 0 000000000000007".into(),
+        "cas atk 0 0 7 x".into(),
+    ] {
+        mallory.send(format!("{line}\r\nget atk\r\n").as_bytes());
+        for _ in 0..3 {
+            assert_eq!(
+                other.text(b"get session:alice\r\n"),
+                "VALUE session:alice 0 6\\r\\nsecret\\r\\nEND\\r\\n",
+                "{line}"
+            );
+            assert_eq!(other.text(b"get nothing\r\n"), "END\\r\\n", "{line}");
+        }
+    }
+    let heard = shown(&mallory.rest());
+    assert!(!heard.contains("secret"), "{heard}");
+    // The limit that a value would have set.
+    mallory = proxy.connect();
+    mallory.send(format!("ms atk 16{}\r\ncache_memlimit 8\r\n", flags(17)).as_bytes());
+    mallory.rest();
+    assert!(shards[0].connect().text(b"stats settings\r\n").contains("maxbytes 67108864"));
 }
 
 #[test]

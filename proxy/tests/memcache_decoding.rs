@@ -123,6 +123,9 @@ fn what_servers_may_read_differently_reaches_them_plain() {
         ("mg k q v\r\n", "mg k v\\r\\n"),
         ("md q quiet\r\n", "md q\\r\\n"),
         ("ms q +1 q Oq\r\nq\r\n", "ms q 1 Oq\\r\\nq\\r\\n"),
+        // Newer servers count digits.
+        ("set k 0 0 0000000000001\r\nx\r\n", "set k 0 0 1\\r\\nx\\r\\n"),
+        ("ms k 0000000000001 v\r\nx\r\n", "ms k 1 v\\r\\nx\\r\\n"),
     ] {
         assert_eq!(sent(stream), canonical, "{stream:?}");
     }
@@ -158,6 +161,13 @@ fn nothing_foul_reaches_a_shard_and_the_next_request_is_understood() {
         ("set k 0 0 2x\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("cas k 0 0 2 -1\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("ms k\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        // What stands behind an `ms` is its value, whatever is wrong with its flags.
+        ("ms k 2 Z\r\nmn\r\nmn\r\n", vec!["CLIENT_ERROR invalid flag", "MN"]),
+        ("ms k 2 T0 T1\r\nmn\r\nmn\r\n", vec!["CLIENT_ERROR duplicate flag", "MN"]),
+        ("ms k 2 Tx\r\nmn\r\nmn\r\n", vec!["CLIENT_ERROR bad token in command line format", "MN"]),
+        ("ms k 2 MZ\r\nmn\r\nmn\r\n", vec!["CLIENT_ERROR invalid mode for ms M token", "MN"]),
+        ("ms k 2 Fx\r\nmn\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("ms k 2x\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("me\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("gat x k\r\nmn\r\n", vec!["CLIENT_ERROR invalid exptime argument", "MN"]),
         ("gat 0\r\nmn\r\n", vec!["END", "MN"]),
@@ -342,6 +352,8 @@ fn what_no_shard_should_send_is_malformed() {
         };
         assert!(malformed, "{bytes:?}");
     }
+    let long = [&b"SERVER_ERROR "[..], &[b'x'; 1_000_000], b"\r\nEND\r\n"].concat();
+    assert_eq!(response_ends(&long, &[1000]), [1_000_015, 1_000_020], "a line may be as long as it likes");
     let endless = vec![b'A'; 100_000];
     assert!(ResponseDecoder::default().decode(&endless).is_err());
 }

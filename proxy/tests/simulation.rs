@@ -283,7 +283,8 @@ impl<D: Dialect> Run<D> {
             1 => 60_000,
             _ => 900,
         };
-        self.advance(Duration::from_micros(self.random.below(micros)));
+        let duration = Duration::from_micros(self.random.below(micros));
+        self.advance(duration);
         self.coverage.expired =
             self.world.counters.shards().iter().map(|shard| shard.server_timedout.get()).sum();
     }

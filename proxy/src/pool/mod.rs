@@ -154,9 +154,9 @@ pub struct Pool<P: Protocol> {
     /// A large response was handed on since the worker last asked.
     large: bool,
     /// Requests that a node of a cluster has just sent elsewhere.
-    redirected: Vec<Redirected>,
+    redirected: Vec<Redirected<P>>,
     /// Those that wait for their next attempt.
-    parked: Vec<Parked>,
+    parked: Vec<Parked<P>>,
     /// Bytes of those.
     parked_bytes: usize,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.

@@ -26,20 +26,20 @@ const ABANDONED_MAX: Duration = Duration::from_secs(1);
 const PARKED_MAX: usize = 4096;
 
 /// A request that was not executed.
-pub(super) struct Redirected {
+pub(super) struct Redirected<P: Protocol> {
     /// Who says so.
     pub from: ConnectionIndex,
-    pub ticket: Ticket,
+    pub ticket: Ticket<P>,
     pub request: Bytes,
     /// In these words.
     pub reply: Bytes,
 }
 
 /// A request that waits for its next attempt.
-pub(super) struct Parked {
+pub(super) struct Parked<P: Protocol> {
     /// When that is, unless who owns what is known anew before.
     pub due: Time,
-    redirected: Redirected,
+    redirected: Redirected<P>,
 }
 
 impl<P: Protocol> Pool<P> {
@@ -58,11 +58,12 @@ impl<P: Protocol> Pool<P> {
         for redirected in std::mem::take(&mut self.redirected) {
             let Redirected { from, ticket, ref reply, .. } = redirected;
             let Some(redirect) = P::redirect(reply) else { continue };
-            let is_meant = match redirect {
-                Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. } => slot == ticket.slot,
-                // A script may have said so itself, after it has done something.
-                Redirect::Later { .. } => !ticket.scripted,
-            };
+            // A script may have said so itself, after it has done something.
+            let is_meant = !ticket.scripted
+                && match redirect {
+                    Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. } => slot == ticket.slot,
+                    Redirect::Later { .. } => true,
+                };
             let Some(id) = ticket.client else {
                 self.shards.counters_of(from).late_responses.add(1);
                 continue;
@@ -103,7 +104,7 @@ impl<P: Protocol> Pool<P> {
         });
         let mut client = None;
         let mut is_due = false;
-        let mut due: Vec<Redirected> = Vec::new();
+        let mut due: Vec<Redirected<P>> = Vec::new();
         let mut kept = Vec::new();
         for parked in std::mem::take(&mut self.parked) {
             let of = parked.redirected.ticket.client;
@@ -133,7 +134,7 @@ impl<P: Protocol> Pool<P> {
         self.parked.iter().any(|parked| parked.redirected.ticket.client == client)
     }
 
-    fn park(&mut self, redirected: Redirected, now: Time) {
+    fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
         let Some(client) = redirected.ticket.client.and_then(|id| find(&mut self.clients, id)) else {
             return;
@@ -154,7 +155,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// To the node that is named, else to who owns the slot now.
-    fn send_on(&mut self, mut redirected: Redirected, now: Time) {
+    fn send_on(&mut self, mut redirected: Redirected<P>, now: Time) {
         let Redirected { from, mut ticket, .. } = redirected;
         let Some(client) = ticket.client.and_then(|id| find(&mut self.clients, id)) else { return };
         ticket.tries = ticket.tries.saturating_add(1);
@@ -238,7 +239,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The client gets the node's own words.
-    fn give_up(&mut self, redirected: &Redirected) {
+    fn give_up(&mut self, redirected: &Redirected<P>) {
         let Redirected { ticket, reply, from, .. } = redirected;
         let Some(id) = ticket.client else { return };
         self.counters.redirects_given_up.add(1);

@@ -152,13 +152,14 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
-    /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete.
+    /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete. True if it cannot
+    /// be the response to the fragment.
     #[inline]
-    pub fn answer(&mut self, number: u32, fragment: u32, piece: Piece<'_>, last: bool) {
+    pub fn answer(&mut self, number: u32, fragment: u32, piece: Piece<'_>, last: bool) -> bool {
         let index = number.wrapping_sub(self.oldest) as usize;
         let Some(reply) = self.queue.get_mut(index) else {
             debug_assert!(false, "a response for request {number}, which is not in flight");
-            return;
+            return false;
         };
         let streaming = match reply.state {
             ReplyState::Waiting if index == 0 => Some(P::is_withheld(reply.manner, piece.as_slice())),
@@ -179,14 +180,15 @@ impl<P: Protocol> Replies<P> {
                 self.average = self.average.max(length);
                 reply.state = ReplyState::Streaming { withheld };
             }
-            return;
+            return false;
         }
-        self.answer_early(index, fragment, piece, last);
+        self.answer_early(index, fragment, piece, last)
     }
 
     /// As [`Self::answer`], where the reply has to wait for its turn or for other fragments.
-    fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) {
+    fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) -> bool {
         let length = piece.as_slice().len();
+        let mut is_odd = false;
         let state = std::mem::replace(&mut self.queue[index].state, ReplyState::Waiting);
         let state = match state {
             ReplyState::Waiting if last && length < SHARE_MIN => self.hold(piece.as_slice()),
@@ -209,6 +211,7 @@ impl<P: Protocol> Replies<P> {
             ReplyState::Merging(mut merging) => {
                 self.waiting_bytes += length;
                 merging.take(fragment, piece, last);
+                is_odd = last && merging.is_odd(fragment);
                 if merging.missing > 0 {
                     ReplyState::Merging(merging)
                 } else {
@@ -225,6 +228,7 @@ impl<P: Protocol> Replies<P> {
         if index == 0 {
             self.release();
         }
+        is_odd
     }
 
     /// All fragments have come: joins them, straight into the output if it is their turn.
@@ -382,5 +386,10 @@ impl<P: Protocol> Merging<P> {
             piece => part.extend_from_slice(piece.as_slice()),
         }
         self.missing -= usize::from(last);
+    }
+
+    /// Whether the complete response to a fragment cannot be one.
+    fn is_odd(&self, fragment: u32) -> bool {
+        P::is_odd(&self.merge, &self.owners, fragment, &self.parts[fragment as usize].bytes)
     }
 }

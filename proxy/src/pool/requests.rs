@@ -61,7 +61,7 @@ impl<P: Protocol> Pool<P> {
                 Err(malformed) => {
                     counters.client_malformed.add(1);
                     plan.reply.clear();
-                    P::malformed(&malformed, &mut plan.reply);
+                    P::malformed(&malformed, input, &mut plan.reply);
                     activity.replies.replied(&plan.reply, P::Manner::default());
                     self.malformed.push((id, malformed));
                     client.state = State::Finishing;
@@ -170,6 +170,7 @@ impl<P: Protocol> Pool<P> {
                     activity.replies.replied(&plan.reply, plan.manner);
                 }
             }
+            P::taken(&mut client.session);
             counters.requests.add(u64::from(!ignored));
             counters.families[plan.family].add(u64::from(!ignored));
             used = if std::mem::take(&mut shared) { 0 } else { used + length };

@@ -15,6 +15,9 @@ use crate::protocol::{Malformed, Piece, Protocol};
 /// From this size on a response goes to its client piece by piece instead of whole.
 const STREAM_MIN: usize = 1024 * 1024;
 
+/// Longest response to the greeting.
+const GREETING_MAX: usize = 64 * 1024;
+
 impl<P: Protocol> Pool<P> {
     /// Number of shard connections, made or not, and of those that once were and leave their place to the next.
     pub fn connection_count(&self) -> usize {
@@ -101,28 +104,46 @@ impl<P: Protocol> Pool<P> {
             };
             end += progress.length;
             let stream = !progress.complete && end - start >= STREAM_MIN && !progress.push;
-            if !progress.complete && !stream {
+            if progress.push {
+                // It answers nothing, and nobody is told of it.
+                start = end;
+                if progress.complete {
+                    continue;
+                }
                 break None;
             }
-            if progress.push || matches!(connection.link, Link::Greeting { .. }) {
-                if let Link::Greeting { missing, .. } = &mut connection.link
-                    && !progress.push
-                {
-                    if let Err(words) = P::greeted(&scratch[start..end]) {
-                        break Some(ShardFailure::GreetingRefused(words));
-                    }
-                    *missing -= 1;
-                    if *missing == 0 {
-                        connection.up();
-                        if !std::mem::replace(&mut connection.dirty, true) {
-                            shards.dirty.push(index);
-                        }
+            if let Link::Greeting { missing, .. } = &mut connection.link {
+                if !progress.complete {
+                    break (end - start > GREETING_MAX)
+                        .then(|| ShardFailure::Malformed("a response to the greeting without end".into()));
+                }
+                if let Err(words) = P::greeted(&scratch[start..end]) {
+                    break Some(ShardFailure::GreetingRefused(words));
+                }
+                *missing -= 1;
+                if *missing == 0 {
+                    connection.up();
+                    if !std::mem::replace(&mut connection.dirty, true) {
+                        shards.dirty.push(index);
                     }
                 }
                 start = end;
                 continue;
             }
+            let Some(asked) = connection.asked() else {
+                // One byte of it is enough: the next request would be answered with it.
+                break (scratch.len() > start)
+                    .then(|| unasked::<P>(progress.complete.then_some(&scratch[start..end])));
+            };
+            if !progress.complete && !stream {
+                break None;
+            }
+            if !connection.streaming && !P::fits(asked.expected, &scratch[start..end]) {
+                let words = beginning(&scratch[start..end]);
+                break Some(ShardFailure::Malformed(format!("{words:?} cannot be the response")));
+            }
             if progress.complete
+                && !connection.streaming
                 && connection.keeps()
                 && scratch[start] == b'-'
                 && P::redirect(&scratch[start..end]).is_some()
@@ -137,9 +158,7 @@ impl<P: Protocol> Pool<P> {
             }
             let ticket =
                 if progress.complete { connection.answered() } else { connection.in_flight.front().copied() };
-            let Some(ticket) = ticket else {
-                break Some(ShardFailure::Malformed("a response that nobody asked for".into()));
-            };
+            let ticket = ticket.expect("somebody has asked");
             response_bytes += (end - start) as u64;
             if ticket.prelude {
                 start = end;
@@ -148,8 +167,8 @@ impl<P: Protocol> Pool<P> {
             if progress.complete {
                 responses += 1;
                 counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
-                connection.streaming = false;
             }
+            connection.streaming = !progress.complete;
             let waiting = ticket.client.and_then(|id| find(clients, id).map(|client| (id, client)));
             let shared = end - start >= SHARE_MIN;
             if shared {
@@ -157,6 +176,7 @@ impl<P: Protocol> Pool<P> {
                 end -= start;
                 start = 0;
             }
+            let mut is_odd = false;
             match waiting {
                 Some((id, client)) => {
                     let activity =
@@ -167,8 +187,8 @@ impl<P: Protocol> Pool<P> {
                     } else {
                         Piece::Copied(&scratch[start..end])
                     };
-                    activity.replies.answer(ticket.number, ticket.fragment, piece, progress.complete);
-                    connection.streaming = !progress.complete;
+                    is_odd =
+                        activity.replies.answer(ticket.number, ticket.fragment, piece, progress.complete);
                     mark(client, id.index, dirty_clients);
                 }
                 None => {
@@ -184,6 +204,9 @@ impl<P: Protocol> Pool<P> {
                 end = 0;
             }
             start = end;
+            if is_odd {
+                break Some(ShardFailure::Malformed("unexpected response to a part of a request".into()));
+            }
             if !progress.complete {
                 counters.streamed.add(1);
                 break None;
@@ -246,7 +269,9 @@ impl<P: Protocol> Pool<P> {
             ShardFailure::ResponseTimeout | ShardFailure::Removed => {}
             _ => counters.server_err.add(1),
         }
-        let retry = matches!(failure, ShardFailure::Closed | ShardFailure::Reset);
+        // What was not written is not touched by what the shard has sent.
+        let retry =
+            matches!(failure, ShardFailure::Closed | ShardFailure::Reset | ShardFailure::Malformed(_));
         let (lost, connect) = connection.closed(failure, retry, self.limits.eager_connects, jitter, now);
         connection.publish(counters);
         if was_used && failure.counts() && connection.report_stall() {
@@ -264,7 +289,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Answers a request with the reason why its shard did not.
-    pub(super) fn fail(&mut self, ticket: Ticket, shard: usize, failure: &ShardFailure) {
+    pub(super) fn fail(&mut self, ticket: Ticket<P>, shard: usize, failure: &ShardFailure) {
         let Some(id) = ticket.client else { return };
         let Some(client) = find(&mut self.clients, id) else {
             return;
@@ -331,4 +356,19 @@ impl<P: Protocol> Pool<P> {
     pub fn has_events(&self) -> bool {
         !self.shards.events.is_empty() || !self.questions.is_empty() || self.stale
     }
+}
+
+/// What nobody asked for. A shard that has too many clients says so unasked, and closes.
+fn unasked<P: Protocol>(response: Option<&[u8]>) -> ShardFailure {
+    match response.map(P::greeted) {
+        Some(Err(words)) => ShardFailure::GreetingRefused(words),
+        _ => ShardFailure::Malformed("a response that nobody asked for".into()),
+    }
+}
+
+/// The first word of a response, for an error that any client may read: what follows may be the data of another one.
+fn beginning(response: &[u8]) -> String {
+    const SHOWN_MAX: usize = 32;
+    let word = response.split(|byte| b" \r\n".contains(byte)).next().unwrap_or_default();
+    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)]).into_owned()
 }

@@ -33,8 +33,8 @@ const BACKOFF_REFUSED_MAX: Duration = Duration::from_millis(200);
 const SILENT_TIMEOUTS_MAX: u32 = 3;
 
 /// Whom the response to one request, or to one fragment of it, goes to.
-#[derive(Clone, Copy, Debug)]
-pub struct Ticket {
+#[derive(Debug)]
+pub struct Ticket<P: Protocol> {
     /// `None` once nobody waits: the request timed out and its response is dropped when it comes.
     pub client: Option<ClientId>,
     /// Number of the request among those of its client.
@@ -45,6 +45,8 @@ pub struct Ticket {
     pub length: u64,
     /// When the request was queued.
     pub since: Time,
+    /// Which responses it can have.
+    pub expected: P::Expected,
     /// In a cluster: the slot of its keys.
     pub slot: u16,
     /// Its errors may be words of its own, said after it has done something.
@@ -54,6 +56,14 @@ pub struct Ticket {
     /// The response is of no interest: it only clears the way for the next request.
     pub prelude: bool,
 }
+
+impl<P: Protocol> Clone for Ticket<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Protocol> Copy for Ticket<P> {}
 
 /// How far the connection is.
 #[derive(Debug)]
@@ -111,7 +121,7 @@ pub struct ShardConnection<P: Protocol> {
     /// The bytes of all requests in flight, where they may have to be sent elsewhere.
     kept: Option<Box<Output>>,
     /// Requests not yet answered, oldest first. At most `shard_queue_max`.
-    pub in_flight: VecDeque<Ticket>,
+    pub in_flight: VecDeque<Ticket<P>>,
     /// Bytes of all requests in flight, written or not.
     in_flight_bytes: u64,
     /// The first so many tickets of `in_flight` are past their deadline.
@@ -122,7 +132,7 @@ pub struct ShardConnection<P: Protocol> {
     pub rest: Rest,
     /// How many bytes of `rest` the decoder has understood.
     pub understood: usize,
-    /// Part of the response at hand has gone to its client already.
+    /// Part of the response at hand has been passed on already.
     pub streaming: bool,
     /// Clients that wait for room in the queue.
     pub waiting: VecDeque<ClientId>,
@@ -216,7 +226,7 @@ impl<P: Protocol> ShardConnection<P> {
     }
 
     /// The request at hand was not executed: takes it back, with its bytes.
-    pub fn take_back(&mut self) -> Option<(Ticket, Bytes)> {
+    pub fn take_back(&mut self) -> Option<(Ticket<P>, Bytes)> {
         let length = self.in_flight.front()?.length;
         let request = self.kept.as_ref()?.first(length as usize);
         Some((self.answered()?, request))
@@ -224,7 +234,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// A request of so many bytes is to be appended.
     #[inline]
-    pub fn submitted(&mut self, ticket: Ticket) {
+    pub fn submitted(&mut self, ticket: Ticket<P>) {
         if self.in_flight.is_empty() {
             self.heard = self.heard.max(ticket.since);
         }
@@ -232,9 +242,16 @@ impl<P: Protocol> ShardConnection<P> {
         self.in_flight.push_back(ticket);
     }
 
+    /// Whose response has to be the next, if any: that of the oldest request of which something was written. Before that
+    /// no shard can answer it.
+    #[inline]
+    pub fn asked(&self) -> Option<&Ticket<P>> {
+        self.in_flight.front().filter(|_| self.in_flight_bytes > self.output.len() as u64)
+    }
+
     /// The response at hand is complete: whose was it? `None` if nothing was asked.
     #[inline]
-    pub fn answered(&mut self) -> Option<Ticket> {
+    pub fn answered(&mut self) -> Option<Ticket<P>> {
         let ticket = self.in_flight.pop_front()?;
         self.expired = self.expired.saturating_sub(1);
         self.in_flight_bytes -= ticket.length;
@@ -318,7 +335,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Takes the tickets whose deadline has passed; they stay in line, for nobody. A response that is already on
     /// its way to its client goes on.
-    pub fn expire(&mut self, timeout: Duration, now: Time, mut expired: impl FnMut(Ticket)) {
+    pub fn expire(&mut self, timeout: Duration, now: Time, mut expired: impl FnMut(Ticket<P>)) {
         while let Some(ticket) = self.in_flight.get_mut(self.expired) {
             if ticket.since.plus(timeout) > now {
                 break;
@@ -349,10 +366,10 @@ impl<P: Protocol> ShardConnection<P> {
         eager: u32,
         jitter: u64,
         now: Time,
-    ) -> (Vec<Ticket>, bool) {
+    ) -> (Vec<Ticket<P>>, bool) {
         let was_up = matches!(self.link, Link::Up);
         let keep = if was_up && retry && !self.carried { self.unwritten() } else { 0 };
-        let lost: Vec<Ticket> = self.in_flight.drain(..self.in_flight.len() - keep).collect();
+        let lost: Vec<Ticket<P>> = self.in_flight.drain(..self.in_flight.len() - keep).collect();
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;
         self.output.advance(self.output.len() - kept_bytes as usize);

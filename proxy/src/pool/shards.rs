@@ -185,7 +185,7 @@ impl<P: Protocol> Shards<P> {
         let connection = self.connection_for(sender, home.shard, plan.reads);
         self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
-        self.submit(connection, sender, number, 0, canonical.len(), (home.unit, plan.scripted));
+        self.submit(connection, sender, number, 0, canonical.len(), home.unit, plan);
         Ok(connection)
     }
 
@@ -208,7 +208,7 @@ impl<P: Protocol> Shards<P> {
         self.admit_targets(sender, limits, partly)?;
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
-            self.submit(connection, sender, number, 0, canonical.len(), (self.units[0], false));
+            self.submit(connection, sender, number, 0, canonical.len(), self.units[0], plan);
             self.connections[connection].copy(canonical);
             return Ok(());
         }
@@ -273,7 +273,9 @@ impl<P: Protocol> Shards<P> {
         let mut down = std::mem::take(&mut self.down).into_iter().peekable();
         for place in 0..self.targets.len() {
             let Some((_, failure)) = down.next_if(|(failed, _)| *failed == place) else {
-                self.submit_fragment(place, &mut plan.fragments[place], sender, number);
+                let mut bytes = std::mem::take(&mut plan.fragments[place]);
+                self.submit_fragment(place, &mut bytes, sender, number, plan);
+                plan.fragments[place] = bytes;
                 continue;
             };
             counters.forward_error.add(1);
@@ -311,10 +313,17 @@ impl<P: Protocol> Shards<P> {
     }
 
     /// Queues one fragment of a request.
-    fn submit_fragment(&mut self, place: usize, bytes: &mut Vec<u8>, sender: Sender, number: u32) {
+    fn submit_fragment(
+        &mut self,
+        place: usize,
+        bytes: &mut Vec<u8>,
+        sender: Sender,
+        number: u32,
+        plan: &Plan<P>,
+    ) {
         let connection = self.targets[place];
         let unit = self.units.get(place).copied().unwrap_or(0);
-        self.submit(connection, sender, number, place as u32, bytes.len(), (unit, false));
+        self.submit(connection, sender, number, place as u32, bytes.len(), unit, plan);
         let connection = &mut self.connections[connection];
         if bytes.len() < SHARE_MIN {
             connection.copy(bytes);
@@ -369,6 +378,7 @@ impl<P: Protocol> Shards<P> {
     }
 
     #[inline]
+    #[allow(clippy::too_many_arguments)] // what makes a ticket
     fn submit(
         &mut self,
         index: ConnectionIndex,
@@ -376,7 +386,8 @@ impl<P: Protocol> Shards<P> {
         number: u32,
         fragment: u32,
         length: usize,
-        (unit, scripted): (usize, bool),
+        unit: usize,
+        plan: &Plan<P>,
     ) {
         let ticket = Ticket {
             client: Some(sender.id),
@@ -384,8 +395,9 @@ impl<P: Protocol> Shards<P> {
             fragment,
             length: length as u64,
             since: sender.now,
+            expected: plan.expected,
             slot: unit as u16,
-            scripted,
+            scripted: plan.scripted,
             tries: 0,
             prelude: false,
         };
@@ -394,7 +406,7 @@ impl<P: Protocol> Shards<P> {
 
     /// Queues a request; the caller appends the bytes to the connection.
     #[inline]
-    pub fn submit_ticket(&mut self, index: ConnectionIndex, ticket: Ticket) {
+    pub fn submit_ticket(&mut self, index: ConnectionIndex, ticket: Ticket<P>) {
         let connection = &mut self.connections[index];
         if let Some(timeout) = self.timeout
             && connection.in_flight.len() == connection.expired

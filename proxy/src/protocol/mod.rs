@@ -13,6 +13,7 @@ use crate::pool::buffer::Output;
 
 pub mod memcache;
 pub mod resp;
+mod strangers;
 
 /// A protocol spoken by clients and shards alike.
 pub trait Protocol: Sized + 'static {
@@ -30,6 +31,8 @@ pub trait Protocol: Sized + 'static {
     type Merge: Debug + 'static;
     /// How a client wants one request to be answered: what it does not want to hear, what it takes a failure for.
     type Manner: Copy + Default + Debug + 'static;
+    /// Which responses a request can have.
+    type Expected: Copy + Default + Debug + 'static;
 
     /// Kinds of commands that requests are counted by; the first is of what is none of the others.
     const FAMILIES: &'static [&'static str];
@@ -54,7 +57,8 @@ pub trait Protocol: Sized + 'static {
     /// The complete request in the form that shards are sent.
     fn canonical<'b>(decoder: &'b Self::RequestDecoder, input: &'b [u8]) -> &'b [u8];
 
-    /// Decides what is to be done with the complete request.
+    /// Decides what is to be done with the complete request. The session changes only where the request is answered at
+    /// once: a request that has to wait is planned again.
     fn plan(
         decoder: &Self::RequestDecoder,
         canonical: &[u8],
@@ -62,6 +66,10 @@ pub trait Protocol: Sized + 'static {
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
     ) -> Route<Self::Merge>;
+
+    /// The request that was planned last is taken: it is answered or on its way.
+    #[inline]
+    fn taken(_session: &mut Self::Session) {}
 
     /// Whether nothing is remembered: the next byte begins a request. Not asked of an unfinished request.
     fn is_between_requests(decoder: &Self::RequestDecoder) -> bool;
@@ -84,6 +92,16 @@ pub trait Protocol: Sized + 'static {
 
     /// Understands as much of `unread` as it can.
     fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
+
+    /// Whether a response that begins so can be the one to such a request. If it is not, whatever comes on the connection
+    /// may be somebody else's.
+    #[inline]
+    fn fits(_expected: Self::Expected, _beginning: &[u8]) -> bool {
+        true
+    }
+
+    /// Whether a response cannot be the one to this fragment.
+    fn is_odd(merge: &Self::Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool;
 
     /// Payload bytes the current response is known to need still.
     fn response_missing(decoder: &Self::ResponseDecoder) -> u64;
@@ -116,8 +134,8 @@ pub trait Protocol: Sized + 'static {
     /// The reply to a request that could not be served; `words` name the shard and the reason.
     fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);
 
-    /// The reply to bytes that are no request; the connection ends after it.
-    fn malformed(reason: &Malformed, reply: &mut Vec<u8>);
+    /// The reply to `input`, which is no request; the connection ends after it.
+    fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>);
 
     /// What is known of a client, for listings.
     fn describe(session: &Self::Session) -> String;
@@ -201,6 +219,8 @@ pub struct Plan<P: Protocol> {
     pub manner: P::Manner,
     /// The kind of command, one of [`Protocol::FAMILIES`].
     pub family: usize,
+    /// Which responses the request can have.
+    pub expected: P::Expected,
     /// It changes nothing: a replica can serve it.
     pub reads: bool,
     /// Its errors may be words of its own, said after it has done something.
@@ -219,6 +239,7 @@ impl<P: Protocol> Default for Plan<P> {
             reply: Vec::new(),
             manner: P::Manner::default(),
             family: 0,
+            expected: P::Expected::default(),
             reads: false,
             scripted: false,
             owners: Vec::new(),

@@ -13,6 +13,65 @@ pub struct Command {
     pub words_max: usize,
     /// What the proxy does with it.
     pub handling: Handling,
+    /// What a server answers.
+    pub answers: Answers,
+}
+
+/// How the response to a command can begin. Whatever else comes is none, or somebody else's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// No server is asked.
+    #[default]
+    Nothing,
+    /// Values, then END.
+    Values,
+    /// Whether a value was stored.
+    Stored,
+    /// Whether a key was deleted.
+    Deleted,
+    /// Whether a key was touched.
+    Touched,
+    /// The number that a key has now.
+    Number,
+    /// A hit or a miss of `mg`.
+    MetaGet,
+    /// What has become of an `ms`.
+    MetaSet,
+    /// What has become of an `md`.
+    MetaDelete,
+    /// What has become of an `ma`.
+    MetaArithmetic,
+    /// What is known of an item.
+    MetaDebug,
+    /// A version.
+    Version,
+    /// OK.
+    Done,
+    /// A list of statistics.
+    Stats,
+}
+
+impl Answers {
+    /// The words that such a response can begin with, errors and numbers aside.
+    #[inline]
+    pub fn words(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Nothing => &[],
+            Self::Values => &[b"VALUE", b"END"],
+            Self::Stored => &[b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND"],
+            Self::Deleted => &[b"DELETED", b"NOT_FOUND"],
+            Self::Touched => &[b"TOUCHED", b"NOT_FOUND"],
+            Self::Number => &[b"NOT_FOUND"],
+            Self::MetaGet => &[b"VA", b"HD", b"EN"],
+            Self::MetaSet => &[b"HD", b"NS", b"EX", b"NF"],
+            Self::MetaDelete => &[b"HD", b"NF", b"EX", b"NS"],
+            Self::MetaArithmetic => &[b"VA", b"HD", b"NF", b"NS", b"EX"],
+            Self::MetaDebug => &[b"ME", b"EN"],
+            Self::Version => &[b"VERSION"],
+            Self::Done => &[b"OK"],
+            Self::Stats => &[b"STAT", b"END"],
+        }
+    }
 }
 
 /// What the proxy does with a command.
@@ -91,47 +150,53 @@ pub enum Local {
 const ANY: usize = usize::MAX;
 const ONE_SERVER: &str = "ask the server itself";
 
-const fn row(name: &'static str, words_min: usize, words_max: usize, handling: Handling) -> Command {
-    Command { name, words_min, words_max, handling }
+const fn row(
+    name: &'static str,
+    words_min: usize,
+    words_max: usize,
+    handling: Handling,
+    answers: Answers,
+) -> Command {
+    Command { name, words_min, words_max, handling, answers }
 }
 
 /// The rows, those that are used most first.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    row("get", 2, ANY, Handling::Keys { first: 1 }),
-    row("set", 5, 6, Handling::Value),
-    row("mg", 2, ANY, Handling::Meta(Meta::Get)),
-    row("ms", 2, ANY, Handling::Meta(Meta::Set)),
-    row("md", 2, ANY, Handling::Meta(Meta::Delete)),
-    row("ma", 2, ANY, Handling::Meta(Meta::Arithmetic)),
-    row("mn", 1, ANY, Handling::Answer(Local::MetaNoop)),
-    row("gets", 2, ANY, Handling::Keys { first: 1 }),
-    row("delete", 2, 4, Handling::Key),
-    row("add", 5, 6, Handling::Value),
-    row("cas", 6, 7, Handling::Value),
-    row("incr", 3, 4, Handling::Key),
-    row("decr", 3, 4, Handling::Key),
-    row("touch", 3, 4, Handling::Key),
-    row("replace", 5, 6, Handling::Value),
-    row("append", 5, 6, Handling::Value),
-    row("prepend", 5, 6, Handling::Value),
-    row("gat", 2, ANY, Handling::Keys { first: 2 }),
-    row("gats", 2, ANY, Handling::Keys { first: 2 }),
-    row("me", 1, ANY, Handling::Meta(Meta::Debug)),
-    row("version", 1, ANY, Handling::Everywhere(Everywhere::Version)),
-    row("verbosity", 2, 3, Handling::Everywhere(Everywhere::AllOk)),
-    row("flush_all", 1, 3, Handling::Everywhere(Everywhere::AllOk)),
-    row("stats", 1, ANY, Handling::Answer(Local::Stats)),
-    row("quit", 1, ANY, Handling::Answer(Local::Quit)),
-    row("cache_memlimit", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("debugtime", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("extstore", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("lru", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("lru_crawler", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("refresh_certs", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("shutdown", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("slabs", 1, ANY, Handling::Refuse(ONE_SERVER)),
-    row("watch", 1, ANY, Handling::Refuse(ONE_SERVER)),
+    row("get", 2, ANY, Handling::Keys { first: 1 }, Answers::Values),
+    row("set", 5, 6, Handling::Value, Answers::Stored),
+    row("mg", 2, ANY, Handling::Meta(Meta::Get), Answers::MetaGet),
+    row("ms", 2, ANY, Handling::Meta(Meta::Set), Answers::MetaSet),
+    row("md", 2, ANY, Handling::Meta(Meta::Delete), Answers::MetaDelete),
+    row("ma", 2, ANY, Handling::Meta(Meta::Arithmetic), Answers::MetaArithmetic),
+    row("mn", 1, ANY, Handling::Answer(Local::MetaNoop), Answers::Nothing),
+    row("gets", 2, ANY, Handling::Keys { first: 1 }, Answers::Values),
+    row("delete", 2, 4, Handling::Key, Answers::Deleted),
+    row("add", 5, 6, Handling::Value, Answers::Stored),
+    row("cas", 6, 7, Handling::Value, Answers::Stored),
+    row("incr", 3, 4, Handling::Key, Answers::Number),
+    row("decr", 3, 4, Handling::Key, Answers::Number),
+    row("touch", 3, 4, Handling::Key, Answers::Touched),
+    row("replace", 5, 6, Handling::Value, Answers::Stored),
+    row("append", 5, 6, Handling::Value, Answers::Stored),
+    row("prepend", 5, 6, Handling::Value, Answers::Stored),
+    row("gat", 2, ANY, Handling::Keys { first: 2 }, Answers::Values),
+    row("gats", 2, ANY, Handling::Keys { first: 2 }, Answers::Values),
+    row("me", 1, ANY, Handling::Meta(Meta::Debug), Answers::MetaDebug),
+    row("version", 1, ANY, Handling::Everywhere(Everywhere::Version), Answers::Version),
+    row("verbosity", 2, 3, Handling::Everywhere(Everywhere::AllOk), Answers::Done),
+    row("flush_all", 1, 3, Handling::Everywhere(Everywhere::AllOk), Answers::Done),
+    row("stats", 1, ANY, Handling::Answer(Local::Stats), Answers::Stats),
+    row("quit", 1, ANY, Handling::Answer(Local::Quit), Answers::Nothing),
+    row("cache_memlimit", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("debugtime", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("extstore", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("lru", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("lru_crawler", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("refresh_certs", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("shutdown", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("slabs", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
+    row("watch", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
 ];
 
 /// The row of a command.

@@ -1,4 +1,4 @@
-//! Where a message of memcached's text protocol ends.
+//! Where a request of memcached's text protocol ends.
 //!
 //! Strict where it has to be: whatever this accepts, memcached reads the same way, or a client could shift the replies
 //! of a shared shard connection. What servers of different age may read differently (a word too many, `+1` for a
@@ -12,20 +12,22 @@ use std::ops::Range;
 use memchr::{memchr, memchr2};
 
 use super::commands::{self, Command, Everywhere, Handling, Meta};
-use crate::protocol::{Malformed, Progress};
+use super::meta::{self, Flags};
+pub use super::response::{ResponseDecoder, fits, is_error, value_length};
+use crate::protocol::Malformed;
+use crate::protocol::strangers::Stranger;
 
 /// Longest line but of get and gets, as in memcached, which closes the connection beyond it.
-const LINE_MAX: usize = 2048;
+pub(super) const LINE_MAX: usize = 2048;
 /// Longest key as it is written, as in memcached (`KEY_MAX_LENGTH`).
 const KEY_MAX: usize = 250;
 /// Longest value that memcached would try to store.
-const VALUE_MAX: u64 = i32::MAX as u64 - 2;
-/// Flags of a meta command, as in memcached.
-const META_FLAGS_MAX: usize = 20;
+pub(super) const VALUE_MAX: u64 = i32::MAX as u64 - 2;
 /// Words that are remembered by their place; the rest is walked again where it is needed.
 const HEAD: usize = 8;
-/// Longest line of a response. Servers send much shorter ones.
-const RESPONSE_LINE_MAX: usize = 64 * 1024;
+
+/// What is spoken here.
+const OWN: &str = "memcached's text protocol";
 
 /// As memcached says it.
 pub const ERROR: &str = "ERROR";
@@ -66,12 +68,8 @@ pub struct RequestDecoder {
     words: Words,
     /// The client wants no reply.
     pub noreply: bool,
-    /// The client wants no reply of the usual kind (`q`).
-    pub quiet: bool,
-    /// The key is written in base64 (`b`).
-    pub base64: bool,
-    /// The client wants parts of its request in the reply (`O`, `k`).
-    pub reflects: bool,
+    /// What the flags of a meta command ask for.
+    pub flags: Flags,
     /// The request as shards are sent it, if it came otherwise.
     rewritten: Vec<u8>,
 }
@@ -159,6 +157,9 @@ impl RequestDecoder {
                 };
                 judge_length(input, newline, request_bytes_max)?;
                 if newline == input.len() {
+                    if let Some(stranger) = Stranger::of_bytes(input) {
+                        return Err(Malformed(stranger.sentence(OWN)));
+                    }
                     self.scanned = newline;
                     return Ok(None);
                 }
@@ -187,11 +188,13 @@ impl RequestDecoder {
         let length = match self.judge(line) {
             Ok(None) => return Ok(()),
             Ok(Some(length)) => length,
-            // As memcached does: a browser that was lured here must not get to its next line.
-            Err(ERROR) if words(line).last().is_some_and(|word| word.starts_with(b"HTTP/")) => {
-                return Err(Malformed("this is HTTP, not memcached's text protocol".into()));
-            }
             Err(reply) => {
+                // A browser that was lured here must not get to its next line, nor anybody else.
+                let redis = || Stranger::is_redis(line).then_some(Stranger::Redis);
+                let bytes = || Stranger::of_bytes(input);
+                if let Some(stranger) = Stranger::of_line(line).or_else(redis).or_else(bytes) {
+                    return Err(Malformed(stranger.sentence(OWN)));
+                }
                 self.verdict = Verdict::Refused(reply);
                 return Ok(());
             }
@@ -240,7 +243,7 @@ impl RequestDecoder {
             Handling::Value => {
                 self.noreply = is_noreply(count - 1);
                 let flags = number(word(2)).filter(|flags| (0..=i64::from(u32::MAX)).contains(flags));
-                let length = number(word(4)).filter(|&length| (0..=VALUE_MAX as i64).contains(&length));
+                let length = value_size(word(4));
                 let unique = command.words_min < 6 || unsigned(word(5)).is_some();
                 match length {
                     Some(length)
@@ -249,7 +252,7 @@ impl RequestDecoder {
                             && number(word(3)).is_some()
                             && unique =>
                     {
-                        Ok(Some(length as u64))
+                        Ok(Some(length))
                     }
                     _ => Err(BAD_LINE),
                 }
@@ -260,26 +263,16 @@ impl RequestDecoder {
                 }
                 let flags_first = if meta == Meta::Set { 3 } else { 2 };
                 let length = match meta {
-                    Meta::Set => {
-                        match number(word(2)).filter(|&length| (0..=VALUE_MAX as i64).contains(&length)) {
-                            Some(length) => Some(length as u64),
-                            None => return Err(BAD_LINE),
-                        }
-                    }
+                    Meta::Set => Some(value_size(word(2)).ok_or(BAD_LINE)?),
                     _ => None,
                 };
-                for flag in words(line).skip(flags_first) {
-                    match flag[0] {
-                        b'q' => self.quiet = true,
-                        b'b' => self.base64 = true,
-                        b'O' | b'k' => self.reflects = true,
-                        _ => {}
-                    }
-                }
-                // More than that, and memcached takes the value for the next request.
-                if meta == Meta::Set && count > flags_first + META_FLAGS_MAX {
-                    return Err(TOO_MANY_FLAGS);
-                }
+                let judged = if count > meta::WORDS_MAX {
+                    Err(TOO_MANY_FLAGS)
+                } else {
+                    meta::judge(meta, words(line).skip(flags_first))
+                };
+                // Whatever is wrong with the flags: the value is never read as commands.
+                self.flags = judged.inspect_err(|_| self.swallow = length.map_or(0, |length| length + 2))?;
                 Ok(length)
             }
             Handling::Everywhere(Everywhere::AllOk) => {
@@ -294,7 +287,7 @@ impl RequestDecoder {
     #[inline]
     fn is_unusual(&self, input: &[u8]) -> bool {
         let Some(command) = self.command else { return false };
-        if self.noreply || self.quiet || self.words.head[0].0 > 0 {
+        if self.noreply || self.flags.quiet || self.words.head[0].0 > 0 {
             return true;
         }
         let word = |index: usize| self.words.place(index).map_or(&[][..], |place| &input[place]);
@@ -431,10 +424,15 @@ fn unsigned(word: &[u8]) -> Option<u64> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// Whether every server reads the number in the same way.
+/// The length of a value.
+fn value_size(word: &[u8]) -> Option<u64> {
+    number(word)?.try_into().ok().filter(|&length| length <= VALUE_MAX)
+}
+
+/// Whether every server reads the number in the same way: newer ones count digits, and zeros in front are some.
 #[inline]
 fn is_plain(word: &[u8]) -> bool {
-    word.iter().all(u8::is_ascii_digit)
+    word.iter().all(u8::is_ascii_digit) && (word.len() == 1 || word[0] != b'0')
 }
 
 /// Whether it certainly fits 32 bits.
@@ -442,100 +440,3 @@ fn is_plain(word: &[u8]) -> bool {
 fn is_plain_time(word: &[u8]) -> bool {
     word.len() < 10 || (word.len() == 10 && word[0] == b'1')
 }
-
-/// Decodes responses.
-#[derive(Default, Debug)]
-pub struct ResponseDecoder {
-    /// Lines of a list have come: it goes on until its END.
-    list: bool,
-    /// Bytes of a value that are still to come, with the line end after it.
-    value: u64,
-}
-
-impl ResponseDecoder {
-    /// Understands as much of `unread` as it can.
-    pub fn decode(&mut self, unread: &[u8]) -> Result<Progress, Malformed> {
-        let mut length = 0;
-        let complete = loop {
-            if self.value > 0 {
-                let most = usize::try_from(self.value - 2).unwrap_or(usize::MAX);
-                let taken = most.min(unread.len() - length);
-                length += taken;
-                self.value -= taken as u64;
-                if self.value > 2 || unread.len() - length < 2 {
-                    break false;
-                }
-                if unread[length..length + 2] != *b"\r\n" {
-                    return Err(Malformed("expected CRLF after a value".into()));
-                }
-                length += 2;
-                self.value = 0;
-                if !self.list {
-                    break true;
-                }
-            }
-            let rest = &unread[length..];
-            let Some(newline) = memchr(b'\n', rest) else {
-                if rest.len() > RESPONSE_LINE_MAX {
-                    return Err(Malformed("a line that does not end".into()));
-                }
-                break false;
-            };
-            let Some(line) = rest[..newline].strip_suffix(b"\r") else {
-                return Err(Malformed("expected CRLF after a line".into()));
-            };
-            length += newline + 1;
-            if line.starts_with(b"VALUE ") {
-                self.list = true;
-                self.value = value_length(line, 3)? + 2;
-            } else if line.starts_with(b"STAT ") {
-                self.list = true;
-            } else if line.starts_with(b"VA ") && !self.list {
-                self.value = value_length(line, 1)? + 2;
-            } else if line == b"END" || is_error(line) || (!self.list && is_word(line)) {
-                break true;
-            } else {
-                let start = String::from_utf8_lossy(&line[..line.len().min(32)]).into_owned();
-                return Err(Malformed(format!("unexpected line {start:?}")));
-            }
-        };
-        if complete {
-            self.list = false;
-        }
-        Ok(Progress { length, complete, push: false })
-    }
-
-    /// Bytes of the value at hand that are still to come.
-    pub fn missing(&self) -> u64 {
-        self.value
-    }
-}
-
-/// Whether the line looks like memcached's: it begins with a word in upper case or with a number.
-fn is_word(line: &[u8]) -> bool {
-    line.first().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
-}
-
-/// Whether the line tells an error.
-pub fn is_error(line: &[u8]) -> bool {
-    [&b"ERROR"[..], b"CLIENT_ERROR", b"SERVER_ERROR"].iter().any(|error| line.starts_with(error))
-}
-
-/// The length of the value that follows the line: its word at `index`, where words have one space between them.
-#[inline]
-pub fn value_length(line: &[u8], index: usize) -> Result<u64, Malformed> {
-    let mut rest = line;
-    for _ in 0..index {
-        rest = memchr(b' ', rest).map_or(&[][..], |space| &rest[space + 1..]);
-    }
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (digits, after) = rest.split_at(digits.min(LENGTH_DIGITS_MAX));
-    let length = digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
-    if digits.is_empty() || !matches!(after.first(), None | Some(b' ')) || length > VALUE_MAX {
-        return Err(Malformed("invalid length of a value".into()));
-    }
-    Ok(length)
-}
-
-/// More digits than the length of a value ever has, and fewer than overflow.
-const LENGTH_DIGITS_MAX: usize = 18;

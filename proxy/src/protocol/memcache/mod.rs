@@ -9,14 +9,17 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::pool::buffer::Output;
+use crate::protocol::strangers::Stranger;
 use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
-use commands::{Everywhere, Handling, Local, Meta};
+use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, ResponseDecoder, Verdict};
 use split::Merge;
 
 pub mod commands;
 pub mod decode;
 mod encode;
+mod meta;
+mod response;
 mod split;
 mod stats;
 
@@ -78,6 +81,7 @@ impl Protocol for Memcache {
     type ResponseDecoder = ResponseDecoder;
     type Merge = Merge;
     type Manner = Manner;
+    type Expected = Answers;
 
     const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
     // Every command with several keys can be split.
@@ -127,6 +131,7 @@ impl Protocol for Memcache {
             return refuse(line, facts, plan);
         }
         let command = decoder.command().expect("a request that is served has a row");
+        plan.expected = command.answers;
         match command.handling {
             Handling::Keys { first } => {
                 if facts.settings.miss_on_get_errors {
@@ -151,7 +156,7 @@ impl Protocol for Memcache {
                 Route::Forward
             }
             Handling::Meta(meta) => {
-                if decoder.quiet {
+                if decoder.flags.quiet {
                     plan.manner.withheld = match meta {
                         Meta::Get => Withheld::Miss,
                         Meta::Set | Meta::Delete => Withheld::Success,
@@ -160,11 +165,11 @@ impl Protocol for Memcache {
                     };
                 }
                 // A miss that had to carry parts of the request would not be recognized without them.
-                if facts.settings.miss_on_get_errors && meta == Meta::Get && !decoder.reflects {
+                if facts.settings.miss_on_get_errors && meta == Meta::Get && !decoder.flags.reflects {
                     plan.manner.failure = Failure::MetaMiss;
                 }
                 let (start, length) = decoder.place(1).expect("a meta command has a key");
-                if !decoder.base64 {
+                if !decoder.flags.base64 {
                     plan.keys.push((start, length));
                     return Route::Forward;
                 }
@@ -219,6 +224,15 @@ impl Protocol for Memcache {
         decoder.decode(unread)
     }
 
+    #[inline]
+    fn fits(expected: Answers, beginning: &[u8]) -> bool {
+        decode::fits(expected, beginning)
+    }
+
+    fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+        split::is_odd(merge, owners, fragment, response)
+    }
+
     fn response_missing(decoder: &ResponseDecoder) -> u64 {
         decoder.missing()
     }
@@ -258,8 +272,10 @@ impl Protocol for Memcache {
         }
     }
 
-    fn malformed(reason: &Malformed, reply: &mut Vec<u8>) {
-        encode::line(reply, &format!("CLIENT_ERROR {}", reason.0));
+    fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>) {
+        if !Stranger::reply(input, &reason.0, reply) {
+            encode::line(reply, &format!("CLIENT_ERROR {}", reason.0));
+        }
     }
 
     fn describe(_session: &()) -> String {

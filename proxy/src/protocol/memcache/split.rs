@@ -81,6 +81,30 @@ pub fn split(
     }
 }
 
+/// Whether a response cannot be the one to this fragment.
+pub fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+    let Merge::Values { line, first } = merge else { return false };
+    if decode::is_error(response) {
+        return false;
+    }
+    let mut rest = response;
+    let keys = decode::words(line).skip(*first).zip(owners);
+    for (key, _) in keys.filter(|(_, owner)| **owner == fragment) {
+        rest = &rest[value_of(key, rest).unwrap_or(0)..];
+    }
+    rest != b"END\r\n"
+}
+
+/// The length of the value that `rest` begins with, if it is that of the key.
+fn value_of(key: &[u8], rest: &[u8]) -> Option<usize> {
+    if !rest.strip_prefix(b"VALUE ")?.strip_prefix(key)?.starts_with(b" ") {
+        return None;
+    }
+    let newline = memchr(b'\n', rest)?;
+    let length = decode::value_length(&rest[..newline - 1], 3).ok()?;
+    Some(newline + 1 + length as usize + 2)
+}
+
 /// Joins the responses of all fragments.
 pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     match merge {
@@ -143,19 +167,8 @@ impl Values {
 
     /// If the next value is that of the key it goes to the reply; else the key was missed.
     fn move_value_of(&mut self, key: &[u8], reply: &mut Output) {
-        const HEAD: &[u8] = b"VALUE ";
-        let rest = self.rest();
-        let is_its = rest
-            .strip_prefix(HEAD)
-            .and_then(|rest| rest.strip_prefix(key))
-            .is_some_and(|rest| rest.starts_with(b" "));
-        if !is_its {
-            return;
-        }
-        let newline = memchr(b'\n', rest).expect("a complete response was decoded before");
-        let length =
-            decode::value_length(&rest[..newline - 1], 3).expect("a complete response was decoded before");
-        let end = self.used + newline + 1 + length as usize + 2;
+        let Some(length) = value_of(key, self.rest()) else { return };
+        let end = self.used + length;
         if end - self.used < SHARE_MIN {
             reply.copy(&self.bytes[self.used..end]);
         } else {

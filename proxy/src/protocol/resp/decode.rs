@@ -8,12 +8,17 @@
 //! replies of a shared shard connection. Source of limits and error texts: `processMultibulkBuffer` and
 //! `processInlineBuffer` as Redis 7.0 answers them on the wire.
 
+use memchr::memchr;
+
+use crate::protocol::strangers::Stranger;
 use crate::protocol::{Malformed, Progress};
 
 /// Longest header line or inline command, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 const LINE_MAX: usize = 64 * 1024;
 /// Longest bulk string of a request, as in Redis (`proto-max-bulk-len`).
 pub const BULK_MAX: u64 = 512 * 1024 * 1024;
+/// What is spoken here.
+const OWN: &str = "the protocol of Redis";
 /// What a client may send before AUTH, as in Redis.
 const UNAUTHENTICATED_ARGUMENTS_MAX: i64 = 10;
 const UNAUTHENTICATED_BULK_MAX: i64 = 16384;
@@ -132,6 +137,13 @@ impl RequestDecoder {
 
     /// An inline command: words on a line, quoted as in `redis-cli`. It is rewritten as an array.
     fn decode_inline(&mut self, input: &[u8]) -> Result<Option<usize>, Malformed> {
+        if let Some(stranger) = Stranger::of_bytes(input) {
+            return Err(Malformed(stranger.sentence(OWN)));
+        }
+        if input[0] == 0x80 {
+            // memcached's binary protocol: its header is answered when it is whole, wherever it was cut.
+            return Ok(None);
+        }
         let Some(newline) = input[self.scanned..].iter().position(|&byte| byte == b'\n') else {
             self.scanned = input.len();
             if input.len() > LINE_MAX {
@@ -144,13 +156,18 @@ impl RequestDecoder {
             return Err(Malformed("too big inline request".into()));
         }
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
+        let memcached = || Stranger::is_memcached(line).then_some(Stranger::Memcached);
+        // A browser that was lured here must not get to its next line, nor anybody else.
+        if let Some(stranger) = Stranger::of_line(line).or_else(memcached) {
+            return Err(Malformed(stranger.sentence(OWN)));
+        }
         let words = inline_words(line).ok_or_else(|| Malformed("unbalanced quotes in request".into()))?;
-        // As Redis does: a browser that was lured here must not get to its next line.
+        // As Redis does, quoted or not.
         if words
             .first()
             .is_some_and(|word| word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:"))
         {
-            return Err(Malformed("this is HTTP, not the protocol of Redis".into()));
+            return Err(Malformed(Stranger::Http.sentence(OWN)));
         }
         self.scanned = newline + 1;
         self.arguments = words.len();
@@ -260,6 +277,8 @@ pub struct ResponseDecoder {
     values: u64,
     /// Payload bytes still to come of the current bulk string, its CRLF included.
     payload: u64,
+    /// A line has begun and not ended; however long it is, it is passed on as it comes.
+    line: bool,
     /// Set by the first byte: a push is no response to any request.
     push: bool,
 }
@@ -292,6 +311,20 @@ impl ResponseDecoder {
                 self.values -= 1;
                 at = end;
             }
+            if self.line {
+                let rest = &unread[at..];
+                let Some(newline) = memchr(b'\n', rest) else {
+                    // CR is looked at together with what follows it.
+                    let taken = rest.len() - usize::from(rest.last() == Some(&b'\r'));
+                    return Ok(self.progress(at + taken, false));
+                };
+                if newline == 0 || rest[newline - 1] != b'\r' {
+                    return Err(Malformed("line without CR".into()));
+                }
+                self.line = false;
+                self.values -= 1;
+                at += newline + 1;
+            }
             if self.values == 0 {
                 return Ok(self.progress(at, true));
             }
@@ -315,9 +348,8 @@ impl ResponseDecoder {
                     }
                 }
                 b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {
-                    let Some(end) = line_end(&unread[at..])? else { return Ok(self.progress(at, false)) };
-                    at += end;
-                    self.values -= 1;
+                    self.line = true;
+                    at += 1;
                 }
                 other => return Err(Malformed(format!("unknown type {:?}", char::from(other)))),
             }
@@ -396,17 +428,6 @@ fn unfinished_number(line: &[u8]) -> Result<Option<(i64, usize)>, NumberFault> {
         // The byte behind CR decides, once it has come.
         Some(end) if end + 1 == line.len() => Ok(None),
         Some(_) => Err(NumberFault::Invalid),
-    }
-}
-
-/// Length of the line that `input` starts with, CRLF included.
-fn line_end(input: &[u8]) -> Result<Option<usize>, Malformed> {
-    match input.iter().position(|&byte| byte == b'\n') {
-        Some(0) => Err(Malformed("line without CR".into())),
-        Some(at) if input[at - 1] == b'\r' => Ok(Some(at + 1)),
-        Some(_) => Err(Malformed("line without CR".into())),
-        None if input.len() > LINE_MAX => Err(Malformed("line too long".into())),
-        None => Ok(None),
     }
 }
 

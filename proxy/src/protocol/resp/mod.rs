@@ -5,6 +5,7 @@
 //! beside it.
 
 use crate::pool::buffer::Output;
+use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, Route,
 };
@@ -54,6 +55,8 @@ impl Protocol for Resp {
     type ResponseDecoder = ResponseDecoder;
     type Merge = Merge;
     type Manner = Manner;
+    // RESP values say themselves what they are; whose they are they do not.
+    type Expected = ();
 
     const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
 
@@ -110,13 +113,15 @@ impl Protocol for Resp {
             return Route::Forward;
         }
         let route = plan_slowly(row, decoder, canonical, session, facts, plan);
-        if route != Route::WhenQuiet {
-            session.reply_mode.command_done();
-        }
         if matches!(route, Route::Answer) && plan.reply.first() == Some(&b'-') {
             facts.counters.refused.add(1);
         }
         route
+    }
+
+    #[inline]
+    fn taken(session: &mut Session) {
+        session.reply_mode.command_done();
     }
 
     #[inline]
@@ -146,6 +151,10 @@ impl Protocol for Resp {
     #[inline]
     fn next_response(decoder: &mut ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed> {
         decoder.decode(unread)
+    }
+
+    fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+        split::is_odd(*merge, owners, fragment, response)
     }
 
     fn response_missing(decoder: &ResponseDecoder) -> u64 {
@@ -223,8 +232,10 @@ impl Protocol for Resp {
         encode::error(reply, &format!("ERR {words}"));
     }
 
-    fn malformed(reason: &Malformed, reply: &mut Vec<u8>) {
-        encode::error(reply, &format!("ERR Protocol error: {}", reason.0));
+    fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>) {
+        if input.first() == Some(&b'*') || !Stranger::reply(input, &reason.0, reply) {
+            encode::error(reply, &format!("ERR Protocol error: {}", reason.0));
+        }
     }
 
     fn describe(session: &Session) -> String {

@@ -70,7 +70,8 @@ pub enum ReplyMode {
 }
 
 impl ReplyMode {
-    /// The present command is planned.
+    /// The present command is taken.
+    #[inline]
     pub fn command_done(&mut self) {
         *self = match *self {
             Self::SkipNext => Self::SkipThis,

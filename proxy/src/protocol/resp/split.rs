@@ -47,6 +47,22 @@ pub fn split(
     }
 }
 
+/// Whether a response cannot be the one to this fragment.
+pub fn is_odd(merge: Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+    if matches!(response.first(), Some(b'-' | b'!')) {
+        return false;
+    }
+    match merge {
+        Merge::Array => {
+            let mut head = Vec::new();
+            encode::array(&mut head, owners.iter().filter(|&&owner| owner == fragment).count());
+            !response.starts_with(&head)
+        }
+        Merge::Sum => integer(response).is_none(),
+        Merge::AllOk => response != b"+OK\r\n",
+    }
+}
+
 /// Joins the responses of all fragments.
 pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
     if let Some(failed) = parts.iter().find(|part| matches!(part.bytes.first(), Some(b'-' | b'!'))) {
