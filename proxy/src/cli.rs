@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, SetLogLevel};
 use crate::cluster::arguments::{self, Cluster};
-use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::config::{self, Config, LogFormat, Mistake, SideListen, process, value};
+use crate::nutcracker::{self, Nutcracker};
 use crate::plan;
 use crate::trial::{self, AwaitRing, Try};
 
@@ -34,30 +35,33 @@ struct CommandLine {
 enum Command {
     /// Run the proxy
     Serve(Serve),
-    /// Say all that is wrong with a configuration, or nothing
-    Check(File),
-    /// Say which shard owns a key, and why
+    /// Run the proxy with nutcracker's flags; a program that is called nutcracker does so by itself
+    #[command(disable_version_flag = true)]
+    Nutcracker(Nutcracker),
+    /// Check a configuration: report every error and warning with file, line and column; exit 1 on errors
+    Check(Check),
+    /// Show which shard owns a key, and why: hash tag, hash, point or slot
     Route(Route),
-    /// Say which share of the keys each shard owns
+    /// Show the share of the keys that each shard owns
     Ring(Ring),
-    /// Say which keys move where if one configuration takes the place of another
+    /// Show which keys move between shards when one configuration replaces another
     Plan(Plan),
-    /// Care for a Redis Cluster
+    /// Create a Redis Cluster, heal it, and resize it
     #[command(subcommand)]
     Cluster(Cluster),
     /// Write a value through an address, read it back, and remove it; exit 1 if that does not work
     Try(Try),
-    /// Wait until all proxies have left the shards that are not in a list any more
+    /// Wait until no proxy uses a shard that is not in a given list
     AwaitRing(AwaitRing),
     /// Print all settings: a table in Markdown, or a JSON schema by which an editor checks the configuration
     Settings(Settings),
-    /// Tell a running proxy to accept no more clients, answer the others, and end
+    /// Drain a running proxy: it accepts no more clients, answers what it has read, and ends
     Drain(Ask),
-    /// Tell a running proxy to read its configuration again
+    /// Reload the configuration of a running proxy; exit 1 if that fails, 3 if changed settings need a restart
     Reload(Ask),
-    /// Ask a running proxy whether clients can be served; exit 1 if not
+    /// Check whether a running proxy can serve clients; exit 1 if not
     Ready(Ask),
-    /// Ask a running proxy whether it makes progress; exit 1 if not
+    /// Check whether a running proxy makes progress; exit 1 if not
     Alive(Ask),
 }
 
@@ -69,40 +73,49 @@ struct File {
 }
 
 #[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    file: File,
+    /// For people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
 struct Serve {
     #[command(flatten)]
     file: File,
-    /// Port of the statistics; 0 serves none
+    /// Port of the statistics in Twemproxy's format; 0 for none
     #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = process::port)]
     stats_port: Option<u16>,
-    /// Address of the statistics
+    /// Address that the statistics listen on
     #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
     stats_address: Option<String>,
-    /// Port of probes, metrics and the topology over HTTP; 0 serves none
+    /// Port of the admin server: probes, metrics and the topology over HTTP; 0 for none
     #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
     admin_port: Option<u16>,
-    /// Address of that
+    /// Address that the admin server listens on
     #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
     admin_address: Option<String>,
-    /// File with the token that allows changes over HTTP from elsewhere
+    /// File with the token that changes over HTTP have to carry
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Worker threads, or auto
+    /// Number of worker threads, or auto
     #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
     workers: Option<Chosen<Option<usize>>>,
-    /// Least important lines that are logged: error, warn, info, debug, trace
+    /// Minimum log level: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "MEMSTORE_LOG_LEVEL", value_parser = process::log_level)]
     log_level: Option<String>,
-    /// How log lines look: text, json
+    /// Log format: text, json
     #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = process::log_format)]
     log_format: Option<LogFormat>,
-    /// How long clients are still accepted after SIGTERM
+    /// How long new clients are still accepted after SIGTERM, such as 5s
     #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = value::duration)]
     drain_grace: Option<Duration>,
-    /// How long clients may take to read their last replies and close
+    /// How long a drain waits for clients to read their last replies and close, such as 30s
     #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = value::duration)]
     drain_limit: Option<Duration>,
-    /// Bytes that all clients may hold together, or auto
+    /// Memory that all clients may use together, such as 512MiB, or auto
     #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::memory_max(text).map(Chosen))]
     memory_max: Option<Chosen<Option<u64>>>,
 }
@@ -132,10 +145,10 @@ struct Ring {
 
 #[derive(Args)]
 struct Plan {
-    /// The present configuration
+    /// The configuration that is in use
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// The one to come
+    /// The configuration that is to replace it
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     /// Only this pool
@@ -144,6 +157,12 @@ struct Plan {
     /// `-` reads keys from standard input, one a line; without it a sample of all possible keys is taken
     #[arg(value_parser = ["-"])]
     keys: Option<String>,
+    /// Exit with 4 if more than this share of a pool's keys moves, in percent
+    #[arg(long, value_name = "PERCENT")]
+    fail_above: Option<f64>,
+    /// For people, or one JSON object for each pool and line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 #[derive(Args)]
@@ -164,9 +183,12 @@ struct Ask {
     /// The proxy's admin address
     #[arg(long, value_name = "HOST:PORT", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
     admin: String,
-    /// File with the token
+    /// File with the token of the admin server
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// What the proxy answers, for people, or as one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 #[derive(Args)]
@@ -174,7 +196,7 @@ struct Output {
     /// Only this pool
     #[arg(long)]
     pool: Option<String>,
-    /// For people or for programs
+    /// For people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -187,20 +209,21 @@ enum Format {
 
 /// Runs the command that the command line asks for.
 pub fn run() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = CommandLine::parse_from(nutcracker::arguments(std::env::args_os()));
     let done = match line.command {
-        Some(Command::Serve(serve)) => start(serve),
-        Some(Command::Check(file)) => check(&file.config),
-        Some(Command::Route(route)) => show_route(&route),
-        Some(Command::Ring(ring)) => show_ring(&ring),
+        Some(Command::Serve(serve)) => success(start(serve, || ())),
+        Some(Command::Nutcracker(nutcracker)) => nutcracker.run(),
+        Some(Command::Check(asked)) => check(&asked),
+        Some(Command::Route(route)) => success(show_route(&route)),
+        Some(Command::Ring(ring)) => success(show_ring(&ring)),
         Some(Command::Plan(plan)) => show_plan(&plan),
-        Some(Command::Cluster(cluster)) => arguments::run(cluster),
-        Some(Command::Try(asked)) => trial::try_out(&asked).and_then(|said| print(&said)),
-        Some(Command::AwaitRing(asked)) => trial::await_ring(&asked).and_then(|said| print(&said)),
-        Some(Command::Settings(asked)) => print(&match asked.format {
+        Some(Command::Cluster(cluster)) => success(arguments::run(cluster)),
+        Some(Command::Try(asked)) => success(trial::try_out(&asked).and_then(|said| print(&said))),
+        Some(Command::AwaitRing(asked)) => success(trial::await_ring(&asked).and_then(|said| print(&said))),
+        Some(Command::Settings(asked)) => success(print(&match asked.format {
             SettingsFormat::Markdown => config::settings::markdown(),
             SettingsFormat::JsonSchema => config::json_schema::text(),
-        }),
+        })),
         Some(Command::Drain(ask)) => say("POST", "/drain", &ask),
         Some(Command::Reload(ask)) => say("POST", "/reload", &ask),
         Some(Command::Ready(ask)) => say("GET", "/ready", &ask),
@@ -210,20 +233,32 @@ pub fn run() -> ExitCode {
             Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
         }
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error:#}");
-            ExitCode::FAILURE
-        }
+    done.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn success(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs the proxy as `memstore serve` with these flags; `before_load` is called before the configuration is read again.
+pub(crate) fn serve(flags: Vec<OsString>, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
+    let program = ["memstore".into(), "serve".into()];
+    let line = CommandLine::try_parse_from(program.into_iter().chain(flags))?;
+    match line.command {
+        Some(Command::Serve(serve)) => start(serve, before_load),
+        _ => unreachable!("the words say serve"),
     }
 }
 
-fn start(serve: Serve) -> anyhow::Result<()> {
+fn start(serve: Serve, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
     let config = settled(&serve)?;
     let set_log_level = begin_logging(&config.process);
     warn(&config);
     let load = move || {
+        before_load();
         let config = settled(&serve)?;
         warn(&config);
         Ok(config)
@@ -232,13 +267,25 @@ fn start(serve: Serve) -> anyhow::Result<()> {
 }
 
 /// Asks a running proxy; prints what it says.
-fn say(method: &str, path: &str, ask: &Ask) -> anyhow::Result<()> {
+fn say(method: &str, path: &str, ask: &Ask) -> anyhow::Result<ExitCode> {
     let token = ask.token_file.as_deref().map(config::Secret::of_file).transpose()?;
     let token = token.as_ref().map(config::Secret::expose);
     let (status, body) = admin::ask(&ask.admin, method, path, token)
         .with_context(|| format!("the proxy at {} cannot be asked", ask.admin))?;
-    anyhow::ensure!((200..300).contains(&status), "{status}: {}", body.trim_end());
-    print(&body)
+    let is_success = (200..300).contains(&status);
+    match ask.format {
+        Format::Json => {
+            let answer = serde_json::json!({"ok": is_success, "status": status, "answer": body.trim_end()});
+            print(&format!("{answer}\n"))?;
+        }
+        Format::Text if is_success => print(&body)?,
+        Format::Text => anyhow::bail!("{status}: {}", body.trim_end()),
+    }
+    Ok(match status {
+        _ if !is_success => ExitCode::FAILURE,
+        status if path == "/reload" && status == admin::RESTART_NEEDED.as_u16() => ExitCode::from(3),
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 fn warn(config: &Config) {
@@ -316,26 +363,56 @@ fn begin_logging(process: &config::Process) -> SetLogLevel {
     }
 }
 
-fn check(path: &Path) -> anyhow::Result<()> {
-    let config = config::load(path)?;
+fn check(asked: &Check) -> anyhow::Result<ExitCode> {
+    let config = match config::load(&asked.file.config) {
+        Ok(config) => config,
+        Err(error) if asked.format == Format::Json => {
+            let told = |Mistake { place, text }: &Mistake| serde_json::json!({"line": place.line, "column": place.column, "error": text});
+            let report: Vec<_> = error.list.iter().map(told).collect();
+            let file = asked.file.config.display().to_string();
+            print(&format!("{}\n", serde_json::json!({"ok": false, "file": file, "errors": report})))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if asked.format == Format::Json {
+        let pools: Vec<_> = config
+            .pools
+            .iter()
+            .map(|pool| {
+                serde_json::json!({
+                    "pool": pool.name, "protocol": protocol(pool), "listen": pool.listen.to_string(),
+                    "shards": pool.shards.len(), "warnings": surprises(pool),
+                })
+            })
+            .collect();
+        let file = asked.file.config.display().to_string();
+        return success(print(&format!(
+            "{}\n",
+            serde_json::json!({"ok": true, "file": file, "errors": [], "pools": pools})
+        )));
+    }
     let mut text = String::new();
     for pool in &config.pools {
-        let protocol = match pool.protocol {
-            config::Protocol::Redis => "Redis",
-            config::Protocol::Memcache => "memcache",
-        };
         let shards = match &pool.cluster {
             Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
             None => {
                 format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
             }
         };
-        text.push_str(&format!("pool {}: {protocol} on {}, {shards}\n", pool.name, pool.listen));
+        text.push_str(&format!("pool {}: {} on {}, {shards}\n", pool.name, protocol(pool), pool.listen));
         for warning in surprises(pool) {
             text.push_str(&format!("  warning: {warning}\n"));
         }
     }
-    print(&text)
+    success(print(&text))
+}
+
+fn protocol(pool: &config::Pool) -> &'static str {
+    match pool.protocol {
+        config::Protocol::Redis => "Redis",
+        config::Protocol::Memcache => "memcache",
+    }
 }
 
 /// What is allowed and most likely not meant.
@@ -392,27 +469,37 @@ fn keys_of_input() -> std::io::Result<Vec<Vec<u8>>> {
     std::io::stdin().lock().split(b'\n').map(without_return).collect()
 }
 
-fn show_plan(asked: &Plan) -> anyhow::Result<()> {
+fn show_plan(asked: &Plan) -> anyhow::Result<ExitCode> {
     let (from, to) = (config::load(&asked.from)?, config::load(&asked.to)?);
     let keys = if asked.keys.is_some() { Some(keys_of_input()?) } else { None };
     let mut text = String::new();
+    let mut is_above = false;
     let is_meant = |pool: &&config::Pool| asked.pool.as_ref().is_none_or(|name| *name == pool.name);
+    let note = |pool: &str, change: &str| match asked.format {
+        Format::Text => format!("{pool}: is {change}\n"),
+        Format::Json => format!("{}\n", serde_json::json!({"pool": pool, "change": change})),
+    };
     for pool in to.pools.iter().filter(is_meant) {
         match from.pools.iter().find(|before| before.name == pool.name) {
             Some(before) => {
                 let moves = plan::Moves::of(&before.topology()?, &pool.topology()?, keys.as_deref());
-                text.push_str(&moves.text(&pool.name));
+                is_above |= asked.fail_above.is_some_and(|most| moves.moved() > most);
+                text.push_str(&match asked.format {
+                    Format::Text => moves.text(&pool.name),
+                    Format::Json => format!("{}\n", moves.json(&pool.name)),
+                });
             }
-            None => text.push_str(&format!("{}: is new\n", pool.name)),
+            None => text.push_str(&note(&pool.name, "new")),
         }
     }
     for pool in from.pools.iter().filter(is_meant) {
         if to.pools.iter().all(|after| after.name != pool.name) {
-            text.push_str(&format!("{}: is gone\n", pool.name));
+            text.push_str(&note(&pool.name, "gone"));
         }
     }
     anyhow::ensure!(!text.is_empty(), "there is no such pool in either file");
-    print(&text)
+    print(&text)?;
+    Ok(if is_above { ExitCode::from(4) } else { ExitCode::SUCCESS })
 }
 
 fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String {
@@ -457,6 +544,16 @@ fn show_ring(ring: &Ring) -> anyhow::Result<()> {
     let config = config::load(&ring.file.config)?;
     let mut text = String::new();
     for (name, topology) in topologies(&config, &ring.output)? {
+        if topology.is_cluster() {
+            // Nothing is in the file; the nodes say it.
+            text.push_str(&match ring.output.format {
+                Format::Json => format!("{}\n", serde_json::json!({"pool": name, "cluster": true})),
+                Format::Text => format!(
+                    "{name}: a Redis Cluster, whose nodes assign its slots; a running proxy shows them: curl 127.0.0.1:9121/topology\n"
+                ),
+            });
+            continue;
+        }
         let width = topology.shards().iter().map(|shard| shard.name.len()).max().unwrap_or(0);
         for share in topology.shares() {
             let shard = &topology.shards()[share.shard];

@@ -10,6 +10,7 @@ mod control;
 mod conversation;
 mod json;
 pub mod metrics;
+mod nutcracker;
 mod plan;
 pub mod pool;
 pub mod protocol;

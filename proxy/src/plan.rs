@@ -45,15 +45,40 @@ impl Moves {
         }
     }
 
+    /// Share of the keys that move, in percent.
+    pub fn moved(&self) -> f64 {
+        self.percent(self.keys - self.stay)
+    }
+
+    fn percent(&self, count: u64) -> f64 {
+        100.0 * count as f64 / self.keys.max(1) as f64
+    }
+
     /// For people.
     pub fn text(&self, pool: &str) -> String {
-        let percent = |count: u64| 100.0 * count as f64 / self.keys.max(1) as f64;
         let mut text = String::new();
-        let _ = writeln!(text, "{pool}: {:.2} % of {} keys stay", percent(self.stay), self.keys);
+        let _ = writeln!(
+            text,
+            "{pool}: {:.2} % of {} keys stay, {:.2} % move",
+            self.percent(self.stay),
+            self.keys,
+            self.moved()
+        );
         for ((before, after), count) in &self.moves {
-            let _ = writeln!(text, "{pool}: {:.2} % move from {before} to {after}", percent(*count));
+            let _ = writeln!(text, "{pool}: {:.2} % move from {before} to {after}", self.percent(*count));
         }
         text
+    }
+
+    /// For programs: one object.
+    pub fn json(&self, pool: &str) -> serde_json::Value {
+        let moves = self.moves.iter().map(|((before, after), count)| {
+            serde_json::json!({"from": before, "to": after, "keys": count, "percent": self.percent(*count)})
+        });
+        serde_json::json!({
+            "pool": pool, "keys": self.keys, "stay": self.stay, "moved_percent": self.moved(),
+            "moves": moves.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -95,6 +120,6 @@ mod tests {
     fn keys_that_are_given_are_those_that_count() {
         let ketama = |shards| topology(shards, DistributionKind::Ketama);
         let moves = Moves::of(&ketama(2), &ketama(2), Some(&[b"a".to_vec(), b"b".to_vec()]));
-        assert_eq!(moves.text("p"), "p: 100.00 % of 2 keys stay\n");
+        assert_eq!(moves.text("p"), "p: 100.00 % of 2 keys stay, 0.00 % move\n");
     }
 }

@@ -67,3 +67,119 @@ fn nutcrackers_users_are_told_what_to_write() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("memstore serve -c "));
 }
+
+/// Runs the binary with these words and nothing else.
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_memstore")).args(words).output().expect("the binary was built")
+}
+
+#[test]
+fn check_speaks_json() {
+    let parse =
+        |output: &Output| serde_json::from_str::<serde_json::Value>(&said(output)).expect("one JSON object");
+    let good = parse(&memstore(&["check", "--format", "json"], "good/plain.yml", ""));
+    assert_eq!((&good["ok"], good["pools"].as_array().map(Vec::len)), (&true.into(), Some(2)), "{good}");
+    let output = memstore(&["check", "--format", "json"], "bad/many.yml", "");
+    assert_eq!(output.status.code(), Some(1));
+    let bad = parse(&output);
+    let errors = bad["errors"].as_array().expect("a list");
+    assert!(errors.len() > 5 && errors.iter().all(|error| error["line"].is_u64()), "{bad}");
+}
+
+#[test]
+fn plan_fails_where_more_moves_than_may() {
+    let scratch = std::env::temp_dir().join(format!("memstore-plan-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder");
+    let file = |shards: usize| {
+        let servers: String =
+            (0..shards).map(|shard| format!("   - 127.0.0.1:{}:1 shard-{shard}\n", 7000 + shard)).collect();
+        let path = scratch.join(format!("{shards}.yml"));
+        std::fs::write(&path, format!("p:\n  listen: 127.0.0.1:7999\n  redis: true\n  servers:\n{servers}"))
+            .expect("a file");
+        path.display().to_string()
+    };
+    let (from, to) = (file(3), file(4));
+    let plan = |more: &[&str]| run(&[&["plan", "--from", &from, "--to", &to], more].concat());
+    assert!(
+        said(&plan(&[]))
+            .lines()
+            .next()
+            .is_some_and(|line| line.contains(" stay, ") && line.ends_with(" % move"))
+    );
+    assert_eq!(plan(&["--fail-above", "50"]).status.code(), Some(0));
+    assert_eq!(plan(&["--fail-above", "5"]).status.code(), Some(4));
+    let json: serde_json::Value =
+        serde_json::from_str(&said(&plan(&["--format", "json"]))).expect("one JSON object");
+    let moved = json["moved_percent"].as_f64().expect("a number");
+    assert!((10.0..50.0).contains(&moved), "{json}");
+    std::fs::remove_dir_all(&scratch).expect("our folder");
+}
+
+#[test]
+fn ring_of_a_cluster_says_who_knows() {
+    let file = std::env::temp_dir().join(format!("memstore-ring-{}.yml", std::process::id()));
+    let text = "p:\n  listen: 127.0.0.1:7999\n  redis: true\n  cluster: {seeds: [\"127.0.0.1:7001\"]}\n";
+    std::fs::write(&file, text).expect("a file");
+    let output = run(&["ring", "-c", &file.display().to_string()]);
+    assert!(said(&output).contains("p: a Redis Cluster"), "{}", said(&output));
+    std::fs::remove_file(&file).expect("our file");
+}
+
+#[test]
+fn nutcrackers_flags_mean_what_they_meant() {
+    let good = example("good/plain.yml").display().to_string();
+    let bad = example("bad/many.yml").display().to_string();
+    let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let test = run(&["nutcracker", "-t", "-c", &good]);
+    assert!(test.status.success() && told(&test).ends_with("syntax is ok\n"), "{}", told(&test));
+    let test = run(&["nutcracker", "--test-conf", "--conf-file", &bad]);
+    assert_eq!(test.status.code(), Some(1));
+    assert!(told(&test).ends_with("syntax is invalid\n"), "{}", told(&test));
+    assert!(said(&run(&["nutcracker", "-V"])).starts_with("This is memstore-"));
+    let described = said(&run(&["nutcracker", "-D"]));
+    assert!(described.contains("client_eof") && described.contains("out_queue_bytes"), "{described}");
+}
+
+/// With the name it had, behind a link, as a daemon that writes its log and its PID where it is told.
+#[test]
+fn a_link_called_nutcracker_is_nutcracker() {
+    let scratch = std::env::temp_dir().join(format!("memstore-nutcracker-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder");
+    let link = scratch.join("nutcracker");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_memstore"), &link).expect("a link");
+    let (config, log, pid) = (scratch.join("c.yml"), scratch.join("log"), scratch.join("pid"));
+    let listen = scratch.join("socket");
+    let text =
+        format!("p:\n  listen: {}\n  redis: true\n  servers: [\"127.0.0.1:1:1 a\"]\n", listen.display());
+    std::fs::write(&config, text).expect("a file");
+    let started = Command::new(&link)
+        .args(["-d", "-v", "6", "-m", "16384", "-i", "1000", "-s", "0", "-c"])
+        .arg(&config)
+        .arg("-o")
+        .arg(&log)
+        .arg("-p")
+        .arg(&pid)
+        .env("MEMSTORE_ADMIN_PORT", "0")
+        .status()
+        .expect("it starts");
+    assert!(started.success(), "the parent ends at once");
+    let wait = |what: &str, until: &dyn Fn() -> bool| {
+        let begin = std::time::Instant::now();
+        while !until() {
+            assert!(begin.elapsed().as_secs() < 60, "waited too long until {what}");
+            std::thread::yield_now();
+        }
+    };
+    let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    wait("it serves", &|| read(&log).contains("memstore is serving"));
+    assert!(read(&log).contains("admin=\"none\"") || read(&log).contains("admin=none"), "{}", read(&log));
+    let process = read(&pid).trim().to_owned();
+    assert!(process.parse::<u32>().is_ok(), "{process:?}");
+    // What rotates logs moves the file away, then tells the process.
+    std::fs::rename(&log, scratch.join("log.1")).expect("our file");
+    assert!(Command::new("kill").args(["-HUP", &process]).status().expect("kill").success());
+    wait("the log is opened again", &|| !read(&log).is_empty());
+    assert!(Command::new("kill").args(["-TERM", &process]).status().expect("kill").success());
+    wait("the PID file is gone", &|| !pid.exists());
+    std::fs::remove_dir_all(&scratch).expect("our folder");
+}

@@ -45,8 +45,21 @@ const BODY_MAX: usize = 1024;
 /// How long a worker may take for the pass that shows that it is alive.
 const PASS_MAX: Duration = Duration::from_secs(2);
 
+/// What became of a reload that did not fail.
+pub struct Reloaded {
+    /// Which configuration is active, counted from 1.
+    pub generation: u64,
+    /// Whether it is another one than before.
+    pub changed: bool,
+    /// Settings that have changed and take effect after a restart only.
+    pub need_restart: Vec<&'static str>,
+}
+
+/// The status of a reload after which settings wait for a restart.
+pub const RESTART_NEEDED: StatusCode = StatusCode::ACCEPTED;
+
 /// A wish that the configuration is read again; answered with the reason if that failed.
-pub type Reload = oneshot::Sender<Result<(), String>>;
+pub type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
 /// Sets the least level that is logged.
 pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -74,11 +87,14 @@ pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>
             Ok(Some(listener))
         }
         Err(error) if *implied => {
-            tracing::warn!(%host, port, %error, "no admin server; set admin_port to another port, or to 0");
+            tracing::warn!(
+                "no admin server on {host}:{port}; set admin_port to another port, or to 0 for none: {error}"
+            );
             Ok(None)
         }
-        Err(error) => Err(anyhow::Error::new(error)
-            .context(format!("cannot serve the admin address {host}:{port}; choose another port"))),
+        Err(error) => Err(anyhow::Error::new(error).context(format!(
+            "no admin server on {host}:{port}; set admin_port to another port, or to 0 for none"
+        ))),
     }
 }
 
@@ -292,9 +308,14 @@ impl Admin {
             return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into());
         }
         match answered.await {
-            Ok(Ok(())) => {
-                let generation = self.status.generation.load(Relaxed);
-                reply(StatusCode::OK, TEXT, format!("generation {generation}\n"))
+            Ok(Ok(Reloaded { generation, changed, need_restart })) => {
+                let change = if changed { "" } else { ": nothing to apply" };
+                let mut text = format!("generation {generation}{change}\n");
+                if need_restart.is_empty() {
+                    return reply(StatusCode::OK, TEXT, text);
+                }
+                text.push_str(&format!("changed, and need a restart: {}\n", need_restart.join(", ")));
+                reply(RESTART_NEEDED, TEXT, text)
             }
             Ok(Err(why)) => reply(StatusCode::CONFLICT, TEXT, format!("{why}\n")),
             Err(_) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into()),

@@ -142,6 +142,14 @@ async fn run(
         None => None,
         Some(listen) => stats::bind(listen).await?,
     };
+    let told = |address: Option<std::io::Result<std::net::SocketAddr>>| match address {
+        Some(Ok(address)) => address.to_string(),
+        Some(Err(_)) | None => "none".to_owned(),
+    };
+    let served = (
+        told(admin_listener.as_ref().map(std::net::TcpListener::local_addr)),
+        told(stats.as_ref().map(tokio::net::TcpListener::local_addr)),
+    );
     let status = Arc::new(Status::new(start, count, process.clone()));
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
@@ -216,7 +224,12 @@ async fn run(
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     tokio::task::spawn_local(reload::watch(control.clone()));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, "memstore is serving");
+    for pool in control.served() {
+        let config = pool.config();
+        tracing::info!(pool = %config.name, listen = %config.listen, "pool listening");
+    }
+    let (admin, stats) = served;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, admin, stats, "memstore is serving");
 
     let mut workers = tokio::task::spawn_blocking(move || join(threads));
     let ends = loop {

@@ -16,6 +16,7 @@ use shard_discovery::{Address, Shard, Topology};
 use super::listener::{Bound, Listener};
 use super::pools::PoolControl;
 use super::{Control, cluster, learn, probe};
+use crate::admin::Reloaded;
 use crate::cluster::map::Map;
 use crate::config::fnv;
 use crate::config::{self, Listen};
@@ -55,7 +56,7 @@ enum Door {
 struct Superseded;
 
 /// Reads the configuration again and applies it.
-pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<()> {
+pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<Reloaded> {
     let _running = control.reloading.lock().await;
     let mut result = attempt(control).await;
     while result.as_ref().is_err_and(|error| error.is::<Superseded>()) {
@@ -86,7 +87,11 @@ pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<()> {
             }
         }
     }
-    result.map(|_| ())
+    result.map(|window| Reloaded {
+        generation: control.status.generation.load(Relaxed),
+        changed: window.is_some(),
+        need_restart: control.told_fixed.borrow().clone(),
+    })
 }
 
 /// Returns how long workers disagreed, or nothing if nothing has changed.

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::status::{PoolStatus, Status};
 use crate::config::SideListen;
 use crate::json::quoted;
-use crate::metrics::{PoolCounters, ShardCounters};
+use crate::metrics::ShardCounters;
 
 /// How long a collector may take to read a few kilobytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,11 +25,14 @@ pub async fn bind(listen: &SideListen) -> anyhow::Result<Option<TcpListener>> {
     match TcpListener::bind((host.as_str(), *port)).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if *implied => {
-            tracing::warn!(%host, port, %error, "statistics are not served; set stats_port to another port, or to 0");
+            tracing::warn!(
+                "no statistics on {host}:{port}; set stats_port to another port, or to 0 for none: {error}"
+            );
             Ok(None)
         }
         Err(error) => {
-            let text = format!("cannot serve statistics on {host}:{port}; choose another port");
+            let text =
+                format!("no statistics on {host}:{port}; set stats_port to another port, or to 0 for none");
             Err(anyhow::Error::new(error).context(text))
         }
     }
@@ -95,40 +98,101 @@ pub fn json(status: &Status) -> String {
     text
 }
 
+/// One statistic: its name in Twemproxy, what it is, and where its value comes from.
+struct Statistic<V>(&'static str, &'static str, V);
+
+/// What is told of a pool.
+const POOL: &[Statistic<fn(&PoolStatus) -> i64>] = &[
+    Statistic("client_eof", "clients that closed their connection", |pool| {
+        pool.counters.sum(|counters| counters.client_eof.get() as i64)
+    }),
+    Statistic("client_err", "errors on connections of clients", |pool| {
+        pool.counters.sum(|counters| counters.client_err.get() as i64)
+    }),
+    Statistic("client_connections", "clients connected now", |pool| {
+        pool.counters.sum(|counters| counters.client_connections.get())
+    }),
+    Statistic("server_ejects", "times a shard was ejected", |pool| {
+        pool.records.iter().map(|record| record.ejections).sum::<u64>() as i64
+    }),
+    Statistic("forward_error", "requests answered with an error for want of their shard", |pool| {
+        pool.counters.sum(|counters| counters.forward_error.get() as i64)
+    }),
+    Statistic("fragments", "fragments of split requests", |pool| {
+        pool.counters.sum(|counters| counters.fragments.get() as i64)
+    }),
+];
+
+/// What is told of a shard.
+const SHARD: &[Statistic<fn(&PoolStatus, usize) -> i64>] = &[
+    Statistic("server_eof", "connections that the shard closed", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.server_eof.get() as i64)
+    }),
+    Statistic("server_err", "errors on connections to the shard", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.server_err.get() as i64)
+    }),
+    Statistic("server_timedout", "requests that timed out", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.server_timedout.get() as i64)
+    }),
+    Statistic("server_connections", "connections to the shard now", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.server_connections.get())
+    }),
+    Statistic(
+        "server_ejected_at",
+        "when the shard was last ejected, in microseconds since 1970",
+        |pool, shard| pool.records[shard].ejected_at as i64,
+    ),
+    Statistic("requests", "requests to the shard", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.requests.get() as i64)
+    }),
+    Statistic("request_bytes", "bytes of those", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.request_bytes.get() as i64)
+    }),
+    Statistic("responses", "responses of the shard", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.responses.get() as i64)
+    }),
+    Statistic("response_bytes", "bytes of those", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.response_bytes.get() as i64)
+    }),
+    Statistic("in_queue", "requests not yet written to the shard", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.in_queue.get())
+    }),
+    Statistic("in_queue_bytes", "bytes of those", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.in_queue_bytes.get())
+    }),
+    Statistic("out_queue", "requests written and not yet answered", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.out_queue.get())
+    }),
+    Statistic("out_queue_bytes", "bytes of those", |pool, shard| {
+        of_shard(pool, shard, |counters| counters.out_queue_bytes.get())
+    }),
+];
+
+fn of_shard(pool: &PoolStatus, shard: usize, counter: fn(&ShardCounters) -> i64) -> i64 {
+    pool.counters.sum_shard(shard, counter)
+}
+
+/// What the statistics are, as `nutcracker --describe-stats` tells it.
+pub fn descriptions() -> String {
+    let mut text = String::from("pool stats:\n");
+    for Statistic(name, meaning, _) in POOL {
+        let _ = writeln!(text, "  {name:<20}\"{meaning}\"");
+    }
+    text.push_str("\nserver stats:\n");
+    for Statistic(name, meaning, _) in SHARD {
+        let _ = writeln!(text, "  {name:<20}\"{meaning}\"");
+    }
+    text
+}
+
 fn pool_fields(text: &mut String, pool: &PoolStatus) {
-    let counters = &pool.counters;
-    let sum = |counter: fn(&PoolCounters) -> i64| counters.sum(counter);
-    let values = [
-        ("client_eof", sum(|counters| counters.client_eof.get() as i64)),
-        ("client_err", sum(|counters| counters.client_err.get() as i64)),
-        ("client_connections", sum(|counters| counters.client_connections.get())),
-        ("server_ejects", pool.records.iter().map(|record| record.ejections).sum::<u64>() as i64),
-        ("forward_error", sum(|counters| counters.forward_error.get() as i64)),
-        ("fragments", sum(|counters| counters.fragments.get() as i64)),
-    ];
-    for (name, value) in values {
-        field(text, name, format_args!("{value}"));
+    for Statistic(name, _, value) in POOL {
+        field(text, name, format_args!("{}", value(pool)));
     }
     for (index, shard) in pool.topology.shards().iter().enumerate() {
         let _ = write!(text, "{}: {{", quoted(&shard.name));
-        let sum = |counter: fn(&ShardCounters) -> i64| counters.sum_shard(index, counter);
-        let values = [
-            ("server_eof", sum(|shard| shard.server_eof.get() as i64)),
-            ("server_err", sum(|shard| shard.server_err.get() as i64)),
-            ("server_timedout", sum(|shard| shard.server_timedout.get() as i64)),
-            ("server_connections", sum(|shard| shard.server_connections.get())),
-            ("server_ejected_at", pool.records[index].ejected_at as i64),
-            ("requests", sum(|shard| shard.requests.get() as i64)),
-            ("request_bytes", sum(|shard| shard.request_bytes.get() as i64)),
-            ("responses", sum(|shard| shard.responses.get() as i64)),
-            ("response_bytes", sum(|shard| shard.response_bytes.get() as i64)),
-            ("in_queue", sum(|shard| shard.in_queue.get())),
-            ("in_queue_bytes", sum(|shard| shard.in_queue_bytes.get())),
-            ("out_queue", sum(|shard| shard.out_queue.get())),
-            ("out_queue_bytes", sum(|shard| shard.out_queue_bytes.get())),
-        ];
-        for (name, value) in values {
-            field(text, name, format_args!("{value}"));
+        for Statistic(name, _, value) in SHARD {
+            field(text, name, format_args!("{}", value(pool, index)));
         }
         close(text);
     }
