@@ -2,8 +2,9 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-rust test-clients test-chart test-k8s test-image chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
 
@@ -16,6 +17,9 @@ demo: tools-demo ## real shards and the proxy, shown working; stays up until Ctr
 
 build: ## the release binary: target/release/memstore
 	cargo build --release -p memstore-proxy
+
+image: ## the container image memstore/memstore:VERSION, by the local engine
+	docker buildx build --build-arg VERSION=$(VERSION) -t memstore/memstore:$(VERSION) --load .
 
 test: test-rust test-clients test-chart ## all tests; installs what they need
 
@@ -36,6 +40,10 @@ test-chart: tools-test
 test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes in namespaces; needs root and Go
 	cargo build --release -p memstore-proxy
 	chart/tests/control-plane/run
+
+try-readme: tools-demo ## the README's first example as it stands; needs root
+	@.ci/install curl iproute2
+	examples/first
 
 test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run

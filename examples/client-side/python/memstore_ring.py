@@ -205,13 +205,34 @@ def read(path, pool):
     """The ring of one pool of the topology document in a file."""
     with open(path, encoding="utf-8") as file:
         document = json.load(file)
+    if not isinstance(document, dict) or "version" not in document or "pools" not in document:
+        raise ValueError("not a topology document; a proxy serves it at /topology")
     if document["version"] != 1:
         raise ValueError(f"this reads version 1 of the topology document, not {document['version']}")
+    if pool not in document["pools"]:
+        raise ValueError(f"no such pool; there are {', '.join(document['pools']) or 'none'}")
     return Ring(document["pools"][pool])
 
 
+def main(arguments):
+    """Prints who owns each key; returns the exit code."""
+    if len(arguments) < 2:
+        print("usage: memstore_ring.py TOPOLOGY POOL [KEY ...]", file=sys.stderr)
+        return 2
+    path, pool, *keys = arguments
+    try:
+        ring = read(path, pool)
+        for key in keys:
+            shard = ring.shard_for(key.encode("utf-8", "surrogateescape"))
+            print(f"{key} -> {shard['name']} ({shard['address']})")
+    except OSError as error:
+        print(f"{path}: {error.strerror}", file=sys.stderr)
+    except (ValueError, NotImplementedError) as error:  # also JSON that is none
+        print(f"{path}: pool {pool}: {error}", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
 if __name__ == "__main__":
-    ring = read(sys.argv[1], sys.argv[2])
-    for key in sys.argv[3:]:
-        shard = ring.shard_for(key.encode())
-        print(f"{key} -> {shard['name']} ({shard['address']})")
+    sys.exit(main(sys.argv[1:]))
