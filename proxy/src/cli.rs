@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use shard_discovery::{DistributionKind, KeyHash, Place, Topology};
+use shard_discovery::{Place, Topology};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, SetLogLevel};
+use crate::check::{Check, check, surprises};
 use crate::cluster::arguments::{self, Cluster};
-use crate::config::{self, Config, LogFormat, Mistake, SideListen, process, value};
+use crate::config::{self, Config, LogFormat, SideListen, process, value};
 use crate::nutcracker::{self, Nutcracker};
 use crate::plan;
 use crate::trial::{self, AwaitRing, Try};
@@ -66,19 +67,10 @@ enum Command {
 }
 
 #[derive(Args)]
-struct File {
+pub(crate) struct File {
     /// The configuration: a nutcracker.yml, or one with `pools:`
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "MEMSTORE_CONFIG")]
-    config: PathBuf,
-}
-
-#[derive(Args)]
-struct Check {
-    #[command(flatten)]
-    file: File,
-    /// For people, or one JSON object
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Args)]
@@ -202,7 +194,7 @@ struct Output {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     Text,
     Json,
 }
@@ -361,80 +353,6 @@ fn begin_logging(process: &config::Process) -> SetLogLevel {
             set
         }
     }
-}
-
-fn check(asked: &Check) -> anyhow::Result<ExitCode> {
-    let config = match config::load(&asked.file.config) {
-        Ok(config) => config,
-        Err(error) if asked.format == Format::Json => {
-            let told = |Mistake { place, text }: &Mistake| serde_json::json!({"line": place.line, "column": place.column, "error": text});
-            let report: Vec<_> = error.list.iter().map(told).collect();
-            let file = asked.file.config.display().to_string();
-            print(&format!("{}\n", serde_json::json!({"ok": false, "file": file, "errors": report})))?;
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if asked.format == Format::Json {
-        let pools: Vec<_> = config
-            .pools
-            .iter()
-            .map(|pool| {
-                serde_json::json!({
-                    "pool": pool.name, "protocol": protocol(pool), "listen": pool.listen.to_string(),
-                    "shards": pool.shards.len(), "warnings": surprises(pool),
-                })
-            })
-            .collect();
-        let file = asked.file.config.display().to_string();
-        return success(print(&format!(
-            "{}\n",
-            serde_json::json!({"ok": true, "file": file, "errors": [], "pools": pools})
-        )));
-    }
-    let mut text = String::new();
-    for pool in &config.pools {
-        let shards = match &pool.cluster {
-            Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
-            None => {
-                format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
-            }
-        };
-        text.push_str(&format!("pool {}: {} on {}, {shards}\n", pool.name, protocol(pool), pool.listen));
-        for warning in surprises(pool) {
-            text.push_str(&format!("  warning: {warning}\n"));
-        }
-    }
-    success(print(&text))
-}
-
-fn protocol(pool: &config::Pool) -> &'static str {
-    match pool.protocol {
-        config::Protocol::Redis => "Redis",
-        config::Protocol::Memcache => "memcache",
-    }
-}
-
-/// What is allowed and most likely not meant.
-fn surprises(pool: &config::Pool) -> Vec<String> {
-    let mut found = Vec::new();
-    let several = pool.shards.len() > 1;
-    if several && pool.key_hash == KeyHash::Crc32 && pool.distribution == DistributionKind::Ketama {
-        found.push(format!(
-            "pool {}: hash crc32 has only 15 bits, so ketama puts every key on one shard; crc32a has all 32",
-            pool.name
-        ));
-    }
-    if let Ok(topology) = pool.topology() {
-        for share in topology.shares().iter().filter(|share| share.points == 0) {
-            let shard = &topology.shards()[share.shard];
-            found.push(format!(
-                "pool {}: shard {} has weight {} beside much heavier ones and gets no keys",
-                pool.name, shard.name, shard.weight
-            ));
-        }
-    }
-    found
 }
 
 fn show_route(route: &Route) -> anyhow::Result<()> {
@@ -599,7 +517,7 @@ fn json(bytes: &[u8]) -> String {
 }
 
 /// To standard output; a reader that has seen enough is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md is the map: [`protocol`] and [`pool`] are the core, [`worker`] and the control thread the shell.
 
 mod admin;
+mod check;
 pub mod cli;
 mod cluster;
 pub mod config;

@@ -1,0 +1,94 @@
+//! `memstore check`: what is wrong with a configuration, and what is most likely not meant.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use shard_discovery::{DistributionKind, KeyHash};
+
+use crate::cli::{File, Format, print};
+use crate::config::{self, Mistake};
+
+/// What is to be checked.
+#[derive(Args)]
+pub struct Check {
+    #[command(flatten)]
+    file: File,
+    /// For people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Reports every mistake, or what there is and the warnings.
+pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
+    let config = match config::load(&asked.file.config) {
+        Ok(config) => config,
+        Err(error) if asked.format == Format::Json => {
+            let told = |Mistake { place, text }: &Mistake| json!({"line": place.line, "column": place.column, "error": text});
+            let report: Vec<_> = error.list.iter().map(told).collect();
+            let file = asked.file.config.display().to_string();
+            print(&format!("{}\n", json!({"ok": false, "file": file, "errors": report})))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if asked.format == Format::Json {
+        let pools: Vec<_> = config
+            .pools
+            .iter()
+            .map(|pool| {
+                json!({
+                    "pool": pool.name, "protocol": protocol(pool), "listen": pool.listen.to_string(),
+                    "shards": pool.shards.len(), "warnings": surprises(pool),
+                })
+            })
+            .collect();
+        let file = asked.file.config.display().to_string();
+        print(&format!("{}\n", json!({"ok": true, "file": file, "errors": [], "pools": pools})))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for pool in &config.pools {
+        let shards = match &pool.cluster {
+            Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
+            None => {
+                format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
+            }
+        };
+        text.push_str(&format!("pool {}: {} on {}, {shards}\n", pool.name, protocol(pool), pool.listen));
+        for warning in surprises(pool) {
+            text.push_str(&format!("  warning: {warning}\n"));
+        }
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn protocol(pool: &config::Pool) -> &'static str {
+    match pool.protocol {
+        config::Protocol::Redis => "Redis",
+        config::Protocol::Memcache => "memcache",
+    }
+}
+
+/// What is allowed and most likely not meant.
+pub fn surprises(pool: &config::Pool) -> Vec<String> {
+    let mut found = Vec::new();
+    let several = pool.shards.len() > 1;
+    if several && pool.key_hash == KeyHash::Crc32 && pool.distribution == DistributionKind::Ketama {
+        found.push(format!(
+            "pool {}: hash crc32 has only 15 bits, so ketama puts every key on one shard; crc32a has all 32",
+            pool.name
+        ));
+    }
+    if let Ok(topology) = pool.topology() {
+        for share in topology.shares().iter().filter(|share| share.points == 0) {
+            let shard = &topology.shards()[share.shard];
+            found.push(format!(
+                "pool {}: shard {} has weight {} beside much heavier ones and gets no keys",
+                pool.name, shard.name, shard.weight
+            ));
+        }
+    }
+    found
+}
