@@ -117,7 +117,7 @@ annotations:
 
 {{/* An image in the registry for all of them, unless its name has one: (dict "root" $ "image" "repository:tag") */}}
 {{- define "memstore.fromRegistry" -}}
-{{- $registry := dig "imageRegistry" "" (.root.Values.global | default dict) | trimSuffix "/" -}}
+{{- $registry := dig "imageRegistry" "" (.root.Values.global | default dict) | default "" | trimSuffix "/" -}}
 {{- $first := splitList "/" .image | first -}}
 {{- $has := and (contains "/" .image) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}
 {{- if and $registry (not $has) -}}{{- printf "%s/" $registry -}}{{- end -}}
@@ -293,7 +293,7 @@ annotations:
 serviceAccountName: {{ ternary "default" (include "memstore.serviceAccount" .root) (and (eq (toString .hook) "true") .root.Values.serviceAccount.create) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with concat (.root.Values.imagePullSecrets | default list) (dig "imagePullSecrets" list (.root.Values.global | default dict)) }}
+{{- with concat (.root.Values.imagePullSecrets | default list) (dig "imagePullSecrets" list (.root.Values.global | default dict) | default list) }}
 imagePullSecrets:
   {{- range . }}
   - {{ ternary (dict "name" .) . (kindIs "string" .) | toJson }}

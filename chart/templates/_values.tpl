@@ -10,13 +10,14 @@ defaults stand in. The digest tells, so that what somebody took away on purpose 
   {{- include "memstore.fill" (dict "into" .Values "from" $defaults) -}}
   {{- $_ := set .Values "defaultsDigest" $defaults.defaultsDigest -}}
 {{- end -}}
-{{- /* Clients expect each kind of server on its own port; a release that is there keeps the one it has. */ -}}
-{{- $port := ternary 11211 6379 (eq (include "memstore.type" .) "memcached") -}}
+{{- /* Clients expect each kind of server on its own port. memcached was on that of Redis once: a release that is there keeps what it has. */ -}}
+{{- $memcached := eq (include "memstore.type" .) "memcached" -}}
+{{- $port := ternary 11211 6379 $memcached -}}
 {{- range $service, $values := dict (include "memstore.shards" .) .Values.shards.service (include "memstore.fullname" .) .Values.proxy.service -}}
   {{- if kindIs "invalid" $values.port -}}
-    {{- $running := lookup "v1" "Service" $.Release.Namespace $service -}}
-    {{- $ports := dig "spec" "ports" list ($running | default dict) -}}
-    {{- $_ := set $values "port" (int (ternary (dig "port" $port (first $ports | default dict)) $port (not (empty $ports)))) -}}
+    {{- $ports := list -}}
+    {{- if $memcached -}}{{- $ports = dig "spec" "ports" list (lookup "v1" "Service" $.Release.Namespace $service | default dict) -}}{{- end -}}
+    {{- $_ := set $values "port" (dig "port" $port (first $ports | default dict) | int) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}

@@ -237,6 +237,8 @@ class Ports(unittest.TestCase):
         running = [self.service("cache-memstore", 6379), self.service("cache-memstore-shards", 6379)]
         self.assertEqual(self.ports(MEMCACHED, running), [6379, 6379])
         self.assertEqual(self.ports(MEMCACHED | {"proxy": {"service": {"port": 11211}}}, running), [11211, 6379])
+        # Redis has always been where it is: who takes a port out of the values wants the usual one.
+        self.assertEqual(self.ports({}, [self.service("cache-memstore", 7000)]), [6379, 6379])
 
 
 class Replicas(unittest.TestCase):
@@ -323,6 +325,7 @@ class Images(unittest.TestCase):
         own = {"global": {"imageRegistry": "reg.example.org"}, "shards": {"image": {"repository": "localhost/redis:7"}}}
         self.assertIn("localhost/redis:7", self.images(own))
         self.assertIn("reg.example.org/memstore/memstore:0.1.0", self.images(own))
+        self.images({"global": {"imageRegistry": None, "imagePullSecrets": None}})
 
     def test_secrets_of_all_charts_are_used(self):
         values = {"imagePullSecrets": ["own"], "global": {"imagePullSecrets": [{"name": "theirs"}]}}

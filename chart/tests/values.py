@@ -50,7 +50,9 @@ def pool():
     binary = os.environ.get("MEMSTORE") or CHART.parent / "target" / "debug" / "memstore"
     if not Path(binary).exists():
         sys.exit(f"{binary} is missing, which knows the settings of pools: cargo build -p memstore-proxy, or name another one in MEMSTORE")
-    done = subprocess.run([binary, "settings", "--format", "json-schema"], capture_output=True, text=True, check=True)
+    done = subprocess.run([binary, "settings", "--format", "json-schema"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{binary} does not say its settings; is it an older one? {done.stderr}")
     settings = json.loads(done.stdout)["definitions"]["pool"]
     settings["properties"] = {name: one for name, one in settings["properties"].items() if name not in DECIDED}
     return settings
