@@ -23,11 +23,8 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
-# Settings of a pool that the chart decides itself.
-DECIDED = {
-    "listen", "redis", "cluster", "shard_identity", "redis_auth", "redis_auth_env", "redis_auth_file", "redis_user", "servers", "servers_count",
-    "servers_dns", "servers_file", "servers_names", "servers_srv", "servers_within",
-}
+# Settings of a pool that the chart decides itself: where it listens, who its shards are, and what is said to them.
+DECIDED = re.compile(r"(listen|redis|cluster|shard_identity|redis_auth.*|redis_user|servers(_.*)?)")
 DIGEST = "defaultsDigest"
 DEFS = {
     "strings": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -54,7 +51,7 @@ def pool():
     if done.returncode:
         sys.exit(f"{binary} does not say its settings; is it an older one? {done.stderr}")
     settings = json.loads(done.stdout)["definitions"]["pool"]
-    settings["properties"] = {name: one for name, one in settings["properties"].items() if name not in DECIDED}
+    settings["properties"] = {name: one for name, one in settings["properties"].items() if not DECIDED.fullmatch(name)}
     return settings
 
 
