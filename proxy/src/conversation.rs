@@ -13,7 +13,7 @@ use tokio_util::codec::Framed;
 use crate::config::Auth;
 use crate::pool::failure::ShardFailure;
 use crate::protocol::resp::is_needless_password;
-use crate::worker::socket::Socket;
+use crate::worker::socket::{Socket, failure};
 
 /// Bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -26,7 +26,7 @@ pub fn stream(socket: Socket) -> Result<Box<dyn Stream>, ConversationError> {
         Socket::Tcp(stream) => TcpStream::from_std(stream).map(|stream| Box::new(stream) as _),
         Socket::Unix(stream) => UnixStream::from_std(stream).map(|stream| Box::new(stream) as _),
     };
-    stream.map_err(|error| ConversationError::Lost(ShardFailure::ConnectFailed(error.to_string())))
+    stream.map_err(|error| ConversationError::Lost(failure(&error)))
 }
 
 /// Why there is no good answer.
@@ -38,6 +38,21 @@ pub enum ConversationError {
     /// The server's own error, or an answer that cannot be meant, in words.
     #[error("{0}")]
     Refused(String),
+}
+
+impl ConversationError {
+    /// The same as a failure of the server.
+    pub fn failure(self) -> ShardFailure {
+        match self {
+            Self::Lost(failure) => failure,
+            Self::Refused(words) => ShardFailure::GreetingRefused(words),
+        }
+    }
+
+    /// Whether our own process or machine is the reason: nothing is known of the server then.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Lost(ShardFailure::LocalResources(_)))
+    }
 }
 
 /// A connection that questions are asked on, one after the other.

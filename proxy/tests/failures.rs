@@ -40,8 +40,9 @@ fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
         ["-LOADING Redis is loading\r\n", "-OOM no more\r\n", "-BUSY script\r\n", "-READONLY replica\r\n"]
     {
         let fake = Fake::answering(words.as_bytes(), false);
-        // It is not asked whether it knows RESP3, which would be another connection.
-        let proxy = fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1", "resp3: true"]);
+        // It is not asked what it can do, which would be other connections.
+        let proxy =
+            fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1", "resp3: true", "databases: 1"]);
         let mut client = proxy.connect();
         for _ in 0..3 {
             assert_eq!(client.tell("SET a 1"), words);

@@ -390,7 +390,9 @@ impl<D: Dialect> Run<D> {
             assert!(client.finished && !client.waits(), "a client was finished before its last reply");
         } else if !client.finished {
             let excess = &self.world.counters;
-            let broken = excess.client_output_exceeded.get() + excess.client_evicted.get();
+            // A write that timed out takes its connection with it, and a response that is half told.
+            let timed_out: u64 = excess.shards().iter().map(|shard| shard.server_timedout.get()).sum();
+            let broken = excess.client_output_exceeded.get() + excess.client_evicted.get() + timed_out;
             assert!(broken > 0 || self.faulty, "a client was closed for no reason");
         }
     }

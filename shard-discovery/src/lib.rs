@@ -14,7 +14,7 @@ mod shard;
 mod topology;
 
 pub use distribution::{DistributionKind, UnknownDistribution};
-pub use ejector::{Ejector, FitnessChange};
+pub use ejector::{Ejector, EjectorOptions, FitnessChange};
 pub use explanation::{Explanation, Place, Share};
 pub use hash::{KeyHash, UnknownKeyHash};
 pub use hash_tag::{HashTag, HashTagLength};

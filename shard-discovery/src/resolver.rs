@@ -34,26 +34,44 @@ pub struct ResolverOptions {
 pub struct ResolveError {
     words: String,
     is_absent: bool,
+    is_local: bool,
 }
 
 impl ResolveError {
     fn other(error: impl std::fmt::Display) -> Self {
-        Self { words: error.to_string(), is_absent: false }
+        Self { words: error.to_string(), is_absent: false, is_local: false }
     }
 
     fn absent() -> Self {
-        Self { words: "the name has no address".into(), is_absent: true }
+        Self { words: "the name has no address".into(), is_absent: true, is_local: false }
     }
 
     /// Whether a name server says that there is no such name, or no address under it; else it could not be asked.
     pub fn is_absent(&self) -> bool {
         self.is_absent
     }
+
+    /// Whether nobody was asked because this process or machine has no more descriptors, ports or memory.
+    pub fn is_local(&self) -> bool {
+        self.is_local
+    }
+}
+
+/// Looks through the reasons behind an error for one of the system.
+fn is_local(error: &(dyn std::error::Error + 'static)) -> bool {
+    // EMFILE, ENFILE, ENOMEM, ENOBUFS and EADDRNOTAVAIL on Linux.
+    const OURS: [i32; 5] = [24, 23, 12, 105, 99];
+    let code = match error.downcast_ref::<NetError>() {
+        Some(NetError::Io(error)) => error.raw_os_error(),
+        _ => error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error),
+    };
+    code.is_some_and(|code| OURS.contains(&code)) || error.source().is_some_and(is_local)
 }
 
 impl From<NetError> for ResolveError {
     fn from(error: NetError) -> Self {
-        Self { words: error.to_string(), is_absent: error.is_no_records_found() }
+        let is_local = is_local(&error);
+        Self { words: error.to_string(), is_absent: error.is_no_records_found(), is_local }
     }
 }
 
@@ -88,7 +106,7 @@ struct Ports {
     /// When they were last asked for.
     asked: Option<Instant>,
     /// Why that brought nothing, if so.
-    error: Option<String>,
+    error: Option<ResolveError>,
 }
 
 #[derive(Default, Clone)]
@@ -230,7 +248,7 @@ impl Resolver {
             counter.fetch_add(1, Relaxed);
             let mut found = lock(&entry.found);
             found.asked = Some(Instant::now());
-            found.error = answer.as_ref().err().map(ToString::to_string);
+            found.error = answer.as_ref().err().map(|error| error.clone().into());
             let named = |record: &Record| match &record.data {
                 RData::SRV(srv) => Some((plain(&srv.target.to_utf8()), srv.port)),
                 _ => None,
@@ -238,9 +256,11 @@ impl Resolver {
             found.ports.extend(answer.iter().flat_map(|answer| answer.answers()).filter_map(named));
         }
         let found = lock(&entry.found);
-        let missing =
-            || found.error.clone().unwrap_or_else(|| format!("{service} has no SRV record of {host}"));
-        found.ports.get(&plain(host)).copied().ok_or_else(|| ResolveError::other(missing()))
+        let missing = || match &found.error {
+            Some(error) => ResolveError { is_absent: false, ..error.clone() },
+            None => ResolveError::other(format!("{service} has no SRV record of {host}")),
+        };
+        found.ports.get(&plain(host)).copied().ok_or_else(missing)
     }
 
     fn service(&self, service: &str) -> Arc<Service> {

@@ -73,6 +73,14 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
         page.begin("process_resident_memory_bytes", Kind::Gauge, "Memory in use by the process.")
             .sample(&[], usage.resident_bytes);
         page.begin("process_open_fds", Kind::Gauge, "Open files and sockets.").sample(&[], usage.open_files);
+        page.begin("process_max_fds", Kind::Gauge, "Open files and sockets that are allowed.")
+            .sample(&[], status.open_files_max.load(Relaxed));
+        page.begin(
+            "memstore_open_files_reserved",
+            Kind::Gauge,
+            "Open files that are kept for shards, probes and files; clients are refused before these are used.",
+        )
+        .sample(&[], status.open_files_reserved.load(Relaxed));
     }
 }
 
@@ -314,6 +322,14 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
         page.begin("memstore_shard_ejections", Kind::Counter, "Times the shard was taken out of the ring.");
     for (pool, index, labels) in each() {
         family.sample(&labels, pool.records[index].ejections);
+    }
+    let mut family = page.begin(
+        "memstore_shard_ejections_withheld",
+        Kind::Counter,
+        "Times the shard stayed in the ring because eject_max_share of the others was out.",
+    );
+    for (pool, index, labels) in each() {
+        family.sample(&labels, pool.records[index].withheld);
     }
     let mut family = page.begin(
         "memstore_shard_probes",

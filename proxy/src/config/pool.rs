@@ -13,6 +13,7 @@ use super::Surroundings;
 use super::cluster::Cluster;
 use super::listen::{Listen, server};
 use super::mistake::{Mistake, Place, did_you_mean};
+use super::process::percent;
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, limit, number, size, text};
@@ -97,6 +98,8 @@ pub struct Pool {
     pub server_connections: u32,
     pub server_retry_timeout: Duration,
     pub server_failure_limit: u32,
+    /// In percent.
+    pub eject_max_share: u8,
     /// Of a cluster: as far as they are known.
     pub shards: Vec<Shard>,
     /// It is a cluster, which says itself who owns what.
@@ -193,6 +196,7 @@ impl Pool {
             server_connections: section.setting("server_connections", counted(1, 65536)),
             server_retry_timeout: section.setting("server_retry_timeout", duration),
             server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
+            eject_max_share: section.setting("eject_max_share", percent),
             shards,
             cluster,
             servers_srv,

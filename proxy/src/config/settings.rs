@@ -47,6 +47,7 @@ pub const POOL: &[Setting] = &[
     setting("server_retry_timeout", Some("30000"), "time", "how often an ejected shard is probed"),
     setting("server_failure_limit", Some("2"), "0 to 4294967295", "failures in a row that eject a shard; 0 acts as 1"),
 
+    setting("eject_max_share", Some("50%"), "0% to 100%", "most of the pool's shards that may be ejected at a time, one at least of two or more and never all; further ones stay in the ring"),
     setting("servers_srv", None, "name", "the SRV records that name the ports of servers_dns, which has none then"),
     setting("servers_dns", None, "host:port with {} in the host", "instead of servers: the shards' host names, with {} for their numbers from 0"),
     setting("servers_count", None, "1 to 65535", "how many shards servers_dns stands for"),

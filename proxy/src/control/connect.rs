@@ -1,7 +1,6 @@
 //! Making connections to shards for all workers, which never wait for one.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::pool::failure::ShardFailure;
-use crate::worker::socket::Socket;
+use crate::worker::socket::{Socket, failure};
 
 /// How long a connection to a shard may be idle before the kernel probes it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -45,7 +44,10 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
         }
         Address::Tcp { host, port } => (host, *port),
     };
-    let unresolved = |error: ResolveError| ShardFailure::Unresolved(error.to_string());
+    let unresolved = |error: ResolveError| match error.is_local() {
+        true => ShardFailure::LocalResources(error.to_string()),
+        false => ShardFailure::Unresolved(error.to_string()),
+    };
     let port = match &config.servers_srv {
         Some(service) => names.port(service, host).await.map_err(unresolved)?,
         None => port,
@@ -103,17 +105,9 @@ async fn to_address(address: SocketAddr) -> Result<Socket, ShardFailure> {
             let _ = stream.set_nodelay(true);
             let socket = Socket::Tcp(stream);
             socket.keep_alive(KEEPALIVE, Some(UNACKNOWLEDGED_MAX));
+            socket.forget_unsent().map_err(|error| failure(&error))?;
             Ok(socket)
         }
         Err(error) => Err(failure(&error)),
-    }
-}
-
-/// A failed connect as the core knows it.
-fn failure(error: &io::Error) -> ShardFailure {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => ShardFailure::ConnectRefused,
-        ErrorKind::TimedOut => ShardFailure::ConnectTimeout,
-        _ => ShardFailure::ConnectFailed(error.to_string()),
     }
 }

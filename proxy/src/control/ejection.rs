@@ -1,17 +1,19 @@
 //! Taking failing shards out of a pool's ring, and putting them back once a probe succeeds.
 //!
-//! One per pool and process: workers report failures, and all of them get the same new topology.
+//! One per pool and process: workers report failures, and all of them get the same new topology. Whose fault a failure is
+//! was decided in [`crate::pool::failure`]; where a request of a client may have provoked it, a probe decides here.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shard_discovery::{Ejector, Shard, Topology};
+use shard_discovery::{Ejector, EjectorOptions, FitnessChange, Shard, Topology};
 
 use super::pools::PoolControl;
 use super::probe;
 use crate::config;
-use crate::pool::ShardEvent;
+use crate::pool::failure::{Blame, ShardFailure, Stage};
 
 /// How often it is looked whether a probe is due, where nothing says when that will be.
 const PROBE_TICK: Duration = Duration::from_secs(1);
@@ -21,6 +23,10 @@ const PROBE_TICK: Duration = Duration::from_secs(1);
 pub struct Record {
     /// Times it was ejected.
     pub ejections: u64,
+    /// Times it was to be ejected, but too many others were out.
+    pub withheld: u64,
+    /// Responses there were of it when its last failure counted.
+    responses: u64,
     /// Probes of it while it was out: those that succeeded, and the others.
     pub probes: [u64; 2],
     /// When it was last ejected, in microseconds since 1970; 0 if never.
@@ -41,9 +47,7 @@ impl Ejection {
     /// All shards fit.
     pub fn new(config: &config::Pool, all: Arc<Topology>) -> Self {
         let shards = all.shards().len();
-        let ejector = config
-            .auto_eject_hosts
-            .then(|| Ejector::new(shards, config.server_failure_limit, config.server_retry_timeout));
+        let ejector = config.auto_eject_hosts.then(|| Ejector::new(shards, options(config)));
         Self { ejector, records: vec![Record::default(); shards], pool: config.name.clone(), all }
     }
 
@@ -57,10 +61,10 @@ impl Ejection {
                 self.all.shards().iter().position(same)
             })
             .collect();
-        let (limit, retry) = (config.server_failure_limit, config.server_retry_timeout);
+        let options = options(config);
         self.ejector = match &self.ejector {
-            Some(ejector) if config.auto_eject_hosts => Some(ejector.with_shards(&kept, limit, retry)),
-            _ => config.auto_eject_hosts.then(|| Ejector::new(kept.len(), limit, retry)),
+            Some(ejector) if config.auto_eject_hosts => Some(ejector.with_shards(&kept, options)),
+            _ => config.auto_eject_hosts.then(|| Ejector::new(kept.len(), options)),
         };
         let record =
             |kept: &Option<usize>| kept.map_or_else(Record::default, |kept| self.records[kept].clone());
@@ -90,24 +94,48 @@ impl Ejection {
         self.all.shards()
     }
 
-    /// A worker reports; returns whether the ring changes.
-    pub fn take(&mut self, event: &ShardEvent, now: Instant) -> bool {
-        let Some(ejector) = self.ejector.as_mut() else { return false };
+    /// A shard has failed; it has answered so many `responses` to all workers since the process started.
+    fn failed(
+        &mut self,
+        name: &str,
+        failure: &ShardFailure,
+        responses: u64,
+        time: Range<Instant>,
+    ) -> Option<FitnessChange> {
+        let ejector = self.ejector.as_mut()?;
         // It may have left the pool meanwhile.
-        let place = self.all.shards().iter().position(|shard| *shard.name == *event.shard);
-        let Some(shard) = place else { return false };
-        let Some(failure) = &event.failure else {
+        let shard = self.all.shards().iter().position(|shard| *shard.name == *name)?;
+        // Workers tell of a success only after a failure of their own.
+        if std::mem::replace(&mut self.records[shard].responses, responses) < responses {
             ejector.succeeded(shard);
-            return false;
-        };
-        if ejector.failed(shard, now).is_none() {
-            return false;
         }
-        tracing::warn!(pool = %self.pool, shard = %event.shard, reason = %failure, "shard ejected");
-        self.records[shard].ejections += 1;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.records[shard].ejected_at = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        true
+        let change = ejector.failed(shard, time.start, time.end);
+        let pool = &self.pool;
+        match change {
+            None | Some(FitnessChange::Restored(_)) => {}
+            Some(FitnessChange::Withheld(_)) => {
+                tracing::warn!(
+                    %pool, shard = %name, reason = %failure,
+                    "ejection withheld: as many shards as eject_max_share allows are out"
+                );
+                self.records[shard].withheld += 1;
+            }
+            Some(FitnessChange::Ejected(_)) => {
+                tracing::warn!(%pool, shard = %name, reason = %failure, "shard ejected");
+                self.records[shard].ejections += 1;
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.records[shard].ejected_at = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+            }
+        }
+        change
+    }
+
+    /// A shard has answered a request after it had failed.
+    pub fn succeeded(&mut self, name: &str) {
+        let place = self.all.shards().iter().position(|shard| *shard.name == *name);
+        if let (Some(ejector), Some(shard)) = (self.ejector.as_mut(), place) {
+            ejector.succeeded(shard);
+        }
     }
 
     /// A probe has ended; returns whether the ring changes.
@@ -125,6 +153,74 @@ impl Ejection {
             tracing::info!(pool = %self.pool, shard = %shard.name, "shard restored");
         }
         restored
+    }
+}
+
+fn options(config: &config::Pool) -> EjectorOptions {
+    EjectorOptions {
+        failure_limit: config.server_failure_limit,
+        retry_timeout: config.server_retry_timeout,
+        max_share: config.eject_max_share,
+    }
+}
+
+impl PoolControl {
+    /// A shard has failed; `time` is when what has failed was begun, and when that was noticed.
+    pub async fn judge(
+        self: &Rc<Self>,
+        shard: &str,
+        failure: &ShardFailure,
+        blame: Blame,
+        time: Range<Instant>,
+    ) {
+        match blame {
+            Blame::Nobody => {}
+            Blame::Unknown => self.suspect(shard),
+            Blame::Shard => {
+                self.note_unhealthy(shard, failure);
+                let change = {
+                    let mut ejection = self.ejection.borrow_mut();
+                    let place = ejection.shards().iter().position(|known| known.name == *shard);
+                    let responses = place.map_or(0, |place| {
+                        self.counters().sum_shard(place, |shard| shard.responses.get() as i64)
+                    });
+                    ejection.failed(shard, failure, responses as u64, time)
+                };
+                match change {
+                    None => {}
+                    Some(FitnessChange::Withheld(_)) => self.tell_status(),
+                    Some(FitnessChange::Ejected(_) | FitnessChange::Restored(_)) => {
+                        self.ejected.notify_one();
+                        self.publish().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection was lost over a request that may have provoked it. A probe, which provokes nothing, tells whether the
+    /// shard serves; one at a time for each shard.
+    fn suspect(self: &Rc<Self>, name: &str) {
+        let shard = self.ejection.borrow().shards().iter().find(|shard| shard.name == name).cloned();
+        let Some(shard) = shard else { return };
+        if !self.suspects.borrow_mut().insert(shard.name.clone()) {
+            return;
+        }
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let began = Instant::now();
+            let answered = probe::probe(&shard.address, &pool.names, &pool.config()).await;
+            pool.suspects.borrow_mut().remove(&shard.name);
+            let Err(error) = answered else { return };
+            let failure = error.failure();
+            // What is said in a probe no client has chosen.
+            let blame = failure.blame(Stage::Handshake { is_default: true });
+            if blame == Blame::Shard {
+                pool.unreachable.borrow_mut().insert(shard.name.clone());
+                pool.tell_status();
+            }
+            pool.judge(&shard.name, &failure, blame, began..Instant::now()).await;
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shard_discovery::Address;
 use tokio::time::timeout;
 
 use super::pools::PoolControl;
@@ -48,12 +49,18 @@ pub async fn watch(pool: Rc<PoolControl>) {
             asking.spawn_local(async move {
                 // One that hangs is not to hold up what is known of the others.
                 let asked = timeout(PROBE_MAX, probe::probe(&shard.address, &names, &config)).await;
-                let answered = asked.is_ok_and(|answer| answer.is_ok());
+                let answered = match asked {
+                    Ok(Ok(())) => Some(true),
+                    // Nothing is known of it then.
+                    Ok(Err(error)) if error.is_local() => None,
+                    Ok(Err(_)) | Err(_) => Some(false),
+                };
                 (shard.name, answered, is_failing)
             });
         }
         let mut has_changed = false;
         for (name, answered, was_failing) in asking.join_all().await {
+            let Some(answered) = answered else { continue };
             has_changed |= if answered {
                 pool.unreachable.borrow_mut().remove(&name)
             } else {
@@ -65,12 +72,54 @@ pub async fn watch(pool: Rc<PoolControl>) {
                     orders.send(Order::Recovered(name.clone())).await;
                 }
             }
+            if !answered {
+                pool.note_unhealthy(&name, "no answer to a probe");
+            }
         }
         probed.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
-        pool.unreachable.borrow_mut().retain(|name| shards.iter().any(|shard| shard.name == *name));
+        let is_known = |name: &String| shards.iter().any(|shard| shard.name == *name);
+        pool.unreachable.borrow_mut().retain(is_known);
+        pool.unhealthy.borrow_mut().retain(is_known);
+        // Also those that were never asked for anything since.
+        let noted: Vec<String> = pool.unhealthy.borrow().iter().cloned().collect();
+        noted.iter().for_each(|name| pool.note_healthy(name));
         if has_changed {
             pool.tell_status();
         }
         tokio::time::sleep(TICK).await;
+    }
+}
+
+impl PoolControl {
+    /// The shard does not serve: the log says so once, until it serves again.
+    pub fn note_unhealthy(&self, name: &str, reason: impl std::fmt::Display) {
+        let Some(address) = self.address_of(name) else { return };
+        if self.unhealthy.borrow_mut().insert(name.to_owned()) {
+            tracing::warn!(pool = %self.config().name, shard = %name, %address, %reason, "shard is unhealthy");
+        }
+    }
+
+    /// The shard has answered, or nothing speaks against it any more: it serves again unless somebody still finds that it
+    /// does not.
+    pub fn note_healthy(&self, name: &str) {
+        let (place, is_ejected) = {
+            let ejection = self.ejection.borrow();
+            let place = ejection.shards().iter().position(|shard| shard.name == name);
+            (place, place.is_some_and(|place| ejection.ejected().contains(&place)))
+        };
+        let failing = place.map_or(0, |place| self.counters().sum_shard(place, |shard| shard.failing.get()));
+        if is_ejected || failing > 0 || self.unreachable.borrow().contains(name) {
+            return;
+        }
+        if self.unhealthy.borrow_mut().remove(name)
+            && let Some(address) = self.address_of(name)
+        {
+            tracing::info!(pool = %self.config().name, shard = %name, %address, "shard is healthy again");
+        }
+    }
+
+    fn address_of(&self, name: &str) -> Option<Address> {
+        let ejection = self.ejection.borrow();
+        ejection.shards().iter().find(|shard| shard.name == name).map(|shard| shard.address.clone())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{self, Write as _};
 use std::net::ToSocketAddrs as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -184,6 +185,16 @@ async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
     if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         counters.client_refused.add(1);
         warn_limited!(pool = %config.name, clients = total, "client_connections reached; client refused");
+        return refuse(accepted, config.protocol);
+    }
+    let number = u64::from(accepted.as_fd().as_raw_fd().unsigned_abs());
+    if !pool.descriptors.admits(number) {
+        counters.client_refused.add(1);
+        let (limit, reserved) = (pool.descriptors.limit(), pool.descriptors.reserved());
+        warn_limited!(
+            pool = %config.name, clients = total, limit, reserved,
+            "no open files left for clients; client refused; raise the limit (ulimit -n, LimitNOFILE)"
+        );
         return refuse(accepted, config.protocol);
     }
     let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");

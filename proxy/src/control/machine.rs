@@ -21,11 +21,12 @@ pub fn default_memory_max() -> u64 {
     memory_limit().or_else(machine_memory).unwrap_or(2 << 30) / 2
 }
 
-/// As many file descriptors as we may have.
-pub fn raise_file_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+/// As many file descriptors as we may have; how many that are.
+pub fn raise_file_limit() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
-    }
+        rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
+    })
 }
 
 /// A number that differs between processes.

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use crate::admin::{self, Admin, Reload, SetLogLevel};
 use crate::config::{self, Config};
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
+use descriptors::Descriptors;
 use listener::Bound;
 use pools::PoolControl;
 use questions::Questions;
@@ -25,6 +26,7 @@ use status::Status;
 
 mod cluster;
 mod connect;
+mod descriptors;
 mod ejection;
 mod health;
 mod learn;
@@ -63,6 +65,8 @@ pub(crate) struct Control {
     /// By their numbers; also those that are removed and not yet drained.
     pools: RefCell<BTreeMap<usize, Rc<PoolControl>>>,
     next_pool: Cell<usize>,
+    /// What of the descriptors is not for clients.
+    descriptors: Rc<Descriptors>,
     /// One reload at a time.
     reloading: Mutex<()>,
     /// What all this is, for other threads.
@@ -78,6 +82,24 @@ impl Control {
     /// Tells other threads which pools are served.
     fn tell_status(&self) {
         self.status.set_pools(self.served().iter().map(|pool| pool.status.clone()).collect());
+        self.reserve_files();
+    }
+
+    /// Keeps from clients the descriptors that the present shards need.
+    fn reserve_files(&self) {
+        let configs: Vec<_> = self.served().iter().map(|pool| pool.config()).collect();
+        let missing = self.descriptors.reserve(configs.iter().map(|config| &**config), self.workers.len());
+        let (limit, reserved) = (self.descriptors.limit(), self.descriptors.reserved());
+        if let Some(needed) = missing {
+            tracing::warn!(
+                limit,
+                needed,
+                reserved,
+                "too few open files are allowed for clients and shards; raise the limit (ulimit -n, LimitNOFILE)"
+            );
+        }
+        self.status.open_files_max.store(limit, Relaxed);
+        self.status.open_files_reserved.store(reserved, Relaxed);
     }
 
     fn pool(&self, number: usize) -> Option<Rc<PoolControl>> {
@@ -87,7 +109,15 @@ impl Control {
     /// One more pool is served.
     fn open(&self, config: Arc<config::Pool>, topology: Arc<Topology>, memory_max: usize) -> Rc<PoolControl> {
         let number = self.next_pool.replace(self.next_pool.get() + 1);
-        let pool = PoolControl::open(number, config, topology, &self.workers, self.names.clone(), memory_max);
+        let pool = PoolControl::open(
+            number,
+            config,
+            topology,
+            &self.workers,
+            self.names.clone(),
+            memory_max,
+            self.descriptors.clone(),
+        );
         let mut pools = self.pools.borrow_mut();
         pools.retain(|_, pool| !(pool.removed.get() && pool.is_drained()));
         pools.insert(number, pool.clone());
@@ -108,17 +138,18 @@ pub fn serve(
     load: impl Fn() -> anyhow::Result<Config> + 'static,
     set_log_level: SetLogLevel,
 ) -> anyhow::Result<()> {
-    machine::raise_file_limit();
+    let descriptors = Rc::new(Descriptors::new(machine::raise_file_limit()));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, run(config, Box::new(load), set_log_level))
+    local.block_on(&runtime, run(config, Box::new(load), set_log_level, descriptors))
 }
 
 async fn run(
     config: Config,
     load: Box<dyn Fn() -> anyhow::Result<Config>>,
     set_log_level: SetLogLevel,
+    descriptors: Rc<Descriptors>,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
@@ -187,6 +218,7 @@ async fn run(
         told_fixed: RefCell::default(),
         pools: RefCell::default(),
         next_pool: Cell::new(0),
+        descriptors,
         reloading: Mutex::default(),
         status,
     });
@@ -211,10 +243,10 @@ async fn run(
     let learned = async { while learning.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LEARN_WAIT, learned).await;
     learning.detach_all();
+    control.tell_status();
     for (pool, listener) in opened {
         pool.accept(listener);
     }
-    control.tell_status();
     control.status.set_digest(digest);
     control.status.reloaded(Duration::ZERO);
     if let Some(stats) = stats {
@@ -323,6 +355,8 @@ async fn follow_names(control: Rc<Control>) {
         for pool in control.served() {
             pool.follow_names(refresh);
         }
+        // A cluster may have got more nodes.
+        control.reserve_files();
         control
             .status
             .lookups
@@ -349,21 +383,22 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                     pool.stale.notify_one();
                 }
             }
-            Report::Shard { pool, event } => {
-                let Some(pool) = control.pool(pool) else { continue };
-                if event.failure.is_some() {
+            Report::Failed { pool, shard, failure, blame, time } => {
+                if let Some(pool) = control.pool(pool) {
                     pool.stale.notify_one();
+                    pool.judge(&shard, &failure, blame, time).await;
                 }
-                let changed = pool.ejection.borrow_mut().take(&event, Instant::now());
-                if changed {
-                    pool.ejected.notify_one();
-                    pool.publish().await;
+            }
+            Report::Recovered { pool, shard } => {
+                if let Some(pool) = control.pool(pool) {
+                    pool.ejection.borrow_mut().succeeded(&shard);
+                    pool.note_healthy(&shard);
                 }
             }
             Report::Connect { worker, pool, shard, connection } => {
                 let Some(pool) = control.pool(pool) else { continue };
                 tokio::task::spawn_local(async move {
-                    let result = pool.connect(shard.address).await;
+                    let result = pool.connect(&shard).await;
                     pool.orders[worker].send(Order::Connected { connection, result }).await;
                 });
             }

@@ -12,14 +12,16 @@ use shard_discovery::{Address, Shard, Topology};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::descriptors::Descriptors;
 use super::ejection::{Ejection, Record};
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
 use super::{cluster, connect, ejection, health, probe};
 use crate::cluster::map::Map;
 use crate::config;
+use crate::conversation::ConversationError;
 use crate::metrics::Counters;
-use crate::pool::failure::ShardFailure;
+use crate::pool::failure::{ShardFailure, Stage};
 use crate::worker::socket::Socket;
 use crate::worker::{Door, Order, Orders, PoolSetup, Reconfiguration};
 
@@ -39,6 +41,10 @@ pub struct PoolControl {
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
     pub unreachable: RefCell<HashSet<String>>,
+    /// Names of shards that the log knows as unhealthy.
+    pub(super) unhealthy: RefCell<HashSet<String>>,
+    /// Names of shards that are being asked whether a failure was theirs.
+    pub(super) suspects: RefCell<HashSet<String>>,
     /// The shards are being asked what they can do.
     pub learning: Cell<bool>,
     /// Who owns what, if it is a cluster.
@@ -62,6 +68,8 @@ pub struct PoolControl {
     pub status: Arc<std::sync::Mutex<PoolStatus>>,
     /// Where host names lead.
     pub names: Arc<Resolver>,
+    /// What of the descriptors is not for clients.
+    pub descriptors: Rc<Descriptors>,
     /// For each shard that was looked for, by its address in the configuration, where it was found.
     found: RefCell<HashMap<Address, Found>>,
 }
@@ -74,6 +82,11 @@ struct Found {
     is_missing: bool,
     /// Its name was looked up then, or is being looked up since.
     looked: Instant,
+}
+
+/// A connection that is made leads to somebody else.
+fn unfit(reason: ConversationError) -> ShardFailure {
+    if reason.is_local() { reason.failure() } else { ShardFailure::ConnectFailed(reason.to_string()) }
 }
 
 fn ids(map: &Map) -> Vec<&str> {
@@ -95,6 +108,7 @@ impl PoolControl {
         workers: &[Door],
         names: Arc<Resolver>,
         memory_max: usize,
+        descriptors: Rc<Descriptors>,
     ) -> Rc<Self> {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
@@ -123,6 +137,8 @@ impl PoolControl {
             orders,
             memory_max: Cell::new(memory_max),
             unreachable: RefCell::default(),
+            unhealthy: RefCell::default(),
+            suspects: RefCell::default(),
             learning: Cell::new(false),
             map: RefCell::default(),
             stale: Notify::new(),
@@ -135,6 +151,7 @@ impl PoolControl {
             removed: Cell::new(false),
             telling: Mutex::new(()),
             accepting: RefCell::new(None),
+            descriptors,
             names,
             found: RefCell::default(),
         });
@@ -208,8 +225,30 @@ impl PoolControl {
         }
     }
 
-    /// Connects to a shard and remembers where it was found.
-    pub async fn connect(&self, address: Address) -> Result<Socket, ShardFailure> {
+    /// Connects to a shard, remembers where it was found, and judges the shard by it.
+    pub async fn connect(self: &Rc<Self>, shard: &Shard) -> Result<Socket, ShardFailure> {
+        let config = self.config();
+        let mut began = Instant::now();
+        let mut attempt = std::pin::pin!(self.find(shard.address.clone()));
+        // To requests an attempt that takes longer than they may is a failure, though it may succeed yet.
+        let patience = config.timeout.unwrap_or(Duration::MAX);
+        let result = match tokio::time::timeout(patience, &mut attempt).await {
+            Ok(result) => result,
+            Err(_) => {
+                let (failure, now) = (ShardFailure::ConnectTimeout, Instant::now());
+                self.judge(&shard.name, &failure, failure.blame(Stage::Connecting), began..now).await;
+                began = now;
+                attempt.await
+            }
+        };
+        if let Err(failure) = &result {
+            let blame = failure.blame(Stage::Connecting);
+            self.judge(&shard.name, failure, blame, began..Instant::now()).await;
+        }
+        result
+    }
+
+    async fn find(&self, address: Address) -> Result<Socket, ShardFailure> {
         let config = self.config();
         let mut connected = connect::connect(&address, &self.names, &config).await;
         if config.shard_identity
@@ -217,14 +256,14 @@ impl PoolControl {
             && let Ok(socket) = &connected
             && let Err(reason) = probe::identify(socket, &address, &config).await
         {
-            connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
+            connected = Err(unfit(reason));
         }
         let map = self.map.borrow().clone();
         if let Some(member) = map.members.iter().find(|member| member.address == address)
             && let Ok(socket) = &connected
             && let Err(reason) = probe::is_node(socket, &member.id, &ids(&map), &config).await
         {
-            connected = Err(ShardFailure::ConnectFailed(reason.to_string()));
+            connected = Err(unfit(reason));
         }
         let mut found = self.found.borrow_mut();
         let found = found.entry(address).or_insert_with(|| Found {
@@ -232,9 +271,12 @@ impl PoolControl {
             is_missing: false,
             looked: Instant::now(),
         });
-        found.is_missing = connected.is_err();
-        if connected.is_err() {
-            self.stale.notify_one();
+        // Nothing is known of a shard that we had no means to connect to.
+        if !matches!(connected, Err(ShardFailure::LocalResources(_))) {
+            found.is_missing = connected.is_err();
+            if connected.is_err() {
+                self.stale.notify_one();
+            }
         }
         found.at.extend(connected.as_ref().ok().and_then(Socket::peer));
         connected
@@ -404,9 +446,10 @@ impl PoolControl {
         }
     }
 
-    /// Clients are not to speak RESP3, because a shard does not.
-    pub async fn know_resp2_only(&self) {
-        let config = config::Pool { resp3: Some(false), ..(*self.config()).clone() };
+    /// Something was learnt of the shards that the configuration leaves open.
+    pub async fn know(&self, learnt: impl FnOnce(&mut config::Pool)) {
+        let mut config = (*self.config()).clone();
+        learnt(&mut config);
         let topology = self.ejection.borrow().all().clone();
         self.apply(Arc::new(config), topology).await;
     }

@@ -14,7 +14,7 @@ use super::connect::connect;
 use crate::config;
 use crate::conversation::{Conversation, ConversationError, stream};
 use crate::pool::failure::ShardFailure;
-use crate::worker::socket::Socket;
+use crate::worker::socket::{Socket, failure};
 
 /// A shard that takes longer is not well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ pub async fn is_node(
 /// A conversation on a connection that somebody else is going to use; none over a Unix socket, which nobody else can have.
 async fn beside(socket: &Socket, config: &config::Pool) -> Result<Option<Conversation>, ConversationError> {
     let Socket::Tcp(stream) = socket else { return Ok(None) };
-    let cloned = stream.try_clone().map_err(|error| ConversationError::Refused(error.to_string()))?;
+    let cloned = stream.try_clone().map_err(|error| ConversationError::Lost(failure(&error)))?;
     let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
     Ok(Some(conversation))
@@ -140,6 +140,37 @@ pub async fn speaks_resp3(
         Some(words) if words.contains("unknown command") || words.starts_with("NOPROTO") => Ok(false),
         Some(words) => Err(ConversationError::Refused(words.trim_end().to_owned())),
     }
+}
+
+/// Asks a Redis shard how many databases it has, if that are less than so `many`. (Not by CONFIG, which is often renamed or
+/// not allowed.) None if it does not say; an error says why that cannot be known now.
+pub async fn databases(
+    address: &Address,
+    names: &Resolver,
+    config: &config::Pool,
+    many: u32,
+) -> Result<Option<u32>, ConversationError> {
+    let mut conversation = enter(address, names, config).await?;
+    // It has at least the first number, and not more than the second.
+    let (mut least, mut most) = (1, many);
+    let mut tried = many;
+    while least < most {
+        match conversation.ask(&["SELECT", &(tried - 1).to_string()]).await {
+            Ok(_) => least = tried,
+            Err(ConversationError::Refused(words)) if is_out_of_range(&words) => most = tried - 1,
+            Err(ConversationError::Refused(_)) => return Ok(None),
+            Err(lost) => return Err(lost),
+        }
+        tried = least + (most - least).div_ceil(2);
+    }
+    Ok(Some(least))
+}
+
+/// In the words of Redis from 4 on, of those before, and of a node of a cluster.
+fn is_out_of_range(words: &str) -> bool {
+    ["index is out of range", "invalid DB index", "not allowed in cluster mode"]
+        .iter()
+        .any(|known| words.contains(known))
 }
 
 /// Any version will do.

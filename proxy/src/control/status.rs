@@ -29,6 +29,10 @@ pub struct Status {
     pub reload_failures: AtomicU64,
     /// How long workers disagreed at the last reload, in microseconds.
     pub window: AtomicU64,
+    /// Descriptors that the process may have, and those of them that are kept from clients.
+    pub open_files_max: AtomicU64,
+    /// See above.
+    pub open_files_reserved: AtomicU64,
     /// Lookups of host names that found something, and those that did not.
     pub lookups: [AtomicU64; 2],
     process: Mutex<Arc<config::Process>>,
@@ -74,6 +78,8 @@ impl Status {
             last_success: AtomicU64::default(),
             reload_failures: AtomicU64::default(),
             window: AtomicU64::default(),
+            open_files_max: AtomicU64::default(),
+            open_files_reserved: AtomicU64::default(),
             lookups: Default::default(),
             process: Mutex::new(Arc::new(process)),
             last_error: Mutex::default(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::client::State;
-use super::failure::ShardFailure;
+use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
 use super::time::Time;
 use super::{ConnectionIndex, Pool, mark};
@@ -40,24 +40,38 @@ impl<P: Protocol> Pool<P> {
         if self.shards.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
+        let default_lane = self.shards.lanes[0].key;
         for index in 0..self.shards.connections.len() {
             let connection = &mut self.shards.connections[index];
             if connection.in_flight.is_empty() {
                 continue;
             }
             let shard = connection.shard;
+            let is_default = connection.lane == default_lane;
             let mut expired = Vec::new();
             connection.expire(timeout, now, |ticket| expired.push(ticket));
             if connection.is_dead(timeout, now) {
                 self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
             }
-            if expired.is_empty() {
-                continue;
+            let Some(latest) = expired.last() else { continue };
+            let (began, stage) = (latest.since, connection.stage(is_default, latest.since));
+            // A write that its client has been told of as failed must not be executed after one that is made later on
+            // another connection, and bytes that the kernel has are sent until the connection is reset. Where the shard
+            // is only busy the kernel is asked, so that a large response goes on.
+            if expired.iter().any(|ticket| !ticket.reads) {
+                match stage {
+                    Stage::Serving { is_silent: false } if connection.has_written(connection.expired) => {
+                        self.doubtful.push(index);
+                    }
+                    Stage::Serving { .. } | Stage::Handshake { .. } => {
+                        self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
+                    }
+                    Stage::Connecting | Stage::Idle => {}
+                }
             }
             self.shards.members[shard].counters.server_timedout.add(expired.len() as u64);
-            if self.shards.connections[index].report_stall() {
-                self.shards.failed(shard, &ShardFailure::ResponseTimeout);
-            }
+            let blame = ShardFailure::ResponseTimeout.blame(stage);
+            self.shards.failed(shard, &ShardFailure::ResponseTimeout, blame, began, now);
             for ticket in expired {
                 self.fail(ticket, shard, &ShardFailure::ResponseTimeout);
             }

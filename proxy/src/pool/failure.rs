@@ -1,4 +1,7 @@
-//! Why a shard could not serve a request. The same word is log text, reply and metric label.
+//! Why a shard could not serve a request, and whose fault that is. The same word is log text, reply and metric label.
+//!
+//! [`ShardFailure::blame`] is the one place that decides what counts against a shard. The rule: what a client, or our own
+//! process, can cause is no failure of a shard. ARCHITECTURE.md has it as a table.
 
 use std::fmt;
 
@@ -11,6 +14,8 @@ pub enum ShardFailure {
     ConnectTimeout,
     /// The connection could not be made for another reason, in the words of the system.
     ConnectFailed(String),
+    /// Our own process or machine has no descriptor, port or memory for it, in the words of the system.
+    LocalResources(String),
     /// The shard's host name was not found.
     Unresolved(String),
     /// The shard refused our greeting (AUTH, HELLO, SELECT), in its words.
@@ -29,14 +34,78 @@ pub enum ShardFailure {
     Removed,
 }
 
+/// Where a connection stood when it failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// It was being made.
+    Connecting,
+    /// It was made, and what we say first was not answered yet.
+    Handshake {
+        /// That is what the configuration says; else a client has chosen the database or protocol version.
+        is_default: bool,
+    },
+    /// Nothing was asked on it.
+    Idle,
+    /// Requests of clients were on it.
+    Serving {
+        /// No byte has come since the request was queued.
+        is_silent: bool,
+    },
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// It counts against the shard.
+    Shard,
+    /// The shard's or that of a client's request: a probe of our own decides.
+    Unknown,
+    /// A client's, our own, or nobody's.
+    Nobody,
+}
+
 impl ShardFailure {
+    /// Whose fault it is.
+    pub fn blame(&self, stage: Stage) -> Blame {
+        match (self, stage) {
+            (Self::LocalResources(_) | Self::QueueFull | Self::Removed, _) => Blame::Nobody,
+            (
+                Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed(_) | Self::Unresolved(_),
+                _,
+            ) => Blame::Shard,
+            // A server may close what nobody uses.
+            (_, Stage::Idle) => Blame::Nobody,
+            // The password, the database or the protocol version that all clients begin with.
+            (Self::GreetingRefused(_), Stage::Handshake { is_default: true }) => Blame::Shard,
+            // What a client has chosen.
+            (Self::GreetingRefused(_), _) => Blame::Nobody,
+            // Whoever makes the connection knows whether that takes too long.
+            (Self::ResponseTimeout, Stage::Connecting) => Blame::Nobody,
+            (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { is_silent: true }) => {
+                Blame::Shard
+            }
+            // It is busy with others' requests, or with a large response: that is no stall.
+            (Self::ResponseTimeout, Stage::Serving { is_silent: false }) => Blame::Nobody,
+            (
+                Self::Closed | Self::Reset | Self::Malformed(_),
+                Stage::Handshake { is_default: true } | Stage::Connecting,
+            ) => Blame::Shard,
+            // Servers close the connection on requests beyond their limits, and answer some that are nearly right in ways
+            // of their own.
+            (
+                Self::Closed | Self::Reset | Self::Malformed(_),
+                Stage::Handshake { is_default: false } | Stage::Serving { .. },
+            ) => Blame::Unknown,
+        }
+    }
+
     /// The failure and whose it is, as clients are told.
     pub fn of_shard(&self, name: &str) -> String {
         format!("shard {name}: {self}")
     }
 
     /// The names of all reasons, for metrics.
-    pub const REASONS: [&str; 11] = [
+    pub const REASONS: [&str; 12] = [
         "connect_refused",
         "connect_timeout",
         "connect_failed",
@@ -48,6 +117,7 @@ impl ShardFailure {
         "malformed",
         "queue_full",
         "removed",
+        "local_resources",
     ];
 
     /// Its place in [`Self::REASONS`].
@@ -64,17 +134,20 @@ impl ShardFailure {
             Self::Malformed(_) => 8,
             Self::QueueFull => 9,
             Self::Removed => 10,
+            Self::LocalResources(_) => 11,
         }
     }
 
     /// Whether the next attempt to connect is likely to take long, so that requests should not wait for it.
     pub fn takes_time(&self) -> bool {
-        !matches!(self, Self::ConnectRefused | Self::Closed | Self::Reset | Self::GreetingRefused(_))
-    }
-
-    /// Whether it counts towards ejection: the shard did not do what a healthy one does.
-    pub fn counts(&self) -> bool {
-        !matches!(self, Self::QueueFull | Self::Removed)
+        !matches!(
+            self,
+            Self::ConnectRefused
+                | Self::Closed
+                | Self::Reset
+                | Self::GreetingRefused(_)
+                | Self::LocalResources(_)
+        )
     }
 }
 
@@ -84,6 +157,7 @@ impl fmt::Display for ShardFailure {
             Self::ConnectRefused => f.write_str("connection refused"),
             Self::ConnectTimeout => f.write_str("connect timed out"),
             Self::ConnectFailed(reason) => write!(f, "cannot connect: {reason}"),
+            Self::LocalResources(reason) => write!(f, "the proxy is out of resources: {reason}"),
             Self::Unresolved(reason) => write!(f, "cannot resolve host: {reason}"),
             Self::GreetingRefused(words) => write!(f, "greeting refused: {words}"),
             Self::ResponseTimeout => f.write_str("timed out"),
@@ -92,6 +166,51 @@ impl fmt::Display for ShardFailure {
             Self::Malformed(reason) => write!(f, "malformed response: {reason}"),
             Self::QueueFull => f.write_str("queue full"),
             Self::Removed => f.write_str("removed from the pool"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: Stage = Stage::Handshake { is_default: true };
+    const CHOSEN: Stage = Stage::Handshake { is_default: false };
+    const SILENT: Stage = Stage::Serving { is_silent: true };
+    const BUSY: Stage = Stage::Serving { is_silent: false };
+
+    #[test]
+    fn what_the_process_lacks_is_no_failure_of_a_shard() {
+        let failure = ShardFailure::LocalResources("Too many open files".into());
+        assert!(!failure.takes_time(), "it is tried again soon");
+        for stage in [Stage::Connecting, DEFAULT, CHOSEN, Stage::Idle, SILENT, BUSY] {
+            assert_eq!(failure.blame(stage), Blame::Nobody, "{stage:?}");
+        }
+    }
+
+    /// Where a client has a say nothing counts by itself.
+    #[test]
+    fn what_a_client_can_cause_is_no_failure_of_a_shard() {
+        let refused = || ShardFailure::GreetingRefused("ERR DB index is out of range".into());
+        let malformed = || ShardFailure::Malformed("unknown type".into());
+        for (failure, stage, blame) in [
+            (refused(), DEFAULT, Blame::Shard),
+            (refused(), CHOSEN, Blame::Nobody),
+            (malformed(), DEFAULT, Blame::Shard),
+            (malformed(), CHOSEN, Blame::Unknown),
+            (malformed(), BUSY, Blame::Unknown),
+            (ShardFailure::Closed, SILENT, Blame::Unknown),
+            (ShardFailure::Reset, BUSY, Blame::Unknown),
+            (ShardFailure::Closed, Stage::Idle, Blame::Nobody),
+            (ShardFailure::ResponseTimeout, SILENT, Blame::Shard),
+            (ShardFailure::ResponseTimeout, BUSY, Blame::Nobody),
+            (ShardFailure::ResponseTimeout, CHOSEN, Blame::Shard),
+            (ShardFailure::ResponseTimeout, Stage::Connecting, Blame::Nobody),
+            (ShardFailure::ConnectRefused, Stage::Connecting, Blame::Shard),
+            (ShardFailure::QueueFull, BUSY, Blame::Nobody),
+            (ShardFailure::Removed, BUSY, Blame::Nobody),
+        ] {
+            assert_eq!(failure.blame(stage), blame, "{failure} {stage:?}");
         }
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use shard_discovery::{Address, Shard, Topology};
 
 use super::failure::ShardFailure;
-use super::shard::{Link, ShardConnection};
+use super::shard::{Link, ShardConnection, Ticket};
 use super::shards::Shards;
+use super::time::Time;
 use super::{ClientId, ConnectionIndex};
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
@@ -25,8 +26,12 @@ pub(super) struct Member {
     pub per_shard: usize,
     /// They keep requests until they are answered.
     pub keeps: bool,
+    /// It is a replica of a cluster that is only read from.
+    pub is_replica: bool,
     /// Its last event was a failure.
     pub failing: bool,
+    /// When the last failure was noticed that was reported as the shard's own.
+    pub failed_at: Option<Time>,
     /// It is not in the pool any more: what is in flight is finished, then its connections are closed.
     pub leaving: bool,
 }
@@ -108,8 +113,31 @@ impl<P: Protocol> Shards<P> {
         self.leave(before, &mut waiting);
         let free = (0..self.members.len()).find(|&index| self.is_spent(index));
         let (shard, counters) = (self.members[before].shard.clone(), self.members[before].counters.clone());
-        self.order[place] = self.join(shard, counters, free);
+        let is_replica = self.members[before].is_replica;
+        let member = self.join(shard, counters, free);
+        self.members[member].is_replica = is_replica;
+        self.order[place] = member;
         waiting
+    }
+
+    /// The topology says who is only read from. Connections on which something else was said are told.
+    pub fn set_roles(&mut self, now: Time) {
+        let (owners, readers) = self.owners_and_readers();
+        for &member in &self.order {
+            self.members[member].is_replica = readers.contains(&member) && !owners.contains(&member);
+        }
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
+            let is_replica = self.members[connection.shard].is_replica;
+            let is_made = matches!(connection.link, Link::Up | Link::Greeting { .. });
+            if !is_made || std::mem::replace(&mut connection.is_replica, is_replica) == is_replica {
+                continue;
+            }
+            let mut request = Vec::new();
+            P::replica(is_replica, &mut request);
+            self.submit_ticket(index, Ticket::prelude(request.len(), now));
+            self.connections[index].copy(&request);
+        }
     }
 
     /// A new member, in the place of one that is spent if there is such a place.
@@ -120,7 +148,9 @@ impl<P: Protocol> Shards<P> {
             counters,
             per_shard: self.per_shard,
             keeps: self.keeps,
+            is_replica: false,
             failing: false,
+            failed_at: None,
             leaving: false,
         };
         if let Some(index) = free {

@@ -16,7 +16,7 @@ use crate::metrics::Counters;
 use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question};
 use buffer::Output;
 use client::{Activity, Client, Pause, State};
-use failure::ShardFailure;
+use failure::{Blame, ShardFailure};
 use redirect::{Parked, Redirected};
 use requests::may_submit;
 use shard::Link;
@@ -95,13 +95,26 @@ pub enum Verdict {
     Close,
 }
 
-/// What became of a shard, for the ejector.
+/// What became of a shard, for whoever decides whether it is fit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardEvent {
     /// Name of the shard.
     pub shard: Arc<str>,
     /// The failure, or `None` for the first success after failures.
-    pub failure: Option<ShardFailure>,
+    pub failure: Option<Failed>,
+}
+
+/// A failure that somebody has to judge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed {
+    /// What it was.
+    pub failure: ShardFailure,
+    /// Whose fault.
+    pub blame: Blame,
+    /// When what has failed was begun.
+    pub began: Time,
+    /// When it was noticed.
+    pub at: Time,
 }
 
 /// A question of a client to the whole process.
@@ -151,6 +164,10 @@ pub struct Pool<P: Protocol> {
     questions: Vec<Asked>,
     /// What clients sent that is no request, for the log.
     malformed: Vec<(ClientId, Malformed)>,
+    /// Connections with a write that timed out and may not have reached the shard.
+    doubtful: Vec<ConnectionIndex>,
+    /// What shards have said that do not want us, for the log.
+    complaints: Vec<(ConnectionIndex, String)>,
     /// A large response was handed on since the worker last asked.
     large: bool,
     /// Requests that a node of a cluster has just sent elsewhere.
@@ -194,6 +211,8 @@ impl<P: Protocol> Pool<P> {
             stalls: std::collections::VecDeque::new(),
             questions: Vec::new(),
             malformed: Vec::new(),
+            doubtful: Vec::new(),
+            complaints: Vec::new(),
             large: false,
             redirected: Vec::new(),
             parked: Vec::new(),
@@ -205,7 +224,13 @@ impl<P: Protocol> Pool<P> {
         };
         let first = P::lane(&P::session(&pool.settings));
         pool.shards.lane(first);
+        pool.shards.set_roles(Time::default());
         pool
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.identity.name
     }
 
     /// What is counted of it.
@@ -231,6 +256,7 @@ impl<P: Protocol> Pool<P> {
             self.pause_until_quiet();
         }
         self.shards.topology = topology;
+        self.shards.set_roles(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
     }
@@ -250,6 +276,7 @@ impl<P: Protocol> Pool<P> {
         }
         let waiting =
             self.shards.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
+        self.shards.set_roles(now);
         self.resumable.extend(waiting);
         self.settings = settings;
         self.limits = limits;

@@ -184,8 +184,7 @@ impl<P: Protocol> Pool<P> {
             return self.fail(ticket, shard, &failure);
         }
         if !prelude.is_empty() {
-            let asking = Ticket { client: None, length: prelude.len() as u64, prelude: true, ..ticket };
-            self.shards.submit_ticket(target, asking);
+            self.shards.submit_ticket(target, Ticket::prelude(prelude.len(), ticket.since));
             self.shards.connections[target].copy(&prelude);
         }
         self.shards.submit_ticket(target, ticket);

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Shard;
 
 use super::buffer::{Output, SHARE_MIN};
-use super::failure::ShardFailure;
+use super::failure::{Blame, ShardFailure};
 use super::redirect::Redirected;
 use super::shard::{Link, Ticket};
 use super::shards::Shards;
@@ -17,6 +17,9 @@ const STREAM_MIN: usize = 1024 * 1024;
 
 /// Longest response to the greeting.
 const GREETING_MAX: usize = 64 * 1024;
+/// Complaints of shards that are kept for the log until the worker takes them, and bytes that are shown of one.
+const COMPLAINTS_MAX: usize = 8;
+const COMPLAINT_SHOWN_MAX: usize = 200;
 
 impl<P: Protocol> Pool<P> {
     /// Number of shard connections, made or not, and of those that once were and leave their place to the next.
@@ -33,7 +36,9 @@ impl<P: Protocol> Pool<P> {
     pub fn shard_connected(&mut self, index: ConnectionIndex, now: Time) {
         let connection = &mut self.shards.connections[index];
         let mut greeting = Vec::new();
-        let missing = P::greeting(&self.settings, connection.lane, &mut greeting);
+        let is_replica = self.shards.members[connection.shard].is_replica;
+        let missing = P::greeting(&self.settings, connection.lane, is_replica, &mut greeting);
+        connection.is_replica = is_replica;
         connection.connected(greeting, missing, now);
         let counters = &self.shards.members[connection.shard].counters;
         counters.server_connections.add(1);
@@ -69,7 +74,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        self.shards.connections[index].heard(now);
+        self.shards.connections[index].received(now);
         let received = self.take_responses(index, scratch, now);
         let connection = &mut self.shards.connections[index];
         match &received {
@@ -88,7 +93,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { clients, shards, dirty_clients, large, redirected, .. } = self;
+        let Self { clients, shards, dirty_clients, large, redirected, complaints, .. } = self;
         let Shards { connections, members, .. } = shards;
         let connection = &mut connections[index];
         let member = &mut members[connection.shard];
@@ -142,19 +147,24 @@ impl<P: Protocol> Pool<P> {
                 let words = beginning(&scratch[start..end]);
                 break Some(ShardFailure::Malformed(format!("{words:?} cannot be the response")));
             }
-            if progress.complete
-                && !connection.streaming
-                && connection.keeps()
-                && scratch[start] == b'-'
-                && P::redirect(&scratch[start..end]).is_some()
-                && let Some((ticket, request)) = connection.take_back()
-            {
-                responses += 1;
-                response_bytes += (end - start) as u64;
-                let reply = Bytes::copy_from_slice(&scratch[start..end]);
-                redirected.push(Redirected { from: index, ticket, request, reply });
-                start = end;
-                continue;
+            // What is left of a response that was passed on in part may begin with anything.
+            if scratch[start] == P::ERROR && progress.complete && !connection.streaming {
+                if connection.keeps()
+                    && P::redirect(&scratch[start..end]).is_some()
+                    && let Some((ticket, request)) = connection.take_back()
+                {
+                    responses += 1;
+                    response_bytes += (end - start) as u64;
+                    let reply = Bytes::copy_from_slice(&scratch[start..end]);
+                    redirected.push(Redirected { from: index, ticket, request, reply });
+                    start = end;
+                    continue;
+                }
+                if complaints.len() < COMPLAINTS_MAX && P::is_complaint(&scratch[start..end]) {
+                    let words = scratch[start..end].trim_ascii_end();
+                    let words = String::from_utf8_lossy(&words[..words.len().min(COMPLAINT_SHOWN_MAX)]);
+                    complaints.push((index, words.into_owned()));
+                }
             }
             let ticket =
                 if progress.complete { connection.answered() } else { connection.in_flight.front().copied() };
@@ -192,6 +202,7 @@ impl<P: Protocol> Pool<P> {
                     mark(client, id.index, dirty_clients);
                 }
                 None => {
+                    connection.streaming = !progress.complete;
                     if ticket.client.is_none() {
                         counters.late_responses.add(u64::from(progress.complete));
                     }
@@ -256,14 +267,17 @@ impl<P: Protocol> Pool<P> {
     /// The connection is lost, or could not be made. What was sent on it is answered with the reason; what was not
     /// may be sent on the next one.
     pub fn shard_closed(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
-        let jitter = self.shards.random();
+        let (jitter, default_lane) = (self.shards.random(), self.shards.lanes[0].key);
         let connection = &mut self.shards.connections[index];
         let shard = connection.shard;
         let counters = &self.shards.members[shard].counters;
         if matches!(connection.link, Link::Up | Link::Greeting { .. }) {
             counters.server_connections.add(-1);
         }
-        let was_used = !(matches!(connection.link, Link::Up) && connection.is_quiet());
+        // Whoever makes connections has judged an attempt that failed.
+        let is_made = !matches!(connection.link, Link::Connecting { .. });
+        let stage = connection.stage(connection.lane == default_lane, now);
+        let (blame, began) = (failure.blame(stage), connection.heard);
         match failure {
             ShardFailure::Closed => counters.server_eof.add(1),
             ShardFailure::ResponseTimeout | ShardFailure::Removed => {}
@@ -274,10 +288,14 @@ impl<P: Protocol> Pool<P> {
             matches!(failure, ShardFailure::Closed | ShardFailure::Reset | ShardFailure::Malformed(_));
         let (lost, connect) = connection.closed(failure, retry, self.limits.eager_connects, jitter, now);
         connection.publish(counters);
-        if was_used && failure.counts() && connection.report_stall() {
-            self.shards.failed(shard, failure);
+        connection.heard = now;
+        match failure {
+            // Reported when the deadlines had passed.
+            ShardFailure::ResponseTimeout if is_made => {}
+            _ if is_made => self.shards.failed(shard, failure, blame, began, now),
+            _ if blame == Blame::Nobody => {}
+            _ => self.shards.failing(shard),
         }
-        self.shards.connections[index].heard(now);
         if connect {
             self.shards.connect(index);
         }
@@ -341,6 +359,17 @@ impl<P: Protocol> Pool<P> {
     /// What clients have sent since the last call that is no request.
     pub fn take_malformed(&mut self) -> Vec<(ClientId, Malformed)> {
         std::mem::take(&mut self.malformed)
+    }
+
+    /// Connections on which a write has timed out, though the shard answers others: they are to be closed as after a
+    /// timeout unless it has acknowledged all that was sent.
+    pub fn take_doubtful(&mut self) -> Vec<ConnectionIndex> {
+        std::mem::take(&mut self.doubtful)
+    }
+
+    /// Responses since the last call that say that a shard does not want the proxy, for the log.
+    pub fn take_complaints(&mut self) -> Vec<(ConnectionIndex, String)> {
+        std::mem::take(&mut self.complaints)
     }
 
     /// Whether the worker has something to write, to connect, to close or to go on with.

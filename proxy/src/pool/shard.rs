@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::ClientId;
 use super::buffer::{Output, Rest};
-use super::failure::ShardFailure;
+use super::failure::{ShardFailure, Stage};
 use super::time::Time;
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
@@ -51,6 +51,8 @@ pub struct Ticket<P: Protocol> {
     pub slot: u16,
     /// Its errors may be words of its own, said after it has done something.
     pub scripted: bool,
+    /// It changes nothing, so it does no harm when it is executed after its time.
+    pub reads: bool,
     /// How often it was sent before and not executed.
     pub tries: u8,
     /// The response is of no interest: it only clears the way for the next request.
@@ -64,6 +66,25 @@ impl<P: Protocol> Clone for Ticket<P> {
 }
 
 impl<P: Protocol> Copy for Ticket<P> {}
+
+impl<P: Protocol> Ticket<P> {
+    /// Of a request of our own, whose response only clears the way for those behind it.
+    pub fn prelude(length: usize, since: Time) -> Self {
+        Self {
+            client: None,
+            number: 0,
+            fragment: 0,
+            length: length as u64,
+            since,
+            expected: P::Expected::default(),
+            slot: 0,
+            scripted: false,
+            reads: true,
+            tries: 0,
+            prelude: true,
+        }
+    }
+}
 
 /// How far the connection is.
 #[derive(Debug)]
@@ -114,6 +135,8 @@ pub struct ShardConnection<P: Protocol> {
     pub shard: usize,
     /// What is spoken on it.
     pub lane: P::Lane,
+    /// What was said on it last: the shard is a replica that is only read from.
+    pub is_replica: bool,
     /// How far it is.
     pub link: Link,
     /// Requests not yet written.
@@ -138,10 +161,10 @@ pub struct ShardConnection<P: Protocol> {
     pub waiting: VecDeque<ClientId>,
     /// It is in the pool's list of connections with something to write.
     pub dirty: bool,
-    /// When the last byte came, or the first request was queued after a pause.
+    /// When the last byte came, the connection was made, or the first request was queued after a pause.
     pub heard: Time,
-    /// The present stall has been reported as a failure.
-    stall_reported: bool,
+    /// When the last byte came.
+    received: Option<Time>,
     /// Failed attempts to connect in a row.
     attempts: u32,
     /// Unwritten requests were carried over from a lost connection: the next loss fails them.
@@ -157,6 +180,7 @@ impl<P: Protocol> ShardConnection<P> {
         Self {
             shard,
             lane,
+            is_replica: false,
             link: Link::Idle,
             output: Output::default(),
             kept: keeps.then(Box::default),
@@ -170,7 +194,7 @@ impl<P: Protocol> ShardConnection<P> {
             waiting: VecDeque::new(),
             dirty: false,
             heard: Time::default(),
-            stall_reported: false,
+            received: None,
             attempts: 0,
             carried: false,
             published: [0; 4],
@@ -268,9 +292,22 @@ impl<P: Protocol> ShardConnection<P> {
     }
 
     /// Bytes have come.
-    pub fn heard(&mut self, now: Time) {
+    #[inline]
+    pub fn received(&mut self, now: Time) {
         self.heard = now;
-        self.stall_reported = false;
+        self.received = Some(now);
+    }
+
+    /// How far it is, for the judgement of a failure. `since`: when the request was queued that failed.
+    pub fn stage(&self, is_default: bool, since: Time) -> Stage {
+        match self.link {
+            Link::Connecting { .. } => Stage::Connecting,
+            Link::Greeting { .. } => Stage::Handshake { is_default },
+            Link::Up if !self.is_quiet() => {
+                Stage::Serving { is_silent: self.received.is_none_or(|received| received <= since) }
+            }
+            Link::Up | Link::Idle | Link::Down { .. } => Stage::Idle,
+        }
     }
 
     /// What is to be written next.
@@ -284,7 +321,8 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// The worker has connected.
     pub fn connected(&mut self, greeting: Vec<u8>, missing: usize, now: Time) {
-        self.heard(now);
+        self.heard = now;
+        self.received = None;
         self.drop_expired();
         if missing == 0 {
             self.up();
@@ -346,11 +384,6 @@ impl<P: Protocol> ShardConnection<P> {
             }
             self.expired += 1;
         }
-    }
-
-    /// A deadline has passed. True if this is the first since the shard was heard: one stall is one failure.
-    pub fn report_stall(&mut self) -> bool {
-        !std::mem::replace(&mut self.stall_reported, true)
     }
 
     /// The connection is lost or could not be made. Returns the tickets that are lost with it. Requests of which no
@@ -422,6 +455,12 @@ impl<P: Protocol> ShardConnection<P> {
             count += 1;
         }
         count
+    }
+
+    /// Whether all bytes of the first so many requests are written.
+    pub fn has_written(&self, requests: usize) -> bool {
+        let behind: u64 = self.in_flight.iter().skip(requests).map(|ticket| ticket.length).sum();
+        self.output.len() as u64 <= behind
     }
 
     /// Nothing was asked and not answered, and nobody waits.

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use shard_discovery::{Address, Home, Topology};
 
 use super::buffer::SHARE_MIN;
-use super::failure::ShardFailure;
+use super::failure::{Blame, ShardFailure};
 use super::members::{Lane, Member};
 use super::replies::{Merging, Replies};
 use super::shard::{Admission, Link, ShardConnection, Ticket};
 use super::time::Time;
-use super::{ClientId, ConnectionIndex, Limits, ShardEvent};
+use super::{ClientId, ConnectionIndex, Failed, Limits, ShardEvent};
 use crate::metrics::{PoolCounters, ShardCounters};
 use crate::protocol::{Part, Piece, Plan, Protocol};
 
@@ -101,10 +101,20 @@ impl<P: Protocol> Shards<P> {
 
     /// Members of a cluster that own slots or answer reads.
     pub fn needed_members(&self) -> HashSet<usize> {
+        let (owners, readers) = self.owners_and_readers();
+        owners.union(&readers).copied().collect()
+    }
+
+    /// Members of a cluster that own slots, and those that answer reads; none elsewhere.
+    pub(super) fn owners_and_readers(&self) -> (HashSet<usize>, HashSet<usize>) {
+        if !self.topology.is_cluster() {
+            return Default::default();
+        }
         let owners: HashSet<usize> =
             (0..self.topology.units()).filter_map(|slot| self.topology.owner_of_slot(slot as u16)).collect();
         let readers = owners.iter().flat_map(|&owner| self.topology.readers(owner)).copied();
-        readers.chain(owners.iter().copied()).map(|shard| self.order[shard]).collect()
+        let member = |shard: usize| self.order[shard];
+        (owners.iter().copied().map(member).collect(), readers.map(member).collect())
     }
 
     /// What is counted of the shard that the connection belongs to.
@@ -398,6 +408,7 @@ impl<P: Protocol> Shards<P> {
             expected: plan.expected,
             slot: unit as u16,
             scripted: plan.scripted,
+            reads: plan.reads,
             tries: 0,
             prelude: false,
         };
@@ -446,13 +457,31 @@ impl<P: Protocol> Shards<P> {
         }
     }
 
-    /// The shard has failed.
-    pub fn failed(&mut self, member: usize, failure: &ShardFailure) {
+    /// The shard does not serve: it counts as unhealthy until it answers somebody.
+    pub fn failing(&mut self, member: usize) {
         let member = &mut self.members[member];
         if !std::mem::replace(&mut member.failing, true) {
             member.counters.failing.add(1);
         }
-        self.events.push(ShardEvent { shard: member.name.clone(), failure: Some(failure.clone()) });
+    }
+
+    /// Something that was begun at `began` has failed. What was under way at a failure fails with it: one stall is
+    /// reported once for each timeout, however many requests and connections wait.
+    pub fn failed(&mut self, member: usize, failure: &ShardFailure, blame: Blame, began: Time, now: Time) {
+        match blame {
+            Blame::Nobody => return,
+            Blame::Unknown => {}
+            Blame::Shard => {
+                self.failing(member);
+                let member = &mut self.members[member];
+                if member.failed_at.is_some_and(|last| began < last) {
+                    return;
+                }
+                member.failed_at = Some(now);
+            }
+        }
+        let failed = Failed { failure: failure.clone(), blame, began, at: now };
+        self.events.push(ShardEvent { shard: self.members[member].name.clone(), failure: Some(failed) });
     }
 
     /// The next number of a sequence that differs between workers (xorshift64*).

@@ -106,8 +106,13 @@ pub trait Protocol: Sized + 'static {
     /// Payload bytes the current response is known to need still.
     fn response_missing(decoder: &Self::ResponseDecoder) -> u64;
 
-    /// Writes what a new shard connection of the lane has to say first; returns how many responses that brings.
-    fn greeting(settings: &Self::Settings, lane: Self::Lane, out: &mut Vec<u8>) -> usize;
+    /// Writes what a new shard connection of the lane has to say first; returns how many responses that brings. The shard
+    /// is a replica that is only read from, or not.
+    fn greeting(settings: &Self::Settings, lane: Self::Lane, is_replica: bool, out: &mut Vec<u8>) -> usize;
+
+    /// Writes what tells a shard that it is only read from, as a replica, from now on, or that it is not; that brings one
+    /// response of its own.
+    fn replica(_is_replica: bool, _out: &mut Vec<u8>) {}
 
     /// The reply to a request that cannot be split and whose keys belong to several shards, or in a cluster to several
     /// slots.
@@ -120,6 +125,13 @@ pub trait Protocol: Sized + 'static {
 
     /// Writes what goes before a request that [`Redirect::Ask`] sends elsewhere; it brings one response of its own.
     fn asking(_out: &mut Vec<u8>) {}
+
+    /// What a response begins with that [`Self::redirect`] or [`Self::is_complaint`] knows.
+    const ERROR: u8;
+
+    /// Whether the response, whatever was asked, says that the shard does not want the proxy: not without a password, not
+    /// with these rights, not one connection more.
+    fn is_complaint(response: &[u8]) -> bool;
 
     /// Judges one response to the greeting; an error carries the shard's words.
     fn greeted(response: &[u8]) -> Result<(), String>;

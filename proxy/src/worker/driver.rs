@@ -9,18 +9,21 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use shard_discovery::Shard;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::log_limit::warn_limited;
 use super::ready::{Ready, Sockets, Token};
-use super::socket::{Read, Socket};
+use super::socket::{self, Read, Socket};
 use super::{Answer, Order, Reconfiguration, Report};
 use crate::config;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
-use crate::protocol::{ClientFilter, ClientRow, Malformed, Protocol};
+use crate::protocol::{ClientFilter, ClientRow, Protocol};
+
+mod report;
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -47,6 +50,8 @@ pub struct Setup<P: Protocol> {
     pub pool: usize,
     /// The worker's sockets.
     pub sockets: Rc<Sockets>,
+    /// What the worker's time counts from.
+    pub start: Instant,
     /// Clients have to be looked after from time to time.
     pub watches_clients: bool,
 }
@@ -319,15 +324,24 @@ impl<P: Protocol> Driver<P> {
     /// Does all that the pool wishes, until it wishes nothing more.
     fn settle(&mut self, now: Time) {
         loop {
-            self.pool.resume(&mut self.scratch, now);
-            self.log_malformed();
-            self.connect_shards();
-            self.write_shards(now);
-            self.write_clients(now);
+            // First: what is given up must be gone before a client hears of it and writes again.
             self.pool.take_closes(&mut self.closes);
             while let Some((index, failure)) = self.closes.pop() {
                 self.close_shard(index, &failure, now);
             }
+            for index in self.pool.take_doubtful() {
+                if let Some(Some(shard)) = self.shards.get(index)
+                    && !shard.socket.has_delivered()
+                {
+                    self.close_shard(index, &ShardFailure::ResponseTimeout, now);
+                }
+            }
+            self.pool.resume(&mut self.scratch, now);
+            self.log_malformed();
+            self.log_complaints();
+            self.connect_shards();
+            self.write_shards(now);
+            self.write_clients(now);
             if !self.pool.has_work() {
                 return;
             }
@@ -415,12 +429,12 @@ impl<P: Protocol> Driver<P> {
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
                 }
                 if let Err(error) = watched {
-                    self.close_shard(index, &ShardFailure::ConnectFailed(error.to_string()), now);
+                    self.close_shard(index, &socket::failure(&error), now);
                 }
             }
             Err(failure) => {
-                let name = &self.pool.shard_of(index).name;
-                warn_limited!(shard = %name, reason = %failure, "cannot connect to shard");
+                let Shard { name, address, .. } = self.pool.shard_of(index);
+                warn_limited!(pool = %self.pool.name(), shard = %name, %address, reason = %failure, "cannot connect to shard");
                 self.pool.shard_closed(index, &failure, now);
             }
         }
@@ -431,11 +445,11 @@ impl<P: Protocol> Driver<P> {
         if slot.take().is_none() {
             return;
         }
-        let name = &self.pool.shard_of(index).name;
+        let (pool, Shard { name, address, .. }) = (self.pool.name(), self.pool.shard_of(index));
         if matches!(failure, ShardFailure::Closed | ShardFailure::Removed) {
-            tracing::debug!(shard = %name, reason = %failure, "connection to shard closed");
+            tracing::debug!(%pool, shard = %name, %address, reason = %failure, "connection to shard closed");
         } else {
-            warn_limited!(shard = %name, reason = %failure, "lost connection to shard");
+            warn_limited!(%pool, shard = %name, %address, reason = %failure, "lost connection to shard");
         }
         self.pool.shard_closed(index, failure, now);
     }
@@ -474,15 +488,6 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Before the clients are closed: the log is to say who they were.
-    fn log_malformed(&mut self) {
-        for (id, Malformed(reason)) in self.pool.take_malformed() {
-            let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
-            let (client, _) = socket.map_or_else(Default::default, |client| client.socket.addresses());
-            warn_limited!(%client, %reason, "client sent what is no request");
-        }
-    }
-
     // --- time ---------------------------------------------------------------------------------------------------
 
     fn keep_time(&mut self, now: Time) {
@@ -513,6 +518,7 @@ impl<P: Protocol> Driver<P> {
         let ids: Vec<ClientId> = self.clients.iter().flatten().map(|client| client.id).collect();
         if !ids.is_empty() {
             tracing::warn!(
+                pool = %self.pool.name(),
                 clients = ids.len(),
                 "drain limit passed; closing clients with requests unanswered"
             );
@@ -521,27 +527,6 @@ impl<P: Protocol> Driver<P> {
             self.close_client(id, None);
         }
         self.lingering.clear();
-    }
-
-    fn report(&mut self) {
-        if !self.pool.has_events() {
-            return;
-        }
-        let (worker, pool) = (self.setup.worker, self.setup.pool);
-        if self.pool.take_stale() {
-            // A full channel has other reasons in it to ask.
-            let _ = self.setup.reports.try_send(Report::Stale { pool });
-        }
-        for event in self.pool.take_events() {
-            // A full channel means that the control thread knows of failures enough.
-            let _ = self.setup.reports.try_send(Report::Shard { pool, event });
-        }
-        for asked in self.pool.take_questions() {
-            let lost = self.setup.reports.try_send(Report::Asked { worker, pool, asked: asked.clone() });
-            if lost.is_err() {
-                self.pool.answer_question(&asked, &[]);
-            }
-        }
     }
 }
 

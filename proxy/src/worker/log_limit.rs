@@ -40,8 +40,8 @@ impl LogLimit {
 macro_rules! warn_limited {
     ($($fields:tt)+) => {{
         static LIMIT: $crate::worker::log_limit::LogLimit = $crate::worker::log_limit::LogLimit::new();
-        if let Some(kept_back) = LIMIT.admit() {
-            tracing::warn!(kept_back, $($fields)+);
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::warn!(suppressed, $($fields)+);
         }
     }};
 }

@@ -7,6 +7,7 @@
 //! the topology, which nobody changes.
 
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +15,11 @@ use std::time::{Duration, Instant};
 use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, ReadFrom};
+use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
-use crate::pool::failure::ShardFailure;
+use crate::pool::failure::{Blame, ShardFailure};
 use crate::pool::time::Time;
-use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
+use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{ClientRow, Protocol, Question};
@@ -108,12 +109,25 @@ pub enum Report {
         /// To be repeated in the order.
         connection: ConnectionIndex,
     },
-    /// A shard has failed, or works again.
-    Shard {
+    /// A shard has failed.
+    Failed {
         /// The pool's number.
         pool: usize,
+        /// Its name.
+        shard: Arc<str>,
         /// What happened.
-        event: ShardEvent,
+        failure: ShardFailure,
+        /// Whose fault it is.
+        blame: Blame,
+        /// When what has failed was begun, and when that was noticed.
+        time: Range<Instant>,
+    },
+    /// A shard that had failed has answered a request.
+    Recovered {
+        /// The pool's number.
+        pool: usize,
+        /// Its name.
+        shard: Arc<str>,
     },
     /// A node of a cluster says that others own what it is thought to own.
     Stale {
@@ -248,7 +262,7 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
     let WorkerSetup { number, count, seed, mut pools, reports, counters, .. } = setup;
-    let worker = Worker { number, count, seed, reports, sockets };
+    let worker = Worker { number, count, seed, reports, sockets, start };
     // By the number of the pool; `None` where it has ended.
     let mut drivers: Vec<Option<Box<dyn Drive>>> = Vec::new();
     let mut events = Vec::new();
@@ -298,6 +312,8 @@ struct Worker {
     seed: u64,
     reports: mpsc::Sender<Report>,
     sockets: Rc<Sockets>,
+    /// What its time counts from.
+    start: Instant,
 }
 
 impl Worker {
@@ -336,6 +352,7 @@ impl Worker {
             worker: self.number,
             pool: number,
             sockets: self.sockets.clone(),
+            start: self.start,
         };
         Driver::new(Pool::new(identity, settings(&config), limits, topology, counters), shell)
     }
@@ -377,10 +394,6 @@ impl session::Settings {
             databases: config.databases,
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3 == Some(false),
-            reads_replicas: config
-                .cluster
-                .as_ref()
-                .is_some_and(|cluster| cluster.read_from != ReadFrom::Primary),
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::pool::buffer::Output;
+use crate::pool::failure::ShardFailure;
 
 /// Vectors handed to the kernel in one write.
 const VECTORS_MAX: usize = 64;
@@ -34,6 +36,24 @@ pub enum Read {
     Nothing,
     /// The peer has closed its writing side.
     Ended,
+}
+
+/// Why a system call failed that was to reach a shard, as the core knows it.
+pub fn failure(error: &io::Error) -> ShardFailure {
+    match error.kind() {
+        _ if is_local(error) => ShardFailure::LocalResources(error.to_string()),
+        ErrorKind::ConnectionRefused => ShardFailure::ConnectRefused,
+        ErrorKind::TimedOut => ShardFailure::ConnectTimeout,
+        _ => ShardFailure::ConnectFailed(error.to_string()),
+    }
+}
+
+/// Whether it is our own process or machine that has no more of something: descriptors, memory, local ports
+/// (EADDRNOTAVAIL), sockets that epoll may watch (ENOSPC).
+pub fn is_local(error: &io::Error) -> bool {
+    let Some(code) = error.raw_os_error() else { return error.kind() == ErrorKind::OutOfMemory };
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::NOSPC];
+    ours.iter().any(|errno| errno.raw_os_error() == code)
 }
 
 impl Socket {
@@ -138,6 +158,26 @@ impl Socket {
         }
     }
 
+    /// Whatever the peer has not acknowledged is dropped when the connection is closed, by whom and how ever: the kernel
+    /// would send it for minutes, and a shard that comes back would execute what its clients were told has failed.
+    pub fn forget_unsent(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => self.reference().set_linger(Some(Duration::ZERO)),
+            // Here bytes are with the peer as soon as they are written.
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Whether the peer's host has acknowledged all that was written.
+    pub fn has_delivered(&self) -> bool {
+        let mut left: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and this request (SIOCOUTQ, for sockets) writes one integer.
+        #[allow(unsafe_code)]
+        let asked =
+            unsafe { libc::ioctl(self.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(left)) };
+        asked == 0 && left == 0
+    }
+
     fn reference(&self) -> socket2::SockRef<'_> {
         match self {
             Self::Tcp(stream) => socket2::SockRef::from(stream),
@@ -153,5 +193,24 @@ impl AsFd for Socket {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_process_lacks_is_told_from_what_a_shard_does() {
+        for code in
+            [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL, libc::ENOSPC]
+        {
+            let failure = failure(&io::Error::from_raw_os_error(code));
+            assert!(matches!(failure, ShardFailure::LocalResources(_)), "{failure}");
+        }
+        let refused = failure(&io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        assert_eq!(refused, ShardFailure::ConnectRefused);
+        let unreachable = failure(&io::Error::from_raw_os_error(libc::EHOSTUNREACH));
+        assert!(matches!(unreachable, ShardFailure::ConnectFailed(_)), "{unreachable}");
     }
 }

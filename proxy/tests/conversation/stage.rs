@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::metrics::PoolCounters;
-use memstore_proxy::pool::failure::ShardFailure;
+use memstore_proxy::pool::failure::{Blame, ShardFailure};
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits};
 use memstore_proxy::protocol::Protocol;
 use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
@@ -351,7 +351,8 @@ impl<D: Dialect> Stage<D> {
                 }
                 Event::Shard(event) => {
                     let shard: usize = event.shard["shard-".len()..].parse().expect("a shard's number");
-                    self.failures[shard - 1] += u64::from(event.failure.is_some());
+                    let counts = event.failure.is_some_and(|failed| failed.blame == Blame::Shard);
+                    self.failures[shard - 1] += u64::from(counts);
                 }
             }
         }

@@ -66,6 +66,48 @@ impl Server {
         })
     }
 
+    /// Our proxy with so many workers.
+    pub fn memstore_of(workers: usize, settings: &[&str], shards: &[Server]) -> Self {
+        let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+        Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+            let config = config(port, settings, &lines);
+            words(&[
+                "serve",
+                "-c",
+                &config,
+                "-s",
+                "0",
+                "--admin-port",
+                "0",
+                "--workers",
+                &workers.to_string(),
+            ])
+        })
+    }
+
+    /// Our proxy, that may open so many files; with the address of its admin server.
+    pub fn memstore_with_few_files(files: usize, settings: &[&str], shards: &[Server]) -> (Self, String) {
+        let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+        let (address, admin) = (address().to_string(), free_port().to_string());
+        let proxy = Self::start("sh", "dash", |port| {
+            let config = config(port, settings, &lines);
+            let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+            let mut all = words(&["-c", &limited, env!("CARGO_BIN_EXE_memstore"), "serve", "-c", &config]);
+            all.extend(words(&[
+                "-s",
+                "0",
+                "--admin-address",
+                &address,
+                "--admin-port",
+                &admin,
+                "--workers",
+                "2",
+            ]));
+            all
+        });
+        (proxy, format!("{address}:{admin}"))
+    }
+
     /// Another proxy on the same port, which the kernel shares out between them.
     pub fn beside(&self, settings: &[&str], shards: &[Server]) -> Self {
         let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();

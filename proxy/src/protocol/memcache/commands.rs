@@ -100,6 +100,17 @@ pub enum Handling {
 pub const FAMILIES: [&str; 8] = ["other", "get", "store", "change", "meta", "all_shards", "proxy", "refused"];
 
 impl Handling {
+    /// Whether it changes nothing that it would matter to change late. (`gat` sets when an item expires.)
+    #[inline]
+    pub fn reads(self) -> bool {
+        matches!(
+            self,
+            Self::Keys { first: 1 }
+                | Self::Meta(Meta::Get | Meta::Debug)
+                | Self::Everywhere(Everywhere::Version)
+        )
+    }
+
     /// A place in [`FAMILIES`].
     pub fn family(self) -> usize {
         match self {

@@ -132,6 +132,7 @@ impl Protocol for Memcache {
         }
         let command = decoder.command().expect("a request that is served has a row");
         plan.expected = command.answers;
+        plan.reads = command.handling.reads();
         match command.handling {
             Handling::Keys { first } => {
                 if facts.settings.miss_on_get_errors {
@@ -237,8 +238,14 @@ impl Protocol for Memcache {
         decoder.missing()
     }
 
-    fn greeting(_settings: &Settings, _lane: (), _out: &mut Vec<u8>) -> usize {
+    fn greeting(_settings: &Settings, _lane: (), _is_replica: bool, _out: &mut Vec<u8>) -> usize {
         0
+    }
+
+    const ERROR: u8 = b'E';
+
+    fn is_complaint(response: &[u8]) -> bool {
+        response.starts_with(b"ERROR Too many open connections")
     }
 
     fn spread_keys(_is_cluster: bool) -> &'static str {

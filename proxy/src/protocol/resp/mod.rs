@@ -161,7 +161,7 @@ impl Protocol for Resp {
         decoder.missing()
     }
 
-    fn greeting(settings: &Settings, lane: Lane, out: &mut Vec<u8>) -> usize {
+    fn greeting(settings: &Settings, lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
         let mut requests = 0;
         let user = settings.user.as_deref().unwrap_or("default");
         match (&settings.password, lane.resp3) {
@@ -182,9 +182,8 @@ impl Protocol for Resp {
             }
             (None, false) => {}
         }
-        if settings.reads_replicas {
-            // To a primary it means nothing.
-            encode::request(out, &[b"READONLY"]);
+        if is_replica {
+            Self::replica(true, out);
             requests += 1;
         }
         if lane.db > 0 {
@@ -208,6 +207,20 @@ impl Protocol for Resp {
 
     fn asking(out: &mut Vec<u8>) {
         encode::request(out, &[b"ASKING"]);
+    }
+
+    /// Not said on connections for writes: a primary that has become a replica would run scripts there instead of naming
+    /// the new one.
+    fn replica(is_replica: bool, out: &mut Vec<u8>) {
+        encode::request(out, &[if is_replica { b"READONLY" } else { b"READWRITE" }]);
+    }
+
+    const ERROR: u8 = b'-';
+
+    fn is_complaint(response: &[u8]) -> bool {
+        const COMPLAINTS: [&[u8]; 5] =
+            [b"-NOAUTH ", b"-WRONGPASS ", b"-NOPERM ", b"-DENIED ", b"-ERR max number of clients"];
+        COMPLAINTS.iter().any(|complaint| response.starts_with(complaint))
     }
 
     fn greeted(response: &[u8]) -> Result<(), String> {

@@ -24,8 +24,6 @@ pub struct Settings {
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.
     pub resp2_only: bool,
-    /// Replicas of a cluster are asked as well.
-    pub reads_replicas: bool,
 }
 
 /// One client's state.
@@ -369,9 +367,6 @@ fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result<u32
             Err(format!("ERR SELECT is refused: this pool stays in database {} (redis_db)", settings.db))
         }
         Some(db) => Ok(db),
-        None if settings.databases == 1 => {
-            Err("ERR DB index is out of range: this pool has one database (databases: 1)".into())
-        }
         None => Err("ERR DB index is out of range".into()),
     }
 }

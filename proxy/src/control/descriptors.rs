@@ -1,0 +1,78 @@
+//! Who may have a file descriptor when there are few.
+//!
+//! Clients come in any number; without the connections to the shards they are served nothing, and without those of probes
+//! the process is taken for dead. So what these need is kept from clients. Nothing is counted: the kernel gives the lowest
+//! number that is free, so the number of a new client's descriptor tells how many are in use.
+
+use std::cell::Cell;
+
+use crate::config;
+
+/// For the admin address, files, lookups and statistics.
+const ASIDE: u64 = 96;
+/// Lanes to each shard that there is room for: clients of RESP2 and of RESP3.
+const LANES: u64 = 2;
+
+/// The descriptors of this process.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// How many it may have.
+    limit: u64,
+    /// So many of them are not for clients.
+    reserved: Cell<u64>,
+    /// What the pools were last found to need.
+    needed: Cell<u64>,
+}
+
+impl Descriptors {
+    /// Of a process that may have so many.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, reserved: Cell::new(ASIDE.min(limit / 2)), needed: Cell::new(0) }
+    }
+
+    /// How many there may be.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How many are kept from clients.
+    pub fn reserved(&self) -> u64 {
+        self.reserved.get()
+    }
+
+    /// These pools are served. Returns what they need, where that is more than can be kept for them, each
+    /// time that it changes.
+    pub fn reserve<'p>(&self, pools: impl Iterator<Item = &'p config::Pool>, workers: usize) -> Option<u64> {
+        let of_pool = |pool: &config::Pool| {
+            let connections = workers as u64 * u64::from(pool.server_connections) * LANES;
+            // And a probe of each.
+            pool.shards.len() as u64 * (connections + 1)
+        };
+        let needed = ASIDE + pools.map(of_pool).sum::<u64>();
+        // Without clients it would be of no use at all.
+        self.reserved.set(needed.min(self.limit / 2));
+        let has_changed = self.needed.replace(needed) != needed;
+        (has_changed && needed > self.limit / 2).then_some(needed)
+    }
+
+    /// Whether a client may have the descriptor with this number.
+    pub fn admits(&self, number: u64) -> bool {
+        number < self.limit - self.reserved.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_descriptors_are_for_clients_at_least() {
+        let descriptors = Descriptors::new(256);
+        assert_eq!(descriptors.reserve(std::iter::empty(), 4), None);
+        assert!(descriptors.admits(159) && !descriptors.admits(160));
+        let few = Descriptors::new(100);
+        assert_eq!(few.reserve(std::iter::empty(), 4), Some(ASIDE));
+        assert!(few.admits(49) && !few.admits(50));
+        assert!(Descriptors::new(u64::MAX).admits(1 << 40));
+    }
+}

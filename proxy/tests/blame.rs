@@ -1,0 +1,453 @@
+//! What counts against a shard, over the core: however a client goes about it, a healthy shard is never ejected, and one
+//! that hangs is, after the same number of timeouts whatever the workers.
+//!
+//! Workers are pools of their own over the same shards; what the control thread does with their reports is done here: one
+//! ejector for all, and a probe where a request may have provoked the failure. `SEED=7` replays one run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::pool::failure::{Blame, ShardFailure};
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{
+    Address, DistributionKind, Ejector, EjectorOptions, FitnessChange, KeyHash, Shard, Topology,
+};
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+const SHARDS: usize = 3;
+/// The one that hangs from some time on; the others are healthy.
+const HANGS: usize = 2;
+const LIMIT: u32 = 2;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+fn topology() -> Arc<Topology> {
+    let shard = |number: usize| {
+        Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some(format!("shard-{number}")))
+    };
+    let shards = (0..SHARDS).map(shard).collect();
+    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Md5, None).expect("a topology"))
+}
+
+fn pool(worker: u64) -> Pool<Resp> {
+    let limits = Limits {
+        timeout: Some(TIMEOUT),
+        queue_wait: Duration::from_secs(1),
+        in_flight_max: 1024,
+        request_bytes_max: 1 << 20,
+        client_output_max: 1 << 30,
+        shard_queue_max: 1024,
+        shard_queue_bytes_max: 1 << 20,
+        memory_max: usize::MAX,
+        server_connections: 1,
+        eager_connects: LIMIT,
+        client_idle_timeout: None,
+        client_request_timeout: None,
+        client_age_max: None,
+    };
+    let identity = Identity {
+        name: "p".into(),
+        unix_start: 0,
+        client_id_first: worker + 1,
+        client_id_step: 16,
+        seed: worker + 1,
+    };
+    let settings = Settings { databases: 16, ..Settings::default() };
+    Pool::new(identity, settings, limits, topology(), Counters::of_workers(1, SHARDS).remove(0))
+}
+
+/// A server, as one connection sees it.
+#[derive(Default)]
+struct Connection {
+    inbox: Vec<u8>,
+    /// Bytes of a large response that are still to come.
+    left: usize,
+}
+
+enum Said {
+    Bytes(Vec<u8>),
+    Lost(ShardFailure),
+}
+
+impl Connection {
+    /// What a healthy server says to the requests that have come. Some keys make it do what servers do to requests beyond
+    /// their limits.
+    fn answer(&mut self) -> Said {
+        let mut said = Vec::new();
+        if self.left > 0 {
+            // The rest is slow; it takes longer than requests may.
+            let piece = self.left.min(200_000);
+            self.left -= piece;
+            said.extend(std::iter::repeat_n(b'x', piece));
+            if self.left > 0 {
+                return Said::Bytes(said);
+            }
+            said.extend(b"\r\n");
+        }
+        while let Some(words) = request(&mut self.inbox) {
+            let key = words.get(1).map(|key| key.split(':').next().unwrap_or_default().to_owned());
+            match (words[0].as_str(), key.as_deref()) {
+                ("SELECT", _) => said.extend(b"-ERR DB index is out of range\r\n"),
+                ("HELLO", _) => said.extend(b"-NOPROTO unsupported protocol version\r\n"),
+                (_, Some("close")) => return Said::Lost(ShardFailure::Closed),
+                (_, Some("reset")) => return Said::Lost(ShardFailure::Reset),
+                (_, Some("garbage")) => said.extend(b"hello\r\n"),
+                (_, Some("twice")) => said.extend(b"+OK\r\n+OK\r\n"),
+                (_, Some("large")) => {
+                    self.left = 3_000_000;
+                    said.extend(b"$3000000\r\n");
+                    return Said::Bytes(said);
+                }
+                _ => said.extend(b"+OK\r\n"),
+            }
+        }
+        Said::Bytes(said)
+    }
+}
+
+/// Takes a request, which is an array of bulk strings.
+fn request(inbox: &mut Vec<u8>) -> Option<Vec<String>> {
+    let text = String::from_utf8(inbox.clone()).expect("text");
+    let count: usize = text.strip_prefix('*')?.split("\r\n").next()?.parse().expect("a number");
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    let used = lines.get(..1 + 2 * count)?;
+    if lines.len() <= used.len() {
+        return None;
+    }
+    let words = used[1..].iter().skip(1).step_by(2).map(|word| (*word).to_owned()).collect();
+    let length = used.iter().map(|line| line.len() + 2).sum::<usize>();
+    inbox.drain(..length);
+    Some(words)
+}
+
+struct World {
+    random: Random,
+    workers: Vec<Pool<Resp>>,
+    clients: Vec<(usize, ClientId)>,
+    connections: BTreeMap<(usize, ConnectionIndex), Connection>,
+    ejector: Ejector,
+    /// Responses of each shard when its last failure counted.
+    responses: [u64; SHARDS],
+    epoch: Instant,
+    now: Time,
+    hangs: bool,
+    ejected: Option<Time>,
+    /// Failures that were judged by a probe.
+    suspected: usize,
+    keys: Vec<Vec<String>>,
+}
+
+impl World {
+    fn new(seed: u64, workers: usize) -> Self {
+        let topology = topology();
+        let mut keys = vec![Vec::new(); SHARDS];
+        for kind in ["close", "reset", "garbage", "twice", "large", "plain"] {
+            for number in 0..64 {
+                let key = format!("{kind}:{number}");
+                keys[topology.shard_for(key.as_bytes()).expect("an owner")].push(key);
+            }
+        }
+        let options =
+            EjectorOptions { failure_limit: LIMIT, retry_timeout: Duration::from_secs(30), max_share: 100 };
+        Self {
+            random: Random(seed),
+            workers: (0..workers as u64).map(pool).collect(),
+            clients: Vec::new(),
+            connections: BTreeMap::new(),
+            ejector: Ejector::new(SHARDS, options),
+            responses: [0; SHARDS],
+            epoch: Instant::now(),
+            now: Time::from_micros(1_000),
+            hangs: false,
+            ejected: None,
+            suspected: 0,
+            keys,
+        }
+    }
+
+    fn say(&mut self, client: usize, line: &str) {
+        let (worker, id) = self.clients[client];
+        let pool = &mut self.workers[worker];
+        if !pool.wants_read(id) {
+            return;
+        }
+        let mut scratch = BytesMut::new();
+        pool.before_client_read(id, &mut scratch);
+        scratch.extend_from_slice(line.as_bytes());
+        pool.client_received(id, &mut scratch, self.now);
+        self.settle();
+    }
+
+    /// As the worker and the control thread do after every pass.
+    fn settle(&mut self) {
+        for worker in 0..self.workers.len() {
+            loop {
+                let pool = &mut self.workers[worker];
+                let mut closes = Vec::new();
+                pool.take_closes(&mut closes);
+                for (index, failure) in closes {
+                    if self.connections.remove(&(worker, index)).is_some() {
+                        pool.shard_closed(index, &failure, self.now);
+                    }
+                }
+                pool.resume(&mut BytesMut::new(), self.now);
+                let mut connects = Vec::new();
+                pool.take_connects(&mut connects);
+                for index in connects {
+                    // Also one that hangs: its kernel accepts.
+                    self.connections.insert((worker, index), Connection::default());
+                    pool.shard_connected(index, self.now);
+                }
+                let mut dirty = Vec::new();
+                pool.take_dirty_shards(&mut dirty);
+                for index in dirty {
+                    let Some(connection) = self.connections.get_mut(&(worker, index)) else { continue };
+                    if let Some(output) = pool.shard_output(index) {
+                        let mut vectors = [std::io::IoSlice::new(&[]); 64];
+                        let used = output.vectors(&mut vectors);
+                        for vector in &vectors[..used] {
+                            connection.inbox.extend_from_slice(vector);
+                        }
+                        output.advance(output.len());
+                        pool.settle_shard(index);
+                    }
+                }
+                let mut clients = Vec::new();
+                pool.take_dirty_clients(&mut clients);
+                for id in clients {
+                    if let Some(output) = pool.client_output(id) {
+                        output.advance(output.len());
+                    }
+                    pool.settle_client(id);
+                }
+                for event in pool.take_events() {
+                    self.judge(event);
+                }
+                if !self.workers[worker].has_work() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, ShardEvent { shard, failure }: ShardEvent) {
+        let shard: usize = shard.strip_prefix("shard-").expect("its name").parse().expect("a number");
+        let Some(failed) = failure else { return self.ejector.succeeded(shard) };
+        let instant = |time: Time| self.epoch + Duration::from_micros(time.micros());
+        match failed.blame {
+            Blame::Nobody => panic!("{} is reported", failed.failure),
+            Blame::Unknown => {
+                // The probe is answered by all but the one that hangs, which is found out without.
+                self.suspected += 1;
+            }
+            Blame::Shard => {
+                let responses =
+                    self.workers.iter().map(|pool| pool.counters().shards()[shard].responses.get());
+                let responses = responses.sum();
+                if std::mem::replace(&mut self.responses[shard], responses) < responses {
+                    self.ejector.succeeded(shard);
+                }
+                let change = self.ejector.failed(shard, instant(failed.began), instant(failed.at));
+                assert!(shard == HANGS && self.hangs, "shard-{shard} is healthy: {:?}", failed.failure);
+                if change == Some(FitnessChange::Ejected(shard)) {
+                    self.ejected = Some(self.now);
+                }
+            }
+        }
+    }
+
+    /// Servers answer what has come.
+    fn serve(&mut self) {
+        let all: Vec<_> = self.connections.keys().copied().collect();
+        for (worker, index) in all {
+            let shard = self.workers[worker].shard_of(index).name.clone();
+            if self.hangs && shard == format!("shard-{HANGS}") {
+                continue;
+            }
+            let pool = &mut self.workers[worker];
+            let failure = match self.connections.get_mut(&(worker, index)).expect("just seen").answer() {
+                Said::Lost(failure) => failure,
+                Said::Bytes(bytes) if bytes.is_empty() => continue,
+                Said::Bytes(bytes) => {
+                    let mut scratch = BytesMut::new();
+                    pool.before_shard_read(index, &mut scratch);
+                    scratch.extend_from_slice(&bytes);
+                    match pool.shard_received(index, &mut scratch, self.now) {
+                        Ok(()) => continue,
+                        Err(failure) => failure,
+                    }
+                }
+            };
+            self.connections.remove(&(worker, index));
+            self.workers[worker].shard_closed(index, &failure, self.now);
+        }
+        self.settle();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        for pool in &mut self.workers {
+            pool.tick(self.now);
+        }
+        self.settle();
+    }
+
+    fn unhealthy(&self) -> Vec<usize> {
+        let is_failing = |shard: &usize| {
+            self.workers.iter().any(|pool| pool.counters().shards()[*shard].failing.get() > 0)
+        };
+        (0..SHARDS).filter(is_failing).collect()
+    }
+}
+
+#[test]
+fn no_client_gets_a_healthy_shard_ejected() {
+    let seeds = match std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..40,
+    };
+    let (mut suspected, mut expired) = (0, 0);
+    for seed in seeds {
+        let mut world = World::new(seed, 1 + (seed % 3) as usize);
+        for number in 0..6 {
+            let worker = number % world.workers.len();
+            let id = world.workers[worker].client_connected(world.now);
+            world.clients.push((worker, id));
+        }
+        for _ in 0..200 {
+            // The last client is the hostile one.
+            let client = world.random.below(6) as usize;
+            let shard = if client == 5 { world.random.below(2) } else { world.random.below(3) } as usize;
+            let keys: Vec<String> = world.keys[shard]
+                .iter()
+                .filter(|key| key.starts_with("plain") || client == 5)
+                .cloned()
+                .collect();
+            let key = keys[world.random.below(keys.len() as u64) as usize].clone();
+            let line = match world.random.below(if client == 5 { 8 } else { 6 }) {
+                0..=3 => format!("GET {key}\r\n"),
+                4 | 5 => format!("SET {key} v\r\n"),
+                6 => format!("SELECT {}\r\n", world.random.below(3)),
+                _ => format!("HELLO {}\r\n", 2 + world.random.below(2)),
+            };
+            world.say(client, &line);
+            let time = Duration::from_millis(world.random.below(80));
+            world.serve();
+            world.pass(time);
+            assert_eq!(world.unhealthy(), [0; 0], "SEED={seed}");
+        }
+        suspected += world.suspected;
+        let shards = world.workers.iter().flat_map(|pool| pool.counters().shards());
+        expired += shards.map(|shard| shard.server_timedout.get()).sum::<u64>();
+    }
+    assert!(suspected > 0 && expired > 0, "{suspected} failures to be probed, {expired} requests timed out");
+}
+
+#[test]
+fn a_shard_that_hangs_is_out_after_as_many_timeouts_whatever_the_workers() {
+    for (workers, writes) in [(1, false), (2, false), (4, false), (1, true), (2, true), (4, true)] {
+        let mut world = World::new(1, workers);
+        for worker in (0..workers).cycle().take(8) {
+            let id = world.workers[worker].client_connected(world.now);
+            world.clients.push((worker, id));
+        }
+        let key = world.keys[HANGS].iter().find(|key| key.starts_with("plain")).expect("one").clone();
+        let line = if writes { format!("SET {key} v\r\n") } else { format!("GET {key}\r\n") };
+        for client in 0..8 {
+            world.say(client, &line);
+        }
+        world.serve();
+        (world.hangs, world.epoch) = (true, Instant::now());
+        let begin = world.now;
+        while world.ejected.is_none() && world.now.since(begin) < TIMEOUT * 10 {
+            // Whoever got an error asks again.
+            for client in 0..8 {
+                let (worker, id) = world.clients[client];
+                let row = world.workers[worker].list_clients(world.now);
+                if row.iter().any(|(known, row)| *known == id && row.in_flight == 0) {
+                    world.say(client, &line);
+                }
+            }
+            world.pass(Duration::from_millis(10));
+        }
+        let took = world.ejected.expect("it is ejected").since(begin);
+        let wanted = TIMEOUT * LIMIT;
+        assert!(took >= wanted && took < wanted + TIMEOUT / 4, "{took:?} with {workers} workers");
+    }
+}
+
+/// The state in which a client is asked for the database that its shard does not have.
+#[test]
+fn a_database_that_the_shard_does_not_have_is_answered_and_counts_against_nobody() {
+    let mut world = World::new(1, 1);
+    let id = world.workers[0].client_connected(world.now);
+    world.clients.push((0, id));
+    let key = world.keys[0].iter().find(|key| key.starts_with("plain")).expect("one").clone();
+    world.say(0, "SELECT 5\r\n");
+    for _ in 0..10 {
+        world.say(0, &format!("GET {key}\r\n"));
+        world.serve();
+        world.pass(Duration::from_millis(100));
+    }
+    let counters = world.workers[0].counters().clone();
+    assert_eq!(counters.forward_error.get(), 10);
+    assert_eq!((world.unhealthy(), world.ejector.ejected()), (vec![], vec![]));
+}
+
+#[test]
+fn a_write_that_timed_out_is_not_left_on_its_way_but_a_slow_read_does_no_harm() {
+    for (line, closes) in [("GET plain:1\r\n", 0), ("SET plain:1 v\r\n", 1), ("MSET plain:1 v\r\n", 1)] {
+        let mut pool = pool(0);
+        let begin = Time::from_micros(1_000);
+        let id = pool.client_connected(begin);
+        let mut scratch = BytesMut::from(line);
+        pool.client_received(id, &mut scratch, begin);
+        let mut connects = Vec::new();
+        pool.take_connects(&mut connects);
+        pool.shard_connected(connects[0], begin);
+        pool.tick(begin.plus(TIMEOUT));
+        let mut given_up = Vec::new();
+        pool.take_closes(&mut given_up);
+        assert_eq!(given_up.len(), closes, "{line}");
+    }
+}
+
+/// Who reads a large value is not cut off because somebody's write behind it takes too long.
+#[test]
+fn a_write_behind_a_large_response_leaves_the_connection_to_it() {
+    let mut pool = pool(0);
+    let begin = Time::from_micros(1_000);
+    let id = pool.client_connected(begin);
+    pool.client_received(id, &mut BytesMut::from("GET plain:1\r\nSET plain:1 v\r\n"), begin);
+    let mut connects = Vec::new();
+    pool.take_connects(&mut connects);
+    let connection = connects[0];
+    pool.shard_connected(connection, begin);
+    let output = pool.shard_output(connection).expect("it is up");
+    output.advance(output.len());
+    let mut scratch = BytesMut::new();
+    pool.before_shard_read(connection, &mut scratch);
+    scratch.extend_from_slice(b"$10000000\r\n");
+    scratch.extend(std::iter::repeat_n(b'x', 2_000_000));
+    pool.shard_received(connection, &mut scratch, begin.plus(TIMEOUT / 2)).expect("the beginning of a value");
+    pool.tick(begin.plus(TIMEOUT));
+    let mut given_up = Vec::new();
+    pool.take_closes(&mut given_up);
+    assert!(given_up.is_empty(), "{given_up:?}");
+    assert_eq!(pool.take_doubtful(), [connection], "the kernel knows whether the write has arrived");
+}
