@@ -206,7 +206,10 @@ fn command_getkeys_finds_the_servers_keys_in_whatever_order_options_stand() {
     let server = Server::start();
     let mut client = server.connect();
     let (mut seed, mut found) = (1, 0);
-    for row in COMMANDS.iter().filter(|row| row.flags.has(flag::MOVABLEKEYS)) {
+    // MIGRATE, which is refused, has key specs that its server does not trust either.
+    let is_asked =
+        |row: &&Command| row.flags.has(flag::MOVABLEKEYS) && !matches!(row.handling, Handling::Refuse(_));
+    for row in COMMANDS.iter().filter(is_asked) {
         let known = client.ask(&[b"COMMAND", b"INFO", row.name.as_bytes()]).bytes;
         if known.ends_with(b"$-1\r\n") || known.ends_with(b"*-1\r\n") {
             continue; // newer than the installed server
@@ -387,6 +390,7 @@ const INVOCATIONS: &str = "
     sort a LIMIT STORE 1 STORE b
     sort a STORE b STORE c
     sort a STORE
+    sort a STORE LIMIT STORE b
     sort_ro a BY w_*
     eval s 0
     eval s 2 a b c

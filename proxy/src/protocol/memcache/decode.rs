@@ -36,6 +36,7 @@ pub const BAD_LINE: &str = "CLIENT_ERROR bad command line format";
 const BAD_DATA: &str = "CLIENT_ERROR bad data chunk";
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 const TOO_MANY_FLAGS: &str = "CLIENT_ERROR options flags too long";
+const TOO_MANY_FLAGS_OF_GET: &str = "CLIENT_ERROR options flags are too long";
 const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 
 /// What has become of the request at hand.
@@ -267,7 +268,7 @@ impl RequestDecoder {
                     _ => None,
                 };
                 let judged = if count > meta::WORDS_MAX {
-                    Err(TOO_MANY_FLAGS)
+                    Err(if meta == Meta::Get { TOO_MANY_FLAGS_OF_GET } else { TOO_MANY_FLAGS })
                 } else {
                     meta::judge(meta, words(line).skip(flags_first))
                 };

@@ -13,12 +13,15 @@ pub const WORDS_MAX: usize = 19;
 const OPAQUE_MAX: usize = 32;
 
 const INVALID: &str = "CLIENT_ERROR invalid flag";
+const INVALID_OR_DUPLICATE: &str = "CLIENT_ERROR invalid or duplicate flag";
 const DUPLICATE: &str = "CLIENT_ERROR duplicate flag";
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format";
 const BAD_FLAGS: &str = "CLIENT_ERROR bad command line format";
 const BAD_INITIAL: &str = "CLIENT_ERROR invalid numeric initial value";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta value";
 const BAD_MODE_LENGTH: &str = "CLIENT_ERROR incorrect length for M token";
+const BAD_MS_MODE: &str = "CLIENT_ERROR invalid mode for ms M token";
+const BAD_MA_MODE: &str = "CLIENT_ERROR invalid mode for ma M token";
 const OPAQUE_TOO_LONG: &str = "CLIENT_ERROR opaque token too long";
 
 /// What stands behind a flag's letter.
@@ -64,8 +67,18 @@ pub struct Flags {
     pub reflects: bool,
 }
 
-/// Judges the flags of a line; an error is the line to refuse it with.
+/// Judges the flags of a line; an error is the line to refuse it with, in memcached's words.
 pub fn judge<'l>(meta: Meta, flags: impl Iterator<Item = &'l [u8]>) -> Result<Flags, &'static str> {
+    judge_each(meta, flags).map_err(|reply| match meta {
+        // It has one word for all of them there.
+        Meta::Delete | Meta::Arithmetic if ![OPAQUE_TOO_LONG, BAD_MA_MODE].contains(&reply) => {
+            INVALID_OR_DUPLICATE
+        }
+        _ => reply,
+    })
+}
+
+fn judge_each<'l>(meta: Meta, flags: impl Iterator<Item = &'l [u8]>) -> Result<Flags, &'static str> {
     let mut found = Flags::default();
     let mut seen = 0_u128;
     for flag in flags {
@@ -104,8 +117,8 @@ pub fn judge<'l>(meta: Meta, flags: impl Iterator<Item = &'l [u8]>) -> Result<Fl
 fn judge_mode(meta: Meta, word: &[u8]) -> Result<(), &'static str> {
     let [mode] = word else { return Err(BAD_MODE_LENGTH) };
     match meta {
-        Meta::Set if !b"EAPRS".contains(mode) => Err("CLIENT_ERROR invalid mode for ms M token"),
-        Meta::Arithmetic if !b"Ii+Dd-".contains(mode) => Err("CLIENT_ERROR invalid mode for ma M token"),
+        Meta::Set if !b"EAPRS".contains(mode) => Err(BAD_MS_MODE),
+        Meta::Arithmetic if !b"Ii+Dd-".contains(mode) => Err(BAD_MA_MODE),
         // To the others it is of no use.
         _ => Ok(()),
     }
@@ -160,13 +173,16 @@ mod tests {
             ("C00000000000000000001", BAD_TOKEN),
             ("M", BAD_MODE_LENGTH),
             ("MSET", BAD_MODE_LENGTH),
-            ("MX", "CLIENT_ERROR invalid mode for ms M token"),
-            ("M+", "CLIENT_ERROR invalid mode for ms M token"),
+            ("MX", BAD_MS_MODE),
+            ("M+", BAD_MS_MODE),
             (&format!("O{}", "o".repeat(32)), OPAQUE_TOO_LONG),
         ] {
             check(Meta::Set, flags, Err(expected));
         }
         check(Meta::Arithmetic, "M+ N0 J1 D2", Ok(()));
-        check(Meta::Arithmetic, "ME", Err("CLIENT_ERROR invalid mode for ma M token"));
+        check(Meta::Arithmetic, "ME", Err(BAD_MA_MODE));
+        check(Meta::Arithmetic, "Dx", Err(INVALID_OR_DUPLICATE));
+        check(Meta::Delete, "Z", Err(INVALID_OR_DUPLICATE));
+        check(Meta::Delete, &format!("O{}", "o".repeat(32)), Err(OPAQUE_TOO_LONG));
     }
 }

@@ -348,6 +348,7 @@ mod tests {
         check("ZUNIONSTORE dst 2 a b WEIGHTS 1 2", Ok(&[1, 3, 4]));
         check("XREAD COUNT 1 STREAMS a b 0 0", Ok(&[4, 5]));
         check("SORT a BY STORE STORE dst", Ok(&[1, 5]));
+        check("SORT a STORE LIMIT STORE dst", Ok(&[1, 5]));
         check("GEORADIUS a 1 1 1 m STORE b STOREDIST c", Ok(&[1, 9]));
         check("GEORADIUS a 1 1 1 m STOREDIST b STORE c", Ok(&[1, 9]));
         check("GEORADIUS a 1 1 1 m STORE STORE STORE c", Ok(&[1, 9]));

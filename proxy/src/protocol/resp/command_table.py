@@ -140,13 +140,14 @@ BLOCKS_WITH = {
 # are passed over, and the keys that BY and GET read come from the elements of what is sorted.
 KEYS_BY_HAND = {
     ("sort", 1): ("patterns", ("BY", "GET"), 2, "SORT_OPTIONS"),
-    ("sort", 2): ("option", ("STORE",), 2, "SORT_OPTIONS"),
+    ("sort", 2): ("option", ("STORE",), 2, "SORT_SKIPPED"),
     ("sort_ro", 1): ("patterns", ("BY", "GET"), 2, "SORT_OPTIONS"),
 }
 
 # What it takes as keys when it executes a command, where that is not what its key specs say: the last STORE of either kind
 # wins, and the name of a group may be "streams".
 EXECUTED = {
+    "sort": ("at(1, RO | ACCESS)", 'option(&["STORE"], 2, SORT_OPTIONS, OW | UPDATE)'),
     "georadius": ("at(1, RO | ACCESS)", 'option(&["STORE", "STOREDIST"], 6, GEO_OPTIONS, OW | UPDATE)'),
     "georadiusbymember": ("at(1, RO | ACCESS)", 'option(&["STORE", "STOREDIST"], 5, GEO_OPTIONS, OW | UPDATE)'),
     "xread": ('half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)',),
@@ -476,6 +477,9 @@ use super::commands::{Command, doc, row};
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
+
+/// Those that COMMAND GETKEYS passes over: what stands behind STORE may be an option for it.
+const SORT_SKIPPED: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2)];
 
 /// Arguments that each option of GEORADIUS and GEORADIUSBYMEMBER takes.
 /// Source: <https://redis.io/docs/latest/commands/georadius/>.

@@ -22,6 +22,9 @@ use super::commands::{Command, doc, row};
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
 
+/// Those that COMMAND GETKEYS passes over: what stands behind STORE may be an option for it.
+const SORT_SKIPPED: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2)];
+
 /// Arguments that each option of GEORADIUS and GEORADIUSBYMEMBER takes.
 /// Source: <https://redis.io/docs/latest/commands/georadius/>.
 const GEO_OPTIONS: &[(&str, u8)] = &[("COUNT", 1), ("STORE", 1), ("STOREDIST", 1)];
@@ -360,7 +363,7 @@ pub static COMMANDS: [Command; 259] = [
     row("smembers", 2, READONLY, &[at(1, RO | ACCESS)], Forward, SET, doc("1.0.0", "set", "Get all the members in a set")).tips(&["nondeterministic_output_order"]),
     row("smismember", -3, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, SET, doc("6.2.0", "set", "Returns the membership associated with the given elements for a set")),
     row("smove", 4, WRITE | FAST, &[at(1, RW | ACCESS | DELETE), at(2, RW | INSERT)], Forward, SET, doc("1.0.0", "set", "Move a member from one set to another")),
-    row("sort", -2, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), patterns(&["BY", "GET"], 2, SORT_OPTIONS, RO | ACCESS).notes("For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort"), option(&["STORE"], 2, SORT_OPTIONS, OW | UPDATE).notes("For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array")], Forward, SET | SORTEDSET | LIST | DANGEROUS, doc("1.0.0", "generic", "Sort the elements in a list, set or sorted set")),
+    row("sort", -2, WRITE | DENYOOM | MOVABLEKEYS, &[at(1, RO | ACCESS), patterns(&["BY", "GET"], 2, SORT_OPTIONS, RO | ACCESS).notes("For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort"), option(&["STORE"], 2, SORT_SKIPPED, OW | UPDATE).notes("For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array")], Forward, SET | SORTEDSET | LIST | DANGEROUS, doc("1.0.0", "generic", "Sort the elements in a list, set or sorted set")).executed(&[at(1, RO | ACCESS), option(&["STORE"], 2, SORT_OPTIONS, OW | UPDATE)]),
     row("sort_ro", -2, READONLY | MOVABLEKEYS, &[at(1, RO | ACCESS), patterns(&["BY", "GET"], 2, SORT_OPTIONS, RO | ACCESS).notes("For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort")], Forward, SET | SORTEDSET | LIST | DANGEROUS, doc("7.0.0", "generic", "Sort the elements in a list, set or sorted set. Read-only variant of SORT.")),
     row("spop", -2, WRITE | FAST, &[at(1, RW | ACCESS | DELETE)], Forward, SET, doc("1.0.0", "set", "Remove and return one or multiple random members from a set")).tips(&["nondeterministic_output"]),
     row("spublish", 3, PUBSUB | LOADING | STALE | FAST, &[at(1, NOT_KEY)], Later(PubSub), 0, doc("7.0.0", "pubsub", "Post a message to a shard channel")),
