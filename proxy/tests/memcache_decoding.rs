@@ -174,6 +174,7 @@ fn nothing_foul_reaches_a_shard_and_the_next_request_is_understood() {
         ("delete k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("incr k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("touch k noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
+        ("incr k noreply\r\nmn\r\n", vec!["ERROR", "MN"]),
         ("flush_all noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),
         ("flush_all 0 noreply noreply\r\nmn\r\n", vec!["ERROR", "MN"]),
         ("verbosity noreply noreply\r\nmn\r\n", vec![BAD_LINE, "MN"]),

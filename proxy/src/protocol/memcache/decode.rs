@@ -239,7 +239,11 @@ impl RequestDecoder {
                 self.noreply = count > 2 && is_noreply(count - 1);
                 // Without the last word it would still ask for silence, and the server would keep it.
                 let asks_twice = count > 3 && self.noreply && is_noreply(count - 2);
-                if word(1).len() > KEY_MAX || asks_twice { Err(BAD_LINE) } else { Ok(None) }
+                if word(1).len() > KEY_MAX || asks_twice {
+                    return Err(BAD_LINE);
+                }
+                // `incr k noreply` has nothing to add once the wish is taken out.
+                if self.noreply && count == command.words_min { Err(ERROR) } else { Ok(None) }
             }
             Handling::Value => {
                 self.noreply = is_noreply(count - 1);
