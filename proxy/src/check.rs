@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use shard_discovery::{DistributionKind, KeyHash};
 
 use crate::cli::{File, Format, print};
 use crate::config::{self, Mistake};
@@ -73,22 +72,28 @@ fn protocol(pool: &config::Pool) -> &'static str {
 
 /// What is allowed and most likely not meant.
 pub fn surprises(pool: &config::Pool) -> Vec<String> {
+    let Ok(topology) = pool.topology() else { return Vec::new() };
     let mut found = Vec::new();
-    let several = pool.shards.len() > 1;
-    if several && pool.key_hash == KeyHash::Crc32 && pool.distribution == DistributionKind::Ketama {
+    let mut beyond = Vec::new();
+    for share in topology.shares().iter().filter(|share| share.share == 0.0) {
+        let shard = &topology.shards()[share.shard];
+        if share.points > 0 {
+            beyond.push(shard.name.as_str());
+            continue;
+        }
         found.push(format!(
-            "pool {}: hash crc32 has only 15 bits, so ketama puts every key on one shard; crc32a has all 32",
-            pool.name
+            "pool {}: shard {} has weight {} beside much heavier ones and gets no keys",
+            pool.name, shard.name, shard.weight
         ));
     }
-    if let Ok(topology) = pool.topology() {
-        for share in topology.shares().iter().filter(|share| share.points == 0) {
-            let shard = &topology.shards()[share.shard];
-            found.push(format!(
-                "pool {}: shard {} has weight {} beside much heavier ones and gets no keys",
-                pool.name, shard.name, shard.weight
-            ));
-        }
+    if !beyond.is_empty() {
+        let (hash, distribution) = (pool.key_hash, pool.distribution);
+        found.push(format!(
+            "pool {}: hash {hash} has only 15 bits, {distribution} spreads shards over 32, so {} get no keys; crc32a has \
+             all 32",
+            pool.name,
+            beyond.join(", ")
+        ));
     }
     found
 }

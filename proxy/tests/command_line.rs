@@ -54,6 +54,30 @@ fn ring_shares_add_up() {
     assert!((sum - 100.0).abs() < 0.1, "{text}");
 }
 
+/// Hashes of 15 bits meet one shard's points only.
+#[test]
+fn ring_shows_what_keys_really_do() {
+    let output = memstore(&["ring"], "good/narrow_hash.yml", "");
+    let text = said(&output);
+    let share = |shard: &str| {
+        let line = text.lines().find(|line| line.contains(shard)).expect("a line");
+        line.split('%')
+            .next()
+            .and_then(|left| left.split_whitespace().last()?.parse::<f64>().ok())
+            .expect("a share")
+    };
+    let mut shares = ["one", "two", "three"].map(share);
+    shares.sort_by(f64::total_cmp);
+    assert_eq!(shares, [0.0, 0.0, 100.0], "{text}");
+    assert_eq!(share("feather"), 0.0, "{text}");
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warned.contains("hash crc32 has only 15 bits"), "{warned}");
+    assert!(
+        warned.contains("shard feather has weight 1 beside much heavier ones and gets no keys"),
+        "{warned}"
+    );
+}
+
 #[test]
 fn an_unknown_pool_is_told_with_those_there_are() {
     let output = memstore(&["ring", "--pool", "gamma"], "good/plain.yml", "");

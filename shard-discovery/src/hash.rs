@@ -63,6 +63,14 @@ impl KeyHash {
         KeyHash::Jenkins,
     ];
 
+    /// The highest value there is: hashes are spread from 0 to here.
+    pub(crate) fn highest(self) -> u32 {
+        match self {
+            KeyHash::Crc32 => 0x7fff,
+            _ => u32::MAX,
+        }
+    }
+
     /// The hash of `key`. An empty key hashes to 0 whatever the function, because Twemproxy does not call
     /// it then.
     #[inline]

@@ -225,9 +225,19 @@ impl Topology {
         }
     }
 
-    /// What each shard owns, in the order of the shards; nothing where it is ejected.
+    /// What each shard owns, in the order of the shards; nothing where it is ejected, or where no key has a hash that it
+    /// owns.
     pub fn shares(&self) -> Vec<Share> {
-        self.distribution.shares(self.shards.len())
+        let mut shares = self.distribution.shares(self.shards.len());
+        let highest = self.key_hash.highest();
+        if highest < u32::MAX && self.hashes && self.kind != DistributionKind::Random {
+            let mut owned = vec![0_u32; shares.len()];
+            (0..=highest).filter_map(|hash| self.distribution.pick(hash)).for_each(|shard| owned[shard] += 1);
+            for share in &mut shares {
+                share.share = f64::from(owned[share.shard]) / (f64::from(highest) + 1.0);
+            }
+        }
+        shares
     }
 
     /// All shards, ejected ones too, in Twemproxy's order.
