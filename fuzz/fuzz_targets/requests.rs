@@ -6,7 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Route};
+use memstore_proxy::protocol::store::Store;
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Route, Silence};
 
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
@@ -36,7 +37,11 @@ fn requests<P: Protocol<Settings: Default>>(bytes: &[u8], step: usize) -> (Vec<(
                 unix_micros: 0,
                 uptime: 0,
                 counters: &counters,
+                store: &Store::default(),
                 quiet: true,
+                delivered: false,
+                silence: Silence::Short,
+                behind: &[],
             };
             let route = P::plan(&decoder, canonical, &mut session, &facts, &mut plan);
             let text = plan.key_text(canonical);

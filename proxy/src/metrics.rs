@@ -132,6 +132,14 @@ pub struct PoolCounters {
     pub client_timedout: Counter,
     /// Clients closed because they reached `client_age_max`.
     pub client_aged: Counter,
+    /// Clients that said QUIT.
+    pub client_quit: Counter,
+    /// Clients closed because another client asked for it.
+    pub client_killed: Counter,
+    /// Clients closed because the process, or the pool, was drained.
+    pub client_drained: Counter,
+    /// Clients closed because their shard was lost in the middle of a reply.
+    pub client_cut: Counter,
     /// Clients refused because `client_connections` was reached.
     pub client_refused: Counter,
     /// Requests that found their shard's queue full and had to wait.

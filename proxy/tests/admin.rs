@@ -43,6 +43,37 @@ fn lines(shards: &[Server]) -> Vec<String> {
 }
 
 #[test]
+fn every_client_that_goes_is_counted_under_one_reason() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    // How many for this reason, and whether all that went have one.
+    let count = |reason: &str| {
+        let (_, page) = get(&admin, "/metrics");
+        let of = |reason: &str| {
+            sample(&page, &format!("memstore_client_disconnects_total{{pool=\"pool\",reason=\"{reason}\"}}"))
+        };
+        let all = ["closed", "broken", "malformed", "quit", "killed", "drained", "timed_out", "aged"];
+        let opened = sample(&page, "memstore_client_connections_opened_total{pool=\"pool\"}");
+        let gone = opened - sample(&page, "memstore_client_connections{pool=\"pool\"}");
+        format!("{} {}", of(reason), all.map(of).iter().sum::<f64>() == gone)
+    };
+    proxy.connect().tell("QUIT");
+    eventually(|| count("quit"), "1 true");
+    let mut client = proxy.connect();
+    client.send(b"*x\r\n");
+    client.until_closed();
+    eventually(|| count("malformed"), "1 true");
+    let mut victim = proxy.connect();
+    let id = victim.tell("CLIENT ID");
+    let mut killer = proxy.connect();
+    killer.tell(&format!("CLIENT KILL ID {}", id.trim_start_matches(':').trim_end()));
+    assert_eq!(victim.until_closed(), b"");
+    eventually(|| count("killed"), "1 true");
+    killer.tell("QUIT");
+    eventually(|| count("quit"), "2 true");
+}
+
+#[test]
 fn probes_say_whether_clients_can_be_served() {
     let mut shards = vec![Server::redis(&[]), Server::redis(&[])];
     let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);

@@ -40,9 +40,14 @@ fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
         ["-LOADING Redis is loading\r\n", "-OOM no more\r\n", "-BUSY script\r\n", "-READONLY replica\r\n"]
     {
         let fake = Fake::answering(words.as_bytes(), false);
-        // It is not asked what it can do, which would be other connections.
-        let proxy =
-            fake.proxy(&["auto_eject_hosts: true", "server_failure_limit: 1", "resp3: true", "databases: 1"]);
+        // It is not asked what it can do nor what it has, which would be other connections.
+        let proxy = fake.proxy(&[
+            "auto_eject_hosts: true",
+            "server_failure_limit: 1",
+            "resp3: true",
+            "databases: 1",
+            "info_refresh: none",
+        ]);
         let mut client = proxy.connect();
         for _ in 0..3 {
             assert_eq!(client.tell("SET a 1"), words);
@@ -375,18 +380,42 @@ fn scripts_without_keys_go_where_any_shard_will_do() {
     assert!(two.connect().ask(&[b"EVAL", b"return 1", b"0"]).starts_with(b"-ERR 'eval' without a key"));
 }
 
+/// Whoever writes tags as for Redis Cluster is told why they do nothing.
+#[test]
+fn a_hash_tag_that_is_not_set_is_told_of() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let refused = |settings: &[&str], form: &str| {
+        let proxy = Server::memstore(settings, &shards);
+        let mut client = proxy.connect();
+        let replies = (0..50).map(|key| client.tell(&form.replace('#', &key.to_string())));
+        replies.filter(|reply| reply.starts_with("-CROSSSLOT")).last()
+    };
+    let tagged = "SINTER {user}:# {user}:x#";
+    let plain = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
+    let told = "-CROSSSLOT Keys in request don't hash to the same shard: braces in keys mean nothing in this pool, \
+                whose hash_tag is not \"{}\"\r\n";
+    assert_eq!(refused(&[], tagged).as_deref(), Some(told));
+    assert_eq!(refused(&["hash_tag: $$"], tagged).as_deref(), Some(told));
+    assert_eq!(refused(&["hash_tag: \"{}\""], tagged), None);
+    for form in ["SINTER a:# b:#", "SINTER {a}:# {b}:#", "SINTER {a}:# b:#", "SINTER {}:# {}:x#"] {
+        assert_eq!(refused(&[], form).as_deref(), Some(plain), "{form}");
+    }
+}
+
 #[test]
 fn a_lured_browser_does_not_get_to_its_next_line() {
     let shards = [Server::redis(&[])];
     let proxy = Server::memstore(&[], &shards);
-    for request in ["POST / HTTP/1.1\r\nSET pwned 1\r\n", "GET x y\r\nHost: 127.0.0.1\r\nSET pwned 1\r\n"] {
+    for request in [
+        "POST / HTTP/1.1\r\nSET pwned 1\r\n",
+        "GET / HTTP/1.1\r\nSET pwned 1\r\n",
+        "POST a\r\nSET pwned 1\r\n",
+        "GET x y\r\nHost: 127.0.0.1\r\nSET pwned 1\r\n",
+    ] {
         let mut client = proxy.connect();
         client.send(request.as_bytes());
         let replies = String::from_utf8_lossy(&client.until_closed()).into_owned();
-        assert!(
-            replies.ends_with("-ERR Protocol error: this is HTTP, not the protocol of Redis\r\n"),
-            "{replies}"
-        );
+        assert!(replies.trim_end().ends_with("this is HTTP, not the protocol of Redis"), "{replies}");
     }
     assert_eq!(shards[0].connect().tell("EXISTS pwned"), ":0\r\n");
 }

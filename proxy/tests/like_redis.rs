@@ -110,6 +110,8 @@ fn answers_of_the_proxys_own() {
         COMMAND DOCS nosuch
         COMMAND nosuch
         COMMAND GETKEYS set a b
+        COMMAND GETKEYS
+        COMMAND INFO scan dbsize flushall publish
         CONFIG GET databases
         CONFIG GET nosuch
         CONFIG GET DATABASES
@@ -121,6 +123,8 @@ fn answers_of_the_proxys_own() {
         CONFIG GET save
         CONFIG GET timeout
         CONFIG GET maxmemory-policy
+        CONFIG GET maxmemory
+        CONFIG GET maxmemory-polic?
         CONFIG GET proto-max-bulk-len
         CONFIG GET notify-keyspace-events
         CONFIG GET cluster-enabled
@@ -171,6 +175,14 @@ fn unknown_and_misshapen_commands() {
         EVAL x 1
         EVAL x y a
         EVAL x -1 a
+        EVALSHA x -1
+        EVALSHA x y
+        EVALSHA x 2 a
+        EVALSHA ffffffffffffffffffffffffffffffffffffffff -1
+        FCALL f -1
+        FCALL f x
+        FCALL f 2 a
+        FCALL_RO f -1 a
         ZUNION 2 a
         ZUNION 0 a
         OBJECT
@@ -216,9 +228,15 @@ fn unknown_and_misshapen_commands() {
         &[b"client", b"setname", b"a b"],
         &[b"client", b"setname", b"a\nb"],
         &[b"client", b"setname", b"\xff"],
+        &[b"client", b"setname", &[b'x'; 1024]],
+        &[b"client", b"setname", &[b'x'; 65_536]],
+        &[b"hello", b"2", b"setname", &[b'x'; 5000]],
+        &[b"client", b"getname"],
     ] {
         let what = shown(&encoded(request));
-        assert_eq!(shown(&ours.ask(request)), shown(&theirs.ask(request)), "{what}");
+        let [our, their] =
+            [ours.ask(request), theirs.ask(request)].map(|reply| without_the_id(&shown(&reply)));
+        assert_eq!(our, their, "{what:.200}");
     }
 }
 
@@ -327,6 +345,9 @@ fn passwords() {
         CLIENT ID
         CLIENT SETNAME me
         COMMAND COUNT
+        COMMAND GETKEYS
+        COMMAND GETKEYS get k
+        COMMAND nosuch
         CONFIG GET save
         INFO
         ECHO x
@@ -377,6 +398,84 @@ fn passwords() {
         b"PING\r\nAUTH secret\r\nPING\r\n",
         b"AUTH secret\r\n*11\r\n$3\r\nDEL\r\n",
     ]);
+}
+
+/// An empty request is the one that is skipped.
+#[test]
+fn a_reply_that_is_not_wanted_and_an_empty_request() {
+    Pair::start(&[], &[]).check_bytes(&[
+        b"CLIENT REPLY SKIP\r\n\r\nPING\r\n",
+        b"CLIENT REPLY SKIP\r\n*0\r\nPING\r\n",
+        b"CLIENT REPLY SKIP\r\n*-1\r\nPING\r\nPING a\r\n",
+        b"CLIENT REPLY SKIP\r\n\r\n\r\nPING\r\n",
+        b"CLIENT REPLY OFF\r\n\r\nPING\r\nCLIENT REPLY ON\r\n",
+    ]);
+}
+
+/// With one shard there is nothing to join.
+#[test]
+fn what_concerns_all_shards_concerns_the_only_one() {
+    let pair = Pair::start(&[], &[]);
+    pair.check(
+        "
+        SET k 1 ; DBSIZE ; KEYS * ; SCAN 0 ; RANDOMKEY ; FLUSHDB ; DBSIZE ; RANDOMKEY
+        SCAN 0 MATCH x* COUNT 100 TYPE string
+        SCAN x
+        SCAN
+        KEYS
+        HELLO 3 ; SET k 1 ; SCAN 0 ; RANDOMKEY ; DEL k
+        SELECT 3 ; SET a 1 ; SELECT 4 ; SET b 1 ; KEYS * ; FLUSHDB ASYNC ; SELECT 3 ; DBSIZE ; FLUSHALL ; DBSIZE
+        SCRIPT LOAD return(7) ; EVALSHA bc70ae583496ef68242126e5f723b4224435af02 0 ; SCRIPT EXISTS nosuch ; SCRIPT FLUSH
+        SCRIPT EXISTS
+        SCRIPT KILL
+        SCRIPT nosuch
+        FUNCTION LIST
+        FUNCTION STATS
+        FUNCTION LOAD nosuch
+        FUNCTION DELETE nosuch
+        FUNCTION DUMP
+        FUNCTION FLUSH
+        FUNCTION RESTORE nosuch
+        RPUSH l 3 1 2 ; MSET w_1 9 w_2 8 w_3 7 ; SORT l BY w_* GET # GET w_* ; SORT_RO l BY w_* ; SORT l BY w_* STORE s ; FLUSHALL
+        PUBLISH c x
+        SPUBLISH c x
+        PUBSUB CHANNELS
+        PUBSUB NUMSUB a
+        PUBSUB NUMPAT
+        LATENCY LATEST
+        LATENCY RESET
+        LATENCY HISTOGRAM nosuch
+        MEMORY DOCTOR
+        SLOWLOG RESET
+        SLOWLOG nosuch
+        EVAL return(7) 0
+        ",
+    );
+    // Still not: these need a connection of their own, or change it for everybody.
+    let mut client = pair.ours.connect();
+    for request in
+        ["MULTI", "SUBSCRIBE c", "BLPOP l 0", "MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"]
+    {
+        let mut client = pair.ours.connect();
+        let reply = client.tell(request);
+        assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");
+    }
+    assert_eq!(client.tell("CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
+}
+
+#[test]
+fn a_pool_that_stays_in_a_database_reaches_nothing_beyond() {
+    for settings in ["redis_db: 5", "databases: 4"] {
+        let pair = Pair::start(&[settings], &[]);
+        let mut client = pair.ours.connect();
+        for request in ["FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH", "SLOWLOG GET"] {
+            let reply = client.tell(request);
+            assert!(reply.contains("beyond the databases of this pool"), "{settings}: {request}: {reply}");
+        }
+        assert_eq!(client.tell("SET k 1"), "+OK\r\n");
+        assert_eq!(client.tell("DBSIZE"), ":1\r\n");
+        assert_eq!(client.tell("FLUSHDB"), "+OK\r\n");
+    }
 }
 
 /// HELLO names the same things in the same order; id and version are the proxy's own.

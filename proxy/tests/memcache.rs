@@ -132,14 +132,51 @@ fn where_ours_differs_from_memcached_on_purpose() {
             "CLIENT_ERROR options flags too long\\r\\nMN\\r\\n",
         ),
         (b"shutdown\r\n", "CLIENT_ERROR shutdown is refused: ask the server itself\\r\\n"),
-        (b"\x80\0\0\0", "CLIENT_ERROR the binary protocol is not supported; use the text protocol\\r\\n"),
-        (b"GET / HTTP/1.1\r\n", "CLIENT_ERROR this is HTTP, not memcached\\'s text protocol\\r\\n"),
     ] {
         let mut client = proxy.connect();
         client.send(bytes);
         assert_eq!(shown(&client.rest()), reply);
     }
-    eventually(|| proxy.printed().contains("the binary protocol is not supported").to_string(), "true");
+}
+
+/// A client reads a refusal as it reads every reply: text in the place of a header is a length of a gigabyte to it.
+#[test]
+fn a_refusal_is_framed_as_its_reader_frames() {
+    let shards = shards(1);
+    let redis = [Server::redis(&[])];
+    for (pool, own) in [
+        (Server::memstore(&[MEMCACHE], &shards), "memcached's text protocol"),
+        (Server::memstore(&[], &redis), "the protocol of Redis"),
+    ] {
+        let sentence = &*format!("this is memcached's binary protocol, but this address speaks {own}");
+        // GET of "key", and NOOP behind it: the first one is answered, in two reads or one.
+        let mut request = vec![0x80, 0x00, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0xde, 0xad, 0xbe, 0xef];
+        request.extend([0; 8]);
+        request.extend(b"key");
+        request.extend([0x80, 0x0a]);
+        request.extend([0; 22]);
+        let mut expected = vec![0x81, 0x00, 0, 0, 0, 0, 0x00, 0x81, 0, 0, 0, sentence.len() as u8];
+        expected.extend([0xde, 0xad, 0xbe, 0xef]);
+        expected.extend([0; 8]);
+        expected.extend(sentence.as_bytes());
+        for cut in [1, 12, 24, request.len()] {
+            let mut client = pool.connect();
+            let mut twin = client.twin();
+            client.send(&request[..cut]);
+            // What was sent has arrived once another client of a process with one worker is answered.
+            pool.connect().text(b"version\r\n");
+            client.send(&request[cut..]);
+            assert_eq!(twin.until_closed(), expected, "{cut}");
+        }
+        eventually(|| pool.printed().contains(sentence).to_string(), "true");
+        let mut browser = pool.connect();
+        browser.send(b"GET / HTTP/1.1\r\nHost: cache\r\n\r\n");
+        let page = String::from_utf8_lossy(&browser.until_closed()).into_owned();
+        let (head, body) = page.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{page}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{page}");
+        assert!(body.starts_with("this is HTTP, not "), "{page}");
+    }
 }
 
 /// memcached refuses some lines without reading the value behind them, and runs it as commands: one response too many, and
@@ -205,7 +242,7 @@ fn statistics_are_the_proxys_own_or_those_of_every_shard() {
     let malformed = |client: &mut Client| client.text(b"stats\r\n").contains("STAT malformed 1\\r\\n");
     assert!(!malformed(&mut client));
     let mut binary = proxy.connect();
-    binary.send(b"\x80");
+    binary.send(&[0x80; 24]);
     binary.until_closed();
     assert!(malformed(&mut client));
 }

@@ -3,7 +3,8 @@
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::decode::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Route};
+use memstore_proxy::protocol::store::Store;
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Route, Silence};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -50,7 +51,11 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 unix_micros: 0,
                 uptime: 0,
                 counters: &counters,
+                store: &Store::default(),
                 quiet: true,
+                delivered: true,
+                silence: Silence::Short,
+                behind: &[],
             };
             let route = Memcache::plan(&decoder, canonical, &mut (), &facts, &mut plan);
             let text = plan.key_text(canonical);
@@ -200,7 +205,7 @@ fn nothing_foul_reaches_a_shard_and_the_next_request_is_understood() {
     let closed = "closed: line is longer than 2048 bytes";
     assert_eq!(replies(&"a".repeat(3000)), [closed]);
     assert_eq!(replies(&format!("gat 0{}\r\n", " a".repeat(1500))), [closed]);
-    let binary = &outcomes(b"\x80\0\0\0", &[1])[..];
+    let binary = &outcomes(&[b"\x80", &[0; 23][..]].concat(), &[1])[..];
     assert!(matches!(binary, [Outcome::Malformed(reason)] if reason.contains("binary")), "{binary:?}");
 }
 

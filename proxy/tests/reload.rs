@@ -150,7 +150,8 @@ fn a_shard_that_does_not_answer_is_not_adopted() {
 fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
     let shards = [Server::redis(&[]), Server::redis(&[])];
     let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
-    let proxy = Server::memstore_over(&["preconnect: true", "resp3: true"], &lines[..1]);
+    let proxy =
+        Server::memstore_over(&["preconnect: true", "resp3: true", "info_refresh: none"], &lines[..1]);
     let mut client = proxy.connect();
     client.tell("SET a 1");
     let received = |shard: &Server| {
@@ -160,13 +161,41 @@ fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
         line.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number")
     };
     let before = received(&shards[0]);
-    proxy.rewrite(&["preconnect: true", "resp3: true", "adopt_wait: none"], &lines);
+    proxy.rewrite(&["preconnect: true", "resp3: true", "info_refresh: none", "adopt_wait: none"], &lines);
     logged(&proxy, " reloaded ", 1);
     for key in 0..20 {
         assert_eq!(client.tell(&format!("SET k{key} 1")), "+OK\r\n");
     }
     // One more is the one that asks.
     assert_eq!(received(&shards[0]), before + 1);
+}
+
+/// The time that the server tells, in microseconds.
+fn micros(client: &mut Client) -> u64 {
+    let reply = client.tell("TIME");
+    let numbers: Vec<u64> = reply.lines().skip(2).step_by(2).filter_map(|line| line.parse().ok()).collect();
+    numbers[0] * 1_000_000 + numbers[1]
+}
+
+/// What concerns all shards is passed on while there is one.
+#[test]
+fn a_pool_of_one_shard_becomes_one_of_two_and_back() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    let proxy = Server::memstore_over(&[], &lines[..1]);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("DBSIZE"), ":0\r\n");
+    proxy.rewrite(&[], &lines);
+    reload(&proxy);
+    for request in ["DBSIZE", "SCAN 0", "SORT l BY w_*", "PUBLISH c x"] {
+        let reply = client.tell(request);
+        assert!(reply.starts_with("-ERR '") && reply.contains(" is refused"), "{request}: {reply}");
+    }
+    assert_eq!(client.tell("COMMAND INFO scan"), "*1\r\n$-1\r\n");
+    proxy.rewrite(&[], &lines[..1]);
+    reload(&proxy);
+    assert_eq!(client.tell("DBSIZE"), ":0\r\n");
+    assert!(client.tell("COMMAND INFO scan").starts_with("*1\r\n*10\r\n"));
 }
 
 #[test]
@@ -193,6 +222,11 @@ fn pools_come_and_go_and_listeners_are_handed_over() {
     let mut second = servers::connect(port);
     assert_eq!(second.tell("SET b 2"), "+OK\r\n");
     assert_eq!(other.connect().tell("GET b"), "$1\r\n2\r\n");
+    // Its clock is that of the others.
+    let mut first = proxy.connect();
+    let times = [&mut first, &mut second].map(micros);
+    let after = micros(&mut first);
+    assert!((times[0]..=after + 20_000).contains(&(times[1] + 20_000)), "{times:?} {after}");
     // And goes; the first moves to its address.
     proxy.overwrite(&format!(
         "renamed:\n  listen: {}:{port}\n  redis: true\n  servers:\n   - {line}\n",

@@ -159,7 +159,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
         }
     }
-    const REASONS: [(&str, OfPool); 8] = [
+    const REASONS: [(&str, OfPool); 12] = [
         ("closed", |pool| pool.client_eof.get() as i64),
         ("broken", |pool| pool.client_err.get() as i64),
         ("malformed", |pool| pool.client_malformed.get() as i64),
@@ -167,6 +167,10 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
         ("timed_out", |pool| pool.client_timedout.get() as i64),
         ("aged", |pool| pool.client_aged.get() as i64),
+        ("quit", |pool| pool.client_quit.get() as i64),
+        ("killed", |pool| pool.client_killed.get() as i64),
+        ("drained", |pool| pool.client_drained.get() as i64),
+        ("reply_cut_off", |pool| pool.client_cut.get() as i64),
         ("too_many", |pool| pool.client_refused.get() as i64),
     ];
     let mut family =

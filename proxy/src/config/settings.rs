@@ -65,6 +65,7 @@ pub const POOL: &[Setting] = &[
     setting("connect_timeout", Some("1s"), "time above 0", "how long connecting to a shard may take, the lookup included"),
     setting("queue_wait", Some("1s"), "time above 0", "how long a request may wait for room in the queue of its shard"),
     setting("adopt_wait", Some("60s"), "time or none", "how long a reload waits for shards that are new to answer; the present configuration holds until they do; none: not at all"),
+    setting("info_refresh", Some("5s"), "time or none", "Redis pools: how often the shards are asked for what INFO and CONFIG GET say of them; none: never"),
     setting("client_idle_timeout", Some("none"), "time or none", "a client that sends nothing for so long is disconnected"),
     setting("client_request_timeout", Some("none"), "time or none", "a client whose request stays unfinished for so long is disconnected"),
     setting("client_age_max", Some("none"), "time or none", "a client is disconnected between two requests at about this age, so that clients spread over new replicas"),

@@ -29,6 +29,7 @@ mod connect;
 mod descriptors;
 mod ejection;
 mod health;
+mod inquiry;
 mod learn;
 mod listener;
 mod machine;
@@ -235,7 +236,7 @@ async fn run(
             if learner.config().cluster.is_some() {
                 cluster::refresh(&learner).await;
             }
-            learn::learn(learner).await;
+            tokio::join!(learner.inquired.notified(), learn::learn(learner.clone()));
         });
         opened.push((pool, listener));
     }

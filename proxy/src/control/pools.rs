@@ -16,7 +16,7 @@ use super::descriptors::Descriptors;
 use super::ejection::{Ejection, Record};
 use super::listener::{self, Listener};
 use super::status::PoolStatus;
-use super::{cluster, connect, ejection, health, probe};
+use super::{cluster, connect, ejection, health, inquiry, probe};
 use crate::cluster::map::Map;
 use crate::config;
 use crate::conversation::ConversationError;
@@ -47,6 +47,8 @@ pub struct PoolControl {
     pub(super) suspects: RefCell<HashSet<String>>,
     /// The shards are being asked what they can do.
     pub learning: Cell<bool>,
+    /// The shards have been asked what they say of themselves.
+    pub inquired: Notify,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
     /// Something says that others own what by now.
@@ -140,6 +142,7 @@ impl PoolControl {
             unhealthy: RefCell::default(),
             suspects: RefCell::default(),
             learning: Cell::new(false),
+            inquired: Notify::new(),
             map: RefCell::default(),
             stale: Notify::new(),
             refreshes: Cell::default(),
@@ -157,6 +160,7 @@ impl PoolControl {
         });
         tokio::task::spawn_local(ejection::probe(pool.clone()));
         tokio::task::spawn_local(health::watch(pool.clone()));
+        tokio::task::spawn_local(inquiry::follow(pool.clone()));
         tokio::task::spawn_local(cluster::follow(pool.clone()));
         pool
     }

@@ -43,13 +43,15 @@ pub struct Client<P: Protocol> {
     pub activity: Option<Box<Activity<P>>>,
 }
 
-/// Why a client is not read.
+/// Why a request is not taken yet. In most cases its client is not read meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pause {
     /// It has too much in flight, or too many bytes of replies wait for it.
     Full,
     /// Its next request changes what the replies to the earlier ones depend on.
     UntilQuiet,
+    /// What it sends next decides what becomes of the request at hand. It is read as ever.
+    UntilSilent,
 }
 
 /// What a client has going on: an unfinished request, requests in flight, replies not yet taken.
@@ -85,10 +87,29 @@ impl<P: Protocol> Default for Activity<P> {
 }
 
 impl<P: Protocol> Activity<P> {
-    /// The client is not read, whatever it sends.
+    /// There is a request that is not taken yet.
     #[inline]
     pub fn waits(&self) -> bool {
         self.paused.is_some() || self.stalled.is_some()
+    }
+
+    /// Whether the client is read.
+    #[inline]
+    pub fn is_read(&self) -> bool {
+        !self.waits() || self.is_held()
+    }
+
+    /// What the client sends next decides what becomes of the request at hand.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.paused == Some(Pause::UntilSilent)
+    }
+
+    /// The request at hand and what is behind it will not be served.
+    pub fn drop_requests(&mut self) {
+        self.paused = None;
+        self.rest = Rest::default();
+        P::reset(&mut self.decoder);
     }
 
     /// Nothing is in flight, unfinished or waiting: the client is idle.

@@ -6,7 +6,7 @@ use super::client::State;
 use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
 use super::time::Time;
-use super::{ConnectionIndex, Pool, mark};
+use super::{ConnectionIndex, Pool, SILENCE, mark};
 use crate::protocol::Protocol;
 
 /// A connection for a database or protocol version beside the usual one is given up after so long without use.
@@ -16,9 +16,10 @@ impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
         let stall = self.stalls.front().map(|&(deadline, _)| deadline);
+        let silence = self.silences.front().map(|&(deadline, _)| deadline);
         let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        [stall, parked, abandoned, self.shards.deadline].into_iter().flatten().min()
+        [stall, silence, parked, abandoned, self.shards.deadline].into_iter().flatten().min()
     }
 
     /// Deadlines may have passed.
@@ -33,6 +34,13 @@ impl<P: Protocol> Pool<P> {
             {
                 self.resumable.push(id);
             }
+        }
+        while let Some(&(deadline, id)) = self.silences.front()
+            && deadline <= now
+        {
+            self.silences.pop_front();
+            self.silences.push_back((now.plus(SILENCE), id));
+            self.resumable.push(id);
         }
         self.unpark(now, false);
         self.close_abandoned(now);

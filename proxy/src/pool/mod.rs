@@ -13,7 +13,8 @@ use shard_discovery::Topology;
 use slab::Slab;
 
 use crate::metrics::Counters;
-use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question};
+use crate::protocol::store::Store;
+use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question, Silence};
 use buffer::Output;
 use client::{Activity, Client, Pause, State};
 use failure::{Blame, ShardFailure};
@@ -38,6 +39,10 @@ pub mod time;
 
 /// Activities kept for the next clients that need one.
 const SPARE_ACTIVITIES_MAX: usize = 128;
+
+/// After so long without a byte of a client it is taken to have sent all that it wanted to send at once. Longer than TCP
+/// needs to send a lost segment again (200 ms on Linux).
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// What holds a pool within bounds. All sizes in bytes.
 #[derive(Clone, Debug)]
@@ -134,7 +139,7 @@ pub struct Asked {
 pub struct Identity {
     /// Name of the pool.
     pub name: String,
-    /// Microseconds from 1970 to the worker's start.
+    /// Microseconds from 1970 to the worker's start, as the system's clock has it at first.
     pub unix_start: u64,
     /// Clients are numbered from here …
     pub client_id_first: u64,
@@ -150,6 +155,8 @@ pub struct Pool<P: Protocol> {
     settings: P::Settings,
     limits: Limits,
     counters: Counters,
+    /// What is known of the shards taken together.
+    store: Arc<Store>,
     clients: Slab<Client<P>>,
     shards: Shards<P>,
     next_client_id: u64,
@@ -161,6 +168,8 @@ pub struct Pool<P: Protocol> {
     resumable: Vec<ClientId>,
     /// Clients that wait for room in a shard's queue, by deadline.
     stalls: std::collections::VecDeque<(Time, ClientId)>,
+    /// Clients whose silence is waited for, one entry each; when to look at them.
+    silences: std::collections::VecDeque<(Time, ClientId)>,
     questions: Vec<Asked>,
     /// What clients sent that is no request, for the log.
     malformed: Vec<(ClientId, Malformed)>,
@@ -202,6 +211,7 @@ impl<P: Protocol> Pool<P> {
             settings,
             limits,
             counters,
+            store: Arc::default(),
             clients: Slab::new(),
             shards,
             next_generation: 0,
@@ -209,6 +219,7 @@ impl<P: Protocol> Pool<P> {
             dirty_clients: Vec::new(),
             resumable: Vec::new(),
             stalls: std::collections::VecDeque::new(),
+            silences: std::collections::VecDeque::new(),
             questions: Vec::new(),
             malformed: Vec::new(),
             doubtful: Vec::new(),
@@ -231,6 +242,16 @@ impl<P: Protocol> Pool<P> {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.identity.name
+    }
+
+    /// What is known of the shards taken together.
+    pub fn set_store(&mut self, store: Arc<Store>) {
+        self.store = store;
+    }
+
+    /// What the system's clock says: microseconds from 1970 to the worker's start.
+    pub fn set_clock(&mut self, unix_start: u64) {
+        self.identity.unix_start = unix_start;
     }
 
     /// What is counted of it.
@@ -343,7 +364,7 @@ impl<P: Protocol> Pool<P> {
     #[inline]
     pub fn wants_read(&self, client: ClientId) -> bool {
         self.client(client).is_some_and(|client| {
-            client.state == State::Open && client.activity.as_ref().is_none_or(|activity| !activity.waits())
+            client.state == State::Open && client.activity.as_ref().is_none_or(|activity| activity.is_read())
         })
     }
 
@@ -374,11 +395,12 @@ impl<P: Protocol> Pool<P> {
         if found.generation != client.generation {
             return scratch.clear();
         }
+        let silence = if now.since(found.active) >= SILENCE { Silence::Long } else { Silence::Short };
         found.active = now;
         if found.activity.is_none() {
             found.activity = Some(self.spare_activities.pop().unwrap_or_default());
         }
-        self.process(client, scratch, now);
+        self.process(client, scratch, silence, now);
     }
 
     /// The client has closed its writing side. What was read is still answered.
@@ -388,6 +410,9 @@ impl<P: Protocol> Pool<P> {
 
     /// We want to end the connection once everything read is answered.
     pub fn drain_client(&mut self, client: ClientId) {
+        if self.client(client).is_some_and(|client| client.state == State::Open) {
+            self.counters.client_drained.add(1);
+        }
         self.end_client(client, State::Finishing);
     }
 
@@ -396,6 +421,9 @@ impl<P: Protocol> Pool<P> {
         if client.state == State::Open {
             client.state = state;
         }
+        if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
+            self.resumable.push(id);
+        }
         mark(client, id.index, &mut self.dirty_clients);
     }
 
@@ -403,14 +431,18 @@ impl<P: Protocol> Pool<P> {
     pub fn client_gone(&mut self, id: ClientId, broken: bool) {
         let Some(client) = self.client(id) else { return };
         match client.state {
-            _ if broken => self.counters.client_err.add(1),
-            State::Ended => self.counters.client_eof.add(1),
-            State::Open | State::Finishing | State::Broken => {}
+            State::Open | State::Ended if broken => self.counters.client_err.add(1),
+            State::Open | State::Ended => self.counters.client_eof.add(1),
+            // Counted when that was decided.
+            State::Finishing | State::Broken => {}
         }
         let client = self.clients.remove(id.index as usize);
         self.counters.client_connections.add(-1);
         if let Some(activity) = client.activity {
             self.buffered -= activity.counted;
+            if activity.is_held() {
+                self.silences.retain(|(_, held)| *held != id);
+            }
         }
         if self.clients.is_empty() {
             self.clients.shrink_to_fit();
@@ -450,6 +482,7 @@ impl<P: Protocol> Pool<P> {
             None => false,
             Some(Pause::Full) => may_submit(activity, limits, 2),
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
+            Some(Pause::UntilSilent) => false,
         };
         if resumes {
             self.resumable.push(id);
@@ -460,7 +493,7 @@ impl<P: Protocol> Pool<P> {
             State::Finishing if answered => return Verdict::Finish,
             _ => {}
         }
-        let read = client.state == State::Open && !waits;
+        let read = client.state == State::Open && activity.is_read();
         if activity.is_idle() && !waits {
             let mut activity = client.activity.take().expect("just used");
             self.buffered -= std::mem::take(&mut activity.counted);
@@ -536,6 +569,9 @@ impl<P: Protocol> Pool<P> {
     /// The client is closed at once, because another one asked for it; `gently` answers what was read first.
     pub fn kill_client(&mut self, id: ClientId, gently: bool) {
         let Some(client) = find(&mut self.clients, id) else { return };
+        if matches!(client.state, State::Open | State::Ended) {
+            self.counters.client_killed.add(1);
+        }
         client.state = if gently { State::Finishing } else { State::Broken };
         mark(client, id.index, &mut self.dirty_clients);
     }

@@ -7,8 +7,8 @@ use super::client::{Activity, Pause, State};
 use super::failure::ShardFailure;
 use super::shards::{Refusal, Sender};
 use super::time::Time;
-use super::{Asked, ClientId, Limits, Pool, find, mark};
-use crate::protocol::{Facts, Protocol, Route};
+use super::{Asked, ClientId, Limits, Pool, SILENCE, find, mark};
+use crate::protocol::{Facts, Protocol, Route, Silence};
 
 /// A client whose replies so far are unknown in size may have so many requests in flight.
 const IN_FLIGHT_UNKNOWN_MAX: usize = 128;
@@ -28,18 +28,35 @@ impl<P: Protocol> Pool<P> {
                 // Room in a queue is not what it waits for; its last reply brings it here again.
                 continue;
             }
-            activity.paused = None;
+            let silence = match client.state {
+                State::Ended => Silence::Final,
+                _ if now.since(client.active) >= SILENCE => Silence::Long,
+                _ => Silence::Short,
+            };
+            if !activity.is_held() {
+                activity.paused = None;
+            } else if client.state == State::Finishing {
+                // What it sends next will not be read. It is told nothing, and nothing of it is executed.
+                activity.drop_requests();
+                self.silences.retain(|(_, held)| *held != id);
+                mark(client, id.index, &mut self.dirty_clients);
+                continue;
+            }
             activity.rest.restore(scratch, 0);
             mark(client, id.index, &mut self.dirty_clients);
-            self.process(id, scratch, now);
+            self.process(id, scratch, silence, now);
         }
     }
 
     /// Takes requests from `scratch` until it is used up or the client has to wait; keeps the rest.
-    pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
-        let Self { clients, shards, counters, limits, plan, identity, settings, .. } = self;
+    pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, silence: Silence, now: Time) {
+        let Self { clients, shards, counters, limits, plan, identity, settings, store, .. } = self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
+        let was_held = activity.is_held();
+        if was_held {
+            activity.paused = None;
+        }
         let mut used = 0;
         let mut shared = false;
         while used < scratch.len() {
@@ -77,7 +94,11 @@ impl<P: Protocol> Pool<P> {
                 unix_micros: identity.unix_start + now.micros(),
                 uptime: now.micros() / 1_000_000,
                 counters,
+                store,
                 quiet: activity.replies.in_flight() == 0,
+                delivered: activity.replies.is_empty(),
+                silence,
+                behind: &input[length..],
             };
             let canonical = P::canonical(&activity.decoder, &input[..length]);
             let route = P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan);
@@ -128,6 +149,13 @@ impl<P: Protocol> Pool<P> {
                     activity.paused = Some(Pause::UntilQuiet);
                     break;
                 }
+                Route::WhenSilent => {
+                    activity.paused = Some(Pause::UntilSilent);
+                    if !was_held {
+                        self.silences.push_back((now.plus(SILENCE), id));
+                    }
+                    break;
+                }
                 Route::Ask(question) => {
                     let number = activity.replies.submitted(plan.manner);
                     self.questions.push(Asked { client: id, asker: client.id, number, question });
@@ -138,7 +166,9 @@ impl<P: Protocol> Pool<P> {
                 Ok(()) => {}
                 Err(Refusal::SpreadKeys) => {
                     counters.refused.add(1);
-                    let reply = P::spread_keys(shards.topology.is_cluster());
+                    let canonical = P::canonical(&activity.decoder, &scratch[used..used + length]);
+                    let keys = plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
+                    let reply = P::spread_keys(shards.spread_of(keys));
                     activity.replies.replied(reply.as_bytes(), plan.manner);
                 }
                 Err(Refusal::Nobody) => {
@@ -180,6 +210,7 @@ impl<P: Protocol> Pool<P> {
             }
             activity.stalled = None;
             if closes {
+                counters.client_quit.add(1);
                 client.state = State::Finishing;
                 used = scratch.len();
                 break;
@@ -188,6 +219,9 @@ impl<P: Protocol> Pool<P> {
             if lane != shards.lanes[client.lane as usize].key {
                 client.lane = shards.lane(lane);
             }
+        }
+        if was_held && !activity.is_held() {
+            self.silences.retain(|(_, held)| *held != id);
         }
         scratch.advance(used);
         let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);

@@ -317,6 +317,9 @@ impl<P: Protocol> Pool<P> {
         self.shards.members[shard].counters.failures[failure.reason()].add(1);
         if activity.replies.is_streaming(ticket.number) {
             // Half the reply is out: there is no way to say so but to close.
+            if matches!(client.state, State::Open | State::Ended) {
+                self.counters.client_cut.add(1);
+            }
             client.state = State::Broken;
         } else {
             let mut reply = Vec::new();

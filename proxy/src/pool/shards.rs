@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard_discovery::{Address, Home, Topology};
+use shard_discovery::{Address, HashTag, Home, Topology};
 
 use super::buffer::SHARE_MIN;
 use super::failure::{Blame, ShardFailure};
@@ -15,7 +15,7 @@ use super::shard::{Admission, Link, ShardConnection, Ticket};
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Failed, Limits, ShardEvent};
 use crate::metrics::{PoolCounters, ShardCounters};
-use crate::protocol::{Part, Piece, Plan, Protocol};
+use crate::protocol::{Part, Piece, Plan, Protocol, Spread};
 
 /// The shards of a pool and the connections to them.
 pub(super) struct Shards<P: Protocol> {
@@ -97,6 +97,22 @@ impl<P: Protocol> Shards<P> {
         };
         shards.adopt(topology, counters, per_shard, timeout);
         shards
+    }
+
+    /// Why these keys do not belong together.
+    pub fn spread_of<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> Spread {
+        if self.topology.is_cluster() {
+            return Spread::Slots;
+        }
+        let tag = |key: &'k [u8]| {
+            let part = HashTag::REDIS_CLUSTER.hashed_part(key);
+            (part.len() < key.len()).then_some(part)
+        };
+        let first = keys.next().and_then(tag);
+        let is_ignored = self.topology.hash_tag() != Some(HashTag::REDIS_CLUSTER)
+            && first.is_some()
+            && keys.all(|key| tag(key) == first);
+        if is_ignored { Spread::IgnoredTag } else { Spread::Shards }
     }
 
     /// Members of a cluster that own slots or answer reads.

@@ -10,9 +10,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::metrics::Counters;
 use crate::pool::buffer::Output;
+use store::Store;
 
 pub mod memcache;
 pub mod resp;
+pub mod store;
 mod strangers;
 
 /// A protocol spoken by clients and shards alike.
@@ -114,9 +116,8 @@ pub trait Protocol: Sized + 'static {
     /// response of its own.
     fn replica(_is_replica: bool, _out: &mut Vec<u8>) {}
 
-    /// The reply to a request that cannot be split and whose keys belong to several shards, or in a cluster to several
-    /// slots.
-    fn spread_keys(is_cluster: bool) -> &'static str;
+    /// The reply to a request that cannot be split and whose keys do not belong together.
+    fn spread_keys(spread: Spread) -> &'static str;
 
     /// What a node of a cluster says when it has not executed the request because another one is to be asked, or later.
     fn redirect(_response: &[u8]) -> Option<Redirect<'_>> {
@@ -159,6 +160,17 @@ pub trait Protocol: Sized + 'static {
 /// Bytes that no peer should send, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Malformed(pub String);
+
+/// Why keys do not belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// They are on several shards.
+    Shards,
+    /// They are in several slots of a cluster.
+    Slots,
+    /// They are on several shards, and have a part in braces in common that the pool does not look at.
+    IgnoredTag,
+}
 
 /// Who is to be asked instead. Nothing was executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -213,8 +225,27 @@ pub struct Facts<'p, P: Protocol> {
     pub uptime: u64,
     /// What was counted of the pool, by this worker and all.
     pub counters: &'p Counters,
+    /// What is known of the shards taken together.
+    pub store: &'p Store,
     /// Every request of the client before this one has been answered.
     pub quiet: bool,
+    /// The replies to all of them are written.
+    pub delivered: bool,
+    /// How long the client had sent nothing.
+    pub silence: Silence,
+    /// What has come of the client behind the request.
+    pub behind: &'p [u8],
+}
+
+/// How long a client has sent nothing, or will.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Silence {
+    /// Something may be on its way still that it sent together with the last bytes.
+    Short,
+    /// What it sends next it has sent later, as far as that can be known.
+    Long,
+    /// It has closed its writing side.
+    Final,
 }
 
 /// Scratch space of [`Protocol::plan`], used again for every request.
@@ -308,6 +339,8 @@ pub enum Route<M> {
     Everywhere(M),
     /// To be planned again once all earlier requests of the client are answered.
     WhenQuiet,
+    /// To be planned again once the client has been silent for long, or as more has come of it.
+    WhenSilent,
     /// Only the whole process knows: the control thread is asked.
     Ask(Question),
 }

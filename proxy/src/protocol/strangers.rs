@@ -63,6 +63,12 @@ impl Stranger {
         }
     }
 
+    /// Whether a client of HTTP/1 would understand a page.
+    fn is_http_1(line: &[u8]) -> bool {
+        let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').take(4).collect();
+        matches!(words[..], [_, _, version] if version.starts_with(b"HTTP/1."))
+    }
+
     /// Recognises RESP where memcached is spoken.
     pub fn is_redis(line: &[u8]) -> bool {
         line.strip_prefix(b"*").is_some_and(|count| !count.is_empty() && count.iter().all(u8::is_ascii_digit))
@@ -124,6 +130,14 @@ impl Stranger {
                 header[12..16].copy_from_slice(&input[12..16]);
                 reply.extend_from_slice(&header);
                 reply.extend_from_slice(sentence.as_bytes());
+            }
+            _ if Self::is_http_1(line) => {
+                let length = sentence.len() + 1;
+                let head = format!(
+                    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+                     Connection: close\r\n\r\n{sentence}\n"
+                );
+                reply.extend_from_slice(head.as_bytes());
             }
             _ if Self::is_redis(line) => reply.extend(format!("-ERR {sentence}\r\n").bytes()),
             _ if Self::is_memcached(line) => reply.extend(format!("CLIENT_ERROR {sentence}\r\n").bytes()),

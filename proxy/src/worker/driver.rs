@@ -66,6 +66,8 @@ pub trait Drive {
     fn finish_pass(&mut self, now: Time) -> bool;
     /// When the next pass has to be, whatever happens.
     fn next_pass(&self) -> Option<Time>;
+    /// What the system's clock says.
+    fn set_clock(&mut self, unix_start: u64);
 }
 
 /// The shell around one pool.
@@ -143,6 +145,7 @@ impl<P: Protocol> Driver<P> {
             Order::Recovered(shard) => self.pool.recovered(&shard),
             Order::Renew(shard) => self.pool.renew(&shard),
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
+            Order::Store(store) => self.pool.set_store(store),
             Order::Preconnect => self.pool.preconnect(),
             Order::List { question, ask, asker } => {
                 let rows = self.list(&question.filter, now);
@@ -156,10 +159,7 @@ impl<P: Protocol> Driver<P> {
                 let _ = self.setup.reports.try_send(Report::Listed { ask, rows });
             }
             Order::Answer(Answer { asked, rows }) => self.pool.answer_question(&asked, &rows),
-            Order::Drain { limit } => {
-                let until = now.plus(limit);
-                self.drain(now, until);
-            }
+            Order::Drain { limit } => self.drain(now, now.plus(limit)),
         }
     }
 
@@ -536,13 +536,12 @@ impl<P: Protocol> Drive for Driver<P> {
         for _ in 0..ORDERS_MAX {
             match self.setup.orders.try_recv() {
                 Ok(order) => self.obey(order, now),
-                Err(mpsc::error::TryRecvError::Empty) => {
+                Err(error) => {
                     self.more_orders = false;
+                    if error == mpsc::error::TryRecvError::Disconnected {
+                        self.drain(now, now);
+                    }
                     return;
-                }
-                Err(mpsc::error::TryRecvError::Disconnected) => {
-                    self.more_orders = false;
-                    return self.drain(now, now);
                 }
             }
         }
@@ -571,6 +570,10 @@ impl<P: Protocol> Drive for Driver<P> {
         self.report();
         self.turn = std::mem::replace(&mut self.again, turn);
         self.drain_until.is_none() || self.pool.client_count() > 0 || !self.lingering.is_empty()
+    }
+
+    fn set_clock(&mut self, unix_start: u64) {
+        self.pool.set_clock(unix_start);
     }
 
     fn next_pass(&self) -> Option<Time> {

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,7 @@ use crate::pool::time::Time;
 use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
+use crate::protocol::store::Store;
 use crate::protocol::{ClientRow, Protocol, Question};
 use driver::{Drive, Driver, Setup};
 use ready::{Alarm, Ready, Sockets, Token};
@@ -34,6 +35,9 @@ pub(crate) mod socket;
 
 /// Orders that may wait for one driver; the control thread waits when there are more.
 const ORDERS_MAX: usize = 1024;
+
+/// How often a pass looks at the system's clock, which may be set: each time would cost as much as a small request.
+const CLOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the control thread tells a pool's driver.
 pub enum Order {
@@ -54,6 +58,8 @@ pub enum Order {
     Recovered(Arc<str>),
     /// Another configuration of the same pool.
     Reconfigure(Box<Reconfiguration>),
+    /// What the shards say of themselves, taken together.
+    Store(Arc<Store>),
     /// Connect to all shards.
     Preconnect,
     /// List the clients that the question means, and disconnect them if it says so.
@@ -269,6 +275,7 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let mut woken = clock();
     // Orders may have come before anybody listened.
     let mut ordered = true;
+    let mut next_look = clock();
     while drivers.is_empty() || drivers.iter().any(Option::is_some) {
         let now = clock();
         counters.passes.record(now.since(woken).as_micros() as u64);
@@ -278,6 +285,11 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
         worker.sockets.wait(&mut events, timeout)?;
         woken = clock();
         let now = woken;
+        if now >= next_look {
+            next_look = now.plus(CLOCK_PAUSE);
+            let unix_start = unix_start(start);
+            drivers.iter_mut().flatten().for_each(|driver| driver.set_clock(unix_start));
+        }
         for event in &events {
             let (pool, ready) = Ready::of(event);
             if ready.token == Token::Alarm {
@@ -316,6 +328,12 @@ struct Worker {
     start: Instant,
 }
 
+/// Microseconds from 1970 to the worker's start, going by what the system's clock says now.
+fn unix_start(start: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.saturating_sub(start.elapsed()).as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Worker {
     /// Makes the driver of a pool.
     fn open(&self, setup: PoolSetup, drivers: &mut Vec<Option<Box<dyn Drive>>>) {
@@ -332,12 +350,10 @@ impl Worker {
 
     fn driver<P: Protocol>(&self, setup: PoolSetup, settings: fn(&config::Pool) -> P::Settings) -> Driver<P> {
         let PoolSetup { number, config, topology, counters, orders, memory_max } = setup;
-        let unix_start =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
-            unix_start: u64::try_from(unix_start.as_micros()).unwrap_or(u64::MAX),
+            unix_start: unix_start(self.start),
             client_id_first: self.number as u64 + 1,
             client_id_step: self.count as u64,
             seed: self.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -394,6 +410,7 @@ impl session::Settings {
             databases: config.databases,
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3 == Some(false),
+            one_shard: config.cluster.is_none() && config.shards.len() == 1,
         }
     }
 }

@@ -10,7 +10,7 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
-use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route};
+use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route, Spread};
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, ResponseDecoder, Verdict};
 use split::Merge;
@@ -248,7 +248,7 @@ impl Protocol for Memcache {
         response.starts_with(b"ERROR Too many open connections")
     }
 
-    fn spread_keys(_is_cluster: bool) -> &'static str {
+    fn spread_keys(_spread: Spread) -> &'static str {
         "CLIENT_ERROR the keys belong to several shards\r\n"
     }
 

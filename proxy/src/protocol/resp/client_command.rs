@@ -3,7 +3,7 @@
 //! LIST, INFO and KILL concern clients of all workers, so they are put as a [`Question`] to the whole process.
 
 use super::commands::{Local, Merge};
-use super::session::{BAD_NAME, Names, ReplyMode, Session, is_printable, number};
+use super::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use super::{Resp, encode};
 use crate::protocol::{ClientFilter, ClientRow, Facts, Plan, Question, Route};
 
@@ -16,8 +16,6 @@ const KILLED_ONE: u8 = 2;
 const KILLED_COUNT: u8 = 3;
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
-/// Redis takes no library name longer than a line of CLIENT LIST should be.
-const NAME_MAX: usize = 1024;
 
 /// Answers a CLIENT subcommand whose number of arguments is right.
 pub fn plan(
@@ -63,12 +61,12 @@ fn answer_alone(
             Some(names) => encode::bulk(out, names.name.as_bytes()),
             None => encode::null(out, session.resp3),
         },
-        Local::ClientSetname => match name(all[2]) {
-            Some(name) => {
+        Local::ClientSetname => match client_name(all[2]) {
+            Ok(name) => {
                 session.names.get_or_insert_default().name = name;
                 encode::simple(out, "OK");
             }
-            None => encode::error(out, BAD_NAME),
+            Err(reply) => encode::error(out, reply),
         },
         Local::ClientSetinfo => {
             let names = session.names.get_or_insert_default();
@@ -80,12 +78,13 @@ fn answer_alone(
                 let option = String::from_utf8_lossy(all[2]).into_owned();
                 return encode::error(out, &format!("ERR Unrecognized option '{option}'"));
             };
-            match name(all[3]) {
-                Some(value) => {
+            match client_name(all[3]) {
+                Ok(value) => {
                     *field = value;
                     encode::simple(out, "OK");
                 }
-                None => encode::error(
+                Err(LONG_NAME) => encode::error(out, LONG_NAME),
+                Err(_) => encode::error(
                     out,
                     &format!("ERR {what} cannot contain spaces, newlines or special characters."),
                 ),
@@ -98,10 +97,6 @@ fn answer_alone(
         }
         _ => encode::error(out, SYNTAX_ERROR),
     }
-}
-
-fn name(word: &[u8]) -> Option<String> {
-    (is_printable(word) && word.len() <= NAME_MAX).then(|| String::from_utf8_lossy(word).into_owned())
 }
 
 /// `CLIENT REPLY ON|OFF|SKIP`

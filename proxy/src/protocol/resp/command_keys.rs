@@ -132,19 +132,33 @@ pub enum KeyError {
 }
 
 impl KeyError {
+    /// Whether the server looks at something else before it sees the error, so that its words depend on that.
+    pub fn is_judged_late(self) -> bool {
+        match self {
+            Self::Missing => false,
+            Self::NotANumber(words) | Self::Negative(words) | Self::Zero(words) | Self::TooMany(words) => {
+                words == KeyNumWords::NamedScript
+            }
+        }
+    }
+
     /// The error as Redis words it; `name` is the command's.
     pub fn text(self, name: &str) -> String {
-        use KeyNumWords::{AtLeastOne, GreaterThanZero, GreaterThanZeroOfArgs, Script};
+        use KeyNumWords::{AtLeastOne, GreaterThanZero, GreaterThanZeroOfArgs, NamedScript, Script};
         let text = match self {
             Self::Missing | Self::TooMany(AtLeastOne | GreaterThanZero) => "ERR syntax error",
-            Self::TooMany(Script | GreaterThanZeroOfArgs) => {
+            Self::TooMany(Script | NamedScript | GreaterThanZeroOfArgs) => {
                 "ERR Number of keys can't be greater than number of args"
             }
-            Self::NotANumber(AtLeastOne | Script) => "ERR value is not an integer or out of range",
+            Self::NotANumber(AtLeastOne | Script | NamedScript) => {
+                "ERR value is not an integer or out of range"
+            }
             Self::NotANumber(GreaterThanZero | GreaterThanZeroOfArgs)
             | Self::Negative(GreaterThanZero | GreaterThanZeroOfArgs)
             | Self::Zero(GreaterThanZero | GreaterThanZeroOfArgs) => "ERR numkeys should be greater than 0",
-            Self::Negative(Script) | Self::Zero(Script) => "ERR Number of keys can't be negative",
+            Self::Negative(Script | NamedScript) | Self::Zero(Script | NamedScript) => {
+                "ERR Number of keys can't be negative"
+            }
             Self::Negative(AtLeastOne) | Self::Zero(AtLeastOne) => {
                 return format!("ERR at least 1 input key is needed for '{name}' command");
             }
@@ -261,7 +275,7 @@ impl KeySpec {
                 // the last key itself must be there, the value behind it is the server's business
                 let room = args.saturating_sub(first).div_ceil(step);
                 match left {
-                    0 if words == KeyNumWords::Script => Ok(None),
+                    0 if matches!(words, KeyNumWords::Script | KeyNumWords::NamedScript) => Ok(None),
                     0 => Err(KeyError::Zero(words)),
                     _ if left > room => Err(KeyError::TooMany(words)),
                     _ => Ok(Some(Group { next: first, left, step })),

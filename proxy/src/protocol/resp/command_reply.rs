@@ -9,10 +9,10 @@ use super::commands::{Begin, COMMANDS, Command, Find, KeySpec, WrongArity, acces
 use super::encode::{array, bulk, error, integer, map, null, set, simple};
 use super::glob;
 
-/// Answers COMMAND and its subcommands; `args` starts with the word COMMAND.
-pub fn answer(args: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+/// Answers COMMAND and its subcommands; `args` starts with the word COMMAND. A pool of one shard does more.
+pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     let Some((name, rest)) = args.get(1..).and_then(<[_]>::split_first) else {
-        return infos(&[], resp3, out);
+        return infos(&[], one_shard, resp3, out);
     };
     let row = lookup(b"command").and_then(|container| container.subcommand(name));
     let Some(row) = row else {
@@ -22,23 +22,23 @@ pub fn answer(args: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
         return error(out, &WrongArity(row).to_string());
     }
     match row.name {
-        "command|count" => integer(out, served(&COMMANDS).count() as i64),
-        "command|info" => infos(rest, resp3, out),
-        "command|docs" => docs(rest, resp3, out),
-        "command|list" => list(rest, out),
+        "command|count" => integer(out, served(&COMMANDS, one_shard).count() as i64),
+        "command|info" => infos(rest, one_shard, resp3, out),
+        "command|docs" => docs(rest, one_shard, resp3, out),
+        "command|list" => list(rest, one_shard, out),
         "command|getkeys" => keys(rest, false, resp3, out),
         "command|getkeysandflags" => keys(rest, true, resp3, out),
-        "command|help" => help(lookup(b"command").expect("its subcommand was found"), out),
+        "command|help" => help(lookup(b"command").expect("its subcommand was found"), one_shard, out),
         _ => unknown_subcommand("command", name, out),
     }
 }
 
 /// Answers HELP of a container: one line per subcommand that the proxy does, and what it is for.
-pub fn help(container: &Command, out: &mut Vec<u8>) {
+pub fn help(container: &Command, one_shard: bool, out: &mut Vec<u8>) {
     let title = container.name.to_ascii_uppercase();
-    array(out, 1 + 2 * served(container.subcommands).count());
+    array(out, 1 + 2 * served(container.subcommands, one_shard).count());
     simple(out, &format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    for row in served(container.subcommands) {
+    for row in served(container.subcommands, one_shard) {
         simple(out, &row.name[container.name.len() + 1..].to_ascii_uppercase());
         simple(out, &format!("    {}.", row.doc.summary.trim_end_matches('.')));
     }
@@ -52,35 +52,35 @@ pub fn unknown_subcommand(container: &str, word: &[u8], out: &mut Vec<u8>) {
     error(out, &format!("ERR unknown subcommand '{word}'. Try {title} HELP."));
 }
 
-fn served(rows: &'static [Command]) -> impl Iterator<Item = &'static Command> {
-    rows.iter().filter(|row| row.is_served())
+fn served(rows: &'static [Command], one_shard: bool) -> impl Iterator<Item = &'static Command> {
+    rows.iter().filter(move |row| row.is_served(one_shard))
 }
 
 /// Finds `config|get` as well as `get`.
-fn find(name: &[u8]) -> Option<&'static Command> {
+fn find(name: &[u8], one_shard: bool) -> Option<&'static Command> {
     let row = match name.iter().position(|byte| *byte == b'|') {
         Some(bar) => lookup(&name[..bar])?.subcommand(&name[bar + 1..]),
         None => lookup(name),
     };
-    row.filter(|row| row.is_served())
+    row.filter(|row| row.is_served(one_shard))
 }
 
-fn infos(names: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+fn infos(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     if names.is_empty() {
-        array(out, served(&COMMANDS).count());
-        return served(&COMMANDS).for_each(|row| info(row, resp3, out));
+        array(out, served(&COMMANDS, one_shard).count());
+        return served(&COMMANDS, one_shard).for_each(|row| info(row, one_shard, resp3, out));
     }
     array(out, names.len());
     for name in names {
-        match find(name) {
-            Some(row) => info(row, resp3, out),
+        match find(name, one_shard) {
+            Some(row) => info(row, one_shard, resp3, out),
             None => null(out, resp3),
         }
     }
 }
 
 /// The description of one command as COMMAND and COMMAND INFO list it.
-pub fn info(row: &Command, resp3: bool, out: &mut Vec<u8>) {
+pub fn info(row: &Command, one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     array(out, 10);
     bulk(out, row.name.as_bytes());
     integer(out, row.arity.into());
@@ -93,8 +93,8 @@ pub fn info(row: &Command, resp3: bool, out: &mut Vec<u8>) {
     row.tips.iter().for_each(|tip| bulk(out, tip.as_bytes()));
     set(out, resp3, row.keys.len());
     row.keys.iter().for_each(|spec| key_spec(spec, resp3, out));
-    set(out, resp3, served(row.subcommands).count());
-    served(row.subcommands).for_each(|row| info(row, resp3, out));
+    set(out, resp3, served(row.subcommands, one_shard).count());
+    served(row.subcommands, one_shard).for_each(|row| info(row, one_shard, resp3, out));
 }
 
 fn names(names: impl Iterator<Item = &'static str> + Clone, resp3: bool, out: &mut Vec<u8>) {
@@ -176,17 +176,17 @@ fn pair(name: &str, number: i64, out: &mut Vec<u8>) {
     integer(out, number);
 }
 
-fn docs(names: &[&[u8]], resp3: bool, out: &mut Vec<u8>) {
+fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     let rows: Vec<_> = if names.is_empty() {
-        served(&COMMANDS).collect()
+        served(&COMMANDS, one_shard).collect()
     } else {
-        names.iter().filter_map(|name| find(name)).collect()
+        names.iter().filter_map(|name| find(name, one_shard)).collect()
     };
     map(out, resp3, rows.len());
-    rows.into_iter().for_each(|row| doc(row, resp3, out));
+    rows.into_iter().for_each(|row| doc(row, one_shard, resp3, out));
 }
 
-fn doc(row: &Command, resp3: bool, out: &mut Vec<u8>) {
+fn doc(row: &Command, one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     bulk(out, row.name.as_bytes());
     map(out, resp3, if row.subcommands.is_empty() { 3 } else { 4 });
     for (name, text) in [("summary", row.doc.summary), ("since", row.doc.since), ("group", row.doc.group)] {
@@ -195,12 +195,12 @@ fn doc(row: &Command, resp3: bool, out: &mut Vec<u8>) {
     }
     if !row.subcommands.is_empty() {
         bulk(out, b"subcommands");
-        map(out, resp3, served(row.subcommands).count());
-        served(row.subcommands).for_each(|row| doc(row, resp3, out));
+        map(out, resp3, served(row.subcommands, one_shard).count());
+        served(row.subcommands, one_shard).for_each(|row| doc(row, one_shard, resp3, out));
     }
 }
 
-fn list(filter: &[&[u8]], out: &mut Vec<u8>) {
+fn list(filter: &[&[u8]], one_shard: bool, out: &mut Vec<u8>) {
     type Filter<'a> = Box<dyn Fn(&Command) -> bool + 'a>;
     let wanted: Filter<'_> = match filter {
         [] => Box::new(|_| true),
@@ -221,7 +221,8 @@ fn list(filter: &[&[u8]], out: &mut Vec<u8>) {
         }
         _ => return error(out, "ERR syntax error"),
     };
-    let rows = served(&COMMANDS).flat_map(|row| std::iter::once(row).chain(served(row.subcommands)));
+    let rows = served(&COMMANDS, one_shard)
+        .flat_map(|row| std::iter::once(row).chain(served(row.subcommands, one_shard)));
     let names: Vec<_> = rows.filter(|row| wanted(row)).map(|row| row.name).collect();
     array(out, names.len());
     names.into_iter().for_each(|name| bulk(out, name.as_bytes()));

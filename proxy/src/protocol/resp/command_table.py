@@ -66,21 +66,24 @@ ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
 LATER = {
     "Transaction": "multi exec discard watch unwatch",
     "Blocking": "blpop brpop blmove brpoplpush blmpop bzpopmin bzpopmax bzmpop client|unblock",
-    "PubSub": "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish"
+    "PubSub": "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe",
+    "Publish": "publish spublish"
     " pubsub|channels pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
     "Scan": "scan",
-    "AllShards": "keys dbsize flushall flushdb randomkey config|set config|resetstat"
-    " script|exists script|flush script|kill script|load script|show"
-    " function|delete function|dump function|flush function|kill function|list function|load function|restore"
-    " function|stats slowlog|get slowlog|len slowlog|reset commandlog|get commandlog|len commandlog|reset"
-    " latency|doctor latency|graph latency|histogram latency|history latency|latest latency|reset"
-    " memory|doctor memory|malloc-stats memory|purge memory|stats",
+    "AllShards": "keys dbsize flushdb randomkey script|exists script|load script|show"
+    " function|dump function|list function|load function|stats"
+    " slowlog|len commandlog|len"
+    " latency|doctor latency|graph latency|histogram latency|history latency|latest"
+    " memory|doctor memory|malloc-stats memory|stats",
+    "WholeServer": "flushall script|flush script|kill function|delete function|flush function|kill function|restore"
+    " slowlog|get slowlog|reset commandlog|get commandlog|reset latency|reset memory|purge",
     "Wait": "wait waitaof",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
 }
 
 USERS, MODULES, REPLICATION, PERSISTENCE = "USERS", "MODULES", "REPLICATION", "PERSISTENCE"
 PROTOCOL, DEBUGGING, PAUSE = "PROTOCOL", "DEBUGGING", "PAUSE"
+CONFIGURATION = "CONFIGURATION"
 
 # Reasons that several rows share; they become constants.
 REASONS = {
@@ -90,6 +93,7 @@ REASONS = {
     PERSISTENCE: "each shard saves its data on its own; ask the shards directly",
     PROTOCOL: "this is spoken between servers, never by a client of the proxy",
     DEBUGGING: "debugging commands act on one server; ask the shard directly",
+    CONFIGURATION: "it would change the shards for all clients of the proxy; ask the shards directly",
     PAUSE: "it would hold up the connections that all clients of the proxy share",
 }
 
@@ -113,6 +117,8 @@ REFUSE = {
     "bgrewriteaof": PERSISTENCE,
     "lastsave": PERSISTENCE,
     "swapdb": "it would swap databases on one shard after another, and clients would see them mixed",
+    "config|set": CONFIGURATION,
+    "config|resetstat": CONFIGURATION,
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
     "client|unpause": PAUSE,
@@ -124,7 +130,8 @@ REFUSE_WHOLE = {"acl": USERS, "module": MODULES}
 
 # Which words Redis finds for a bad number of keys (found by trying): a variant of `KeyNumWords`.
 KEYNUM_WORDS = {
-    "eval evalsha eval_ro evalsha_ro fcall fcall_ro": "Script",
+    "eval eval_ro": "Script",
+    "evalsha evalsha_ro fcall fcall_ro": "NamedScript",
     "zunion zinter zdiff zintercard zunionstore zinterstore zdiffstore": "AtLeastOne",
     "sintercard": "GreaterThanZeroOfArgs",
     "lmpop blmpop zmpop bzmpop msetex": "GreaterThanZero",

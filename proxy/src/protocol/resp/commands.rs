@@ -135,6 +135,10 @@ pub enum Feature {
     Scan,
     /// One request to every shard, answers joined.
     AllShards,
+    /// The same, where it reaches beyond the database it is said in.
+    WholeServer,
+    /// Channels, as far as who speaks of them hears nothing from them.
+    Publish,
     /// WAIT counts the writes of its own connection.
     Wait,
     /// Invalidation messages for caching clients.
@@ -142,14 +146,23 @@ pub enum Feature {
 }
 
 impl Feature {
+    /// Whether a pool that has one shard does it already: then it needs nothing of the proxy, and nothing of the
+    /// connection that all clients share.
+    pub fn is_served_by_one_shard(self) -> bool {
+        match self {
+            Self::Scan | Self::AllShards | Self::WholeServer | Self::Publish => true,
+            Self::Transaction | Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
+        }
+    }
+
     /// Why a command that needs this is refused, as a sentence without its first word.
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Transaction => "transactions (MULTI, EXEC, DISCARD, WATCH) are not supported yet",
             Self::Blocking => "commands that wait for data are not supported yet",
-            Self::PubSub => "publish and subscribe are not supported yet",
+            Self::PubSub | Self::Publish => "publish and subscribe are not supported yet",
             Self::Scan => "SCAN over all shards is not supported yet",
-            Self::AllShards => "commands for all shards at once are not supported yet",
+            Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Wait => {
                 "WAIT and WAITAOF are not supported yet: they count the writes of one connection to one shard"
             }
@@ -224,7 +237,7 @@ pub enum Find {
     Pattern,
 }
 
-/// Redis has four sets of words for a bad number of keys.
+/// Redis has several sets of words for a bad number of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyNumWords {
     /// ZUNION and its relatives.
@@ -233,8 +246,10 @@ pub enum KeyNumWords {
     GreaterThanZero,
     /// SINTERCARD.
     GreaterThanZeroOfArgs,
-    /// EVAL and FCALL, which also take no keys at all.
+    /// EVAL, which also takes no keys at all.
     Script,
+    /// EVALSHA and FCALL, which look for the script or function before they look at the number.
+    NamedScript,
 }
 
 /// Declares a set of named bits in the order in which Redis lists them.
@@ -572,15 +587,17 @@ impl Command {
         }
     }
 
-    /// Whether the proxy does this command or at least one of its subcommands, HELP aside.
-    pub fn is_served(&self) -> bool {
+    /// Whether the proxy does this command or at least one of its subcommands, HELP aside, in pools of one shard or of
+    /// several.
+    pub fn is_served(&self, one_shard: bool) -> bool {
         match self.handling {
-            Handling::Later(_) | Handling::Refuse(_) => false,
+            Handling::Later(feature) => one_shard && feature.is_served_by_one_shard(),
+            Handling::Refuse(_) => false,
             Handling::Forward | Handling::Split(_) | Handling::Answer(_) => true,
             Handling::Container => self
                 .subcommands
                 .iter()
-                .any(|row| row.handling != Handling::Answer(Local::Help) && row.is_served()),
+                .any(|row| row.handling != Handling::Answer(Local::Help) && row.is_served(one_shard)),
         }
     }
 }

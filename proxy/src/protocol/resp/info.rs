@@ -1,12 +1,15 @@
-//! INFO and CONFIG GET: what clients and tools probe before they work.
+//! INFO and CONFIG GET: what clients and tools probe before they work. What is not known is left out, so that nobody takes
+//! a guess for an answer.
 
 use super::session::REDIS_VERSION;
 use super::{Resp, encode, glob};
 use crate::metrics::PoolCounters;
 use crate::protocol::Facts;
+use crate::protocol::store::Keys;
 
 /// Sections of INFO, in their order.
-const SECTIONS: [&str; 6] = ["server", "clients", "stats", "replication", "cluster", "keyspace"];
+const SECTIONS: [&str; 8] =
+    ["server", "clients", "memory", "persistence", "stats", "replication", "cluster", "keyspace"];
 
 /// `INFO [section ...]`: the proxy's own sections, with the fields that clients parse.
 pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Vec<u8>) {
@@ -29,9 +32,10 @@ pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Ve
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let counters = facts.counters;
     let total = |number: fn(&PoolCounters) -> i64| counters.sum(number).to_string();
-    let lines: Vec<(&str, String)> = match name {
+    let told = || facts.store.section(name);
+    let mut lines: Vec<(&str, String)> = match name {
         "server" => vec![
-            ("redis_version", REDIS_VERSION.into()),
+            ("redis_version", version(facts).into()),
             ("redis_mode", "standalone".into()),
             ("os", std::env::consts::OS.into()),
             ("arch_bits", usize::BITS.to_string()),
@@ -41,7 +45,11 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("memstore_version", env!("CARGO_PKG_VERSION").into()),
             ("memstore_pool", facts.pool.into()),
         ],
-        "clients" => vec![("connected_clients", total(|counters| counters.client_connections.get()))],
+        "clients" => vec![
+            ("connected_clients", total(|counters| counters.client_connections.get())),
+            ("blocked_clients", "0".into()),
+        ],
+        "memory" => facts.store.policy.iter().map(|policy| ("maxmemory_policy", policy.clone())).collect(),
         "stats" => vec![
             ("total_connections_received", total(|counters| counters.client_connections_total.get() as i64)),
             ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
@@ -54,9 +62,44 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let mut title = name.to_owned();
     title[..1].make_ascii_uppercase();
     text.push_str(&format!("# {title}\r\n"));
+    lines.extend(told().map(|(name, number)| (name, number.to_string())));
     for (key, value) in lines {
         text.push_str(&format!("{key}:{value}\r\n"));
     }
+    for (key, bytes) in told().filter(|_| name == "memory") {
+        text.push_str(&format!("{key}_human:{}\r\n", human(bytes)));
+    }
+    if name == "keyspace" {
+        for (db, keys) in &facts.store.keyspace {
+            if facts.settings.has_database(*db) {
+                let Keys { keys, expires, average_ttl } = keys;
+                text.push_str(&format!("db{db}:keys={keys},expires={expires},avg_ttl={average_ttl}\r\n"));
+            }
+        }
+    }
+}
+
+/// The version of the shards, which clients go by; where it is not known, the one whose commands the proxy speaks.
+pub fn version<'f>(facts: &Facts<'f, Resp>) -> &'f str {
+    facts.store.version.as_deref().unwrap_or(REDIS_VERSION)
+}
+
+/// A size as Redis writes it for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while size >= 1024.0
+        && let Some(next) = units.next()
+    {
+        size /= 1024.0;
+        unit = Some(next);
+    }
+    format!("{size:.2}{}", unit.copied().unwrap_or_default())
 }
 
 /// `CONFIG GET pattern ...`: the parameters that clients and tools ask for.
@@ -65,8 +108,6 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
         ("appendonly", "no".to_owned()),
         ("cluster-enabled", "no".to_owned()),
         ("databases", facts.settings.databases.to_string()),
-        ("maxmemory", "0".to_owned()),
-        ("maxmemory-policy", "noeviction".to_owned()),
         ("notify-keyspace-events", String::new()),
         ("port", facts.settings.port.to_string()),
         ("proto-max-bulk-len", super::decode::BULK_MAX.to_string()),
@@ -74,16 +115,23 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
         ("tcp-keepalive", "0".to_owned()),
         ("timeout", "0".to_owned()),
     ];
-    let patterns = all.get(2..).unwrap_or_default();
-    let found: Vec<_> = parameters
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = name.as_bytes();
-            let pattern = patterns.iter().find(|pattern| glob::matches_ignore_case(pattern, name))?;
-            // A name comes back as it was asked for, because clients look for it in the reply.
-            Some((if pattern.eq_ignore_ascii_case(name) { pattern } else { name }, value))
-        })
-        .collect();
+    let limit = facts.store.number("maxmemory").map(|limit| ("maxmemory", limit.to_string()));
+    let policy = facts.store.policy.clone().map(|policy| ("maxmemory-policy", policy));
+    let parameters: Vec<_> = parameters.into_iter().chain(limit).chain(policy).collect();
+    let mut found: Vec<(&[u8], &str)> = Vec::new();
+    let mut parameters = parameters.iter().map(Some).collect::<Vec<_>>();
+    // In the order they are asked for, each once; the server has an order of its own in each process.
+    for pattern in all.get(2..).unwrap_or_default() {
+        for parameter in &mut parameters {
+            let Some((name, value)) = *parameter else { continue };
+            if glob::matches_ignore_case(pattern, name.as_bytes()) {
+                // A name comes back as it was asked for, because clients look for it in the reply.
+                let is_name = pattern.eq_ignore_ascii_case(name.as_bytes());
+                found.push((if is_name { pattern } else { name.as_bytes() }, value));
+                *parameter = None;
+            }
+        }
+    }
     encode::map(out, resp3, found.len());
     for (name, value) in found {
         encode::bulk(out, name);

@@ -7,11 +7,12 @@
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, Route,
+    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, Route, Spread,
 };
 use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
+use transaction::Ruling;
 
 mod client_command;
 mod command_index;
@@ -26,6 +27,7 @@ mod info;
 pub mod redirect;
 pub mod session;
 pub mod split;
+mod transaction;
 
 /// RESP2 and RESP3.
 #[derive(Debug)]
@@ -96,7 +98,10 @@ impl Protocol for Resp {
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
     ) -> Route<Merge> {
-        let Some(name) = decoder.head(0, canonical) else { return Route::Ignore };
+        let Some(name) = decoder.head(0, canonical) else {
+            // An empty request is one all the same to CLIENT REPLY SKIP.
+            return Route::Ignore;
+        };
         plan.manner.silent = session.reply_mode.silences();
         let row = commands::lookup(name);
         plan.family = row.map_or(0, |row| row.family);
@@ -193,11 +198,14 @@ impl Protocol for Resp {
         requests
     }
 
-    fn spread_keys(is_cluster: bool) -> &'static str {
-        if is_cluster {
-            "-CROSSSLOT Keys in request don't hash to the same slot\r\n"
-        } else {
-            "-CROSSSLOT Keys in request don't hash to the same shard\r\n"
+    fn spread_keys(spread: Spread) -> &'static str {
+        match spread {
+            Spread::Slots => "-CROSSSLOT Keys in request don't hash to the same slot\r\n",
+            Spread::Shards => "-CROSSSLOT Keys in request don't hash to the same shard\r\n",
+            Spread::IgnoredTag => {
+                "-CROSSSLOT Keys in request don't hash to the same shard: braces in keys mean nothing in this pool, \
+                 whose hash_tag is not \"{}\"\r\n"
+            }
         }
     }
 
@@ -278,24 +286,29 @@ fn plan_slowly(
 ) -> Route<Merge> {
     let arguments = Words { decoder, canonical };
     let Some(row) = row else { return refuse(plan, &unknown_command(&arguments)) };
-    let command = match row.handling {
-        Handling::Container => match decoder.head(1, canonical) {
-            None => return refuse(plan, &WrongArity(row).to_string()),
-            Some(word) => match row.subcommand(word) {
-                Some(command) => command,
-                None => {
-                    command_reply::unknown_subcommand(row.name, word, &mut plan.reply);
-                    return Route::Answer;
-                }
-            },
+    let command = match decoder.head(1, canonical) {
+        Some(word) if !row.subcommands.is_empty() => match row.subcommand(word) {
+            Some(command) => command,
+            None => {
+                command_reply::unknown_subcommand(row.name, word, &mut plan.reply);
+                return Route::Answer;
+            }
         },
+        None if row.handling == Handling::Container => {
+            return refuse(plan, &WrongArity(row).to_string());
+        }
         _ => row,
     };
     if !command.accepts(decoder.argument_count()) {
         return refuse(plan, &WrongArity(command).to_string());
     }
-    if let Some(reply) = session.refuses(command, facts.settings) {
-        return refuse(plan, &reply);
+    if session.lacks_password(command, facts.settings) {
+        return refuse(plan, "NOAUTH Authentication required.");
+    }
+    match session.transaction.rule(command, facts) {
+        Ruling::Serve => {}
+        Ruling::Wait => return Route::WhenSilent,
+        Ruling::Refuse(reply) => return refuse(plan, &reply),
     }
     if facts.settings.db > 0 && command.leaves_database.is_some() {
         let all = arguments.to_vec();
@@ -311,7 +324,7 @@ fn plan_slowly(
     plan.scripted = command.flags.has(flag::NOSCRIPT) && command.doc.group == "scripting";
     match command.handling {
         Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
-        Handling::Forward => match find_keys(command, &arguments, facts.counters.shards().len(), plan) {
+        Handling::Forward => match find_keys(command, &arguments, facts, plan) {
             Ok(()) => Route::Forward,
             Err(reply) => refuse(plan, &reply),
         },
@@ -324,7 +337,21 @@ fn plan_slowly(
             plan.keys.extend(keys.map(|key| (key.value.as_ptr() as usize - base, key.value.len())));
             Route::Split(merge)
         }
-        Handling::Later(feature) => refuse(plan, &session.not_yet(command, feature)),
+        Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
+            if feature == Feature::WholeServer && facts.settings.is_confined() {
+                let name = command.name.replace('|', " ");
+                return refuse(
+                    plan,
+                    &format!(
+                        "ERR '{name}' is refused: it reaches beyond the databases of this pool (redis_db, databases)"
+                    ),
+                );
+            }
+            // The one that owns every key.
+            plan.keys.push((0, 0));
+            Route::Forward
+        }
+        Handling::Later(feature) => refuse(plan, &session.not_yet(command, feature, facts)),
         Handling::Refuse(reason) => {
             refuse(plan, &format!("ERR {} is refused: {reason}", command.name.to_ascii_uppercase()))
         }
@@ -359,7 +386,7 @@ impl<'b> Words<'b> {
 fn find_keys(
     command: &Command,
     words: &Words<'_>,
-    shards: usize,
+    facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Result<(), String> {
     let all = words.to_vec();
@@ -367,22 +394,31 @@ fn find_keys(
     if command.waits(all.len(), |index| all[index]) {
         return Err(session::not_yet(command, Feature::Blocking));
     }
-    if let Some(position) = command.foreign_pattern(all.len(), |index| all[index]) {
+    if !facts.settings.one_shard
+        && let Some(position) = command.foreign_pattern(all.len(), |index| all[index])
+    {
         let pattern = String::from_utf8_lossy(all[position]).into_owned();
         return Err(format!(
             "ERR '{}' is refused with the pattern '{pattern}': the keys it names may be on other shards",
             command.name
         ));
     }
-    let positions =
-        command.key_positions(all.len(), |index| all[index]).map_err(|error| error.text(command.name))?;
-    for position in positions {
-        let key = all[position];
-        plan.keys.push((key.as_ptr() as usize - base, key.len()));
+    match command.key_positions(all.len(), |index| all[index]) {
+        Ok(positions) => {
+            let places =
+                positions.map(|position| (all[position].as_ptr() as usize - base, all[position].len()));
+            plan.keys.extend(places);
+        }
+        // It executes nothing, and what it says depends on scripts that only it knows.
+        Err(error) if error.is_judged_late() => {
+            plan.keys.push((0, 0));
+            return Ok(());
+        }
+        Err(error) => return Err(error.text(command.name)),
     }
     if plan.keys.is_empty() {
         // Where any shard will do, and where there is one only: that of the empty key.
-        if command.flags.has(flag::READONLY) || shards == 1 {
+        if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 {
             plan.keys.push((0, 0));
             return Ok(());
         }

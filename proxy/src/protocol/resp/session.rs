@@ -3,6 +3,7 @@
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
 use super::commands::{Command, Feature, Local, flag};
+use super::transaction::Transaction;
 use super::{Resp, Words, client_command, command_reply, encode, info};
 use crate::protocol::{Facts, Plan, Route};
 
@@ -24,6 +25,23 @@ pub struct Settings {
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.
     pub resp2_only: bool,
+    /// There is one shard, which is no cluster: what concerns all shards concerns it alone.
+    pub one_shard: bool,
+}
+
+/// Databases of a server that nobody has configured otherwise.
+const DATABASES_USUAL: u32 = 16;
+
+impl Settings {
+    /// Whether clients can work in the database.
+    pub fn has_database(&self, db: u32) -> bool {
+        if self.db > 0 { db == self.db } else { db < self.databases }
+    }
+
+    /// Whether clients are kept from databases that the shards have.
+    pub fn is_confined(&self) -> bool {
+        self.db > 0 || self.databases < DATABASES_USUAL
+    }
 }
 
 /// One client's state.
@@ -37,8 +55,8 @@ pub struct Session {
     pub authenticated: bool,
     /// Whether it wants to hear replies.
     pub reply_mode: ReplyMode,
-    /// It sent MULTI, which was refused; what follows must not be executed in part.
-    transaction_refused: bool,
+    /// Whether it sent MULTI, which was refused.
+    pub transaction: Transaction,
     /// Names it gave itself.
     pub names: Option<Box<Names>>,
 }
@@ -87,7 +105,7 @@ impl Session {
             resp3: false,
             authenticated: settings.password.is_none(),
             reply_mode: ReplyMode::On,
-            transaction_refused: false,
+            transaction: Transaction::None,
             names: None,
         }
     }
@@ -96,30 +114,25 @@ impl Session {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.authenticated
-            && !self.transaction_refused
+            && self.transaction == Transaction::None
             && matches!(self.reply_mode, ReplyMode::On | ReplyMode::Off)
     }
 
-    /// Why the command is not for this client now, if so.
-    pub fn refuses(&mut self, command: &Command, settings: &Settings) -> Option<String> {
-        if settings.password.is_some() && !self.authenticated && !command.flags.has(flag::NO_AUTH) {
-            return Some("NOAUTH Authentication required.".into());
-        }
-        if self.transaction_refused && !command.leaves_transaction() {
-            return Some(format!(
-                "ERR '{}' was not executed: it is part of a transaction, and transactions are not supported yet",
-                command.name
-            ));
-        }
-        None
+    /// Whether the password comes before this command.
+    pub fn lacks_password(&self, command: &Command, settings: &Settings) -> bool {
+        settings.password.is_some() && !self.authenticated && !command.flags.has(flag::NO_AUTH)
     }
 
     /// The reply to a command whose time has not come.
-    pub fn not_yet(&mut self, command: &Command, feature: Feature) -> String {
+    pub fn not_yet(&mut self, command: &Command, feature: Feature, facts: &Facts<'_, Resp>) -> String {
         if feature == Feature::Transaction {
             if command.begins_transaction() {
-                self.transaction_refused = true;
-            } else if std::mem::take(&mut self.transaction_refused) && command.executes_transaction() {
+                // Who does not hear replies cannot wait for one.
+                self.transaction.refused(self.reply_mode == ReplyMode::On, facts);
+            } else if command.leaves_transaction()
+                && self.transaction.left()
+                && command.executes_transaction()
+            {
                 return "EXECABORT Transaction discarded because of previous errors.".into();
             }
         }
@@ -183,9 +196,10 @@ pub fn answer(
             }
             Err(reply) => encode::error(out, &reply),
         },
-        Local::Command => command_reply::answer(&all, session.resp3, out),
+        Local::Command => command_reply::answer(&all, facts.settings.one_shard, session.resp3, out),
         Local::Help => {
-            command_reply::help(super::commands::lookup(all[0]).expect("its subcommand was found"), out)
+            let container = super::commands::lookup(all[0]).expect("its subcommand was found");
+            command_reply::help(container, facts.settings.one_shard, out);
         }
         Local::ClientId
         | Local::ClientInfo
@@ -255,11 +269,13 @@ fn hello(
                 tail
             }
             [chosen, tail @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
-                if !is_printable(chosen) {
-                    encode::error(out, BAD_NAME);
-                    return Route::Answer;
+                match client_name(chosen) {
+                    Ok(chosen) => name = Some(chosen),
+                    Err(reply) => {
+                        encode::error(out, reply);
+                        return Route::Answer;
+                    }
                 }
-                name = Some(*chosen);
                 tail
             }
             _ => {
@@ -289,11 +305,11 @@ fn hello(
         return Route::Answer;
     }
     if let Some(name) = name {
-        session.names_mut().name = String::from_utf8_lossy(name).into_owned();
+        session.names_mut().name = name;
     }
     session.resp3 = resp3;
     encode::map(out, resp3, 7);
-    for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+    for (key, value) in [("server", "redis"), ("version", info::version(facts))] {
         encode::bulk(out, key.as_bytes());
         encode::bulk(out, value.as_bytes());
     }
@@ -311,7 +327,7 @@ fn hello(
 }
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-pub(super) const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 
 /// `AUTH password` and `AUTH user password`
 fn authenticate(all: &[&[u8]], session: &mut Session, settings: &Settings, out: &mut Vec<u8>) {
@@ -380,7 +396,15 @@ pub(super) fn number(word: &[u8]) -> Option<i64> {
     plain.then(|| text.parse().ok()).flatten()
 }
 
-/// What Redis allows in names: no blanks, no control characters.
-pub(super) fn is_printable(word: &[u8]) -> bool {
-    word.iter().all(|byte| (b'!'..=b'~').contains(byte))
+/// Longest name of a client. Redis has no limit, but then a name is memory that nobody has accounted for.
+const NAME_MAX: usize = 64 * 1024;
+pub(super) const LONG_NAME: &str = "ERR Client names are limited to 65536 bytes.";
+
+/// A name that a client gives itself, or why it cannot have it. What Redis allows: no blanks, no control characters.
+pub(super) fn client_name(word: &[u8]) -> Result<String, &'static str> {
+    if word.len() > NAME_MAX {
+        return Err(LONG_NAME);
+    }
+    let is_printable = word.iter().all(|byte| (b'!'..=b'~').contains(byte));
+    if is_printable { Ok(String::from_utf8_lossy(word).into_owned()) } else { Err(BAD_NAME) }
 }

@@ -1,0 +1,118 @@
+//! What the shards say of themselves, for clients that ask the proxy as if it were the server: how much memory there is
+//! and what happens when it is full, how many keys, which version.
+//!
+//! Asked beside the data path and kept, because clients ask at every start, and tools every second.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shard_discovery::Shard;
+use tokio::time::timeout;
+
+use super::pools::PoolControl;
+use super::{machine, probe};
+use crate::config::Protocol;
+use crate::protocol::store::Store;
+use crate::worker::Order;
+
+/// Longest question, the connect included.
+const QUESTION_MAX: Duration = Duration::from_secs(2);
+/// Questions under way at a time.
+const QUESTIONS_MAX: usize = 64;
+/// What a shard said last holds for so many questions that it does not answer.
+const SILENCES_MAX: u32 = 2;
+/// How often it is looked whether there is something to ask at all.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a shard has said last.
+struct Answer {
+    store: Store,
+    /// Questions since then.
+    silences: u32,
+}
+
+/// Keeps what workers know of the shards as long as the pool is served.
+pub async fn follow(pool: Rc<PoolControl>) {
+    let mut inquiry = Inquiry::default();
+    // Spread, so that many proxies do not ask in step.
+    let spread = 0.75 + (machine::seed() % 512) as f64 / 1024.0;
+    while !pool.removed.get() {
+        inquiry.ask(&pool).await;
+        pool.inquired.notify_one();
+        let pause = pool.config().info_refresh.filter(|_| !inquiry.answers.is_empty());
+        tokio::time::sleep(pause.map_or(IDLE_PAUSE, |pause| pause.mul_f64(spread))).await;
+    }
+}
+
+#[derive(Default)]
+struct Inquiry {
+    /// By the name of the shard.
+    answers: HashMap<String, Answer>,
+    told: Store,
+}
+
+impl Inquiry {
+    /// Asks all shards that are in use, and tells the workers if something is new.
+    async fn ask(&mut self, pool: &PoolControl) {
+        let config = pool.config();
+        if config.protocol != Protocol::Redis || config.info_refresh.is_none() {
+            return self.tell(pool, Store::default()).await;
+        }
+        let (shards, ejected) = {
+            let ejection = pool.ejection.borrow();
+            (ejection.shards().to_vec(), ejection.ejected())
+        };
+        let shards: Vec<Shard> = shards
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, shard)| (!ejected.contains(&index)).then_some(shard))
+            .collect();
+        self.answers.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
+        for some in shards.chunks(QUESTIONS_MAX) {
+            let mut asking = tokio::task::JoinSet::new();
+            for shard in some.iter().cloned() {
+                let (config, names) = (config.clone(), pool.names.clone());
+                asking.spawn_local(async move {
+                    let question = async {
+                        let mut shard = probe::enter(&shard.address, &names, &config).await?;
+                        shard.text(&["INFO"]).await
+                    };
+                    (shard.name, timeout(QUESTION_MAX, question).await)
+                });
+            }
+            for (name, answer) in asking.join_all().await {
+                match answer {
+                    Ok(Ok(text)) => {
+                        self.answers.insert(name, Answer { store: Store::of_info(&text), silences: 0 });
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        if let Some(answer) = self.answers.get_mut(&name) {
+                            answer.silences += 1;
+                        }
+                    }
+                }
+            }
+        }
+        self.answers.retain(|_, answer| answer.silences <= SILENCES_MAX);
+        let is_complete = shards.iter().all(|shard| self.answers.contains_key(&shard.name));
+        let store = if is_complete {
+            Store::of_all(self.answers.values().map(|answer| &answer.store))
+        } else {
+            Store::default()
+        };
+        self.tell(pool, store).await;
+    }
+
+    async fn tell(&mut self, pool: &PoolControl, store: Store) {
+        if self.told == store {
+            return;
+        }
+        self.told = store.clone();
+        let store = Arc::new(store);
+        for orders in &pool.orders {
+            orders.send(Order::Store(store.clone())).await;
+        }
+    }
+}

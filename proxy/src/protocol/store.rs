@@ -1,0 +1,243 @@
+//! What the shards say of themselves, taken together: to its clients the proxy is one server, whose memory is all of
+//! theirs.
+//!
+//! A number is known if each of them has told it; a sum over some would be a lie that nobody notices.
+
+use std::collections::BTreeMap;
+
+/// What one server says of itself, or several taken together.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Store {
+    /// The lowest version of any.
+    pub version: Option<String>,
+    /// What happens at the limit of memory: what any of them does that loses most.
+    pub policy: Option<String>,
+    /// In the order of [`NUMBERS`].
+    numbers: [Option<u64>; NUMBERS.len()],
+    /// By the number of the database.
+    pub keyspace: BTreeMap<u32, Keys>,
+    /// It follows another one, so that it has nothing of its own.
+    is_replica: bool,
+}
+
+/// The keys of one database.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Keys {
+    /// How many there are.
+    pub keys: u64,
+    /// How many of them expire.
+    pub expires: u64,
+    /// How long those live on average, in milliseconds.
+    pub average_ttl: u64,
+}
+
+/// How the numbers of several servers make one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Join {
+    Sum,
+    /// The sum, where 0 stands for no limit.
+    SumOfLimits,
+    /// The highest, of states.
+    Highest,
+}
+
+/// The numbers that are kept, by section of INFO and name.
+const NUMBERS: [(&str, &str, Join); 12] = [
+    ("memory", "used_memory", Join::Sum),
+    ("memory", "used_memory_rss", Join::Sum),
+    ("memory", "used_memory_peak", Join::Sum),
+    ("memory", "used_memory_dataset", Join::Sum),
+    ("memory", "maxmemory", Join::SumOfLimits),
+    ("persistence", "loading", Join::Highest),
+    ("persistence", "rdb_bgsave_in_progress", Join::Highest),
+    ("persistence", "aof_rewrite_in_progress", Join::Highest),
+    ("stats", "expired_keys", Join::Sum),
+    ("stats", "evicted_keys", Join::Sum),
+    ("stats", "keyspace_hits", Join::Sum),
+    ("stats", "keyspace_misses", Join::Sum),
+];
+
+impl Store {
+    /// What a Redis server's reply to INFO says.
+    pub fn of_info(text: &str) -> Self {
+        let mut store = Self::default();
+        for (name, value) in text.lines().filter_map(|line| line.trim_end().split_once(':')) {
+            if let Some(place) = NUMBERS.iter().position(|(_, known, _)| *known == name) {
+                store.numbers[place] = value.parse().ok();
+                continue;
+            }
+            match name {
+                "redis_version" => store.version = version(value).is_some().then(|| value.to_owned()),
+                "maxmemory_policy" => store.policy = is_word(value).then(|| value.to_owned()),
+                "role" => store.is_replica = value == "slave",
+                _ => {
+                    if let Some(db) = name.strip_prefix("db").and_then(|number| number.parse().ok()) {
+                        store.keyspace.insert(db, Keys::of_info(value));
+                    }
+                }
+            }
+        }
+        store
+    }
+
+    /// All of them taken together.
+    pub fn of_all<'s>(stores: impl Iterator<Item = &'s Self> + Clone) -> Self {
+        let mut own = stores.filter(|store| !store.is_replica);
+        let Some(first) = own.next() else { return Self::default() };
+        own.fold(first.clone(), |sum, next| sum.with(next))
+    }
+
+    fn with(mut self, other: &Self) -> Self {
+        self.version = match (self.version.take(), &other.version) {
+            (Some(one), Some(two)) => Some(if version(two) < version(&one) { two.clone() } else { one }),
+            _ => None,
+        };
+        self.policy = match (self.policy.take(), &other.policy) {
+            (Some(one), Some(two)) => Some(if loss(two) > loss(&one) { two.clone() } else { one }),
+            _ => None,
+        };
+        for (place, (_, _, join)) in NUMBERS.iter().enumerate() {
+            self.numbers[place] = match (self.numbers[place], other.numbers[place], join) {
+                (Some(0), Some(_), Join::SumOfLimits) | (Some(_), Some(0), Join::SumOfLimits) => Some(0),
+                (Some(one), Some(two), Join::Sum | Join::SumOfLimits) => Some(one.saturating_add(two)),
+                (Some(one), Some(two), Join::Highest) => Some(one.max(two)),
+                _ => None,
+            };
+        }
+        for (db, keys) in &other.keyspace {
+            self.keyspace.entry(*db).or_default().add(*keys);
+        }
+        self
+    }
+
+    /// One of the numbers, if it is known.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.numbers[NUMBERS.iter().position(|(_, known, _)| *known == name)?]
+    }
+
+    /// The numbers of a section of INFO that are known.
+    pub fn section(&self, wanted: &str) -> impl Iterator<Item = (&'static str, u64)> {
+        NUMBERS
+            .iter()
+            .zip(self.numbers)
+            .filter(move |((section, ..), _)| *section == wanted)
+            .filter_map(|((_, name, _), number)| Some((*name, number?)))
+    }
+}
+
+impl Keys {
+    /// `keys=1,expires=0,avg_ttl=0`, and whatever else a version has to say.
+    fn of_info(text: &str) -> Self {
+        let mut keys = Self::default();
+        for (name, value) in text.split(',').filter_map(|field| field.split_once('=')) {
+            let field = match name {
+                "keys" => &mut keys.keys,
+                "expires" => &mut keys.expires,
+                "avg_ttl" => &mut keys.average_ttl,
+                _ => continue,
+            };
+            *field = value.parse().unwrap_or(0);
+        }
+        keys
+    }
+
+    fn add(&mut self, other: Self) {
+        let expires = self.expires.saturating_add(other.expires);
+        let weight = |keys: Self| u128::from(keys.average_ttl) * u128::from(keys.expires);
+        let ttl = weight(*self).saturating_add(weight(other)).checked_div(u128::from(expires)).unwrap_or(0);
+        self.keys = self.keys.saturating_add(other.keys);
+        self.expires = expires;
+        self.average_ttl = u64::try_from(ttl).unwrap_or(u64::MAX);
+    }
+}
+
+/// For comparison: `7.10.0` is above `7.9.9`.
+fn version(text: &str) -> Option<Vec<u32>> {
+    text.split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// How much a policy may lose: nothing, keys that expire, any key.
+fn loss(policy: &str) -> u8 {
+    match policy.split('-').next() {
+        Some("noeviction") => 0,
+        Some("volatile") => 1,
+        _ => 2,
+    }
+}
+
+/// A peer's word goes to clients as it is.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(version: &str, used: u64, limit: u64, policy: &str, keyspace: &str) -> Store {
+        Store::of_info(&format!(
+            "# Server\r\nredis_version:{version}\r\n\r\n# Memory\r\nused_memory:{used}\r\nused_memory_human:1K\r\n\
+             maxmemory:{limit}\r\nmaxmemory_policy:{policy}\r\n# Replication\r\nrole:master\r\n# Keyspace\r\n\
+             {keyspace}\r\n"
+        ))
+    }
+
+    #[test]
+    fn several_servers_are_one() {
+        let one = store("7.10.0", 10, 100, "volatile-lru", "db0:keys=3,expires=1,avg_ttl=10,subexpiry=0");
+        let two = store(
+            "7.9.1",
+            5,
+            50,
+            "noeviction",
+            "db0:keys=4,expires=3,avg_ttl=30\r\ndb2:keys=1,expires=0,avg_ttl=0",
+        );
+        let both = Store::of_all([&one, &two].into_iter());
+        assert_eq!(both.version.as_deref(), Some("7.9.1"));
+        assert_eq!(both.policy.as_deref(), Some("volatile-lru"));
+        assert_eq!((both.number("used_memory"), both.number("maxmemory")), (Some(15), Some(150)));
+        assert_eq!(both.keyspace[&0], Keys { keys: 7, expires: 4, average_ttl: 25 });
+        assert_eq!(both.keyspace[&2].keys, 1);
+        assert_eq!(both.number("evicted_keys"), None, "nobody has told it");
+
+        let worse = store("8.0.0", 1, 0, "allkeys-lfu", "");
+        let all = Store::of_all([&one, &two, &worse].into_iter());
+        assert_eq!(all.policy.as_deref(), Some("allkeys-lfu"));
+        assert_eq!(all.number("maxmemory"), Some(0), "one of them has no limit");
+        let agreed = Store::of_all([&two, &two].into_iter());
+        assert_eq!(agreed.policy.as_deref(), Some("noeviction"));
+    }
+
+    #[test]
+    fn what_one_does_not_tell_is_not_known_and_replicas_do_not_count() {
+        let one = store("7.0.0", 10, 100, "noeviction", "db0:keys=1");
+        let silent =
+            Store::of_info("redis_version:7.0.0\r\nused_memory:nonsense\r\nmaxmemory_policy:x\ty\r\n");
+        let both = Store::of_all([&one, &silent].into_iter());
+        assert_eq!((both.number("used_memory"), both.number("maxmemory"), both.policy), (None, None, None));
+        let replica = Store::of_info("role:slave\r\nused_memory:10\r\ndb0:keys=1\r\n");
+        assert_eq!(Store::of_all([&one, &replica].into_iter()), one);
+        assert_eq!(Store::of_all(std::iter::empty()), Store::default());
+    }
+
+    #[test]
+    fn nothing_a_server_says_is_too_much() {
+        for text in [
+            "",
+            ":",
+            "db0",
+            "db99999999999:keys=1",
+            "dbx:keys=1",
+            "db0:keys=-1,expires",
+            "redis_version:\u{7f}",
+        ] {
+            let store = Store::of_info(text);
+            Store::of_all([&store, &store].into_iter());
+        }
+        let most = Store::of_info(
+            "used_memory:18446744073709551615\ndb0:keys=18446744073709551615,expires=18446744073709551615,avg_ttl=18446744073709551615",
+        );
+        let twice = Store::of_all([&most, &most].into_iter());
+        assert_eq!(twice.number("used_memory"), Some(u64::MAX));
+    }
+}
