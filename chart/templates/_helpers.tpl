@@ -338,6 +338,23 @@ topologySpreadConstraints:
 {{- pick . "failureThreshold" "initialDelaySeconds" "periodSeconds" "successThreshold" "timeoutSeconds" | toYaml -}}
 {{- end }}
 
+{{/* Volume of the password, and of the one before it if there is such a key, which comes and goes while pods run. */}}
+{{- define "memstore.authsVolume" -}}
+- name: auth
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .Values.auth.existingSecret }}
+          items:
+            - {key: {{ .Values.auth.passwordKey }}, path: password}
+      - secret:
+          name: {{ .Values.auth.existingSecret }}
+          optional: true
+          items:
+            - {key: {{ .Values.auth.previousPasswordKey }}, path: previous}
+{{- end }}
+
 {{/* Volume and mount of the password. */}}
 {{- define "memstore.authVolume" -}}
 - name: auth

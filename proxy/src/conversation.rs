@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::config::Auth;
+use crate::config::{Auth, Secret};
 use crate::pool::failure::ShardFailure;
 use crate::protocol::resp::is_needless_password;
 use crate::worker::socket::{Socket, failure};
@@ -70,9 +70,20 @@ impl Conversation {
     /// Tells the password, if there is one. A server that needs none is content.
     pub async fn authenticate(&mut self, auth: Option<&Auth>) -> Result<(), ConversationError> {
         let Some(auth) = auth else { return Ok(()) };
+        let refused = match self.say_password(auth, &auth.password).await {
+            Err(ConversationError::Refused(words)) => words,
+            other => return other,
+        };
+        match &auth.previous {
+            Some(previous) if self.say_password(auth, previous).await.is_ok() => Ok(()),
+            _ => Err(ConversationError::Refused(refused)),
+        }
+    }
+
+    async fn say_password(&mut self, auth: &Auth, password: &Secret) -> Result<(), ConversationError> {
         let mut words = vec!["AUTH"];
         words.extend(auth.user.as_deref());
-        words.push(auth.password.expose());
+        words.push(password.expose());
         match self.ask(&words).await {
             Err(ConversationError::Refused(words)) if is_needless_password(words.as_bytes()) => Ok(()),
             other => other.map(|_| ()),

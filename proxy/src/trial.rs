@@ -70,7 +70,7 @@ pub struct AwaitRing {
 /// Writes a value through each address, reads it back and removes it; an error says where that did not work.
 pub fn try_out(asked: &Try) -> anyhow::Result<String> {
     let password = asked.auth_file.as_deref().map(Secret::of_file).transpose()?;
-    let auth = password.map(|password| Auth { user: asked.user.clone(), password });
+    let auth = password.map(|password| Auth { user: asked.user.clone(), password, previous: None });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     for address in &asked.addresses {

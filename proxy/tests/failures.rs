@@ -475,3 +475,58 @@ fn a_drain_under_load_shows_no_client_an_error() {
     });
     assert!(reconnects.load(Ordering::Relaxed) > 0, "nobody was served by the one that left");
 }
+
+/// Clients that ask and wait, as most do, and that look whether they were hung up on before they ask.
+#[test]
+fn clients_leave_during_the_grace_one_after_the_other_and_none_unanswered() {
+    const GRACE: Duration = Duration::from_secs(3);
+    let shards = [Server::redis(&[])];
+    let grace = format!("{}ms", GRACE.as_millis());
+    let lines = [shards[0].line(0)];
+    let (mut proxy, _) = Server::memstore_with_admin(&["timeout: 20000"], &lines, &["--drain-grace", &grace]);
+    let told = std::sync::OnceLock::new();
+    let mut left = Vec::new();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..100usize)
+            .map(|number| {
+                let (mut client, told) = (proxy.connect(), &told);
+                let work = move || {
+                    let pipeline = 1 + number % 3;
+                    let key = format!("counter:{number}");
+                    loop {
+                        if client.is_over() {
+                            return told.get().map(Instant::elapsed);
+                        }
+                        client.send(&encoded(&[b"INCR", key.as_bytes()]).repeat(pipeline));
+                        for _ in 0..pipeline {
+                            if client.reply().is_empty() {
+                                return None;
+                            }
+                        }
+                        // Not all at the same moment.
+                        std::thread::sleep(Duration::from_millis(number as u64 % 7));
+                    }
+                };
+                std::thread::Builder::new()
+                    .stack_size(128 * 1024)
+                    .spawn_scoped(scope, work)
+                    .expect("a thread")
+            })
+            .collect();
+        told.set(Instant::now()).expect("once");
+        proxy.signal("TERM");
+        left.extend(clients.into_iter().map(|client| client.join().expect("no panic")));
+    });
+    assert_eq!(proxy.ended(), Some(0));
+    let unanswered = left.iter().filter(|left| left.is_none()).count();
+    assert_eq!(
+        unanswered,
+        0,
+        "{unanswered} of {} clients got the end of the connection for a reply",
+        left.len()
+    );
+    left.sort();
+    let (first, last) = (left[10].unwrap(), left[90].unwrap());
+    assert!(last - first > GRACE / 5, "from {first:?} to {last:?}");
+    assert!(last < GRACE, "{last:?}");
+}

@@ -1,6 +1,7 @@
 //! Another configuration while clients are served: no request is lost, nobody is disconnected.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use servers::{Client, Fake, Server, address, eventually, shown};
@@ -363,6 +364,130 @@ fn a_password_can_be_changed_on_one_shard_after_the_other() {
     admin.tell("CONFIG SET requirepass new");
     proxy.rewrite(&["redis_auth: new"], &lines);
     reload(&proxy);
+}
+
+#[test]
+fn both_passwords_are_good_while_one_takes_the_place_of_the_other() {
+    let shards = [Server::redis(&["--requirepass", "old"]), Server::redis(&["--requirepass", "old"])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let stem = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("auth-{}", servers::unused_port()));
+    let (password, previous) = (stem.with_extension("now"), stem.with_extension("before"));
+    std::fs::write(&password, "old\n").expect("a file");
+    let settings = [
+        format!("redis_auth_file: {}", password.display()),
+        format!("redis_auth_previous_file: {}", previous.display()),
+    ];
+    let proxy = Server::memstore_over(&settings.each_ref().map(String::as_str), &lines);
+    // New clients with this password reach both shards, over connections that are new as well.
+    let serves = |word: &str| {
+        for (shard, known) in shards.iter().flat_map(|shard| [(shard, "old"), (shard, "new")]) {
+            let mut admin = shard.connect();
+            admin.tell(&format!("AUTH {known}"));
+            admin.tell("CLIENT KILL TYPE normal SKIPME yes");
+        }
+        for hello in [format!("AUTH {word}"), format!("HELLO 3 AUTH default {word}")] {
+            let mut client = proxy.connect();
+            if !client.tell(&hello).starts_with(['+', '%']) {
+                return false;
+            }
+            (0..20).for_each(|key| eventually(|| client.tell(&format!("SET k{key} 1")), "+OK\r\n"));
+        }
+        true
+    };
+    assert_eq!((serves("old"), serves("new")), (true, false));
+    std::fs::write(&previous, "old\n").expect("a file");
+    std::fs::write(&password, "new\n").expect("a file");
+    eventually(|| serves("new").to_string(), "true");
+    assert!(serves("old"));
+    for shard in &shards {
+        let mut admin = shard.connect();
+        admin.tell("AUTH old");
+        assert_eq!(admin.tell("CONFIG SET requirepass new"), "+OK\r\n");
+        assert_eq!((serves("old"), serves("new")), (true, true));
+    }
+    std::fs::remove_file(&previous).expect("it is there");
+    eventually(|| serves("old").to_string(), "false");
+    assert!(serves("new"));
+    let _ = std::fs::remove_file(&password);
+}
+
+#[test]
+fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let port = servers::unused_port();
+    let grown = [&lines[..], &[format!("{}:{port}:1 shard-2", address())]].concat();
+    let (first, admin) = Server::memstore_with_admin(&["timeout: 1s"], &lines, &[]);
+    first.rewrite(&["timeout: 1s"], &grown);
+    first.signal("HUP");
+    let names = |admin: &str| {
+        let pool = servers::topology(admin)["pools"]["pool"].clone();
+        let used = pool["shards"].as_array().expect("a list").iter().map(|shard| shard["name"].clone());
+        (used.collect::<Vec<_>>(), pool["shards_awaited"].clone())
+    };
+    eventually(|| names(&admin).1.to_string(), "[\"shard-2\"]");
+    assert_eq!(names(&admin).0, ["shard-0", "shard-1"]);
+
+    let peers = format!("servers_peers: {admin}");
+    let (second, other) = Server::memstore_with_admin(&["timeout: 1s", &peers], &grown, &[]);
+    assert_eq!(names(&other).0, ["shard-0", "shard-1"]);
+    eventually(|| names(&other).1.to_string(), "[\"shard-2\"]");
+    let (mut one, mut two) = (first.connect(), second.connect());
+    for key in 0..200 {
+        assert_eq!(two.tell(&format!("SET k{key} {key}")), "+OK\r\n");
+        assert!(one.tell(&format!("GET k{key}")).contains(&key.to_string()));
+    }
+    // One that starts alone has nobody to ask.
+    let alone = format!("servers_peers: {}:{}", address(), servers::unused_port());
+    let (_third, third) = Server::memstore_with_admin(&["timeout: 1s", &alone], &grown, &[]);
+    assert_eq!(names(&third).0.len(), 3);
+
+    let _late = Server::redis_at(port);
+    for admin in [&admin, &other] {
+        eventually(|| format!("{:?}", (names(admin).0.len(), names(admin).1.to_string())), "(3, \"[]\")");
+    }
+}
+
+#[test]
+fn a_list_that_leaves_shards_out_ends_by_itself() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let name = format!("ending-{}.list", servers::unused_port());
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    let within = format!("servers_within: {name}");
+    let write = |revision: u32| {
+        std::fs::write(&file, format!("# {revision}\n- {}\n", lines[1])).expect("a file");
+    };
+    let state = |admin: &str| {
+        let pool = servers::topology(admin)["pools"]["pool"].clone();
+        let within = &pool["servers_within"];
+        format!(
+            "{} {} {}",
+            pool["shards"].as_array().expect("a list").len(),
+            within["leaves_out"],
+            within["expired"]
+        )
+    };
+    write(1);
+    let settings = [within.as_str(), "servers_within_limit: 5s"];
+    let (_proxy, admin) = Server::memstore_with_admin(&settings, &lines, &[]);
+    assert_eq!(state(&admin), "1 [\"shard-0\"] false");
+    assert!(servers::metrics(&admin).contains("memstore_shards_left_out{pool=\"pool\"} 1"));
+    // Who starts meanwhile knows from the others since when.
+    let peers = format!("servers_peers: {admin}");
+    let settings = [within.as_str(), "servers_within_limit: 1h", &peers];
+    let (_second, other) = Server::memstore_with_admin(&settings, &lines, &[]);
+    for admin in [&admin, &other] {
+        eventually(|| state(admin), "2 [\"shard-0\"] true");
+        assert!(servers::metrics(admin).contains("memstore_servers_within_expired{pool=\"pool\"} 1"));
+    }
+    let (_third, third) = Server::memstore_with_admin(&settings, &lines, &[]);
+    assert_eq!(state(&third), "2 [\"shard-0\"] true");
+    // Said anew it counts anew, and it is over when the list is gone.
+    write(2);
+    eventually(|| state(&other), "1 [\"shard-0\"] false");
+    std::fs::remove_file(&file).expect("it is there");
+    eventually(|| state(&other), "2 null null");
 }
 
 #[test]

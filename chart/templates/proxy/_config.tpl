@@ -7,6 +7,7 @@
 {{- $_ := set $pool "redis" $redis -}}
 {{- if .Values.auth.enabled -}}
   {{- $_ := set $pool "redis_auth_file" "/etc/memstore/auth/password" -}}
+  {{- $_ := set $pool "redis_auth_previous_file" "/etc/memstore/auth/previous" -}}
   {{- with .Values.auth.user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
 {{- end -}}
 {{- if $cluster -}}
@@ -23,6 +24,7 @@
 {{- else -}}
   {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
   {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
+  {{- $_ := set $pool "servers_peers" (printf "%s.%s.:%d" (include "memstore.proxies" .) (include "memstore.domain" .) (int .Values.metrics.port)) -}}
   {{- if $redis -}}{{- $_ := set $pool "shard_identity" .Values.proxy.shardIdentity -}}{{- end -}}
 {{- end -}}
 log_level: {{ .Values.proxy.logLevel }}

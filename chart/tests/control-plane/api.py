@@ -107,6 +107,13 @@ class Api:
     def patch(self, kind, name, change, namespace=None, part=None):
         return self.call("PATCH", path_of(kind, namespace, name, part), change, MERGE_PATCH)
 
+    def apply(self, manifest, namespace):
+        """Makes the object what the manifest says, as kubectl apply --server-side does."""
+        kind = next(kind for kind in GROUPS if kind in (f"{manifest['kind'].lower()}s", f"{manifest['kind'].lower()[:-1]}ies"))
+        path = path_of(kind, namespace, manifest["metadata"]["name"])
+        # JSON is YAML as well.
+        return self.call("PATCH", f"{path}?fieldManager=tests&force=true", manifest, "application/apply-patch+yaml")
+
     def delete(self, kind, name, namespace=None, **options):
         """What is gone already is as good as deleted."""
         try:

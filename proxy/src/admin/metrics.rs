@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Page, seconds};
+use crate::control::ring::Ring;
 use crate::control::status::{PoolStatus, Status};
 use crate::metrics::{PoolCounters, ShardCounters};
 use crate::pool::failure::ShardFailure;
@@ -104,6 +105,8 @@ fn of_workers(status: &Status, page: &mut Page) {
 
 /// A number of a pool.
 type OfPool = fn(&PoolCounters) -> i64;
+/// A number of its list of servers.
+type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     const NUMBERS: [(&str, Kind, &str, OfPool); 11] = [
@@ -157,6 +160,32 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         let mut family = page.begin(name, kind, help);
         for pool in pools {
             family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
+        }
+    }
+    const RINGS: [(&str, Kind, &str, OfRing); 3] = [
+        (
+            "memstore_shards_awaited",
+            Kind::Gauge,
+            "New shards that are not used yet, for they have not answered.",
+            |ring| ring.awaited.len(),
+        ),
+        (
+            "memstore_shards_left_out",
+            Kind::Gauge,
+            "Shards of the list that servers_within leaves out.",
+            |ring| if ring.has_expired { 0 } else { ring.left_out.len() },
+        ),
+        (
+            "memstore_servers_within_expired",
+            Kind::Gauge,
+            "1 if servers_within left shards out for servers_within_limit and counts no more.",
+            |ring| usize::from(ring.has_expired),
+        ),
+    ];
+    for (name, kind, help, number) in RINGS {
+        let mut family = page.begin(name, kind, help);
+        for pool in pools {
+            family.sample(&[("pool", &pool.config.name)], number(&pool.ring));
         }
     }
     const REASONS: [(&str, OfPool); 12] = [

@@ -27,7 +27,7 @@ use crate::control::stats;
 use crate::control::status::Status;
 use crate::worker::ready::Alarm;
 
-pub use client::ask;
+pub use client::{ask, topology_of};
 
 mod client;
 mod exposition;

@@ -115,7 +115,7 @@ impl Arguments {
             staying.min(nodes.len())
         );
         let password = self.auth_file.as_deref().map(Secret::of_file).transpose()?;
-        let auth = password.map(|password| Auth { user: self.user, password });
+        let auth = password.map(|password| Auth { user: self.user, password, previous: None });
         Ok(Reconcile {
             goal: Goal {
                 nodes,

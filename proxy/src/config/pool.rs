@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
 
-use super::Surroundings;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, address};
 use super::listen::{Listen, server};
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::process::percent;
@@ -18,6 +17,7 @@ use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, limit, number, size, text};
 use super::yaml::{self, Entry, Node, Value};
+use super::{Surroundings, fnv};
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,17 @@ pub struct Auth {
     pub user: Option<String>,
     /// The password.
     pub password: Secret,
+    /// The one before it, while it is being changed.
+    pub previous: Option<Secret>,
+}
+
+/// What a list of `servers_within` does to the servers, where it leaves some of them out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Within {
+    /// All servers.
+    pub all: Vec<Shard>,
+    /// Tells lists apart: one that is written anew counts anew, whatever it names.
+    pub text: u64,
 }
 
 /// One pool. [`settings::POOL`] says what each setting means.
@@ -102,6 +113,11 @@ pub struct Pool {
     pub eject_max_share: u8,
     /// Of a cluster: as far as they are known.
     pub shards: Vec<Shard>,
+    /// What `servers_within` leaves out of the list, if anything.
+    pub within: Option<Within>,
+    pub servers_within_limit: Option<Duration>,
+    /// Admin addresses of other processes that serve this pool.
+    pub servers_peers: Option<Address>,
     /// It is a cluster, which says itself who owns what.
     pub cluster: Option<Cluster>,
     /// Whose SRV records say the ports of the shards.
@@ -130,6 +146,14 @@ impl Pool {
         Topology::new(self.shards.clone(), self.distribution, self.key_hash, self.hash_tag)
     }
 
+    /// Servers that `servers_within` leaves out.
+    pub fn left_out(&self) -> Vec<String> {
+        let all = self.within.iter().flat_map(|within| &within.all);
+        all.filter(|one| !self.shards.iter().any(|shard| shard.name == one.name))
+            .map(|shard| shard.name.clone())
+            .collect()
+    }
+
     /// Reads a pool; `None` if something that cannot be guessed is wrong. All mistakes are noted.
     pub fn read(entry: &Entry, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> Option<Self> {
         let title = format!("pool {}", entry.key);
@@ -154,7 +178,7 @@ impl Pool {
             None => None,
         };
         let mut shards = if section.has("cluster") { Vec::new() } else { read_servers(&mut section, around) };
-        keep_within(&mut section, around, &mut shards);
+        let within = keep_within(&mut section, around, &mut shards);
         let databases = if cluster.is_some() && !section.has("databases") {
             1
         } else {
@@ -199,6 +223,10 @@ impl Pool {
             server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
             eject_max_share: section.setting("eject_max_share", percent),
             shards,
+            within,
+            servers_within_limit: section.setting("servers_within_limit", limit),
+            servers_peers: section
+                .optional("servers_peers", |text| address(text).ok_or_else(|| "allowed is host:port".into())),
             cluster,
             servers_srv,
             connect_timeout: section.setting("connect_timeout", positive),
@@ -226,10 +254,12 @@ impl Pool {
 
 /// A cluster decides for itself what other pools are told.
 fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 15] = [
+    const OTHERS: [(&str, &str); 17] = [
         ("servers", "its nodes say who they are"),
         ("servers_file", "its nodes say who they are"),
         ("servers_within", "its nodes say who they are"),
+        ("servers_within_limit", "its nodes say who they are"),
+        ("servers_peers", "its nodes say who they are"),
         ("servers_dns", "its nodes say who they are; name them as seeds"),
         ("servers_srv", "its nodes say where they are"),
         ("servers_count", "its nodes say who they are"),
@@ -278,7 +308,8 @@ fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'
     const SOURCES: [&str; 3] = ["redis_auth", "redis_auth_file", "redis_auth_env"];
     let given: Vec<_> = SOURCES.into_iter().filter(|name| section.has(name)).collect();
     let user = section.optional("redis_user", text);
-    if let Some(name) = given.first().copied().or(section.has("redis_user").then_some("redis_user")) {
+    let beside = ["redis_user", "redis_auth_previous_file"].into_iter().find(|name| section.has(name));
+    if let Some(name) = given.first().copied().or(beside) {
         let place = section.place(name);
         if !redis {
             section.wrong(
@@ -290,7 +321,7 @@ fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'
         if given.is_empty() {
             section.wrong(
                 place,
-                "redis_user needs a password as well: redis_auth, redis_auth_file or redis_auth_env",
+                format!("{name} needs a password as well: redis_auth, redis_auth_file or redis_auth_env"),
             );
         }
     }
@@ -306,7 +337,15 @@ fn read_auth(section: &mut Section<'_, '_>, redis: bool, around: &Surroundings<'
             if secret.is_empty() { Err("the environment variable is empty".into()) } else { Ok(secret) }
         }),
     };
-    Some(Auth { user, password: Secret(password?) })
+    let previous = section.optional("redis_auth_previous_file", |path| {
+        match (around.read_file)(Path::new(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+            // Empty is as good as not there.
+            Ok(text) => Ok(Some(without_line_ends(&text).to_owned()).filter(|text| !text.is_empty())),
+        }
+    });
+    Some(Auth { user, password: Secret(password?), previous: previous.flatten().map(Secret) })
 }
 
 fn without_line_ends(text: &str) -> &str {
@@ -384,7 +423,11 @@ fn read_servers(section: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Vec
 
 /// Leaves only shards that the list in another file names too, if there is one: those that are about to go are left before
 /// the list itself changes. A list that names others instead is that of another ring, and leaves all.
-fn keep_within(section: &mut Section<'_, '_>, around: &Surroundings<'_>, shards: &mut Vec<Shard>) {
+fn keep_within(
+    section: &mut Section<'_, '_>,
+    around: &Surroundings<'_>,
+    shards: &mut Vec<Shard>,
+) -> Option<Within> {
     let place = section.place("servers_within");
     let read = |path: &str| {
         let text = match (around.read_file)(Path::new(path)) {
@@ -392,15 +435,18 @@ fn keep_within(section: &mut Section<'_, '_>, around: &Surroundings<'_>, shards:
             other => other.map_err(|error| error.to_string())?,
         };
         let list = yaml::parse(&text);
-        list.map(Some).map_err(|mistake| format!("line {}: {}", mistake.place.line, mistake.text))
+        list.map(|list| Some((list, fnv(text.as_bytes()))))
+            .map_err(|mistake| format!("line {}: {}", mistake.place.line, mistake.text))
     };
-    if let Some(Some(list)) = section.optional("servers_within", read) {
-        let named = read_list(section, &list, |_| place);
-        let is_shard = |other: &Shard| shards.iter().any(|shard| shard.name == other.name);
-        if !named.is_empty() && named.iter().all(is_shard) {
-            shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
-        }
+    let (list, text) = section.optional("servers_within", read)??;
+    let named = read_list(section, &list, |_| place);
+    let is_shard = |other: &Shard| shards.iter().any(|shard| shard.name == other.name);
+    if named.is_empty() || named.len() == shards.len() || !named.iter().all(is_shard) {
+        return None;
     }
+    let all = shards.clone();
+    shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
+    Some(Within { all, text })
 }
 
 /// `host-{}.domain:port`, or without a port if that comes from SRV records.

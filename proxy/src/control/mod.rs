@@ -38,6 +38,7 @@ mod pools;
 mod probe;
 mod questions;
 mod reload;
+pub mod ring;
 pub mod stats;
 pub mod status;
 
@@ -48,6 +49,10 @@ const REPORTS_MAX: usize = 4096;
 const WISHES_MAX: usize = 16;
 /// How often it is looked whether a name is to be looked up again.
 const FOLLOW_TICK: Duration = Duration::from_millis(250);
+/// Share of the grace of a drain after which clients are let go: by then new ones are sent elsewhere.
+const LINGER_SHARE: f64 = 0.5;
+/// Share of it in which all are let go that ask for something.
+const LEAVE_SHARE: f64 = 0.4;
 /// How long the first clients wait until it is known what the shards can do.
 const LEARN_WAIT: Duration = Duration::from_millis(500);
 
@@ -68,6 +73,8 @@ pub(crate) struct Control {
     next_pool: Cell<usize>,
     /// What of the descriptors is not for clients.
     descriptors: Rc<Descriptors>,
+    /// What is known of the servers of each pool beside the files.
+    rings: ring::Rings,
     /// One reload at a time.
     reloading: Mutex<()>,
     /// What all this is, for other threads.
@@ -101,6 +108,14 @@ impl Control {
         }
         self.status.open_files_max.store(limit, Relaxed);
         self.status.open_files_reserved.store(reserved, Relaxed);
+    }
+
+    /// Tells what is known of the servers of each pool beside the list of those that are used.
+    fn tell_rings(&self) {
+        for pool in self.served() {
+            pool.ring.replace(self.rings.of(&pool.config().name));
+            pool.tell_status();
+        }
     }
 
     fn pool(&self, number: usize) -> Option<Rc<PoolControl>> {
@@ -155,13 +170,18 @@ async fn run(
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new()?;
-    let Config { process, pools, files } = config;
-    let digest = config::digest(&process, &pools);
+    let Config { process, mut pools, files } = config;
     // Before clients can come: a change from now on is one.
     let files = reload::Files::look(files);
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
     let admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
+    let options = ResolverOptions { server: process.dns_server };
+    let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
+    let rings = ring::Rings::default();
+    rings.settle(&mut pools);
+    let is_behind = rings.ask_peers(&mut pools, &names).await;
+    let digest = config::digest(&process, &pools);
     let mut openings = Vec::new();
     for pool in pools {
         let listener = Bound::new(&pool, false)
@@ -208,8 +228,6 @@ async fn run(
         };
         admin::spawn(listener, admin)?;
     }
-    let options = ResolverOptions { server: process.dns_server };
-    let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
     let control = Rc::new(Control {
         load,
         names,
@@ -220,6 +238,7 @@ async fn run(
         pools: RefCell::default(),
         next_pool: Cell::new(0),
         descriptors,
+        rings,
         reloading: Mutex::default(),
         status,
     });
@@ -245,6 +264,7 @@ async fn run(
     let _ = tokio::time::timeout(LEARN_WAIT, learned).await;
     learning.detach_all();
     control.tell_status();
+    control.tell_rings();
     for (pool, listener) in opened {
         pool.accept(listener);
     }
@@ -256,6 +276,12 @@ async fn run(
     tokio::task::spawn_local(memory::give_back());
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
+    if is_behind {
+        let control = control.clone();
+        tokio::task::spawn_local(async move {
+            let _ = reload::reload(&control, "servers that other processes did not use").await;
+        });
+    }
     tokio::task::spawn_local(reload::watch(control.clone()));
     for pool in control.served() {
         let config = pool.config();
@@ -316,7 +342,12 @@ async fn drain(
     control.status.draining.store(true, Relaxed);
     let process = control.status.process();
     let finish = async {
-        tokio::time::sleep(process.drain_grace).await;
+        let (first, last) = (process.drain_grace.mul_f64(LINGER_SHARE), process.drain_grace);
+        tokio::time::sleep(first).await;
+        for pool in control.served().iter().filter(|_| !last.is_zero()) {
+            pool.retire(last.mul_f64(LEAVE_SHARE)).await;
+        }
+        tokio::time::sleep(last - first).await;
         // A reload that had begun has come to its end, or notices that it is too late.
         let _reloading = control.reloading.lock().await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::descriptors::Descriptors;
 use super::ejection::{Ejection, Record};
 use super::listener::{self, Listener};
+use super::ring::Ring;
 use super::status::PoolStatus;
 use super::{cluster, connect, ejection, health, inquiry, probe};
 use crate::cluster::map::Map;
@@ -45,6 +46,8 @@ pub struct PoolControl {
     pub(super) unhealthy: RefCell<HashSet<String>>,
     /// Names of shards that are being asked whether a failure was theirs.
     pub(super) suspects: RefCell<HashSet<String>>,
+    /// What is known of its servers beside the list of those that are used.
+    pub ring: RefCell<Ring>,
     /// The shards are being asked what they can do.
     pub learning: Cell<bool>,
     /// The shards have been asked what they say of themselves.
@@ -128,6 +131,7 @@ impl PoolControl {
             ejected: Vec::new(),
             records: vec![Record::default(); topology.shards().len()],
             unreachable: HashSet::new(),
+            ring: Ring::default(),
             listening: false,
             map: Arc::default(),
             refreshes: [0, 0],
@@ -141,6 +145,7 @@ impl PoolControl {
             unreachable: RefCell::default(),
             unhealthy: RefCell::default(),
             suspects: RefCell::default(),
+            ring: RefCell::default(),
             learning: Cell::new(false),
             inquired: Notify::new(),
             map: RefCell::default(),
@@ -196,6 +201,7 @@ impl PoolControl {
             ejected: ejection.ejected(),
             records: ejection.records.clone(),
             unreachable: self.unreachable.borrow().clone(),
+            ring: self.ring.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
@@ -462,6 +468,13 @@ impl PoolControl {
     pub async fn preconnect(&self) {
         for orders in &self.orders {
             orders.send(Order::Preconnect).await;
+        }
+    }
+
+    /// Lets clients go one after the other, each right after a reply.
+    pub async fn retire(&self, within: Duration) {
+        for orders in &self.orders {
+            orders.send(Order::Retire { within }).await;
         }
     }
 

@@ -64,6 +64,7 @@ pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<Reloaded
         tokio::time::sleep(ADOPT_PAUSE).await;
         result = attempt(control).await;
     }
+    control.tell_rings();
     // Those that are no more are closed with their listeners.
     for pool in control.served() {
         pool.tolerate(false);
@@ -147,6 +148,9 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let opening_doors = open_doors(opening_doors)?;
 
     // From here on nothing can fail.
+    for change in &changes {
+        control.rings.awaits(&change.config.name, Vec::new());
+    }
     if settings.log_level != process.log_level {
         let _ = (control.set_log_level)(&settings.log_level);
     }
@@ -266,6 +270,10 @@ async fn wait_for_shards(
         let is_known = |shard: &Shard| {
             known.iter().any(|known| known.name == shard.name && known.address == shard.address)
         };
+        let names = |shards: &[Shard]| shards.iter().map(|shard| shard.name.clone()).collect::<HashSet<_>>();
+        let used = before.as_ref().map(|before| names(&before.shards[..])).unwrap_or_default();
+        let new = config.shards.iter().filter(|shard| before.is_some() && !used.contains(&shard.name));
+        control.rings.awaits(&config.name, new.map(|shard| shard.name.clone()).collect());
         for shard in &config.shards {
             let what = match is_known(shard) {
                 false => Asked::Adopted,
@@ -279,6 +287,7 @@ async fn wait_for_shards(
             });
         }
     }
+    control.tell_rings();
     let mut silent = Vec::new();
     // By pool: who takes the new password, and who does not.
     let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
@@ -405,7 +414,10 @@ impl Control {
     /// Reads the configuration again. What changes from now on is a change.
     fn read(&self) -> anyhow::Result<config::Config> {
         let before = Files::look(self.files.borrow().paths.clone());
-        let config = (self.load)();
+        let mut config = (self.load)();
+        if let Ok(config) = &mut config {
+            self.rings.settle(&mut config.pools);
+        }
         let named = match &config {
             Ok(config) if config.files != before.paths => Files::look(config.files.clone()),
             _ => before,
@@ -455,9 +467,15 @@ pub async fn watch(control: Rc<Control>) {
     loop {
         let retry = control.status.last_error().is_some();
         let mut slept = Duration::ZERO;
-        while slept < if retry { RETRY_PAUSE } else { WATCH_TICK } && !control.has_changed() {
+        while slept < if retry { RETRY_PAUSE } else { WATCH_TICK }
+            && !control.has_changed()
+            && (slept.is_zero() || !control.rings.is_due())
+        {
             tokio::time::sleep(WATCH_TICK).await;
             slept += WATCH_TICK;
+        }
+        if control.rings.is_due() && control.refuse_draining().is_ok() {
+            let _ = reload(&control, "servers_within has ended").await;
         }
         if !control.status.process().watch_config {
             tokio::time::sleep(WATCH_TICK).await;

@@ -57,6 +57,8 @@ pub struct PoolStatus {
     pub records: Vec<Record>,
     /// Names of shards that answered no probe.
     pub unreachable: HashSet<String>,
+    /// What is known of its servers beside the list of those that are used.
+    pub ring: super::ring::Ring,
     /// Clients are accepted.
     pub listening: bool,
     /// Who owns what, if it is a cluster.

@@ -147,6 +147,10 @@ impl<P: Protocol> Pool<P> {
 
 /// Ages are spread over a tenth, so that clients that came together do not leave together.
 fn aged(age: Duration, client: u64, seed: u64) -> Duration {
-    let spread = (client ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-    age - age * spread as u32 / 10_240
+    age - age * spread(client, seed) as u32 / 10_240
+}
+
+/// A number below 1024 that spreads what must not happen to all clients at once.
+pub(super) fn spread(client: u64, seed: u64) -> u64 {
+    (client ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54
 }

@@ -416,6 +416,19 @@ impl<P: Protocol> Pool<P> {
         self.end_client(client, State::Finishing);
     }
 
+    /// Whether the client may go once its output is written, because nothing else is owed to it. Where clients go one
+    /// after the other, it is among the first `share` of 1024.
+    pub fn may_leave(&self, id: ClientId, share: u32) -> bool {
+        let Some(client) = self.client(id) else { return false };
+        let Some(activity) = &client.activity else { return false };
+        matches!(client.state, State::Open | State::Finishing)
+            && deadlines::spread(client.id, self.identity.seed) < u64::from(share)
+            && activity.replies.in_flight() == 0
+            && !activity.replies.output.is_empty()
+            && activity.rest.is_empty()
+            && !activity.waits()
+    }
+
     fn end_client(&mut self, id: ClientId, state: State) {
         let Some(client) = find(&mut self.clients, id) else { return };
         if client.state == State::Open {

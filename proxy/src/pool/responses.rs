@@ -93,7 +93,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { clients, shards, dirty_clients, large, redirected, complaints, .. } = self;
+        let Self { settings, clients, shards, dirty_clients, large, redirected, complaints, .. } = self;
         let Shards { connections, members, .. } = shards;
         let connection = &mut connections[index];
         let member = &mut members[connection.shard];
@@ -122,7 +122,7 @@ impl<P: Protocol> Pool<P> {
                     break (end - start > GREETING_MAX)
                         .then(|| ShardFailure::Malformed("a response to the greeting without end".into()));
                 }
-                if let Err(words) = P::greeted(&scratch[start..end]) {
+                if let Err(words) = P::greeted(settings, &scratch[start..end]) {
                     break Some(ShardFailure::GreetingRefused(words));
                 }
                 *missing -= 1;
@@ -138,7 +138,7 @@ impl<P: Protocol> Pool<P> {
             let Some(asked) = connection.asked() else {
                 // One byte of it is enough: the next request would be answered with it.
                 break (scratch.len() > start)
-                    .then(|| unasked::<P>(progress.complete.then_some(&scratch[start..end])));
+                    .then(|| unasked::<P>(settings, progress.complete.then_some(&scratch[start..end])));
             };
             if !progress.complete && !stream {
                 break None;
@@ -391,8 +391,8 @@ impl<P: Protocol> Pool<P> {
 }
 
 /// What nobody asked for. A shard that has too many clients says so unasked, and closes.
-fn unasked<P: Protocol>(response: Option<&[u8]>) -> ShardFailure {
-    match response.map(P::greeted) {
+fn unasked<P: Protocol>(settings: &P::Settings, response: Option<&[u8]>) -> ShardFailure {
+    match response.map(|response| P::greeted(settings, response)) {
         Some(Err(words)) => ShardFailure::GreetingRefused(words),
         _ => ShardFailure::Malformed("a response that nobody asked for".into()),
     }

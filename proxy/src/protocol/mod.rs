@@ -135,7 +135,7 @@ pub trait Protocol: Sized + 'static {
     fn is_complaint(response: &[u8]) -> bool;
 
     /// Judges one response to the greeting; an error carries the shard's words.
-    fn greeted(response: &[u8]) -> Result<(), String>;
+    fn greeted(settings: &Self::Settings, response: &[u8]) -> Result<(), String>;
 
     /// Whether a reply that begins so is kept from the client. Nothing is known of it yet if the beginning is empty.
     fn is_withheld(manner: Self::Manner, beginning: &[u8]) -> bool;

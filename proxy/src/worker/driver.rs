@@ -23,6 +23,7 @@ use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
 use crate::protocol::{ClientFilter, ClientRow, Protocol};
 
+mod leaving;
 mod report;
 
 /// How long a client may take to close after we have finished with it.
@@ -89,6 +90,8 @@ pub struct Driver<P: Protocol> {
     next_sweep: Option<Time>,
     /// There are orders left for the next pass.
     more_orders: bool,
+    /// Since when clients are let go, and until when all are to have gone that have asked for something.
+    retiring: Option<(Time, Duration)>,
     /// Set while draining: connections that linger longer are closed.
     drain_until: Option<Time>,
 }
@@ -129,6 +132,7 @@ impl<P: Protocol> Driver<P> {
             closes: Vec::new(),
             next_sweep: None,
             more_orders: false,
+            retiring: None,
             drain_until: None,
             pool,
             setup,
@@ -159,6 +163,7 @@ impl<P: Protocol> Driver<P> {
                 let _ = self.setup.reports.try_send(Report::Listed { ask, rows });
             }
             Order::Answer(Answer { asked, rows }) => self.pool.answer_question(&asked, &rows),
+            Order::Retire { within } => self.retiring = Some((now, within)),
             Order::Drain { limit } => self.drain(now, now.plus(limit)),
         }
     }
@@ -204,22 +209,6 @@ impl<P: Protocol> Driver<P> {
         if self.setup.watches_clients && self.next_sweep.is_none() {
             self.next_sweep = Some(now.plus(SWEEP));
         }
-    }
-
-    /// What was read is answered; what has come and was not read is read once more.
-    fn drain(&mut self, now: Time, until: Time) {
-        if self.drain_until.is_some() {
-            self.drain_until = Some(until);
-            return;
-        }
-        for index in 0..self.clients.len() {
-            self.read_client(index, now);
-            if let Some(client) = &self.clients[index] {
-                self.pool.drain_client(client.id);
-            }
-        }
-        self.drain_until = Some(until);
-        self.next_sweep = Some(now.plus(SWEEP));
     }
 
     // --- reading ------------------------------------------------------------------------------------------------
@@ -304,21 +293,6 @@ impl<P: Protocol> Driver<P> {
         self.close_shard(index, &failure, now);
     }
 
-    fn read_lingering(&mut self, index: usize) {
-        let Some(lingering) = self.lingering.get_mut(index) else { return };
-        self.scratch.reserve(crate::pool::buffer::READ_SIZE);
-        let read = lingering.socket.read(&mut self.scratch);
-        self.scratch.clear();
-        match read {
-            Ok(Read::Nothing) => {}
-            // Whatever comes is dropped; the end may have come with it.
-            Ok(Read::Full | Read::Drained) => self.again.push(Ready::again(Token::Lingering(index as u32))),
-            Ok(Read::Ended) | Err(_) => {
-                self.lingering.remove(index);
-            }
-        }
-    }
-
     // --- writing ------------------------------------------------------------------------------------------------
 
     /// Does all that the pool wishes, until it wishes nothing more.
@@ -367,6 +341,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn write_clients(&mut self, now: Time) {
+        let share = self.share_to_go(now);
         let mut dirty = std::mem::take(&mut self.dirty_clients);
         self.pool.take_dirty_clients(&mut dirty);
         for id in dirty.drain(..) {
@@ -374,17 +349,29 @@ impl<P: Protocol> Driver<P> {
             if client.id != id {
                 continue;
             }
+            // What is unread would be lost with the connection.
+            let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
             if let Some(output) = self.pool.client_output(id)
                 && !output.is_empty()
             {
+                if leaves {
+                    client.socket.hold_back(true);
+                }
                 let before = output.len();
                 let written = client.socket.write(output);
                 let sent = before - output.len();
                 self.pool.counters().client_sent_bytes.add(sent as u64);
+                if leaves && sent < before {
+                    client.socket.hold_back(false);
+                    leaves = false;
+                }
                 if let Err(error) = written {
                     self.close_client(id, Some(&error));
                     continue;
                 }
+            }
+            if leaves {
+                self.pool.drain_client(id);
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
@@ -511,22 +498,6 @@ impl<P: Protocol> Driver<P> {
                 || self.pool.has_extra_connections();
             self.next_sweep = needed.then(|| now.plus(SWEEP));
         }
-    }
-
-    /// The limit of the drain has passed.
-    fn close_remaining(&mut self) {
-        let ids: Vec<ClientId> = self.clients.iter().flatten().map(|client| client.id).collect();
-        if !ids.is_empty() {
-            tracing::warn!(
-                pool = %self.pool.name(),
-                clients = ids.len(),
-                "drain limit passed; closing clients with requests unanswered"
-            );
-        }
-        for id in ids {
-            self.close_client(id, None);
-        }
-        self.lingering.clear();
     }
 }
 

@@ -73,6 +73,11 @@ pub enum Order {
     },
     /// The answer to a question.
     Answer(Answer),
+    /// The process is about to end: let clients go one after the other, each right after a reply.
+    Retire {
+        /// Until when all that are busy are to have gone.
+        within: Duration,
+    },
     /// Answer what was read, then end; cut off what remains after `limit`.
     Drain {
         /// Time for clients to take their replies and close.
@@ -405,6 +410,11 @@ impl session::Settings {
     fn of(config: &config::Pool) -> Self {
         Self {
             password: config.auth.as_ref().map(|auth| auth.password.expose().as_bytes().to_vec()),
+            previous: config
+                .auth
+                .as_ref()
+                .and_then(|auth| auth.previous.as_ref())
+                .map(|previous| previous.expose().as_bytes().to_vec()),
             user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
             db: config.db,
             databases: config.databases,

@@ -109,6 +109,22 @@ impl Socket {
         Ok(())
     }
 
+    /// Whether the peer has sent something that was not read, its end too.
+    pub fn has_unread(&self) -> bool {
+        let mut room = [0; 1];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        !matches!(rustix::net::recv(self, &mut room, flags), Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// What is written leaves together with the end of the connection, so that whoever reads it knows of both; or else
+    /// when it is taken back.
+    pub fn hold_back(&self, held: bool) {
+        if let Self::Tcp(_) = self {
+            // Without it the two follow each other closely.
+            let _ = rustix::net::sockopt::set_tcp_cork(self, held);
+        }
+    }
+
     /// Says that nothing more will be written.
     pub fn finish(&self) {
         let socket = self.reference();

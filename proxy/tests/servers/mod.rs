@@ -42,6 +42,15 @@ impl Server {
         })
     }
 
+    /// The same on a port that was told before.
+    pub fn redis_at(port: u16) -> Self {
+        Self::start_at(port, "redis-server", "redis-server", |port| {
+            let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
+            arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
+            arguments
+        })
+    }
+
     /// A memcached server.
     pub fn memcached(settings: &[&str]) -> Self {
         Self::start("memcached", "memcached", |port| {
@@ -178,7 +187,10 @@ impl Server {
 
     /// Starts a program that listens on the port it is given, on the address of this process.
     pub fn start(program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
-        let port = free_port();
+        Self::start_at(free_port(), program, package, arguments)
+    }
+
+    fn start_at(port: u16, program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
         let log = file(port, "log");
         let output = File::create(&log).expect("the folder for temporary files is writable");
         let process = Command::new(program)
@@ -386,6 +398,14 @@ impl Client {
         std::mem::take(&mut self.unread)
     }
 
+    /// Whether the server has hung up, and nothing else has come.
+    pub fn is_over(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        matches!(peeked, Ok(0)) || peeked.is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+    }
+
     fn read(&mut self) -> bool {
         let mut room = [0; 16384];
         match self.stream.read(&mut room) {
@@ -453,6 +473,25 @@ pub fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
         assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
         std::thread::yield_now();
     }
+}
+
+/// What a proxy says at its admin address.
+pub fn told(admin: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).expect("it listens");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer.split_once("\r\n\r\n").expect("it speaks HTTP").1.to_owned()
+}
+
+/// A proxy's topology document.
+pub fn topology(admin: &str) -> serde_json::Value {
+    serde_json::from_str(&told(admin, "/topology")).expect("JSON")
+}
+
+/// A proxy's metrics.
+pub fn metrics(admin: &str) -> String {
+    told(admin, "/metrics")
 }
 
 /// A port for a pool that a reload brings.

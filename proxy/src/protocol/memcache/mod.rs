@@ -252,7 +252,7 @@ impl Protocol for Memcache {
         "CLIENT_ERROR the keys belong to several shards\r\n"
     }
 
-    fn greeted(_response: &[u8]) -> Result<(), String> {
+    fn greeted(_settings: &Settings, _response: &[u8]) -> Result<(), String> {
         Ok(())
     }
 

@@ -169,6 +169,18 @@ impl Protocol for Resp {
     fn greeting(settings: &Settings, lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
         let mut requests = 0;
         let user = settings.user.as_deref().unwrap_or("default");
+        // One of the two will do, and the request behind them shows whether it has.
+        if let (Some(password), Some(previous)) = (&settings.password, &settings.previous) {
+            for password in [previous, password] {
+                match &settings.user {
+                    Some(user) => encode::request(out, &[b"AUTH", user.as_bytes(), password]),
+                    None => encode::request(out, &[b"AUTH", password]),
+                }
+            }
+            let proof: &[&[u8]] = if lane.resp3 { &[b"HELLO", b"3"] } else { &[b"PING"] };
+            encode::request(out, proof);
+            return 3 + entering(lane, is_replica, out);
+        }
         match (&settings.password, lane.resp3) {
             (Some(password), true) => {
                 encode::request(out, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), password]);
@@ -187,15 +199,7 @@ impl Protocol for Resp {
             }
             (None, false) => {}
         }
-        if is_replica {
-            Self::replica(true, out);
-            requests += 1;
-        }
-        if lane.db > 0 {
-            encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
-            requests += 1;
-        }
-        requests
+        requests + entering(lane, is_replica, out)
     }
 
     fn spread_keys(spread: Spread) -> &'static str {
@@ -231,8 +235,9 @@ impl Protocol for Resp {
         COMPLAINTS.iter().any(|complaint| response.starts_with(complaint))
     }
 
-    fn greeted(response: &[u8]) -> Result<(), String> {
+    fn greeted(settings: &Settings, response: &[u8]) -> Result<(), String> {
         match response {
+            [b'-', words @ ..] if settings.previous.is_some() && is_wrong_password(words) => Ok(()),
             [b'-', words @ ..] if !is_needless_password(words) => {
                 Err(String::from_utf8_lossy(words).trim_end().to_owned())
             }
@@ -266,6 +271,25 @@ impl Protocol for Resp {
     fn answer(question: &Question, session: &Session, clients: &[ClientRow], reply: &mut Vec<u8>) {
         client_command::answer(question, session, clients, reply);
     }
+}
+
+/// Whether a shard says that the password is another one. In the words of Redis 6 and later, and of those before.
+fn is_wrong_password(error: &[u8]) -> bool {
+    error.starts_with(b"WRONGPASS") || error.starts_with(b"ERR invalid password")
+}
+
+/// What a lane asks for beside the password and the version; the number of requests.
+fn entering(lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
+    let mut requests = 0;
+    if is_replica {
+        Resp::replica(true, out);
+        requests += 1;
+    }
+    if lane.db > 0 {
+        encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
+        requests += 1;
+    }
+    requests
 }
 
 /// Whether a shard says that it wants no password: then it has nothing to hide from us. In the words of Redis 6 and later,

@@ -15,6 +15,8 @@ pub const REDIS_VERSION: &str = "7.0.15";
 pub struct Settings {
     /// What clients have to say before anything else, and what is said to the shards.
     pub password: Option<Vec<u8>>,
+    /// The one before it, while it is being changed.
+    pub previous: Option<Vec<u8>>,
     /// The user that is named to the shards beside the password.
     pub user: Option<String>,
     /// The database clients start in.
@@ -360,14 +362,13 @@ fn is_known(user: &[u8], password: &[u8], settings: &Settings) -> bool {
     if user != b"default" && !named {
         return false;
     }
-    match &settings.password {
-        None => true,
-        Some(expected) => {
-            // The time this takes must not tell how much of the password is right.
-            let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
-            differences == 0 && expected.len() == password.len()
-        }
-    }
+    let Some(expected) = &settings.password else { return true };
+    // The time this takes must not tell how much of the password is right.
+    let is = |expected: &Vec<u8>| {
+        let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
+        differences == 0 && expected.len() == password.len()
+    };
+    is(expected) | settings.previous.as_ref().is_some_and(is)
 }
 
 /// The database that SELECT means, if the client may have it.

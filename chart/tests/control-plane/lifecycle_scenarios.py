@@ -1,0 +1,228 @@
+"""What goes wrong half-way in the life of a release, and what is changed under clients: no key is looked for where the others do not."""
+
+import json
+import threading
+import time
+
+import yaml
+
+from clients import Closed, Load, Redis, Refusal
+from plane import Failed
+from release import Release, topology
+from witnesses import judge, read_all, settle, write_all
+
+# As long as pods of new shards are pending.
+PENDING_SECONDS = 60
+
+
+def growth(plane):
+    """The pods of new shards find no node for a while: proxies that start meanwhile use the ring of those that run."""
+    release = Release(plane, "memstore-gr", partitioning="proxy", shards={"count": 3}, proxy={"count": 2})
+    release.install()
+    host, port = release.address()
+    with Redis(host, port) as client:
+        write_all(client, 2000)
+    file = plane.folder / "growing.json"
+    # Only new pods look for a node that is labelled so.
+    release.values["shards"] |= {"count": 5, "updateStrategy": "OnDelete", "nodeSelector": {"memstore.dev/late": "true"}}
+    file.write_text(json.dumps(release.values))
+    release.helm("upgrade", release.name, str(plane.chart), "--values", str(file), "--timeout", "3m")
+    plane.wait(lambda: all(told["shards_awaited"] == ["shard-3", "shard-4"] for told in pools(release)), 120, "both proxies to wait for two shards")
+    began = time.monotonic()
+    old = release.uids("proxy")
+    release.delete_pod(release.pods("proxy")[0])
+    plane.wait(lambda: plane.ready(release.pods("proxy")) == 2 and old[0] not in release.uids("proxy"), 70, "another proxy")
+    while time.monotonic() - began < PENDING_SECONDS:
+        plane.expect({len(ring) for ring in release.rings().values()} == {3}, f"all proxies have three shards: {release.rings()}")
+        for address in release.addresses("proxy"):
+            with Redis(address, 6379) as client:
+                plane.expect(read_all(client, 2000) == 0, "all keys are there through every proxy")
+        settle(5)
+    for node in release.api.list("nodes"):
+        release.api.patch("nodes", node["metadata"]["name"], {"metadata": {"labels": {"memstore.dev/late": "true"}}})
+    release.await_ring(5)
+    release.uninstall()
+
+
+def shrink(plane):
+    """An upgrade to fewer shards is refused after its hooks: it can be mended or taken back, and ends by itself."""
+    release = Release(plane, "memstore-sh", partitioning="proxy", shards={"count": 3}, proxy={"count": 2, "pool": {"servers_within_limit": "150s"}})
+    release.install()
+    host, port = release.address()
+    bad = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "no_such_name"}}
+
+    def fail():
+        try:
+            release.apply("upgrade", shards_count=2, shards_allowDataLoss=True, extraObjects=[bad])
+        except Failed as error:
+            plane.say(f"refused: {str(error)[-200:]}")
+            plane.expect("no_such_name" in str(error), "by the API server")
+        else:
+            raise Failed("an object with a bad name was accepted")
+        plane.expect(all(told["servers_within"]["leaves_out"] == ["shard-2"] for told in pools(release)), "what is left out is told")
+        plane.expect(len(release.pods("shard")) == 3, "the shard still runs")
+
+    def back(seconds, how):
+        began = time.monotonic()
+        release.await_ring(3, seconds)
+        plane.say(f"{how}: all proxies had three shards after {time.monotonic() - began:.1f} s")
+
+    with Redis(host, port) as client:
+        write_all(client, 2000)
+    fail()
+    release.values["shards"]["count"] = 3
+    release.values["extraObjects"] = []
+    release.rollback(1)
+    back(100, "helm rollback")
+    with Redis(host, port) as client:
+        plane.expect(read_all(client, 2000) == 0, "nothing was written meanwhile, so that all keys are there")
+    fail()
+    back(260, "nothing")
+    plane.expect(all(told["servers_within"]["expired"] for told in pools(release)), "that it has ended is told")
+    # Begun again and mended it goes through.
+    release.apply("upgrade", shards_count=2, extraObjects=[])
+    plane.wait(lambda: len(release.pods("shard")) == 2, 60, "two shards")
+    release.await_ring(2)
+    plane.expect(all(told["servers_within"] is None for told in pools(release)), "nothing is left out any more")
+    release.uninstall()
+
+
+def pools(release):
+    return [topology(address)["pools"]["cache"] for address in release.addresses("proxy")]
+
+
+class Newcomers(threading.Thread):
+    """Connects again and again, says each of the passwords that is good now, and writes."""
+
+    def __init__(self, host, port, words):
+        super().__init__(daemon=True)
+        self.host, self.port, self.words = host, port, words
+        self.served, self.refused, self.over = 0, {}, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            for word in list(self.words):
+                try:
+                    with Redis(self.host, self.port) as client:
+                        client.call("AUTH", word)
+                        for number in range(20):
+                            client.call("SET", f"new:{number}", number)
+                        self.served += 1
+                except (Refusal, Closed, OSError) as error:
+                    if word in self.words:
+                        self.refused[str(error)] = self.refused.get(str(error), 0) + 1
+            self.over.wait(0.02)
+
+
+def rotation(plane):
+    """A password is changed as README.md says: nobody is refused who says either of the two."""
+    release = Release(
+        plane,
+        "memstore-ro",
+        partitioning="proxy",
+        auth={"enabled": True, "existingSecret": "cache"},
+        shards={"count": 2},
+        proxy={"count": 2},
+    )
+    release.api.create("secrets", {"metadata": {"name": "cache"}, "stringData": {"password": "old"}}, release.namespace)
+    release.install()
+    words = ["old"]
+    newcomers = Newcomers(*release.address(), words)
+
+    def proxies_know(word, known):
+        for address in release.addresses("proxy"):
+            with Redis(address, 6379) as client:
+                try:
+                    client.call("AUTH", word)
+                    if not known:
+                        return False
+                except Refusal:
+                    if known:
+                        return False
+        return True
+
+    secret = {"stringData": {"password": "new", "previous": "old"}}
+    release.api.patch("secrets", "cache", secret, release.namespace)
+    plane.wait(lambda: proxies_know("new", True), 120, "proxies to accept the new password")
+    words.append("new")
+    for address in release.addresses("shard"):
+        with Redis(address, 6379) as shard:
+            shard.call("AUTH", "old")
+            shard.call("CONFIG", "SET", "masterauth", "new")
+            shard.call("CONFIG", "SET", "requirepass", "new")
+            shard.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        settle(2)
+    words.remove("old")
+    settle(1)
+    release.api.patch("secrets", "cache", {"data": {"previous": None}}, release.namespace)
+    plane.wait(lambda: proxies_know("old", False), 120, "proxies to refuse the old password")
+    newcomers.over.set()
+    newcomers.join()
+    plane.say(f"{newcomers.served} connections were served")
+    plane.check(not newcomers.refused, f"refused: {newcomers.refused}")
+    plane.expect(newcomers.served > 100, "they were served at all")
+    release.api.delete("secrets", "cache", release.namespace)
+    release.uninstall()
+
+
+def volumes(plane):
+    """Larger volumes without a restart; and shards that keep nothing are not emptied without a word."""
+    release = Release(
+        plane, "memstore-vo", partitioning="proxy", shards={"count": 2, "persistence": {"enabled": True, "size": "1Gi"}}, proxy={"count": 2}
+    )
+    release.install()
+    host, port = release.address()
+    with Redis(host, port) as client:
+        write_all(client, 1000)
+    shards = release.uids("shard")
+    load = Load(host, port)
+    release.refuse("--cascade=orphan", shards_persistence_size="2Gi")
+    release.api.delete("statefulsets", f"{release.full_name()}-shards", release.namespace, propagationPolicy="Orphan")
+    release.upgrade(shards_persistence_size="2Gi")
+    plane.expect(release.uids("shard") == shards, "the shards are the same pods")
+    plane.expect(release.restarts() == 0, "no container was restarted")
+    judge(plane, load.stop())
+    with Redis(host, port) as client:
+        plane.expect(read_all(client, 1000) == 0, "all keys are there")
+    release.uninstall()
+
+    release = Release(plane, "memstore-di", partitioning="proxy", shards={"count": 2}, proxy={"count": 1})
+    release.install()
+    shards = release.uids("shard")
+    release.refuse("shards.updateStrategy to OnDelete", shards_config="maxclients 5000")
+    release.upgrade(shards_config="maxclients 5000", shards_updateStrategy="OnDelete")
+    plane.expect(release.uids("shard") == shards, "the shards are the same pods")
+    release.refuse("shards.updateStrategy to OnDelete", shards_updateStrategy="RollingUpdate")
+    release.values["shards"]["updateStrategy"] = "OnDelete"
+    release.upgrade(proxy_count=2)
+    release.uninstall()
+
+
+def applied(plane):
+    """What is rendered can be applied again and again, without Helm."""
+    release = Release(plane, "memstore-ap", partitioning="proxy", shards={"count": 2}, proxy={"count": 1}, tests={"enabled": True})
+    file = plane.folder / "applied.json"
+    for count in (2, 3, 3):
+        release.values["shards"]["count"] = count
+        file.write_text(json.dumps(release.values))
+        text = release.helm("template", release.name, str(plane.chart), "--values", str(file))
+        for thing in documents(text):
+            release.api.apply(thing, release.namespace)
+        plane.wait(lambda: plane.ready(release.pods("shard")) == count, 60, f"{count} shards")
+        release.await_ring(count)
+    plane.remove_namespace(release.namespace)
+
+
+def documents(text):
+    """As kubectl reads them."""
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+SCENARIOS = {
+    "growth": growth,
+    "shrink": shrink,
+    "rotation": rotation,
+    "volumes": volumes,
+    "applied": applied,
+}

@@ -1,0 +1,57 @@
+"""What an upgrade asks of what runs: shards that keep nothing are not emptied without a word, and volumes may become larger."""
+
+import unittest
+
+from rendering import pick, refused, rendered
+
+
+class Running(unittest.TestCase):
+    """Against the StatefulSet of an earlier revision."""
+
+    def statefulset(self, values, **status):
+        found = pick(rendered(values), "StatefulSet")
+        found["status"] = {"replicas": found["spec"]["replicas"], "updatedReplicas": found["spec"]["replicas"]} | status
+        return found
+
+    def test_shards_that_would_come_back_empty_are_not_restarted_without_a_word(self):
+        changed = {"config": "maxclients 5000"}
+        for more in ({}, {"type": "memcached"}):
+            running = self.statefulset({"shards": more})
+            other = {"image": {"repository": "other:1.6"}} if more else changed
+            self.assertIn("shards.updateStrategy to OnDelete", refused({"shards": more | other}, running=[running]))
+            for fine in ({"allowDataLoss": True}, {"updateStrategy": "OnDelete"}):
+                rendered({"shards": more | other | fine}, running=[running])
+            # More of them, and what is not in their pods, restarts none.
+            rendered({"shards": more | {"count": 4}, "proxy": {"count": 5}}, running=[running])
+        running = self.statefulset({"partitioning": "redis-cluster"})
+        self.assertIn("shards.updateStrategy to OnDelete", refused({"partitioning": "redis-cluster", "shards": changed}, running=[running]))
+
+    def test_shards_that_keep_their_keys_are_restarted(self):
+        kept = {"shards": {"persistence": {"enabled": True}}}
+        copied = {"partitioning": "redis-cluster", "redisCluster": {"replicasPerPrimary": 1}}
+        for values in (kept, copied):
+            running = self.statefulset(values)
+            rendered(values | {"shards": values.get("shards", {}) | {"config": "maxclients 5000"}}, running=[running])
+
+    def test_pods_that_wait_for_a_person_are_not_replaced_when_that_ends(self):
+        running = self.statefulset({"shards": {"updateStrategy": "OnDelete"}}, updatedReplicas=1)
+        self.assertIn("shards.updateStrategy to OnDelete", refused({}, running=[running]))
+        rendered({}, running=[self.statefulset({"shards": {"updateStrategy": "OnDelete"}})])
+
+    def test_the_way_to_larger_volumes_is_told(self):
+        size = {"shards": {"persistence": {"enabled": True, "size": "8Gi"}}}
+        running = self.statefulset(size)
+        larger = {"shards": {"persistence": {"enabled": True, "size": "16Gi"}}}
+        words = refused(larger, running=[running])
+        for part in ("patch pvc data-cache-memstore-shards-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"16Gi\"}}}}'",
+                     "delete statefulset cache-memstore-shards --cascade=orphan"):
+            self.assertIn(part, words)
+        # The StatefulSet is away by then.
+        rendered(larger)
+        for other in ({"size": "4Gi"}, {"size": "16Gi", "storageClass": "fast"}, {"enabled": False}):
+            values = {"shards": {"persistence": {"enabled": True} | other}}
+            self.assertIn("install another release beside it", refused(values, running=[running]))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,181 @@
+//! Which of a pool's servers count, where the files alone cannot say it.
+//!
+//! Two things are known only by processes that run: since when `servers_within` leaves servers out, which ends by itself,
+//! and which new servers have answered. They are the memory of a release: a process that starts asks the others
+//! (`servers_peers`), begins with the servers that they use, and comes to use further ones as they do.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shard_discovery::Address;
+use shard_discovery::resolver::Resolver;
+use tokio::time::timeout;
+
+use crate::admin;
+use crate::config;
+
+/// How long a process that starts waits for what others say: for the lookup of their name, and for their answers.
+const PEERS_WAIT: Duration = Duration::from_secs(2);
+/// Others that are asked; any of them knows.
+const PEERS_MAX: usize = 64;
+
+/// What is known of the servers of a pool beside the list of those that are used.
+#[derive(Clone, Default, Debug)]
+pub struct Ring {
+    /// Those that `servers_within` leaves out.
+    pub left_out: Vec<String>,
+    /// That has gone on for too long, so that they are used all the same.
+    pub has_expired: bool,
+    /// New ones, which are used once they have answered.
+    pub awaited: Vec<String>,
+    /// The list that leaves them out.
+    text: u64,
+    /// When it ends by itself, if it does.
+    until: Option<Instant>,
+}
+
+impl Ring {
+    /// How long servers are left out yet.
+    fn left(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// What `/topology` says of it, and another process that starts asks for; null where nothing is left out.
+    pub fn within(&self) -> Value {
+        if self.left_out.is_empty() {
+            return Value::Null;
+        }
+        serde_json::json!({
+            "leaves_out": self.left_out,
+            "expired": self.has_expired,
+            "seconds_left": self.left().map(|left| left.as_secs()),
+            "list": format!("{:016x}", self.text),
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        !self.has_expired && self.until.is_some_and(|until| until <= Instant::now())
+    }
+}
+
+/// The same of all pools, by their names.
+#[derive(Default)]
+pub struct Rings(RefCell<HashMap<String, Ring>>);
+
+impl Rings {
+    /// Looks at pools that were read just now: servers that were left out for too long count again.
+    pub fn settle(&self, pools: &mut [config::Pool]) {
+        let mut rings = self.0.borrow_mut();
+        rings.retain(|name, _| pools.iter().any(|pool| pool.name == *name));
+        for pool in pools {
+            let ring = rings.entry(pool.name.clone()).or_default();
+            ring.awaited.clear();
+            let Some(within) = &pool.within else {
+                *ring = Ring::default();
+                continue;
+            };
+            let left_out = pool.left_out();
+            if ring.text != within.text || ring.left_out != left_out {
+                let until = pool.servers_within_limit.map(|limit| Instant::now() + limit);
+                *ring = Ring { left_out, text: within.text, until, ..Ring::default() };
+            }
+            if ring.is_due() {
+                ring.has_expired = true;
+                tracing::warn!(
+                    pool = %pool.name, shards = %ring.left_out.join(", "),
+                    "servers_within has left shards out for servers_within_limit and the list of servers still has \
+                     them: they are used again"
+                );
+            }
+            if ring.has_expired {
+                forget_within(pool);
+            }
+        }
+    }
+
+    /// Whether a list is to end that is still in force.
+    pub fn is_due(&self) -> bool {
+        self.0.borrow().values().any(Ring::is_due)
+    }
+
+    /// These servers of the pool are waited for.
+    pub fn awaits(&self, pool: &str, shards: Vec<String>) {
+        if let Some(ring) = self.0.borrow_mut().get_mut(pool) {
+            ring.awaited = shards;
+        }
+    }
+
+    /// What is known of a pool.
+    pub fn of(&self, pool: &str) -> Ring {
+        self.0.borrow().get(pool).cloned().unwrap_or_default()
+    }
+
+    /// Asks others that serve these pools which servers they use, and leaves only those, where that is a part of what the
+    /// files say. Returns whether something was left out that way, which is to be adopted once it answers.
+    pub async fn ask_peers(&self, pools: &mut [config::Pool], names: &Resolver) -> bool {
+        let mut is_behind = false;
+        for pool in pools {
+            let Some(Address::Tcp { host, port }) = &pool.servers_peers else { continue };
+            let Ok(Ok(found)) = timeout(PEERS_WAIT, names.refresh(host)).await else {
+                tracing::info!(pool = %pool.name, peers = %host, "no other process is known");
+                continue;
+            };
+            let mut asking = tokio::task::JoinSet::new();
+            for address in found.into_iter().take(PEERS_MAX) {
+                asking.spawn(admin::topology_of(SocketAddr::new(address, *port), PEERS_WAIT));
+            }
+            let answers: Vec<Value> = asking.join_all().await.into_iter().flatten().collect();
+            let told: Vec<&Value> =
+                answers.iter().filter_map(|document| document["pools"].get(&pool.name)).collect();
+            self.learn_age(pool, &told);
+            let used = told.iter().map(|told| names_of(told));
+            let is_part = |used: &Vec<String>| {
+                !used.is_empty()
+                    && used.iter().all(|name| pool.shards.iter().any(|shard| shard.name == *name))
+            };
+            // The one that uses most has had an answer of each.
+            let Some(used) = used.filter(is_part).max_by_key(Vec::len) else { continue };
+            if used.len() < pool.shards.len() {
+                pool.shards.retain(|shard| used.contains(&shard.name));
+                tracing::info!(
+                    pool = %pool.name, shards = %used.join(", "),
+                    "begins with the servers that other processes use; further ones are waited for"
+                );
+                is_behind = true;
+            }
+        }
+        is_behind
+    }
+
+    /// Others know since when servers are left out.
+    fn learn_age(&self, pool: &mut config::Pool, told: &[&Value]) {
+        let mut rings = self.0.borrow_mut();
+        let Some(ring) = rings.get_mut(&pool.name).filter(|ring| !ring.left_out.is_empty()) else { return };
+        let text = format!("{:016x}", ring.text);
+        for within in told.iter().map(|told| &told["servers_within"]).filter(|within| within["list"] == text)
+        {
+            if let (Some(until), Some(left)) = (ring.until, within["seconds_left"].as_f64()) {
+                let left = Duration::try_from_secs_f64(left).unwrap_or_default();
+                ring.until = Some(until.min(Instant::now() + left));
+            }
+            ring.has_expired |= within["expired"] == true;
+        }
+        if ring.has_expired {
+            forget_within(pool);
+        }
+    }
+}
+
+fn forget_within(pool: &mut config::Pool) {
+    if let Some(within) = pool.within.take() {
+        pool.shards = within.all;
+    }
+}
+
+fn names_of(pool: &Value) -> Vec<String> {
+    let shards = pool["shards"].as_array().into_iter().flatten();
+    shards.filter_map(|shard| shard["name"].as_str()).map(str::to_owned).collect()
+}
