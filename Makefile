@@ -71,11 +71,11 @@ advisories: tools-lint ## known vulnerabilities of dependencies; needs the netwo
 bench: ## ours against nutcracker and a shard without a proxy
 	benches/memtier/run
 
-fuzz: ## every fuzz target for FUZZ_SECONDS (600)
+fuzz: ## every fuzz target for FUZZ_SECONDS (600), guided by coverage
 	fuzz/run $(FUZZ_SECONDS)
 
-fuzz-smoke: ## every fuzz target for some seconds
-	fuzz/run 20
+fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for some seconds; any compiler will do
+	FUZZ_SECONDS=10 cargo test -p memstore-proxy --test corpus
 
 soak: ## the simulation with SOAK_SEEDS (20000) seeds
 	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation -- --nocapture

@@ -5,7 +5,9 @@
 mod admin;
 mod check;
 pub mod cli;
-mod cluster;
+/// Its parsers of what nodes say are fuzzed.
+#[doc(hidden)]
+pub mod cluster;
 pub mod config;
 mod control;
 mod conversation;

@@ -1,0 +1,156 @@
+//! The core under any order of events, with any bytes from clients and shards: it never panics and comes to rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::pool::failure::ShardFailure;
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::memcache::Memcache;
+use memstore_proxy::protocol::resp::Resp;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+
+fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
+    let shards = (0..3)
+        .map(|number| Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some(number.to_string())))
+        .collect();
+    let topology =
+        Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("three shards");
+    let limits = Limits {
+        timeout: Some(Duration::from_millis(50)),
+        queue_wait: Duration::from_millis(20),
+        in_flight_max: 8,
+        request_bytes_max: 1 << 16,
+        client_output_max: 1 << 16,
+        shard_queue_max: 6,
+        shard_queue_bytes_max: 1 << 12,
+        memory_max: 1 << 17,
+        server_connections: 1,
+        eager_connects: 1,
+        client_idle_timeout: None,
+        client_request_timeout: None,
+        client_age_max: None,
+    };
+    let identity =
+        Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
+    Pool::new(
+        identity,
+        P::Settings::default(),
+        limits,
+        Arc::new(topology),
+        Counters::of_workers(1, 3).remove(0),
+    )
+}
+
+/// Does what the worker does after a pass.
+fn settle<P: Protocol>(
+    pool: &mut Pool<P>,
+    clients: &mut Vec<ClientId>,
+    connecting: &mut Vec<usize>,
+    up: &mut Vec<usize>,
+    now: Time,
+) {
+    let (mut scratch, mut dirty, mut shards, mut closes) =
+        (BytesMut::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..10_000 {
+        pool.resume(&mut scratch, now);
+        pool.take_connects(connecting);
+        pool.take_dirty_shards(&mut shards);
+        pool.take_dirty_clients(&mut dirty);
+        for id in dirty.drain(..) {
+            if matches!(pool.settle_client(id), Verdict::Finish | Verdict::Close) {
+                clients.retain(|known| *known != id);
+                pool.client_gone(id, false);
+            }
+        }
+        pool.take_closes(&mut closes);
+        for (index, failure) in closes.drain(..) {
+            if let Some(at) = up.iter().position(|known| *known == index) {
+                up.remove(at);
+                pool.shard_closed(index, &failure, now);
+            }
+        }
+        pool.take_events();
+        pool.take_malformed();
+        for asked in pool.take_questions() {
+            pool.answer_question(&asked, &[]);
+        }
+        if !pool.has_work() {
+            return;
+        }
+    }
+    panic!("the pool never comes to rest");
+}
+
+fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
+    let (mut pool, mut now) = (pool::<P>(), Time::from_micros(1));
+    let (mut clients, mut connecting, mut up) = (Vec::new(), Vec::new(), Vec::new());
+    let mut scratch = BytesMut::new();
+    let mut rest = input;
+    while let [kind, which, length, tail @ ..] = rest {
+        let length = usize::from(*length).min(tail.len());
+        let (bytes, after) = tail.split_at(length);
+        rest = after;
+        let which = usize::from(*which);
+        let client = (!clients.is_empty()).then(|| clients[which % clients.len()]);
+        let shard = (!up.is_empty()).then(|| up[which % up.len()]);
+        match (kind % 12, client, shard) {
+            (0, ..) if clients.len() < 4 => clients.push(pool.client_connected(now)),
+            (1..=4, Some(id), _) if pool.wants_read(id) => {
+                pool.before_client_read(id, &mut scratch);
+                scratch.extend_from_slice(bytes);
+                pool.client_received(id, &mut scratch, now);
+                assert!(scratch.is_empty());
+            }
+            (5, Some(id), _) => {
+                if let Some(output) = pool.client_output(id) {
+                    output.advance(which.min(output.len()));
+                }
+                pool.kill_client(id, which % 7 != 0);
+            }
+            (6, ..) => {
+                for index in std::mem::take(&mut connecting) {
+                    if which % 3 == 0 {
+                        pool.shard_closed(index, &ShardFailure::ConnectRefused, now);
+                    } else {
+                        pool.shard_connected(index, now);
+                        up.push(index);
+                    }
+                }
+            }
+            (7, _, Some(index)) => {
+                if let Some(output) = pool.shard_output(index) {
+                    output.advance(which.min(output.len()));
+                }
+                pool.settle_shard(index);
+            }
+            (8 | 9, _, Some(index)) => {
+                pool.before_shard_read(index, &mut scratch);
+                scratch.extend_from_slice(bytes);
+                if let Err(failure) = pool.shard_received(index, &mut scratch, now) {
+                    up.retain(|known| *known != index);
+                    pool.shard_closed(index, &failure, now);
+                }
+                assert!(scratch.is_empty());
+            }
+            (10, _, Some(index)) => {
+                up.retain(|known| *known != index);
+                pool.shard_closed(index, &ShardFailure::Closed, now);
+            }
+            _ => {
+                now = Time::from_micros(now.micros() + 400 * which as u64);
+                pool.tick(now);
+            }
+        }
+        settle(&mut pool, &mut clients, &mut connecting, &mut up, now);
+    }
+}
+
+/// One input.
+pub fn run_input(input: &[u8]) {
+    run::<Resp>(input);
+    run::<Memcache>(input);
+}

@@ -1,0 +1,76 @@
+//! Requests of both protocols: whatever comes, a request ends where it ends and means what it means however the bytes
+//! are cut, and its keys lie within it.
+
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::protocol::memcache::Memcache;
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::store::Store;
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Route, Silence};
+
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// The end of every request, what shards would be sent, and what is to be done with it; and whether it ended badly.
+fn requests<P: Protocol<Settings: Default>>(
+    bytes: &[u8],
+    step: usize,
+) -> (Vec<(usize, Vec<u8>, String)>, bool) {
+    let settings = P::Settings::default();
+    let mut session = P::session(&settings);
+    let counters = Counters::of_workers(1, 1).remove(0);
+    let (mut found, mut decoder, mut plan) = (Vec::new(), P::RequestDecoder::default(), Plan::<P>::default());
+    let (mut start, mut end) = (0, 0);
+    while end < bytes.len() {
+        end = (end + step).min(bytes.len());
+        while start < end {
+            let input = &bytes[start..end];
+            let length = match P::next_request(&mut decoder, &session, input, REQUEST_BYTES_MAX) {
+                Err(_) => return (found, true),
+                Ok(None) => break,
+                Ok(Some(length)) => length,
+            };
+            assert!(length > 0 && length <= input.len());
+            let canonical = P::canonical(&decoder, &input[..length]);
+            plan.begin();
+            let facts = Facts {
+                settings: &settings,
+                pool: "pool",
+                client: 1,
+                unix_micros: 0,
+                uptime: 0,
+                counters: &counters,
+                store: &Store::default(),
+                quiet: true,
+                delivered: false,
+                silence: Silence::Short,
+                behind: &[],
+            };
+            let route = P::plan(&decoder, canonical, &mut session, &facts, &mut plan);
+            let text = plan.key_text(canonical);
+            for &(place, length) in &plan.keys {
+                assert!(place + length <= text.len());
+            }
+            start += length;
+            if !matches!(route, Route::Ignore) {
+                found.push((
+                    start,
+                    canonical.to_vec(),
+                    format!("{route:?} {:?} {:?}", plan.keys, plan.manner),
+                ));
+            }
+            P::reset(&mut decoder);
+        }
+    }
+    (found, false)
+}
+
+fn check<P: Protocol<Settings: Default>>(bytes: &[u8]) {
+    let whole = requests::<P>(bytes, bytes.len().max(1));
+    assert_eq!(whole, requests::<P>(bytes, 1));
+    assert_eq!(whole, requests::<P>(bytes, 7));
+}
+
+/// One input.
+pub fn run_input(bytes: &[u8]) {
+    check::<Resp>(bytes);
+    check::<Memcache>(bytes);
+}
