@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme test-failures chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-failures tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -48,6 +48,10 @@ try-readme: tools-demo ## the README's first example as it stands; needs root
 test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run
 
+test-failures: tools-failures ## shards that fail under a load that checks every reply, ours and nutcracker; root loses packets too
+	cargo build -p memstore-proxy
+	proxy/tests/failure_load/run
+
 chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
 	cargo build -q -p memstore-proxy
 	chart/tests/values.py
@@ -77,8 +81,10 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), guided by coverage
 fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for some seconds; any compiler will do
 	FUZZ_SECONDS=10 cargo test -p memstore-proxy --test corpus
 
-soak: ## the simulation with SOAK_SEEDS (20000) seeds
+soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, failing shards under load
 	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation -- --nocapture
+	cargo build --release -p memstore-proxy
+	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore
 
 settings: ## the table of settings in the README, from the code
 	cargo run -q -p memstore-proxy -- settings
@@ -93,6 +99,9 @@ tools-test:
 		libhiredis-dev python3-venv $$(command -v npm >/dev/null || echo npm)
 	@.ci/node >/dev/null
 	@.ci/helm >/dev/null
+
+tools-failures:
+	@.ci/install redis-server nutcracker iptables iproute2
 
 tools-image:
 	@.ci/install redis-server redis-tools python3-venv
