@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
+SOAK_CASES ?= 20000
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -79,10 +80,11 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), guided by coverage
 	fuzz/run $(FUZZ_SECONDS)
 
 fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for some seconds; any compiler will do
-	FUZZ_SECONDS=10 cargo test -p memstore-proxy --test corpus
+	FUZZ_SECONDS=10 cargo test --workspace --test corpus
 
-soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, failing shards under load
+soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, SOAK_CASES (20000) against servers, failing shards under load
 	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation -- --nocapture
+	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential
 	cargo build --release -p memstore-proxy
 	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use servers::conversation::CONVERSATION;
+use servers::dice::Dice;
 use servers::{Client, Server, encoded, shown};
 
 mod servers;
@@ -132,7 +133,7 @@ fn random_arguments_are_answered_alike() {
     let pair = Pair::start();
     let neighbours = pair.neighbours(6);
     let keys: Vec<&str> = neighbours.iter().map(String::as_str).collect();
-    let mut dice = Dice::thrown();
+    let mut dice = thrown();
     let (mut ours, mut theirs) = pair.clients();
     let mut counted = BTreeMap::<&str, usize>::new();
     for _ in 0..8 {
@@ -250,7 +251,7 @@ const NOT_FOR_DICE: [(&str, &str); 19] = [
 #[test]
 fn pipelines_cut_anywhere_are_answered_alike_and_fill_the_same_shards() {
     let pair = Pair::start();
-    let mut dice = Dice::thrown();
+    let mut dice = thrown();
     let mut requests = 0;
     for round in 0..60 {
         let mut bytes = Vec::new();
@@ -327,7 +328,7 @@ fn key(dice: &mut Dice) -> Vec<u8> {
         1 => vec![dice.below(256) as u8],
         2..8 => {
             let seed = dice.below(400) as u64 + 1;
-            let mut bytes = Dice(seed);
+            let mut bytes = Dice::new(seed);
             (0..1 + bytes.below(30)).map(|_| bytes.below(256) as u8).collect()
         }
         8 => vec![b'k'; 1 + dice.below(3) * 4_000],
@@ -431,25 +432,7 @@ fn where_ours_differs_on_purpose() {
     assert_eq!((ours.say("PING"), theirs.say("PING")), (r"+PONG\r\n".into(), String::new()));
 }
 
-/// Numbers that are the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    /// Other numbers with another SIDE_BY_SIDE_SEED, for whoever searches longer.
-    fn thrown() -> Self {
-        let seed = std::env::var("SIDE_BY_SIDE_SEED").map_or(0x5EED, |seed| seed.parse().expect("a number"));
-        // Small seeds are too alike, and zero stays zero.
-        Self((seed | 1u64 << 63).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
-    }
-
-    fn choose<'w>(&mut self, words: &[&'w str]) -> &'w str {
-        words[self.below(words.len())]
-    }
+/// Other numbers with another SIDE_BY_SIDE_SEED, for whoever searches longer.
+fn thrown() -> Dice {
+    Dice::new(std::env::var("SIDE_BY_SIDE_SEED").map_or(0x5EED, |seed| seed.parse().expect("a number")))
 }

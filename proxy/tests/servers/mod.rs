@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub mod cluster;
 pub mod conversation;
+pub mod dice;
 pub mod names;
 
 /// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
@@ -34,7 +35,7 @@ pub struct Server {
 impl Server {
     /// A redis-server that keeps nothing.
     pub fn redis(settings: &[&str]) -> Self {
-        Self::start("redis-server", "redis-server", |port| {
+        Self::start(&program("TEST_REDIS", "redis-server"), "redis-server", |port| {
             let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
             arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
             arguments.extend(words(settings));
@@ -53,7 +54,7 @@ impl Server {
 
     /// A memcached server.
     pub fn memcached(settings: &[&str]) -> Self {
-        Self::start("memcached", "memcached", |port| {
+        Self::start(&program("TEST_MEMCACHED", "memcached"), "memcached", |port| {
             let mut arguments = vec!["-l".into(), address().to_string(), "-p".into(), port.to_string()];
             arguments.extend(words(&["-U", "0", "-u", "nobody"]));
             arguments.extend(words(settings));
@@ -306,6 +307,11 @@ fn free_port() -> u16 {
     }
 }
 
+/// The program that an environment variable names, or the one that is installed.
+fn program(variable: &str, installed: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| installed.to_owned())
+}
+
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
@@ -552,7 +558,7 @@ fn text_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Where the value that starts at `at` ends, if it is there in full.
-fn end(bytes: &[u8], at: usize) -> Option<usize> {
+pub fn end(bytes: &[u8], at: usize) -> Option<usize> {
     let line = at + bytes.get(at..)?.windows(2).position(|pair| pair == b"\r\n")?;
     let mut next = line + 2;
     let count = std::str::from_utf8(&bytes[at + 1..line]).ok().and_then(|text| text.parse::<i64>().ok());
