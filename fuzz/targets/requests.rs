@@ -64,9 +64,13 @@ fn requests<P: Protocol<Settings: Default>>(
 }
 
 fn check<P: Protocol<Settings: Default>>(bytes: &[u8]) {
-    let whole = requests::<P>(bytes, bytes.len().max(1));
-    assert_eq!(whole, requests::<P>(bytes, 1));
-    assert_eq!(whole, requests::<P>(bytes, 7));
+    let (whole, ended_badly) = requests::<P>(bytes, bytes.len().max(1));
+    for step in [1, 7] {
+        let (cut, cut_ended_badly) = requests::<P>(bytes, step);
+        assert_eq!(ended_badly, cut_ended_badly);
+        // Some strangers begin with empty lines, which are requests if nothing comes with them.
+        assert!(if ended_badly { cut.starts_with(&whole) } else { cut == whole }, "{whole:?} {cut:?}");
+    }
 }
 
 /// One input.
