@@ -55,6 +55,11 @@ pub trait Dialect: Sync {
     /// The length of the first reply, or of the first part that can be told apart.
     fn reply_end(&self, bytes: &[u8]) -> Option<usize>;
 
+    /// Whether replies are compared. If not, only the witness has to be answered rightly.
+    fn compares(&self) -> bool {
+        true
+    }
+
     /// Whether ours may answer so without the server being asked; then nothing was executed.
     fn by_design(&self, request: &[u8], reply: &[u8]) -> bool;
 
@@ -176,6 +181,9 @@ impl World {
         let pieces = self.pieces(dialect, prefix, script, &vec![true; script.len()]);
         let ours = converse(proxy.port, &pieces, Some(&mut cuts))
             .map_err(|so_far| format!("ours does not end; at last it said {}", shortly(&so_far)))?;
+        if !dialect.compares() {
+            return Ok(());
+        }
         let ours = groups(dialect, prefix, script, &ours);
         let mut asked = vec![true; script.len()];
         for group in &ours {
@@ -469,25 +477,21 @@ fn try_sweeps<D: Dialect>(dialect: &D) {
 }
 
 #[test]
-#[ignore = "it finds faults that are not mended yet"]
 fn random_requests_are_answered_as_memcached_answers_them() {
-    try_cases(&differential::memcache::Memcached::new(), 60);
+    try_cases(&differential::memcache::Memcached::new(), 40);
 }
 
 #[test]
-#[ignore = "it finds faults that are not mended yet"]
 fn limits_of_memcached_are_kept_on_both_sides_of_them() {
     try_sweeps(&differential::memcache::Memcached::new());
 }
 
 #[test]
-#[ignore = "it finds faults that are not mended yet"]
 fn random_requests_are_answered_as_redis_answers_them() {
-    try_cases(&differential::redis::Redis, 60);
+    try_cases(&differential::redis::Redis, 40);
 }
 
 #[test]
-#[ignore = "it finds faults that are not mended yet"]
 fn long_arguments_of_any_command_are_answered_as_redis_answers_them() {
     try_sweeps(&differential::redis::Redis);
 }

@@ -74,14 +74,47 @@ const FLAGS: [(&str, &[&str]); 5] = [
     (
         "ms",
         &[
-            "b", "c", "C5", "F7", "I", "k", "O2", "q", "s", "T0", "T100000", "ME", "MA", "MP", "MR", "MS",
+            "b",
+            "c",
+            "C987654321",
+            "F7",
+            "I",
+            "k",
+            "O2",
+            "q",
+            "s",
+            "T0",
+            "T100000",
+            "ME",
+            "MA",
+            "MP",
+            "MR",
+            "MS",
             "E99",
         ],
     ),
-    ("md", &["b", "C5", "I", "k", "O3", "q", "T0", "E99"]),
+    ("md", &["b", "C987654321", "I", "k", "O3", "q", "T0", "E99"]),
     (
         "ma",
-        &["b", "C5", "N0", "J5", "D2", "T0", "MI", "MD", "M+", "M-", "O4", "t", "c", "v", "q", "k", "E99"],
+        &[
+            "b",
+            "C987654321",
+            "N0",
+            "J5",
+            "D2",
+            "T0",
+            "MI",
+            "MD",
+            "M+",
+            "M-",
+            "O4",
+            "t",
+            "c",
+            "v",
+            "q",
+            "k",
+            "E99",
+        ],
     ),
     ("me", &["x"]),
 ];
@@ -105,6 +138,11 @@ impl Dialect for Memcached {
     fn barrier(&self, prefix: &str, number: usize) -> (Vec<u8>, Vec<u8>) {
         let opaque = 100_000 + number;
         (format!("mg {prefix}b O{opaque}\r\n").into_bytes(), format!("HD O{opaque}\r\n").into_bytes())
+    }
+
+    /// Two versions of memcached do not refuse the same, nor word it alike.
+    fn compares(&self) -> bool {
+        self.is_ours
     }
 
     /// A line, with its value if it has one.
@@ -138,20 +176,16 @@ impl Dialect for Memcached {
         if reply == b"SERVER_ERROR object too large for cache\r\n" && request.len() < LARGE {
             return true;
         }
-        let is_foul = line.contains(&0) || line.contains(&b'\r');
+        let is_foul = has_foul_line(&request[..line_end]);
         let is_error = reply.starts_with(b"CLIENT_ERROR") || reply.starts_with(b"ERROR");
-        // Two versions of memcached do not word what they refuse alike, nor refuse the same.
-        if !self.is_ours && is_error {
-            return true;
-        }
         // A server that counts otherwise would take the value for requests: ours is answered once, the value is
         // swallowed. So ours may be stricter with meta commands.
-        if name.len() == 2 && name[0] == b'm' && is_error && only_errors {
+        if name.len() == 2 && name[0] == b'm' && reply.starts_with(b"CLIENT_ERROR") && only_errors {
             return true;
         }
         // The server takes back replies to requests before this one.
         if name.starts_with(b"g") && words.iter().any(|word| word.len() > KEY_MAX) {
-            return reply == b"CLIENT_ERROR bad command line format\r\n";
+            return reply.starts_with(BAD_LINE.as_bytes());
         }
         // The server takes some of them modulo 2^32.
         if words.get(2).is_some_and(|flags| exceeds_32_bits(flags)) && is_error {
@@ -168,6 +202,8 @@ impl Dialect for Memcached {
         // The `q` flag is not passed on, so that the server may find another mistake first.
         let is_meta = request.trim_ascii_start().starts_with(b"m");
         let words: Vec<&[u8]> = request.trim_ascii().split(|byte| byte.is_ascii_whitespace()).collect();
+        // Also of the lines that a refused value is read as.
+        let is_foul = has_foul_line(request);
         let has = |flag: u8| words.iter().skip(2).any(|word| word.first() == Some(&flag));
         // The server tells of numbers that it makes although it is asked to be quiet; from outside that looks like success.
         let is_made_quietly = words[0] == b"ma" && has(b'q') && has(b'N');
@@ -189,9 +225,15 @@ impl Dialect for Memcached {
                 }
                 _ => line.clone().into_owned(),
             };
-            let is_error = line.starts_with("CLIENT_ERROR") || !self.is_ours && line.contains("ERROR");
-            // Another version has other words for errors.
-            let line = if is_error && (is_meta || !self.is_ours) { "an error".into() } else { line };
+            let is_error = line.starts_with("CLIENT_ERROR");
+            let line = if is_error && is_meta || is_foul && line.contains("ERROR") {
+                "an error".into()
+            } else if line.starts_with(BAD_LINE) {
+                // Some commands add how they are used.
+                BAD_LINE.to_owned()
+            } else {
+                line
+            };
             out.extend_from_slice(line.as_bytes());
             out.extend_from_slice(&part[newline..]);
         }
@@ -227,7 +269,7 @@ impl Dialect for Memcached {
                 if dice.one_in(40) {
                     request = padded(dice, request);
                 }
-                if !request.ends_with(b"\r\n") || dice.one_in(8) {
+                if !request.ends_with(b"\r\n") {
                     // For a value that takes more than it was given, so that it does not take the barrier.
                     request.extend_from_slice(b"\r\nx\r\n");
                 }
@@ -384,6 +426,19 @@ const CLOSING: [&str; 3] = ["line is longer than 2048 bytes", "this is ", "binar
 /// Any value of this size is too large.
 const LARGE: usize = 1 << 20;
 
+/// A number that no item has.
+const UNIQUE: &str = "987654321";
+
+const BAD_LINE: &str = "CLIENT_ERROR bad command line format";
+
+/// Whether one of the lines has a byte that ours lets no line have.
+fn has_foul_line(lines: &[u8]) -> bool {
+    lines.split(|&byte| byte == b'\n').any(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        line.contains(&0) || line.contains(&b'\r')
+    })
+}
+
 /// Longest key.
 const KEY_MAX: usize = 250;
 
@@ -416,7 +471,7 @@ fn number(dice: &mut Dice, usual: &str) -> String {
     if dice.one_in(12) { dice.choose(&NUMBERS).to_owned() } else { usual.to_owned() }
 }
 
-fn value(dice: &mut Dice) -> Vec<u8> {
+fn value(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     match dice.below(60) {
         0 => vec![b'v'; dice.below(20_000)],
         1 => vec![b'w'; 1_047_900 + dice.below(700)],
@@ -424,13 +479,13 @@ fn value(dice: &mut Dice) -> Vec<u8> {
             let length = dice.below(40);
             dice.bytes(length)
         }
-        _ => dice.choose(&VALUES).as_bytes().to_vec(),
+        _ => dice.choose(&VALUES).replace("victim:", prefix).into_bytes(),
     }
 }
 
 /// The line and the value that it announces, mostly.
-fn with_value(dice: &mut Dice, before: &str, after: &str) -> Vec<u8> {
-    let value = value(dice);
+fn with_value(dice: &mut Dice, prefix: &str, before: &str, after: &str) -> Vec<u8> {
+    let value = value(dice, prefix);
     let length = match dice.below(40) {
         0 => dice.choose(&NUMBERS[..8]).to_owned(),
         1 => (value.len() + 1).to_string(),
@@ -450,13 +505,13 @@ fn stored(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     if exceeds_32_bits(flags.as_bytes()) {
         flags.truncate(4);
     }
-    let mut after = if name == "cas" { format!(" {}", number(dice, "5")) } else { String::new() };
+    let mut after = if name == "cas" { format!(" {}", number(dice, UNIQUE)) } else { String::new() };
     match dice.below(16) {
         0..=2 => after.push_str(" noreply"),
         3 => after.push_str(" x"),
         _ => {}
     }
-    with_value(dice, &format!("{name} {key} {flags} {time}"), &after)
+    with_value(dice, prefix, &format!("{name} {key} {flags} {time}"), &after)
 }
 
 fn retrieved(dice: &mut Dice, prefix: &str) -> Vec<u8> {
@@ -521,7 +576,7 @@ fn meta(dice: &mut Dice, prefix: &str) -> Vec<u8> {
         key = base64::engine::general_purpose::STANDARD.encode(&key[..key.len().min(180)]);
     }
     if name == "ms" {
-        return with_value(dice, &format!("{name} {key}"), &flags);
+        return with_value(dice, prefix, &format!("{name} {key}"), &flags);
     }
     format!("{name} {key}{flags}\r\n").into_bytes()
 }
@@ -560,17 +615,18 @@ fn line(dice: &mut Dice) -> Vec<u8> {
 
 /// A good request with some bytes of its line changed.
 fn foul(dice: &mut Dice, prefix: &str) -> Vec<u8> {
-    const BYTES: &[u8] = b" \r\n\0\t-+kqx\xff";
-    let mut request = match dice.below(4) {
-        0 => stored(dice, prefix),
-        1 => retrieved(dice, prefix),
-        2 => changed(dice, prefix),
-        _ => meta(dice, prefix),
+    const BYTES: &[u8] = b" -+kqx\xff\r\n\0";
+    let (mut request, bytes) = match dice.below(4) {
+        // Ours refuses more than the server then, and the value is read as requests.
+        0 => (stored(dice, prefix), &BYTES[..7]),
+        1 => (retrieved(dice, prefix), BYTES),
+        2 => (changed(dice, prefix), BYTES),
+        _ => (meta(dice, prefix), &BYTES[..7]),
     };
     let line_end = request.iter().position(|&byte| byte == b'\n').unwrap_or(request.len());
     for _ in 0..1 + dice.below(2) {
         let at = dice.below(line_end.max(1));
-        let byte = BYTES[dice.below(BYTES.len())];
+        let byte = bytes[dice.below(bytes.len())];
         match dice.below(3) {
             0 => request[at] = byte,
             1 => request.insert(at, byte),
