@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme test-failures chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-failures tools-lint
+.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -101,6 +101,8 @@ tools-test:
 		libhiredis-dev python3-venv $$(command -v npm >/dev/null || echo npm)
 	@.ci/node >/dev/null
 	@.ci/helm >/dev/null
+
+.PHONY: test-failures tools-failures
 
 tools-failures:
 	@.ci/install redis-server nutcracker iptables iproute2
