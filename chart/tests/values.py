@@ -24,7 +24,7 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 # Settings of a pool that the chart decides itself: where it listens, who its shards are, and what is said to them.
-DECIDED = re.compile(r"(listen|redis|cluster|shard_identity|redis_auth.*|redis_user|servers(_.*)?)")
+DECIDED = re.compile(r"(listen|redis|cluster|shard_identity|redis_auth.*|redis_user|servers(_(?!within_limit$).*)?)")
 DIGEST = "defaultsDigest"
 DEFS = {
     "strings": {"type": "object", "additionalProperties": {"type": "string"}},
