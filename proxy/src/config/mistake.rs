@@ -56,7 +56,9 @@ pub fn did_you_mean<'n>(written: &str, names: impl IntoIterator<Item = &'n str>)
     let close = names
         .into_iter()
         .map(|name| ((strsim::damerau_levenshtein(&written, name), !name.starts_with(&written)), name))
-        .filter(|((distance, _), name)| *distance <= 1 + name.len() / 4)
+        .filter(|((distance, differs), name)| {
+            *distance <= 1 + name.len() / 4 || (!differs && written.len() > 2)
+        })
         .min_by_key(|(order, _)| *order);
     close.map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default()
 }
