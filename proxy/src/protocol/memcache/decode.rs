@@ -151,6 +151,13 @@ impl RequestDecoder {
                 self.swallowed = length as u64;
                 return Ok((length > 0).then_some(length));
             }
+            // memcached's binary protocol: its header is answered when it is whole, wherever it was cut.
+            None if input.first() == Some(&0x80) => {
+                return match Stranger::of_bytes(input) {
+                    Some(stranger) => Err(Malformed(stranger.sentence(OWN))),
+                    None => Ok(None),
+                };
+            }
             None => {
                 let newline = match memchr(b'\n', &input[self.scanned..]) {
                     Some(newline) => self.scanned + newline,
@@ -401,9 +408,6 @@ impl RequestDecoder {
 
 /// Whether the line may be as long as it is; it ends at `newline`, or beyond `input` if that is as long.
 fn judge_length(input: &[u8], newline: usize, request_bytes_max: u64) -> Result<(), Malformed> {
-    if input.first() == Some(&0x80) {
-        return Err(Malformed("the binary protocol is not supported; use the text protocol".into()));
-    }
     if newline <= LINE_MAX {
         return Ok(());
     }

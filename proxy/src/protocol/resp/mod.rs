@@ -22,6 +22,7 @@ mod command_table;
 pub mod commands;
 pub mod decode;
 pub mod encode;
+mod feature;
 mod glob;
 mod info;
 pub mod redirect;

@@ -1,0 +1,50 @@
+//! What is missing: commands that are refused need one of these, and where they are served already.
+
+/// What the proxy cannot do yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// MULTI, EXEC, WATCH: they need a connection of their own to one shard.
+    Transaction,
+    /// Commands that wait for data: they would hold up all clients of a shared connection.
+    Blocking,
+    /// Channels.
+    PubSub,
+    /// A cursor over the keys of all shards.
+    Scan,
+    /// One request to every shard, answers joined.
+    AllShards,
+    /// The same, where it reaches beyond the database it is said in.
+    WholeServer,
+    /// Channels, as far as who speaks of them hears nothing from them.
+    Publish,
+    /// WAIT counts the writes of its own connection.
+    Wait,
+    /// Invalidation messages for caching clients.
+    Tracking,
+}
+
+impl Feature {
+    /// Whether a pool that has one shard does it already: then it needs nothing of the proxy, and nothing of the
+    /// connection that all clients share.
+    pub fn is_served_by_one_shard(self) -> bool {
+        match self {
+            Self::Scan | Self::AllShards | Self::WholeServer | Self::Publish => true,
+            Self::Transaction | Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
+        }
+    }
+
+    /// Why a command that needs this is refused, as a sentence without its first word.
+    pub fn refusal(self) -> &'static str {
+        match self {
+            Self::Transaction => "transactions (MULTI, EXEC, DISCARD, WATCH) are not supported yet",
+            Self::Blocking => "commands that wait for data are not supported yet",
+            Self::PubSub | Self::Publish => "publish and subscribe are not supported yet",
+            Self::Scan => "SCAN over all shards is not supported yet",
+            Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
+            Self::Wait => {
+                "WAIT and WAITAOF are not supported yet: they count the writes of one connection to one shard"
+            }
+            Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
+        }
+    }
+}
