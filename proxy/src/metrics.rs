@@ -127,7 +127,7 @@ pub struct PoolCounters {
     pub client_output_exceeded: Counter,
     /// Clients closed because all of them together exceeded `memory_max`.
     pub client_evicted: Counter,
-    /// Clients closed because they sent nothing for `client_idle_timeout`, or an unfinished request for
+    /// Clients closed because they sent nothing or took no reply for `client_idle_timeout`, or an unfinished request for
     /// `client_request_timeout`.
     pub client_timedout: Counter,
     /// Clients closed because they reached `client_age_max`.
@@ -146,8 +146,10 @@ pub struct PoolCounters {
     pub queue_waits: Counter,
     /// Requests answered with an error because the queue stayed full.
     pub queue_full: Counter,
-    /// Times a client was not read because it had too much in flight.
+    /// Times the requests of a client had to wait because it had too much in flight, or too many replies waited for it.
     pub client_pauses: Counter,
+    /// Times a client took none of the replies that waited for it for 5 s.
+    pub client_wedged: Counter,
     /// Requests that a node of a cluster sent to who owns their slot now.
     pub redirects_moved: Counter,
     /// Requests that a node of a cluster sent to who is about to own their slot.

@@ -130,6 +130,7 @@ impl<D: Dialect> Run<D> {
             in_flight_max: if small { 1 + random.below(8) as usize } else { 1024 },
             request_bytes_max: D::REQUEST_BYTES_MAX,
             client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
+            client_output_pause: 4 << 20,
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },

@@ -109,7 +109,7 @@ type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 11] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 12] = [
         ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
             pool.client_connections.get()
         }),
@@ -152,8 +152,14 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         (
             "memstore_client_pauses",
             Kind::Counter,
-            "Times a client was not read because of its limits.",
+            "Times requests of a client had to wait because of its limits.",
             |pool| pool.client_pauses.get() as i64,
+        ),
+        (
+            "memstore_client_wedged",
+            Kind::Counter,
+            "Times a client took none of the replies that waited for it for 5 s.",
+            |pool| pool.client_wedged.get() as i64,
         ),
     ];
     for (name, kind, help, number) in NUMBERS {

@@ -132,6 +132,7 @@ pub struct Pool {
     pub in_flight_max: u32,
     pub request_bytes_max: u64,
     pub client_output_max: u64,
+    pub client_output_pause: u64,
     pub shard_queue_max: u32,
     pub shard_queue_bytes_max: u64,
 }
@@ -239,6 +240,7 @@ impl Pool {
             in_flight_max: section.setting("in_flight_max", counted(1, 1 << 20)),
             request_bytes_max: section.setting("request_bytes_max", size),
             client_output_max: section.setting("client_output_max", size),
+            client_output_pause: section.setting("client_output_pause", size),
             shard_queue_max: section.setting("shard_queue_max", counted(1, 1 << 22)),
             shard_queue_bytes_max: section.setting("shard_queue_bytes_max", size),
         };

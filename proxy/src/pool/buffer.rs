@@ -17,6 +17,8 @@ pub const SHARE_MIN: usize = 16 * 1024;
 pub const READ_SIZE: usize = 128 * 1024;
 /// An unfinished message up to this size is copied aside; above it, the whole read buffer is set aside.
 const COPY_ASIDE_MAX: usize = 8 * 1024;
+/// Size of a block of requests read ahead.
+const AHEAD_BLOCK: usize = 64 * 1024;
 /// A buffer that is empty again is kept for the next message up to this size.
 const KEEP_MAX: usize = 16 * 1024;
 
@@ -206,6 +208,49 @@ impl Output {
     }
 }
 
+/// Requests that were read ahead of being served, in blocks: one that is served from them and stays for long pins no more
+/// than a block.
+#[derive(Default, Debug)]
+pub struct Ahead {
+    blocks: VecDeque<Vec<u8>>,
+    length: usize,
+}
+
+impl Ahead {
+    /// Bytes kept.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Keeps a copy of these bytes, which come after all before.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len();
+        while !bytes.is_empty() {
+            match self.blocks.back_mut() {
+                Some(last) if last.len() < AHEAD_BLOCK => {
+                    let (now, later) = bytes.split_at(bytes.len().min(AHEAD_BLOCK - last.len()));
+                    last.extend_from_slice(now);
+                    bytes = later;
+                }
+                _ => self.blocks.push_back(Vec::new()),
+            }
+        }
+    }
+
+    /// Moves the first block to the end of `scratch`.
+    pub fn pop(&mut self, scratch: &mut BytesMut) {
+        if let Some(block) = self.blocks.pop_front() {
+            self.length -= block.len();
+            scratch.extend_from_slice(&block);
+        }
+    }
+}
+
 /// The beginning of a message whose end has not come yet. Idle connections keep none and own no memory.
 #[derive(Default, Debug)]
 pub struct Rest(BytesMut);
@@ -224,6 +269,17 @@ impl Rest {
     /// Nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Takes the rest to `scratch`, which is empty, where nothing is read behind it.
+    pub fn take(&mut self, scratch: &mut BytesMut) {
+        debug_assert!(scratch.is_empty());
+        if self.0.len() > COPY_ASIDE_MAX {
+            *scratch = std::mem::take(&mut self.0);
+        } else if !self.0.is_empty() {
+            scratch.extend_from_slice(&self.0);
+            self.0 = BytesMut::new();
+        }
     }
 
     /// Puts the rest in front of what will be read into `scratch`, which is empty, and makes room for the next

@@ -3,7 +3,7 @@
 //! An idle client owns nothing but its place in the slab; [`super::replies`] keeps the order of its replies. No sockets
 //! here: the worker owns them.
 
-use super::buffer::Rest;
+use super::buffer::{Ahead, Rest};
 use super::replies::Replies;
 use super::time::Time;
 use crate::protocol::Protocol;
@@ -46,7 +46,7 @@ pub struct Client<P: Protocol> {
 /// Why a request is not taken yet. In most cases its client is not read meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pause {
-    /// It has too much in flight, or too many bytes of replies wait for it.
+    /// It has too much in flight, or too many bytes of replies wait for it. It may be read ahead of being served.
     Full,
     /// Its next request changes what the replies to the earlier ones depend on.
     UntilQuiet,
@@ -60,12 +60,20 @@ pub struct Activity<P: Protocol> {
     pub decoder: P::RequestDecoder,
     /// Bytes received and not yet used.
     pub rest: Rest,
-    /// When the request at hand began, if it is unfinished.
+    /// What came after `rest` while nothing was served. Empty unless the client waits.
+    pub ahead: Ahead,
+    /// When the request at hand began, if it is unfinished and the client is who makes it wait.
     pub begun: Option<Time>,
-    /// Why it is not read, if so. Then `rest` may hold complete requests.
+    /// Why nothing is served, if so. Then `rest` may hold complete requests.
     pub paused: Option<Pause>,
     /// It waits for room in a shard's queue, since then.
     pub stalled: Option<Time>,
+    /// Bytes of the requests served since it last had taken all of its replies.
+    pub sent: usize,
+    /// It has not taken a byte of the replies that wait for it since then.
+    pub blocked: Option<Time>,
+    /// That was told.
+    pub told: bool,
     /// Bytes it was last counted with in the pool's total.
     pub counted: usize,
     /// What it waits for.
@@ -77,9 +85,13 @@ impl<P: Protocol> Default for Activity<P> {
         Self {
             decoder: P::RequestDecoder::default(),
             rest: Rest::default(),
+            ahead: Ahead::default(),
             begun: None,
             paused: None,
             stalled: None,
+            sent: 0,
+            blocked: None,
+            told: false,
             counted: 0,
             replies: Replies::default(),
         }
@@ -87,6 +99,12 @@ impl<P: Protocol> Default for Activity<P> {
 }
 
 impl<P: Protocol> Activity<P> {
+    /// What comes is kept behind `rest`, and is served later.
+    #[inline]
+    pub fn is_ahead(&self) -> bool {
+        self.waits() && !self.is_held()
+    }
+
     /// There is a request that is not taken yet.
     #[inline]
     pub fn waits(&self) -> bool {
@@ -116,13 +134,14 @@ impl<P: Protocol> Activity<P> {
     pub fn is_idle(&self) -> bool {
         self.replies.is_empty()
             && self.rest.is_empty()
+            && self.ahead.is_empty()
             && !self.waits()
             && P::is_between_requests(&self.decoder)
     }
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.rest.memory() + self.replies.bytes()
+        self.rest.memory() + self.ahead.len() + self.replies.bytes()
     }
 
     /// Makes it as new, keeping small buffers for its next owner.
@@ -130,6 +149,9 @@ impl<P: Protocol> Activity<P> {
         debug_assert!(self.is_idle());
         P::reset(&mut self.decoder);
         self.begun = None;
+        self.sent = 0;
+        self.blocked = None;
+        self.told = false;
         self.counted = 0;
         self.replies.recycle();
     }

@@ -6,11 +6,15 @@ use super::client::State;
 use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
 use super::time::Time;
-use super::{ConnectionIndex, Pool, SILENCE, mark};
+use super::{ClientId, ConnectionIndex, Pool, SILENCE, find, mark};
 use crate::protocol::Protocol;
 
 /// A connection for a database or protocol version beside the usual one is given up after so long without use.
 const EXTRA_CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
+/// A client that takes none of its replies for so long is told in the log.
+const WEDGED_AFTER: Duration = Duration::from_secs(5);
+/// One that is to go and takes none of its last replies is closed after so long.
+const FINISH_MAX: Duration = Duration::from_secs(30);
 
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
@@ -97,10 +101,11 @@ impl<P: Protocol> Pool<P> {
                 continue;
             }
             let begun = client.activity.as_ref().and_then(|activity| activity.begun);
+            // Those that do not take their replies are found by `sweep_blocked`.
             let idle = client
                 .activity
                 .as_ref()
-                .is_none_or(|activity| activity.replies.in_flight() == 0 && activity.paused.is_none());
+                .is_none_or(|activity| activity.replies.is_empty() && !activity.waits());
             let passed =
                 |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
             if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
@@ -122,6 +127,64 @@ impl<P: Protocol> Pool<P> {
             }
             mark(client, index as u32, &mut self.dirty_clients);
         }
+    }
+
+    /// Not everything could be written to the client, or with `some` false nothing at all.
+    pub fn client_blocked(&mut self, id: ClientId, some: bool, now: Time) {
+        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(activity) = client.activity.as_mut() else { return };
+        match activity.blocked {
+            None => {
+                activity.blocked = Some(now);
+                self.blocked.push(id);
+            }
+            Some(_) if some => {
+                activity.blocked = Some(now);
+                activity.told = false;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Whether [`Self::sweep_blocked`] may find something.
+    pub fn has_blocked(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
+    /// Looks after clients that do not take their replies. To be called about once a second where
+    /// [`Self::has_blocked`].
+    pub fn sweep_blocked(&mut self, now: Time) {
+        let Self { clients, blocked, wedged, counters, limits, dirty_clients, .. } = self;
+        blocked.sort_unstable_by_key(|id| (id.index, id.generation));
+        blocked.dedup();
+        blocked.retain(|&id| {
+            let Some(client) = find(clients, id) else { return false };
+            let Some(activity) = client.activity.as_mut() else { return false };
+            let Some(since) = activity.blocked else { return false };
+            let limit = match client.state {
+                State::Open => limits.client_idle_timeout,
+                State::Ended | State::Finishing => {
+                    Some(limits.client_idle_timeout.map_or(FINISH_MAX, |limit| limit.min(FINISH_MAX)))
+                }
+                State::Broken => return false,
+            };
+            if limit.is_some_and(|limit| now.since(since) >= limit) {
+                counters.client_timedout.add(1);
+                client.state = State::Broken;
+                mark(client, id.index, dirty_clients);
+                return false;
+            }
+            if now.since(since) >= WEDGED_AFTER && !std::mem::replace(&mut activity.told, true) {
+                counters.client_wedged.add(1);
+                wedged.push((id, activity.bytes()));
+            }
+            true
+        });
+    }
+
+    /// Clients that have taken none of their replies for long, found since the last call, and bytes held for them.
+    pub fn take_wedged(&mut self) -> Vec<(ClientId, usize)> {
+        std::mem::take(&mut self.wedged)
     }
 
     /// Whether [`Self::sweep_connections`] may find something.

@@ -19,7 +19,7 @@ use buffer::Output;
 use client::{Activity, Client, Pause, State};
 use failure::{Blame, ShardFailure};
 use redirect::{Parked, Redirected};
-use requests::may_submit;
+use requests::{may_submit, reads_ahead};
 use shard::Link;
 use shards::Shards;
 use time::Time;
@@ -57,6 +57,8 @@ pub struct Limits {
     pub request_bytes_max: u64,
     /// Replies waiting for one client; beyond it the client is closed.
     pub client_output_max: usize,
+    /// Replies waiting for one client beyond what it has sent meanwhile; then its further requests have to wait.
+    pub client_output_pause: usize,
     /// Requests in flight and queued on one shard connection.
     pub shard_queue_max: usize,
     /// Bytes of requests not yet written to one shard connection.
@@ -177,6 +179,10 @@ pub struct Pool<P: Protocol> {
     doubtful: Vec<ConnectionIndex>,
     /// What shards have said that do not want us, for the log.
     complaints: Vec<(ConnectionIndex, String)>,
+    /// Clients that did not take all of their replies the last time.
+    blocked: Vec<ClientId>,
+    /// Those that have taken none for long, for the log, and bytes held for them.
+    wedged: Vec<(ClientId, usize)>,
     /// A large response was handed on since the worker last asked.
     large: bool,
     /// Requests that a node of a cluster has just sent elsewhere.
@@ -224,6 +230,8 @@ impl<P: Protocol> Pool<P> {
             malformed: Vec::new(),
             doubtful: Vec::new(),
             complaints: Vec::new(),
+            blocked: Vec::new(),
+            wedged: Vec::new(),
             large: false,
             redirected: Vec::new(),
             parked: Vec::new(),
@@ -363,8 +371,9 @@ impl<P: Protocol> Pool<P> {
     /// Whether the client's socket should be read.
     #[inline]
     pub fn wants_read(&self, client: ClientId) -> bool {
+        let is_read = |activity: &Activity<P>| activity.is_read() || reads_ahead(activity, &self.limits);
         self.client(client).is_some_and(|client| {
-            client.state == State::Open && client.activity.as_ref().is_none_or(|activity| activity.is_read())
+            client.state == State::Open && client.activity.as_deref().is_none_or(is_read)
         })
     }
 
@@ -372,6 +381,8 @@ impl<P: Protocol> Pool<P> {
     #[inline]
     pub fn before_client_read(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
+            // What comes stays behind what waits.
+            Some(activity) if activity.is_ahead() => scratch.reserve(buffer::READ_SIZE),
             Some(activity) => {
                 let missing = P::request_missing(&activity.decoder, activity.rest.len());
                 activity.rest.restore(scratch, missing);
@@ -383,8 +394,8 @@ impl<P: Protocol> Pool<P> {
     /// Nothing has come after all: takes back what [`Self::before_client_read`] put into `scratch`.
     pub fn keep_client_rest(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
-            Some(activity) => activity.rest.keep(scratch),
-            None => scratch.clear(),
+            Some(activity) if !activity.is_ahead() => activity.rest.keep(scratch),
+            _ => scratch.clear(),
         }
     }
 
@@ -399,6 +410,13 @@ impl<P: Protocol> Pool<P> {
         found.active = now;
         if found.activity.is_none() {
             found.activity = Some(self.spare_activities.pop().unwrap_or_default());
+        }
+        if let Some(activity) = &mut found.activity
+            && activity.is_ahead()
+        {
+            activity.ahead.push(scratch);
+            scratch.clear();
+            return mark(found, client.index, &mut self.dirty_clients);
         }
         self.process(client, scratch, silence, now);
     }
@@ -506,7 +524,12 @@ impl<P: Protocol> Pool<P> {
             State::Finishing if answered => return Verdict::Finish,
             _ => {}
         }
-        let read = client.state == State::Open && activity.is_read();
+        if activity.replies.output.is_empty() {
+            activity.sent = 0;
+            activity.blocked = None;
+            activity.told = false;
+        }
+        let read = client.state == State::Open && (activity.is_read() || reads_ahead(activity, limits));
         if activity.is_idle() && !waits {
             let mut activity = client.activity.take().expect("just used");
             self.buffered -= std::mem::take(&mut activity.counted);

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::buffer::SHARE_MIN;
+use super::buffer::{Ahead, SHARE_MIN};
 use super::client::{Activity, Pause, State};
 use super::failure::ShardFailure;
 use super::shards::{Refusal, Sender};
@@ -12,8 +12,6 @@ use crate::protocol::{Facts, Protocol, Route, Silence};
 
 /// A client whose replies so far are unknown in size may have so many requests in flight.
 const IN_FLIGHT_UNKNOWN_MAX: usize = 128;
-/// A client is not read while so many bytes of replies wait for it or are expected.
-const REPLY_BYTES_PAUSE: usize = 4 * 1024 * 1024;
 
 impl<P: Protocol> Pool<P> {
     /// Goes on with clients that had to wait. `scratch` is empty before and after.
@@ -33,18 +31,32 @@ impl<P: Protocol> Pool<P> {
                 _ if now.since(client.active) >= SILENCE => Silence::Long,
                 _ => Silence::Short,
             };
-            if !activity.is_held() {
-                activity.paused = None;
-            } else if client.state == State::Finishing {
+            mark(client, id.index, &mut self.dirty_clients);
+            if activity.is_held() && client.state == State::Finishing {
                 // What it sends next will not be read. It is told nothing, and nothing of it is executed.
                 activity.drop_requests();
                 self.silences.retain(|(_, held)| *held != id);
-                mark(client, id.index, &mut self.dirty_clients);
                 continue;
             }
-            activity.rest.restore(scratch, 0);
-            mark(client, id.index, &mut self.dirty_clients);
+            self.process_ahead(id, scratch, silence, now);
+        }
+    }
+
+    /// Takes requests from what was read of the client until that is used up or the client has to wait again.
+    fn process_ahead(&mut self, id: ClientId, scratch: &mut BytesMut, silence: Silence, now: Time) {
+        loop {
+            let Some(client) = find(&mut self.clients, id) else { return };
+            let Some(activity) = client.activity.as_mut() else { return };
+            if !activity.is_held() {
+                activity.paused = None;
+            }
+            activity.rest.take(scratch);
+            activity.ahead.pop(scratch);
             self.process(id, scratch, silence, now);
+            let activity = find(&mut self.clients, id).and_then(|client| client.activity.as_ref());
+            if activity.is_none_or(|activity| activity.waits() || activity.ahead.is_empty()) {
+                return;
+            }
         }
     }
 
@@ -62,6 +74,7 @@ impl<P: Protocol> Pool<P> {
         while used < scratch.len() {
             if client.state == State::Broken {
                 used = scratch.len();
+                activity.ahead = Ahead::default();
                 break;
             }
             if !may_submit(activity, limits, 1) {
@@ -83,6 +96,7 @@ impl<P: Protocol> Pool<P> {
                     self.malformed.push((id, malformed));
                     client.state = State::Finishing;
                     used = scratch.len();
+                    activity.ahead = Ahead::default();
                     break;
                 }
             };
@@ -203,6 +217,7 @@ impl<P: Protocol> Pool<P> {
             P::taken(&mut client.session);
             counters.requests.add(u64::from(!ignored));
             counters.families[plan.family].add(u64::from(!ignored));
+            activity.sent += length;
             used = if std::mem::take(&mut shared) { 0 } else { used + length };
             P::reset(&mut activity.decoder);
             if P::is_between_requests(&activity.decoder) {
@@ -213,6 +228,7 @@ impl<P: Protocol> Pool<P> {
                 counters.client_quit.add(1);
                 client.state = State::Finishing;
                 used = scratch.len();
+                activity.ahead = Ahead::default();
                 break;
             }
             let lane = P::lane(&client.session);
@@ -225,7 +241,9 @@ impl<P: Protocol> Pool<P> {
         }
         scratch.advance(used);
         let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
-        if is_unfinished && !activity.waits() {
+        if activity.waits() {
+            activity.begun = None;
+        } else if is_unfinished {
             activity.begun.get_or_insert(now);
         }
         activity.rest.keep(scratch);
@@ -234,7 +252,9 @@ impl<P: Protocol> Pool<P> {
     }
 }
 
-/// Whether one more request of the client may be taken. With `share` 2 it has to be well below the limits, so that
+/// Whether one more request of the client may be served. Replies may wait up to a pause, and beyond it as much as the
+/// client has sent since it last took all: one that writes a whole pipeline before it reads is served on, and holds no more
+/// here than it has written itself. With `share` 2 it has to be well below the limits, so that
 /// a client that was paused does not stop and go with every reply.
 #[inline]
 pub(super) fn may_submit<P: Protocol>(activity: &Activity<P>, limits: &Limits, share: usize) -> bool {
@@ -244,6 +264,16 @@ pub(super) fn may_submit<P: Protocol>(activity: &Activity<P>, limits: &Limits, s
     } else {
         limits.in_flight_max.min(IN_FLIGHT_UNKNOWN_MAX)
     };
+    let bytes_max = (limits.client_output_pause + activity.sent).min(limits.client_output_max / 2);
     in_flight < (in_flight_max / share).max(1)
-        && (activity.replies.bytes_expected() < REPLY_BYTES_PAUSE / share || activity.replies.is_empty())
+        && (activity.replies.bytes_expected() < bytes_max / share || activity.replies.is_empty())
+}
+
+/// Whether a client that waits is read all the same: it waits for itself, and may take its replies only once it has written
+/// all of its requests.
+pub(super) fn reads_ahead<P: Protocol>(activity: &Activity<P>, limits: &Limits) -> bool {
+    activity.paused == Some(Pause::Full)
+        && activity.stalled.is_none()
+        && activity.replies.in_flight() == 0
+        && activity.bytes() < limits.client_output_max
 }

@@ -360,6 +360,7 @@ impl<P: Protocol> Driver<P> {
                 let before = output.len();
                 let written = client.socket.write(output);
                 let sent = before - output.len();
+                let blocked = !output.is_empty();
                 self.pool.counters().client_sent_bytes.add(sent as u64);
                 if leaves && sent < before {
                     client.socket.hold_back(false);
@@ -368,6 +369,10 @@ impl<P: Protocol> Driver<P> {
                 if let Err(error) = written {
                     self.close_client(id, Some(&error));
                     continue;
+                }
+                if blocked {
+                    self.pool.client_blocked(id, sent > 0, now);
+                    self.next_sweep.get_or_insert(now.plus(SWEEP));
                 }
             }
             if leaves {
@@ -475,6 +480,19 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
+    fn log_wedged(&mut self) {
+        for (id, bytes) in self.pool.take_wedged() {
+            let pool = self.pool.name();
+            let client = self.address_of(id);
+            warn_limited!(%pool, %client, bytes, "client does not take its replies");
+        }
+    }
+
+    fn address_of(&self, id: ClientId) -> String {
+        let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
+        socket.map_or_else(String::new, |client| client.socket.addresses().0)
+    }
+
     // --- time ---------------------------------------------------------------------------------------------------
 
     fn keep_time(&mut self, now: Time) {
@@ -488,6 +506,10 @@ impl<P: Protocol> Driver<P> {
             if self.setup.watches_clients {
                 self.pool.sweep_clients(now);
             }
+            if self.pool.has_blocked() {
+                self.pool.sweep_blocked(now);
+                self.log_wedged();
+            }
             self.lingering.retain(|_, lingering| lingering.until > now);
             if self.pool.has_extra_connections() {
                 self.pool.sweep_connections(now);
@@ -495,6 +517,7 @@ impl<P: Protocol> Driver<P> {
             let needed = self.setup.watches_clients
                 || self.drain_until.is_some()
                 || !self.lingering.is_empty()
+                || self.pool.has_blocked()
                 || self.pool.has_extra_connections();
             self.next_sweep = needed.then(|| now.plus(SWEEP));
         }

@@ -394,6 +394,7 @@ impl Limits {
             in_flight_max: config.in_flight_max as usize,
             request_bytes_max: config.request_bytes_max,
             client_output_max: size(config.client_output_max),
+            client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,
             shard_queue_bytes_max: size(config.shard_queue_bytes_max),
             memory_max,

@@ -392,6 +392,22 @@ impl Client {
         self.stream.peer_addr().expect("connected")
     }
 
+    /// The next so many bytes; fewer if the server closes the connection.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.unread);
+        bytes.reserve(count);
+        let mut room = vec![0; 1 << 20];
+        while bytes.len() < count {
+            match self.stream.read(&mut room) {
+                Ok(0) => break,
+                Ok(length) => bytes.extend_from_slice(&room[..length]),
+                Err(error) => panic!("{} of {count} bytes: {error}", bytes.len()),
+            }
+        }
+        self.unread = bytes.split_off(bytes.len().min(count));
+        bytes
+    }
+
     /// All that comes until the server closes the connection, after our side has said that it is done.
     pub fn rest(&mut self) -> Vec<u8> {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);

@@ -1,0 +1,302 @@
+//! What a client may hold of the proxy: over the core alone, where every byte can be counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+
+const MIB: usize = 1 << 20;
+
+/// A pool of one shard that answers everything at once, and clients that do what a test says.
+struct Bench {
+    pool: Pool<Resp>,
+    counters: Counters,
+    now: Time,
+    scratch: BytesMut,
+    /// What the shard says to a GET.
+    value: Vec<u8>,
+    /// The shard is given no time.
+    frozen: bool,
+    unanswered: Vec<u8>,
+    connected: bool,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Limits)) -> Self {
+        let shards = vec![Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some("shard".into()))];
+        let topology =
+            Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard");
+        let mut limits = Limits {
+            timeout: None,
+            queue_wait: Duration::from_secs(3600),
+            in_flight_max: 1024,
+            request_bytes_max: 1 << 30,
+            client_output_max: 1 << 30,
+            client_output_pause: 4 * MIB,
+            shard_queue_max: 65536,
+            shard_queue_bytes_max: 64 * MIB,
+            memory_max: usize::MAX,
+            server_connections: 1,
+            eager_connects: 0,
+            client_idle_timeout: None,
+            client_request_timeout: None,
+            client_age_max: None,
+        };
+        change(&mut limits);
+        let identity =
+            Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
+        let settings = Settings { databases: 16, ..Settings::default() };
+        let counters = Counters::of_workers(1, 1).remove(0);
+        Self {
+            pool: Pool::new(identity, settings, limits, Arc::new(topology), counters.clone()),
+            counters,
+            now: Time::from_micros(1),
+            scratch: BytesMut::new(),
+            value: vec![b'v'; 1000],
+            frozen: false,
+            unanswered: Vec::new(),
+            connected: false,
+        }
+    }
+
+    fn client(&mut self) -> ClientId {
+        self.pool.client_connected(self.now)
+    }
+
+    /// What the client's socket buffer has goes to the proxy as far as that reads it.
+    fn send(&mut self, client: ClientId, bytes: &mut &[u8]) {
+        while !bytes.is_empty() && self.pool.wants_read(client) {
+            let (now, later) = bytes.split_at(bytes.len().min(50_000));
+            *bytes = later;
+            self.pool.before_client_read(client, &mut self.scratch);
+            self.scratch.extend_from_slice(now);
+            self.pool.client_received(client, &mut self.scratch, self.now);
+            assert!(self.scratch.is_empty());
+            self.settle(client);
+        }
+    }
+
+    /// What a worker does after a pass; nothing is written to the client, which is told.
+    fn settle(&mut self, client: ClientId) -> Verdict {
+        loop {
+            self.pool.resume(&mut self.scratch, self.now);
+            let mut connects = Vec::new();
+            self.pool.take_connects(&mut connects);
+            if !connects.is_empty() {
+                assert!(!std::mem::replace(&mut self.connected, true), "one connection will do");
+                self.pool.shard_connected(0, self.now);
+            }
+            self.pool.take_dirty_shards(&mut Vec::new());
+            self.serve();
+            let mut dirty = Vec::new();
+            self.pool.take_dirty_clients(&mut dirty);
+            if self.pool.client_output(client).is_some_and(|output| !output.is_empty()) {
+                self.pool.client_blocked(client, false, self.now);
+            }
+            let verdict = self.pool.settle_client(client);
+            if !self.pool.has_work() {
+                return verdict;
+            }
+        }
+    }
+
+    /// The shard answers what it is sent.
+    fn serve(&mut self) {
+        if self.frozen || !self.connected {
+            return;
+        }
+        let Some(output) = self.pool.shard_output(0) else { return };
+        self.unanswered.extend(taken(output, usize::MAX));
+        self.pool.settle_shard(0);
+        let mut responses = Vec::new();
+        let mut used = 0;
+        for at in memchr::memchr_iter(b'*', &self.unanswered) {
+            match self.unanswered.get(at..at + 13) {
+                Some(b"*3\r\n$3\r\nSET\r\n") => responses.extend_from_slice(b"+OK\r\n"),
+                Some(b"*2\r\n$3\r\nGET\r\n") => {
+                    responses.extend_from_slice(format!("${}\r\n", self.value.len()).as_bytes());
+                    responses.extend_from_slice(&self.value);
+                    responses.extend_from_slice(b"\r\n");
+                }
+                _ => panic!("values of these tests have no star in them"),
+            }
+            used = self.unanswered.len();
+        }
+        self.unanswered.drain(..used);
+        for piece in responses.chunks(100_000) {
+            self.pool.before_shard_read(0, &mut self.scratch);
+            self.scratch.extend_from_slice(piece);
+            self.pool.shard_received(0, &mut self.scratch, self.now).expect("good responses");
+        }
+    }
+
+    /// The client takes so many bytes of its replies at most.
+    fn take(&mut self, client: ClientId, most: usize) -> Vec<u8> {
+        let bytes = self.pool.client_output(client).map_or_else(Vec::new, |output| taken(output, most));
+        self.settle(client);
+        bytes
+    }
+
+    fn row(&self, client: ClientId) -> memstore_proxy::protocol::ClientRow {
+        let rows = self.pool.list_clients(self.now);
+        rows.into_iter().find(|(id, _)| *id == client).expect("it is connected").1
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.pool.tick(self.now);
+        self.pool.sweep_clients(self.now);
+        self.pool.sweep_blocked(self.now);
+    }
+}
+
+fn taken(output: &mut memstore_proxy::pool::buffer::Output, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !output.is_empty() && bytes.len() < most {
+        let mut vectors = [std::io::IoSlice::new(&[]); 8];
+        let used = output.vectors(&mut vectors);
+        let part: Vec<u8> = vectors[..used].iter().flat_map(|vector| vector.iter().copied()).collect();
+        let count = part.len().min(most - bytes.len());
+        bytes.extend_from_slice(&part[..count]);
+        output.advance(count);
+    }
+    bytes
+}
+
+/// `SET key value` and `GET key`, so many times.
+fn pairs(count: usize, value: usize) -> Vec<u8> {
+    let value = "v".repeat(value);
+    let pair = format!(
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+        value.len()
+    );
+    pair.repeat(count).into_bytes()
+}
+
+#[test]
+fn a_pipeline_that_is_written_before_it_is_read_is_served() {
+    let mut bench = Bench::new(|_| {});
+    let client = bench.client();
+    let requests = pairs(20_000, 1000);
+    let mut unsent = &requests[..];
+    bench.send(client, &mut unsent);
+    assert_eq!(unsent.len(), 0, "the client is read until it has written everything");
+    let mut replies = 0;
+    loop {
+        let taken = bench.take(client, MIB).len();
+        replies += taken;
+        if taken == 0 {
+            break;
+        }
+    }
+    assert_eq!(replies, 20_000 * (5 + 1009), "and then gets all of its replies");
+}
+
+#[test]
+fn replies_that_are_not_read_are_not_asked_for() {
+    let mut bench = Bench::new(|_| {});
+    bench.value = vec![b'v'; 100_000];
+    let client = bench.client();
+    let requests = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(5_000);
+    let mut unsent = &requests[..];
+    bench.send(client, &mut unsent);
+    assert_eq!(unsent.len(), 0);
+    let held = bench.row(client).output_bytes;
+    assert!(held < 20 * MIB, "{held} bytes of 500 MB are held");
+    let mut replies = 0;
+    loop {
+        let taken = bench.take(client, MIB).len();
+        replies += taken;
+        if taken == 0 {
+            break;
+        }
+        assert!(bench.row(client).output_bytes < 20 * MIB);
+    }
+    assert_eq!(replies, 5_000 * 100_011);
+}
+
+#[test]
+fn a_client_that_never_reads_is_read_up_to_its_limit() {
+    let mut bench = Bench::new(|limits| limits.client_output_max = 8 * MIB);
+    let client = bench.client();
+    let requests = pairs(40_000, 1000);
+    let mut unsent = &requests[..];
+    bench.send(client, &mut unsent);
+    let read = requests.len() - unsent.len();
+    assert!(!unsent.is_empty() && read > 4 * MIB, "{read} bytes were read");
+    let row = bench.row(client);
+    assert!(row.input_bytes + row.output_bytes <= 9 * MIB, "{row:?}");
+    // Nothing is lost: once it reads, it is read again.
+    let mut replies = 0;
+    loop {
+        let taken = bench.take(client, MIB).len();
+        replies += taken;
+        bench.send(client, &mut unsent);
+        if taken == 0 {
+            break;
+        }
+    }
+    assert_eq!(replies, 40_000 * (5 + 1009));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_told_and_closed_when_idle_clients_are() {
+    let mut bench = Bench::new(|limits| limits.client_idle_timeout = Some(Duration::from_secs(60)));
+    let client = bench.client();
+    let mut request = &b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"[..];
+    bench.send(client, &mut request);
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.pool.take_wedged(), []);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.pool.take_wedged().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [client]);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.pool.take_wedged(), [], "once is enough");
+    assert_eq!(bench.counters.client_wedged.get(), 1);
+    bench.pass(Duration::from_secs(53));
+    assert_ne!(bench.settle(client), Verdict::Close, "59 s");
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.settle(client), Verdict::Close, "60 s");
+    assert_eq!(bench.counters.client_timedout.get(), 1);
+}
+
+#[test]
+fn a_client_that_is_to_go_and_does_not_read_is_closed() {
+    let mut bench = Bench::new(|_| {});
+    let client = bench.client();
+    bench.send(client, &mut &b"*1\r\n$4\r\nQUIT\r\n"[..]);
+    bench.pass(Duration::from_secs(29));
+    assert_ne!(bench.settle(client), Verdict::Close);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.settle(client), Verdict::Close);
+}
+
+#[test]
+fn a_complete_request_that_waits_is_no_unfinished_one() {
+    let mut bench = Bench::new(|limits| {
+        limits.client_request_timeout = Some(Duration::from_secs(1));
+        limits.shard_queue_max = 1;
+    });
+    bench.frozen = true;
+    let (first, second) = (bench.client(), bench.client());
+    let get = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    bench.send(first, &mut &get[..]);
+    // It begins with a part of it, and then finds the queue full.
+    bench.send(second, &mut &get[..5]);
+    bench.send(second, &mut &get[5..]);
+    bench.pass(Duration::from_secs(30));
+    assert_ne!(bench.settle(second), Verdict::Close, "it waits for the shard, not for the client");
+    bench.frozen = false;
+    bench.settle(first);
+    bench.settle(second);
+    assert_eq!(bench.take(second, usize::MAX).len(), 1009);
+    // One that does not come to its end is.
+    bench.send(second, &mut &get[..5]);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.settle(second), Verdict::Close);
+}
