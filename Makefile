@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image test-limits try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -52,6 +52,12 @@ test-image: tools-image ## the container image, built and run by a local engine;
 test-failures: tools-failures ## shards that fail under a load that checks every reply, ours and nutcracker; root loses packets too
 	cargo build -p memstore-proxy
 	proxy/tests/failure_load/run
+
+chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
+	cargo build -q -p memstore-proxy
+test-limits: tools-test ## clients that ask for too much, in front of a proxy with 256 MiB
+	cargo build --release -p memstore-proxy
+	proxy/tests/limits/run target/release/memstore
 
 chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
 	cargo build -q -p memstore-proxy

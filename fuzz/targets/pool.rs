@@ -8,7 +8,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
-use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::{Found, Protocol};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
@@ -25,6 +25,8 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         in_flight_max: 8,
         request_bytes_max: 1 << 16,
         client_output_max: 1 << 16,
+        client_output_pause: 4 << 20,
+        arguments_max: 1 << 20,
         shard_queue_max: 6,
         shard_queue_bytes_max: 1 << 12,
         memory_max: 1 << 17,
@@ -76,7 +78,7 @@ fn settle<P: Protocol>(
         pool.take_events();
         pool.take_malformed();
         for asked in pool.take_questions() {
-            pool.answer_question(&asked, &[]);
+            pool.answer_question(&asked, &Found::default());
         }
         if !pool.has_work() {
             return;
@@ -109,7 +111,7 @@ fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
                 if let Some(output) = pool.client_output(id) {
                     output.advance(which.min(output.len()));
                 }
-                pool.kill_client(id, which % 7 != 0);
+                pool.drain_client(id);
             }
             (6, ..) => {
                 for index in std::mem::take(&mut connecting) {

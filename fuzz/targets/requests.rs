@@ -1,13 +1,14 @@
 //! Requests of both protocols: whatever comes, a request ends where it ends and means what it means however the bytes
 //! are cut, and its keys lie within it.
 
+use memstore_proxy::account::Account;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, RequestBounds, Route, Silence};
 
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
 
 /// The end of every request, what shards would be sent, and what is to be done with it; and whether it ended badly.
 fn requests<P: Protocol<Settings: Default>>(
@@ -17,13 +18,14 @@ fn requests<P: Protocol<Settings: Default>>(
     let settings = P::Settings::default();
     let mut session = P::session(&settings);
     let counters = Counters::of_workers(1, 1).remove(0);
+    let account = Account::new(usize::MAX);
     let (mut found, mut decoder, mut plan) = (Vec::new(), P::RequestDecoder::default(), Plan::<P>::default());
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
         end = (end + step).min(bytes.len());
         while start < end {
             let input = &bytes[start..end];
-            let length = match P::next_request(&mut decoder, &session, input, REQUEST_BYTES_MAX) {
+            let length = match P::next_request(&mut decoder, &session, input, BOUNDS) {
                 Err(_) => return (found, true),
                 Ok(None) => break,
                 Ok(Some(length)) => length,
@@ -39,6 +41,7 @@ fn requests<P: Protocol<Settings: Default>>(
                 uptime: 0,
                 counters: &counters,
                 store: &Store::default(),
+                account: &account,
                 quiet: true,
                 delivered: false,
                 silence: Silence::Short,

@@ -2,6 +2,7 @@
 //!
 //! ARCHITECTURE.md is the map: [`protocol`] and [`pool`] are the core, [`worker`] and the control thread the shell.
 
+pub mod account;
 mod admin;
 mod check;
 pub mod cli;

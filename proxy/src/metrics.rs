@@ -125,7 +125,9 @@ pub struct PoolCounters {
     pub client_malformed: Counter,
     /// Clients closed because their replies exceeded `client_output_max`.
     pub client_output_exceeded: Counter,
-    /// Clients closed because all of them together exceeded `memory_max`.
+    /// Requests refused because serving them would have taken more than `memory_max` allows.
+    pub out_of_memory: Counter,
+    /// Clients closed because they held most when more than `memory_max` was held.
     pub client_evicted: Counter,
     /// Clients closed because they sent nothing or took no reply for `client_idle_timeout`, or an unfinished request for
     /// `client_request_timeout`.

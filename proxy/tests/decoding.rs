@@ -2,13 +2,15 @@
 
 use bytes::{Bytes, BytesMut};
 use memstore_proxy::pool::buffer::{Output, Rest};
+use memstore_proxy::protocol::RequestBounds;
 use memstore_proxy::protocol::resp::decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redis_protocol::resp2::types::OwnedFrame;
 use redis_protocol::resp3::types::OwnedFrame as Frame3;
 
-const LIMITS: RequestLimits = RequestLimits { request_bytes_max: 1 << 30, authenticated: true };
+const LIMITS: RequestLimits =
+    RequestLimits { bounds: RequestBounds { bytes: 1 << 30, arguments: 1 << 20 }, authenticated: true };
 
 fn encode(words: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -236,7 +238,7 @@ proptest! {
                 let _ = scratch.split_to(used);
                 model.drain(..used);
             }
-            rest.keep(&mut scratch);
+            rest.keep(&mut scratch, 0);
             prop_assert!(scratch.is_empty());
             prop_assert_eq!(rest.len(), model.len());
         }

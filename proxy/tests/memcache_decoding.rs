@@ -1,14 +1,15 @@
 //! memcached's text protocol: the decoders against the same bytes cut elsewhere, and what reaches a shard.
 
+use memstore_proxy::account::Account;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::decode::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, RequestBounds, Route, Silence};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const REQUEST_BYTES_MAX: u64 = 1000;
+const BOUNDS: RequestBounds = RequestBounds { bytes: 1000, arguments: 1000 };
 
 /// What becomes of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,12 +29,13 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
     let mut found = Vec::new();
     let (mut decoder, mut plan) =
         (<Memcache as Protocol>::RequestDecoder::default(), Plan::<Memcache>::default());
+    let account = Account::new(usize::MAX);
     let (mut start, mut end, mut cuts) = (0, 0, cuts.iter().cycle());
     while end < stream.len() {
         end = (end + cuts.next().copied().unwrap_or(1).max(1)).min(stream.len());
         while start < end {
             let input = &stream[start..end];
-            let length = match Memcache::next_request(&mut decoder, &(), input, REQUEST_BYTES_MAX) {
+            let length = match Memcache::next_request(&mut decoder, &(), input, BOUNDS) {
                 Err(malformed) => {
                     found.push(Outcome::Malformed(malformed.0));
                     return found;
@@ -52,6 +54,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 uptime: 0,
                 counters: &counters,
                 store: &Store::default(),
+                account: &account,
                 quiet: true,
                 delivered: true,
                 silence: Silence::Short,

@@ -129,6 +129,7 @@ impl<D: Dialect> Run<D> {
             queue_wait: if random.one_in(2) { Duration::from_millis(100) } else { Duration::from_secs(3600) },
             in_flight_max: if small { 1 + random.below(8) as usize } else { 1024 },
             request_bytes_max: D::REQUEST_BYTES_MAX,
+            arguments_max: 1 << 20,
             client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
             client_output_pause: 4 << 20,
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },

@@ -68,6 +68,10 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     for (result, count) in ["success", "failure"].into_iter().zip(&status.lookups) {
         lookups.sample(&[("result", result)], count.load(Relaxed));
     }
+    page.begin("memstore_memory_held_bytes", Kind::Gauge, "Bytes held for clients and shards.")
+        .sample(&[], status.account.held());
+    page.begin("memstore_memory_max_bytes", Kind::Gauge, "Bytes that may be held for clients and shards.")
+        .sample(&[], status.account.max());
     if let Some(usage) = usage() {
         page.begin("process_cpu_seconds", Kind::Counter, "CPU time of the process.")
             .sample(&[], usage.cpu_seconds);
@@ -109,7 +113,7 @@ type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 12] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 13] = [
         ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
             pool.client_connections.get()
         }),
@@ -154,6 +158,12 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             Kind::Counter,
             "Times requests of a client had to wait because of its limits.",
             |pool| pool.client_pauses.get() as i64,
+        ),
+        (
+            "memstore_requests_out_of_memory",
+            Kind::Counter,
+            "Requests refused because serving them would have taken more than memory_max allows.",
+            |pool| pool.out_of_memory.get() as i64,
         ),
         (
             "memstore_client_wedged",

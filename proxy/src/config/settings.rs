@@ -74,6 +74,7 @@ pub const POOL: &[Setting] = &[
     setting("client_age_max", Some("none"), "time or none", "a client is disconnected between two requests at about this age, so that clients spread over new replicas"),
     setting("in_flight_max", Some("1024"), "1 to 1048576", "requests of one client in flight; beyond it the client is not read"),
     setting("request_bytes_max", Some("1GiB"), "size", "largest request"),
+    setting("arguments_max", Some("1048576"), "1 to 2147483647", "arguments of a request"),
     setting("client_output_max", Some("1GiB"), "size", "replies waiting for one client; beyond it the client is disconnected"),
     setting("client_output_pause", Some("4MiB"), "size", "replies waiting for one client, beyond the bytes it has sent meanwhile; then its further requests are read but have to wait"),
     setting("shard_queue_max", Some("65536"), "1 to 4194304", "requests queued and in flight on one connection to a shard"),
@@ -105,7 +106,7 @@ pub const PROCESS: &[Setting] = &[
     setting("dns_refresh", Some("5s"), "time above 0", "how often host names of shards are looked up again; those that are not reached more often"),
     setting("drain_grace", Some("0"), "time", "how long clients are still accepted after SIGTERM"),
     setting("drain_limit", Some("30s"), "time above 0", "how long clients may take to read their last replies and close"),
-    setting("memory_max", Some("auto"), "size, auto", "bytes that all clients may hold together; auto: half of the container's or machine's memory"),
+    setting("memory_max", Some("auto"), "size, auto", "bytes that may be held for all clients and shards together; beyond it the client that holds most is told so and disconnected; auto: half of the container's or machine's memory"),
     setting("watch_config", Some("true"), "true false", "reload when the file, or one that it takes a password from, changes; SIGHUP reloads in any case"),
 ];
 

@@ -15,6 +15,7 @@ use shard_discovery::Topology;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::sync::{Mutex, Notify, mpsc};
 
+use crate::account::Account;
 use crate::admin::{self, Admin, Reload, SetLogLevel};
 use crate::config::{self, Config};
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
@@ -139,13 +140,11 @@ impl Control {
         pools.insert(number, pool.clone());
         pool
     }
+}
 
-    /// Bytes that one pool's clients of one worker may hold, where all of the process may hold `memory_max`.
-    fn memory_of_pool(&self, memory_max: Option<u64>, pools: usize) -> usize {
-        let parts = (self.workers.len() * pools.max(1)) as u64;
-        let whole = memory_max.unwrap_or_else(machine::default_memory_max);
-        usize::try_from(whole / parts).unwrap_or(usize::MAX)
-    }
+/// Bytes that the process may hold for clients and shards.
+fn memory_max(process: &config::Process) -> usize {
+    usize::try_from(process.memory_max.unwrap_or_else(machine::default_memory_max)).unwrap_or(usize::MAX)
 }
 
 /// Runs the proxy until a signal ends it. `config` is what `load` read, which reads it again.
@@ -202,16 +201,27 @@ async fn run(
         told(admin_listener.as_ref().map(std::net::TcpListener::local_addr)),
         told(stats.as_ref().map(tokio::net::TcpListener::local_addr)),
     );
-    let status = Arc::new(Status::new(start, count, process.clone()));
+    let account = Account::new(memory_max(&process));
+    let status = Arc::new(Status::new(start, count, account.clone(), process.clone()));
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let seed = machine::seed();
-    let (mut threads, mut workers, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..count {
-        let alarm = worker::alarm()?;
+    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    let alarms = (0..count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
+    for (number, alarm) in alarms.iter().cloned().enumerate() {
         let (door, pools) = Door::new(&alarm);
-        alarms.push(alarm.clone());
         let counters = status.workers[number].clone();
-        let setup = WorkerSetup { number, count, seed, pools, alarm, counters, reports: reports.clone() };
+        let (account, alarms) = (account.clone(), alarms.clone());
+        let setup = WorkerSetup {
+            number,
+            count,
+            seed,
+            pools,
+            alarm,
+            alarms,
+            account,
+            counters,
+            reports: reports.clone(),
+        };
         threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
         workers.push(door);
     }
@@ -242,7 +252,7 @@ async fn run(
         reloading: Mutex::default(),
         status,
     });
-    let memory_max = control.memory_of_pool(process.memory_max, openings.len());
+    let memory_max = account.max();
     let mut opened = Vec::new();
     let mut learning = tokio::task::JoinSet::new();
     for (config, topology, listener) in openings {

@@ -38,7 +38,7 @@ pub struct PoolControl {
     counters: RefCell<Counters>,
     /// Each worker's orders.
     pub orders: Vec<Orders>,
-    /// Bytes that its clients of one worker may hold.
+    /// Bytes that the process may hold.
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
     pub unreachable: RefCell<HashSet<String>>,
@@ -180,7 +180,7 @@ impl PoolControl {
         self.config.borrow().clone()
     }
 
-    /// Bytes that its clients of one worker may hold.
+    /// Bytes that the process may hold.
     pub fn memory_max(&self) -> usize {
         self.memory_max.get()
     }

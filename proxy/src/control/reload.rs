@@ -106,7 +106,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     }
     let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    let memory_max = control.memory_of_pool(settings.memory_max, names.len());
+    let memory_max = super::memory_max(&settings);
     let digest = config::digest(&settings, &config.pools);
     refuse_overlaps(&config.pools)?;
     let mut changes = Vec::new();

@@ -9,6 +9,7 @@ use shard_discovery::Topology;
 use shard_discovery::resolver::Resolver;
 
 use super::ejection::Record;
+use crate::account::Account;
 use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
@@ -19,6 +20,8 @@ pub struct Status {
     pub start: Instant,
     /// What each worker counts of itself.
     pub workers: Vec<Arc<WorkerCounters>>,
+    /// What may be held and is held.
+    pub account: Arc<Account>,
     /// It accepts clients no more, or soon no more.
     pub draining: AtomicBool,
     /// Which configuration holds, counted from 1; 0 before the first.
@@ -71,9 +74,10 @@ pub struct PoolStatus {
 
 impl Status {
     /// Before the first configuration holds.
-    pub fn new(start: Instant, workers: usize, process: config::Process) -> Self {
+    pub fn new(start: Instant, workers: usize, account: Arc<Account>, process: config::Process) -> Self {
         Self {
             start,
+            account,
             workers: (0..workers).map(|_| Arc::default()).collect(),
             draining: AtomicBool::default(),
             generation: AtomicU64::default(),

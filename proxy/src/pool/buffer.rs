@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -17,6 +18,8 @@ pub const SHARE_MIN: usize = 16 * 1024;
 pub const READ_SIZE: usize = 128 * 1024;
 /// An unfinished message up to this size is copied aside; above it, the whole read buffer is set aside.
 const COPY_ASIDE_MAX: usize = 8 * 1024;
+/// A message up to this size is copied out of the read buffer once it has to wait.
+const SETTLE_MAX: usize = 512 * 1024;
 /// Size of a block of requests read ahead.
 const AHEAD_BLOCK: usize = 64 * 1024;
 /// A buffer that is empty again is kept for the next message up to this size.
@@ -33,12 +36,22 @@ pub struct Output {
     shared: VecDeque<(usize, Bytes)>,
     /// Bytes of `shared` still to be written.
     shared_bytes: usize,
+    /// The first so many of `shared` pin no memory but their own.
+    settled: usize,
 }
 
 impl Output {
     /// Bytes still to be written.
     pub fn len(&self) -> usize {
         self.copied.len() - self.written + self.shared_bytes
+    }
+
+    /// Memory held; what an empty one keeps for the next message is not counted.
+    pub fn memory(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        self.copied.capacity() + self.shared_bytes + self.shared.len() * size_of::<(usize, Bytes)>()
     }
 
     /// Everything is written.
@@ -168,6 +181,7 @@ impl Output {
             count -= taken;
             if bytes.is_empty() {
                 self.shared.pop_front();
+                self.settled = self.settled.saturating_sub(1);
             }
         }
         self.reclaim();
@@ -181,11 +195,49 @@ impl Output {
     /// A peer that does not read must not pin whole read buffers for small parts of them: large messages are
     /// copied out of theirs. Called when a write would have to wait.
     pub fn settle(&mut self) {
-        for (_, bytes) in &mut self.shared {
-            if bytes.len() < READ_SIZE / 2 {
+        for (_, bytes) in self.shared.iter_mut().skip(self.settled) {
+            if bytes.len() < SETTLE_MAX {
                 *bytes = Bytes::copy_from_slice(bytes);
             }
         }
+        self.settled = self.shared.len();
+    }
+
+    /// Drops parts of what waits, each from one byte to another, in order.
+    pub fn remove(&mut self, parts: &[Range<usize>]) {
+        let before = std::mem::take(self);
+        let mut parts = parts.iter().peekable();
+        let mut start = 0;
+        // What is left of a piece that begins at byte `start`.
+        let mut left = |length: usize| {
+            let (mut ranges, mut at) = (Vec::new(), 0);
+            while let Some(part) = parts.peek()
+                && part.start < start + length
+            {
+                if part.start > start + at {
+                    ranges.push(at..part.start - start);
+                }
+                at = (part.end - start).min(length);
+                if part.end > start + length {
+                    break;
+                }
+                parts.next();
+            }
+            if at < length {
+                ranges.push(at..length);
+            }
+            start += length;
+            ranges
+        };
+        let mut at = before.written;
+        for (place, bytes) in &before.shared {
+            let copied = &before.copied[at..*place];
+            left(copied.len()).into_iter().for_each(|range| self.copy(&copied[range]));
+            left(bytes.len()).into_iter().for_each(|range| self.share(bytes.slice(range)));
+            at = *place;
+        }
+        let copied = &before.copied[at..];
+        left(copied.len()).into_iter().for_each(|range| self.copy(&copied[range]));
     }
 
     fn reclaim(&mut self) {
@@ -261,9 +313,10 @@ impl Rest {
         self.0.len()
     }
 
-    /// Memory held for them, which is more where a whole read buffer was set aside.
+    /// Memory held for them, which is more where a whole read buffer was set aside. What a large one has room for was
+    /// never touched.
     pub fn memory(&self) -> usize {
-        self.0.capacity()
+        if self.0.len() > READ_SIZE { self.0.len() } else { self.0.capacity() }
     }
 
     /// Nothing is kept.
@@ -289,8 +342,17 @@ impl Rest {
         debug_assert!(scratch.is_empty());
         if self.0.len() > COPY_ASIDE_MAX {
             *scratch = std::mem::take(&mut self.0);
-            let most = scratch.len().max(READ_SIZE);
-            scratch.reserve(if missing == 0 { READ_SIZE / 2 } else { missing.min(most) });
+            if missing == 0 {
+                scratch.reserve(READ_SIZE / 2);
+                return;
+            }
+            let wanted = scratch.len() + missing.min(scratch.len().max(READ_SIZE));
+            if scratch.capacity() < wanted {
+                // No more than that: `reserve` would take twice as much, which a large message keeps as long as it waits.
+                let mut larger = BytesMut::with_capacity(wanted);
+                larger.extend_from_slice(scratch);
+                *scratch = larger;
+            }
             return;
         }
         scratch.reserve(READ_SIZE);
@@ -300,9 +362,13 @@ impl Rest {
         }
     }
 
-    /// Keeps what is left in `scratch` and leaves that empty.
-    pub fn keep(&mut self, scratch: &mut BytesMut) {
+    /// Keeps what is left in `scratch`, after so many bytes of it were used, and leaves that empty.
+    pub fn keep(&mut self, scratch: &mut BytesMut, used: usize) {
         debug_assert!(self.0.is_empty());
+        if used > 2 * READ_SIZE && scratch.len() < used {
+            // The little that is left must not pin a buffer that grew for something large.
+            *scratch = BytesMut::from(&scratch[..]);
+        }
         if scratch.len() > COPY_ASIDE_MAX {
             self.0 = std::mem::take(scratch);
         } else if !scratch.is_empty() {
@@ -312,6 +378,43 @@ impl Rest {
         // A buffer that grew for one large message is not kept for small ones.
         if scratch.capacity() > 2 * READ_SIZE {
             *scratch = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(output: &Output) -> Vec<u8> {
+        output.first(output.len()).to_vec()
+    }
+
+    #[test]
+    fn parts_are_removed_wherever_they_stand() {
+        let large = vec![b'L'; SHARE_MIN];
+        let mut whole = b"wrote-abc".to_vec();
+        whole.extend_from_slice(&large);
+        whole.extend_from_slice(b"defg");
+        let end = whole.len() - 6;
+        for (from, to) in
+            [(0, 0), (0, 3), (1, 2), (2, 20), (3, 3 + SHARE_MIN), (5, end), (0, end), (end - 3, end)]
+        {
+            for (again, until) in [(to, to), (to + 1, to + 2), (end - 1, end)] {
+                if again < to || until > end {
+                    continue;
+                }
+                let mut output = Output::default();
+                output.copy(b"wrote-abc");
+                output.share(Bytes::copy_from_slice(&large));
+                output.copy(b"defg");
+                output.advance(6);
+                output.remove(&[from..to, again..until]);
+                let mut expected = whole[6..].to_vec();
+                expected.drain(again..until);
+                expected.drain(from..to);
+                assert!(all(&output) == expected, "{from}..{to}, {again}..{until}");
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ pub struct Activity<P: Protocol> {
     pub blocked: Option<Time>,
     /// That was told.
     pub told: bool,
-    /// Bytes it was last counted with in the pool's total.
+    /// Bytes it was last counted with in the pool's share of the account.
     pub counted: usize,
     /// What it waits for.
     pub replies: Replies<P>,
@@ -141,7 +141,7 @@ impl<P: Protocol> Activity<P> {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.rest.memory() + self.ahead.len() + self.replies.bytes()
+        self.rest.memory() + self.ahead.len() + self.replies.memory()
     }
 
     /// Makes it as new, keeping small buffers for its next owner.

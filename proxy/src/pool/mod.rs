@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use shard_discovery::Topology;
 use slab::Slab;
 
+use crate::account::{Account, Share};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question, Silence};
@@ -30,6 +31,7 @@ mod deadlines;
 pub mod failure;
 mod members;
 mod redirect;
+mod relief;
 pub mod replies;
 mod requests;
 mod responses;
@@ -63,7 +65,9 @@ pub struct Limits {
     pub shard_queue_max: usize,
     /// Bytes of requests not yet written to one shard connection.
     pub shard_queue_bytes_max: usize,
-    /// Bytes held for all clients of this worker's pool together; beyond it the largest client is closed.
+    /// Arguments of a request.
+    pub arguments_max: usize,
+    /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
     pub memory_max: usize,
     /// Connections to each shard.
     pub server_connections: usize,
@@ -195,8 +199,14 @@ pub struct Pool<P: Protocol> {
     abandoned: Vec<(Time, ConnectionIndex)>,
     /// A node has said that others own what it is thought to own.
     stale: bool,
-    /// Bytes held for all clients.
-    buffered: usize,
+    /// What is held for all clients and shards.
+    share: Share,
+    /// Workers that have to look at theirs.
+    wakes: Vec<usize>,
+    /// Clients that had to go because too much was held, for the log, and what each held.
+    evicted: Vec<(ClientId, usize)>,
+    /// Those whose request was refused for that, and its size.
+    oversized: Vec<(ClientId, usize)>,
     plan: Plan<P>,
 }
 
@@ -209,7 +219,7 @@ impl<P: Protocol> Pool<P> {
         topology: Arc<Topology>,
         counters: Counters,
     ) -> Self {
-        let per_shard = limits.server_connections;
+        let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
         let shards = Shards::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
         let mut pool = Self {
             next_client_id: identity.client_id_first,
@@ -238,13 +248,21 @@ impl<P: Protocol> Pool<P> {
             parked_bytes: 0,
             abandoned: Vec::new(),
             stale: false,
-            buffered: 0,
+            share: Share::new(&Account::new(memory_max), 0),
+            wakes: Vec::new(),
+            evicted: Vec::new(),
+            oversized: Vec::new(),
             plan: Plan::default(),
         };
         let first = P::lane(&P::session(&pool.settings));
         pool.shards.lane(first);
         pool.shards.set_roles(Time::default());
         pool
+    }
+
+    /// What it holds counts in the account of the process, as what this worker holds. Before the first client.
+    pub fn share_account(&mut self, account: &Arc<Account>, worker: usize) {
+        self.share = Share::new(account, worker);
     }
 
     /// Its name.
@@ -308,6 +326,7 @@ impl<P: Protocol> Pool<P> {
         self.shards.set_roles(now);
         self.resumable.extend(waiting);
         self.settings = settings;
+        self.share.account().set_max(limits.memory_max);
         self.limits = limits;
         self.counters = counters;
         self.unpark(now, true);
@@ -394,7 +413,7 @@ impl<P: Protocol> Pool<P> {
     /// Nothing has come after all: takes back what [`Self::before_client_read`] put into `scratch`.
     pub fn keep_client_rest(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
-            Some(activity) if !activity.is_ahead() => activity.rest.keep(scratch),
+            Some(activity) if !activity.is_ahead() => activity.rest.keep(scratch, 0),
             _ => scratch.clear(),
         }
     }
@@ -469,8 +488,9 @@ impl<P: Protocol> Pool<P> {
         }
         let client = self.clients.remove(id.index as usize);
         self.counters.client_connections.add(-1);
+        self.share.change(P::session_bytes(&client.session), 0);
         if let Some(activity) = client.activity {
-            self.buffered -= activity.counted;
+            self.share.change(activity.counted, 0);
             if activity.is_held() {
                 self.silences.retain(|(_, held)| *held != id);
             }
@@ -506,8 +526,7 @@ impl<P: Protocol> Pool<P> {
             return Verdict::Close;
         }
         let bytes = activity.bytes();
-        self.buffered = self.buffered + bytes - activity.counted;
-        activity.counted = bytes;
+        self.share.change(std::mem::replace(&mut activity.counted, bytes), bytes);
         let waits = activity.waits();
         let resumes = match activity.paused {
             None => false,
@@ -532,31 +551,13 @@ impl<P: Protocol> Pool<P> {
         let read = client.state == State::Open && (activity.is_read() || reads_ahead(activity, limits));
         if activity.is_idle() && !waits {
             let mut activity = client.activity.take().expect("just used");
-            self.buffered -= std::mem::take(&mut activity.counted);
+            self.share.change(std::mem::take(&mut activity.counted), 0);
             if self.spare_activities.len() < SPARE_ACTIVITIES_MAX {
                 activity.recycle();
                 self.spare_activities.push(activity);
             }
         }
-        if self.buffered > self.limits.memory_max {
-            self.evict();
-        }
         if read { Verdict::Read } else { Verdict::Wait }
-    }
-
-    /// All clients together hold too much: the one that holds most is closed.
-    fn evict(&mut self) {
-        let counted = |client: &Client<P>| client.activity.as_ref().map_or(0, |activity| activity.counted);
-        let largest = self
-            .clients
-            .iter_mut()
-            .filter(|(_, client)| client.state != State::Broken)
-            .max_by_key(|(_, client)| counted(client));
-        if let Some((index, client)) = largest {
-            self.counters.client_evicted.add(1);
-            client.state = State::Broken;
-            mark(client, index as u32, &mut self.dirty_clients);
-        }
     }
 
     /// Clients to be written to, settled, and read again if they are to be.
@@ -596,7 +597,10 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = find(&mut self.clients, asked.client) else { return };
         let mut reply = Vec::new();
         P::answer(&asked.question, &client.session, rows, &mut reply);
-        if let Some(activity) = client.activity.as_mut() {
+        // One that had to go has nothing in flight any more.
+        if let Some(activity) = client.activity.as_mut()
+            && activity.replies.has(asked.number)
+        {
             activity.replies.answer(asked.number, 0, Piece::Copied(&reply), true);
         }
         mark(client, asked.client.index, &mut self.dirty_clients);
@@ -626,6 +630,8 @@ impl Default for Limits {
             in_flight_max: 1024,
             request_bytes_max: 1 << 20,
             client_output_max: 1 << 30,
+            client_output_pause: 4 << 20,
+            arguments_max: 1 << 20,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 64 << 20,
             memory_max: usize::MAX,

@@ -113,7 +113,9 @@ impl<P: Protocol> Pool<P> {
                 is_due = all || parked.due <= now;
             }
             if is_due {
-                self.parked_bytes -= parked.redirected.request.len();
+                let length = parked.redirected.request.len();
+                self.parked_bytes -= length;
+                self.share.change(length, 0);
                 due.push(parked.redirected);
             } else {
                 kept.push(parked);
@@ -128,6 +130,25 @@ impl<P: Protocol> Pool<P> {
                 self.send_on(redirected, now);
             }
         }
+    }
+
+    /// For each request that waits, its client and its size.
+    pub(super) fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
+        let of_client =
+            |parked: &Parked<P>| Some((parked.redirected.ticket.client?, parked.redirected.request.len()));
+        self.parked.iter().filter_map(of_client)
+    }
+
+    /// The client's requests wait no more.
+    pub(super) fn forsake_parked(&mut self, id: ClientId) {
+        let before = self.parked_bytes;
+        let Self { parked, parked_bytes, .. } = self;
+        parked.retain(|parked| {
+            let stays = parked.redirected.ticket.client != Some(id);
+            *parked_bytes -= if stays { 0 } else { parked.redirected.request.len() };
+            stays
+        });
+        self.share.change(before, self.parked_bytes);
     }
 
     fn has_parked(&self, client: Option<ClientId>) -> bool {
@@ -148,6 +169,7 @@ impl<P: Protocol> Pool<P> {
             return self.give_up(&redirected);
         }
         self.parked_bytes += length;
+        self.share.change(0, length);
         if let Some(activity) = client.activity.as_mut() {
             activity.paused = Some(Pause::UntilQuiet);
         }

@@ -35,6 +35,8 @@ pub struct Replies<P: Protocol> {
     held_bytes: usize,
     /// Bytes of responses that wait for their turn, in `held` or elsewhere.
     waiting_bytes: usize,
+    /// Bytes of what split requests remember.
+    merging_bytes: usize,
     /// Average size of a reply, to foresee what the requests in flight will bring.
     average: usize,
 }
@@ -83,6 +85,7 @@ impl<P: Protocol> Default for Replies<P> {
             held: Vec::new(),
             held_bytes: 0,
             waiting_bytes: 0,
+            merging_bytes: 0,
             average: 0,
         }
     }
@@ -104,6 +107,27 @@ impl<P: Protocol> Replies<P> {
     /// Bytes of replies that are waiting.
     pub fn bytes(&self) -> usize {
         self.output.len() + self.waiting_bytes
+    }
+
+    /// Memory it holds.
+    pub fn memory(&self) -> usize {
+        self.output.memory()
+            + self.waiting_bytes
+            + self.merging_bytes
+            + self.queue.len() * size_of::<Reply<P>>()
+    }
+
+    /// Drops all that is in flight or has to wait for its turn. True if no reply was begun, so that something else may be
+    /// said after those that are complete.
+    pub fn cut(&mut self) -> bool {
+        let front = self.queue.front();
+        let is_whole =
+            !front.is_some_and(|reply| matches!(reply.state, ReplyState::Streaming { withheld: false }));
+        self.oldest = self.oldest.wrapping_add(self.queue.len() as u32);
+        self.queue = VecDeque::new();
+        self.held = Vec::new();
+        (self.held_bytes, self.waiting_bytes, self.merging_bytes) = (0, 0, 0);
+        is_whole
     }
 
     /// Bytes of replies that are waiting or, going by those so far, still to come.
@@ -135,6 +159,7 @@ impl<P: Protocol> Replies<P> {
     /// One more request is in flight, in fragments; returns its number.
     pub fn submitted_split(&mut self, manner: P::Manner, merging: Merging<P>) -> u32 {
         let number = self.submitted(manner);
+        self.merging_bytes += merging.bytes();
         self.queue.back_mut().expect("just pushed").state = ReplyState::Merging(Box::new(merging));
         number
     }
@@ -149,6 +174,20 @@ impl<P: Protocol> Replies<P> {
         } else {
             let state = self.hold(reply);
             self.queue.push_back(Reply { state, manner });
+        }
+    }
+
+    /// As [`Self::replied`]; a large reply is taken instead of copied.
+    pub fn replied_with(&mut self, reply: &mut Vec<u8>, manner: P::Manner) {
+        if reply.len() < SHARE_MIN || P::is_withheld(manner, reply) {
+            return self.replied(reply, manner);
+        }
+        let reply = Bytes::from(std::mem::take(reply));
+        if self.queue.is_empty() {
+            self.output.share(reply);
+        } else {
+            self.waiting_bytes += reply.len();
+            self.queue.push_back(Reply { state: ReplyState::Ready(reply), manner });
         }
     }
 
@@ -215,6 +254,7 @@ impl<P: Protocol> Replies<P> {
                 if merging.missing > 0 {
                     ReplyState::Merging(merging)
                 } else {
+                    self.merging_bytes -= merging.bytes();
                     self.waiting_bytes -= merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
                     self.merged(index, *merging)
                 }
@@ -338,6 +378,11 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
+    /// Whether the request is in flight.
+    pub fn has(&self, number: u32) -> bool {
+        (number.wrapping_sub(self.oldest) as usize) < self.queue.len()
+    }
+
     /// Whether no later request is in flight.
     pub fn is_newest(&self, number: u32) -> bool {
         number.wrapping_sub(self.oldest) as usize + 1 >= self.queue.len()
@@ -376,6 +421,14 @@ impl<P: Protocol> Replies<P> {
 }
 
 impl<P: Protocol> Merging<P> {
+    /// Memory it holds beside the responses.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + P::merge_bytes(&self.merge)
+            + self.owners.len() * size_of::<u32>()
+            + self.parts.len() * size_of::<Part>()
+    }
+
     /// A piece of the response to a fragment.
     fn take(&mut self, fragment: u32, piece: Piece<'_>, last: bool) {
         let part = &mut self.parts[fragment as usize].bytes;

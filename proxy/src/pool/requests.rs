@@ -8,14 +8,19 @@ use super::failure::ShardFailure;
 use super::shards::{Refusal, Sender};
 use super::time::Time;
 use super::{Asked, ClientId, Limits, Pool, SILENCE, find, mark};
-use crate::protocol::{Facts, Protocol, Route, Silence};
+use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
 
 /// A client whose replies so far are unknown in size may have so many requests in flight.
 const IN_FLIGHT_UNKNOWN_MAX: usize = 128;
+/// A request of this size is looked at before it is served: whether there is room for that.
+const LARGE_MIN: usize = 256 * 1024;
+/// What an argument takes while its request is served, beside its bytes.
+const ARGUMENT_BYTES: usize = 48;
 
 impl<P: Protocol> Pool<P> {
     /// Goes on with clients that had to wait. `scratch` is empty before and after.
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
+        self.relieve();
         while let Some(id) = self.resumable.pop() {
             let Some(client) = find(&mut self.clients, id) else { continue };
             let Some(activity) = client.activity.as_mut() else { continue };
@@ -62,9 +67,12 @@ impl<P: Protocol> Pool<P> {
 
     /// Takes requests from `scratch` until it is used up or the client has to wait; keeps the rest.
     pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, silence: Silence, now: Time) {
-        let Self { clients, shards, counters, limits, plan, identity, settings, store, .. } = self;
+        let Self { clients, shards, counters, limits, plan, identity, settings, store, share, .. } = self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
+        let session_bytes = P::session_bytes(&client.session);
+        let received = scratch.len();
+        let bounds = RequestBounds { bytes: limits.request_bytes_max, arguments: limits.arguments_max };
         let was_held = activity.is_held();
         if was_held {
             activity.paused = None;
@@ -83,8 +91,7 @@ impl<P: Protocol> Pool<P> {
                 break;
             }
             let input = &scratch[used..];
-            let decoded =
-                P::next_request(&mut activity.decoder, &client.session, input, limits.request_bytes_max);
+            let decoded = P::next_request(&mut activity.decoder, &client.session, input, bounds);
             let length = match decoded {
                 Ok(Some(length)) => length,
                 Ok(None) => break,
@@ -109,13 +116,25 @@ impl<P: Protocol> Pool<P> {
                 uptime: now.micros() / 1_000_000,
                 counters,
                 store,
+                account: share.account(),
                 quiet: activity.replies.in_flight() == 0,
                 delivered: activity.replies.is_empty(),
                 silence,
                 behind: &input[length..],
             };
             let canonical = P::canonical(&activity.decoder, &input[..length]);
-            let route = P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan);
+            // Serving it may take more than the request itself.
+            let is_large = length >= LARGE_MIN;
+            let route = if is_large && P::arguments(&activity.decoder) * ARGUMENT_BYTES > share.room() {
+                Route::NoRoom
+            } else {
+                P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan)
+            };
+            let route = match route {
+                // The fragments are a second copy of it.
+                Route::Split(_) | Route::Everywhere(_) if is_large && length > share.room() => Route::NoRoom,
+                route => route,
+            };
             let sender = Sender { id, number: client.id, lane: client.lane, now };
             let closes = matches!(route, Route::AnswerAndClose);
             let ignored = matches!(route, Route::Ignore);
@@ -123,7 +142,15 @@ impl<P: Protocol> Pool<P> {
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
+                    activity.replies.replied_with(&mut plan.reply, plan.manner);
+                    Ok(())
+                }
+                Route::NoRoom => {
+                    counters.out_of_memory.add(1);
+                    plan.reply.clear();
+                    P::out_of_memory(&mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
+                    Self::tell_oversized(&mut self.oversized, id, length);
                     Ok(())
                 }
                 Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => {
@@ -246,8 +273,9 @@ impl<P: Protocol> Pool<P> {
         } else if is_unfinished {
             activity.begun.get_or_insert(now);
         }
-        activity.rest.keep(scratch);
+        activity.rest.keep(scratch, received - scratch.len());
         plan.end();
+        share.change(session_bytes, P::session_bytes(&client.session));
         mark(client, id.index, &mut self.dirty_clients);
     }
 }

@@ -58,7 +58,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Nothing has come after all: takes back what [`Self::before_shard_read`] put into `scratch`.
     pub fn keep_shard_rest(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) {
-        self.shards.connections[index].rest.keep(scratch);
+        self.shards.connections[index].rest.keep(scratch, 0);
     }
 
     /// Whether a large response was handed on since the last call: it is worth writing at once.
@@ -75,13 +75,15 @@ impl<P: Protocol> Pool<P> {
         now: Time,
     ) -> Result<(), ShardFailure> {
         self.shards.connections[index].received(now);
+        let length = scratch.len();
         let received = self.take_responses(index, scratch, now);
         let connection = &mut self.shards.connections[index];
         match &received {
-            Ok(()) => connection.rest.keep(scratch),
+            Ok(()) => connection.rest.keep(scratch, length - scratch.len()),
             Err(_) => scratch.clear(),
         }
         connection.publish(&self.shards.members[connection.shard].counters);
+        self.count_shard(index);
         self.wake_waiting(index);
         self.follow_redirects(now);
         received
@@ -241,7 +243,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The shard has room again: clients that wait for it go on.
-    fn wake_waiting(&mut self, index: ConnectionIndex) {
+    pub(super) fn wake_waiting(&mut self, index: ConnectionIndex) {
         let connection = &mut self.shards.connections[index];
         if connection.waiting.is_empty()
             || connection.in_flight.len() > self.limits.shard_queue_max / 2
@@ -261,6 +263,7 @@ impl<P: Protocol> Pool<P> {
     pub fn settle_shard(&mut self, index: ConnectionIndex) {
         let connection = &mut self.shards.connections[index];
         connection.publish(&self.shards.members[connection.shard].counters);
+        self.count_shard(index);
         self.wake_waiting(index);
     }
 
@@ -296,6 +299,7 @@ impl<P: Protocol> Pool<P> {
             _ if blame == Blame::Nobody => {}
             _ => self.shards.failing(shard),
         }
+        self.count_shard(index);
         if connect {
             self.shards.connect(index);
         }
@@ -333,10 +337,13 @@ impl<P: Protocol> Pool<P> {
 
     /// Shard connections with something to write.
     pub fn take_dirty_shards(&mut self, into: &mut Vec<ConnectionIndex>) {
-        for index in self.shards.dirty.drain(..) {
+        for place in 0..self.shards.dirty.len() {
+            let index = self.shards.dirty[place];
             self.shards.connections[index].dirty = false;
+            self.count_shard(index);
             into.push(index);
         }
+        self.shards.dirty.clear();
     }
 
     /// Shard connections to be made.
@@ -382,6 +389,7 @@ impl<P: Protocol> Pool<P> {
             || !self.shards.dirty.is_empty()
             || !self.shards.to_connect.is_empty()
             || !self.shards.to_close.is_empty()
+            || self.is_asked_for_relief()
     }
 
     /// Whether the control thread is to be told something.

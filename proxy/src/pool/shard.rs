@@ -13,6 +13,7 @@
 //! No sockets here: the worker owns them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The longest where the host answers at once that nobody listens: a restarted shard is to be found soon.
 const BACKOFF_REFUSED_MAX: Duration = Duration::from_millis(200);
+/// Room for tickets that an idle connection keeps.
+const IN_FLIGHT_KEEP_MAX: usize = 1024;
 /// A connection with requests in flight that is silent for so many timeouts is given up.
 const SILENT_TIMEOUTS_MAX: u32 = 3;
 
@@ -169,6 +172,8 @@ pub struct ShardConnection<P: Protocol> {
     attempts: u32,
     /// Unwritten requests were carried over from a lost connection: the next loss fails them.
     carried: bool,
+    /// Bytes it was last counted with in the pool's share of the account.
+    pub counted: usize,
     /// What was last told to the counters: requests and bytes not written, requests and bytes written.
     published: [i64; 4],
 }
@@ -197,6 +202,7 @@ impl<P: Protocol> ShardConnection<P> {
             received: None,
             attempts: 0,
             carried: false,
+            counted: 0,
             published: [0; 4],
         }
     }
@@ -463,6 +469,65 @@ impl<P: Protocol> ShardConnection<P> {
         self.output.len() as u64 <= behind
     }
 
+    /// Memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.output.memory()
+            + self.kept.as_ref().map_or(0, |kept| kept.memory())
+            + self.rest.memory()
+            + self.in_flight.len() * size_of::<Ticket<P>>()
+    }
+
+    /// The requests whose bytes are held here.
+    pub fn held_tickets(&self) -> impl Iterator<Item = &Ticket<P>> {
+        let written = if self.kept.is_some() { 0 } else { self.in_flight.len() - self.unwritten() };
+        self.in_flight.iter().skip(written)
+    }
+
+    /// Requests that are not wanted any more: those of which no byte was written are dropped, the responses to the others
+    /// find nobody.
+    pub fn forsake(&mut self, is_unwanted: impl Fn(&Ticket<P>) -> bool) {
+        let written = self.in_flight.len() - self.unwritten();
+        let unwritten_bytes: u64 = self.in_flight.iter().skip(written).map(|ticket| ticket.length).sum();
+        let (mut index, mut at) = (0, self.output.len() - unwritten_bytes as usize);
+        let mut dropped: Vec<Range<usize>> = Vec::new();
+        let (mut expired, mut bytes) = (0, 0);
+        self.in_flight.retain_mut(|ticket| {
+            let place = index;
+            index += 1;
+            let start = at;
+            if place >= written {
+                at += ticket.length as usize;
+            }
+            if ticket.prelude || !is_unwanted(ticket) {
+                return true;
+            }
+            // One that was sent elsewhere before may have a prelude, which would be taken for the next one's.
+            if place < written || ticket.tries > 0 {
+                ticket.client = None;
+                return true;
+            }
+            expired += usize::from(place < self.expired);
+            bytes += ticket.length;
+            match dropped.last_mut() {
+                Some(last) if last.end == start => last.end = at,
+                _ => dropped.push(start..at),
+            }
+            false
+        });
+        if dropped.is_empty() {
+            return;
+        }
+        self.expired -= expired;
+        self.in_flight_bytes -= bytes;
+        if let Some(kept) = &mut self.kept {
+            // It has what was written as well.
+            let ahead = kept.len() - self.output.len();
+            let parts: Vec<_> = dropped.iter().map(|part| part.start + ahead..part.end + ahead).collect();
+            kept.remove(&parts);
+        }
+        self.output.remove(&dropped);
+    }
+
     /// Nothing was asked and not answered, and nobody waits.
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.waiting.is_empty()
@@ -486,5 +551,8 @@ impl<P: Protocol> ShardConnection<P> {
             }
         }
         self.published = now;
+        if self.in_flight.is_empty() && self.in_flight.capacity() > IN_FLIGHT_KEEP_MAX {
+            self.in_flight = VecDeque::new();
+        }
     }
 }

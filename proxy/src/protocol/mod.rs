@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::account::Account;
 use crate::metrics::Counters;
 use crate::pool::buffer::Output;
 use store::Store;
@@ -50,8 +51,11 @@ pub trait Protocol: Sized + 'static {
         decoder: &mut Self::RequestDecoder,
         session: &Self::Session,
         input: &[u8],
-        request_bytes_max: u64,
+        bounds: RequestBounds,
     ) -> Result<Option<usize>, Malformed>;
+
+    /// Arguments of the complete request.
+    fn arguments(decoder: &Self::RequestDecoder) -> usize;
 
     /// Bytes the request needs beyond the `received` ones, as far as that is known.
     fn request_missing(decoder: &Self::RequestDecoder, received: usize) -> usize;
@@ -147,6 +151,20 @@ pub trait Protocol: Sized + 'static {
     /// The reply to a request that could not be served; `words` name the shard and the reason.
     fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);
 
+    /// The reply to a request that there is no room for, and the last one to a client that has to go for the same reason.
+    fn out_of_memory(reply: &mut Vec<u8>);
+
+    /// Bytes that the session holds beside itself.
+    #[inline]
+    fn session_bytes(_session: &Self::Session) -> usize {
+        0
+    }
+
+    /// Bytes that are remembered to join the responses.
+    fn merge_bytes(_merge: &Self::Merge) -> usize {
+        0
+    }
+
     /// The reply to `input`, which is no request; the connection ends after it.
     fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>);
 
@@ -211,6 +229,15 @@ pub struct Progress {
     pub push: bool,
 }
 
+/// The largest request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestBounds {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its arguments.
+    pub arguments: usize,
+}
+
 /// What [`Protocol::plan`] may want to know besides the request.
 pub struct Facts<'p, P: Protocol> {
     /// The pool's settings.
@@ -227,6 +254,8 @@ pub struct Facts<'p, P: Protocol> {
     pub counters: &'p Counters,
     /// What is known of the shards taken together.
     pub store: &'p Store,
+    /// What the process holds and may hold.
+    pub account: &'p Account,
     /// Every request of the client before this one has been answered.
     pub quiet: bool,
     /// The replies to all of them are written.
@@ -327,6 +356,8 @@ impl<P: Protocol> Plan<P> {
 pub enum Route<M> {
     /// Nothing, and nothing is said.
     Ignore,
+    /// It is refused because serving it would take too much memory now.
+    NoRoom,
     /// [`Plan::reply`] is the reply.
     Answer,
     /// [`Plan::reply`] is the reply, and the last one.

@@ -14,7 +14,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::log_limit::warn_limited;
-use super::ready::{Ready, Sockets, Token};
+use super::ready::{Alarm, Ready, Sockets, Token};
 use super::socket::{self, Read, Socket};
 use super::{Answer, Order, Reconfiguration, Report};
 use crate::config;
@@ -24,7 +24,9 @@ use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
 use crate::protocol::{ClientFilter, ClientRow, Protocol};
 
 mod leaving;
+mod lingering;
 mod report;
+mod tell;
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -53,6 +55,8 @@ pub struct Setup<P: Protocol> {
     pub sockets: Rc<Sockets>,
     /// What the worker's time counts from.
     pub start: Instant,
+    /// What wakes each worker.
+    pub alarms: Rc<[Alarm]>,
     /// Clients have to be looked after from time to time.
     pub watches_clients: bool,
 }
@@ -87,6 +91,7 @@ pub struct Driver<P: Protocol> {
     dirty_shards: Vec<ConnectionIndex>,
     connects: Vec<ConnectionIndex>,
     closes: Vec<(ConnectionIndex, ShardFailure)>,
+    wakes: Vec<usize>,
     next_sweep: Option<Time>,
     /// There are orders left for the next pass.
     more_orders: bool,
@@ -130,6 +135,7 @@ impl<P: Protocol> Driver<P> {
             dirty_shards: Vec::new(),
             connects: Vec::new(),
             closes: Vec::new(),
+            wakes: Vec::new(),
             next_sweep: None,
             more_orders: false,
             retiring: None,
@@ -313,6 +319,7 @@ impl<P: Protocol> Driver<P> {
             self.pool.resume(&mut self.scratch, now);
             self.log_malformed();
             self.log_complaints();
+            self.relieve();
             self.connect_shards();
             self.write_shards(now);
             self.write_clients(now);
@@ -456,41 +463,6 @@ impl<P: Protocol> Driver<P> {
         if self.pool.client_count() == 0 {
             self.clients = Vec::new();
         }
-    }
-
-    /// Our side is closed; closing the whole connection with unread bytes in it would destroy replies on their way.
-    fn finish_client(&mut self, id: ClientId, now: Time) {
-        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_none_or(|client| client.id != id) {
-            return;
-        }
-        let socket = slot.take().expect("just seen").socket;
-        self.pool.client_gone(id, false);
-        socket.finish();
-        if self.lingering.len() < LINGERING_MAX {
-            let until = self.drain_until.unwrap_or(now.plus(LINGER));
-            let entry = self.lingering.vacant_entry();
-            let token = Token::Lingering(entry.key() as u32);
-            if self.setup.sockets.rename(&socket, self.setup.pool, token).is_err() {
-                return;
-            }
-            entry.insert(LingeringSocket { socket, until });
-            self.again.push(Ready::again(token));
-            self.next_sweep.get_or_insert(now.plus(SWEEP));
-        }
-    }
-
-    fn log_wedged(&mut self) {
-        for (id, bytes) in self.pool.take_wedged() {
-            let pool = self.pool.name();
-            let client = self.address_of(id);
-            warn_limited!(%pool, %client, bytes, "client does not take its replies");
-        }
-    }
-
-    fn address_of(&self, id: ClientId) -> String {
-        let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
-        socket.map_or_else(String::new, |client| client.socket.addresses().0)
     }
 
     // --- time ---------------------------------------------------------------------------------------------------

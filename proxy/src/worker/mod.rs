@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::account::Account;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
 use crate::pool::failure::{Blame, ShardFailure};
@@ -93,7 +94,7 @@ pub struct Reconfiguration {
     pub topology: Arc<Topology>,
     /// What this worker counts of it.
     pub counters: Counters,
-    /// Bytes that the pool's clients of this worker may hold.
+    /// Bytes that the process may hold.
     pub memory_max: usize,
     /// Told when it holds.
     pub applied: oneshot::Sender<Instant>,
@@ -175,6 +176,10 @@ pub struct WorkerSetup {
     pub pools: mpsc::UnboundedReceiver<PoolSetup>,
     /// What wakes it.
     pub alarm: Alarm,
+    /// What wakes each worker.
+    pub alarms: Vec<Alarm>,
+    /// What the process holds and may hold.
+    pub account: Arc<Account>,
     /// What it counts of itself.
     pub counters: Arc<WorkerCounters>,
     /// Where drivers report.
@@ -193,7 +198,7 @@ pub struct PoolSetup {
     pub counters: Counters,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
-    /// Bytes that its clients of this worker may hold.
+    /// Bytes that the process may hold.
     pub memory_max: usize,
 }
 
@@ -272,8 +277,8 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let start = Instant::now();
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
-    let WorkerSetup { number, count, seed, mut pools, reports, counters, .. } = setup;
-    let worker = Worker { number, count, seed, reports, sockets, start };
+    let WorkerSetup { number, count, seed, mut pools, reports, counters, alarms, account, .. } = setup;
+    let worker = Worker { number, count, seed, reports, sockets, start, alarms: alarms.into(), account };
     // By the number of the pool; `None` where it has ended.
     let mut drivers: Vec<Option<Box<dyn Drive>>> = Vec::new();
     let mut events = Vec::new();
@@ -331,6 +336,8 @@ struct Worker {
     sockets: Rc<Sockets>,
     /// What its time counts from.
     start: Instant,
+    alarms: Rc<[Alarm]>,
+    account: Arc<Account>,
 }
 
 /// Microseconds from 1970 to the worker's start, going by what the system's clock says now.
@@ -374,8 +381,11 @@ impl Worker {
             pool: number,
             sockets: self.sockets.clone(),
             start: self.start,
+            alarms: self.alarms.clone(),
         };
-        Driver::new(Pool::new(identity, settings(&config), limits, topology, counters), shell)
+        let mut pool = Pool::new(identity, settings(&config), limits, topology, counters);
+        pool.share_account(&self.account, self.number);
+        Driver::new(pool, shell)
     }
 }
 
@@ -393,6 +403,7 @@ impl Limits {
             queue_wait: config.timeout.map_or(config.queue_wait, |timeout| timeout.min(config.queue_wait)),
             in_flight_max: config.in_flight_max as usize,
             request_bytes_max: config.request_bytes_max,
+            arguments_max: config.arguments_max as usize,
             client_output_max: size(config.client_output_max),
             client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,

@@ -100,6 +100,11 @@ impl Client {
         while used < self.inbox.len() {
             let Some((reply, length)) = D::reply(&self.inbox[used..]) else { break };
             used += length;
+            if is_told_to_go(&self.inbox[used - length..used]) {
+                assert!(faulty, "a client had to go where there is room for all");
+                self.had_to_go();
+                continue;
+            }
             loop {
                 let Expectation { expected, told } =
                     self.expected.pop_front().unwrap_or_else(|| panic!("nobody asked for {reply:?}"));
@@ -118,6 +123,25 @@ impl Client {
             }
         }
         self.inbox.drain(..used);
+    }
+
+    /// Too much was held, and most by this client: what it asked for may have been done or not.
+    fn had_to_go(&mut self) {
+        self.finished = true;
+        self.outbox.clear();
+        for Expectation { expected, .. } in std::mem::take(&mut self.expected) {
+            match expected {
+                Expected::Set(pairs) => {
+                    pairs.into_iter().for_each(|(key, value)| self.may_be(key, Some(value), false));
+                }
+                Expected::Delete(keys) => keys.into_iter().for_each(|key| self.may_be(key, None, false)),
+                Expected::Get(_)
+                | Expected::Goodbye
+                | Expected::Refusal(_)
+                | Expected::Exactly(_)
+                | Expected::FromShards(_) => {}
+            }
+        }
     }
 
     /// The key has this value now, or may have it.
@@ -219,4 +243,8 @@ fn values_of(keys: &[Vec<u8>], hits: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Option<Vec<
     let values = keys.iter().map(|key| hits.next_if(|(hit, _)| hit == key).map(|(_, value)| value)).collect();
     assert_eq!(hits.next(), None, "a value that nobody asked for, or out of order");
     values
+}
+
+fn is_told_to_go(reply: &[u8]) -> bool {
+    reply.starts_with(b"-OOM ") || reply.starts_with(b"SERVER_ERROR out of memory")
 }

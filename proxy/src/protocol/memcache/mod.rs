@@ -10,7 +10,9 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
-use crate::protocol::{ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Route, Spread};
+use crate::protocol::{
+    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, RequestBounds, Route, Spread,
+};
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, ResponseDecoder, Verdict};
 use split::Merge;
@@ -96,9 +98,21 @@ impl Protocol for Memcache {
         decoder: &mut RequestDecoder,
         _session: &(),
         input: &[u8],
-        request_bytes_max: u64,
+        bounds: RequestBounds,
     ) -> Result<Option<usize>, Malformed> {
-        decoder.decode(input, request_bytes_max)
+        let length = decoder.decode(input, bounds.bytes)?;
+        let words = decoder.word_count();
+        if length.is_some() && words > bounds.arguments {
+            return Err(Malformed(format!(
+                "request has {words} words, more than arguments_max ({})",
+                bounds.arguments
+            )));
+        }
+        Ok(length)
+    }
+
+    fn arguments(decoder: &RequestDecoder) -> usize {
+        decoder.word_count()
     }
 
     fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
@@ -276,6 +290,17 @@ impl Protocol for Memcache {
             Failure::ServerError => encode::line(reply, &format!("SERVER_ERROR {words}")),
             Failure::End => encode::line(reply, "END"),
             Failure::MetaMiss => encode::line(reply, "EN"),
+        }
+    }
+
+    fn out_of_memory(reply: &mut Vec<u8>) {
+        encode::line(reply, "SERVER_ERROR out of memory: the proxy holds as much as memory_max allows");
+    }
+
+    fn merge_bytes(merge: &Merge) -> usize {
+        match merge {
+            Merge::Values { line, .. } => line.len(),
+            Merge::Version | Merge::AllOk | Merge::Stats => 0,
         }
     }
 

@@ -9,6 +9,9 @@ use super::commands::{Begin, COMMANDS, Command, Find, KeySpec, WrongArity, acces
 use super::encode::{array, bulk, error, integer, map, null, set, simple};
 use super::glob;
 
+/// Several times what all rows take.
+const REPLY_MAX: usize = 4 << 20;
+
 /// Answers COMMAND and its subcommands; `args` starts with the word COMMAND. A pool of one shard does more.
 pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     let Some((name, rest)) = args.get(1..).and_then(<[_]>::split_first) else {
@@ -76,7 +79,16 @@ fn infos(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
             Some(row) => info(row, one_shard, resp3, out),
             None => null(out, resp3),
         }
+        if out.len() > REPLY_MAX {
+            return too_much(out);
+        }
     }
+}
+
+/// The rows are not worth a reply that is many times the request.
+fn too_much(out: &mut Vec<u8>) {
+    *out = Vec::new();
+    error(out, &format!("ERR the reply is larger than {REPLY_MAX} bytes; ask for fewer commands at a time"));
 }
 
 /// The description of one command as COMMAND and COMMAND INFO list it.
@@ -183,7 +195,12 @@ fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
         names.iter().filter_map(|name| find(name, one_shard)).collect()
     };
     map(out, resp3, rows.len());
-    rows.into_iter().for_each(|row| doc(row, one_shard, resp3, out));
+    for row in rows {
+        doc(row, one_shard, resp3, out);
+        if out.len() > REPLY_MAX {
+            return too_much(out);
+        }
+    }
 }
 
 fn doc(row: &Command, one_shard: bool, resp3: bool, out: &mut Vec<u8>) {

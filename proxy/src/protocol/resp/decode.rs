@@ -11,7 +11,7 @@
 use memchr::memchr;
 
 use crate::protocol::strangers::Stranger;
-use crate::protocol::{Malformed, Progress};
+use crate::protocol::{Malformed, Progress, RequestBounds};
 
 /// Longest header line or inline command, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 const LINE_MAX: usize = 64 * 1024;
@@ -51,8 +51,8 @@ pub struct RequestDecoder {
 /// What [`RequestDecoder::decode`] is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Largest request, in bytes.
-    pub request_bytes_max: u64,
+    /// The largest request.
+    pub bounds: RequestBounds,
     /// Before AUTH only small requests are read, as in Redis.
     pub authenticated: bool,
 }
@@ -77,6 +77,12 @@ impl RequestDecoder {
             }
             if count > UNAUTHENTICATED_ARGUMENTS_MAX && !limits.authenticated {
                 return Err(Malformed("unauthenticated multibulk length".into()));
+            }
+            if count > limits.bounds.arguments as i64 {
+                return Err(Malformed(format!(
+                    "request has {count} arguments, more than arguments_max ({})",
+                    limits.bounds.arguments
+                )));
             }
             self.scanned = end;
             if count <= 0 {
@@ -107,10 +113,10 @@ impl RequestDecoder {
                     if length > UNAUTHENTICATED_BULK_MAX && !limits.authenticated {
                         return Err(Malformed("unauthenticated bulk length".into()));
                     }
-                    if end as u64 + length as u64 + 2 > limits.request_bytes_max {
+                    if end as u64 + length as u64 + 2 > limits.bounds.bytes {
                         return Err(Malformed(format!(
                             "request is larger than request_bytes_max ({} bytes)",
-                            limits.request_bytes_max
+                            limits.bounds.bytes
                         )));
                     }
                     self.scanned = end;

@@ -7,7 +7,8 @@
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, Route, Spread,
+    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, RequestBounds, Route,
+    Spread,
 };
 use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -77,9 +78,13 @@ impl Protocol for Resp {
         decoder: &mut RequestDecoder,
         session: &Session,
         input: &[u8],
-        request_bytes_max: u64,
+        bounds: RequestBounds,
     ) -> Result<Option<usize>, Malformed> {
-        decoder.decode(input, RequestLimits { request_bytes_max, authenticated: session.authenticated })
+        decoder.decode(input, RequestLimits { bounds, authenticated: session.authenticated })
+    }
+
+    fn arguments(decoder: &RequestDecoder) -> usize {
+        decoder.argument_count()
     }
 
     fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
@@ -259,6 +264,18 @@ impl Protocol for Resp {
         encode::error(reply, &format!("ERR {words}"));
     }
 
+    fn out_of_memory(reply: &mut Vec<u8>) {
+        encode::error(
+            reply,
+            "OOM the proxy holds as much as memory_max allows; send less at a time, and read replies",
+        );
+    }
+
+    #[inline]
+    fn session_bytes(session: &Session) -> usize {
+        session.names.as_ref().map_or(0, |names| names.bytes())
+    }
+
     fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>) {
         if input.first() == Some(&b'*') || !Stranger::reply(input, &reason.0, reply) {
             encode::error(reply, &format!("ERR Protocol error: {}", reason.0));
@@ -299,6 +316,9 @@ pub fn is_needless_password(error: &[u8]) -> bool {
     let words = String::from_utf8_lossy(error);
     words.contains("without any password configured") || words.contains("AUTH, but no password is set")
 }
+
+/// A reply of this size finds room whatever is held.
+const ECHO_MAX: usize = 256 * 1024;
 
 /// All but the plainest requests.
 fn plan_slowly(
@@ -348,6 +368,8 @@ fn plan_slowly(
     plan.reads = command.flags.has(flag::READONLY);
     plan.scripted = command.flags.has(flag::NOSCRIPT) && command.doc.group == "scripting";
     match command.handling {
+        // The reply may be as large as the request.
+        Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
         Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
         Handling::Forward => match find_keys(command, &arguments, facts, plan) {
             Ok(()) => Route::Forward,

@@ -74,6 +74,13 @@ pub struct Names {
     pub library_version: String,
 }
 
+impl Names {
+    /// Memory they hold.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.name.capacity() + self.library.capacity() + self.library_version.capacity()
+    }
+}
+
 /// CLIENT REPLY: whether a client wants to hear replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplyMode {

@@ -5,8 +5,6 @@ use super::{Driver, SWEEP};
 use crate::pool::ClientId;
 use crate::pool::time::Time;
 use crate::protocol::Protocol;
-use crate::worker::ready::{Ready, Token};
-use crate::worker::socket::Read;
 
 impl<P: Protocol> Driver<P> {
     /// Which clients are to go after their next reply, of 1024.
@@ -35,21 +33,6 @@ impl<P: Protocol> Driver<P> {
         }
         self.drain_until = Some(until);
         self.next_sweep = Some(now.plus(SWEEP));
-    }
-
-    pub(super) fn read_lingering(&mut self, index: usize) {
-        let Some(lingering) = self.lingering.get_mut(index) else { return };
-        self.scratch.reserve(crate::pool::buffer::READ_SIZE);
-        let read = lingering.socket.read(&mut self.scratch);
-        self.scratch.clear();
-        match read {
-            Ok(Read::Nothing) => {}
-            // Whatever comes is dropped; the end may have come with it.
-            Ok(Read::Full | Read::Drained) => self.again.push(Ready::again(Token::Lingering(index as u32))),
-            Ok(Read::Ended) | Err(_) => {
-                self.lingering.remove(index);
-            }
-        }
     }
 
     /// The limit of the drain has passed.

@@ -1,0 +1,139 @@
+//! What happens where the process holds more than it may: what nobody waits for any more goes first, then the client that
+//! holds most, with all that it has going on.
+//!
+//! What a client holds is what came of it and is not sent on, its requests in the queues of shards, and its replies. It is
+//! told why where that can be said: after complete replies that it is about to read.
+
+use std::collections::HashMap;
+
+use super::buffer::{Ahead, Rest};
+use super::client::State;
+use super::{ClientId, ConnectionIndex, Pool, find, mark};
+use crate::protocol::Protocol;
+
+/// A client that has so many bytes of replies to read before would hardly come to hear why it goes.
+const LAST_WORDS_MAX: usize = 64 * 1024;
+/// Clients and requests remembered for the log between two passes.
+const TOLD_MAX: usize = 64;
+
+impl<P: Protocol> Pool<P> {
+    /// Whether more is held than may be, or another pool wants to know who holds most.
+    #[inline]
+    pub(super) fn is_asked_for_relief(&self) -> bool {
+        self.share.is_asked()
+    }
+
+    /// As many clients go as are needed, one after the other.
+    pub(super) fn relieve(&mut self) {
+        if self.share.is_asked() {
+            self.drop_orphans();
+        }
+        while self.share.is_asked() {
+            let largest = self.largest();
+            if !self.share.bid(largest.map_or(0, |(_, bytes)| bytes), &mut self.wakes) {
+                return;
+            }
+            let Some((id, bytes)) = largest else { return };
+            self.evict(id, bytes);
+        }
+    }
+
+    /// Workers that have to look at what their clients hold.
+    pub fn take_wakes(&mut self, into: &mut Vec<usize>) {
+        into.append(&mut self.wakes);
+    }
+
+    /// Clients that were disconnected since the last call because too much was held, and what each held.
+    pub fn take_evicted(&mut self) -> Vec<(ClientId, usize)> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Clients whose request was refused since the last call because too much would be held, and its size.
+    pub fn take_oversized(&mut self) -> Vec<(ClientId, usize)> {
+        std::mem::take(&mut self.oversized)
+    }
+
+    pub(super) fn tell_oversized(oversized: &mut Vec<(ClientId, usize)>, id: ClientId, bytes: usize) {
+        if oversized.len() < TOLD_MAX {
+            oversized.push((id, bytes));
+        }
+    }
+
+    /// Counts what the connection holds.
+    pub(super) fn count_shard(&mut self, index: ConnectionIndex) {
+        let connection = &mut self.shards.connections[index];
+        let bytes = connection.bytes();
+        self.share.change(std::mem::replace(&mut connection.counted, bytes), bytes);
+    }
+
+    /// Requests that have timed out, or whose client has gone, are not worth keeping now.
+    fn drop_orphans(&mut self) {
+        for index in 0..self.shards.connections.len() {
+            let clients = &self.clients;
+            let is_there = |id: ClientId| {
+                clients.get(id.index as usize).is_some_and(|client| client.generation == id.generation)
+            };
+            self.shards.connections[index].forsake(|ticket| !ticket.client.is_some_and(is_there));
+            self.count_shard(index);
+            self.wake_waiting(index);
+        }
+        self.share.tell();
+    }
+
+    /// The client that holds most, and how much.
+    fn largest(&self) -> Option<(ClientId, usize)> {
+        let mut queued: HashMap<ClientId, usize> = HashMap::new();
+        for connection in &self.shards.connections {
+            for ticket in connection.held_tickets() {
+                if let Some(id) = ticket.client {
+                    *queued.entry(id).or_default() += ticket.length as usize;
+                }
+            }
+        }
+        for (id, bytes) in self.parked_of_clients() {
+            *queued.entry(id).or_default() += bytes;
+        }
+        let clients = self.clients.iter().filter(|(_, client)| client.state != State::Broken);
+        let held = clients.map(|(index, client)| {
+            let id = ClientId { index: index as u32, generation: client.generation };
+            let own = client.activity.as_ref().map_or(0, |activity| activity.bytes());
+            (id, own + P::session_bytes(&client.session) + queued.get(&id).copied().unwrap_or(0))
+        });
+        held.filter(|&(_, bytes)| bytes > 0).max_by_key(|&(_, bytes)| bytes)
+    }
+
+    /// The client goes, and what it held is free at once.
+    fn evict(&mut self, id: ClientId, bytes: usize) {
+        self.counters.client_evicted.add(1);
+        if self.evicted.len() < TOLD_MAX {
+            self.evicted.push((id, bytes));
+        }
+        for index in 0..self.shards.connections.len() {
+            self.shards.connections[index].forsake(|ticket| ticket.client == Some(id));
+            self.count_shard(index);
+            self.wake_waiting(index);
+        }
+        self.forsake_parked(id);
+        let Some(client) = find(&mut self.clients, id) else { return };
+        client.state = State::Broken;
+        if let Some(activity) = client.activity.as_mut() {
+            activity.rest = Rest::default();
+            activity.ahead = Ahead::default();
+            (activity.paused, activity.stalled, activity.begun) = (None, None, None);
+            P::reset(&mut activity.decoder);
+            let is_whole = activity.replies.cut();
+            if is_whole && activity.replies.output.len() <= LAST_WORDS_MAX {
+                let mut words = Vec::new();
+                P::out_of_memory(&mut words);
+                activity.replies.output.copy(&words);
+                client.state = State::Finishing;
+            } else {
+                activity.replies.output.clear();
+            }
+            let bytes = activity.bytes();
+            self.share.change(std::mem::replace(&mut activity.counted, bytes), bytes);
+        }
+        mark(client, id.index, &mut self.dirty_clients);
+        self.share.tell();
+    }
+}

@@ -1,0 +1,37 @@
+//! What the log is told of clients, while it is known who they are.
+
+use super::Driver;
+use crate::pool::ClientId;
+use crate::protocol::Protocol;
+use crate::worker::log_limit::warn_limited;
+
+impl<P: Protocol> Driver<P> {
+    /// Clients that go because too much is held are told of while it is known who they are.
+    pub(super) fn relieve(&mut self) {
+        self.pool.take_wakes(&mut self.wakes);
+        for worker in self.wakes.drain(..) {
+            self.setup.alarms[worker].ring();
+        }
+        for (id, bytes) in self.pool.take_evicted() {
+            let (pool, client) = (self.pool.name(), self.address_of(id));
+            warn_limited!(%pool, %client, bytes, "memory_max reached; the client that holds most is disconnected");
+        }
+        for (id, bytes) in self.pool.take_oversized() {
+            let (pool, client) = (self.pool.name(), self.address_of(id));
+            warn_limited!(%pool, %client, bytes, "request refused: there is no room for it within memory_max");
+        }
+    }
+
+    pub(super) fn log_wedged(&mut self) {
+        for (id, bytes) in self.pool.take_wedged() {
+            let pool = self.pool.name();
+            let client = self.address_of(id);
+            warn_limited!(%pool, %client, bytes, "client does not take its replies");
+        }
+    }
+
+    fn address_of(&self, id: ClientId) -> String {
+        let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
+        socket.map_or_else(String::new, |client| client.socket.addresses().0)
+    }
+}
