@@ -1,22 +1,21 @@
 //! The command line: `memstore serve`, `check`, `route`, `ring`, `settings`, and what asks a running proxy.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shard_discovery::{Place, Topology};
-use tracing_subscriber::EnvFilter;
 
-use crate::admin::{self, SetLogLevel};
+use crate::admin;
 use crate::check::{Check, check, surprises};
 use crate::cluster::arguments::{self, Cluster};
 use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::log;
 use crate::nutcracker::{self, Nutcracker};
 use crate::plan;
 use crate::trial::{self, AwaitRing, Try};
@@ -86,7 +85,7 @@ struct Serve {
     /// Port of the admin server: probes, metrics and the topology over HTTP; 0 for none
     #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
     admin_port: Option<u16>,
-    /// Address that the admin server listens on
+    /// Address that the admin server listens on, or the path of a Unix socket
     #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
     admin_address: Option<String>,
     /// File with the token that changes over HTTP have to carry
@@ -172,8 +171,8 @@ enum SettingsFormat {
 
 #[derive(Args)]
 struct Ask {
-    /// The proxy's admin address
-    #[arg(long, value_name = "HOST:PORT", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
+    /// The proxy's admin address, or the path of its Unix socket
+    #[arg(long, value_name = "HOST:PORT or /PATH", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
     admin: String,
     /// File with the token of the admin server
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
@@ -225,10 +224,12 @@ pub fn run() -> ExitCode {
             Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
         }
     };
-    done.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "{error:#}");
+    let code = done.unwrap_or_else(|error| {
+        log::say(&format!("{error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    log::flush();
+    code
 }
 
 fn success(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
@@ -247,7 +248,7 @@ pub(crate) fn serve(flags: Vec<OsString>, before_load: impl Fn() + 'static) -> a
 
 fn start(serve: Serve, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
     let config = settled(&serve)?;
-    let set_log_level = begin_logging(&config.process);
+    let set_log_level = log::begin(&config.process)?;
     warn(&config);
     let load = move || {
         before_load();
@@ -326,33 +327,6 @@ fn overridden(
     }
     let before = in_file.or(plain)?;
     SideListen::of(address.clone().unwrap_or(before.host), port.unwrap_or(before.port), false)
-}
-
-/// Begins to log; returns what changes the level.
-fn begin_logging(process: &config::Process) -> SetLogLevel {
-    fn setter<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>) -> SetLogLevel {
-        Arc::new(move |level| {
-            let level = process::log_level(level)?;
-            handle.reload(EnvFilter::new(level)).map_err(|error| error.to_string())
-        })
-    }
-    let builder =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let filter = EnvFilter::new(&process.log_level);
-    match process.log_format {
-        LogFormat::Text => {
-            let builder = builder.with_env_filter(filter).with_filter_reloading();
-            let set = setter(builder.reload_handle());
-            builder.init();
-            set
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
-            let set = setter(builder.reload_handle());
-            builder.init();
-            set
-        }
-    }
 }
 
 fn show_route(route: &Route) -> anyhow::Result<()> {

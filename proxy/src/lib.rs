@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod conversation;
 mod json;
+mod log;
 pub mod metrics;
 mod nutcracker;
 mod plan;

@@ -72,6 +72,14 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
         .sample(&[], status.account.held());
     page.begin("memstore_memory_max_bytes", Kind::Gauge, "Bytes that may be held for clients and shards.")
         .sample(&[], status.account.max());
+    let mut lost = page.begin(
+        "memstore_log_lines_lost",
+        Kind::Counter,
+        "Log lines that were not written, by the reason: nobody read fast enough, or the write failed.",
+    );
+    for (reason, count) in crate::log::lost() {
+        lost.sample(&[("reason", reason)], count);
+    }
     if let Some(usage) = usage() {
         page.begin("process_cpu_seconds", Kind::Counter, "CPU time of the process.")
             .sample(&[], usage.cpu_seconds);

@@ -141,10 +141,29 @@ impl Server {
         Self { process, port: self.port, log }
     }
 
+    /// The same with these flags.
+    pub fn memstore_with_flags(lines: &[String], flags: &[&str]) -> Self {
+        Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+            let mut all = words(&["serve", "-c", &config(port, &[], lines), "--workers", "2"]);
+            all.extend(words(flags));
+            all
+        })
+    }
+
     /// The same with an admin address and further flags; the address.
     pub fn memstore_with_admin(settings: &[&str], lines: &[String], flags: &[&str]) -> (Self, String) {
+        Self::memstore_logging_to(None, settings, lines, flags)
+    }
+
+    /// The same, with the log somewhere else than in a file.
+    pub fn memstore_logging_to(
+        stderr: Option<Stdio>,
+        settings: &[&str],
+        lines: &[String],
+        flags: &[&str],
+    ) -> (Self, String) {
         let admin = free_port();
-        let proxy = Self::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+        let proxy = Self::start_logging_to(stderr, free_port(), env!("CARGO_BIN_EXE_memstore"), "", |port| {
             let config = config(port, settings, lines);
             let (address, admin) = (address().to_string(), admin.to_string());
             let mut all = words(&["serve", "-c", &config, "-s", "0", "--workers", "2"]);
@@ -192,6 +211,16 @@ impl Server {
     }
 
     fn start_at(port: u16, program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+        Self::start_logging_to(None, port, program, package, arguments)
+    }
+
+    fn start_logging_to(
+        stderr: Option<Stdio>,
+        port: u16,
+        program: &str,
+        package: &str,
+        arguments: impl Fn(u16) -> Vec<String>,
+    ) -> Self {
         let log = file(port, "log");
         let output = File::create(&log).expect("the folder for temporary files is writable");
         let process = Command::new(program)
@@ -199,7 +228,7 @@ impl Server {
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("one more descriptor"))
-            .stderr(output)
+            .stderr(stderr.unwrap_or_else(|| output.into()))
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}; apt-get install {package}"));
         let mut server = Self { process, port, log };
@@ -221,6 +250,11 @@ impl Server {
     /// Its line in `servers:`.
     pub fn line(&self, index: usize) -> String {
         format!("{}:{}:1 shard-{index}", address(), self.port)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Sends it a signal, such as `TERM`.
