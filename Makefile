@@ -53,8 +53,6 @@ test-failures: tools-failures ## shards that fail under a load that checks every
 	cargo build -p memstore-proxy
 	proxy/tests/failure_load/run
 
-chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
-	cargo build -q -p memstore-proxy
 test-limits: tools-test ## clients that ask for too much, in front of a proxy with 256 MiB
 	cargo build --release -p memstore-proxy
 	proxy/tests/limits/run target/release/memstore

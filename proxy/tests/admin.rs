@@ -16,7 +16,7 @@ fn ask(admin: &str, line: &str, headers: &str, body: &str) -> (u16, String, Stri
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
     let length = body.len();
     let request = format!(
-        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
@@ -261,8 +261,13 @@ fn changes_need_the_token_or_this_machine() {
         .arg(folder.join(&name))
         .output();
     assert!(said.expect("it runs").status.success());
-    // What stops the container runs beside the proxy and has no token.
+    // What comes from this machine may come from a sidecar's other side.
     let said = Command::new(env!("CARGO_BIN_EXE_memstore")).args(["drain", "--admin", &admin]).output();
+    assert!(!said.expect("it runs").status.success());
+    let said = Command::new(env!("CARGO_BIN_EXE_memstore"))
+        .args(["drain", "--admin", &admin, "--token-file"])
+        .arg(folder.join(&name))
+        .output();
     assert!(said.expect("it runs").status.success());
     assert!(guarded.wait().expect("it ends").success());
     for name in [folder.join(&name), file] {
@@ -356,4 +361,90 @@ fn a_failure_is_past_when_a_probe_is_answered() {
     shards[0].signal("CONT");
     // No request comes any more.
     eventually(healthy, "1");
+}
+
+/// One request with this Host; the status.
+fn ask_as(admin: &str, line: &str, host: &str) -> u16 {
+    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
+    let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+#[test]
+fn a_name_that_leads_here_from_elsewhere_changes_nothing() {
+    let shards = [Server::redis(&[])];
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    for host in ["evil.example", "evil.example:9121", "127.0.0.1.evil.example", ""] {
+        assert_eq!(ask_as(&admin, "POST /reload", host), 403, "{host}");
+        // What changes nothing may be asked by any name: that of a Service, for example.
+        assert_eq!(ask_as(&admin, "GET /ready", host), 200, "{host}");
+    }
+    for host in ["localhost", "LOCALHOST:1", "127.0.0.1:9121", "[::1]:9121", "[::1]"] {
+        assert_eq!(ask_as(&admin, "POST /reload", host), 200, "{host}");
+    }
+}
+
+#[test]
+fn a_unix_socket_needs_no_token() {
+    let shards = [Server::redis(&[])];
+    let path = std::env::temp_dir().join(format!("memstore-admin-{}", std::process::id()));
+    let socket = path.to_str().expect("a path in UTF-8").to_owned();
+    let token = path.with_extension("token");
+    std::fs::write(&token, "s3cret").expect("a file");
+    let mut proxy = Server::memstore_with_flags(
+        &lines(&shards),
+        &[
+            "-s",
+            "0",
+            "--admin-address",
+            &socket,
+            "--admin-token-file",
+            token.to_str().expect("a path in UTF-8"),
+        ],
+    );
+    let say = |verb: &str| {
+        let said = Command::new(env!("CARGO_BIN_EXE_memstore")).args([verb, "--admin", &socket]).output();
+        said.expect("it runs").status.success()
+    };
+    assert!(say("ready") && say("reload"));
+    let mode =
+        std::fs::metadata(&path).map(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()));
+    assert_eq!(mode.expect("the socket") & 0o777, 0o600);
+    assert!(say("drain"));
+    assert_eq!(proxy.ended(), Some(0));
+    assert!(!path.exists());
+    let _ = std::fs::remove_file(token);
+}
+
+#[test]
+fn statistics_are_for_everybody_whoever_holds_connections_or_reads_in_a_loop() {
+    let shards = [Server::redis(&[])];
+    let address = servers::address().to_string();
+    let (port, admin_port) = (servers::unused_port().to_string(), servers::unused_port().to_string());
+    let proxy = Server::memstore_with_flags(
+        &lines(&shards),
+        &["--stats-address", &address, "-s", &port, "--admin-address", &address, "--admin-port", &admin_port],
+    );
+    let (stats, admin) = (format!("{address}:{port}"), format!("{address}:{admin_port}"));
+    let read = |address: &str| {
+        let mut text = String::new();
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    let held: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(&stats).expect("it listens")).collect();
+    let begin = Instant::now();
+    assert!(read(&stats).expect("it answers").contains("\"service\":\"memstore\""));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    drop(held);
+    // Whoever reads in a loop is slowed down, others are not.
+    let begin = Instant::now();
+    for _ in 0..140 {
+        let _ = read(&stats);
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(400), "{:?}", begin.elapsed());
+    assert_eq!(get(&admin, "/alive").0, 200);
+    assert_eq!(proxy.connect().say("PING"), "+PONG\\r\\n");
 }

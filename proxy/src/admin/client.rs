@@ -1,7 +1,8 @@
 //! The other side of the door, for `memstore drain` and its like: images without a shell need no other client.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,12 +16,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest document of another process that is read.
 const DOCUMENT_MAX: u64 = 16 << 20;
 
-/// Asks; the status and the body.
+/// Asks the proxy at this address, or Unix socket; the status and the body.
 pub fn ask(address: &str, method: &str, path: &str, token: Option<&str>) -> anyhow::Result<(u16, String)> {
+    if address.starts_with('/') {
+        let stream = UnixStream::connect(address)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        return converse(stream, "localhost", method, path, token);
+    }
     let resolved = address.to_socket_addrs()?.next().context("the name has no address")?;
-    let mut stream = TcpStream::connect_timeout(&resolved, CONNECT_TIMEOUT)?;
+    let stream = TcpStream::connect_timeout(&resolved, CONNECT_TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.write_all(request(address, method, path, token).as_bytes())?;
+    // The address, since a name could be one that leads here from elsewhere.
+    converse(stream, &resolved.to_string(), method, path, token)
+}
+
+fn converse(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+) -> anyhow::Result<(u16, String)> {
+    stream.write_all(request(host, method, path, token).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     understand(&answer)

@@ -3,10 +3,10 @@
 //! A thread of its own with a runtime of its own: it answers when the workers are busy and costs them nothing. It reads
 //! the [`Status`]; what changes something goes to the control thread.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,28 +14,33 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::AbortHandle;
 
 use crate::config::SideListen;
-use crate::control::stats;
 use crate::control::status::Status;
+use crate::worker::log_limit::warn_limited;
 use crate::worker::ready::Alarm;
+use connections::Connections;
+pub use endpoint::Endpoint;
+use endpoint::{Connection, Peer};
 
 pub use client::{ask, topology_of};
 
 mod client;
+mod connections;
+mod endpoint;
 mod exposition;
 mod metrics;
+pub mod stats;
 mod topology;
 
-/// Connections at the same time.
-const CONNECTIONS_MAX: usize = 64;
+/// Pause after an accept that failed, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest connection.
@@ -79,66 +84,69 @@ pub struct Admin {
 }
 
 /// Binds the address; `None` if it is taken and nobody has asked for it.
-pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>> {
-    let SideListen { host, port, implied } = listen;
-    match std::net::TcpListener::bind((host.as_str(), *port)) {
-        Ok(listener) => {
-            listener.set_nonblocking(true)?;
-            Ok(Some(listener))
-        }
-        Err(error) if *implied => {
+pub fn bind(listen: &SideListen) -> anyhow::Result<Option<Endpoint>> {
+    match Endpoint::bind(listen) {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(error) if listen.implied => {
             tracing::warn!(
-                "no admin server on {host}:{port}; set admin_port to another port, or to 0 for none: {error}"
+                "no admin server on {listen}; set admin_port to another port, or to 0 for none: {error:#}"
             );
             Ok(None)
         }
-        Err(error) => Err(anyhow::Error::new(error).context(format!(
-            "no admin server on {host}:{port}; set admin_port to another port, or to 0 for none"
-        ))),
+        Err(error) => Err(error
+            .context(format!("no admin server on {listen}; set admin_port to another port, or to 0 for none"))),
     }
 }
 
-/// Serves on a thread of its own as long as the process lives.
-pub fn spawn(listener: std::net::TcpListener, admin: Admin) -> anyhow::Result<()> {
+/// Serves both on a thread of its own as long as the process lives.
+pub fn spawn(
+    endpoint: Option<Endpoint>,
+    stats: Option<std::net::TcpListener>,
+    admin: Admin,
+) -> anyhow::Result<()> {
+    if endpoint.is_none() && stats.is_none() {
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let admin = Arc::new(admin);
     std::thread::Builder::new()
         .name("admin".into())
         .spawn(move || {
-            let served = runtime.block_on(serve(listener, Arc::new(admin)));
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin server has ended");
-            }
+            runtime.block_on(async {
+                let of_stats = async {
+                    let Some(stats) = stats else { return Ok(()) };
+                    stats::serve(stats, admin.status.clone()).await
+                };
+                let of_admin = async {
+                    let Some(endpoint) = endpoint else { return Ok(()) };
+                    serve(endpoint, admin.clone()).await
+                };
+                let ended = tokio::join!(of_stats, of_admin);
+                for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
+                    tracing::error!(error = format!("{error:#}"), "part of the admin thread has ended");
+                }
+            });
         })
         .context("cannot start the admin thread")?;
     Ok(())
 }
 
-async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    // Oldest first. Beyond the limit the oldest is cut off, so that probes get in whoever else holds connections.
-    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
+    let listener = endpoint.listen().context("the admin address cannot be served")?;
+    let mut connections = Connections::default();
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let admin = admin.clone();
-        let connection = tokio::spawn(async move {
+        connections.spawn(async move {
             let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin)).await;
         });
-        connections.push_back(connection.abort_handle());
-        if connections.len() > CONNECTIONS_MAX {
-            connections.retain(|connection| !connection.is_finished());
-        }
-        if connections.len() > CONNECTIONS_MAX
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.abort();
-        }
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, admin: Arc<Admin>) {
+async fn converse(stream: Pin<Box<dyn Connection>>, peer: Peer, admin: Arc<Admin>) {
     let service = service_fn(|request| {
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
@@ -172,7 +180,7 @@ POST /reload     read the configuration again\n\
 PUT  /log-level  error, warn, info, debug or trace, in the body\n";
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
         let path = request.uri().path().to_owned();
         let (wanted, changes) = match path.as_str() {
             "/" | "/ready" | "/alive" | "/metrics" | "/topology" | "/stats" => (Method::GET, false),
@@ -189,7 +197,7 @@ impl Admin {
             return refused;
         }
         if changes && let Err(why) = self.may_change(&request, peer) {
-            tracing::warn!(%peer, path, why, "admin request refused");
+            warn_limited!(%peer, path, why, "admin request refused");
             return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
         }
         match path.as_str() {
@@ -205,31 +213,31 @@ impl Admin {
         }
     }
 
-    /// Who has the token may; without one, who is on this machine, and is no page in a browser there.
-    fn may_change(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), &'static str> {
+    /// Who can open the Unix socket may. With a token whoever has it: a sidecar delivers what comes from anywhere from the
+    /// loopback address. Without one whoever is on this machine, and is no page in a browser there: neither one that says
+    /// so (Origin) nor one whose name leads here (a Host that is a name).
+    fn may_change(&self, request: &Request<Incoming>, peer: Peer) -> Result<(), &'static str> {
+        let Peer::Tcp(peer) = peer else { return Ok(()) };
         let headers = request.headers();
-        let process = self.status.process();
-        let token = &process.admin_token;
-        if let Some(token) = token {
+        if let Some(token) = &self.status.process().admin_token {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-            if is_same(given.as_bytes(), token.expose().as_bytes()) {
-                return Ok(());
-            }
-            if !given.is_empty() {
-                return Err("the token is wrong");
-            }
+            return match given.and_then(|value| value.strip_prefix("Bearer ")) {
+                Some(given) if is_same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
+                Some(_) => Err("the token is wrong"),
+                None => Err("this needs the token, as Authorization: Bearer TOKEN"),
+            };
         }
         if headers.contains_key(ORIGIN) {
             return Err("pages in browsers may not change anything");
         }
-        let drains = request.uri().path() == "/drain";
-        match (peer.ip().to_canonical().is_loopback(), token) {
-            (true, None) => Ok(()),
-            // What runs beside the proxy has to be able to end it.
-            (true, Some(_)) if drains => Ok(()),
-            (_, Some(_)) => Err("this needs the token, as Authorization: Bearer TOKEN"),
-            (false, None) => Err("without a token (admin_token_file) this is for the loopback address only"),
+        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+        if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
+            return Err("without a token (admin_token_file) Host has to be localhost or an address");
+        }
+        if peer.ip().to_canonical().is_loopback() {
+            Ok(())
+        } else {
+            Err("without a token (admin_token_file) this is for the loopback address only")
         }
     }
 
@@ -337,6 +345,15 @@ impl Admin {
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("log level {level:?}: {why}\n")),
         }
     }
+}
+
+/// Whether a Host header means this machine whatever name servers say: it is `localhost` or an address.
+fn is_here(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Takes the same time wherever the first difference is.

@@ -1,7 +1,9 @@
 //! Settings of the process.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::mistake::{Mistake, Place, did_you_mean};
@@ -24,7 +26,7 @@ pub enum LogFormat {
 /// Where something is served over HTTP, or the statistics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SideListen {
-    /// Host or address.
+    /// Host or address; of the admin server also the path of a Unix socket.
     pub host: String,
     /// Port.
     pub port: u16,
@@ -36,6 +38,20 @@ impl SideListen {
     /// Port 0 is nowhere.
     pub fn of(host: String, port: u16, implied: bool) -> Option<Self> {
         (port > 0).then_some(Self { host, port, implied })
+    }
+
+    /// The path of the Unix socket, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.host.starts_with('/').then(|| Path::new(&self.host))
+    }
+}
+
+impl fmt::Display for SideListen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path() {
+            Some(path) => path.display().fmt(formatter),
+            None => write!(formatter, "{}:{}", self.host, self.port),
+        }
     }
 }
 

@@ -193,13 +193,10 @@ async fn run(
         None => None,
         Some(listen) => stats::bind(listen).await?,
     };
-    let told = |address: Option<std::io::Result<std::net::SocketAddr>>| match address {
-        Some(Ok(address)) => address.to_string(),
-        Some(Err(_)) | None => "none".to_owned(),
-    };
+    let none = || "none".to_owned();
     let served = (
-        told(admin_listener.as_ref().map(std::net::TcpListener::local_addr)),
-        told(stats.as_ref().map(tokio::net::TcpListener::local_addr)),
+        admin_listener.as_ref().map_or_else(none, admin::Endpoint::address),
+        stats.as_ref().and_then(|stats| stats.local_addr().ok()).map_or_else(none, |at| at.to_string()),
     );
     let account = Account::new(memory_max(&process));
     let status = Arc::new(Status::new(start, count, account.clone(), process.clone()));

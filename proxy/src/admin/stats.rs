@@ -6,24 +6,32 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
-use super::status::{PoolStatus, Status};
+use super::connections::Connections;
 use crate::config::SideListen;
+use crate::control::status::{PoolStatus, Status};
 use crate::json::quoted;
 use crate::metrics::ShardCounters;
 
 /// How long a collector may take to read a few kilobytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Collectors served at the same time.
-const COLLECTORS_MAX: usize = 64;
+/// The pause between two answers where many are wanted: one that asks in a loop is to take no core from the workers.
+const PAUSE: Duration = Duration::from_millis(5);
+/// So many may come at once.
+const BURST: u32 = 40;
 
 /// Binds the port; `None` if it is taken and nobody has asked for it.
-pub async fn bind(listen: &SideListen) -> anyhow::Result<Option<TcpListener>> {
+pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>> {
     let SideListen { host, port, implied } = listen;
-    match TcpListener::bind((host.as_str(), *port)).await {
-        Ok(listener) => Ok(Some(listener)),
+    match std::net::TcpListener::bind((host.as_str(), *port)) {
+        Ok(listener) => {
+            listener.set_nonblocking(true)?;
+            Ok(Some(listener))
+        }
         Err(error) if *implied => {
             tracing::warn!(
                 "no statistics on {host}:{port}; set stats_port to another port, or to 0 for none: {error}"
@@ -38,19 +46,22 @@ pub async fn bind(listen: &SideListen) -> anyhow::Result<Option<TcpListener>> {
     }
 }
 
-/// Answers everybody who connects.
-pub async fn serve(listener: TcpListener, status: Arc<Status>) {
-    let collectors = Arc::new(tokio::sync::Semaphore::new(COLLECTORS_MAX));
+/// Answers everybody who connects, for ever.
+pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener).context("the statistics cannot be served")?;
+    let mut connections = Connections::default();
+    let mut due = Instant::now();
     loop {
-        let Ok(permit) = collectors.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(super::ACCEPT_PAUSE).await;
             continue;
         };
+        let now = Instant::now();
+        due = due.max(now.checked_sub(PAUSE * BURST).unwrap_or(now)) + PAUSE;
+        tokio::time::sleep_until(due).await;
         let text = json(&status);
-        tokio::task::spawn_local(async move {
+        connections.spawn(async move {
             let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
-            drop(permit);
         });
     }
 }
