@@ -49,7 +49,8 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: PathBuf) -> Self {
+    /// Of a socket just bound there.
+    pub fn new(path: PathBuf) -> Self {
         Self { identity: Self::identity(&path), path }
     }
 
@@ -143,7 +144,7 @@ impl Drop for SocketFile {
 }
 
 /// A socket left behind by an earlier process is in the way; anything else there is not ours to remove.
-fn remove_stale(path: &Path) -> anyhow::Result<()> {
+pub fn remove_stale(path: &Path) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -160,7 +161,6 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
 
 /// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted.
 pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
-    let mut dealt = vec![0u64; pool.orders.len()];
     loop {
         let accepted = tokio::select! {
             biased;
@@ -168,7 +168,7 @@ pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: w
             _ = closed.wait_for(|closed| *closed) => return,
         };
         match accepted {
-            Ok(accepted) => deal(&pool, accepted, &mut dealt).await,
+            Ok(accepted) => deal(&pool, accepted).await,
             Err(error) => {
                 warn_limited!(pool = %pool.config().name, %error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -178,10 +178,10 @@ pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: w
 }
 
 /// Hands a client to the worker that has the fewest.
-async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
+async fn deal(pool: &PoolControl, accepted: Socket) {
     let (config, counters) = (pool.config(), pool.counters());
-    let open = |worker: usize| dealt[worker].saturating_sub(gone(&counters.workers()[worker]));
-    let total: u64 = (0..dealt.len()).map(open).sum();
+    let open = |worker: usize| pool.dealt[worker].get().saturating_sub(gone(&counters.workers()[worker]));
+    let total: u64 = (0..pool.dealt.len()).map(open).sum();
     if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         counters.client_refused.add(1);
         warn_limited!(pool = %config.name, clients = total, "client_connections reached; client refused");
@@ -197,8 +197,8 @@ async fn deal(pool: &PoolControl, accepted: Socket, dealt: &mut [u64]) {
         );
         return refuse(accepted, config.protocol);
     }
-    let worker = (0..dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
-    dealt[worker] += 1;
+    let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
+    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
     pool.orders[worker].send(Order::Serve(accepted)).await;
 }
 

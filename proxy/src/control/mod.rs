@@ -1,7 +1,7 @@
 //! The control thread: everything that happens once per process.
 //!
 //! It listens and deals clients to workers, takes signals, keeps the one ejector of each pool, answers what concerns
-//! all workers, and serves statistics. It never touches a request.
+//! all workers. It never touches a request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use descriptors::Descriptors;
 use listener::Bound;
 use pools::PoolControl;
-use questions::Questions;
+use questions::{Asking, Questions};
 use status::Status;
 
 mod cluster;
@@ -32,7 +32,7 @@ mod ejection;
 mod health;
 mod inquiry;
 mod learn;
-mod listener;
+pub mod listener;
 mod machine;
 mod memory;
 mod pools;
@@ -40,7 +40,6 @@ mod probe;
 mod questions;
 mod reload;
 pub mod ring;
-pub mod stats;
 pub mod status;
 
 /// Reports that may wait for the control thread; workers drop further ones.
@@ -191,7 +190,7 @@ async fn run(
     }
     let stats = match &process.stats {
         None => None,
-        Some(listen) => stats::bind(listen).await?,
+        Some(listen) => admin::stats::bind(listen)?,
     };
     let none = || "none".to_owned();
     let served = (
@@ -225,16 +224,14 @@ async fn run(
     drop(reports);
     let (wish, mut wishes) = mpsc::channel::<Reload>(WISHES_MAX);
     let asked_to_drain = Arc::new(Notify::new());
-    if let Some(listener) = admin_listener {
-        let admin = Admin {
-            status: status.clone(),
-            alarms,
-            drain: asked_to_drain.clone(),
-            reloads: wish.clone(),
-            set_log_level: set_log_level.clone(),
-        };
-        admin::spawn(listener, admin)?;
-    }
+    let admin = Admin {
+        status: status.clone(),
+        alarms,
+        drain: asked_to_drain.clone(),
+        reloads: wish.clone(),
+        set_log_level: set_log_level.clone(),
+    };
+    admin::spawn(admin_listener, stats, admin)?;
     let control = Rc::new(Control {
         load,
         names,
@@ -277,9 +274,6 @@ async fn run(
     }
     control.status.set_digest(digest);
     control.status.reloaded(Duration::ZERO);
-    if let Some(stats) = stats {
-        tokio::task::spawn_local(stats::serve(stats, control.status.clone()));
-    }
     tokio::task::spawn_local(memory::give_back());
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
@@ -379,6 +373,7 @@ async fn drain(
         }
         name = ended_at_once => {
             tracing::warn!(signal = name, "another signal: ending at once");
+            crate::log::flush();
             std::process::exit(1)
         }
     }
@@ -414,7 +409,7 @@ fn join(threads: Vec<std::thread::JoinHandle<()>>) -> anyhow::Result<()> {
 }
 
 async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
-    let mut questions = Questions::default();
+    let questions = Rc::new(Questions::default());
     while let Some(report) = inbox.recv().await {
         match report {
             Report::Stale { pool } => {
@@ -441,12 +436,11 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                     pool.orders[worker].send(Order::Connected { connection, result }).await;
                 });
             }
-            Report::Asked { worker, pool, asked } => {
+            Report::Asked { worker, pool, ask, asker, question } => {
                 if let Some(pool) = control.pool(pool) {
-                    questions.ask(pool, worker, asked).await;
+                    questions.put(Asking { pool, worker, ask, asker, question });
                 }
             }
-            Report::Listed { ask, rows } => questions.listed(ask, rows).await,
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct PoolControl {
     counters: RefCell<Counters>,
     /// Each worker's orders.
     pub orders: Vec<Orders>,
+    /// Clients that each worker was ever given, whichever listener they came to: the workers' counters tell how many of
+    /// them are gone.
+    pub dealt: Vec<Cell<u64>>,
     /// Bytes that the process may hold.
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
@@ -140,6 +143,7 @@ impl PoolControl {
         let pool = Rc::new(Self {
             status: Arc::new(std::sync::Mutex::new(status)),
             counters,
+            dealt: vec![Cell::default(); orders.len()],
             orders,
             memory_max: Cell::new(memory_max),
             unreachable: RefCell::default(),

@@ -1,53 +1,119 @@
-//! Questions of clients about all clients: put to every worker, answered when all have answered.
+//! Questions of clients about all clients: put to the workers, one listing at a time for the whole process.
+//!
+//! Whoever asks while a listing is under way gets the next one, together with all who ask the same. So it costs the same
+//! whether one client asks or a thousand do, and the workers have time for requests between two listings.
 
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::pools::PoolControl;
-use crate::pool::Asked;
-use crate::protocol::ClientRow;
-use crate::worker::{Answer, Order};
+use crate::protocol::{Found, Question, Rows};
+use crate::worker::{List, Order, may_have};
 
-/// Questions under way. Each client has at most one request of this kind answered at a time per pipeline entry, and
-/// workers always answer, so their number is bounded by the requests in flight.
-#[derive(Default)]
-pub struct Questions {
-    next: u64,
-    open: HashMap<u64, Open>,
+/// How long workers may take. Less than a client waits.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// Different questions that are looked for in one listing.
+const DIFFERENT_MAX: usize = 8;
+/// The longest pause between two listings; as long as the last one took, if that is less.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// A client's question.
+pub struct Asking {
+    /// The pool it is about.
+    pub pool: Rc<PoolControl>,
+    /// The client's worker.
+    pub worker: usize,
+    /// That worker's number of it.
+    pub ask: u64,
+    /// The client's number.
+    pub asker: u64,
+    /// What it asks.
+    pub question: Question,
 }
 
-struct Open {
-    worker: usize,
-    pool: Rc<PoolControl>,
-    asked: Asked,
-    missing: usize,
-    rows: Vec<ClientRow>,
+/// Questions that wait for the next listing. Workers put one at a time of each client.
+#[derive(Default)]
+pub struct Questions {
+    waiting: RefCell<VecDeque<Asking>>,
+    /// A listing is under way.
+    busy: Cell<bool>,
 }
 
 impl Questions {
-    /// Puts the question to all workers of the pool.
-    pub async fn ask(&mut self, pool: Rc<PoolControl>, worker: usize, asked: Asked) {
-        let ask = self.next;
-        self.next += 1;
-        let orders = &pool.orders;
-        let (question, asker) = (asked.question.clone(), asked.asker);
-        let open = Open { worker, pool: pool.clone(), asked, missing: orders.len(), rows: Vec::new() };
-        self.open.insert(ask, open);
-        for orders in orders {
-            orders.send(Order::List { question: question.clone(), ask, asker }).await;
+    /// One more.
+    pub fn put(self: &Rc<Self>, asking: Asking) {
+        self.waiting.borrow_mut().push_back(asking);
+        if !self.busy.replace(true) {
+            tokio::task::spawn_local(self.clone().answer());
         }
     }
 
-    /// One worker has answered.
-    pub async fn listed(&mut self, ask: u64, rows: Vec<ClientRow>) {
-        let Some(open) = self.open.get_mut(&ask) else { return };
-        open.rows.extend(rows);
-        open.missing -= 1;
-        if open.missing > 0 {
-            return;
+    /// Answers until nobody waits.
+    async fn answer(self: Rc<Self>) {
+        while let Some((different, asked)) = self.next() {
+            let begin = Instant::now();
+            let found = list(&asked[0].1.pool, different).await;
+            for (number, asking) in asked {
+                let found = found.as_ref().map(|found| found[number].clone());
+                let orders = &asking.pool.orders[asking.worker];
+                orders.send(Order::Answer { ask: asking.ask, found }).await;
+            }
+            tokio::time::sleep(begin.elapsed().min(PAUSE_MAX)).await;
         }
-        let Open { worker, pool, asked, mut rows, .. } = self.open.remove(&ask).expect("just seen");
-        rows.sort_by_key(|row| row.id);
-        pool.orders[worker].send(Order::Answer(Answer { asked, rows })).await;
+        self.busy.set(false);
     }
+
+    /// The different questions of the next listing, and all who ask one of them, by its number.
+    fn next(&self) -> Option<(Arc<[(Question, u64)]>, Vec<(usize, Asking)>)> {
+        let mut waiting = self.waiting.borrow_mut();
+        let pool = waiting.front()?.pool.clone();
+        let mut different: Vec<(Question, u64)> = Vec::new();
+        let (mut asked, mut later) = (Vec::new(), VecDeque::new());
+        for asking in waiting.drain(..) {
+            if !Rc::ptr_eq(&asking.pool, &pool) {
+                later.push_back(asking);
+                continue;
+            }
+            // Who kills gets an answer of its own: it counts those that were there.
+            let is_same = |(known, _): &(Question, u64)| !known.kill && *known == asking.question;
+            let number = different.iter().position(is_same).unwrap_or(different.len());
+            if number == DIFFERENT_MAX {
+                later.push_back(asking);
+                continue;
+            }
+            if number == different.len() {
+                different.push((asking.question.clone(), asking.asker));
+            }
+            asked.push((number, asking));
+        }
+        *waiting = later;
+        Some((different.into(), asked))
+    }
+}
+
+/// What all workers that may know one of the clients meant have found; nothing if one of them takes too long.
+async fn list(pool: &PoolControl, questions: Arc<[(Question, u64)]>) -> Option<Vec<Found>> {
+    let until = Instant::now() + DEADLINE;
+    let mut answers = Vec::new();
+    for (worker, orders) in pool.orders.iter().enumerate() {
+        if questions.iter().any(|(question, _)| may_have(&question.filter, worker, pool.orders.len())) {
+            let (listed, answer) = oneshot::channel();
+            let list = Order::List(List { questions: questions.clone(), listed });
+            tokio::time::timeout_at(until, orders.send(list)).await.ok()?;
+            answers.push(answer);
+        }
+    }
+    let mut found: Vec<Vec<Rows>> = vec![Vec::new(); questions.len()];
+    for answer in answers {
+        // A worker that has ended with the pool has no clients of it.
+        let rows = tokio::time::timeout_at(until, answer).await.ok()?.unwrap_or_default();
+        found.iter_mut().zip(rows).for_each(|(found, rows)| found.push(rows));
+    }
+    Some(found.iter().map(|parts| Found::of(parts)).collect())
 }

@@ -5,6 +5,8 @@
 //! through any order of events. One concern, one file: [`client`] keeps the order of one client's replies, [`shard`]
 //! the queue of one shard connection, [`buffer`] the bytes; this one moves requests and responses between them.
 
+use std::fmt::Display;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use slab::Slab;
 use crate::account::{Account, Share};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{ClientRow, Malformed, Piece, Plan, Protocol, Question, Silence};
+use crate::protocol::{ClientRow, Found, Malformed, Plan, Protocol, Question, Rows, Silence};
 use buffer::Output;
 use client::{Activity, Client, Pause, State};
 use failure::{Blame, ShardFailure};
@@ -573,47 +575,79 @@ impl<P: Protocol> Pool<P> {
 
     // --- questions to the whole process -------------------------------------------------------------------------
 
-    /// The clients of this pool on this worker; the worker adds the addresses.
-    pub fn list_clients(&self, now: Time) -> Vec<(ClientId, ClientRow)> {
-        let row = |(index, client): (usize, &Client<P>)| {
+    /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
+    /// says so, the one that `asked` after its reply. `ends` tells a client's addresses: the peer's, then our own. False
+    /// once there are no more places.
+    pub fn list_clients<A: Display>(
+        &mut self,
+        question: &Question,
+        asker: u64,
+        places: Range<usize>,
+        now: Time,
+        ends: impl Fn(ClientId) -> Option<[A; 2]>,
+        rows: &mut Rows,
+    ) -> bool {
+        let goes_on = places.end < self.clients.capacity();
+        for index in places {
+            let Some(client) = self.clients.get_mut(index) else { continue };
+            let id = ClientId { index: index as u32, generation: client.generation };
+            let Some([address, local_address]) = ends(id) else { continue };
             let activity = client.activity.as_ref();
             let row = ClientRow {
                 id: client.id,
+                address: &address,
+                local_address: &local_address,
                 age: now.since(client.connected).as_secs(),
                 idle: now.since(client.active).as_secs(),
                 in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
-                session: P::describe(&client.session),
-                ..ClientRow::default()
             };
-            (ClientId { index: index as u32, generation: client.generation }, row)
-        };
-        self.clients.iter().map(row).collect()
+            if !question.filter.matches(&row) {
+                continue;
+            }
+            let session = &client.session;
+            rows.push(row.id, |line| {
+                if !question.kill {
+                    P::list(&row, session, line)
+                }
+            });
+            if question.kill {
+                if matches!(client.state, State::Open | State::Ended) {
+                    self.counters.client_killed.add(1);
+                }
+                client.state = if client.id == asker { State::Finishing } else { State::Broken };
+                mark(client, id.index, &mut self.dirty_clients);
+            }
+        }
+        goes_on
     }
 
     /// The process has answered a client's question.
-    pub fn answer_question(&mut self, asked: &Asked, rows: &[ClientRow]) {
+    pub fn answer_question(&mut self, asked: &Asked, found: &Found) {
         let Some(client) = find(&mut self.clients, asked.client) else { return };
-        let mut reply = Vec::new();
-        P::answer(&asked.question, &client.session, rows, &mut reply);
+        let mut reply = Output::default();
+        P::answer(&asked.question, &client.session, found, &mut reply);
         // One that had to go has nothing in flight any more.
         if let Some(activity) = client.activity.as_mut()
             && activity.replies.has(asked.number)
         {
-            activity.replies.answer(asked.number, 0, Piece::Copied(&reply), true);
+            activity.replies.answer_whole(asked.number, reply);
         }
         mark(client, asked.client.index, &mut self.dirty_clients);
     }
 
-    /// The client is closed at once, because another one asked for it; `gently` answers what was read first.
-    pub fn kill_client(&mut self, id: ClientId, gently: bool) {
-        let Some(client) = find(&mut self.clients, id) else { return };
-        if matches!(client.state, State::Open | State::Ended) {
-            self.counters.client_killed.add(1);
+    /// The process has no answer to a client's question, for this reason.
+    pub fn refuse_question(&mut self, asked: &Asked, reason: &str) {
+        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        if let Some(activity) = client.activity.as_mut()
+            && activity.replies.has(asked.number)
+        {
+            let mut reply = Output::default();
+            P::failure(activity.replies.manner(asked.number), reason, reply.tail());
+            activity.replies.answer_whole(asked.number, reply);
         }
-        client.state = if gently { State::Finishing } else { State::Broken };
-        mark(client, id.index, &mut self.dirty_clients);
+        mark(client, asked.client.index, &mut self.dirty_clients);
     }
 
     fn client(&self, id: ClientId) -> Option<&Client<P>> {

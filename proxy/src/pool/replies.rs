@@ -224,6 +224,21 @@ impl<P: Protocol> Replies<P> {
         self.answer_early(index, fragment, piece, last)
     }
 
+    /// The proxy itself replies to a request that was read earlier.
+    pub fn answer_whole(&mut self, number: u32, reply: Output) {
+        let index = number.wrapping_sub(self.oldest) as usize;
+        let Some(entry) = self.queue.get_mut(index) else {
+            debug_assert!(false, "a reply to request {number}, which is not in flight");
+            return;
+        };
+        debug_assert!(matches!(entry.state, ReplyState::Waiting), "a reply to a request that was answered");
+        self.waiting_bytes += reply.len();
+        entry.state = ReplyState::Merged(Box::new(reply));
+        if index == 0 {
+            self.release();
+        }
+    }
+
     /// As [`Self::answer`], where the reply has to wait for its turn or for other fragments.
     fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) -> bool {
         let length = piece.as_slice().len();

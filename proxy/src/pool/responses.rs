@@ -394,7 +394,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether the control thread is to be told something.
     pub fn has_events(&self) -> bool {
-        !self.shards.events.is_empty() || !self.questions.is_empty() || self.stale
+        !self.shards.events.is_empty() || self.stale
     }
 }
 

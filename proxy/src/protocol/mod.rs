@@ -13,6 +13,9 @@ use crate::metrics::Counters;
 use crate::pool::buffer::Output;
 use store::Store;
 
+pub use clients::{ClientFilter, ClientRow, Found, Ids, Question, Rows};
+
+mod clients;
 pub mod memcache;
 pub mod resp;
 pub mod store;
@@ -168,11 +171,11 @@ pub trait Protocol: Sized + 'static {
     /// The reply to `input`, which is no request; the connection ends after it.
     fn malformed(reason: &Malformed, input: &[u8], reply: &mut Vec<u8>);
 
-    /// What is known of a client, for listings.
-    fn describe(session: &Self::Session) -> String;
+    /// One client as listings show it.
+    fn list(client: &ClientRow<'_>, session: &Self::Session, line: &mut String);
 
     /// The reply to a [`Question`] about clients: those of the whole process that it names.
-    fn answer(question: &Question, session: &Self::Session, clients: &[ClientRow], reply: &mut Vec<u8>);
+    fn answer(question: &Question, session: &Self::Session, found: &Found, reply: &mut Output);
 }
 
 /// Bytes that no peer should send, in words.
@@ -374,69 +377,6 @@ pub enum Route<M> {
     WhenSilent,
     /// Only the whole process knows: the control thread is asked.
     Ask(Question),
-}
-
-/// A question about the clients of the whole process.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Question {
-    /// Which clients are meant.
-    pub filter: ClientFilter,
-    /// They are disconnected.
-    pub kill: bool,
-    /// How the protocol wants to say the answer; only it knows.
-    pub form: u8,
-}
-
-/// Which clients a [`Question`] means; all that is given must match.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct ClientFilter {
-    /// Any of these numbers.
-    pub ids: Option<Vec<u64>>,
-    /// The client's address.
-    pub address: Option<String>,
-    /// The address it connected to.
-    pub local_address: Option<String>,
-    /// Not this one.
-    pub except: Option<u64>,
-    /// Connected for at least so many seconds.
-    pub age_min: Option<u64>,
-    /// Matches nobody (for example clients of a type that does not exist here).
-    pub none: bool,
-}
-
-impl ClientFilter {
-    /// Whether the client is meant.
-    pub fn matches(&self, client: &ClientRow) -> bool {
-        !self.none
-            && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
-            && self.address.as_ref().is_none_or(|address| *address == client.address)
-            && self.local_address.as_ref().is_none_or(|address| *address == client.local_address)
-            && self.except != Some(client.id)
-            && self.age_min.is_none_or(|least| client.age >= least)
-    }
-}
-
-/// One client as it is listed.
-#[derive(Clone, Default, Debug)]
-pub struct ClientRow {
-    /// Unique number.
-    pub id: u64,
-    /// Its address, as `host:port` or the path of the socket.
-    pub address: String,
-    /// The address it connected to.
-    pub local_address: String,
-    /// Seconds since it connected.
-    pub age: u64,
-    /// Seconds since its last request.
-    pub idle: u64,
-    /// Requests in flight.
-    pub in_flight: usize,
-    /// Bytes of unfinished requests.
-    pub input_bytes: usize,
-    /// Bytes of replies not yet taken.
-    pub output_bytes: usize,
-    /// What the protocol knows of it, in its own words.
-    pub session: String,
 }
 
 /// The response to one fragment of a split request.

@@ -10,28 +10,26 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use shard_discovery::Shard;
-use slab::Slab;
 use tokio::sync::mpsc;
 
+use super::linger::Lingering;
 use super::log_limit::warn_limited;
+use super::questions::{Listing, Questions};
 use super::ready::{Alarm, Ready, Sockets, Token};
-use super::socket::{self, Read, Socket};
-use super::{Answer, Order, Reconfiguration, Report};
+use super::socket::{self, Ends, Read, Socket};
+use super::{Order, Reconfiguration, Report};
 use crate::config;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
-use crate::protocol::{ClientFilter, ClientRow, Protocol};
+use crate::protocol::Protocol;
 
 mod leaving;
-mod lingering;
 mod report;
 mod tell;
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
-/// Connections that linger; further ones are just closed.
-const LINGERING_MAX: usize = 4096;
 /// How often clients are looked after that may be idle too long.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Orders taken in one pass, so that a flood of new clients does not hold up the others.
@@ -49,6 +47,8 @@ pub struct Setup<P: Protocol> {
     pub reports: mpsc::Sender<Report>,
     /// Its worker's number.
     pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
     /// Its pool's number.
     pub pool: usize,
     /// The worker's sockets.
@@ -77,11 +77,11 @@ pub trait Drive {
 
 /// The shell around one pool.
 pub struct Driver<P: Protocol> {
-    pool: Pool<P>,
-    setup: Setup<P>,
-    clients: Vec<Option<ClientSocket>>,
+    pub(super) pool: Pool<P>,
+    pub(super) setup: Setup<P>,
+    pub(super) clients: Vec<Option<ClientSocket>>,
     shards: Vec<Option<ShardSocket>>,
-    lingering: Slab<LingeringSocket>,
+    lingering: Lingering,
     scratch: BytesMut,
     /// Sockets that had more than one read in the last pass.
     turn: Vec<Ready>,
@@ -92,17 +92,21 @@ pub struct Driver<P: Protocol> {
     connects: Vec<ConnectionIndex>,
     closes: Vec<(ConnectionIndex, ShardFailure)>,
     wakes: Vec<usize>,
+    pub(super) questions: Questions,
+    /// What the process has asked for.
+    pub(super) listing: Option<Listing>,
     next_sweep: Option<Time>,
     /// There are orders left for the next pass.
     more_orders: bool,
     /// Since when clients are let go, and until when all are to have gone that have asked for something.
     retiring: Option<(Time, Duration)>,
     /// Set while draining: connections that linger longer are closed.
-    drain_until: Option<Time>,
+    pub(super) drain_until: Option<Time>,
 }
 
-struct ClientSocket {
+pub(super) struct ClientSocket {
     socket: Socket,
+    pub(super) ends: Ends,
     id: ClientId,
     /// The kernel has said that nothing more will come after what there is.
     ended: bool,
@@ -116,18 +120,13 @@ struct ShardSocket {
     ended: bool,
 }
 
-struct LingeringSocket {
-    socket: Socket,
-    until: Time,
-}
-
 impl<P: Protocol> Driver<P> {
     /// A driver that waits for its first order.
     pub fn new(pool: Pool<P>, setup: Setup<P>) -> Self {
         Self {
             clients: Vec::new(),
             shards: Vec::new(),
-            lingering: Slab::new(),
+            lingering: Lingering::new(setup.pool, setup.sockets.clone()),
             scratch: BytesMut::new(),
             turn: Vec::new(),
             again: Vec::new(),
@@ -136,6 +135,8 @@ impl<P: Protocol> Driver<P> {
             connects: Vec::new(),
             closes: Vec::new(),
             wakes: Vec::new(),
+            questions: Questions::default(),
+            listing: None,
             next_sweep: None,
             more_orders: false,
             retiring: None,
@@ -157,18 +158,8 @@ impl<P: Protocol> Driver<P> {
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
             Order::Store(store) => self.pool.set_store(store),
             Order::Preconnect => self.pool.preconnect(),
-            Order::List { question, ask, asker } => {
-                let rows = self.list(&question.filter, now);
-                if question.kill {
-                    for (id, row) in &rows {
-                        self.pool.kill_client(*id, row.id == asker);
-                    }
-                }
-                let rows = rows.into_iter().map(|(_, row)| row).collect();
-                // The control thread has room for one answer of each worker.
-                let _ = self.setup.reports.try_send(Report::Listed { ask, rows });
-            }
-            Order::Answer(Answer { asked, rows }) => self.pool.answer_question(&asked, &rows),
+            Order::List(list) => self.listing = Some(Listing::new(list)),
+            Order::Answer { ask, found } => self.answer_question(ask, found),
             Order::Retire { within } => self.retiring = Some((now, within)),
             Order::Drain { limit } => self.drain(now, now.plus(limit)),
         }
@@ -187,17 +178,6 @@ impl<P: Protocol> Driver<P> {
         let _ = applied.send(Instant::now());
     }
 
-    fn list(&self, filter: &ClientFilter, now: Time) -> Vec<(ClientId, ClientRow)> {
-        let mut rows = self.pool.list_clients(now);
-        for (id, row) in &mut rows {
-            if let Some(Some(client)) = self.clients.get(id.index as usize) {
-                (row.address, row.local_address) = client.socket.addresses();
-            }
-        }
-        rows.retain(|(_, row)| filter.matches(row));
-        rows
-    }
-
     fn client_connected(&mut self, socket: Socket, now: Time) {
         if self.setup.client_keepalive {
             socket.keep_alive(Duration::from_secs(60), None);
@@ -208,7 +188,8 @@ impl<P: Protocol> Driver<P> {
             self.clients.resize_with(index + 1, || None);
         }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
-        self.clients[index] = Some(ClientSocket { socket, id, ended: false, unread: false });
+        let ends = Ends::of(&socket);
+        self.clients[index] = Some(ClientSocket { socket, ends, id, ended: false, unread: false });
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
@@ -317,6 +298,7 @@ impl<P: Protocol> Driver<P> {
                 }
             }
             self.pool.resume(&mut self.scratch, now);
+            self.put_questions(now);
             self.log_malformed();
             self.log_complaints();
             self.relieve();
@@ -465,12 +447,27 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
+    /// Our side is closed; theirs may take a little.
+    fn finish_client(&mut self, id: ClientId, now: Time) {
+        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
+        if slot.as_ref().is_none_or(|client| client.id != id) {
+            return;
+        }
+        let socket = slot.take().expect("just seen").socket;
+        self.pool.client_gone(id, false);
+        if let Some(ready) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
+            self.again.push(ready);
+            self.next_sweep.get_or_insert(now.plus(SWEEP));
+        }
+    }
+
     // --- time ---------------------------------------------------------------------------------------------------
 
     fn keep_time(&mut self, now: Time) {
         if self.pool.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.pool.tick(now);
         }
+        self.expire_questions(now);
         if self.drain_until.is_some_and(|until| until <= now) {
             self.close_remaining();
         }
@@ -482,7 +479,7 @@ impl<P: Protocol> Driver<P> {
                 self.pool.sweep_blocked(now);
                 self.log_wedged();
             }
-            self.lingering.retain(|_, lingering| lingering.until > now);
+            self.lingering.sweep(now);
             if self.pool.has_extra_connections() {
                 self.pool.sweep_connections(now);
             }
@@ -518,7 +515,9 @@ impl<P: Protocol> Drive for Driver<P> {
         match ready.token {
             Token::Client(index) => self.client_ready(index as usize, ready, now),
             Token::Shard(index) => self.shard_ready(index as usize, ready, now),
-            Token::Lingering(index) => self.read_lingering(index as usize),
+            Token::Lingering(index) => {
+                self.again.extend(self.lingering.read(index as usize, &mut self.scratch));
+            }
             Token::Alarm => {}
         }
     }
@@ -531,6 +530,7 @@ impl<P: Protocol> Drive for Driver<P> {
         for ready in turn.drain(..) {
             self.ready(ready, now);
         }
+        self.go_on_listing(now);
         self.keep_time(now);
         self.settle(now);
         self.report();
@@ -543,9 +543,13 @@ impl<P: Protocol> Drive for Driver<P> {
     }
 
     fn next_pass(&self) -> Option<Time> {
-        if !self.turn.is_empty() || !self.connects.is_empty() || self.more_orders {
+        let is_busy = !self.turn.is_empty() || !self.connects.is_empty() || self.listing.is_some();
+        if is_busy || self.more_orders {
             return Some(Time::default());
         }
-        [self.pool.next_deadline(), self.next_sweep, self.drain_until].into_iter().flatten().min()
+        [self.pool.next_deadline(), self.questions.deadline(), self.next_sweep, self.drain_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -20,17 +20,19 @@ use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
 use crate::pool::failure::{Blame, ShardFailure};
 use crate::pool::time::Time;
-use crate::pool::{Asked, ConnectionIndex, Identity, Limits, Pool};
+use crate::pool::{ConnectionIndex, Identity, Limits, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::store::Store;
-use crate::protocol::{ClientRow, Protocol, Question};
+use crate::protocol::{ClientFilter, Found, Protocol, Question, Rows};
 use driver::{Drive, Driver, Setup};
 use ready::{Alarm, Ready, Sockets, Token};
 use socket::Socket;
 
 mod driver;
+mod linger;
 pub(crate) mod log_limit;
+mod questions;
 pub(crate) mod ready;
 pub(crate) mod socket;
 
@@ -63,17 +65,15 @@ pub enum Order {
     Store(Arc<Store>),
     /// Connect to all shards.
     Preconnect,
-    /// List the clients that the question means, and disconnect them if it says so.
-    List {
-        /// Which.
-        question: Question,
-        /// To be repeated in the report.
+    /// List the clients that each question means, and disconnect them if it says so.
+    List(List),
+    /// The answer to a question, by its number; `None` if there is none in time.
+    Answer {
+        /// As in [`Report::Asked`].
         ask: u64,
-        /// Unique number of the client that asks; it is never cut off before its reply.
-        asker: u64,
+        /// Shared by all who asked the same.
+        found: Option<Found>,
     },
-    /// The answer to a question.
-    Answer(Answer),
     /// The process is about to end: let clients go one after the other, each right after a reply.
     Retire {
         /// Until when all that are busy are to have gone.
@@ -100,12 +100,12 @@ pub struct Reconfiguration {
     pub applied: oneshot::Sender<Instant>,
 }
 
-/// The answer to a client's question.
-pub struct Answer {
-    /// Who asked what.
-    pub asked: Asked,
-    /// The clients meant.
-    pub rows: Vec<ClientRow>,
+/// Questions that are looked for together.
+pub struct List {
+    /// Each with the number of the client that asks; that one is never cut off before its reply.
+    pub questions: Arc<[(Question, u64)]>,
+    /// Where the clients meant are told, for each question.
+    pub listed: oneshot::Sender<Vec<Rows>>,
 }
 
 /// What drivers tell the control thread.
@@ -152,15 +152,12 @@ pub enum Report {
         worker: usize,
         /// The pool's number.
         pool: usize,
-        /// Who asks what.
-        asked: Asked,
-    },
-    /// The clients a driver was asked to list.
-    Listed {
-        /// As in [`Order::List`].
+        /// To be repeated in the answer.
         ask: u64,
-        /// The clients meant.
-        rows: Vec<ClientRow>,
+        /// Unique number of the client.
+        asker: u64,
+        /// What it asks.
+        question: Question,
     },
 }
 
@@ -248,6 +245,13 @@ impl Orders {
             self.alarm.ring();
         }
     }
+}
+
+/// Whether a client that the filter means can be one of this worker's. Clients are numbered so that each worker has its
+/// own remainder: see [`Identity`].
+pub fn may_have(filter: &ClientFilter, worker: usize, workers: usize) -> bool {
+    let is_of_worker = |id: u64| id > 0 && (id - 1) % workers as u64 == worker as u64;
+    !filter.none && filter.ids.as_ref().is_none_or(|ids| ids.iter().any(is_of_worker))
 }
 
 /// What wakes one worker.
@@ -378,6 +382,7 @@ impl Worker {
             orders,
             reports: self.reports.clone(),
             worker: self.number,
+            workers: self.count,
             pool: number,
             sockets: self.sockets.clone(),
             start: self.start,

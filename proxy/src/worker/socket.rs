@@ -1,7 +1,8 @@
 //! A TCP or Unix connection, read into shared buffers and written from an [`Output`].
 
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -23,6 +24,69 @@ pub enum Socket {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+/// The addresses of a connection's two ends. They are kept: asking the kernel costs two system calls for every client of a
+/// listing. Small, because every idle client has them.
+#[derive(Debug)]
+pub enum Ends {
+    /// The peer's, then our own.
+    V4([SocketAddrV4; 2]),
+    /// The same, as they are shown.
+    Shown(Box<[String; 2]>),
+}
+
+/// One of [`Ends`], as listings and log lines show it.
+#[derive(Clone, Copy, Debug)]
+pub enum End<'e> {
+    /// An address of IPv4.
+    V4(SocketAddrV4),
+    /// Anything else.
+    Shown(&'e str),
+}
+
+impl Ends {
+    /// Those of a socket that is connected.
+    pub fn of(socket: &Socket) -> Self {
+        match socket {
+            Socket::Tcp(stream) => match [stream.peer_addr(), stream.local_addr()] {
+                [Ok(SocketAddr::V4(peer)), Ok(SocketAddr::V4(local))] => Self::V4([peer, local]),
+                both => Self::Shown(Box::new(
+                    both.map(|end| end.map_or_else(|_| "?".to_owned(), |address| address.to_string())),
+                )),
+            },
+            Socket::Unix(stream) => {
+                let path = stream
+                    .local_addr()
+                    .ok()
+                    .and_then(|address| address.as_pathname().map(|path| path.display().to_string()));
+                let shown = format!("{}:0", path.as_deref().unwrap_or("?"));
+                Self::Shown(Box::new([shown.clone(), shown]))
+            }
+        }
+    }
+
+    /// The peer's.
+    pub fn peer(&self) -> End<'_> {
+        self.both()[0]
+    }
+
+    /// The peer's, then our own.
+    pub fn both(&self) -> [End<'_>; 2] {
+        match self {
+            Self::V4(both) => both.map(End::V4),
+            Self::Shown(both) => [End::Shown(&both[0]), End::Shown(&both[1])],
+        }
+    }
+}
+
+impl fmt::Display for End<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => address.fmt(formatter),
+            Self::Shown(text) => text.fmt(formatter),
+        }
+    }
 }
 
 /// What became of a read.
@@ -137,26 +201,6 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
             Self::Unix(_) => None,
-        }
-    }
-
-    /// The two ends' addresses as listings show them: the peer's, then our own.
-    pub fn addresses(&self) -> (String, String) {
-        match self {
-            Self::Tcp(stream) => {
-                let text = |address: io::Result<std::net::SocketAddr>| {
-                    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
-                };
-                (text(stream.peer_addr()), text(stream.local_addr()))
-            }
-            Self::Unix(stream) => {
-                let path = stream
-                    .local_addr()
-                    .ok()
-                    .and_then(|address| address.as_pathname().map(|path| path.display().to_string()));
-                let path = path.unwrap_or_else(|| "?".to_owned());
-                (format!("{path}:0"), format!("{path}:0"))
-            }
         }
     }
 

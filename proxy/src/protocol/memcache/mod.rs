@@ -11,7 +11,8 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, RequestBounds, Route, Spread,
+    ClientRow, Facts, Found, Malformed, Part, Plan, Progress, Protocol, Question, RequestBounds, Route,
+    Spread,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, ResponseDecoder, Verdict};
@@ -310,12 +311,10 @@ impl Protocol for Memcache {
         }
     }
 
-    fn describe(_session: &()) -> String {
-        String::new()
-    }
-
     /// No command of memcached asks for clients.
-    fn answer(_question: &Question, _session: &(), _clients: &[ClientRow], _reply: &mut Vec<u8>) {}
+    fn list(_client: &ClientRow<'_>, _session: &(), _line: &mut String) {}
+
+    fn answer(_question: &Question, _session: &(), _found: &Found, _reply: &mut Output) {}
 }
 
 fn refuse(line: &str, facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {

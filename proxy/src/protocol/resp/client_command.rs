@@ -2,10 +2,13 @@
 //!
 //! LIST, INFO and KILL concern clients of all workers, so they are put as a [`Question`] to the whole process.
 
+use std::fmt::Write as _;
+
 use super::commands::{Local, Merge};
 use super::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use super::{Resp, encode};
-use crate::protocol::{ClientFilter, ClientRow, Facts, Plan, Question, Route};
+use crate::pool::buffer::Output;
+use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};
 
 /// How the answer to a question is said.
 const LIST: u8 = 0;
@@ -25,7 +28,7 @@ pub fn plan(
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
-    let own = ClientFilter { ids: Some(vec![facts.client]), ..ClientFilter::default() };
+    let own = ClientFilter { ids: Some([facts.client].into_iter().collect()), ..ClientFilter::default() };
     let question = match local {
         Local::ClientList => {
             list_filter(&all[2..]).map(|filter| Question { filter, kill: false, form: LIST })
@@ -39,6 +42,8 @@ pub fn plan(
         }
     };
     match question {
+        // One at a time of each client, so that a pipeline of them is no more than one.
+        Ok(question) if !facts.quiet && !question.is_only_about(facts.client) => Route::WhenQuiet,
         Ok(question) => Route::Ask(question),
         Err(reply) => {
             encode::error(&mut plan.reply, &reply);
@@ -149,7 +154,7 @@ fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
         let [option, value] = pair else { return Err(SYNTAX_ERROR.into()) };
         let text = || String::from_utf8_lossy(value).into_owned();
         match &option.to_ascii_lowercase()[..] {
-            b"id" => filter.ids = Some(vec![client_id(value)?]),
+            b"id" => filter.ids = Some([client_id(value)?].into_iter().collect()),
             b"addr" => filter.address = Some(text()),
             b"laddr" => filter.local_address = Some(text()),
             b"type" => filter.none |= !is_normal(value)?,
@@ -184,49 +189,39 @@ fn is_normal(kind: &[u8]) -> Result<bool, String> {
     }
 }
 
-/// What CLIENT LIST says of the session.
-pub fn describe(session: &Session) -> String {
+/// One line of CLIENT LIST, with the fields that mean something behind a proxy.
+pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let unnamed = Names::default();
     let names = session.names.as_deref().unwrap_or(&unnamed);
-    format!(
-        "name={} db={} resp={} lib-name={} lib-ver={}",
+    let _ = write!(
+        line,
+        "id={} addr={} laddr={} name={} db={} resp={} lib-name={} lib-ver={} ",
+        client.id,
+        client.address,
+        client.local_address,
         names.name,
         session.db,
         if session.resp3 { 3 } else { 2 },
         names.library,
         names.library_version
-    )
+    );
+    let _ = writeln!(
+        line,
+        "age={} idle={} flags=N sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
+        client.age, client.idle, client.input_bytes, client.in_flight, client.output_bytes
+    );
 }
 
 /// The reply to a question about clients.
-pub fn answer(question: &Question, session: &Session, clients: &[ClientRow], out: &mut Vec<u8>) {
+pub fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
     match question.form {
-        KILLED_COUNT => encode::integer(out, clients.len() as i64),
-        KILLED_ONE if clients.is_empty() => encode::error(out, "ERR No such client"),
-        KILLED_ONE => encode::simple(out, "OK"),
+        KILLED_COUNT => encode::integer(reply.tail(), found.count as i64),
+        KILLED_ONE if found.count == 0 => encode::error(reply.tail(), "ERR No such client"),
+        KILLED_ONE => encode::simple(reply.tail(), "OK"),
         _ => {
-            let text: String = clients.iter().map(line).collect();
-            if session.resp3 {
-                encode::verbatim(out, text.as_bytes());
-            } else {
-                encode::bulk(out, text.as_bytes());
-            }
+            encode::text_header(reply.tail(), session.resp3, found.text.len());
+            reply.share(found.text.clone());
+            reply.copy(b"\r\n");
         }
     }
-}
-
-/// One line of CLIENT LIST, with the fields that mean something behind a proxy.
-fn line(client: &ClientRow) -> String {
-    format!(
-        "id={} addr={} laddr={} {} age={} idle={} flags=N sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default\n",
-        client.id,
-        client.address,
-        client.local_address,
-        client.session,
-        client.age,
-        client.idle,
-        client.input_bytes,
-        client.in_flight,
-        client.output_bytes
-    )
 }

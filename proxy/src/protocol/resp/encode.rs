@@ -62,6 +62,16 @@ pub fn set(out: &mut Vec<u8>, resp3: bool, length: usize) {
     header(out, if resp3 { b'~' } else { b'*' }, length as i64);
 }
 
+/// The head of a text of so many bytes; the text and a line end follow. RESP2 knows it as a bulk string.
+pub fn text_header(out: &mut Vec<u8>, resp3: bool, length: usize) {
+    if resp3 {
+        header(out, b'=', length as i64 + 4);
+        out.extend_from_slice(b"txt:");
+    } else {
+        header(out, b'$', length as i64);
+    }
+}
+
 /// A request: an array of bulk strings.
 pub fn request(out: &mut Vec<u8>, words: &[&[u8]]) {
     array(out, words.len());

@@ -7,8 +7,8 @@
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, RequestBounds, Route,
-    Spread,
+    ClientRow, Facts, Found, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, RequestBounds,
+    Route, Spread,
 };
 use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -282,12 +282,12 @@ impl Protocol for Resp {
         }
     }
 
-    fn describe(session: &Session) -> String {
-        client_command::describe(session)
+    fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
+        client_command::list(client, session, line);
     }
 
-    fn answer(question: &Question, session: &Session, clients: &[ClientRow], reply: &mut Vec<u8>) {
-        client_command::answer(question, session, clients, reply);
+    fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
+        client_command::answer(question, session, found, reply);
     }
 }
 

@@ -31,6 +31,7 @@ impl<P: Protocol> Driver<P> {
                 self.pool.drain_client(client.id);
             }
         }
+        self.refuse_questions();
         self.drain_until = Some(until);
         self.next_sweep = Some(now.plus(SWEEP));
     }

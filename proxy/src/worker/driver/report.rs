@@ -1,4 +1,4 @@
-//! What a driver tells: the control thread what has happened to shards and what clients ask, the log what peers say that
+//! What a driver tells: the control thread what has happened to shards, the log what peers say that
 //! they should not.
 
 use std::time::Duration;
@@ -16,8 +16,7 @@ impl<P: Protocol> Driver<P> {
     /// Before the clients are closed: the log is to say who they were.
     pub(super) fn log_malformed(&mut self) {
         for (id, Malformed(reason)) in self.pool.take_malformed() {
-            let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
-            let (client, _) = socket.map_or_else(Default::default, |client| client.socket.addresses());
+            let client = self.address_of(id);
             warn_limited!(pool = %self.pool.name(), %client, %reason, "client sent what is no request");
         }
     }
@@ -36,7 +35,7 @@ impl<P: Protocol> Driver<P> {
         if !self.pool.has_events() {
             return;
         }
-        let (worker, pool) = (self.setup.worker, self.setup.pool);
+        let pool = self.setup.pool;
         if self.pool.take_stale() {
             // A full channel has other reasons in it to ask.
             let _ = self.setup.reports.try_send(Report::Stale { pool });
@@ -51,12 +50,6 @@ impl<P: Protocol> Driver<P> {
             };
             // A full channel means that the control thread knows of failures enough.
             let _ = self.setup.reports.try_send(report);
-        }
-        for asked in self.pool.take_questions() {
-            let lost = self.setup.reports.try_send(Report::Asked { worker, pool, asked: asked.clone() });
-            if lost.is_err() {
-                self.pool.answer_question(&asked, &[]);
-            }
         }
     }
 }

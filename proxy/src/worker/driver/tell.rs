@@ -4,6 +4,7 @@ use super::Driver;
 use crate::pool::ClientId;
 use crate::protocol::Protocol;
 use crate::worker::log_limit::warn_limited;
+use crate::worker::socket::End;
 
 impl<P: Protocol> Driver<P> {
     /// Clients that go because too much is held are told of while it is known who they are.
@@ -30,8 +31,8 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn address_of(&self, id: ClientId) -> String {
+    pub(super) fn address_of(&self, id: ClientId) -> End<'_> {
         let socket = self.clients.get(id.index as usize).and_then(Option::as_ref);
-        socket.map_or_else(String::new, |client| client.socket.addresses().0)
+        socket.map_or(End::Shown("?"), |client| client.ends.peer())
     }
 }

@@ -1,0 +1,172 @@
+//! Questions of clients about all clients, from the side of a worker: those of its own clients that wait for an answer,
+//! and the listing it makes for others.
+//!
+//! Every question is answered: by the process, or with an error once its deadline has passed. A listing goes over a few
+//! clients in each pass of the worker, so that it never holds up requests for long, however many clients there are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::driver::{ClientSocket, Driver};
+use super::socket::End;
+use super::{List, Report, may_have};
+use crate::pool::time::Time;
+use crate::pool::{Asked, ClientId};
+use crate::protocol::{Found, Protocol, Rows};
+
+/// How long a client waits for the answer to its question.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Clients that a listing looks at in one pass.
+const CLIENTS_PER_PASS: usize = 256;
+
+/// Why a question about clients has no answer.
+const NO_ANSWER: &str = "the workers did not list their clients in time; ask again";
+const BUSY: &str = "too much is asked of the control thread; ask again later";
+const DRAINING: &str = "the proxy is about to end and lists no clients any more";
+
+/// Questions that wait for the process, at most one of each client.
+#[derive(Default)]
+pub struct Questions {
+    next: u64,
+    /// By their numbers, so in the order of their deadlines.
+    open: BTreeMap<u64, (Time, Asked)>,
+}
+
+impl Questions {
+    /// One more; its number.
+    pub fn put(&mut self, asked: Asked, now: Time) -> u64 {
+        let ask = self.next;
+        self.next += 1;
+        self.open.insert(ask, (now.plus(DEADLINE), asked));
+        ask
+    }
+
+    /// The question with this number, unless it has been answered.
+    pub fn take(&mut self, ask: u64) -> Option<Asked> {
+        self.open.remove(&ask).map(|(_, asked)| asked)
+    }
+
+    /// One whose deadline has passed.
+    pub fn take_expired(&mut self, now: Time) -> Option<Asked> {
+        if self.deadline()? > now {
+            return None;
+        }
+        self.open.pop_first().map(|(_, (_, asked))| asked)
+    }
+
+    /// The earliest deadline.
+    pub fn deadline(&self) -> Option<Time> {
+        self.open.first_key_value().map(|(_, (until, _))| *until)
+    }
+
+    /// All of them.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Asked> {
+        std::mem::take(&mut self.open).into_values().map(|(_, asked)| asked)
+    }
+}
+
+/// A listing under way.
+pub struct Listing {
+    asked: List,
+    /// What is found so far, for each question.
+    rows: Vec<Rows>,
+    /// The place of the next client to look at.
+    next: usize,
+}
+
+impl Listing {
+    /// One that has looked at nobody.
+    pub fn new(asked: List) -> Self {
+        let rows = vec![Rows::default(); asked.questions.len()];
+        Self { asked, rows, next: 0 }
+    }
+
+    /// Looks at some more clients: `look` is given the places, the number of a question and what was found for it. Tells
+    /// the process once there are no more; then nothing remains.
+    pub fn go_on(
+        mut self,
+        mut look: impl FnMut(std::ops::Range<usize>, &List, usize, &mut Rows) -> bool,
+    ) -> Option<Self> {
+        let places = self.next..self.next + CLIENTS_PER_PASS;
+        self.next = places.end;
+        let mut goes_on = false;
+        for (number, rows) in self.rows.iter_mut().enumerate() {
+            goes_on |= look(places.clone(), &self.asked, number, rows);
+        }
+        if goes_on && !self.asked.listed.is_closed() {
+            return Some(self);
+        }
+        // Nobody waits for it if it took too long.
+        let _ = self.asked.listed.send(self.rows);
+        None
+    }
+}
+
+impl<P: Protocol> Driver<P> {
+    /// Clients ask about clients: what concerns the one that asks is answered here, the rest is asked of the process.
+    pub(super) fn put_questions(&mut self, now: Time) {
+        for asked in self.pool.take_questions() {
+            if asked.question.is_about_nobody() {
+                self.pool.answer_question(&asked, &Found::default());
+            } else if asked.question.is_only_about(asked.asker) {
+                let (mut rows, place) = (Rows::default(), asked.client.index as usize);
+                let clients = &self.clients;
+                let ends = |id| ends_of(clients, id);
+                let places = place..place + 1;
+                self.pool.list_clients(&asked.question, asked.asker, places, now, ends, &mut rows);
+                self.pool.answer_question(&asked, &Found::of(&[rows]));
+            } else if self.drain_until.is_some() {
+                self.pool.refuse_question(&asked, DRAINING);
+            } else {
+                let (worker, pool) = (self.setup.worker, self.setup.pool);
+                let (question, asker) = (asked.question.clone(), asked.asker);
+                let ask = self.questions.put(asked, now);
+                let report = Report::Asked { worker, pool, ask, asker, question };
+                if self.setup.reports.try_send(report).is_err()
+                    && let Some(asked) = self.questions.take(ask)
+                {
+                    self.pool.refuse_question(&asked, BUSY);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the listing that the process has asked for.
+    pub(super) fn go_on_listing(&mut self, now: Time) {
+        let Some(listing) = self.listing.take() else { return };
+        let Self { pool, clients, setup, .. } = self;
+        self.listing = listing.go_on(|places, list, number, rows| {
+            let (question, asker) = &list.questions[number];
+            may_have(&question.filter, setup.worker, setup.workers)
+                && pool.list_clients(question, *asker, places, now, |id| ends_of(clients, id), rows)
+        });
+    }
+
+    /// The process has answered, or has no answer.
+    pub(super) fn answer_question(&mut self, ask: u64, found: Option<Found>) {
+        let Some(asked) = self.questions.take(ask) else { return };
+        match found {
+            Some(found) => self.pool.answer_question(&asked, &found),
+            None => self.pool.refuse_question(&asked, NO_ANSWER),
+        }
+    }
+
+    /// Those whose deadline has passed get no answer any more.
+    pub(super) fn expire_questions(&mut self, now: Time) {
+        while let Some(asked) = self.questions.take_expired(now) {
+            self.pool.refuse_question(&asked, NO_ANSWER);
+        }
+    }
+
+    /// A drain does not wait for answers.
+    pub(super) fn refuse_questions(&mut self) {
+        for asked in self.questions.take_all() {
+            self.pool.refuse_question(&asked, DRAINING);
+        }
+    }
+}
+
+/// The addresses of a client's connection.
+fn ends_of(clients: &[Option<ClientSocket>], id: ClientId) -> Option<[End<'_>; 2]> {
+    Some(clients.get(id.index as usize)?.as_ref()?.ends.both())
+}
