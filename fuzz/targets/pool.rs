@@ -8,9 +8,9 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
-use memstore_proxy::protocol::{Found, Protocol};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::{Found, Protocol};
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {

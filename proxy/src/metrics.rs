@@ -35,6 +35,11 @@ impl Counter {
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
+    /// Overwrites it. Only the owner may.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
     /// Adds to it, or takes away. Only the owner may.
     #[inline]
     pub fn add(&self, amount: i64) {
@@ -142,6 +147,14 @@ pub struct PoolCounters {
     pub client_drained: Counter,
     /// Clients closed because their shard was lost in the middle of a reply.
     pub client_cut: Counter,
+    /// Clients closed because the password they were let in with is another one now.
+    pub client_revoked: Counter,
+    /// Wrong passwords that clients have said.
+    pub wrong_passwords: Counter,
+    /// Kinds of shard connections in use: one for each database and protocol version.
+    pub lanes: Gauge,
+    /// Requests refused because they would have needed one more.
+    pub lanes_refused: Counter,
     /// Clients refused because `client_connections` was reached.
     pub client_refused: Counter,
     /// Requests that found their shard's queue full and had to wait.

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
-use crate::control::stats;
+use crate::admin::stats;
 use crate::{cli, config};
 
 /// nutcracker's flags.

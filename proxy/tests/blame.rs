@@ -15,6 +15,7 @@ use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
 use shard_discovery::{
     Address, DistributionKind, Ejector, EjectorOptions, FitnessChange, KeyHash, Shard, Topology,
 };
@@ -47,18 +48,10 @@ fn topology() -> Arc<Topology> {
 fn pool(worker: u64) -> Pool<Resp> {
     let limits = Limits {
         timeout: Some(TIMEOUT),
-        queue_wait: Duration::from_secs(1),
-        in_flight_max: 1024,
-        request_bytes_max: 1 << 20,
-        client_output_max: 1 << 30,
         shard_queue_max: 1024,
         shard_queue_bytes_max: 1 << 20,
-        memory_max: usize::MAX,
-        server_connections: 1,
         eager_connects: LIMIT,
-        client_idle_timeout: None,
-        client_request_timeout: None,
-        client_age_max: None,
+        ..Limits::default()
     };
     let identity = Identity {
         name: "p".into(),
@@ -378,8 +371,11 @@ fn a_shard_that_hangs_is_out_after_as_many_timeouts_whatever_the_workers() {
             // Whoever got an error asks again.
             for client in 0..8 {
                 let (worker, id) = world.clients[client];
-                let row = world.workers[worker].list_clients(world.now);
-                if row.iter().any(|(known, row)| *known == id && row.in_flight == 0) {
+                let question = Question { filter: ClientFilter::default(), kill: false, form: 0 };
+                let (mut rows, place, ends) = (Rows::default(), id.index as usize, |_| Some(["", ""]));
+                let now = world.now;
+                world.workers[worker].list_clients(&question, 0, place..place + 1, now, ends, &mut rows);
+                if String::from_utf8_lossy(&Found::of(&[rows]).text).contains(" oll=0 ") {
                     world.say(client, &line);
                 }
             }

@@ -9,6 +9,7 @@ use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 const MIB: usize = 1 << 20;
@@ -144,9 +145,18 @@ impl Bench {
         bytes
     }
 
-    fn row(&self, client: ClientId) -> memstore_proxy::protocol::ClientRow {
-        let rows = self.pool.list_clients(self.now);
-        rows.into_iter().find(|(id, _)| *id == client).expect("it is connected").1
+    /// What CLIENT LIST says of the client.
+    fn row(&mut self, client: ClientId) -> Row {
+        let question = Question { filter: ClientFilter::default(), kill: false, form: 0 };
+        let (mut rows, place) = (Rows::default(), client.index as usize);
+        let ends = |_| Some(["", ""]);
+        self.pool.list_clients(&question, 0, place..place + 1, self.now, ends, &mut rows);
+        let line = String::from_utf8(Found::of(&[rows]).text.to_vec()).expect("text");
+        let field = |name: &str| {
+            let value = line.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+            value.and_then(|value| value.parse().ok()).expect("a number")
+        };
+        Row { input_bytes: field("qbuf"), output_bytes: field("omem") }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -155,6 +165,13 @@ impl Bench {
         self.pool.sweep_clients(self.now);
         self.pool.sweep_blocked(self.now);
     }
+}
+
+/// Numbers of a line of CLIENT LIST.
+#[derive(Debug)]
+struct Row {
+    input_bytes: usize,
+    output_bytes: usize,
 }
 
 fn taken(output: &mut memstore_proxy::pool::buffer::Output, most: usize) -> Vec<u8> {

@@ -54,6 +54,7 @@ fn goes_on(stderr: Stdio, limit_file: bool, loses: bool) {
     while loses && lost(&admin, "write_failed") == 0 {
         assert!(begin.elapsed() < Duration::from_secs(30), "no line is lost");
     }
+    drop(client);
     proxy.signal("TERM");
     assert_eq!(proxy.ended(), Some(0));
 }

@@ -250,7 +250,7 @@ fn limits_and_passwords_change() {
     let mut admin = shard.connect();
     admin.tell("AUTH old");
     admin.tell("CONFIG SET requirepass new");
-    proxy.rewrite(&["redis_auth: new", "client_connections: 1", "timeout: 100"], &lines);
+    proxy.rewrite(&["redis_auth: new", "reauth: keep", "client_connections: 1", "timeout: 100"], &lines);
     reload(&proxy);
     // It was let in before and stays.
     assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
@@ -261,6 +261,67 @@ fn limits_and_passwords_change() {
     let reply = client.tell("GET a");
     shard.signal("CONT");
     assert_eq!(reply, "-ERR shard shard-0: timed out\r\n");
+}
+
+#[test]
+fn who_was_let_in_with_the_former_password_is_closed() {
+    let shard = Server::redis(&["--requirepass", "old"]);
+    let lines = [shard.line(0)];
+    let proxy = Server::memstore_over(&["redis_auth: old"], &lines);
+    let (mut inside, mut outside) = (proxy.connect(), proxy.connect());
+    assert_eq!(inside.tell("AUTH old"), "+OK\r\n");
+    assert_eq!(outside.tell("PING"), "-NOAUTH Authentication required.\r\n");
+    // Another setting is no other password.
+    proxy.rewrite(&["redis_auth: old", "timeout: 20000"], &lines);
+    reload(&proxy);
+    assert_eq!(inside.tell("PING"), "+PONG\r\n");
+    let mut admin = shard.connect();
+    admin.tell("AUTH old");
+    admin.tell("CONFIG SET requirepass new");
+    proxy.rewrite(&["redis_auth: new", "timeout: 20000"], &lines);
+    reload(&proxy);
+    assert_eq!(inside.until_closed(), b"");
+    assert_eq!(
+        outside.tell("AUTH old"),
+        "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    );
+    assert_eq!(outside.tell("AUTH new"), "+OK\r\n");
+    assert_eq!(outside.tell("SET a 1"), "+OK\r\n");
+    eventually(|| proxy.printed().contains("wrong password").to_string(), "true");
+}
+
+#[test]
+fn clients_are_limited_also_where_the_listener_has_moved() {
+    let shard = Server::redis(&[]);
+    let proxy = Server::memstore_over(&["client_connections: 5"], &[shard.line(0)]);
+    for _ in 0..20 {
+        // Further ones are refused until those that have gone are seen to be gone.
+        eventually(|| proxy.connect().tell("PING"), "+PONG\r\n");
+    }
+    let mut stays = eventually_served(&proxy);
+    eventually(|| stays.tell("CLIENT LIST").matches("id=").count().to_string(), "1");
+    let port = servers::unused_port();
+    proxy.overwrite(&format!(
+        "pool:\n  listen: {}:{port}\n  redis: true\n  client_connections: 5\n  servers:\n   - {}\n",
+        address(),
+        shard.line(0)
+    ));
+    reload(&proxy);
+    let mut clients: Vec<Client> = (0..12).map(|_| servers::connect(port)).collect();
+    let served =
+        clients.iter_mut().filter_map(|client| (client.tell("PING") == "+PONG\r\n").then_some(())).count();
+    assert_eq!(served, 4, "one is connected to the former address");
+    drop(stays);
+}
+
+/// A client that is served, once others are seen to be gone.
+fn eventually_served(proxy: &Server) -> Client {
+    loop {
+        let mut client = proxy.connect();
+        if client.tell("PING") == "+PONG\r\n" {
+            return client;
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! it is sent there, instead of naming the new primary.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
@@ -65,21 +64,7 @@ fn heard(pool: &mut Pool<Resp>, client: ClientId) -> String {
 
 #[test]
 fn readonly_is_said_to_replicas_that_are_read_from_and_taken_back_when_they_become_primaries() {
-    let limits = Limits {
-        timeout: None,
-        queue_wait: Duration::from_secs(1),
-        in_flight_max: 1024,
-        request_bytes_max: 1 << 20,
-        client_output_max: 1 << 20,
-        shard_queue_max: 1024,
-        shard_queue_bytes_max: 1 << 20,
-        memory_max: usize::MAX,
-        server_connections: 1,
-        eager_connects: 0,
-        client_idle_timeout: None,
-        client_request_timeout: None,
-        client_age_max: None,
-    };
+    let limits = Limits { client_output_max: 1 << 20, ..Limits::default() };
     let identity =
         Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
     let settings = Settings { databases: 1, ..Settings::default() };

@@ -48,6 +48,7 @@ impl Talk {
             client_idle_timeout: None,
             client_request_timeout: None,
             client_age_max: None,
+            ..Limits::default()
         };
         let identity =
             Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };

@@ -82,7 +82,9 @@ impl Endpoint {
     pub fn listen(self) -> io::Result<Listener> {
         Ok(match self {
             Self::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            Self::Unix(listener, file) => Listener::Unix(UnixListener::from_std(listener)?, file),
+            Self::Unix(listener, file) => {
+                Listener::Unix { listener: UnixListener::from_std(listener)?, _file: file }
+            }
         })
     }
 }
@@ -92,7 +94,7 @@ pub enum Listener {
     /// A port.
     Tcp(TcpListener),
     /// A Unix socket.
-    Unix(UnixListener, SocketFile),
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
 /// A connection, over whatever it came.
@@ -108,7 +110,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 (Box::pin(stream), Peer::Tcp(peer))
             }
-            Self::Unix(listener, _) => (Box::pin(listener.accept().await?.0), Peer::Unix),
+            Self::Unix { listener, .. } => (Box::pin(listener.accept().await?.0), Peer::Unix),
         })
     }
 }

@@ -121,7 +121,7 @@ type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 13] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 16] = [
         ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
             pool.client_connections.get()
         }),
@@ -179,6 +179,21 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             "Times a client took none of the replies that waited for it for 5 s.",
             |pool| pool.client_wedged.get() as i64,
         ),
+        ("memstore_auth_failures", Kind::Counter, "Wrong passwords that clients have sent.", |pool| {
+            pool.wrong_passwords.get() as i64
+        }),
+        (
+            "memstore_shard_lanes",
+            Kind::Gauge,
+            "Databases and protocol versions in use, each with connections of its own in each worker.",
+            |pool| pool.lanes.get(),
+        ),
+        (
+            "memstore_shard_lanes_refused",
+            Kind::Counter,
+            "Requests refused because they would have needed one more of them.",
+            |pool| pool.lanes_refused.get() as i64,
+        ),
     ];
     for (name, kind, help, number) in NUMBERS {
         let mut family = page.begin(name, kind, help);
@@ -212,13 +227,14 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], number(&pool.ring));
         }
     }
-    const REASONS: [(&str, OfPool); 12] = [
+    const REASONS: [(&str, OfPool); 13] = [
         ("closed", |pool| pool.client_eof.get() as i64),
         ("broken", |pool| pool.client_err.get() as i64),
         ("malformed", |pool| pool.client_malformed.get() as i64),
         ("output_exceeded", |pool| pool.client_output_exceeded.get() as i64),
         ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
         ("timed_out", |pool| pool.client_timedout.get() as i64),
+        ("password_changed", |pool| pool.client_revoked.get() as i64),
         ("aged", |pool| pool.client_aged.get() as i64),
         ("quit", |pool| pool.client_quit.get() as i64),
         ("killed", |pool| pool.client_killed.get() as i64),

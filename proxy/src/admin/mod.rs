@@ -93,8 +93,9 @@ pub fn bind(listen: &SideListen) -> anyhow::Result<Option<Endpoint>> {
             );
             Ok(None)
         }
-        Err(error) => Err(error
-            .context(format!("no admin server on {listen}; set admin_port to another port, or to 0 for none"))),
+        Err(error) => Err(error.context(format!(
+            "no admin server on {listen}; set admin_port to another port, or to 0 for none"
+        ))),
     }
 }
 

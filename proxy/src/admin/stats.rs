@@ -112,8 +112,12 @@ pub fn json(status: &Status) -> String {
 /// One statistic: its name in Twemproxy, what it is, and where its value comes from.
 struct Statistic<V>(&'static str, &'static str, V);
 
+/// A number of a pool, and of one of its shards.
+type OfPool = fn(&PoolStatus) -> i64;
+type OfShard = fn(&PoolStatus, usize) -> i64;
+
 /// What is told of a pool.
-const POOL: &[Statistic<fn(&PoolStatus) -> i64>] = &[
+const POOL: &[Statistic<OfPool>] = &[
     Statistic("client_eof", "clients that closed their connection", |pool| {
         pool.counters.sum(|counters| counters.client_eof.get() as i64)
     }),
@@ -135,7 +139,7 @@ const POOL: &[Statistic<fn(&PoolStatus) -> i64>] = &[
 ];
 
 /// What is told of a shard.
-const SHARD: &[Statistic<fn(&PoolStatus, usize) -> i64>] = &[
+const SHARD: &[Statistic<OfShard>] = &[
     Statistic("server_eof", "connections that the shard closed", |pool, shard| {
         of_shard(pool, shard, |counters| counters.server_eof.get() as i64)
     }),

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 pub use cluster::{Cluster, ReadFrom, address};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
-pub use pool::{Auth, Pool, Protocol, Secret, Within};
+pub use pool::{Auth, Pool, Protocol, Reauth, Secret, Within};
 pub use process::{LogFormat, Process, SideListen};
 use shard_discovery::Shard;
 use yaml::{Entry, Node, Value};

@@ -82,6 +82,15 @@ pub struct Within {
     pub text: u64,
 }
 
+/// What becomes of clients once their password has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reauth {
+    /// They are closed between two requests.
+    Close,
+    /// They stay.
+    Keep,
+}
+
 /// One pool. [`settings::POOL`] says what each setting means.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the table has it
@@ -98,6 +107,7 @@ pub struct Pool {
     pub reuseport: bool,
     pub tcpkeepalive: bool,
     pub auth: Option<Auth>,
+    pub reauth: Reauth,
     pub db: u32,
     pub databases: u32,
     /// `None`: as the shards do, which are asked.
@@ -210,6 +220,11 @@ impl Pool {
             reuseport: section.setting("reuseport", boolean),
             tcpkeepalive: section.setting("tcpkeepalive", boolean),
             auth,
+            reauth: section.setting("reauth", |text| match text {
+                "close" => Ok(Reauth::Close),
+                "keep" => Ok(Reauth::Keep),
+                _ => Err("allowed are close and keep".into()),
+            }),
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
             databases,
             miss_on_get_errors,

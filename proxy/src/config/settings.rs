@@ -61,6 +61,7 @@ pub const POOL: &[Setting] = &[
     setting("redis_auth_file", None, "path, relative to this file", "file that holds the password, instead of redis_auth"),
     setting("redis_auth_previous_file", None, "path, relative to this file", "file with the password before a change: accepted of clients as well, and said to shards that do not take the new one; none, while there is no such file"),
     setting("redis_auth_env", None, "name", "environment variable that holds the password, instead of redis_auth"),
+    setting("reauth", Some("close"), "close keep", "what becomes of clients that were let in with a password that a reload has changed: closed, so that they say the new one, or kept"),
     setting("databases", Some("16"), "1 to 65536", "databases that SELECT may choose from"),
     setting("shard_identity", Some("false"), "true false", "Redis pools: a shard is used only if its replica-announce-ip is its host name, so that an address which somebody else has now is not"),
     setting("resp3", Some("auto"), "auto true false", "whether clients of Redis pools may speak RESP3; auto: if all shards do, which are asked"),

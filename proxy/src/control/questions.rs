@@ -45,6 +45,9 @@ pub struct Questions {
     busy: Cell<bool>,
 }
 
+/// Questions that differ, each with the number of who asks it.
+type Different = Arc<[(Question, u64)]>;
+
 impl Questions {
     /// One more.
     pub fn put(self: &Rc<Self>, asking: Asking) {
@@ -70,7 +73,7 @@ impl Questions {
     }
 
     /// The different questions of the next listing, and all who ask one of them, by its number.
-    fn next(&self) -> Option<(Arc<[(Question, u64)]>, Vec<(usize, Asking)>)> {
+    fn next(&self) -> Option<(Different, Vec<(usize, Asking)>)> {
         let mut waiting = self.waiting.borrow_mut();
         let pool = waiting.front()?.pool.clone();
         let mut different: Vec<(Question, u64)> = Vec::new();
@@ -98,7 +101,7 @@ impl Questions {
 }
 
 /// What all workers that may know one of the clients meant have found; nothing if one of them takes too long.
-async fn list(pool: &PoolControl, questions: Arc<[(Question, u64)]>) -> Option<Vec<Found>> {
+async fn list(pool: &PoolControl, questions: Different) -> Option<Vec<Found>> {
     let until = Instant::now() + DEADLINE;
     let mut answers = Vec::new();
     for (worker, orders) in pool.orders.iter().enumerate() {

@@ -3,6 +3,7 @@
 //! An idle client owns nothing but its place in the slab; [`super::replies`] keeps the order of its replies. No sockets
 //! here: the worker owns them.
 
+use super::ConnectionIndex;
 use super::buffer::{Ahead, Rest};
 use super::replies::Replies;
 use super::time::Time;
@@ -52,6 +53,17 @@ pub enum Pause {
     UntilQuiet,
     /// What it sends next decides what becomes of the request at hand. It is read as ever.
     UntilSilent,
+    /// It goes on sending wrong passwords.
+    Delayed,
+}
+
+/// What a client waits for that found no room for its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stall {
+    /// Since when.
+    pub since: Time,
+    /// The connection whose queue was full.
+    pub at: ConnectionIndex,
 }
 
 /// What a client has going on: an unfinished request, requests in flight, replies not yet taken.
@@ -66,8 +78,11 @@ pub struct Activity<P: Protocol> {
     pub begun: Option<Time>,
     /// Why nothing is served, if so. Then `rest` may hold complete requests.
     pub paused: Option<Pause>,
-    /// It waits for room in a shard's queue, since then.
-    pub stalled: Option<Time>,
+    /// It waits for room in a shard's queue.
+    pub stalled: Option<Stall>,
+    /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
+    /// the client takes its replies has all its time still before it.
+    pub arrived: Option<Time>,
     /// Bytes of the requests served since it last had taken all of its replies.
     pub sent: usize,
     /// It has not taken a byte of the replies that wait for it since then.
@@ -92,6 +107,7 @@ impl<P: Protocol> Default for Activity<P> {
             sent: 0,
             blocked: None,
             told: false,
+            arrived: None,
             counted: 0,
             replies: Replies::default(),
         }
@@ -152,6 +168,7 @@ impl<P: Protocol> Activity<P> {
         self.sent = 0;
         self.blocked = None;
         self.told = false;
+        self.arrived = None;
         self.counted = 0;
         self.replies.recycle();
     }

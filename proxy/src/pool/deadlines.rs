@@ -19,40 +19,39 @@ const FINISH_MAX: Duration = Duration::from_secs(30);
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let stall = self.stalls.front().map(|&(deadline, _)| deadline);
         let silence = self.silences.front().map(|&(deadline, _)| deadline);
         let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        [stall, silence, parked, abandoned, self.shards.deadline].into_iter().flatten().min()
+        let delayed = self.delayed.front().map(|&(due, _)| due);
+        [silence, parked, abandoned, delayed, self.shards.wait_deadline, self.shards.deadline]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Deadlines may have passed.
     pub fn tick(&mut self, now: Time) {
-        while let Some(&(deadline, id)) = self.stalls.front()
-            && deadline <= now
+        while let Some(&(due, id)) = self.delayed.front()
+            && due <= now
         {
-            self.stalls.pop_front();
-            if self
-                .client(id)
-                .is_some_and(|client| client.activity.as_ref().is_some_and(|a| a.stalled.is_some()))
-            {
-                self.resumable.push(id);
-            }
+            self.delayed.pop_front();
+            self.resumable.push_back(id);
         }
         while let Some(&(deadline, id)) = self.silences.front()
             && deadline <= now
         {
             self.silences.pop_front();
             self.silences.push_back((now.plus(SILENCE), id));
-            self.resumable.push(id);
+            self.resumable.push_back(id);
         }
+        self.expire_waiting(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         let Some(timeout) = self.limits.timeout else { return };
         if self.shards.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
-        let default_lane = self.shards.lanes[0].key;
+        let default_lane = self.shards.lane_key(self.shards.usual);
         for index in 0..self.shards.connections.len() {
             let connection = &mut self.shards.connections[index];
             if connection.in_flight.is_empty() {
@@ -90,6 +89,26 @@ impl<P: Protocol> Pool<P> {
         }
         let connections = self.shards.connections.iter();
         self.shards.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
+    }
+
+    /// Those that have waited for room long enough get an answer.
+    fn expire_waiting(&mut self, now: Time) {
+        if self.shards.wait_deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let mut next: Option<Time> = None;
+        for connection in &mut self.shards.connections {
+            connection.waiting.retain(|waiter| {
+                let deadline = waiter.deadline(&self.limits);
+                if deadline <= now {
+                    self.resumable.push_back(waiter.client);
+                    return false;
+                }
+                next = Some(next.map_or(deadline, |earliest| earliest.min(deadline)));
+                true
+            });
+        }
+        self.shards.wait_deadline = next;
     }
 
     /// Looks after clients that do nothing, take too long or are old. To be called about once a second where
@@ -189,7 +208,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether [`Self::sweep_connections`] may find something.
     pub fn has_extra_connections(&self) -> bool {
-        self.shards.lanes.len() > 1
+        self.shards.lane_count() > 1
     }
 
     /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
@@ -205,6 +224,8 @@ impl<P: Protocol> Pool<P> {
             })
             .collect();
         self.shards.to_close.extend(unused.into_iter().map(|index| (index, ShardFailure::Closed)));
+        self.shards.end_spent_lanes();
+        self.counters.lanes.set(self.shards.lane_count() as i64);
     }
 }
 

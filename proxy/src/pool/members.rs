@@ -36,9 +36,18 @@ pub(super) struct Member {
     pub leaving: bool,
 }
 
+/// Lanes at the same time. Each costs memory for every shard, and descriptors once it is used.
+const LANES_MAX: usize = 256;
+/// From so many on those that no client uses end at once, and not only when they were not used for long.
+const LANES_KEPT: usize = 32;
+
 /// Connections shared by clients of the same database and protocol version.
 pub(super) struct Lane<P: Protocol> {
     pub key: P::Lane,
+    /// Clients that use it.
+    pub clients: usize,
+    /// Nothing remains of it: its place is for the next.
+    pub ended: bool,
     /// For each member the place of its first connection; its others stand behind.
     pub first: Vec<ConnectionIndex>,
 }
@@ -135,7 +144,7 @@ impl<P: Protocol> Shards<P> {
             }
             let mut request = Vec::new();
             P::replica(is_replica, &mut request);
-            self.submit_ticket(index, Ticket::prelude(request.len(), now));
+            self.submit_ticket(index, Ticket::prelude(request.len(), now), now);
             self.connections[index].copy(&request);
         }
     }
@@ -162,6 +171,7 @@ impl<P: Protocol> Shards<P> {
                         *connection = ShardConnection::new(index, key, self.keeps);
                     }
                 } else {
+                    self.vacant.push((first, before.per_shard));
                     self.lanes[lane].first[index] = self.add_connections(index, key);
                 }
             }
@@ -176,11 +186,24 @@ impl<P: Protocol> Shards<P> {
         index
     }
 
-    /// Adds the member's connections of one lane; the place of the first.
+    /// Adds the member's connections of one lane, at places that nobody has any more if there are such; the place of the
+    /// first.
     fn add_connections(&mut self, member: usize, key: P::Lane) -> ConnectionIndex {
-        let first = self.connections.len();
         let Member { per_shard, keeps, .. } = self.members[member];
-        self.connections.extend((0..per_shard).map(|_| ShardConnection::new(member, key, keeps)));
+        let is_enough = |&place: &usize| self.vacant[place].1 >= per_shard;
+        let vacant = (0..self.vacant.len()).filter(is_enough).min_by_key(|&place| self.vacant[place].1);
+        let Some(place) = vacant else {
+            let first = self.connections.len();
+            self.connections.extend((0..per_shard).map(|_| ShardConnection::new(member, key, keeps)));
+            return first;
+        };
+        let (first, count) = self.vacant.swap_remove(place);
+        if count > per_shard {
+            self.vacant.push((first + per_shard, count - per_shard));
+        }
+        for connection in &mut self.connections[first..first + per_shard] {
+            *connection = ShardConnection::new(member, key, keeps);
+        }
         first
     }
 
@@ -198,7 +221,7 @@ impl<P: Protocol> Shards<P> {
             self.members[member].counters.failing.add(-1);
         }
         for index in self.connections_of(member).collect::<Vec<_>>() {
-            waiting.extend(self.connections[index].waiting.drain(..));
+            waiting.extend(self.connections[index].waiting.drain(..).map(|waiter| waiter.client));
             self.close_if_left(index);
         }
     }
@@ -221,19 +244,127 @@ impl<P: Protocol> Shards<P> {
             })
     }
 
-    /// Connections of other lanes than the first.
-    pub fn extra_connections(&self) -> impl Iterator<Item = ConnectionIndex> {
-        let firsts = self.lanes.iter().skip(1).flat_map(|lane| lane.first.iter().enumerate());
+    /// The connections of a lane, to all members.
+    fn connections_of_lane(&self, lane: usize) -> impl Iterator<Item = ConnectionIndex> {
+        let firsts = self.lanes[lane].first.iter().enumerate();
         firsts.flat_map(|(member, &first)| first..first + self.members[member].per_shard)
     }
 
-    /// The lane with this key, made if it is new.
-    pub fn lane(&mut self, key: P::Lane) -> u32 {
-        if let Some(index) = self.lanes.iter().position(|lane| lane.key == key) {
-            return index as u32;
+    /// Connections of other lanes than the usual one.
+    pub fn extra_connections(&self) -> impl Iterator<Item = ConnectionIndex> {
+        let extra = (0..self.lanes.len()).filter(|&lane| lane != self.usual as usize);
+        extra.flat_map(|lane| self.connections_of_lane(lane))
+    }
+
+    /// Connections of the usual lane to the shards that are in the pool.
+    pub fn usual_connections(&self) -> impl Iterator<Item = ConnectionIndex> {
+        let first = &self.lanes[self.usual as usize].first;
+        self.order.iter().flat_map(|&member| first[member]..first[member] + self.members[member].per_shard)
+    }
+
+    /// Lanes that there are.
+    pub fn lane_count(&self) -> usize {
+        self.lane_of.len()
+    }
+
+    /// What is spoken in a lane.
+    #[inline]
+    pub fn lane_key(&self, lane: u32) -> P::Lane {
+        self.lanes[lane as usize].key
+    }
+
+    /// New clients use the lane with this key.
+    pub fn set_usual_lane(&mut self, key: P::Lane) {
+        self.usual = match self.lane_of.get(&key) {
+            Some(&lane) => lane,
+            None => self.add_lane(key),
+        };
+    }
+
+    /// One more client, in the usual lane; returns that.
+    pub fn client_connected(&mut self) -> u32 {
+        self.lanes[self.usual as usize].clients += 1;
+        self.usual
+    }
+
+    /// One client less.
+    pub fn client_gone(&mut self, lane: u32) {
+        self.lanes[lane as usize].clients -= 1;
+    }
+
+    /// The client of `lane` uses the one with this key from now on; false if there are as many lanes as there may be.
+    pub fn change_lane(&mut self, lane: &mut u32, key: P::Lane) -> bool {
+        let known = self.lane_of.get(&key).copied();
+        if known.is_none() && self.lane_of.len() >= LANES_KEPT {
+            self.end_spent_lanes();
+            if self.lane_of.len() >= LANES_KEPT {
+                self.close_unused_lanes();
+            }
+            if self.lane_of.len() >= LANES_MAX {
+                return false;
+            }
         }
-        let first = (0..self.members.len()).map(|member| self.add_connections(member, key)).collect();
-        self.lanes.push(Lane { key, first });
-        self.lanes.len() as u32 - 1
+        let next = known.unwrap_or_else(|| self.add_lane(key));
+        self.client_gone(*lane);
+        self.lanes[next as usize].clients += 1;
+        *lane = next;
+        true
+    }
+
+    /// A lane with this key, in the place of one that has ended if there is such a place.
+    fn add_lane(&mut self, key: P::Lane) -> u32 {
+        let lane = match self.lanes.iter().position(|lane| lane.ended) {
+            Some(lane) => {
+                self.lanes[lane].key = key;
+                self.lanes[lane].ended = false;
+                for index in self.connections_of_lane(lane).collect::<Vec<_>>() {
+                    let connection = &mut self.connections[index];
+                    *connection = ShardConnection::new(connection.shard, key, connection.keeps());
+                }
+                lane
+            }
+            None => {
+                let first = (0..self.members.len()).map(|member| self.add_connections(member, key)).collect();
+                self.lanes.push(Lane { key, clients: 0, ended: false, first });
+                self.lanes.len() - 1
+            }
+        };
+        self.lane_of.insert(key, lane as u32);
+        lane as u32
+    }
+
+    /// Lanes that no client uses, and in which nothing is under way.
+    fn unused_lanes(&self) -> Vec<usize> {
+        let is_quiet =
+            |lane: usize| self.connections_of_lane(lane).all(|index| self.connections[index].is_quiet());
+        let is_unused = |&lane: &usize| {
+            let Lane { clients, ended, .. } = self.lanes[lane];
+            lane != self.usual as usize && clients == 0 && !ended && is_quiet(lane)
+        };
+        (0..self.lanes.len()).filter(is_unused).collect()
+    }
+
+    /// Ends lanes that no client uses and that have no connections.
+    pub fn end_spent_lanes(&mut self) {
+        for lane in self.unused_lanes() {
+            let is_closed = |index: ConnectionIndex| {
+                matches!(self.connections[index].link, Link::Idle | Link::Down { .. })
+            };
+            if self.connections_of_lane(lane).all(is_closed) {
+                self.lanes[lane].ended = true;
+                self.lane_of.remove(&self.lanes[lane].key);
+            }
+        }
+    }
+
+    /// Closes the connections of lanes that no client uses.
+    fn close_unused_lanes(&mut self) {
+        for lane in self.unused_lanes() {
+            for index in self.connections_of_lane(lane).collect::<Vec<_>>() {
+                if matches!(self.connections[index].link, Link::Up | Link::Greeting { .. }) {
+                    self.to_close.push((index, ShardFailure::Removed));
+                }
+            }
+        }
     }
 }

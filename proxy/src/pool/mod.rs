@@ -5,8 +5,7 @@
 //! through any order of events. One concern, one file: [`client`] keeps the order of one client's replies, [`shard`]
 //! the queue of one shard connection, [`buffer`] the bytes; this one moves requests and responses between them.
 
-use std::fmt::Display;
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,9 @@ use slab::Slab;
 use crate::account::{Account, Share};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{ClientRow, Found, Malformed, Plan, Protocol, Question, Rows, Silence};
+use crate::protocol::{Malformed, Plan, Protocol, Question, Silence};
 use buffer::Output;
-use client::{Activity, Client, Pause, State};
+use client::{Activity, Client, Pause, Stall, State};
 use failure::{Blame, ShardFailure};
 use redirect::{Parked, Redirected};
 use requests::{may_submit, reads_ahead};
@@ -27,10 +26,14 @@ use shard::Link;
 use shards::Shards;
 use time::Time;
 
+pub use limits::Limits;
+
 pub mod buffer;
 pub mod client;
 mod deadlines;
 pub mod failure;
+mod limits;
+mod listing;
 mod members;
 mod redirect;
 mod relief;
@@ -47,41 +50,6 @@ const SPARE_ACTIVITIES_MAX: usize = 128;
 /// After so long without a byte of a client it is taken to have sent all that it wanted to send at once. Longer than TCP
 /// needs to send a lost segment again (200 ms on Linux).
 const SILENCE: Duration = Duration::from_millis(250);
-
-/// What holds a pool within bounds. All sizes in bytes.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// How long a request may take, from the moment it is queued. `None`: as long as it likes.
-    pub timeout: Option<Duration>,
-    /// How long a request may wait for room in its shard's queue.
-    pub queue_wait: Duration,
-    /// Requests in flight of one client; beyond it the client is not read.
-    pub in_flight_max: usize,
-    /// Largest request.
-    pub request_bytes_max: u64,
-    /// Replies waiting for one client; beyond it the client is closed.
-    pub client_output_max: usize,
-    /// Replies waiting for one client beyond what it has sent meanwhile; then its further requests have to wait.
-    pub client_output_pause: usize,
-    /// Requests in flight and queued on one shard connection.
-    pub shard_queue_max: usize,
-    /// Bytes of requests not yet written to one shard connection.
-    pub shard_queue_bytes_max: usize,
-    /// Arguments of a request.
-    pub arguments_max: usize,
-    /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
-    pub memory_max: usize,
-    /// Connections to each shard.
-    pub server_connections: usize,
-    /// Failed attempts to connect that are not followed by a pause.
-    pub eager_connects: u32,
-    /// A client that sends nothing for so long is closed.
-    pub client_idle_timeout: Option<Duration>,
-    /// A client whose request stays unfinished for so long is closed.
-    pub client_request_timeout: Option<Duration>,
-    /// A client is closed between two requests at about this age.
-    pub client_age_max: Option<Duration>,
-}
 
 /// Which client: its place in the slab, and which of those that had the place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -173,11 +141,13 @@ pub struct Pool<P: Protocol> {
     /// Clients that the worker has to look at.
     dirty_clients: Vec<u32>,
     /// Clients whose unread requests may go on.
-    resumable: Vec<ClientId>,
-    /// Clients that wait for room in a shard's queue, by deadline.
-    stalls: std::collections::VecDeque<(Time, ClientId)>,
+    resumable: VecDeque<ClientId>,
+    /// Connections with room for clients that wait for it.
+    roomy: Vec<ConnectionIndex>,
+    /// Clients that are not read for some time, by its end.
+    delayed: VecDeque<(Time, ClientId)>,
     /// Clients whose silence is waited for, one entry each; when to look at them.
-    silences: std::collections::VecDeque<(Time, ClientId)>,
+    silences: VecDeque<(Time, ClientId)>,
     questions: Vec<Asked>,
     /// What clients sent that is no request, for the log.
     malformed: Vec<(ClientId, Malformed)>,
@@ -189,6 +159,8 @@ pub struct Pool<P: Protocol> {
     blocked: Vec<ClientId>,
     /// Those that have taken none for long, for the log, and bytes held for them.
     wedged: Vec<(ClientId, usize)>,
+    /// Clients that sent a wrong password, for the log.
+    wrong_passwords: Vec<ClientId>,
     /// A large response was handed on since the worker last asked.
     large: bool,
     /// Requests that a node of a cluster has just sent elsewhere.
@@ -235,15 +207,17 @@ impl<P: Protocol> Pool<P> {
             next_generation: 0,
             spare_activities: Vec::new(),
             dirty_clients: Vec::new(),
-            resumable: Vec::new(),
-            stalls: std::collections::VecDeque::new(),
-            silences: std::collections::VecDeque::new(),
+            resumable: VecDeque::new(),
+            roomy: Vec::new(),
+            delayed: VecDeque::new(),
+            silences: VecDeque::new(),
             questions: Vec::new(),
             malformed: Vec::new(),
             doubtful: Vec::new(),
             complaints: Vec::new(),
             blocked: Vec::new(),
             wedged: Vec::new(),
+            wrong_passwords: Vec::new(),
             large: false,
             redirected: Vec::new(),
             parked: Vec::new(),
@@ -257,7 +231,8 @@ impl<P: Protocol> Pool<P> {
             plan: Plan::default(),
         };
         let first = P::lane(&P::session(&pool.settings));
-        pool.shards.lane(first);
+        pool.shards.set_usual_lane(first);
+        pool.counters.lanes.set(1);
         pool.shards.set_roles(Time::default());
         pool
     }
@@ -290,9 +265,8 @@ impl<P: Protocol> Pool<P> {
 
     /// Connects to every shard before the first request needs it.
     pub fn preconnect(&mut self) {
-        for index in 0..self.shards.connections.len() {
-            let connection = &self.shards.connections[index];
-            if matches!(connection.link, Link::Idle) && !self.shards.members[connection.shard].leaving {
+        for index in self.shards.usual_connections().collect::<Vec<_>>() {
+            if matches!(self.shards.connections[index].link, Link::Idle) {
                 self.shards.connect(index);
             }
         }
@@ -327,12 +301,30 @@ impl<P: Protocol> Pool<P> {
             self.shards.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
         self.shards.set_roles(now);
         self.resumable.extend(waiting);
+        self.close_revoked(&settings);
         self.settings = settings;
         self.share.account().set_max(limits.memory_max);
         self.limits = limits;
         self.counters = counters;
+        self.shards.set_usual_lane(P::lane(&P::session(&self.settings)));
+        self.counters.lanes.set(self.shards.lane_count() as i64);
+        // Those that wait for room may have waited long enough by now, or may find more room.
+        let waits = |&index: &usize| !self.shards.connections[index].waiting.is_empty();
+        self.roomy.extend((0..self.shards.connections.len()).filter(waits));
+        self.shards.wait_deadline = (!self.roomy.is_empty()).then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
+    }
+
+    /// Where the password is another one from now on, clients that were let in with the present one are closed.
+    fn close_revoked(&mut self, settings: &P::Settings) {
+        for (index, client) in &mut self.clients {
+            if client.state == State::Open && P::is_revoked(&client.session, &self.settings, settings) {
+                self.counters.client_revoked.add(1);
+                client.state = State::Finishing;
+                mark(client, index as u32, &mut self.dirty_clients);
+            }
+        }
     }
 
     /// The shard with this name has answered somebody: its last failure is past.
@@ -367,7 +359,7 @@ impl<P: Protocol> Pool<P> {
         let id = self.next_client_id;
         self.next_client_id += self.identity.client_id_step;
         let session = P::session(&self.settings);
-        let lane = self.shards.lane(P::lane(&session));
+        let lane = self.shards.client_connected();
         let index = self.clients.insert(Client {
             generation: self.next_generation,
             id,
@@ -423,6 +415,17 @@ impl<P: Protocol> Pool<P> {
     /// Bytes have come from the client: they are at the end of `scratch`, which began with the rest of earlier ones.
     /// Leaves `scratch` empty.
     pub fn client_received(&mut self, client: ClientId, scratch: &mut BytesMut, now: Time) {
+        self.client_received_late(client, scratch, now, now);
+    }
+
+    /// The same, where the bytes have been there since `arrived`: the client was not to be read before.
+    pub fn client_received_late(
+        &mut self,
+        client: ClientId,
+        scratch: &mut BytesMut,
+        arrived: Time,
+        now: Time,
+    ) {
         let Some(found) = self.clients.get_mut(client.index as usize) else { return scratch.clear() };
         if found.generation != client.generation {
             return scratch.clear();
@@ -439,7 +442,7 @@ impl<P: Protocol> Pool<P> {
             scratch.clear();
             return mark(found, client.index, &mut self.dirty_clients);
         }
-        self.process(client, scratch, silence, now);
+        self.process(client, scratch, silence, arrived, now);
     }
 
     /// The client has closed its writing side. What was read is still answered.
@@ -474,7 +477,7 @@ impl<P: Protocol> Pool<P> {
             client.state = state;
         }
         if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
-            self.resumable.push(id);
+            self.resumable.push_back(id);
         }
         mark(client, id.index, &mut self.dirty_clients);
     }
@@ -491,7 +494,11 @@ impl<P: Protocol> Pool<P> {
         let client = self.clients.remove(id.index as usize);
         self.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);
+        self.shards.client_gone(client.lane);
         if let Some(activity) = client.activity {
+            if let Some(Stall { since, at }) = activity.stalled {
+                self.shards.connections[at].stop_waiting(id, since);
+            }
             self.share.change(activity.counted, 0);
             if activity.is_held() {
                 self.silences.retain(|(_, held)| *held != id);
@@ -531,13 +538,16 @@ impl<P: Protocol> Pool<P> {
         self.share.change(std::mem::replace(&mut activity.counted, bytes), bytes);
         let waits = activity.waits();
         let resumes = match activity.paused {
-            None => false,
+            None | Some(Pause::Delayed) => false,
             Some(Pause::Full) => may_submit(activity, limits, 2),
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
             Some(Pause::UntilSilent) => false,
         };
         if resumes {
-            self.resumable.push(id);
+            self.resumable.push_back(id);
+        }
+        if !activity.replies.output.is_empty() {
+            activity.arrived = None;
         }
         let answered = activity.replies.in_flight() == 0 && activity.replies.output.is_empty() && !waits;
         match client.state {
@@ -573,117 +583,8 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    // --- questions to the whole process -------------------------------------------------------------------------
-
-    /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
-    /// says so, the one that `asked` after its reply. `ends` tells a client's addresses: the peer's, then our own. False
-    /// once there are no more places.
-    pub fn list_clients<A: Display>(
-        &mut self,
-        question: &Question,
-        asker: u64,
-        places: Range<usize>,
-        now: Time,
-        ends: impl Fn(ClientId) -> Option<[A; 2]>,
-        rows: &mut Rows,
-    ) -> bool {
-        let goes_on = places.end < self.clients.capacity();
-        for index in places {
-            let Some(client) = self.clients.get_mut(index) else { continue };
-            let id = ClientId { index: index as u32, generation: client.generation };
-            let Some([address, local_address]) = ends(id) else { continue };
-            let activity = client.activity.as_ref();
-            let row = ClientRow {
-                id: client.id,
-                address: &address,
-                local_address: &local_address,
-                age: now.since(client.connected).as_secs(),
-                idle: now.since(client.active).as_secs(),
-                in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
-                input_bytes: activity.map_or(0, |activity| activity.rest.len()),
-                output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
-            };
-            if !question.filter.matches(&row) {
-                continue;
-            }
-            let session = &client.session;
-            rows.push(row.id, |line| {
-                if !question.kill {
-                    P::list(&row, session, line)
-                }
-            });
-            if question.kill {
-                if matches!(client.state, State::Open | State::Ended) {
-                    self.counters.client_killed.add(1);
-                }
-                client.state = if client.id == asker { State::Finishing } else { State::Broken };
-                mark(client, id.index, &mut self.dirty_clients);
-            }
-        }
-        goes_on
-    }
-
-    /// The process has answered a client's question.
-    pub fn answer_question(&mut self, asked: &Asked, found: &Found) {
-        let Some(client) = find(&mut self.clients, asked.client) else { return };
-        let mut reply = Output::default();
-        P::answer(&asked.question, &client.session, found, &mut reply);
-        // One that had to go has nothing in flight any more.
-        if let Some(activity) = client.activity.as_mut()
-            && activity.replies.has(asked.number)
-        {
-            activity.replies.answer_whole(asked.number, reply);
-        }
-        mark(client, asked.client.index, &mut self.dirty_clients);
-    }
-
-    /// The process has no answer to a client's question, for this reason.
-    pub fn refuse_question(&mut self, asked: &Asked, reason: &str) {
-        let Some(client) = find(&mut self.clients, asked.client) else { return };
-        if let Some(activity) = client.activity.as_mut()
-            && activity.replies.has(asked.number)
-        {
-            let mut reply = Output::default();
-            P::failure(activity.replies.manner(asked.number), reason, reply.tail());
-            activity.replies.answer_whole(asked.number, reply);
-        }
-        mark(client, asked.client.index, &mut self.dirty_clients);
-    }
-
     fn client(&self, id: ClientId) -> Option<&Client<P>> {
         self.clients.get(id.index as usize).filter(|client| client.generation == id.generation)
-    }
-}
-
-impl Default for Limits {
-    /// No deadline, one connection to each shard, and bounds that nobody reaches who does not mean to.
-    fn default() -> Self {
-        Self {
-            timeout: None,
-            queue_wait: Duration::from_secs(1),
-            in_flight_max: 1024,
-            request_bytes_max: 1 << 20,
-            client_output_max: 1 << 30,
-            client_output_pause: 4 << 20,
-            arguments_max: 1 << 20,
-            shard_queue_max: 65536,
-            shard_queue_bytes_max: 64 << 20,
-            memory_max: usize::MAX,
-            server_connections: 1,
-            eager_connects: 0,
-            client_idle_timeout: None,
-            client_request_timeout: None,
-            client_age_max: None,
-        }
-    }
-}
-
-impl Limits {
-    /// Whether clients have to be looked after from time to time.
-    pub fn watches_clients(&self) -> bool {
-        self.client_idle_timeout.is_some()
-            || self.client_request_timeout.is_some()
-            || self.client_age_max.is_some()
     }
 }
 

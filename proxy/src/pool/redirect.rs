@@ -12,6 +12,7 @@ use shard_discovery::Address;
 use super::client::Pause;
 use super::failure::ShardFailure;
 use super::shard::Ticket;
+use super::shards::Turn;
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
 use crate::protocol::{Piece, Protocol, Redirect};
@@ -201,15 +202,19 @@ impl<P: Protocol> Pool<P> {
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
-        if let Err(failure) = self.shards.admit(target, &self.limits, now) {
+        // It had its turn when it was sent first.
+        self.shards.turn.queue = Some((target, 1));
+        let admitted = self.shards.admit(target, &self.limits, now);
+        self.shards.turn = Turn::default();
+        if let Err(failure) = admitted {
             let shard = self.shards.connections[target].shard;
             return self.fail(ticket, shard, &failure);
         }
         if !prelude.is_empty() {
-            self.shards.submit_ticket(target, Ticket::prelude(prelude.len(), ticket.since));
+            self.shards.submit_ticket(target, Ticket::prelude(prelude.len(), ticket.since), now);
             self.shards.connections[target].copy(&prelude);
         }
-        self.shards.submit_ticket(target, ticket);
+        self.shards.submit_ticket(target, ticket, now);
         self.shards.connections[target].share(redirected.request);
     }
 

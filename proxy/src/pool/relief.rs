@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::buffer::{Ahead, Rest};
-use super::client::State;
+use super::client::{Stall, State};
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
 use crate::protocol::Protocol;
 
@@ -117,6 +117,9 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = find(&mut self.clients, id) else { return };
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
+            if let Some(Stall { since, at }) = activity.stalled {
+                self.shards.connections[at].stop_waiting(id, since);
+            }
             activity.rest = Rest::default();
             activity.ahead = Ahead::default();
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);

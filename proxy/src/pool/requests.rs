@@ -1,13 +1,16 @@
 //! From bytes of a client to requests in the queues of shards.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 
 use super::buffer::{Ahead, SHARE_MIN};
-use super::client::{Activity, Pause, State};
+use super::client::{Activity, Pause, Stall, State};
 use super::failure::ShardFailure;
-use super::shards::{Refusal, Sender};
+use super::shard::Waiter;
+use super::shards::{Refusal, Sender, Turn};
 use super::time::Time;
-use super::{Asked, ClientId, Limits, Pool, SILENCE, find, mark};
+use super::{Asked, ClientId, ConnectionIndex, Limits, Pool, SILENCE, find, mark};
 use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
 
 /// A client whose replies so far are unknown in size may have so many requests in flight.
@@ -17,38 +20,90 @@ const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
 const ARGUMENT_BYTES: usize = 48;
 
+/// The pause of a client that goes on sending wrong passwords.
+const DENIED_PAUSE: Duration = Duration::from_secs(1);
+/// The reply to what would need one more kind of shard connections.
+const TOO_MANY_LANES: &str =
+    "too many databases are in use by other clients; use one of theirs, or try again later";
+
 impl<P: Protocol> Pool<P> {
     /// Goes on with clients that had to wait. `scratch` is empty before and after.
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
-        while let Some(id) = self.resumable.pop() {
-            let Some(client) = find(&mut self.clients, id) else { continue };
-            let Some(activity) = client.activity.as_mut() else { continue };
-            if !activity.waits() {
-                continue;
+        while let Some(index) = self.roomy.pop() {
+            self.resume_waiting(index, scratch, now);
+        }
+        while let Some(id) = self.resumable.pop_front() {
+            let stalled = self.client(id).and_then(|client| client.activity.as_ref()?.stalled);
+            if let Some(Stall { since, at }) = stalled {
+                // It may stand in that line still; it will find its place again.
+                self.shards.connections[at].stop_waiting(id, since);
             }
-            if activity.paused == Some(Pause::UntilQuiet) && activity.replies.in_flight() > 0 {
-                // Room in a queue is not what it waits for; its last reply brings it here again.
-                continue;
+            self.resume_client(id, scratch, now);
+        }
+    }
+
+    /// There is room in the queue of the connection: those that wait for it share it, who waits longest first. One that
+    /// wants more than its share waits anew, behind the others.
+    fn resume_waiting(&mut self, index: ConnectionIndex, scratch: &mut BytesMut, now: Time) {
+        loop {
+            let connection = &self.shards.connections[index];
+            let waiting = connection.waiting.len();
+            let Some(room) = connection.room(&self.limits) else { break };
+            if waiting == 0 {
+                break;
             }
-            let silence = match client.state {
-                State::Ended => Silence::Final,
-                _ if now.since(client.active) >= SILENCE => Silence::Long,
-                _ => Silence::Short,
-            };
-            mark(client, id.index, &mut self.dirty_clients);
-            if activity.is_held() && client.state == State::Finishing {
-                // What it sends next will not be read. It is told nothing, and nothing of it is executed.
-                activity.drop_requests();
-                self.silences.retain(|(_, held)| *held != id);
-                continue;
+            let share = (room / waiting).max(1);
+            for _ in 0..waiting {
+                let connection = &mut self.shards.connections[index];
+                if connection.room(&self.limits).is_none() {
+                    break;
+                }
+                let Some(waiter) = connection.waiting.pop_front() else { break };
+                self.shards.turn.queue = Some((index, share));
+                self.resume_client(waiter.client, scratch, now);
             }
-            self.process_ahead(id, scratch, silence, now);
+        }
+        self.shards.turn = Turn::default();
+    }
+
+    fn resume_client(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
+        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(activity) = client.activity.as_mut() else { return };
+        if !activity.waits() {
+            return;
+        }
+        if activity.paused == Some(Pause::UntilQuiet) && activity.replies.in_flight() > 0 {
+            // Room in a queue is not what it waits for; its last reply brings it here again.
+            return;
+        }
+        let silence = match client.state {
+            State::Ended => Silence::Final,
+            _ if now.since(client.active) >= SILENCE => Silence::Long,
+            _ => Silence::Short,
+        };
+        let arrived = activity.arrived.take().unwrap_or(now);
+        let drops = activity.is_held() && client.state == State::Finishing;
+        if drops {
+            // What it sends next will not be read. It is told nothing, and nothing of it is executed.
+            activity.drop_requests();
+            self.silences.retain(|(_, held)| *held != id);
+        }
+        mark(client, id.index, &mut self.dirty_clients);
+        if !drops {
+            self.process_ahead(id, scratch, silence, arrived, now);
         }
     }
 
     /// Takes requests from what was read of the client until that is used up or the client has to wait again.
-    fn process_ahead(&mut self, id: ClientId, scratch: &mut BytesMut, silence: Silence, now: Time) {
+    fn process_ahead(
+        &mut self,
+        id: ClientId,
+        scratch: &mut BytesMut,
+        silence: Silence,
+        arrived: Time,
+        now: Time,
+    ) {
         loop {
             let Some(client) = find(&mut self.clients, id) else { return };
             let Some(activity) = client.activity.as_mut() else { return };
@@ -57,7 +112,7 @@ impl<P: Protocol> Pool<P> {
             }
             activity.rest.take(scratch);
             activity.ahead.pop(scratch);
-            self.process(id, scratch, silence, now);
+            self.process(id, scratch, silence, arrived, now);
             let activity = find(&mut self.clients, id).and_then(|client| client.activity.as_ref());
             if activity.is_none_or(|activity| activity.waits() || activity.ahead.is_empty()) {
                 return;
@@ -65,8 +120,16 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Takes requests from `scratch` until it is used up or the client has to wait; keeps the rest.
-    pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, silence: Silence, now: Time) {
+    /// Takes requests from `scratch`, which was read at `arrived`, until it is used up or the client has to wait; keeps the
+    /// rest.
+    pub(super) fn process(
+        &mut self,
+        id: ClientId,
+        scratch: &mut BytesMut,
+        silence: Silence,
+        arrived: Time,
+        now: Time,
+    ) {
         let Self { clients, shards, counters, limits, plan, identity, settings, store, share, .. } = self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
@@ -77,6 +140,8 @@ impl<P: Protocol> Pool<P> {
         if was_held {
             activity.paused = None;
         }
+        shards.turn.late = limits.timeout.is_some_and(|timeout| arrived.plus(timeout) <= now);
+        shards.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
         while used < scratch.len() {
@@ -135,13 +200,25 @@ impl<P: Protocol> Pool<P> {
                 Route::Split(_) | Route::Everywhere(_) if is_large && length > share.room() => Route::NoRoom,
                 route => route,
             };
-            let sender = Sender { id, number: client.id, lane: client.lane, now };
+            let sender = Sender { id, number: client.id, lane: client.lane, since: arrived, now };
             let closes = matches!(route, Route::AnswerAndClose);
+            let stops = closes || matches!(route, Route::Deny { slowly: true });
             let ignored = matches!(route, Route::Ignore);
             let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
+                    // Only what is answered here changes what a client speaks with shards.
+                    let (present, wanted) = (shards.lane_key(client.lane), P::lane(&client.session));
+                    if wanted != present {
+                        if !shards.change_lane(&mut client.lane, wanted) {
+                            P::keep_lane(&mut client.session, present);
+                            counters.lanes_refused.add(1);
+                            plan.reply.clear();
+                            P::failure(plan.manner, TOO_MANY_LANES, &mut plan.reply);
+                        }
+                        counters.lanes.set(shards.lane_count() as i64);
+                    }
                     activity.replies.replied_with(&mut plan.reply, plan.manner);
                     Ok(())
                 }
@@ -151,6 +228,17 @@ impl<P: Protocol> Pool<P> {
                     P::out_of_memory(&mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
                     Self::tell_oversized(&mut self.oversized, id, length);
+                    Ok(())
+                }
+                Route::Deny { slowly } => {
+                    counters.refused.add(1);
+                    counters.wrong_passwords.add(1);
+                    self.wrong_passwords.push(id);
+                    activity.replies.replied(&plan.reply, plan.manner);
+                    if slowly {
+                        activity.paused = Some(Pause::Delayed);
+                        self.delayed.push_back((now.plus(DENIED_PAUSE), id));
+                    }
                     Ok(())
                 }
                 Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => {
@@ -223,13 +311,13 @@ impl<P: Protocol> Pool<P> {
                 }
                 Err(Refusal::Failed(connection, failure)) => {
                     if failure == ShardFailure::QueueFull {
-                        let since = *activity.stalled.get_or_insert_with(|| {
+                        let Stall { since, .. } = *activity.stalled.get_or_insert_with(|| {
                             counters.queue_waits.add(1);
-                            self.stalls.push_back((now.plus(limits.queue_wait), id));
-                            now
+                            Stall { since: now, at: connection }
                         });
                         if now < since.plus(limits.queue_wait) {
-                            shards.connections[connection].waiting.push_back(id);
+                            activity.stalled = Some(Stall { since, at: connection });
+                            shards.wait(connection, Waiter { client: id, since, arrived }, limits);
                             break;
                         }
                         counters.queue_full.add(1);
@@ -250,18 +338,22 @@ impl<P: Protocol> Pool<P> {
             if P::is_between_requests(&activity.decoder) {
                 activity.begun = None;
             }
-            activity.stalled = None;
-            if closes {
-                counters.client_quit.add(1);
-                client.state = State::Finishing;
-                used = scratch.len();
-                activity.ahead = Ahead::default();
+            if activity.stalled.take().is_some() {
+                shards.turn.since = None;
+            }
+            if stops {
+                if closes {
+                    counters.client_quit.add(1);
+                    client.state = State::Finishing;
+                    used = scratch.len();
+                    activity.ahead = Ahead::default();
+                }
                 break;
             }
-            let lane = P::lane(&client.session);
-            if lane != shards.lanes[client.lane as usize].key {
-                client.lane = shards.lane(lane);
-            }
+        }
+        shards.turn.late = false;
+        if activity.waits() {
+            activity.arrived = Some(arrived);
         }
         if was_held && !activity.is_held() {
             self.silences.retain(|(_, held)| *held != id);

@@ -242,16 +242,11 @@ impl<P: Protocol> Pool<P> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The shard has room again: clients that wait for it go on.
+    /// Where the shard has room again, clients that wait for it go on.
     pub(super) fn wake_waiting(&mut self, index: ConnectionIndex) {
-        let connection = &mut self.shards.connections[index];
-        if connection.waiting.is_empty()
-            || connection.in_flight.len() > self.limits.shard_queue_max / 2
-            || connection.output.len() > self.limits.shard_queue_bytes_max / 2
-        {
-            return;
+        if self.shards.connections[index].wakes(&self.limits) {
+            self.roomy.push(index);
         }
-        self.resumable.extend(connection.waiting.drain(..));
     }
 
     /// Bytes waiting to be written to the shard, if it may be written to.
@@ -270,7 +265,7 @@ impl<P: Protocol> Pool<P> {
     /// The connection is lost, or could not be made. What was sent on it is answered with the reason; what was not
     /// may be sent on the next one.
     pub fn shard_closed(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
-        let (jitter, default_lane) = (self.shards.random(), self.shards.lanes[0].key);
+        let (jitter, default_lane) = (self.shards.random(), self.shards.lane_key(self.shards.usual));
         let connection = &mut self.shards.connections[index];
         let shard = connection.shard;
         let counters = &self.shards.members[shard].counters;
@@ -306,8 +301,7 @@ impl<P: Protocol> Pool<P> {
         for ticket in lost {
             self.fail(ticket, shard, failure);
         }
-        let waiting: Vec<ClientId> = self.shards.connections[index].waiting.drain(..).collect();
-        self.resumable.extend(waiting);
+        self.wake_waiting(index);
     }
 
     /// Answers a request with the reason why its shard did not.
@@ -382,10 +376,16 @@ impl<P: Protocol> Pool<P> {
         std::mem::take(&mut self.complaints)
     }
 
+    /// Clients that have sent a wrong password since the last call, once for each.
+    pub fn take_wrong_passwords(&mut self) -> Vec<ClientId> {
+        std::mem::take(&mut self.wrong_passwords)
+    }
+
     /// Whether the worker has something to write, to connect, to close or to go on with.
     pub fn has_work(&self) -> bool {
         !self.dirty_clients.is_empty()
             || !self.resumable.is_empty()
+            || !self.roomy.is_empty()
             || !self.shards.dirty.is_empty()
             || !self.shards.to_connect.is_empty()
             || !self.shards.to_close.is_empty()

@@ -9,7 +9,8 @@
 //!   responses <- pop_front: t1                  <- socket
 //! ```
 //!
-//! All requests of a connection share one timeout, so the front of `in_flight` has the earliest deadline.
+//! All requests of a connection share one timeout, which runs from when they were read: one that had to wait before it was
+//! queued is due before others that were queued ahead of it.
 //! No sockets here: the worker owns them.
 
 use std::collections::VecDeque;
@@ -18,10 +19,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ClientId;
 use super::buffer::{Output, Rest};
 use super::failure::{ShardFailure, Stage};
 use super::time::Time;
+use super::{ClientId, Limits};
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
 
@@ -46,7 +47,7 @@ pub struct Ticket<P: Protocol> {
     pub fragment: u32,
     /// Bytes of the request.
     pub length: u64,
-    /// When the request was queued.
+    /// When the request was read.
     pub since: Time,
     /// Which responses it can have.
     pub expected: P::Expected,
@@ -60,6 +61,27 @@ pub struct Ticket<P: Protocol> {
     pub tries: u8,
     /// The response is of no interest: it only clears the way for the next request.
     pub prelude: bool,
+    /// Its deadline has passed.
+    pub expired: bool,
+}
+
+/// A client that waits for room in the queue of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// Which.
+    pub client: ClientId,
+    /// Since when it waits: who waits longest goes first.
+    pub since: Time,
+    /// When its request was read.
+    pub arrived: Time,
+}
+
+impl Waiter {
+    /// When it has waited long enough: for room, or altogether.
+    pub fn deadline(&self, limits: &Limits) -> Time {
+        let room = self.since.plus(limits.queue_wait);
+        limits.timeout.map_or(room, |timeout| room.min(self.arrived.plus(timeout)))
+    }
 }
 
 impl<P: Protocol> Clone for Ticket<P> {
@@ -85,6 +107,7 @@ impl<P: Protocol> Ticket<P> {
             reads: true,
             tries: 0,
             prelude: true,
+            expired: false,
         }
     }
 }
@@ -128,6 +151,8 @@ pub enum Admission {
     Probe(ShardFailure),
     /// The queue is full.
     Full,
+    /// There is room, but others wait for it.
+    Crowded,
     /// The shard is down.
     Down(ShardFailure),
 }
@@ -150,7 +175,7 @@ pub struct ShardConnection<P: Protocol> {
     pub in_flight: VecDeque<Ticket<P>>,
     /// Bytes of all requests in flight, written or not.
     in_flight_bytes: u64,
-    /// The first so many tickets of `in_flight` are past their deadline.
+    /// So many tickets of `in_flight` are past their deadline.
     pub expired: usize,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
@@ -160,8 +185,8 @@ pub struct ShardConnection<P: Protocol> {
     pub understood: usize,
     /// Part of the response at hand has been passed on already.
     pub streaming: bool,
-    /// Clients that wait for room in the queue.
-    pub waiting: VecDeque<ClientId>,
+    /// Clients that wait for room in the queue, longest first.
+    pub waiting: VecDeque<Waiter>,
     /// It is in the pool's list of connections with something to write.
     pub dirty: bool,
     /// When the last byte came, the connection was made, or the first request was queued after a pause.
@@ -229,7 +254,41 @@ impl<P: Protocol> ShardConnection<P> {
         if self.in_flight.len() >= requests_max || self.output.len() >= bytes_max {
             return Admission::Full;
         }
-        Admission::Open
+        if self.waiting.is_empty() { Admission::Open } else { Admission::Crowded }
+    }
+
+    /// How many more requests may be queued before somebody has to wait; `None` if none. Without a connection nobody has
+    /// to wait for room: there is an answer at once.
+    pub fn room(&self, limits: &Limits) -> Option<usize> {
+        let is_live =
+            matches!(self.link, Link::Connecting { after: None } | Link::Greeting { .. } | Link::Up);
+        if !is_live {
+            return Some(usize::MAX);
+        }
+        let room = limits.shard_queue_max.saturating_sub(self.in_flight.len());
+        (room > 0 && self.output.len() < limits.shard_queue_bytes_max).then_some(room)
+    }
+
+    /// Whether somebody waits, and there is room for more than a request or two: going on with a client has a price.
+    pub fn wakes(&self, limits: &Limits) -> bool {
+        !self.waiting.is_empty()
+            && self.room(limits).is_some_and(|room| room > limits.shard_queue_max / 8)
+            && self.output.len() <= limits.shard_queue_bytes_max / 8 * 7
+    }
+
+    /// A client waits for room; it has its place by how long it waits already.
+    pub fn wait(&mut self, waiter: Waiter) {
+        let place = self.waiting.partition_point(|other| other.since <= waiter.since);
+        self.waiting.insert(place, waiter);
+    }
+
+    /// The client does not wait any more.
+    pub fn stop_waiting(&mut self, client: ClientId, since: Time) {
+        let start = self.waiting.partition_point(|waiter| waiter.since < since);
+        let same = self.waiting.iter().skip(start).take_while(|waiter| waiter.since == since);
+        if let Some(place) = same.into_iter().position(|waiter| waiter.client == client) {
+            self.waiting.remove(start + place);
+        }
     }
 
     /// Appends a copy of the request that was submitted last.
@@ -264,9 +323,9 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// A request of so many bytes is to be appended.
     #[inline]
-    pub fn submitted(&mut self, ticket: Ticket<P>) {
+    pub fn submitted(&mut self, ticket: Ticket<P>, now: Time) {
         if self.in_flight.is_empty() {
-            self.heard = self.heard.max(ticket.since);
+            self.heard = self.heard.max(now);
         }
         self.in_flight_bytes += ticket.length;
         self.in_flight.push_back(ticket);
@@ -283,7 +342,7 @@ impl<P: Protocol> ShardConnection<P> {
     #[inline]
     pub fn answered(&mut self) -> Option<Ticket<P>> {
         let ticket = self.in_flight.pop_front()?;
-        self.expired = self.expired.saturating_sub(1);
+        self.expired -= usize::from(ticket.expired);
         self.in_flight_bytes -= ticket.length;
         self.forget(ticket.length);
         Some(ticket)
@@ -348,19 +407,21 @@ impl<P: Protocol> ShardConnection<P> {
     /// Requests that timed out before a byte of them was written are not worth writing any more.
     fn drop_expired(&mut self) {
         let mut bytes = 0;
-        for ticket in self.in_flight.drain(..self.expired) {
+        let count = self.in_flight.iter().take_while(|ticket| ticket.expired).count();
+        for ticket in self.in_flight.drain(..count) {
             bytes += ticket.length;
         }
         self.in_flight_bytes -= bytes;
         self.output.advance(bytes as usize);
         self.forget(bytes);
-        self.expired = 0;
+        self.expired -= count;
     }
 
     /// The earliest deadline of the connection, if it has requests in flight.
     pub fn deadline(&self, timeout: Duration) -> Option<Time> {
-        match self.in_flight.get(self.expired) {
-            Some(ticket) => Some(ticket.since.plus(timeout)),
+        let waiting = self.in_flight.iter().filter(|ticket| !ticket.expired);
+        match waiting.map(|ticket| ticket.since).min() {
+            Some(since) => Some(since.plus(timeout)),
             None if self.expired > 0 && matches!(self.link, Link::Up) => Some(self.silence_ends(timeout)),
             None => None,
         }
@@ -380,14 +441,15 @@ impl<P: Protocol> ShardConnection<P> {
     /// Takes the tickets whose deadline has passed; they stay in line, for nobody. A response that is already on
     /// its way to its client goes on.
     pub fn expire(&mut self, timeout: Duration, now: Time, mut expired: impl FnMut(Ticket<P>)) {
-        while let Some(ticket) = self.in_flight.get_mut(self.expired) {
-            if ticket.since.plus(timeout) > now {
-                break;
+        for (place, ticket) in self.in_flight.iter_mut().enumerate() {
+            if ticket.expired || ticket.since.plus(timeout) > now {
+                continue;
             }
-            if !(self.expired == 0 && self.streaming) {
+            if !(place == 0 && self.streaming) {
                 expired(*ticket);
                 ticket.client = None;
             }
+            ticket.expired = true;
             self.expired += 1;
         }
     }
@@ -413,7 +475,7 @@ impl<P: Protocol> ShardConnection<P> {
         self.in_flight_bytes = kept_bytes;
         self.output.advance(self.output.len() - kept_bytes as usize);
         self.forget(lost.iter().map(|ticket| ticket.length).sum());
-        self.expired = self.expired.saturating_sub(lost.len());
+        self.expired = self.in_flight.iter().filter(|ticket| ticket.expired).count();
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();
         self.understood = 0;
@@ -506,7 +568,7 @@ impl<P: Protocol> ShardConnection<P> {
                 ticket.client = None;
                 return true;
             }
-            expired += usize::from(place < self.expired);
+            expired += usize::from(ticket.expired);
             bytes += ticket.length;
             match dropped.last_mut() {
                 Some(last) if last.end == start => last.end = at,

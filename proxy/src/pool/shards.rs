@@ -1,6 +1,6 @@
 //! The shards of a pool: which connection a request takes, and whether it may.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::buffer::SHARE_MIN;
 use super::failure::{Blame, ShardFailure};
 use super::members::{Lane, Member};
 use super::replies::{Merging, Replies};
-use super::shard::{Admission, Link, ShardConnection, Ticket};
+use super::shard::{Admission, Link, ShardConnection, Ticket, Waiter};
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Failed, Limits, ShardEvent};
 use crate::metrics::{PoolCounters, ShardCounters};
@@ -23,8 +23,14 @@ pub(super) struct Shards<P: Protocol> {
     /// For each shard of the topology, its member.
     pub(super) order: Vec<usize>,
     pub members: Vec<Member>,
-    pub lanes: Vec<Lane<P>>,
+    pub(super) lanes: Vec<Lane<P>>,
+    /// Those that have not ended, by their keys.
+    pub(super) lane_of: HashMap<P::Lane, u32>,
+    /// The lane of new clients.
+    pub(super) usual: u32,
     pub connections: Vec<ShardConnection<P>>,
+    /// Places in `connections` that nobody has: the first of several, and how many.
+    pub(super) vacant: Vec<(ConnectionIndex, usize)>,
     /// Connections to each shard that is added from now on.
     pub(super) per_shard: usize,
     /// Those keep requests until they are answered.
@@ -36,6 +42,10 @@ pub(super) struct Shards<P: Protocol> {
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
     pub(super) timeout: Option<Duration>,
+    /// Nobody who waits for room has waited long enough before.
+    pub wait_deadline: Option<Time>,
+    /// Whose turn it is: who waits for room goes before all others.
+    pub turn: Turn,
     random: u64,
     /// Connections that the fragments of the split request at hand take.
     targets: Vec<ConnectionIndex>,
@@ -47,6 +57,17 @@ pub(super) struct Shards<P: Protocol> {
     units: Vec<usize>,
 }
 
+/// What the client at hand may do while others wait for room.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Turn {
+    /// It may queue so many requests on this connection.
+    pub queue: Option<(ConnectionIndex, usize)>,
+    /// It waits itself, since then.
+    pub since: Option<Time>,
+    /// Its requests have waited longer than they may altogether.
+    pub late: bool,
+}
+
 /// Whose request it is.
 #[derive(Clone, Copy)]
 pub(super) struct Sender {
@@ -54,6 +75,8 @@ pub(super) struct Sender {
     /// The client's number: it stays on one connection of a shard, so that its requests keep their order.
     pub number: u64,
     pub lane: u32,
+    /// When the request was read.
+    pub since: Time,
     pub now: Time,
 }
 
@@ -80,7 +103,10 @@ impl<P: Protocol> Shards<P> {
             order: Vec::new(),
             members: Vec::new(),
             lanes: Vec::new(),
+            lane_of: HashMap::new(),
+            usual: 0,
             connections: Vec::new(),
+            vacant: Vec::new(),
             per_shard,
             keeps: false,
             dirty: Vec::new(),
@@ -89,6 +115,8 @@ impl<P: Protocol> Shards<P> {
             events: Vec::new(),
             deadline: None,
             timeout,
+            wait_deadline: None,
+            turn: Turn::default(),
             random: seed | 1,
             targets: Vec::new(),
             down: Vec::new(),
@@ -386,6 +414,9 @@ impl<P: Protocol> Shards<P> {
     /// Whether a request may be queued on the connection; if need be it is to be made.
     #[inline]
     pub fn admit(&mut self, index: ConnectionIndex, limits: &Limits, now: Time) -> Result<(), ShardFailure> {
+        if self.turn.late {
+            return Err(ShardFailure::ResponseTimeout);
+        }
         let connection = &self.connections[index];
         match connection.admission(limits.shard_queue_max, limits.shard_queue_bytes_max, now) {
             Admission::Open => Ok(()),
@@ -398,9 +429,30 @@ impl<P: Protocol> Shards<P> {
                 self.to_connect.push(index);
                 Err(failure)
             }
-            Admission::Full => Err(ShardFailure::QueueFull),
+            Admission::Crowded if self.is_its_turn(index) => Ok(()),
+            Admission::Full | Admission::Crowded => Err(ShardFailure::QueueFull),
             Admission::Down(failure) => Err(failure),
         }
+    }
+
+    /// Whether the client at hand goes before those that wait for room.
+    fn is_its_turn(&mut self, index: ConnectionIndex) -> bool {
+        if let Some((connection, left)) = &mut self.turn.queue
+            && *connection == index
+            && *left > 0
+        {
+            *left -= 1;
+            return true;
+        }
+        let first = self.connections[index].waiting.front();
+        self.turn.since.is_some_and(|since| first.is_none_or(|first| since <= first.since))
+    }
+
+    /// The client waits for room in the queue of the connection.
+    pub fn wait(&mut self, index: ConnectionIndex, waiter: Waiter, limits: &Limits) {
+        let deadline = waiter.deadline(limits);
+        self.wait_deadline = Some(self.wait_deadline.map_or(deadline, |earliest| earliest.min(deadline)));
+        self.connections[index].wait(waiter);
     }
 
     #[inline]
@@ -420,29 +472,30 @@ impl<P: Protocol> Shards<P> {
             number,
             fragment,
             length: length as u64,
-            since: sender.now,
+            since: sender.since,
             expected: plan.expected,
             slot: unit as u16,
             scripted: plan.scripted,
             reads: plan.reads,
             tries: 0,
             prelude: false,
+            expired: false,
         };
-        self.submit_ticket(index, ticket);
+        self.submit_ticket(index, ticket, sender.now);
     }
 
     /// Queues a request; the caller appends the bytes to the connection.
     #[inline]
-    pub fn submit_ticket(&mut self, index: ConnectionIndex, ticket: Ticket<P>) {
+    pub fn submit_ticket(&mut self, index: ConnectionIndex, ticket: Ticket<P>, now: Time) {
         let connection = &mut self.connections[index];
         if let Some(timeout) = self.timeout
-            && connection.in_flight.len() == connection.expired
+            && (connection.in_flight.len() == connection.expired || ticket.since < now)
         {
-            // The other requests of the connection come after this one, and so do their deadlines.
+            // Requests that are queued as they are read come after this one, and so do their deadlines.
             let deadline = ticket.since.plus(timeout);
             self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
         }
-        connection.submitted(ticket);
+        connection.submitted(ticket, now);
         let counters = &self.members[connection.shard].counters;
         counters.requests.add(1);
         counters.request_bytes.add(ticket.length);

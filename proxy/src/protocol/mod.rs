@@ -4,6 +4,7 @@
 //! address or the configuration: bytes come in, decisions and bytes go out.
 
 use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -28,7 +29,7 @@ pub trait Protocol: Sized + 'static {
     /// What one client has told us: who it is, its database, its protocol version.
     type Session: 'static;
     /// Clients of one lane share shard connections; others must not (another database or protocol version).
-    type Lane: Copy + Eq + Debug + 'static;
+    type Lane: Copy + Eq + Hash + Debug + 'static;
     /// Decoder of requests; once a request is complete it knows its arguments.
     type RequestDecoder: Default + 'static;
     /// Decoder of responses.
@@ -48,6 +49,14 @@ pub trait Protocol: Sized + 'static {
 
     /// Which shard connections the client's requests use.
     fn lane(session: &Self::Session) -> Self::Lane;
+
+    /// The lane that the client's session asks for cannot be had: it stays in this one.
+    fn keep_lane(session: &mut Self::Session, lane: Self::Lane);
+
+    /// Whether a client that was let in under the settings `before` would not be under those of `now`, and is not to stay.
+    fn is_revoked(_session: &Self::Session, _before: &Self::Settings, _now: &Self::Settings) -> bool {
+        false
+    }
 
     /// Looks for the end of the request `input` starts with: its length, or `None` if it goes on beyond `input`.
     fn next_request(
@@ -365,6 +374,11 @@ pub enum Route<M> {
     Answer,
     /// [`Plan::reply`] is the reply, and the last one.
     AnswerAndClose,
+    /// [`Plan::reply`] refuses a wrong password.
+    Deny {
+        /// The client has tried often: its next request waits a little.
+        slowly: bool,
+    },
     /// The request goes as it is to the shard that owns all of [`Plan::keys`].
     Forward,
     /// Each key goes to its owner.

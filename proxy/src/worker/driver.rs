@@ -112,12 +112,31 @@ pub(super) struct ClientSocket {
     ended: bool,
     /// It may have something to read that was left because the pool did not want it.
     unread: bool,
+    /// What the kernel has of it while shards are waited for: the time of its requests runs already.
+    left: Option<Left>,
+}
+
+/// Bytes that the pool did not want yet.
+struct Left {
+    since: Time,
+    bytes: usize,
 }
 
 struct ShardSocket {
     socket: Socket,
     /// The kernel has said that nothing more will come after what there is.
     ended: bool,
+}
+
+impl ClientSocket {
+    /// Since when the bytes just read have been there, if they were left before.
+    fn arrived(&mut self, count: usize) -> Option<Time> {
+        let Left { since, bytes } = self.left.take()?;
+        if count < bytes {
+            self.left = Some(Left { since, bytes: bytes - count });
+        }
+        (count <= bytes).then_some(since)
+    }
 }
 
 impl<P: Protocol> Driver<P> {
@@ -189,7 +208,8 @@ impl<P: Protocol> Driver<P> {
         }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
-        self.clients[index] = Some(ClientSocket { socket, ends, id, ended: false, unread: false });
+        self.clients[index] =
+            Some(ClientSocket { socket, ends, id, ended: false, unread: false, left: None });
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
@@ -219,6 +239,9 @@ impl<P: Protocol> Driver<P> {
         let id = client.id;
         if !self.pool.wants_read(id) {
             client.unread = true;
+            let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_empty());
+            let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
+            client.left = waiting.map(|bytes| Left { since: now, bytes });
             return;
         }
         self.pool.before_client_read(id, &mut self.scratch);
@@ -230,12 +253,14 @@ impl<P: Protocol> Driver<P> {
                 self.pool.client_ended(id);
             }
             Ok(read) => {
+                let count = self.scratch.len() - rest;
+                let arrived = client.arrived(count).unwrap_or(now);
                 // The end may have come together with the last bytes; there is no second notice of it.
                 if read == Read::Full || client.ended {
                     self.again.push(Ready::again(Token::Client(index as u32)));
                 }
-                self.pool.counters().client_received_bytes.add((self.scratch.len() - rest) as u64);
-                self.pool.client_received(id, &mut self.scratch, now);
+                self.pool.counters().client_received_bytes.add(count as u64);
+                self.pool.client_received_late(id, &mut self.scratch, arrived, now);
             }
             Err(error) => {
                 self.scratch.clear();
@@ -362,6 +387,8 @@ impl<P: Protocol> Driver<P> {
                 if blocked {
                     self.pool.client_blocked(id, sent > 0, now);
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
+                    // It waits for itself.
+                    client.left = None;
                 }
             }
             if leaves {

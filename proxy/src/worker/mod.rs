@@ -16,7 +16,7 @@ use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Account;
-use crate::config;
+use crate::config::{self, Reauth};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::pool::failure::{Blame, ShardFailure};
 use crate::pool::time::Time;
@@ -433,6 +433,7 @@ impl session::Settings {
                 .and_then(|auth| auth.previous.as_ref())
                 .map(|previous| previous.expose().as_bytes().to_vec()),
             user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
+            keeps_revoked: config.reauth == Reauth::Keep,
             db: config.db,
             databases: config.databases,
             port: config.listen.port().unwrap_or(0),

@@ -170,3 +170,56 @@ impl<P: Protocol> Driver<P> {
 fn ends_of(clients: &[Option<ClientSocket>], id: ClientId) -> Option<[End<'_>; 2]> {
     Some(clients.get(id.index as usize)?.as_ref()?.ends.both())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::protocol::{ClientFilter, Question};
+
+    fn question() -> Question {
+        Question { filter: ClientFilter::default(), kill: false, form: 0 }
+    }
+
+    #[test]
+    fn every_question_has_a_deadline() {
+        let mut questions = Questions::default();
+        let client = ClientId { index: 0, generation: 1 };
+        let asked = |number| Asked { client, asker: 1, number, question: question() };
+        let start = Time::from_micros(1);
+        let first = questions.put(asked(1), start);
+        questions.put(asked(2), start.plus(Duration::from_secs(1)));
+        assert_eq!(questions.deadline(), Some(start.plus(DEADLINE)));
+        assert_eq!(questions.take(first).map(|asked| asked.number), Some(1));
+        assert!(questions.take(first).is_none(), "it is answered once");
+        assert!(questions.take_expired(start.plus(DEADLINE)).is_none());
+        let late = start.plus(DEADLINE + Duration::from_secs(1));
+        assert_eq!(questions.take_expired(late).map(|asked| asked.number), Some(2));
+        assert_eq!(questions.deadline(), None);
+    }
+
+    #[test]
+    fn a_listing_looks_at_a_few_clients_at_a_time() {
+        let (listed, mut answer) = oneshot::channel();
+        let list = List { questions: vec![(question(), 1), (question(), 2)].into(), listed };
+        let mut listing = Some(Listing::new(list));
+        let (clients, mut passes) = (1000, 0);
+        while let Some(present) = listing.take() {
+            passes += 1;
+            listing = present.go_on(|places, _, _, rows| {
+                let goes_on = places.end < clients;
+                places.filter(|&place| place < clients).for_each(|place| rows.push(place as u64, |_| {}));
+                goes_on
+            });
+        }
+        assert_eq!(passes, 4);
+        let found: Vec<usize> = answer
+            .try_recv()
+            .expect("it is told")
+            .iter()
+            .map(|rows| Found::of(std::slice::from_ref(rows)).count)
+            .collect();
+        assert_eq!(found, [1000, 1000]);
+    }
+}

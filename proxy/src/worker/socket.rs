@@ -189,6 +189,11 @@ impl Socket {
         }
     }
 
+    /// Bytes that have come and were not read.
+    pub fn waiting(&self) -> usize {
+        rustix::io::ioctl_fionread(self).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
     /// Says that nothing more will be written.
     pub fn finish(&self) {
         let socket = self.reference();

@@ -14,7 +14,7 @@ use memstore_proxy::pool::buffer::Output;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, ShardEvent, Verdict};
-use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::{Found, Protocol, Rows};
 use shard_discovery::Topology;
 
 /// A pool and the time.
@@ -177,14 +177,12 @@ impl<P: Protocol> World<P> {
             events.extend(self.pool.take_events().into_iter().map(Event::Shard));
             self.pool.take_malformed();
             for asked in self.pool.take_questions() {
-                let all = self.pool.list_clients(self.now);
-                let meant: Vec<_> =
-                    all.into_iter().filter(|(_, row)| asked.question.filter.matches(row)).collect();
-                if asked.question.kill {
-                    meant.iter().for_each(|(id, row)| self.pool.kill_client(*id, row.id == asked.asker));
-                }
-                let rows: Vec<_> = meant.into_iter().map(|(_, row)| row).collect();
-                self.pool.answer_question(&asked, &rows);
+                let mut rows = Rows::default();
+                let (question, asker) = (&asked.question, asked.asker);
+                // No addresses here.
+                let ends = |_| Some(["", ""]);
+                self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
+                self.pool.answer_question(&asked, &Found::of(&[rows]));
             }
             if !self.pool.has_work() {
                 return events;

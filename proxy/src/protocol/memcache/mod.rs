@@ -94,6 +94,8 @@ impl Protocol for Memcache {
     #[inline]
     fn lane(_session: &()) {}
 
+    fn keep_lane(_session: &mut (), _lane: ()) {}
+
     #[inline]
     fn next_request(
         decoder: &mut RequestDecoder,

@@ -36,7 +36,7 @@ mod transaction;
 pub enum Resp {}
 
 /// Clients of one lane share shard connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Lane {
     /// The database selected on the connection.
     pub db: u32,
@@ -73,6 +73,14 @@ impl Protocol for Resp {
         Lane { db: session.db, resp3: session.resp3 }
     }
 
+    fn keep_lane(session: &mut Session, Lane { db, resp3 }: Lane) {
+        (session.db, session.resp3) = (db, resp3);
+    }
+
+    fn is_revoked(session: &Session, before: &Settings, now: &Settings) -> bool {
+        session.is_authenticated() && now.revokes(before)
+    }
+
     #[inline]
     fn next_request(
         decoder: &mut RequestDecoder,
@@ -80,7 +88,7 @@ impl Protocol for Resp {
         input: &[u8],
         bounds: RequestBounds,
     ) -> Result<Option<usize>, Malformed> {
-        decoder.decode(input, RequestLimits { bounds, authenticated: session.authenticated })
+        decoder.decode(input, RequestLimits { bounds, authenticated: session.is_authenticated() })
     }
 
     fn arguments(decoder: &RequestDecoder) -> usize {

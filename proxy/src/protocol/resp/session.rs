@@ -19,6 +19,8 @@ pub struct Settings {
     pub previous: Option<Vec<u8>>,
     /// The user that is named to the shards beside the password.
     pub user: Option<String>,
+    /// Clients stay when the password changes that they were let in with.
+    pub keeps_revoked: bool,
     /// The database clients start in.
     pub db: u32,
     /// Databases that SELECT may choose from.
@@ -53,14 +55,43 @@ pub struct Session {
     pub db: u32,
     /// It speaks RESP3.
     pub resp3: bool,
-    /// It has said the password, or none is asked for.
-    pub authenticated: bool,
+    /// Whether it has said the password, or how often a wrong one.
+    access: Access,
     /// Whether it wants to hear replies.
     pub reply_mode: ReplyMode,
     /// Whether it sent MULTI, which was refused.
     pub transaction: Transaction,
     /// Names it gave itself.
     pub names: Option<Box<Names>>,
+}
+
+/// How far a client has got with the password. One byte, because every idle client has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Access(u8);
+
+impl Access {
+    /// It has said the password, or none is asked for.
+    const GRANTED: Self = Self(u8::MAX);
+    /// It has said nothing.
+    const NONE: Self = Self(0);
+    /// After so many wrong passwords further ones are answered slowly. Somebody who mistypes does not get there.
+    const WRONG_MAX: u8 = 10;
+
+    /// One more wrong password; true if there were many.
+    fn deny(&mut self) -> bool {
+        if *self != Self::GRANTED {
+            self.0 = (self.0 + 1).min(Self::WRONG_MAX + 1);
+        }
+        *self != Self::GRANTED && self.0 > Self::WRONG_MAX
+    }
+}
+
+impl Settings {
+    /// Whether clients that were let in under `before` are not to stay.
+    pub fn revokes(&self, before: &Self) -> bool {
+        let is_same = self.password == before.password && self.user == before.user;
+        !self.keeps_revoked && self.password.is_some() && !is_same
+    }
 }
 
 /// Names a client gave itself, for listings.
@@ -112,24 +143,30 @@ impl Session {
         Self {
             db: settings.db,
             resp3: false,
-            authenticated: settings.password.is_none(),
+            access: if settings.password.is_none() { Access::GRANTED } else { Access::NONE },
             reply_mode: ReplyMode::On,
             transaction: Transaction::None,
             names: None,
         }
     }
 
+    /// It has said the password, or none is asked for.
+    #[inline]
+    pub fn is_authenticated(&self) -> bool {
+        self.access == Access::GRANTED
+    }
+
     /// Nothing about the client asks for more than its command's row.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.authenticated
+        self.is_authenticated()
             && self.transaction == Transaction::None
             && matches!(self.reply_mode, ReplyMode::On | ReplyMode::Off)
     }
 
     /// Whether the password comes before this command.
     pub fn lacks_password(&self, command: &Command, settings: &Settings) -> bool {
-        settings.password.is_some() && !self.authenticated && !command.flags.has(flag::NO_AUTH)
+        settings.password.is_some() && !self.is_authenticated() && !command.flags.has(flag::NO_AUTH)
     }
 
     /// The reply to a command whose time has not come.
@@ -196,7 +233,7 @@ pub fn answer(
             encode::simple(out, "RESET");
         }
         Local::Hello => return hello(&all, session, facts, plan),
-        Local::Auth => authenticate(&all, session, facts.settings, out),
+        Local::Auth => return authenticate(&all, session, facts.settings, out),
         Local::Select => match select(all[1], session, facts) {
             Ok(db) if db != session.db && !facts.quiet => return Route::WhenQuiet,
             Ok(db) => {
@@ -299,12 +336,11 @@ fn hello(
     }
     if let Some((user, password)) = credentials {
         if !is_known(user, password, facts.settings) {
-            encode::error(out, WRONG_PASSWORD);
-            return Route::Answer;
+            return deny(session, out);
         }
-        session.authenticated = true;
+        session.access = Access::GRANTED;
     }
-    if !session.authenticated {
+    if !session.is_authenticated() {
         encode::error(
             out,
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
@@ -338,28 +374,43 @@ fn hello(
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 
+/// A wrong password.
+fn deny(session: &mut Session, out: &mut Vec<u8>) -> Route<super::commands::Merge> {
+    encode::error(out, WRONG_PASSWORD);
+    Route::Deny { slowly: session.access.deny() }
+}
+
 /// `AUTH password` and `AUTH user password`
-fn authenticate(all: &[&[u8]], session: &mut Session, settings: &Settings, out: &mut Vec<u8>) {
+fn authenticate(
+    all: &[&[u8]],
+    session: &mut Session,
+    settings: &Settings,
+    out: &mut Vec<u8>,
+) -> Route<super::commands::Merge> {
     let known = match all {
         [_, password] => {
             if settings.password.is_none() {
-                return encode::error(
+                encode::error(
                     out,
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                      your configuration is correct?",
                 );
+                return Route::Answer;
             }
             is_known(b"default", password, settings)
         }
         [_, user, password] => is_known(user, password, settings),
-        _ => return encode::error(out, "ERR syntax error"),
+        _ => {
+            encode::error(out, "ERR syntax error");
+            return Route::Answer;
+        }
     };
-    if known {
-        session.authenticated = true;
-        encode::simple(out, "OK");
-    } else {
-        encode::error(out, WRONG_PASSWORD);
+    if !known {
+        return deny(session, out);
     }
+    session.access = Access::GRANTED;
+    encode::simple(out, "OK");
+    Route::Answer
 }
 
 /// Only the user `default` exists, and the one that the pool names to its shards. Without a password of the pool

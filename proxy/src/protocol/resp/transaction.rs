@@ -13,7 +13,7 @@
 use super::Resp;
 use super::commands::{Command, lookup};
 use super::decode::{RequestDecoder, RequestLimits};
-use crate::protocol::{Facts, Silence};
+use crate::protocol::{Facts, RequestBounds, Silence};
 
 /// Bytes of requests that are held; whoever sends more does not wait for replies.
 const HELD_MAX: usize = 16 * 1024;
@@ -98,7 +98,8 @@ enum Behind {
 }
 
 fn look(mut behind: &[u8]) -> Behind {
-    let limits = RequestLimits { request_bytes_max: u64::MAX, authenticated: true };
+    let bounds = RequestBounds { bytes: u64::MAX, arguments: usize::MAX };
+    let limits = RequestLimits { bounds, authenticated: true };
     while !behind.is_empty() {
         let mut decoder = RequestDecoder::default();
         match decoder.decode(behind, limits) {

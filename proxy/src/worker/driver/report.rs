@@ -19,6 +19,10 @@ impl<P: Protocol> Driver<P> {
             let client = self.address_of(id);
             warn_limited!(pool = %self.pool.name(), %client, %reason, "client sent what is no request");
         }
+        for id in self.pool.take_wrong_passwords() {
+            let client = self.address_of(id);
+            warn_limited!(pool = %self.pool.name(), %client, "client sent a wrong password");
+        }
     }
 
     pub(super) fn log_complaints(&mut self) {

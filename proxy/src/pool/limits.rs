@@ -1,0 +1,70 @@
+//! What holds a pool within bounds.
+
+use std::time::Duration;
+
+/// What holds a pool within bounds. All sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a request may take, from the moment it is queued. `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+    /// How long a request may wait for room in its shard's queue.
+    pub queue_wait: Duration,
+    /// Requests in flight of one client; beyond it the client is not read.
+    pub in_flight_max: usize,
+    /// Largest request.
+    pub request_bytes_max: u64,
+    /// Replies waiting for one client; beyond it the client is closed.
+    pub client_output_max: usize,
+    /// Replies waiting for one client beyond what it has sent meanwhile; then its further requests have to wait.
+    pub client_output_pause: usize,
+    /// Requests in flight and queued on one shard connection.
+    pub shard_queue_max: usize,
+    /// Bytes of requests not yet written to one shard connection.
+    pub shard_queue_bytes_max: usize,
+    /// Arguments of a request.
+    pub arguments_max: usize,
+    /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
+    pub memory_max: usize,
+    /// Connections to each shard.
+    pub server_connections: usize,
+    /// Failed attempts to connect that are not followed by a pause.
+    pub eager_connects: u32,
+    /// A client that sends nothing for so long is closed.
+    pub client_idle_timeout: Option<Duration>,
+    /// A client whose request stays unfinished for so long is closed.
+    pub client_request_timeout: Option<Duration>,
+    /// A client is closed between two requests at about this age.
+    pub client_age_max: Option<Duration>,
+}
+
+impl Default for Limits {
+    /// No deadline, one connection to each shard, and bounds that nobody reaches who does not mean to.
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            queue_wait: Duration::from_secs(1),
+            in_flight_max: 1024,
+            request_bytes_max: 1 << 20,
+            client_output_max: 1 << 30,
+            client_output_pause: 4 << 20,
+            arguments_max: 1 << 20,
+            shard_queue_max: 65536,
+            shard_queue_bytes_max: 64 << 20,
+            memory_max: usize::MAX,
+            server_connections: 1,
+            eager_connects: 0,
+            client_idle_timeout: None,
+            client_request_timeout: None,
+            client_age_max: None,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether clients have to be looked after from time to time.
+    pub fn watches_clients(&self) -> bool {
+        self.client_idle_timeout.is_some()
+            || self.client_request_timeout.is_some()
+            || self.client_age_max.is_some()
+    }
+}

@@ -1,0 +1,87 @@
+//! What clients ask about clients: this pool's part of a listing, and the answers.
+
+use std::fmt::Display;
+use std::ops::Range;
+
+use super::buffer::Output;
+use super::client::State;
+use super::time::Time;
+use super::{Asked, ClientId, Pool, find, mark};
+use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
+
+impl<P: Protocol> Pool<P> {
+    /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
+    /// says so, the one that `asked` after its reply. `ends` tells a client's addresses: the peer's, then our own. False
+    /// once there are no more places.
+    pub fn list_clients<A: Display>(
+        &mut self,
+        question: &Question,
+        asker: u64,
+        places: Range<usize>,
+        now: Time,
+        ends: impl Fn(ClientId) -> Option<[A; 2]>,
+        rows: &mut Rows,
+    ) -> bool {
+        let all = self.clients.capacity();
+        for index in places.start..places.end.min(all) {
+            let Some(client) = self.clients.get_mut(index) else { continue };
+            let id = ClientId { index: index as u32, generation: client.generation };
+            let Some([address, local_address]) = ends(id) else { continue };
+            let activity = client.activity.as_ref();
+            let row = ClientRow {
+                id: client.id,
+                address: &address,
+                local_address: &local_address,
+                age: now.since(client.connected).as_secs(),
+                idle: now.since(client.active).as_secs(),
+                in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
+                input_bytes: activity.map_or(0, |activity| activity.rest.len()),
+                output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
+            };
+            if !question.filter.matches(&row) {
+                continue;
+            }
+            let session = &client.session;
+            rows.push(row.id, |line| {
+                if !question.kill {
+                    P::list(&row, session, line)
+                }
+            });
+            if question.kill {
+                if matches!(client.state, State::Open | State::Ended) {
+                    self.counters.client_killed.add(1);
+                }
+                client.state = if client.id == asker { State::Finishing } else { State::Broken };
+                mark(client, id.index, &mut self.dirty_clients);
+            }
+        }
+        places.end < all
+    }
+
+    /// The process has answered a client's question.
+    pub fn answer_question(&mut self, asked: &Asked, found: &Found) {
+        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        let mut reply = Output::default();
+        P::answer(&asked.question, &client.session, found, &mut reply);
+        // One that had to go has nothing in flight any more.
+        if let Some(activity) = client.activity.as_mut()
+            && activity.replies.has(asked.number)
+        {
+            activity.replies.answer_whole(asked.number, reply);
+        }
+        mark(client, asked.client.index, &mut self.dirty_clients);
+    }
+
+    /// The process has no answer to a client's question, for this reason.
+    pub fn refuse_question(&mut self, asked: &Asked, reason: &str) {
+        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        if let Some(activity) = client.activity.as_mut()
+            && activity.replies.has(asked.number)
+        {
+            let mut reply = Output::default();
+            P::failure(activity.replies.manner(asked.number), reason, reply.tail());
+            activity.replies.answer_whole(asked.number, reply);
+        }
+        mark(client, asked.client.index, &mut self.dirty_clients);
+    }
+}

@@ -1,0 +1,174 @@
+//! Databases have shard connections of their own: as many as are in use, and as many as there may be.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use memstore_proxy::metrics::Counters;
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::protocol::{Found, Rows};
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+
+fn topology() -> Arc<Topology> {
+    let shards = vec![Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some("shard".into()))];
+    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard"))
+}
+
+fn pool() -> Pool<Resp> {
+    let identity =
+        Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
+    let settings = Settings { databases: 16, ..Settings::default() };
+    Pool::new(identity, settings, Limits::default(), topology(), Counters::of_workers(1, 1).remove(0))
+}
+
+fn say(pool: &mut Pool<Resp>, client: ClientId, line: &str, now: Time) {
+    let mut scratch = BytesMut::new();
+    pool.before_client_read(client, &mut scratch);
+    scratch.extend_from_slice(line.as_bytes());
+    pool.client_received(client, &mut scratch, now);
+    pool.settle_client(client);
+}
+
+fn heard(pool: &mut Pool<Resp>, client: ClientId) -> String {
+    let Some(output) = pool.client_output(client) else { return String::new() };
+    let mut vectors = [std::io::IoSlice::new(&[]); 8];
+    let used = output.vectors(&mut vectors);
+    let text = vectors[..used].iter().map(|vector| String::from_utf8_lossy(vector).into_owned()).collect();
+    output.advance(output.len());
+    pool.settle_client(client);
+    text
+}
+
+fn sent(pool: &mut Pool<Resp>, connection: ConnectionIndex) -> String {
+    let output = pool.shard_output(connection).expect("connected");
+    let mut vectors = [std::io::IoSlice::new(&[]); 8];
+    let used = output.vectors(&mut vectors);
+    let text = vectors[..used].iter().map(|vector| String::from_utf8_lossy(vector).into_owned()).collect();
+    output.advance(output.len());
+    text
+}
+
+fn answer(pool: &mut Pool<Resp>, connection: ConnectionIndex, response: &str, now: Time) {
+    let mut scratch = BytesMut::new();
+    pool.before_shard_read(connection, &mut scratch);
+    scratch.extend_from_slice(response.as_bytes());
+    pool.shard_received(connection, &mut scratch, now).expect("a good response");
+    pool.resume(&mut BytesMut::new(), now);
+}
+
+/// Does what the worker does after a pass; every shard answers everything with OK. Returns how many connections are open.
+fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<ConnectionIndex>, now: Time) {
+    let (mut connects, mut dirty, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut clients = Vec::new();
+    loop {
+        pool.resume(&mut BytesMut::new(), now);
+        pool.take_connects(&mut connects);
+        for index in connects.drain(..) {
+            pool.shard_connected(index, now);
+            open.insert(index);
+        }
+        pool.take_dirty_shards(&mut dirty);
+        for index in dirty.drain(..) {
+            let requests = sent(pool, index).matches('*').count();
+            pool.settle_shard(index);
+            if requests > 0 {
+                answer(pool, index, &"+OK\r\n".repeat(requests), now);
+            }
+        }
+        pool.take_closes(&mut closes);
+        for (index, failure) in closes.drain(..) {
+            if open.remove(&index) {
+                pool.shard_closed(index, &failure, now);
+            }
+        }
+        pool.take_dirty_clients(&mut clients);
+        for id in clients.drain(..).filter(|id| *id != client) {
+            heard(pool, id);
+            pool.settle_client(id);
+        }
+        pool.settle_client(client);
+        if !pool.has_work() {
+            return;
+        }
+    }
+}
+
+fn wide_pool() -> (Pool<Resp>, Counters) {
+    let counters = Counters::of_workers(1, 1).remove(0);
+    let mut pool = pool();
+    let settings = Settings { databases: 65536, ..Settings::default() };
+    pool.reconfigure(settings, Limits::default(), topology(), counters.clone(), Time::default());
+    (pool, counters)
+}
+
+#[test]
+fn a_client_that_walks_through_databases_leaves_nothing_behind() {
+    let now = Time::from_micros(1);
+    for request in ["", "GET a\r\n"] {
+        let (mut pool, counters) = wide_pool();
+        let client = pool.client_connected(now);
+        let mut open = BTreeSet::new();
+        for db in 0..2000 {
+            say(&mut pool, client, &format!("SELECT {db}\r\n{request}"), now);
+            settle(&mut pool, client, &mut open, now);
+            let said = heard(&mut pool, client);
+            assert!(said.starts_with("+OK\r\n") && !said.contains('-'), "SELECT {db}: {said}");
+        }
+        assert!(pool.connection_count() <= 64, "{}", pool.connection_count());
+        assert!(open.len() <= 64, "{}", open.len());
+        assert!(counters.lanes.get() <= 64, "{}", counters.lanes.get());
+    }
+}
+
+#[test]
+fn databases_in_use_at_a_time_are_limited() {
+    let now = Time::from_micros(1);
+    let (mut pool, counters) = wide_pool();
+    let mut refused = Vec::new();
+    let clients: Vec<ClientId> = (0..300).map(|_| pool.client_connected(now)).collect();
+    for (db, &client) in clients.iter().enumerate() {
+        say(&mut pool, client, &format!("SELECT {db}\r\n"), now);
+        let said = heard(&mut pool, client);
+        if said != "+OK\r\n" {
+            assert!(said.starts_with("-ERR too many databases are in use"), "{said}");
+            refused.push(client);
+        }
+    }
+    assert_eq!((refused.len(), counters.lanes.get(), counters.lanes_refused.get()), (44, 256, 44));
+    // Such a client is served where it was.
+    say(&mut pool, refused[0], "CLIENT LIST\r\n", now);
+    let asked = pool.take_questions().remove(0);
+    let mut rows = Rows::default();
+    let places = 0..pool.client_count();
+    pool.list_clients(&asked.question, asked.asker, places, now, |_| Some(["a", "b"]), &mut rows);
+    pool.answer_question(&asked, &Found::of(&[rows]));
+    let said = heard(&mut pool, refused[0]);
+    assert!(said.contains("id=257 addr=a laddr=b name= db=0 "), "{said}");
+    // It may use one that others use, and one whose clients are gone.
+    say(&mut pool, refused[0], "SELECT 7\r\n", now);
+    assert_eq!(heard(&mut pool, refused[0]), "+OK\r\n");
+    pool.client_gone(clients[100], false);
+    say(&mut pool, refused[1], "SELECT 40000\r\n", now);
+    assert_eq!(heard(&mut pool, refused[1]), "+OK\r\n");
+}
+
+#[test]
+fn reloads_leave_no_connections_behind() {
+    let now = Time::from_micros(1);
+    let counters = Counters::of_workers(1, 1).remove(0);
+    let mut pool = pool();
+    let client = pool.client_connected(now);
+    let mut open = BTreeSet::new();
+    for round in 0..60 {
+        let limits = Limits { server_connections: 1 + round * 7 % 5, ..Limits::default() };
+        let per_shard = limits.server_connections;
+        pool.reconfigure(Settings::default(), limits, topology(), counters.clone(), now);
+        pool.preconnect();
+        settle(&mut pool, client, &mut open, now);
+        assert_eq!(open.len(), per_shard, "after {round} reloads");
+    }
+    assert!(pool.connection_count() <= 24, "{}", pool.connection_count());
+}
