@@ -423,8 +423,8 @@ impl Dialect for Memcached {
 /// What ours says before it closes the connection.
 const CLOSING: [&str; 3] = ["line is longer than 2048 bytes", "this is ", "binary protocol"];
 
-/// Any value of this size is too large.
-const LARGE: usize = 1 << 20;
+/// No whole value that is too large is smaller.
+const LARGE: usize = 1_000_000;
 
 /// A number that no item has.
 const UNIQUE: &str = "987654321";
