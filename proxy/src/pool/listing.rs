@@ -6,8 +6,21 @@ use std::ops::Range;
 use super::buffer::Output;
 use super::client::State;
 use super::time::Time;
-use super::{Asked, ClientId, Pool, find, mark};
+use super::{ClientId, Pool, find, mark};
 use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
+
+/// A question of a client to the whole process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub client: ClientId,
+    /// Its unique number.
+    pub asker: u64,
+    /// Number of the request.
+    pub number: u32,
+    /// What.
+    pub question: Question,
+}
 
 impl<P: Protocol> Pool<P> {
     /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it

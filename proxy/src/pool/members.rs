@@ -10,8 +10,9 @@ use std::time::Duration;
 use shard_discovery::{Address, Shard, Topology};
 
 use super::failure::ShardFailure;
-use super::shard::{Link, ShardConnection, Ticket};
+use super::shard::{Link, ShardConnection};
 use super::shards::Shards;
+use super::ticket::Ticket;
 use super::time::Time;
 use super::{ClientId, ConnectionIndex};
 use crate::metrics::ShardCounters;

@@ -16,7 +16,7 @@ use slab::Slab;
 use crate::account::{Account, Share};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{Malformed, Plan, Protocol, Question, Silence};
+use crate::protocol::{Malformed, Plan, Protocol, Silence};
 use buffer::Output;
 use client::{Activity, Client, Pause, Stall, State};
 use failure::{Blame, ShardFailure};
@@ -27,6 +27,7 @@ use shards::Shards;
 use time::Time;
 
 pub use limits::Limits;
+pub use listing::Asked;
 
 pub mod buffer;
 pub mod client;
@@ -42,6 +43,7 @@ mod requests;
 mod responses;
 pub mod shard;
 mod shards;
+mod ticket;
 pub mod time;
 
 /// Activities kept for the next clients that need one.
@@ -96,19 +98,6 @@ pub struct Failed {
     pub began: Time,
     /// When it was noticed.
     pub at: Time,
-}
-
-/// A question of a client to the whole process.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Asked {
-    /// Who asks.
-    pub client: ClientId,
-    /// Its unique number.
-    pub asker: u64,
-    /// Number of the request.
-    pub number: u32,
-    /// What.
-    pub question: Question,
 }
 
 /// What never changes while a pool lives.

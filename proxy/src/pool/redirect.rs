@@ -11,8 +11,8 @@ use shard_discovery::Address;
 
 use super::client::Pause;
 use super::failure::ShardFailure;
-use super::shard::Ticket;
 use super::shards::Turn;
+use super::ticket::Ticket;
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
 use crate::protocol::{Piece, Protocol, Redirect};

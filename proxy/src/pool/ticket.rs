@@ -1,0 +1,81 @@
+//! What stands in line at a shard connection: a ticket for each request sent, and the clients that wait for room.
+
+use super::time::Time;
+use super::{ClientId, Limits};
+use crate::protocol::Protocol;
+
+/// Whom the response to one request, or to one fragment of it, goes to.
+#[derive(Debug)]
+pub struct Ticket<P: Protocol> {
+    /// `None` once nobody waits: the request timed out and its response is dropped when it comes.
+    pub client: Option<ClientId>,
+    /// Number of the request among those of its client.
+    pub number: u32,
+    /// Fragment of a split request; 0 for a whole one.
+    pub fragment: u32,
+    /// Bytes of the request.
+    pub length: u64,
+    /// When the request was read.
+    pub since: Time,
+    /// Which responses it can have.
+    pub expected: P::Expected,
+    /// In a cluster: the slot of its keys.
+    pub slot: u16,
+    /// Its errors may be words of its own, said after it has done something.
+    pub scripted: bool,
+    /// It changes nothing, so it does no harm when it is executed after its time.
+    pub reads: bool,
+    /// How often it was sent before and not executed.
+    pub tries: u8,
+    /// The response is of no interest: it only clears the way for the next request.
+    pub prelude: bool,
+    /// Its deadline has passed.
+    pub expired: bool,
+}
+
+/// A client that waits for room in the queue of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// Which.
+    pub client: ClientId,
+    /// Since when it waits: who waits longest goes first.
+    pub since: Time,
+    /// When its request was read.
+    pub arrived: Time,
+}
+
+impl Waiter {
+    /// When it has waited long enough: for room, or altogether.
+    pub fn deadline(&self, limits: &Limits) -> Time {
+        let room = self.since.plus(limits.queue_wait);
+        limits.timeout.map_or(room, |timeout| room.min(self.arrived.plus(timeout)))
+    }
+}
+
+impl<P: Protocol> Clone for Ticket<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Protocol> Copy for Ticket<P> {}
+
+impl<P: Protocol> Ticket<P> {
+    /// Of a request of our own, whose response only clears the way for those behind it.
+    pub fn prelude(length: usize, since: Time) -> Self {
+        Self {
+            client: None,
+            number: 0,
+            fragment: 0,
+            length: length as u64,
+            since,
+            expected: P::Expected::default(),
+            slot: 0,
+            scripted: false,
+            reads: true,
+            tries: 0,
+            prelude: true,
+            expired: false,
+        }
+    }
+}
