@@ -151,8 +151,9 @@ fn a_shard_that_does_not_answer_is_not_adopted() {
 fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
     let shards = [Server::redis(&[]), Server::redis(&[])];
     let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
-    let proxy =
-        Server::memstore_over(&["preconnect: true", "resp3: true", "info_refresh: none"], &lines[..1]);
+    // Nobody asks the shards what they can do.
+    let known = ["preconnect: true", "resp3: true", "databases: 1", "info_refresh: none"];
+    let proxy = Server::memstore_over(&known, &lines[..1]);
     let mut client = proxy.connect();
     client.tell("SET a 1");
     let received = |shard: &Server| {
@@ -162,7 +163,7 @@ fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
         line.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number")
     };
     let before = received(&shards[0]);
-    proxy.rewrite(&["preconnect: true", "resp3: true", "info_refresh: none", "adopt_wait: none"], &lines);
+    proxy.rewrite(&[&known[..], &["adopt_wait: none"]].concat(), &lines);
     logged(&proxy, " reloaded ", 1);
     for key in 0..20 {
         assert_eq!(client.tell(&format!("SET k{key} 1")), "+OK\r\n");

@@ -21,8 +21,8 @@ const BACKLOG: i32 = 128;
 pub enum Endpoint {
     /// A port.
     Tcp(std::net::TcpListener),
-    /// A Unix socket, whose file goes with it.
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    /// A Unix socket, and its file until somebody takes that.
+    Unix(std::os::unix::net::UnixListener, Option<SocketFile>),
 }
 
 /// Who asks.
@@ -63,7 +63,7 @@ impl Endpoint {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         socket.set_nonblocking(true)?;
         socket.listen(BACKLOG)?;
-        Ok(Self::Unix(socket.into(), file))
+        Ok(Self::Unix(socket.into(), Some(file)))
     }
 
     /// Where it is.
@@ -78,13 +78,20 @@ impl Endpoint {
         }
     }
 
+    /// The file of the Unix socket, which is removed when it is dropped. The thread that serves the socket never ends, so it
+    /// is for whoever sees the end of the process.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => file.take(),
+        }
+    }
+
     /// Must be called inside a runtime.
     pub fn listen(self) -> io::Result<Listener> {
         Ok(match self {
             Self::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            Self::Unix(listener, file) => {
-                Listener::Unix { listener: UnixListener::from_std(listener)?, _file: file }
-            }
+            Self::Unix(listener, _) => Listener::Unix(UnixListener::from_std(listener)?),
         })
     }
 }
@@ -94,7 +101,7 @@ pub enum Listener {
     /// A port.
     Tcp(TcpListener),
     /// A Unix socket.
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix(UnixListener),
 }
 
 /// A connection, over whatever it came.
@@ -110,7 +117,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 (Box::pin(stream), Peer::Tcp(peer))
             }
-            Self::Unix { listener, .. } => (Box::pin(listener.accept().await?.0), Peer::Unix),
+            Self::Unix(listener) => (Box::pin(listener.accept().await?.0), Peer::Unix),
         })
     }
 }

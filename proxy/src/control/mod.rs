@@ -173,7 +173,8 @@ async fn run(
     let files = reload::Files::look(files);
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
-    let admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
+    let mut admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
+    let _file = admin_listener.as_mut().and_then(admin::Endpoint::take_file);
     let options = ResolverOptions { server: process.dns_server };
     let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
     let rings = ring::Rings::default();
