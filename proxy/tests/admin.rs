@@ -435,6 +435,8 @@ fn statistics_are_for_everybody_whoever_holds_connections_or_reads_in_a_loop() {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.read_to_string(&mut text).map(|_| text)
     };
+    // The pool listens before the statistics do.
+    eventually(|| TcpStream::connect(&stats).is_ok().to_string(), "true");
     let held: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(&stats).expect("it listens")).collect();
     let begin = Instant::now();
     assert!(read(&stats).expect("it answers").contains("\"service\":\"memstore\""));
