@@ -155,8 +155,12 @@ impl<P: Protocol> Shards<P> {
         if !self.topology.is_cluster() {
             return Default::default();
         }
-        let owners: HashSet<usize> =
-            (0..self.topology.units()).filter_map(|slot| self.topology.owner_of_slot(slot as u16)).collect();
+        // Slots lie in ranges: most have the owner of the one before.
+        let mut before = None;
+        let owners: HashSet<usize> = (0..self.topology.units())
+            .filter_map(|slot| self.topology.owner_of_slot(slot as u16))
+            .filter(|&owner| before.replace(owner) != Some(owner))
+            .collect();
         let readers = owners.iter().flat_map(|&owner| self.topology.readers(owner)).copied();
         let member = |shard: usize| self.order[shard];
         (owners.iter().copied().map(member).collect(), readers.map(member).collect())
