@@ -392,3 +392,24 @@ fn unescape(text: &str) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn a_line_with_too_many_keys_is_not_waited_for() {
+    let bounds = || RequestBounds { bytes: 1 << 30, arguments: 100_000 };
+    let mut decoder = <Memcache as Protocol>::RequestDecoder::default();
+    let line = [b"get".to_vec(), b" k".repeat(1_000_000)].concat();
+    let mut come = 0;
+    let refused = loop {
+        come += 10_000;
+        assert!(come < 600_000, "it is waited for");
+        match Memcache::next_request(&mut decoder, &(), &line[..come], bounds()) {
+            Ok(None) => {}
+            Ok(Some(_)) => panic!("it has not ended"),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(refused.0.contains("arguments_max (100000)"), "{}", refused.0);
+    let mut decoder = <Memcache as Protocol>::RequestDecoder::default();
+    let few = [b"get".to_vec(), b" k".repeat(90_000)].concat();
+    assert_eq!(Memcache::next_request(&mut decoder, &(), &few, bounds()), Ok(None));
+}

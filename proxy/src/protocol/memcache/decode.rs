@@ -23,6 +23,8 @@ pub(super) const LINE_MAX: usize = 2048;
 const KEY_MAX: usize = 250;
 /// Longest value that memcached would try to store.
 pub(super) const VALUE_MAX: u64 = i32::MAX as u64 - 2;
+/// From this length on the words of an unfinished line are counted.
+const LONG_LINE_MIN: usize = 256 * 1024;
 /// Words that are remembered by their place; the rest is walked again where it is needed.
 const HEAD: usize = 8;
 
@@ -56,6 +58,8 @@ pub enum Verdict {
 pub struct RequestDecoder {
     /// Bytes searched for the end of the line.
     scanned: usize,
+    /// Bytes of an unfinished line whose words were last counted.
+    counted: usize,
     /// Length of the whole request, once its line is complete.
     end: Option<usize>,
     /// The value that follows the line, without the line end after it.
@@ -386,6 +390,17 @@ impl RequestDecoder {
     #[inline]
     pub fn canonical<'b>(&'b self, input: &'b [u8]) -> &'b [u8] {
         if self.rewritten.is_empty() { input } else { &self.rewritten }
+    }
+
+    /// Words of a long line that has not ended yet, else 0: a line that has too many is not waited for. They are counted
+    /// again only when it has doubled, so that each byte is looked at twice on average.
+    #[inline]
+    pub fn words_so_far(&mut self, input: &[u8]) -> usize {
+        if self.end.is_some() || input.len() < LONG_LINE_MIN.max(2 * self.counted) {
+            return 0;
+        }
+        self.counted = input.len();
+        words(input).count()
     }
 
     /// Number of words in the canonical line.

@@ -104,8 +104,8 @@ impl Protocol for Memcache {
         bounds: RequestBounds,
     ) -> Result<Option<usize>, Malformed> {
         let length = decoder.decode(input, bounds.bytes)?;
-        let words = decoder.word_count();
-        if length.is_some() && words > bounds.arguments {
+        let words = if length.is_some() { decoder.word_count() } else { decoder.words_so_far(input) };
+        if words > bounds.arguments {
             return Err(Malformed(format!(
                 "request has {words} words, more than arguments_max ({})",
                 bounds.arguments
