@@ -523,7 +523,7 @@ fn an_ejected_shard_comes_back_after_a_probe() {
     assert_eq!(served(), "20");
     shards[0].signal("STOP");
     eventually(&mut served, "20");
-    assert!(proxy.printed().contains("shard ejected"), "{}", proxy.printed());
+    proxy.says("shard ejected");
     shards[0].signal("CONT");
     eventually(|| proxy.printed().contains("shard restored").to_string(), "true");
     assert_eq!(served(), "20");

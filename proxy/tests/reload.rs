@@ -118,7 +118,7 @@ fn what_cannot_hold_changes_nothing_and_is_told() {
         proxy.overwrite(broken);
         proxy.signal("HUP");
         logged(&proxy, "reload failed", failures + 1);
-        assert!(proxy.printed().contains(reason), "{}", proxy.printed());
+        proxy.says(reason);
         assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
     }
     // A pool cannot become one of the other protocol.

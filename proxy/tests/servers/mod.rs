@@ -282,6 +282,15 @@ impl Server {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
     }
 
+    /// Waits until it has printed this: a proxy's lines are written by a thread of their own.
+    pub fn says(&self, text: &str) {
+        let begin = Instant::now();
+        while !self.printed().contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "it does not say {text:?}: {}", self.printed());
+            std::thread::yield_now();
+        }
+    }
+
     /// What it has printed so far.
     pub fn printed(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
