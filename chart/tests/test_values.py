@@ -366,7 +366,8 @@ class Metrics(unittest.TestCase):
     def test_nobody_may_who_does_not_need_them(self):
         def components(peers):
             return [peer["podSelector"]["matchExpressions"][0]["values"] for peer in peers]
-        self.assertEqual(components(self.readers({})), [["ring"]])
+        # Those that wait for the ring, and proxies, which start with the ring that the others use.
+        self.assertEqual(components(self.readers({})), [["proxy", "ring"]])
         for monitor in ["serviceMonitor", "podMonitor"]:
             _, *others = self.readers({"metrics": {monitor: {"enabled": True}}})
             self.assertEqual(others, [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}])
