@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -156,10 +155,8 @@ impl<'w> MakeWriter<'w> for Line {
 /// Begins to log; returns what changes the level.
 pub fn begin(process: &Process) -> anyhow::Result<SetLogLevel> {
     ignore_file_size_limit();
-    // A descriptor of its own: the lock of `std::io::stderr` is not to be held while a write blocks.
-    let stderr = io::stderr().as_fd().try_clone_to_owned().context("standard error cannot be used")?;
     let thread = std::thread::Builder::new().name("log".into());
-    thread.spawn(|| LOG.write(std::fs::File::from(stderr))).context("cannot start the log thread")?;
+    thread.spawn(|| LOG.write(Stderr)).context("cannot start the log thread")?;
     LOG.lock().begun = true;
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
@@ -224,6 +221,20 @@ fn ignore_file_size_limit() {
     #[allow(unsafe_code)]
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Standard error as it is at the moment, for a log file may take its place; without the lock of `std::io::stderr`, which is
+/// not to be held while a write blocks.
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(rustix::stdio::stderr(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
