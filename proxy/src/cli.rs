@@ -436,7 +436,7 @@ fn show_ring(ring: &Ring) -> anyhow::Result<()> {
     let config = config::load(&ring.file.config)?;
     let wanted = |pool: &&config::Pool| ring.output.pool.as_ref().is_none_or(|name| *name == pool.name);
     for warning in config.pools.iter().filter(wanted).flat_map(surprises) {
-        eprintln!("warning: {warning}");
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     let mut text = String::new();
     for (name, topology) in topologies(&config, &ring.output)? {
