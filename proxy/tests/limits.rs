@@ -359,7 +359,7 @@ fn requests_that_wait_for_a_shard_are_held_by_their_client() {
     bench.frozen = true;
     bench.send(innocent, &mut &set(100)[..]);
     let greedy = bench.client();
-    let requests = set(100_000).repeat(200);
+    let requests = set(1_000_000).repeat(16);
     bench.send(greedy, &mut &requests[..]);
     let evicted = bench.pool.take_evicted();
     assert_eq!(evicted.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [greedy]);

@@ -152,6 +152,7 @@ pub fn serve(
     load: impl Fn() -> anyhow::Result<Config> + 'static,
     set_log_level: SetLogLevel,
 ) -> anyhow::Result<()> {
+    memory::set_up();
     let descriptors = Rc::new(Descriptors::new(machine::raise_file_limit()));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;

@@ -20,6 +20,8 @@ pub const READ_SIZE: usize = 128 * 1024;
 const COPY_ASIDE_MAX: usize = 8 * 1024;
 /// A message up to this size is copied out of the read buffer once it has to wait.
 const SETTLE_MAX: usize = 512 * 1024;
+/// A buffer up to this size grows by a copy.
+const MOVE_MAX: usize = 4 * 1024 * 1024;
 /// Size of a block of requests read ahead.
 const AHEAD_BLOCK: usize = 64 * 1024;
 /// A buffer that is empty again is kept for the next message up to this size.
@@ -346,8 +348,12 @@ impl Rest {
                 scratch.reserve(READ_SIZE / 2);
                 return;
             }
-            let wanted = scratch.len() + missing.min(scratch.len().max(READ_SIZE));
-            if scratch.capacity() < wanted {
+            let room = missing.min(scratch.len().max(READ_SIZE));
+            let wanted = scratch.len() + room;
+            if scratch.len() >= MOVE_MAX {
+                // The allocator moves pages instead of bytes; what is not touched takes no memory.
+                scratch.reserve(room);
+            } else if scratch.capacity() < wanted {
                 // No more than that: `reserve` would take twice as much, which a large message keeps as long as it waits.
                 let mut larger = BytesMut::with_capacity(wanted);
                 larger.extend_from_slice(scratch);

@@ -36,6 +36,8 @@ pub struct Client<P: Protocol> {
     pub state: State,
     /// It is in the pool's list of clients the worker has to look at.
     pub dirty: bool,
+    /// Average size of its replies, as their [`Replies`] keep it while it is idle.
+    pub usual_reply: u8,
     /// When it connected.
     pub connected: Time,
     /// When its last bytes came.
@@ -160,8 +162,8 @@ impl<P: Protocol> Activity<P> {
         self.rest.memory() + self.ahead.len() + self.replies.memory()
     }
 
-    /// Makes it as new, keeping small buffers for its next owner.
-    pub fn recycle(&mut self) {
+    /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
+    pub fn recycle(&mut self) -> u8 {
         debug_assert!(self.is_idle());
         P::reset(&mut self.decoder);
         self.begun = None;
@@ -170,6 +172,6 @@ impl<P: Protocol> Activity<P> {
         self.told = false;
         self.arrived = None;
         self.counted = 0;
-        self.replies.recycle();
+        self.replies.recycle()
     }
 }

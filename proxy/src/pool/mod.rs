@@ -356,6 +356,7 @@ impl<P: Protocol> Pool<P> {
             lane,
             state: State::Open,
             dirty: false,
+            usual_reply: 0,
             connected: now,
             active: now,
             activity: None,
@@ -422,7 +423,9 @@ impl<P: Protocol> Pool<P> {
         let silence = if now.since(found.active) >= SILENCE { Silence::Long } else { Silence::Short };
         found.active = now;
         if found.activity.is_none() {
-            found.activity = Some(self.spare_activities.pop().unwrap_or_default());
+            let mut activity = self.spare_activities.pop().unwrap_or_default();
+            activity.replies.expect(found.usual_reply);
+            found.activity = Some(activity);
         }
         if let Some(activity) = &mut found.activity
             && activity.is_ahead()
@@ -553,8 +556,8 @@ impl<P: Protocol> Pool<P> {
         if activity.is_idle() && !waits {
             let mut activity = client.activity.take().expect("just used");
             self.share.change(std::mem::take(&mut activity.counted), 0);
+            client.usual_reply = activity.recycle();
             if self.spare_activities.len() < SPARE_ACTIVITIES_MAX {
-                activity.recycle();
                 self.spare_activities.push(activity);
             }
         }

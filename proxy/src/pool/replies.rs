@@ -142,10 +142,16 @@ impl<P: Protocol> Replies<P> {
         self.average > 0
     }
 
-    /// For another client.
-    pub fn recycle(&mut self) {
+    /// For another client, or the same one later. Returns the average size of its replies, as its power of two.
+    pub fn recycle(&mut self) -> u8 {
         debug_assert!(self.is_empty());
-        self.average = 0;
+        let average = std::mem::take(&mut self.average);
+        (usize::BITS - average.leading_zeros()) as u8
+    }
+
+    /// For a client whose replies had this average size before, as [`Self::recycle`] has returned it.
+    pub fn expect(&mut self, power: u8) {
+        self.average = 1usize.checked_shl(u32::from(power)).unwrap_or(usize::MAX) / 2;
     }
 
     /// One more request is in flight; returns its number.

@@ -13,8 +13,9 @@ use super::time::Time;
 use super::{Asked, ClientId, ConnectionIndex, Limits, Pool, SILENCE, find, mark};
 use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
 
-/// A client whose replies so far are unknown in size may have so many requests in flight.
-const IN_FLIGHT_UNKNOWN_MAX: usize = 128;
+/// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
+/// the requests of others in the queue of a shard.
+const IN_FLIGHT_UNKNOWN_MAX: usize = 16;
 /// A request of this size is looked at before it is served: whether there is room for that.
 const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
