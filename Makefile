@@ -87,7 +87,7 @@ fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for s
 	FUZZ_SECONDS=10 cargo test --workspace --test corpus
 
 soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, SOAK_CASES (20000) against servers, failing shards under load
-	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation -- --nocapture
+	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation --test redirects -- --nocapture
 	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential
 	cargo build --release -p memstore-proxy
 	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore

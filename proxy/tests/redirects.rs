@@ -445,7 +445,7 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
         Ok(seed) => vec![seed.parse().expect("a number")],
         Err(_) => {
             let count =
-                std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(500);
+                std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(120);
             (0..count).collect()
         }
     };
@@ -466,8 +466,9 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
         answered += all;
     }
     println!("{answered} answered: {moved} moved, {asked} ask, {later} later, {given_up} given up");
-    if seeds.len() > 100 {
-        assert!(moved > 1000 && asked > 1000 && later > 1000 && given_up > 100 && given_up < answered / 4);
+    if seeds.len() >= 100 {
+        let many = 2 * seeds.len() as u64;
+        assert!(moved > many && asked > many && later > many && given_up > many / 10 && given_up < answered / 4);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shard_discovery::Address;
 use shard_discovery::resolver::{ResolveError, Resolver};
@@ -18,6 +18,9 @@ use crate::worker::socket::{Socket, failure};
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// A connection that is not there by then may never be: the name is looked up again, as often as that passes.
 const SILENT: Duration = Duration::from_millis(100);
+/// After so long an address is tried once more beside the first attempt, and then each time after twice as long: the packet
+/// may be lost, and the kernel sends it again after 1, 3, 7 s only (tcp(7), tcp_syn_retries).
+const ONCE_MORE: Duration = Duration::from_millis(250);
 /// How long data may stay unacknowledged by a shard's host before the connection is given up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
@@ -63,6 +66,8 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
     let mut known: Vec<SocketAddr> = waiting.iter().copied().collect();
     let mut trying = JoinSet::new();
     let mut last = ShardFailure::Unresolved("the name has no address".into());
+    let begin = Instant::now();
+    let mut once_more = ONCE_MORE;
     loop {
         if let Some(address) = waiting.pop_front() {
             trying.spawn_local(to_address(address));
@@ -90,6 +95,10 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
                 let new: Vec<_> = found.into_iter().filter(|address| !known.contains(address)).collect();
                 known.extend(&new);
                 waiting.extend(new);
+                if waiting.is_empty() && begin.elapsed() >= once_more {
+                    once_more *= 2;
+                    waiting.extend(&known);
+                }
             }
         }
     }

@@ -149,6 +149,12 @@ impl ShardFailure {
                 | Self::LocalResources(_)
         )
     }
+
+    /// Whether attempts to connect may follow each other soon: where the peer's host answers at once, or the attempt has
+    /// taken its time itself.
+    pub fn is_cheap(&self) -> bool {
+        !self.takes_time() || matches!(self, Self::ConnectTimeout | Self::ConnectFailed(_))
+    }
 }
 
 impl fmt::Display for ShardFailure {

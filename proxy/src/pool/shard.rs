@@ -30,8 +30,8 @@ use crate::protocol::Protocol;
 /// Shortest and longest pause between two attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// The longest where the host answers at once that nobody listens: a restarted shard is to be found soon.
-const BACKOFF_REFUSED_MAX: Duration = Duration::from_millis(200);
+/// The longest where an attempt costs a packet or two: a shard that is there again is to be found soon.
+const BACKOFF_CHEAP_MAX: Duration = Duration::from_millis(100);
 /// Room for tickets that an idle connection keeps.
 const IN_FLIGHT_KEEP_MAX: usize = 1024;
 /// A connection with requests in flight that is silent for so many timeouts is given up.
@@ -415,7 +415,7 @@ impl<P: Protocol> ShardConnection<P> {
             self.link = Link::Idle;
             return (lost, false);
         }
-        let longest = if failure.takes_time() { BACKOFF_MAX } else { BACKOFF_REFUSED_MAX };
+        let longest = if failure.is_cheap() { BACKOFF_CHEAP_MAX } else { BACKOFF_MAX };
         let backoff = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(10)).min(longest);
         self.attempts += 1;
         // Between half and all of it, so that workers and replicas do not knock in step.
