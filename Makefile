@@ -42,8 +42,8 @@ test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes
 	cargo build --release -p memstore-proxy
 	chart/tests/control-plane/run
 
-try-readme: tools-demo ## the README's first example as it stands; needs root
-	@.ci/install curl iproute2
+try-readme: ## the README's first example as it stands, with the packages that it names; needs root
+	@.ci/install iproute2 $$(sed -n 's/^It needs Rust and `apt-get install \(.*\)`\.$$/\1/p' README.md)
 	examples/first
 
 test-image: tools-image ## the container image, built and run by a local engine; needs root

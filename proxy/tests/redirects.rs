@@ -468,7 +468,9 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
     println!("{answered} answered: {moved} moved, {asked} ask, {later} later, {given_up} given up");
     if seeds.len() >= 100 {
         let many = 2 * seeds.len() as u64;
-        assert!(moved > many && asked > many && later > many && given_up > many / 10 && given_up < answered / 4);
+        assert!(
+            moved > many && asked > many && later > many && given_up > many / 10 && given_up < answered / 4
+        );
     }
 }
 

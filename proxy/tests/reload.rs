@@ -457,10 +457,19 @@ fn both_passwords_are_good_while_one_takes_the_place_of_the_other() {
         true
     };
     assert_eq!((serves("old"), serves("new")), (true, false));
+    let inside = |word: &str| {
+        let mut client = proxy.connect();
+        assert_eq!(client.tell(&format!("AUTH {word}")), "+OK\r\n");
+        client
+    };
+    let mut early = inside("old");
     std::fs::write(&previous, "old\n").expect("a file");
     std::fs::write(&password, "new\n").expect("a file");
     eventually(|| serves("new").to_string(), "true");
     assert!(serves("old"));
+    assert_eq!(early.tell("PING"), "+PONG\r\n", "its password is good still");
+    let (mut late, mut changed) = (inside("old"), inside("old"));
+    assert_eq!(changed.tell("AUTH new"), "+OK\r\n");
     for shard in &shards {
         let mut admin = shard.connect();
         admin.tell("AUTH old");
@@ -468,8 +477,11 @@ fn both_passwords_are_good_while_one_takes_the_place_of_the_other() {
         assert_eq!((serves("old"), serves("new")), (true, true));
     }
     std::fs::remove_file(&previous).expect("it is there");
-    eventually(|| serves("old").to_string(), "false");
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    eventually(|| proxy.connect().tell("AUTH old"), wrong);
     assert!(serves("new"));
+    assert_eq!((early.until_closed(), late.until_closed()), (Vec::new(), Vec::new()));
+    assert_eq!(changed.tell("PING"), "+PONG\r\n");
     let _ = std::fs::remove_file(&password);
 }
 

@@ -105,7 +105,7 @@ pub const PROCESS: &[Setting] = &[
     setting("ready_min_healthy", Some("0%"), "0% to 100%", "least share of each pool's shards that have to be healthy for /ready"),
     setting("dns_server", None, "address:port", "who is asked for the addresses of shards; else the name servers of the system"),
     setting("dns_refresh", Some("5s"), "time above 0", "how often host names of shards are looked up again; those that are not reached more often"),
-    setting("drain_grace", Some("0"), "time", "how long clients are still accepted after SIGTERM"),
+    setting("drain_grace", Some("500ms"), "time", "how long clients are still accepted after SIGTERM; they are let go meanwhile, each between two requests"),
     setting("drain_limit", Some("30s"), "time above 0", "how long clients may take to read their last replies and close"),
     setting("memory_max", Some("auto"), "size, auto", "bytes that may be held for all clients and shards together; beyond it the client that holds most is told so and disconnected; auto: half of the container's or machine's memory"),
     setting("watch_config", Some("true"), "true false", "reload when the file, or one that it takes a password from, changes; SIGHUP reloads in any case"),

@@ -18,14 +18,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Buffers from this size on are returned to the system when they are freed, and grow without a copy.
 #[cfg(target_env = "gnu")]
 const MAPPED_MIN: libc::c_int = 2 << 20;
+/// So much free memory at the end of the heap is kept at once. Twice the other one, as glibc keeps them.
+#[cfg(target_env = "gnu")]
+const KEPT_MAX: libc::c_int = 2 * MAPPED_MIN;
 
 /// Sets the allocator up. Before the workers start.
 #[cfg(target_env = "gnu")]
 pub fn set_up() {
-    // SAFETY: it takes the allocator's lock; a value that is refused changes nothing.
+    // SAFETY: it takes the allocator's lock; values that are refused change nothing.
     #[allow(unsafe_code)]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_MIN);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_MAX);
     }
 }
 

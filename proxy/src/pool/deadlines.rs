@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::buffer::Output;
 use super::client::State;
 use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
 use super::time::Time;
-use super::{ClientId, ConnectionIndex, Pool, SILENCE, find, mark};
+use super::{ClientId, ConnectionIndex, Denial, Pool, SILENCE, find, mark};
 use crate::protocol::Protocol;
 
 /// A connection for a database or protocol version beside the usual one is given up after so long without use.
@@ -22,20 +23,33 @@ impl<P: Protocol> Pool<P> {
         let silence = self.silences.front().map(|&(deadline, _)| deadline);
         let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        let delayed = self.delayed.front().map(|&(due, _)| due);
+        let delayed = self.delayed.front().map(|denial| denial.due);
         [silence, parked, abandoned, delayed, self.shards.wait_deadline, self.shards.deadline]
             .into_iter()
             .flatten()
             .min()
     }
 
+    /// A wrong password has waited long enough.
+    fn deny(&mut self, Denial { client: id, number, reply, .. }: Denial) {
+        let Some(client) = find(&mut self.clients, id) else { return };
+        if let Some(activity) = client.activity.as_mut()
+            && activity.replies.has(number)
+        {
+            let mut output = Output::default();
+            output.copy(&reply);
+            activity.replies.answer_whole(number, output);
+            mark(client, id.index, &mut self.dirty_clients);
+            self.resumable.push_back(id);
+        }
+    }
+
     /// Deadlines may have passed.
     pub fn tick(&mut self, now: Time) {
-        while let Some(&(due, id)) = self.delayed.front()
-            && due <= now
+        while self.delayed.front().is_some_and(|denial| denial.due <= now)
+            && let Some(denial) = self.delayed.pop_front()
         {
-            self.delayed.pop_front();
-            self.resumable.push_back(id);
+            self.deny(denial);
         }
         while let Some(&(deadline, id)) = self.silences.front()
             && deadline <= now

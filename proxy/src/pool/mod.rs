@@ -114,6 +114,14 @@ pub struct Identity {
     pub seed: u64,
 }
 
+/// A wrong password that is answered later.
+struct Denial {
+    due: Time,
+    client: ClientId,
+    number: u32,
+    reply: Box<[u8]>,
+}
+
 /// One listener's clients and shards on one worker.
 pub struct Pool<P: Protocol> {
     identity: Identity,
@@ -133,8 +141,10 @@ pub struct Pool<P: Protocol> {
     resumable: VecDeque<ClientId>,
     /// Connections with room for clients that wait for it.
     roomy: Vec<ConnectionIndex>,
-    /// Clients that are not read for some time, by its end.
-    delayed: VecDeque<(Time, ClientId)>,
+    /// Wrong passwords that are answered later, by when.
+    delayed: VecDeque<Denial>,
+    /// Wrong passwords since then.
+    recent_wrong_passwords: (Time, usize),
     /// Clients whose silence is waited for, one entry each; when to look at them.
     silences: VecDeque<(Time, ClientId)>,
     questions: Vec<Asked>,
@@ -199,6 +209,7 @@ impl<P: Protocol> Pool<P> {
             resumable: VecDeque::new(),
             roomy: Vec::new(),
             delayed: VecDeque::new(),
+            recent_wrong_passwords: (Time::default(), 0),
             silences: VecDeque::new(),
             questions: Vec::new(),
             malformed: Vec::new(),
@@ -305,10 +316,10 @@ impl<P: Protocol> Pool<P> {
         self.watch_abandoned(now);
     }
 
-    /// Where the password is another one from now on, clients that were let in with the present one are closed.
+    /// Clients that were let in with a password that is not good any more from now on are closed.
     fn close_revoked(&mut self, settings: &P::Settings) {
         for (index, client) in &mut self.clients {
-            if client.state == State::Open && P::is_revoked(&client.session, &self.settings, settings) {
+            if client.state == State::Open && P::is_revoked(&mut client.session, &self.settings, settings) {
                 self.counters.client_revoked.add(1);
                 client.state = State::Finishing;
                 mark(client, index as u32, &mut self.dirty_clients);
@@ -349,6 +360,9 @@ impl<P: Protocol> Pool<P> {
         self.next_client_id += self.identity.client_id_step;
         let session = P::session(&self.settings);
         let lane = self.shards.client_connected();
+        if self.clients.len() == self.clients.capacity() {
+            self.clients.reserve(client::places_to_add(self.clients.len()));
+        }
         let index = self.clients.insert(Client {
             generation: self.next_generation,
             id,

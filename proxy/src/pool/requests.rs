@@ -10,7 +10,7 @@ use super::failure::ShardFailure;
 use super::shards::{Refusal, Sender, Turn};
 use super::ticket::Waiter;
 use super::time::Time;
-use super::{Asked, ClientId, ConnectionIndex, Limits, Pool, SILENCE, find, mark};
+use super::{Asked, ClientId, ConnectionIndex, Denial, Limits, Pool, SILENCE, find, mark};
 use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
 
 /// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
@@ -21,8 +21,10 @@ const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
 const ARGUMENT_BYTES: usize = 48;
 
-/// The pause of a client that goes on sending wrong passwords.
+/// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
+/// of all clients within the last second.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
+const DENIED_AT_ONCE_MAX: usize = 100;
 /// The reply to what would need one more kind of shard connections.
 const TOO_MANY_LANES: &str =
     "too many databases are in use by other clients; use one of theirs, or try again later";
@@ -203,7 +205,7 @@ impl<P: Protocol> Pool<P> {
             };
             let sender = Sender { id, number: client.id, lane: client.lane, since: arrived, now };
             let closes = matches!(route, Route::AnswerAndClose);
-            let stops = closes || matches!(route, Route::Deny { slowly: true });
+            let mut stops = closes;
             let ignored = matches!(route, Route::Ignore);
             let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
             let outcome = match route {
@@ -235,10 +237,19 @@ impl<P: Protocol> Pool<P> {
                     counters.refused.add(1);
                     counters.wrong_passwords.add(1);
                     self.wrong_passwords.push(id);
-                    activity.replies.replied(&plan.reply, plan.manner);
-                    if slowly {
+                    let (since, count) = &mut self.recent_wrong_passwords;
+                    if now.since(*since) >= DENIED_PAUSE {
+                        (*since, *count) = (now, 0);
+                    }
+                    *count += 1;
+                    stops = slowly || *count > DENIED_AT_ONCE_MAX;
+                    if stops {
                         activity.paused = Some(Pause::Delayed);
-                        self.delayed.push_back((now.plus(DENIED_PAUSE), id));
+                        let number = activity.replies.submitted(plan.manner);
+                        let (due, reply) = (now.plus(DENIED_PAUSE), plan.reply.as_slice().into());
+                        self.delayed.push_back(Denial { due, client: id, number, reply });
+                    } else {
+                        activity.replies.replied(&plan.reply, plan.manner);
                     }
                     Ok(())
                 }

@@ -53,8 +53,9 @@ pub trait Protocol: Sized + 'static {
     /// The lane that the client's session asks for cannot be had: it stays in this one.
     fn keep_lane(session: &mut Self::Session, lane: Self::Lane);
 
-    /// Whether a client that was let in under the settings `before` would not be under those of `now`, and is not to stay.
-    fn is_revoked(_session: &Self::Session, _before: &Self::Settings, _now: &Self::Settings) -> bool {
+    /// The settings were those of `before` and are those of `now`. Whether what let the client in is good no more, and it is
+    /// not to stay.
+    fn is_revoked(_session: &mut Self::Session, _before: &Self::Settings, _now: &Self::Settings) -> bool {
         false
     }
 

@@ -19,6 +19,7 @@ use super::ready::{Alarm, Ready, Sockets, Token};
 use super::socket::{self, Ends, Read, Socket};
 use super::{Order, Reconfiguration, Report};
 use crate::config;
+use crate::pool::client::places_to_add;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
@@ -113,7 +114,7 @@ pub(super) struct ClientSocket {
     /// It may have something to read that was left because the pool did not want it.
     unread: bool,
     /// What the kernel has of it while shards are waited for: the time of its requests runs already.
-    left: Option<Left>,
+    left: Option<Box<Left>>,
 }
 
 /// Bytes that the pool did not want yet.
@@ -131,9 +132,9 @@ struct ShardSocket {
 impl ClientSocket {
     /// Since when the bytes just read have been there, if they were left before.
     fn arrived(&mut self, count: usize) -> Option<Time> {
-        let Left { since, bytes } = self.left.take()?;
+        let Left { since, bytes } = *self.left.take()?;
         if count < bytes {
-            self.left = Some(Left { since, bytes: bytes - count });
+            self.left = Some(Box::new(Left { since, bytes: bytes - count }));
         }
         (count <= bytes).then_some(since)
     }
@@ -204,6 +205,9 @@ impl<P: Protocol> Driver<P> {
         let id = self.pool.client_connected(now);
         let index = id.index as usize;
         if self.clients.len() <= index {
+            if self.clients.capacity() <= index {
+                self.clients.reserve_exact(places_to_add(self.clients.len()));
+            }
             self.clients.resize_with(index + 1, || None);
         }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
@@ -241,7 +245,7 @@ impl<P: Protocol> Driver<P> {
             client.unread = true;
             let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_empty());
             let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
-            client.left = waiting.map(|bytes| Left { since: now, bytes });
+            client.left = waiting.map(|bytes| Box::new(Left { since: now, bytes }));
             return;
         }
         self.pool.before_client_read(id, &mut self.scratch);
@@ -578,5 +582,22 @@ impl<P: Protocol> Drive for Driver<P> {
             .into_iter()
             .flatten()
             .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::client::Client;
+    use crate::protocol::memcache::Memcache;
+    use crate::protocol::resp::Resp;
+
+    /// What it owns beside the kernel's socket; a table has room for more clients than there are.
+    #[test]
+    fn an_idle_client_is_small() {
+        let socket = size_of::<Option<ClientSocket>>();
+        for client in [size_of::<Client<Resp>>(), size_of::<Client<Memcache>>()] {
+            assert!(socket + client <= 112, "{socket} + {client}");
+        }
     }
 }

@@ -77,8 +77,8 @@ impl Protocol for Resp {
         (session.db, session.resp3) = (db, resp3);
     }
 
-    fn is_revoked(session: &Session, before: &Settings, now: &Settings) -> bool {
-        session.is_authenticated() && now.revokes(before)
+    fn is_revoked(session: &mut Session, before: &Settings, now: &Settings) -> bool {
+        session.is_revoked(before, now)
     }
 
     #[inline]

@@ -65,32 +65,59 @@ pub struct Session {
     pub names: Option<Box<Names>>,
 }
 
-/// How far a client has got with the password. One byte, because every idle client has it.
+/// How far a client has got with the password, and which one it has said. One byte, because every idle client has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Access(u8);
 
 impl Access {
-    /// It has said the password, or none is asked for.
-    const GRANTED: Self = Self(u8::MAX);
+    /// None was asked for.
+    const OPEN: Self = Self(255);
+    /// It has said the password.
+    const PRESENT: Self = Self(254);
+    /// It has said the one before, which is good for some time still.
+    const PREVIOUS: Self = Self(253);
+    /// What let it in is not good any more, and it stays all the same.
+    const KEPT: Self = Self(252);
     /// It has said nothing.
     const NONE: Self = Self(0);
     /// After so many wrong passwords further ones are answered slowly. Somebody who mistypes does not get there.
     const WRONG_MAX: u8 = 10;
 
+    fn is_granted(self) -> bool {
+        self.0 >= Self::KEPT.0
+    }
+
     /// One more wrong password; true if there were many.
     fn deny(&mut self) -> bool {
-        if *self != Self::GRANTED {
-            self.0 = (self.0 + 1).min(Self::WRONG_MAX + 1);
+        if self.is_granted() {
+            return false;
         }
-        *self != Self::GRANTED && self.0 > Self::WRONG_MAX
+        self.0 = (self.0 + 1).min(Self::WRONG_MAX + 1);
+        self.0 > Self::WRONG_MAX
     }
 }
 
 impl Settings {
-    /// Whether clients that were let in under `before` are not to stay.
-    pub fn revokes(&self, before: &Self) -> bool {
-        let is_same = self.password == before.password && self.user == before.user;
-        !self.keeps_revoked && self.password.is_some() && !is_same
+    /// What a client that was let in under `before` has under these settings, or `None` if it is not to stay: what let it in
+    /// is good no more.
+    fn grants(&self, access: Access, before: &Self) -> Option<Access> {
+        if self.password.is_none() {
+            return Some(Access::OPEN);
+        }
+        let said = match access {
+            Access::PRESENT => before.password.as_ref(),
+            Access::PREVIOUS => before.previous.as_ref(),
+            _ => None,
+        };
+        if said.is_some() && self.user == before.user {
+            if said == self.password.as_ref() {
+                return Some(Access::PRESENT);
+            }
+            if said == self.previous.as_ref() {
+                return Some(Access::PREVIOUS);
+            }
+        }
+        self.keeps_revoked.then_some(Access::KEPT)
     }
 }
 
@@ -143,7 +170,7 @@ impl Session {
         Self {
             db: settings.db,
             resp3: false,
-            access: if settings.password.is_none() { Access::GRANTED } else { Access::NONE },
+            access: if settings.password.is_none() { Access::OPEN } else { Access::NONE },
             reply_mode: ReplyMode::On,
             transaction: Transaction::None,
             names: None,
@@ -153,7 +180,20 @@ impl Session {
     /// It has said the password, or none is asked for.
     #[inline]
     pub fn is_authenticated(&self) -> bool {
-        self.access == Access::GRANTED
+        self.access.is_granted()
+    }
+
+    /// The settings are others from now on. True if the client is not to stay.
+    pub fn is_revoked(&mut self, before: &Settings, now: &Settings) -> bool {
+        if !self.access.is_granted() {
+            if now.password.is_none() {
+                self.access = Access::OPEN;
+            }
+            return false;
+        }
+        let granted = now.grants(self.access, before);
+        self.access = granted.unwrap_or(self.access);
+        granted.is_none()
     }
 
     /// Nothing about the client asks for more than its command's row.
@@ -335,10 +375,8 @@ fn hello(
         return Route::WhenQuiet;
     }
     if let Some((user, password)) = credentials {
-        if !is_known(user, password, facts.settings) {
-            return deny(session, out);
-        }
-        session.access = Access::GRANTED;
+        let Some(access) = access(user, password, facts.settings) else { return deny(session, out) };
+        session.access = access;
     }
     if !session.is_authenticated() {
         encode::error(
@@ -387,7 +425,7 @@ fn authenticate(
     settings: &Settings,
     out: &mut Vec<u8>,
 ) -> Route<super::commands::Merge> {
-    let known = match all {
+    let granted = match all {
         [_, password] => {
             if settings.password.is_none() {
                 encode::error(
@@ -397,36 +435,38 @@ fn authenticate(
                 );
                 return Route::Answer;
             }
-            is_known(b"default", password, settings)
+            access(b"default", password, settings)
         }
-        [_, user, password] => is_known(user, password, settings),
+        [_, user, password] => access(user, password, settings),
         _ => {
             encode::error(out, "ERR syntax error");
             return Route::Answer;
         }
     };
-    if !known {
-        return deny(session, out);
-    }
-    session.access = Access::GRANTED;
+    let Some(granted) = granted else { return deny(session, out) };
+    session.access = granted;
     encode::simple(out, "OK");
     Route::Answer
 }
 
-/// Only the user `default` exists, and the one that the pool names to its shards. Without a password of the pool
-/// everybody is `default`, as in Redis.
-fn is_known(user: &[u8], password: &[u8], settings: &Settings) -> bool {
+/// What these words are good for, if anything. Only the user `default` exists, and the one that the pool names to its shards.
+/// Without a password of the pool everybody is `default`, as in Redis.
+fn access(user: &[u8], password: &[u8], settings: &Settings) -> Option<Access> {
     let named = settings.user.as_ref().is_some_and(|known| known.as_bytes() == user);
     if user != b"default" && !named {
-        return false;
+        return None;
     }
-    let Some(expected) = &settings.password else { return true };
+    let Some(expected) = &settings.password else { return Some(Access::OPEN) };
     // The time this takes must not tell how much of the password is right.
     let is = |expected: &Vec<u8>| {
         let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
         differences == 0 && expected.len() == password.len()
     };
-    is(expected) | settings.previous.as_ref().is_some_and(is)
+    match (is(expected), settings.previous.as_ref().is_some_and(is)) {
+        (true, _) => Some(Access::PRESENT),
+        (false, true) => Some(Access::PREVIOUS),
+        (false, false) => None,
+    }
 }
 
 /// The database that SELECT means, if the client may have it.
