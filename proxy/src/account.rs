@@ -145,6 +145,11 @@ impl Share {
         self.account.room()
     }
 
+    /// Bytes that are held beyond what may be, as far as was told.
+    pub fn excess(&self) -> usize {
+        self.account.held().saturating_sub(self.account.max())
+    }
+
     /// Whether [`Self::bid`] is to be called.
     #[inline]
     pub fn is_asked(&self) -> bool {

@@ -7,7 +7,7 @@ use super::client::State;
 use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
 use super::time::Time;
-use super::{ClientId, ConnectionIndex, Denial, Pool, SILENCE, find, mark};
+use super::{ClientId, ConnectionIndex, Pool, SILENCE, find, mark};
 use crate::protocol::Protocol;
 
 /// A connection for a database or protocol version beside the usual one is given up after so long without use.
@@ -16,6 +16,14 @@ const EXTRA_CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
 /// One that is to go and takes none of its last replies is closed after so long.
 const FINISH_MAX: Duration = Duration::from_secs(30);
+
+/// A wrong password that is answered later.
+pub(super) struct Denial {
+    pub due: Time,
+    pub client: ClientId,
+    pub number: u32,
+    pub reply: Box<[u8]>,
+}
 
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.

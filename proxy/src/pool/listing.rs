@@ -1,4 +1,4 @@
-//! What clients ask about clients: this pool's part of a listing, and the answers.
+//! All clients looked at together: this pool's part of a listing, the answers, and who is not to stay.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -23,6 +23,17 @@ pub struct Asked {
 }
 
 impl<P: Protocol> Pool<P> {
+    /// Clients that were let in with a password that is not good any more from now on are closed.
+    pub(super) fn close_revoked(&mut self, settings: &P::Settings) {
+        for (index, client) in &mut self.clients {
+            if client.state == State::Open && P::is_revoked(&mut client.session, &self.settings, settings) {
+                self.counters.client_revoked.add(1);
+                client.state = State::Finishing;
+                mark(client, index as u32, &mut self.dirty_clients);
+            }
+        }
+    }
+
     /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
     /// says so, the one that `asked` after its reply. `ends` tells a client's addresses: the peer's, then our own. False
     /// once there are no more places.

@@ -19,6 +19,7 @@ use crate::protocol::store::Store;
 use crate::protocol::{Malformed, Plan, Protocol, Silence};
 use buffer::Output;
 use client::{Activity, Client, Pause, Stall, State};
+use deadlines::Denial;
 use failure::{Blame, ShardFailure};
 use redirect::{Parked, Redirected};
 use requests::{may_submit, reads_ahead};
@@ -112,14 +113,6 @@ pub struct Identity {
     pub client_id_step: u64,
     /// Spreads what must not happen in step everywhere: reconnects, ages.
     pub seed: u64,
-}
-
-/// A wrong password that is answered later.
-struct Denial {
-    due: Time,
-    client: ClientId,
-    number: u32,
-    reply: Box<[u8]>,
 }
 
 /// One listener's clients and shards on one worker.
@@ -314,17 +307,6 @@ impl<P: Protocol> Pool<P> {
         self.shards.wait_deadline = (!self.roomy.is_empty()).then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
-    }
-
-    /// Clients that were let in with a password that is not good any more from now on are closed.
-    fn close_revoked(&mut self, settings: &P::Settings) {
-        for (index, client) in &mut self.clients {
-            if client.state == State::Open && P::is_revoked(&mut client.session, &self.settings, settings) {
-                self.counters.client_revoked.add(1);
-                client.state = State::Finishing;
-                mark(client, index as u32, &mut self.dirty_clients);
-            }
-        }
     }
 
     /// The shard with this name has answered somebody: its last failure is past.

@@ -4,7 +4,8 @@
 //! What a client holds is what came of it and is not sent on, its requests in the queues of shards, and its replies. It is
 //! told why where that can be said: after complete replies that it is about to read.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 use super::buffer::{Ahead, Rest};
 use super::client::{Stall, State};
@@ -23,18 +24,27 @@ impl<P: Protocol> Pool<P> {
         self.share.is_asked()
     }
 
-    /// As many clients go as are needed, one after the other.
+    /// As many clients go as are needed, those that hold most first.
     pub(super) fn relieve(&mut self) {
         if self.share.is_asked() {
             self.drop_orphans();
         }
         while self.share.is_asked() {
-            let largest = self.largest();
-            if !self.share.bid(largest.map_or(0, |(_, bytes)| bytes), &mut self.wakes) {
+            let mut holders = self.holders();
+            let largest = holders.first().map_or(0, |&(_, bytes)| bytes);
+            if !self.share.bid(largest, &mut self.wakes) || holders.is_empty() {
                 return;
             }
-            let Some((id, bytes)) = largest else { return };
-            self.evict(id, bytes);
+            // Many that hold about the same go at once: looking for each of them anew would take longer than they need to
+            // send as much again.
+            let mut left = self.share.excess();
+            let mut needed = 0;
+            while needed < holders.len() && left > 0 && holders[needed].1 >= largest / 2 {
+                left = left.saturating_sub(holders[needed].1);
+                needed += 1;
+            }
+            holders.truncate(needed.max(1));
+            self.evict(&holders);
         }
     }
 
@@ -80,8 +90,8 @@ impl<P: Protocol> Pool<P> {
         self.share.tell();
     }
 
-    /// The client that holds most, and how much.
-    fn largest(&self) -> Option<(ClientId, usize)> {
+    /// The clients that hold something, and how much, those that hold most first.
+    fn holders(&self) -> Vec<(ClientId, usize)> {
         let mut queued: HashMap<ClientId, usize> = HashMap::new();
         for connection in &self.shards.connections {
             for ticket in connection.held_tickets() {
@@ -99,19 +109,30 @@ impl<P: Protocol> Pool<P> {
             let own = client.activity.as_ref().map_or(0, |activity| activity.bytes());
             (id, own + P::session_bytes(&client.session) + queued.get(&id).copied().unwrap_or(0))
         });
-        held.filter(|&(_, bytes)| bytes > 0).max_by_key(|&(_, bytes)| bytes)
+        let mut holders: Vec<_> = held.filter(|&(_, bytes)| bytes > 0).collect();
+        holders.sort_unstable_by_key(|&(_, bytes)| Reverse(bytes));
+        holders
     }
 
-    /// The client goes, and what it held is free at once.
-    fn evict(&mut self, id: ClientId, bytes: usize) {
+    /// The clients go, and what they held is free at once.
+    fn evict(&mut self, holders: &[(ClientId, usize)]) {
+        let gone: HashSet<ClientId> = holders.iter().map(|&(id, _)| id).collect();
+        for index in 0..self.shards.connections.len() {
+            self.shards.connections[index]
+                .forsake(|ticket| ticket.client.is_some_and(|id| gone.contains(&id)));
+            self.count_shard(index);
+            self.wake_waiting(index);
+        }
+        for &(id, bytes) in holders {
+            self.evict_client(id, bytes);
+        }
+        self.share.tell();
+    }
+
+    fn evict_client(&mut self, id: ClientId, bytes: usize) {
         self.counters.client_evicted.add(1);
         if self.evicted.len() < TOLD_MAX {
             self.evicted.push((id, bytes));
-        }
-        for index in 0..self.shards.connections.len() {
-            self.shards.connections[index].forsake(|ticket| ticket.client == Some(id));
-            self.count_shard(index);
-            self.wake_waiting(index);
         }
         self.forsake_parked(id);
         let Some(client) = find(&mut self.clients, id) else { return };
@@ -137,6 +158,5 @@ impl<P: Protocol> Pool<P> {
             self.share.change(std::mem::replace(&mut activity.counted, bytes), bytes);
         }
         mark(client, id.index, &mut self.dirty_clients);
-        self.share.tell();
     }
 }

@@ -4,6 +4,7 @@
 //! pool work, and then writes to every socket that something was queued for. Writing last is what lets requests of many
 //! clients leave in one system call.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,15 +25,21 @@ use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
 use crate::protocol::Protocol;
+pub(super) use sockets::ClientSocket;
+use sockets::{Left, ShardSocket};
 
 mod leaving;
 mod report;
+mod sockets;
 mod tell;
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
 /// How often clients are looked after that may be idle too long.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
+/// request are not held up for longer than this takes: about half a millisecond.
+const PASS_BYTES_MAX: usize = 1024 * 1024;
 /// Orders taken in one pass, so that a flood of new clients does not hold up the others.
 const ORDERS_MAX: usize = 64;
 
@@ -84,10 +91,12 @@ pub struct Driver<P: Protocol> {
     shards: Vec<Option<ShardSocket>>,
     lingering: Lingering,
     scratch: BytesMut,
-    /// Sockets that had more than one read in the last pass.
-    turn: Vec<Ready>,
-    /// Sockets that may have more, for the next pass.
-    again: Vec<Ready>,
+    /// Sockets that may have more to read, in their turn.
+    again: VecDeque<Ready>,
+    /// So many of them have waited since the last pass.
+    turns: usize,
+    /// Bytes read in this pass.
+    passed: usize,
     dirty_clients: Vec<ClientId>,
     dirty_shards: Vec<ConnectionIndex>,
     connects: Vec<ConnectionIndex>,
@@ -105,41 +114,6 @@ pub struct Driver<P: Protocol> {
     pub(super) drain_until: Option<Time>,
 }
 
-pub(super) struct ClientSocket {
-    socket: Socket,
-    pub(super) ends: Ends,
-    id: ClientId,
-    /// The kernel has said that nothing more will come after what there is.
-    ended: bool,
-    /// It may have something to read that was left because the pool did not want it.
-    unread: bool,
-    /// What the kernel has of it while shards are waited for: the time of its requests runs already.
-    left: Option<Box<Left>>,
-}
-
-/// Bytes that the pool did not want yet.
-struct Left {
-    since: Time,
-    bytes: usize,
-}
-
-struct ShardSocket {
-    socket: Socket,
-    /// The kernel has said that nothing more will come after what there is.
-    ended: bool,
-}
-
-impl ClientSocket {
-    /// Since when the bytes just read have been there, if they were left before.
-    fn arrived(&mut self, count: usize) -> Option<Time> {
-        let Left { since, bytes } = *self.left.take()?;
-        if count < bytes {
-            self.left = Some(Box::new(Left { since, bytes: bytes - count }));
-        }
-        (count <= bytes).then_some(since)
-    }
-}
-
 impl<P: Protocol> Driver<P> {
     /// A driver that waits for its first order.
     pub fn new(pool: Pool<P>, setup: Setup<P>) -> Self {
@@ -148,8 +122,9 @@ impl<P: Protocol> Driver<P> {
             shards: Vec::new(),
             lingering: Lingering::new(setup.pool, setup.sockets.clone()),
             scratch: BytesMut::new(),
-            turn: Vec::new(),
-            again: Vec::new(),
+            again: VecDeque::new(),
+            turns: 0,
+            passed: 0,
             dirty_clients: Vec::new(),
             dirty_shards: Vec::new(),
             connects: Vec::new(),
@@ -213,7 +188,7 @@ impl<P: Protocol> Driver<P> {
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
         self.clients[index] =
-            Some(ClientSocket { socket, ends, id, ended: false, unread: false, left: None });
+            Some(ClientSocket { socket, ends, id, ended: false, unread: false, queued: false, left: None });
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
@@ -235,7 +210,9 @@ impl<P: Protocol> Driver<P> {
         if self.pool.client_output(id).is_some_and(|output| !output.is_empty()) {
             self.dirty_clients.push(id);
         }
-        self.read_client(index, now);
+        if !client.queued {
+            self.read_client(index, now);
+        }
     }
 
     fn read_client(&mut self, index: usize, now: Time) {
@@ -261,8 +238,10 @@ impl<P: Protocol> Driver<P> {
                 let arrived = client.arrived(count).unwrap_or(now);
                 // The end may have come together with the last bytes; there is no second notice of it.
                 if read == Read::Full || client.ended {
-                    self.again.push(Ready::again(Token::Client(index as u32)));
+                    client.queued = true;
+                    self.again.push_back(Ready::again(Token::Client(index as u32)));
                 }
+                self.passed += count;
                 self.pool.counters().client_received_bytes.add(count as u64);
                 self.pool.client_received_late(id, &mut self.scratch, arrived, now);
             }
@@ -285,13 +264,15 @@ impl<P: Protocol> Driver<P> {
     fn read_shard(&mut self, index: ConnectionIndex, now: Time) {
         let Some(Some(shard)) = self.shards.get_mut(index) else { return };
         self.pool.before_shard_read(index, &mut self.scratch);
+        let rest = self.scratch.len();
         let failure = match shard.socket.read(&mut self.scratch) {
             Ok(Read::Nothing) => return self.pool.keep_shard_rest(index, &mut self.scratch),
             Ok(Read::Ended) => ShardFailure::Closed,
             Ok(read) => {
                 if read == Read::Full || shard.ended {
-                    self.again.push(Ready::again(Token::Shard(index as u32)));
+                    self.again.push_back(Ready::again(Token::Shard(index as u32)));
                 }
+                self.passed += self.scratch.len() - rest;
                 match self.pool.shard_received(index, &mut self.scratch, now) {
                     Ok(()) => {
                         // Large responses leave at once, while they are in the cache, and free the buffer.
@@ -400,8 +381,8 @@ impl<P: Protocol> Driver<P> {
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
-                    if std::mem::take(&mut client.unread) {
-                        self.again.push(Ready::again(Token::Client(id.index)));
+                    if std::mem::take(&mut client.unread) && !std::mem::replace(&mut client.queued, true) {
+                        self.again.push_back(Ready::again(Token::Client(id.index)));
                     }
                 }
                 Verdict::Wait => {}
@@ -487,7 +468,7 @@ impl<P: Protocol> Driver<P> {
         let socket = slot.take().expect("just seen").socket;
         self.pool.client_gone(id, false);
         if let Some(ready) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
-            self.again.push(ready);
+            self.again.push_back(ready);
             self.next_sweep.get_or_insert(now.plus(SWEEP));
         }
     }
@@ -557,15 +538,25 @@ impl<P: Protocol> Drive for Driver<P> {
         if self.more_orders {
             self.take_orders(now);
         }
-        let mut turn = std::mem::take(&mut self.turn);
-        for ready in turn.drain(..) {
+        // Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
+        for _ in 0..self.turns {
+            if self.passed >= PASS_BYTES_MAX {
+                break;
+            }
+            let Some(ready) = self.again.pop_front() else { break };
+            if let Token::Client(index) = ready.token
+                && let Some(Some(client)) = self.clients.get_mut(index as usize)
+            {
+                client.queued = false;
+            }
             self.ready(ready, now);
         }
+        self.passed = 0;
         self.go_on_listing(now);
         self.keep_time(now);
         self.settle(now);
         self.report();
-        self.turn = std::mem::replace(&mut self.again, turn);
+        self.turns = self.again.len();
         self.drain_until.is_none() || self.pool.client_count() > 0 || !self.lingering.is_empty()
     }
 
@@ -574,7 +565,7 @@ impl<P: Protocol> Drive for Driver<P> {
     }
 
     fn next_pass(&self) -> Option<Time> {
-        let is_busy = !self.turn.is_empty() || !self.connects.is_empty() || self.listing.is_some();
+        let is_busy = !self.again.is_empty() || !self.connects.is_empty() || self.listing.is_some();
         if is_busy || self.more_orders {
             return Some(Time::default());
         }
@@ -582,22 +573,5 @@ impl<P: Protocol> Drive for Driver<P> {
             .into_iter()
             .flatten()
             .min()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pool::client::Client;
-    use crate::protocol::memcache::Memcache;
-    use crate::protocol::resp::Resp;
-
-    /// What it owns beside the kernel's socket; a table has room for more clients than there are.
-    #[test]
-    fn an_idle_client_is_small() {
-        let socket = size_of::<Option<ClientSocket>>();
-        for client in [size_of::<Client<Resp>>(), size_of::<Client<Memcache>>()] {
-            assert!(socket + client <= 112, "{socket} + {client}");
-        }
     }
 }

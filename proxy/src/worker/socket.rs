@@ -14,6 +14,8 @@ use rustix::net::SendFlags;
 use crate::pool::buffer::Output;
 use crate::pool::failure::ShardFailure;
 
+/// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
+const READ_MAX: usize = 256 * 1024;
 /// Vectors handed to the kernel in one write.
 const VECTORS_MAX: usize = 64;
 
@@ -125,8 +127,8 @@ impl Socket {
     /// cancellation, which costs some percent of a small request.
     #[inline]
     pub fn read(&self, scratch: &mut BytesMut) -> io::Result<Read> {
-        let room = scratch.capacity() - scratch.len();
-        let count = match rustix::io::read(self, scratch.spare_capacity_mut()) {
+        let room = (scratch.capacity() - scratch.len()).min(READ_MAX);
+        let count = match rustix::io::read(self, &mut scratch.spare_capacity_mut()[..room]) {
             Ok((filled, _)) => filled.len(),
             Err(rustix::io::Errno::AGAIN) => return Ok(Read::Nothing),
             Err(rustix::io::Errno::INTR) => return Ok(Read::Full),

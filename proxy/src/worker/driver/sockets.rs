@@ -1,0 +1,61 @@
+//! What a driver keeps of each socket. Every idle client has one, so it is small.
+
+use crate::pool::ClientId;
+use crate::pool::time::Time;
+use crate::worker::socket::{Ends, Socket};
+
+/// A client's.
+pub struct ClientSocket {
+    pub socket: Socket,
+    pub ends: Ends,
+    pub id: ClientId,
+    /// The kernel has said that nothing more will come after what there is.
+    pub ended: bool,
+    /// It may have something to read that was left because the pool did not want it.
+    pub unread: bool,
+    /// It has more to read than it was read at once, and waits for its next turn.
+    pub queued: bool,
+    /// What the kernel has of it while shards are waited for: the time of its requests runs already.
+    pub left: Option<Box<Left>>,
+}
+
+/// Bytes that the pool did not want yet.
+pub struct Left {
+    pub since: Time,
+    pub bytes: usize,
+}
+
+/// A shard's.
+pub struct ShardSocket {
+    pub socket: Socket,
+    /// The kernel has said that nothing more will come after what there is.
+    pub ended: bool,
+}
+
+impl ClientSocket {
+    /// Since when the bytes just read have been there, if they were left before.
+    pub fn arrived(&mut self, count: usize) -> Option<Time> {
+        let Left { since, bytes } = *self.left.take()?;
+        if count < bytes {
+            self.left = Some(Box::new(Left { since, bytes: bytes - count }));
+        }
+        (count <= bytes).then_some(since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::client::Client;
+    use crate::protocol::memcache::Memcache;
+    use crate::protocol::resp::Resp;
+
+    /// What it owns beside the kernel's socket; a table has room for more clients than there are.
+    #[test]
+    fn an_idle_client_is_small() {
+        let socket = size_of::<Option<ClientSocket>>();
+        for client in [size_of::<Client<Resp>>(), size_of::<Client<Memcache>>()] {
+            assert!(socket + client <= 112, "{socket} + {client}");
+        }
+    }
+}
