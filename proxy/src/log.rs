@@ -6,6 +6,7 @@
 //! failed writes, holds a bounded number of lines of any length, and prints when it cannot end in order, which panics
 //! where standard output is gone.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -81,7 +82,7 @@ impl Log {
 
     /// Writes lines for ever.
     fn write(&self, mut to: impl Write) {
-        let (mut told, mut when) = (0, Instant::now());
+        let (mut told, mut when) = (0, None::<Instant>);
         // The last line broke off.
         let mut torn = false;
         loop {
@@ -94,7 +95,6 @@ impl Log {
             let line = queue.lines.pop_front().unwrap_or_default();
             queue.bytes -= line.len();
             queue.writing = true;
-            let has_room = queue.bytes < QUEUE_BYTES_MAX / 2;
             drop(queue);
             let ends_line: &[u8] = if torn { b"\n" } else { b"" };
             let written = write_all(&mut to, ends_line).and_then(|_| write_all(&mut to, &line));
@@ -107,12 +107,32 @@ impl Log {
                 }
             }
             let lost = self.lost_queue_full.load(Relaxed) + self.lost_write_failed.load(Relaxed);
-            if lost > told && has_room && when.elapsed() >= LOST_PAUSE {
-                tracing::warn!(lines = lost - told, "log lines were lost");
-                (told, when) = (lost, Instant::now());
+            if lost > told && when.is_none_or(|when| when.elapsed() >= LOST_PAUSE) {
+                // Not through the queue, which is full when this matters.
+                let written = write_all(&mut to, &as_written(|| say_lost(lost - told)));
+                match written {
+                    Ok(()) => (told, when) = (lost, Some(Instant::now())),
+                    Err(begun) => torn = begun,
+                }
             }
         }
     }
+}
+
+fn say_lost(lines: u64) {
+    tracing::warn!(lines, "log lines were lost");
+}
+
+thread_local! {
+    /// Where the lines of this thread go instead of into the queue.
+    static ASIDE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// What is logged meanwhile on this thread, as it would be written.
+fn as_written(log: impl FnOnce()) -> Vec<u8> {
+    ASIDE.set(Some(Vec::new()));
+    log();
+    ASIDE.take().unwrap_or_default()
 }
 
 /// Writes all of it, waiting while the peer has no room; an error says whether part of it is written.
@@ -135,7 +155,11 @@ struct Line;
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LOG.append(line);
+        let is_aside =
+            ASIDE.with_borrow_mut(|aside| aside.as_mut().map(|aside| aside.extend_from_slice(line)));
+        if is_aside.is_none() {
+            LOG.append(line);
+        }
         Ok(line.len())
     }
 
@@ -240,6 +264,8 @@ impl io::Write for Stderr {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -282,5 +308,48 @@ mod tests {
         assert_eq!(write_all(&mut &mut to, b"first line"), Err(true));
         assert_eq!(write_all(&mut &mut to, b"\nsecond"), Ok(()));
         assert_eq!(to.written, b"fir\nsecond");
+    }
+
+    /// Takes no byte before the gate opens; hands over what it takes.
+    struct Gate {
+        opened: mpsc::Receiver<()>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Nobody holds the other end any more once it is open for good.
+            let _ = self.opened.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_reads_late_is_told_that_lines_are_missing() {
+        static LATE: Log = Log::new();
+        let (open, opened) = mpsc::channel();
+        let (written, read) = mpsc::channel();
+        std::thread::spawn(move || {
+            let shown = tracing_subscriber::fmt().with_writer(Line).with_ansi(false).finish();
+            tracing::subscriber::with_default(shown, || LATE.write(Gate { opened, written }));
+        });
+        LATE.append(b"first\n");
+        while !LATE.lock().writing {
+            std::thread::yield_now();
+        }
+        let line = [b'x'; 1000];
+        for _ in 0..QUEUE_BYTES_MAX / line.len() + 7 {
+            LATE.append(&line);
+        }
+        drop(open);
+        assert_eq!(read.recv().expect("a line"), b"first\n");
+        let told = String::from_utf8(read.recv().expect("a line")).expect("text");
+        assert!(told.contains("log lines were lost lines=7"), "{told}");
+        assert_eq!(read.recv().expect("a line"), line);
     }
 }
