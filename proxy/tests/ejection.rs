@@ -217,12 +217,17 @@ fn the_log_says_which_shard_of_which_pool_does_not_want_us_and_when_that_changes
         let printed = proxy.printed();
         printed.lines().find(|line| line.contains(part)).map(str::to_owned)
     };
-    eventually(|| line(&proxy, "NOAUTH").is_some().to_string(), "true");
-    let said = line(&proxy, "NOAUTH").expect("just seen");
+    let refused = "does not want the proxy's requests";
+    eventually(|| line(&proxy, refused).is_some().to_string(), "true");
+    let said = line(&proxy, refused).expect("just seen");
     let address = shards[0].line(0).split(":1 ").next().expect("an address").to_owned();
-    for part in ["pool=pool", "shard=shard-0", &format!("address={address}"), "suppressed=0"] {
+    for part in ["pool=pool", "shard=shard-0", &format!("address={address}"), "suppressed=0", "NOAUTH"] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
+    // A probe hears it as well.
+    eventually(|| line(&proxy, "shard is unhealthy").is_some().to_string(), "true");
+    let said = line(&proxy, "shard is unhealthy").expect("just seen");
+    assert!(said.contains("NOAUTH Authentication required"), "{said}");
 
     let shards = [Server::redis(&[])];
     let proxy = Server::memstore(&["timeout: 100"], &shards);

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::pools::PoolControl;
 use super::probe;
+use crate::pool::failure::ShardFailure;
 use crate::worker::Order;
 
 /// How often it is looked whether a shard is to be probed, and how often one is that failed.
@@ -49,18 +50,21 @@ pub async fn watch(pool: Rc<PoolControl>) {
             asking.spawn_local(async move {
                 // One that hangs is not to hold up what is known of the others.
                 let asked = timeout(PROBE_MAX, probe::probe(&shard.address, &names, &config)).await;
-                let answered = match asked {
-                    Ok(Ok(())) => Some(true),
-                    // Nothing is known of it then.
-                    Ok(Err(error)) if error.is_local() => None,
-                    Ok(Err(_)) | Err(_) => Some(false),
+                let failure = match asked {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.failure()),
+                    Err(_) => Some(ShardFailure::ResponseTimeout),
                 };
-                (shard.name, answered, is_failing)
+                (shard.name, failure, is_failing)
             });
         }
         let mut has_changed = false;
-        for (name, answered, was_failing) in asking.join_all().await {
-            let Some(answered) = answered else { continue };
+        for (name, failure, was_failing) in asking.join_all().await {
+            if matches!(failure, Some(ShardFailure::LocalResources(_))) {
+                // Nothing is known of it then.
+                continue;
+            }
+            let answered = failure.is_none();
             has_changed |= if answered {
                 pool.unreachable.borrow_mut().remove(&name)
             } else {
@@ -72,16 +76,16 @@ pub async fn watch(pool: Rc<PoolControl>) {
                     orders.send(Order::Recovered(name.clone())).await;
                 }
             }
-            if !answered {
-                pool.note_unhealthy(&name, "no answer to a probe");
+            if let Some(failure) = failure {
+                pool.note_unhealthy(&name, &failure);
             }
         }
         probed.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         let is_known = |name: &String| shards.iter().any(|shard| shard.name == *name);
         pool.unreachable.borrow_mut().retain(is_known);
-        pool.unhealthy.borrow_mut().retain(is_known);
+        pool.unhealthy.borrow_mut().retain(|name, _| is_known(name));
         // Also those that were never asked for anything since.
-        let noted: Vec<String> = pool.unhealthy.borrow().iter().cloned().collect();
+        let noted: Vec<String> = pool.unhealthy.borrow().keys().cloned().collect();
         noted.iter().for_each(|name| pool.note_healthy(name));
         if has_changed {
             pool.tell_status();
@@ -91,11 +95,15 @@ pub async fn watch(pool: Rc<PoolControl>) {
 }
 
 impl PoolControl {
-    /// The shard does not serve: the log says so once, until it serves again.
-    pub fn note_unhealthy(&self, name: &str, reason: impl std::fmt::Display) {
+    /// The shard does not serve: the log says so once, until it serves again; and once more when it is the shard's own
+    /// words that say why, which tell more than its silence before.
+    pub fn note_unhealthy(&self, name: &str, failure: &ShardFailure) {
         let Some(address) = self.address_of(name) else { return };
-        if self.unhealthy.borrow_mut().insert(name.to_owned()) {
-            tracing::warn!(pool = %self.config().name, shard = %name, %address, %reason, "shard is unhealthy");
+        let in_words = matches!(failure, ShardFailure::GreetingRefused(_));
+        let told = self.unhealthy.borrow().get(name).copied();
+        if told.is_none_or(|told_in_words| in_words && !told_in_words) {
+            self.unhealthy.borrow_mut().insert(name.to_owned(), in_words);
+            tracing::warn!(pool = %self.config().name, shard = %name, %address, reason = %failure, "shard is unhealthy");
         }
     }
 
@@ -111,7 +119,7 @@ impl PoolControl {
         if is_ejected || failing > 0 || self.unreachable.borrow().contains(name) {
             return;
         }
-        if self.unhealthy.borrow_mut().remove(name)
+        if self.unhealthy.borrow_mut().remove(name).is_some()
             && let Some(address) = self.address_of(name)
         {
             tracing::info!(pool = %self.config().name, shard = %name, %address, "shard is healthy again");

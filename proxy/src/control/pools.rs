@@ -45,8 +45,8 @@ pub struct PoolControl {
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
     pub unreachable: RefCell<HashSet<String>>,
-    /// Names of shards that the log knows as unhealthy.
-    pub(super) unhealthy: RefCell<HashSet<String>>,
+    /// Names of shards that the log knows as unhealthy, and whether it knows that in a shard's own words.
+    pub(super) unhealthy: RefCell<HashMap<String, bool>>,
     /// Names of shards that are being asked whether a failure was theirs.
     pub(super) suspects: RefCell<HashSet<String>>,
     /// What is known of its servers beside the list of those that are used.
