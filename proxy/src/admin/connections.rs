@@ -5,22 +5,26 @@ use std::future::Future;
 
 use tokio::task::AbortHandle;
 
-/// Connections at the same time.
-const CONNECTIONS_MAX: usize = 64;
-
 /// Oldest first. Beyond the limit the oldest is cut off, so that others get in whoever holds connections.
-#[derive(Default)]
-pub struct Connections(VecDeque<AbortHandle>);
+pub struct Connections {
+    max: usize,
+    open: VecDeque<AbortHandle>,
+}
 
 impl Connections {
+    /// At most so many.
+    pub fn new(max: usize) -> Self {
+        Self { max, open: VecDeque::new() }
+    }
+
     /// One more, that is served by `serve`.
     pub fn spawn(&mut self, serve: impl Future<Output = ()> + Send + 'static) {
-        self.0.push_back(tokio::spawn(serve).abort_handle());
-        if self.0.len() > CONNECTIONS_MAX {
-            self.0.retain(|connection| !connection.is_finished());
+        self.open.push_back(tokio::spawn(serve).abort_handle());
+        if self.open.len() > self.max {
+            self.open.retain(|connection| !connection.is_finished());
         }
-        if self.0.len() > CONNECTIONS_MAX
-            && let Some(oldest) = self.0.pop_front()
+        if self.open.len() > self.max
+            && let Some(oldest) = self.open.pop_front()
         {
             oldest.abort();
         }

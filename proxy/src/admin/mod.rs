@@ -81,6 +81,8 @@ pub struct Admin {
     pub reloads: mpsc::Sender<Reload>,
     /// The process's log.
     pub set_log_level: SetLogLevel,
+    /// Connections that each of the two listeners may have.
+    pub connections_max: usize,
 }
 
 /// Binds the address; `None` if it is taken and nobody has asked for it.
@@ -116,7 +118,7 @@ pub fn spawn(
             runtime.block_on(async {
                 let of_stats = async {
                     let Some(stats) = stats else { return Ok(()) };
-                    stats::serve(stats, admin.status.clone()).await
+                    stats::serve(stats, admin.clone()).await
                 };
                 let of_admin = async {
                     let Some(endpoint) = endpoint else { return Ok(()) };
@@ -134,7 +136,7 @@ pub fn spawn(
 
 async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
     let listener = endpoint.listen().context("the admin address cannot be served")?;
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(admin.connections_max);
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use super::Admin;
 use super::connections::Connections;
 use crate::config::SideListen;
 use crate::control::status::{PoolStatus, Status};
@@ -47,9 +48,9 @@ pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>
 }
 
 /// Answers everybody who connects, for ever.
-pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> anyhow::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener).context("the statistics cannot be served")?;
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(admin.connections_max);
     let mut due = Instant::now();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -59,7 +60,7 @@ pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) -> anyh
         let now = Instant::now();
         due = due.max(now.checked_sub(PAUSE * BURST).unwrap_or(now)) + PAUSE;
         tokio::time::sleep_until(due).await;
-        let text = json(&status);
+        let text = json(&admin.status);
         connections.spawn(async move {
             let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
         });

@@ -8,8 +8,14 @@ use std::cell::Cell;
 
 use crate::config;
 
-/// For the admin address, files, lookups and statistics.
-const ASIDE: u64 = 96;
+/// For the process itself, files, lookups, connections that are being made, and those that are accepted to be refused.
+const OWN: u64 = 64;
+/// Listeners beside those of pools: the admin address and the statistics.
+const SIDE_LISTENERS: u64 = 2;
+/// Connections that each of those may have, and how many it may have however few descriptors there are.
+const SIDE_CONNECTIONS: std::ops::RangeInclusive<u64> = 8..=64;
+/// A listener beside those of pools may have one of so many descriptors.
+const SIDE_SHARE: u64 = 16;
 /// Lanes to each shard that there is room for: clients of RESP2 and of RESP3.
 const LANES: u64 = 2;
 
@@ -27,7 +33,19 @@ pub struct Descriptors {
 impl Descriptors {
     /// Of a process that may have so many.
     pub fn new(limit: u64) -> Self {
-        Self { limit, reserved: Cell::new(ASIDE.min(limit / 2)), needed: Cell::new(0) }
+        let descriptors = Self { limit, reserved: Cell::new(0), needed: Cell::new(0) };
+        descriptors.reserved.set(descriptors.aside().min(limit / 2));
+        descriptors
+    }
+
+    /// Connections that the admin address may have, and as many the statistics.
+    pub fn side_connections(&self) -> u64 {
+        (self.limit / SIDE_SHARE).clamp(*SIDE_CONNECTIONS.start(), *SIDE_CONNECTIONS.end())
+    }
+
+    /// What is needed however many shards there are.
+    fn aside(&self) -> u64 {
+        OWN + SIDE_LISTENERS * self.side_connections()
     }
 
     /// How many there may be.
@@ -48,7 +66,7 @@ impl Descriptors {
             // And a probe of each.
             pool.shards.len() as u64 * (connections + 1)
         };
-        let needed = ASIDE + pools.map(of_pool).sum::<u64>();
+        let needed = self.aside() + pools.map(of_pool).sum::<u64>();
         // Without clients it would be of no use at all.
         self.reserved.set(needed.min(self.limit / 2));
         let has_changed = self.needed.replace(needed) != needed;
@@ -71,8 +89,18 @@ mod tests {
         assert_eq!(descriptors.reserve(std::iter::empty(), 4), None);
         assert!(descriptors.admits(159) && !descriptors.admits(160));
         let few = Descriptors::new(100);
-        assert_eq!(few.reserve(std::iter::empty(), 4), Some(ASIDE));
+        assert_eq!(few.reserve(std::iter::empty(), 4), Some(80));
         assert!(few.admits(49) && !few.admits(50));
         assert!(Descriptors::new(u64::MAX).admits(1 << 40));
+    }
+
+    #[test]
+    fn connections_that_are_held_open_beside_the_pools_take_nothing_of_shards() {
+        for limit in [128, 256, 1024, 65536, u64::MAX] {
+            let descriptors = Descriptors::new(limit);
+            descriptors.reserve(std::iter::empty(), 4);
+            let beside = 2 * descriptors.side_connections();
+            assert!(descriptors.reserved() - beside >= 32, "{limit}: {beside} of {}", descriptors.reserved());
+        }
     }
 }

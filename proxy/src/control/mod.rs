@@ -171,7 +171,7 @@ async fn run(
     let mut signals = Signals::new()?;
     let Config { process, mut pools, files } = config;
     // Before clients can come: a change from now on is one.
-    let files = reload::Files::look(files);
+    let files = reload::Files::look(files, &reload::Files::default());
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
     let mut admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
@@ -232,6 +232,7 @@ async fn run(
         drain: asked_to_drain.clone(),
         reloads: wish.clone(),
         set_log_level: set_log_level.clone(),
+        connections_max: descriptors.side_connections() as usize,
     };
     admin::spawn(admin_listener, stats, admin)?;
     let control = Rc::new(Control {

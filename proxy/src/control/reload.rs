@@ -4,7 +4,8 @@
 //! shards that do not answer. What stays is not touched.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -413,13 +414,13 @@ fn is_about_passwords(error: &ConversationError) -> bool {
 impl Control {
     /// Reads the configuration again. What changes from now on is a change.
     fn read(&self) -> anyhow::Result<config::Config> {
-        let before = Files::look(self.files.borrow().paths.clone());
+        let before = self.files.borrow().again();
         let mut config = (self.load)();
         if let Ok(config) = &mut config {
             self.rings.settle(&mut config.pools);
         }
         let named = match &config {
-            Ok(config) if config.files != before.paths => Files::look(config.files.clone()),
+            Ok(config) if config.files != before.paths => Files::look(config.files.clone(), &before),
             _ => before,
         };
         self.files.replace(named);
@@ -429,7 +430,7 @@ impl Control {
     /// Whether a file has changed since it was read.
     fn has_changed(&self) -> bool {
         let files = self.files.borrow();
-        Files::look(files.paths.clone()) != *files
+        files.again() != *files
     }
 
     /// Returns when what is read now will not be needed.
@@ -484,9 +485,9 @@ pub async fn watch(control: Rc<Control>) {
         if control.has_changed() {
             // It may still be being written, but not for ever.
             for _ in 0..UNSTABLE_MAX {
-                let now = Files::look(control.files.borrow().paths.clone());
+                let now = control.files.borrow().again();
                 tokio::time::sleep(WATCH_TICK).await;
-                if Files::look(now.paths.clone()) == now {
+                if now.again() == now {
                     break;
                 }
             }
@@ -498,16 +499,49 @@ pub async fn watch(control: Rc<Control>) {
 }
 
 /// Files, and a hash of what is in them.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug, Default)]
 pub struct Files {
     paths: Vec<PathBuf>,
     state: Vec<Option<u64>>,
 }
 
 impl Files {
-    /// As they are now.
-    pub fn look(paths: Vec<PathBuf>) -> Self {
-        let hash = |path: &PathBuf| std::fs::read(path).ok().map(|bytes| fnv(&bytes));
+    /// As they are now, where they were like this before.
+    pub fn look(paths: Vec<PathBuf>, former: &Self) -> Self {
+        Self::read_by(|path| std::fs::read(path), paths, former)
+    }
+
+    fn again(&self) -> Self {
+        Self::look(self.paths.clone(), self)
+    }
+
+    fn read_by(read: impl Fn(&Path) -> io::Result<Vec<u8>>, paths: Vec<PathBuf>, former: &Self) -> Self {
+        let hash = |path: &PathBuf| match read(path) {
+            Ok(bytes) => Some(fnv(&bytes)),
+            // That says nothing of the file: without a descriptor nobody knows of a change, and nobody could read it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                let place = former.paths.iter().position(|known| known == path);
+                place.and_then(|place| former.state[place])
+            }
+            Err(_) => None,
+        };
         Self { state: paths.iter().map(hash).collect(), paths }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_there_is_no_descriptor_for_has_not_changed() {
+        let paths = || vec![PathBuf::from("a"), PathBuf::from("b")];
+        let read = Files::read_by(|_| Ok(b"text".to_vec()), paths(), &Files::default());
+        for lack in [libc::EMFILE, libc::ENFILE] {
+            let lacking = |_: &Path| Err(io::Error::from_raw_os_error(lack));
+            assert_eq!(Files::read_by(lacking, paths(), &read), read);
+        }
+        let gone = |_: &Path| Err(io::Error::from_raw_os_error(libc::ENOENT));
+        assert_ne!(Files::read_by(gone, paths(), &read), read);
     }
 }
