@@ -323,6 +323,33 @@ fn a_drain_waits_for_no_reload_and_lets_none_begin() {
 }
 
 #[test]
+fn a_reload_that_waits_is_not_cut_off_by_who_comes_later() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let silent = servers::Fake::answering(b"", false);
+    proxy.rewrite(&["adopt_wait: 60s"], &[shards[0].line(0), silent.line.replace("shard-0", "shard-1")]);
+    let waiting = std::thread::spawn({
+        let admin = admin.clone();
+        move || ask(&admin, "POST /reload", "", "")
+    });
+    eventually(|| silent.connections.load(std::sync::atomic::Ordering::Relaxed).min(1).to_string(), "1");
+    let pipeline = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let _flood: Vec<TcpStream> = (0..300)
+        .map(|number| {
+            let mut stream = TcpStream::connect(&admin).expect("the admin server listens");
+            if number % 3 == 0 {
+                stream.write_all(pipeline.as_bytes()).expect("there is room for it");
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(get(&admin, "/alive").0, 200);
+    assert_eq!(ask(&admin, "POST /drain", "", "").0, 202);
+    let (status, _, body) = waiting.join().expect("it is answered");
+    assert!(status == 409 && body.contains("draining"), "{status} {body}");
+}
+
+#[test]
 fn probes_get_in_whoever_else_holds_connections() {
     let shards = [Server::redis(&[])];
     let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);

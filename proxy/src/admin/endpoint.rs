@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -32,6 +32,16 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// Somebody who may open the Unix socket.
     Unix,
+}
+
+impl Peer {
+    /// Where it is; none over a Unix socket.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

@@ -7,14 +7,14 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,9 +25,11 @@ use crate::config::SideListen;
 use crate::control::status::Status;
 use crate::worker::log_limit::warn_limited;
 use crate::worker::ready::Alarm;
-use connections::Connections;
+use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
+use share::Pace;
+pub use share::Shares;
 
 pub use client::{ask, topology_of};
 
@@ -36,6 +38,7 @@ mod connections;
 mod endpoint;
 mod exposition;
 mod metrics;
+mod share;
 pub mod stats;
 mod topology;
 
@@ -81,6 +84,8 @@ pub struct Admin {
     pub reloads: mpsc::Sender<Reload>,
     /// The process's log.
     pub set_log_level: SetLogLevel,
+    /// What peers have taken of the time of this thread.
+    pub shares: Shares,
     /// Connections that each of the two listeners may have.
     pub connections_max: usize,
 }
@@ -142,17 +147,29 @@ async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let admin = admin.clone();
-        connections.spawn(async move {
-            let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin)).await;
+        let (admin, work) = (admin.clone(), Work::default());
+        connections.spawn(peer.ip(), work.clone(), async move {
+            let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin, work)).await;
         });
+        // What it asks is read before another one comes, which might cut it off.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn converse(stream: Pin<Box<dyn Connection>>, peer: Peer, admin: Arc<Admin>) {
+async fn converse(stream: Pin<Box<dyn Connection>>, peer: Peer, admin: Arc<Admin>, work: Work) {
+    let pace = Arc::new(Mutex::new(Pace::new(Instant::now())));
     let service = service_fn(|request| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+        let (admin, work, pace) = (admin.clone(), work.clone(), pace.clone());
+        async move {
+            let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now());
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            work.set(Busy::Asked);
+            let reply = admin.answer(request, peer, &work).await;
+            work.set(Busy::Idle);
+            Ok::<_, Infallible>(reply)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -183,7 +200,7 @@ POST /reload     read the configuration again\n\
 PUT  /log-level  error, warn, info, debug or trace, in the body\n";
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer, work: &Work) -> Reply {
         let path = request.uri().path().to_owned();
         let (wanted, changes) = match path.as_str() {
             "/" | "/ready" | "/alive" | "/metrics" | "/topology" | "/stats" => (Method::GET, false),
@@ -203,12 +220,21 @@ impl Admin {
             warn_limited!(%peer, path, why, "admin request refused");
             return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
         }
+        if changes {
+            work.set(Busy::Changing);
+        }
         match path.as_str() {
             "/ready" => self.ready(),
             "/alive" => self.alive().await,
-            "/metrics" => self.metrics(&request),
-            "/topology" => reply(StatusCode::OK, JSON, format!("{:#}\n", topology::document(&self.status))),
-            "/stats" => reply(StatusCode::OK, JSON, stats::json(&self.status)),
+            "/metrics" => {
+                let open_metrics = wants_open_metrics(&request);
+                self.document(peer, || self.metrics(open_metrics)).await
+            }
+            "/topology" => {
+                let text = || format!("{:#}\n", topology::document(&self.status));
+                self.document(peer, || reply(StatusCode::OK, JSON, text())).await
+            }
+            "/stats" => self.document(peer, || reply(StatusCode::OK, JSON, stats::json(&self.status))).await,
             "/drain" => self.drain(),
             "/reload" => self.reload().await,
             "/log-level" => self.log_level(request).await,
@@ -297,11 +323,27 @@ impl Admin {
         }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Reply {
-        let accepted = request.headers().get_all(ACCEPT);
-        let open_metrics = accepted
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")));
+    /// What takes time to write, for a peer that has not taken more than its share.
+    async fn document(&self, peer: Peer, write: impl FnOnce() -> Reply) -> Reply {
+        let (wait, taken) = match self.shares.enter(peer.ip(), Instant::now()) {
+            Ok(entered) => entered,
+            Err(wait) => {
+                let text = "you have asked for more documents than there is time for\n";
+                let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
+                refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+                return refused;
+            }
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let begin = Instant::now();
+        let reply = write();
+        self.shares.spent(peer.ip(), taken, begin.elapsed());
+        reply
+    }
+
+    fn metrics(&self, open_metrics: bool) -> Reply {
         let page = metrics::page(&self.status, open_metrics);
         reply(StatusCode::OK, if open_metrics { OPEN_METRICS } else { PROMETHEUS }, page)
     }
@@ -348,6 +390,11 @@ impl Admin {
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("log level {level:?}: {why}\n")),
         }
     }
+}
+
+fn wants_open_metrics(request: &Request<Incoming>) -> bool {
+    let mut accepted = request.headers().get_all(ACCEPT).iter();
+    accepted.any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")))
 }
 
 /// Whether a Host header means this machine whatever name servers say: it is `localhost` or an address.

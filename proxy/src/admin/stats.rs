@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::Admin;
-use super::connections::Connections;
+use super::connections::{Connections, Work};
 use crate::config::SideListen;
 use crate::control::status::{PoolStatus, Status};
 use crate::json::quoted;
@@ -53,7 +53,7 @@ pub async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow
     let mut connections = Connections::new(admin.connections_max);
     let mut due = Instant::now();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(super::ACCEPT_PAUSE).await;
             continue;
         };
@@ -61,7 +61,7 @@ pub async fn serve(listener: std::net::TcpListener, admin: Arc<Admin>) -> anyhow
         due = due.max(now.checked_sub(PAUSE * BURST).unwrap_or(now)) + PAUSE;
         tokio::time::sleep_until(due).await;
         let text = json(&admin.status);
-        connections.spawn(async move {
+        connections.spawn(Some(peer.ip()), Work::default(), async move {
             let _ = tokio::time::timeout(WRITE_TIMEOUT, answer(stream, text)).await;
         });
     }

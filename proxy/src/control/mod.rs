@@ -232,6 +232,7 @@ async fn run(
         drain: asked_to_drain.clone(),
         reloads: wish.clone(),
         set_log_level: set_log_level.clone(),
+        shares: admin::Shares::default(),
         connections_max: descriptors.side_connections() as usize,
     };
     admin::spawn(admin_listener, stats, admin)?;
