@@ -20,6 +20,11 @@ use crate::nutcracker::{self, Nutcracker};
 use crate::plan;
 use crate::trial::{self, AwaitRing, Try};
 
+/// How long a proxy may take to answer a question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The same for what changes it: a reload waits for new shards.
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+
 /// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
 #[derive(Parser)]
 #[command(name = "memstore", version)]
@@ -261,10 +266,21 @@ fn start(serve: Serve, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
 
 /// Asks a running proxy; prints what it says.
 fn say(method: &str, path: &str, ask: &Ask) -> anyhow::Result<ExitCode> {
-    let token = ask.token_file.as_deref().map(config::Secret::of_file).transpose()?;
-    let token = token.as_ref().map(config::Secret::expose);
-    let (status, body) = admin::ask(&ask.admin, method, path, token)
-        .with_context(|| format!("the proxy at {} cannot be asked", ask.admin))?;
+    let asked = || -> anyhow::Result<(u16, String)> {
+        let token = ask.token_file.as_deref().map(config::Secret::of_file).transpose()?;
+        let token = token.as_ref().map(config::Secret::expose);
+        let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
+        admin::ask(&ask.admin, method, path, token, limit)
+            .with_context(|| format!("the proxy at {} cannot be asked", ask.admin))
+    };
+    let (status, body) = match asked() {
+        Err(error) if ask.format == Format::Json => {
+            let answer = serde_json::json!({"ok": false, "status": null, "answer": format!("{error:#}")});
+            print(&format!("{answer}\n"))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        asked => asked?,
+    };
     let is_success = (200..300).contains(&status);
     match ask.format {
         Format::Json => {

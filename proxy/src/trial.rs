@@ -23,6 +23,8 @@ use crate::worker::socket::Socket;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A proxy that has not answered for so long does not run.
 const SILENT_MAX: Duration = Duration::from_secs(30);
+/// However short the limit is, one attempt may take so long.
+const ONCE_MIN: Duration = Duration::from_secs(1);
 /// Pause before it is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Seconds until a value that could not be removed removes itself.
@@ -150,18 +152,20 @@ pub fn await_ring(asked: &AwaitRing) -> anyhow::Result<String> {
     let meant: Vec<String> = config::servers(&asked.servers)?.into_iter().map(|shard| shard.name).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begin = Instant::now();
+    let until = begin + asked.limit.max(ONCE_MIN);
     let names = Resolver::new(&ResolverOptions::default())?;
     loop {
         let held_up = match runtime.block_on(proxies(&asked.proxies, &names)) {
             Ok(None) => return Ok(format!("{} has no address: no proxy runs\n", asked.proxies)),
             Ok(Some(found)) => {
                 let is_late = begin.elapsed() > SILENT_MAX;
-                let behind = found.iter().find_map(|proxy| match leftover(proxy, &asked.pool, &meant) {
-                    Ok(left) => left.map(|shard| format!("{proxy} still sends requests to {shard}")),
-                    // It serves nobody: one that does not start must not keep what mends it from being installed.
-                    Err(error) if is_late || is_refused(&error) => None,
-                    Err(error) => Some(format!("{proxy}: {error:#}")),
-                });
+                let behind =
+                    found.iter().find_map(|proxy| match leftover(proxy, &asked.pool, &meant, until) {
+                        Ok(left) => left.map(|shard| format!("{proxy} still sends requests to {shard}")),
+                        // It serves nobody: one that does not start must not keep what mends it from being installed.
+                        Err(error) if is_late || is_refused(&error) => None,
+                        Err(error) => Some(format!("{proxy}: {error:#}")),
+                    });
                 match behind {
                     None => {
                         return Ok(format!(
@@ -197,8 +201,14 @@ fn is_refused(error: &anyhow::Error) -> bool {
 }
 
 /// A shard of a proxy's pool that is not among those that are meant.
-fn leftover(proxy: &SocketAddr, pool: &str, meant: &[String]) -> anyhow::Result<Option<String>> {
-    let (status, body) = admin::ask(&proxy.to_string(), "GET", "/topology", None)?;
+fn leftover(
+    proxy: &SocketAddr,
+    pool: &str,
+    meant: &[String],
+    until: Instant,
+) -> anyhow::Result<Option<String>> {
+    let limit = until.saturating_duration_since(Instant::now()).min(ANSWER_LIMIT);
+    let (status, body) = admin::ask(&proxy.to_string(), "GET", "/topology", None, limit)?;
     ensure!(status == 200, "/topology answers {status}");
     let document: shard_discovery::document::Document = serde_json::from_str(&body)?;
     let pool = document.pools.get(pool).with_context(|| format!("it has no pool {pool:?}"))?;

@@ -59,6 +59,26 @@ fn a_store_is_tried_through_each_address() {
     let _ = fs::remove_dir_all(folder);
 }
 
+#[test]
+fn a_proxy_that_says_nothing_is_not_waited_for() {
+    let silent = servers::Fake::answering(b"x", false);
+    let address = silent.line.split(":1 ").next().expect("an address").to_owned();
+    let begin = std::time::Instant::now();
+    let (worked, text) = said(&["alive", "--admin", &address, "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+    assert!(!worked && answer["ok"] == false && text.contains("no answer within 5s"), "{text}");
+    let folder = folder("silent");
+    let list = folder.join("servers.yml");
+    fs::write(&list, "- 127.0.0.1:1:1 a\n").expect("a file");
+    let file = list.display().to_string();
+    let words = ["await-ring", "--proxies", &address, "--pool", "p", "--servers", &file, "--limit", "1s"];
+    let (worked, text) = said(&words);
+    assert!(!worked && text.contains("the ring is not adopted"), "{text}");
+    // Twice the limits.
+    assert!(begin.elapsed().as_secs() < 12, "{:?}", begin.elapsed());
+    let _ = fs::remove_dir_all(folder);
+}
+
 /// Ends with the test.
 struct Waiting(Child);
 

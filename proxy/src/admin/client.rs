@@ -1,58 +1,75 @@
 //! The other side of the door, for `memstore drain` and its like: images without a shell need no other client.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use anyhow::{Context as _, anyhow, ensure};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long the proxy may take to answer; a reload waits for new shards.
-const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer that is read.
+const ANSWER_MAX: u64 = 16 << 20;
 
-/// Longest document of another process that is read.
-const DOCUMENT_MAX: u64 = 16 << 20;
-
-/// Asks the proxy at this address, or Unix socket; the status and the body.
-pub fn ask(address: &str, method: &str, path: &str, token: Option<&str>) -> anyhow::Result<(u16, String)> {
-    if address.starts_with('/') {
-        let stream = UnixStream::connect(address)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        return converse(stream, "localhost", method, path, token);
-    }
-    let resolved = address.to_socket_addrs()?.next().context("the name has no address")?;
-    let stream = TcpStream::connect_timeout(&resolved, CONNECT_TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    // The address, since a name could be one that leads here from elsewhere.
-    converse(stream, &resolved.to_string(), method, path, token)
-}
-
-fn converse(
-    mut stream: impl Read + Write,
-    host: &str,
+/// Asks the proxy at this address, or Unix socket; the status and the body. All of it takes no longer than `limit`.
+pub fn ask(
+    address: &str,
     method: &str,
     path: &str,
     token: Option<&str>,
+    limit: Duration,
 ) -> anyhow::Result<(u16, String)> {
-    stream.write_all(request(host, method, path, token).as_bytes())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = async {
+        let until = Instant::now() + limit;
+        if address.starts_with('/') {
+            let stream = UnixStream::connect(address).await?;
+            return converse(stream, &request("localhost", method, path, token)).await;
+        }
+        let found: Vec<_> = lookup_host(address).await?.collect();
+        let (stream, place) = connect(&found, until).await?;
+        // The address, since a name could be one that leads here from elsewhere.
+        converse(stream, &request(&place.to_string(), method, path, token)).await
+    };
+    let answer = runtime.block_on(async { timeout(limit, asked).await });
+    // A lookup that hangs is not waited for.
+    runtime.shutdown_background();
+    answer.unwrap_or_else(|_| Err(anyhow!("no answer within {limit:?}")))
+}
+
+/// Connects to the first that takes the connection; one that is silent leaves time for those after it.
+async fn connect(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<(TcpStream, SocketAddr)> {
+    let mut last = anyhow!("the name has no address");
+    for (place, address) in addresses.iter().enumerate() {
+        let left = until.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
+        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => last = error.into(),
+            Err(_) => last = anyhow!("{address} does not take the connection"),
+        }
+    }
+    Err(last)
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> anyhow::Result<(u16, String)> {
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let length = stream.take(ANSWER_MAX + 1).read_to_string(&mut answer).await?;
+    ensure!(length as u64 <= ANSWER_MAX, "the answer is longer than {ANSWER_MAX} bytes");
     understand(&answer)
 }
 
 /// The topology document of another process; none if it does not tell it in time.
 pub async fn topology_of(address: SocketAddr, limit: Duration) -> Option<serde_json::Value> {
     let exchange = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(request(&address.to_string(), "GET", "/topology", None).as_bytes()).await?;
-        let mut answer = String::new();
-        stream.take(DOCUMENT_MAX).read_to_string(&mut answer).await?;
-        understand(&answer)
+        let stream = TcpStream::connect(address).await?;
+        converse(stream, &request(&address.to_string(), "GET", "/topology", None)).await
     };
-    match tokio::time::timeout(limit, exchange).await {
+    match timeout(limit, exchange).await {
         Ok(Ok((200, body))) => serde_json::from_str(&body).ok(),
         _ => None,
     }
@@ -70,4 +87,52 @@ fn understand(answer: &str) -> anyhow::Result<(u16, String)> {
     let status =
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("it does not speak HTTP")?;
     Ok((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Somebody who listens, and the address.
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        (listener, address)
+    }
+
+    #[test]
+    fn an_exchange_ends_in_time_whatever_comes_and_however_slowly() {
+        let (silent, address) = listener();
+        let limit = Duration::from_millis(50);
+        let error = ask(&address.to_string(), "GET", "/alive", None, limit).expect_err("nobody answers");
+        assert_eq!(error.to_string(), "no answer within 50ms");
+        drop(silent);
+
+        // Endless, but never late.
+        let (endless, address) = listener();
+        std::thread::spawn(move || {
+            let (mut stream, _) = endless.accept().expect("somebody connects");
+            while stream.write_all(&[b'x'; 65536]).is_ok() {}
+        });
+        let limit = Duration::from_secs(60);
+        let error = ask(&address.to_string(), "GET", "/alive", None, limit).expect_err("it does not end");
+        assert!(error.to_string().starts_with("the answer is longer"), "{error:#}");
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_are_tried() {
+        let (refusing, gone) = listener();
+        drop(refusing);
+        let (_listener, address) = listener();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let until = Instant::now() + Duration::from_secs(60);
+        let (_, place) = runtime.block_on(connect(&[gone, address], until)).expect("one listens");
+        assert_eq!(place, address);
+        let error = runtime.block_on(connect(&[gone], until)).expect_err("nobody listens");
+        let error = error.downcast_ref::<std::io::Error>().expect("an error of the system");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
 }
