@@ -153,8 +153,8 @@ struct Plan {
     /// `-` reads keys from standard input, one a line; without it a sample of all possible keys is taken
     #[arg(value_parser = ["-"])]
     keys: Option<String>,
-    /// Exit with 4 if more than this share of a pool's keys moves, in percent
-    #[arg(long, value_name = "PERCENT")]
+    /// Exit with 4 if more than this share of a pool's keys moves or is lost, in percent, or if that is not known
+    #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
     fail_above: Option<f64>,
     /// For people, or one JSON object for each pool and line
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -383,27 +383,17 @@ fn show_plan(asked: &Plan) -> anyhow::Result<ExitCode> {
     let mut text = String::new();
     let mut is_above = false;
     let is_meant = |pool: &&config::Pool| asked.pool.as_ref().is_none_or(|name| *name == pool.name);
-    let note = |pool: &str, change: &str| match asked.format {
-        Format::Text => format!("{pool}: is {change}\n"),
-        Format::Json => format!("{}\n", serde_json::json!({"pool": pool, "change": change})),
-    };
-    for pool in to.pools.iter().filter(is_meant) {
-        match from.pools.iter().find(|before| before.name == pool.name) {
-            Some(before) => {
-                let moves = plan::Moves::of(&before.topology()?, &pool.topology()?, keys.as_deref());
-                is_above |= asked.fail_above.is_some_and(|most| moves.moved() > most);
-                text.push_str(&match asked.format {
-                    Format::Text => moves.text(&pool.name),
-                    Format::Json => format!("{}\n", moves.json(&pool.name)),
-                });
-            }
-            None => text.push_str(&note(&pool.name, "new")),
-        }
-    }
-    for pool in from.pools.iter().filter(is_meant) {
-        if to.pools.iter().all(|after| after.name != pool.name) {
-            text.push_str(&note(&pool.name, "gone"));
-        }
+    let named = |config: &Config, name: &str| config.pools.iter().position(|pool| pool.name == name);
+    let gone = from.pools.iter().filter(|pool| named(&to, &pool.name).is_none());
+    for pool in to.pools.iter().chain(gone).filter(is_meant) {
+        let [before, after] =
+            [&from, &to].map(|config| named(config, &pool.name).map(|at| &config.pools[at]));
+        let change = plan::Change::of(before, after, keys.as_deref())?;
+        is_above |= asked.fail_above.is_some_and(|most| change.is_above(most));
+        text.push_str(&match asked.format {
+            Format::Text => change.text(&pool.name),
+            Format::Json => format!("{}\n", change.json(&pool.name)),
+        });
     }
     anyhow::ensure!(!text.is_empty(), "there is no such pool in either file");
     print(&text)?;

@@ -5,8 +5,97 @@ use std::fmt::Write as _;
 
 use shard_discovery::Topology;
 
+use crate::config;
+
 /// Keys that are made up where none are given: enough for a tenth of a percent.
 const SAMPLES: u64 = 1_000_000;
+
+/// What becomes of the keys of a pool.
+pub enum Change {
+    /// There was no such pool.
+    New,
+    /// There is no such pool any more, also where it has another name by now.
+    Gone,
+    /// Its clients find nothing of what they had, for this reason.
+    Elsewhere(&'static str),
+    /// The nodes of a Redis Cluster say who owns what, before or after.
+    Unknown,
+    /// It is over the cluster that it was over.
+    SameCluster,
+    /// It is over these shards.
+    Moves(Moves),
+}
+
+impl Change {
+    /// From one configuration to the other, of which one has the pool.
+    pub fn of(
+        from: Option<&config::Pool>,
+        to: Option<&config::Pool>,
+        keys: Option<&[Vec<u8>]>,
+    ) -> anyhow::Result<Self> {
+        let (from, to) = match (from, to) {
+            (None, _) => return Ok(Self::New),
+            (_, None) => return Ok(Self::Gone),
+            (Some(from), Some(to)) => (from, to),
+        };
+        if from.protocol != to.protocol {
+            return Ok(Self::Elsewhere("speaks another protocol"));
+        }
+        if from.db != to.db {
+            return Ok(Self::Elsewhere("uses another database"));
+        }
+        match (&from.cluster, &to.cluster) {
+            (None, None) => Ok(Self::Moves(Moves::of(&from.topology()?, &to.topology()?, keys))),
+            (Some(before), Some(after)) if before.seeds == after.seeds => Ok(Self::SameCluster),
+            _ => Ok(Self::Unknown),
+        }
+    }
+
+    /// Whether more than this share moves, in percent, or may.
+    pub fn is_above(&self, most: f64) -> bool {
+        match self {
+            Self::New | Self::SameCluster => false,
+            Self::Gone | Self::Elsewhere(_) => most < 100.0,
+            Self::Unknown => true,
+            Self::Moves(moves) => moves.moved() > most,
+        }
+    }
+
+    /// For people.
+    pub fn text(&self, pool: &str) -> String {
+        match self {
+            Self::New => format!("{pool}: is new\n"),
+            Self::Gone => format!("{pool}: is gone; none of its keys is found any more\n"),
+            Self::Elsewhere(why) => format!("{pool}: {why}; none of its keys is found any more\n"),
+            Self::Unknown => {
+                format!(
+                    "{pool}: unknown, since the nodes of a Redis Cluster assign its slots and not the file\n"
+                )
+            }
+            Self::SameCluster => format!("{pool}: a Redis Cluster by the same seeds; nothing moves\n"),
+            Self::Moves(moves) => moves.text(pool),
+        }
+    }
+
+    /// For programs: one object.
+    pub fn json(&self, pool: &str) -> serde_json::Value {
+        let object = |change: &str, moved: Option<f64>| serde_json::json!({"pool": pool, "change": change, "moved_percent": moved});
+        match self {
+            Self::New => object("new", Some(0.0)),
+            Self::Gone => object("gone", Some(100.0)),
+            Self::Elsewhere(why) => object(why, Some(100.0)),
+            Self::Unknown => object("unknown", None),
+            Self::SameCluster => object("none", Some(0.0)),
+            Self::Moves(moves) => moves.json(pool),
+        }
+    }
+}
+
+/// A share in percent.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "allowed is a number from 0 to 100".into())
+}
 
 /// Where keys go from where.
 #[derive(Default)]

@@ -151,6 +151,46 @@ fn ring_of_a_cluster_says_who_knows() {
 
 #[test]
 fn nutcrackers_flags_mean_what_they_meant() {
+#[test]
+fn plan_fails_where_all_is_lost_or_nothing_is_known() {
+    let scratch = std::env::temp_dir().join(format!("memstore-lost-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder");
+    let file = |name: &str, pool: &str, more: &str| {
+        let path = scratch.join(name);
+        let text = format!("{pool}:\n  listen: 127.0.0.1:7999\n  redis: true\n  {more}\n");
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let servers = "servers: [\"127.0.0.1:7000:1 a\"]";
+    let plain = file("plain", "p", servers);
+    let other_name = file("name", "q", servers);
+    let other_database = file("database", "p", &format!("redis_db: 3\n  {servers}"));
+    let cluster = file("cluster", "p", "cluster: {seeds: [\"127.0.0.1:7001\"]}");
+    let other_cluster = file("other", "p", "cluster: {seeds: [\"127.0.0.1:7002\"]}");
+    let plan = |from: &str, to: &str, most: &str| {
+        let output = run(&["plan", "--from", from, "--to", to, "--fail-above", most]);
+        (output.status.code(), said(&output))
+    };
+    for (from, to, word) in [
+        (&plain, &other_name, "p: is gone"),
+        (&plain, &other_database, "another database"),
+        (&cluster, &other_cluster, "unknown"),
+        (&plain, &cluster, "unknown"),
+        (&cluster, &plain, "unknown"),
+    ] {
+        let (code, text) = plan(from, to, "50");
+        assert!(code == Some(4) && text.contains(word) && !text.contains(" stay"), "{from} {to}: {text}");
+    }
+    for same in [&plain, &cluster, &other_database] {
+        assert_eq!(plan(same, same, "0").0, Some(0), "{same}");
+    }
+    for wrong in ["nan", "-1", "101", "inf"] {
+        let (code, _) = plan(&plain, &plain, wrong);
+        assert_eq!(code, Some(2), "{wrong}");
+    }
+    std::fs::remove_dir_all(&scratch).expect("our folder");
+}
+
     let good = example("good/plain.yml").display().to_string();
     let bad = example("bad/many.yml").display().to_string();
     let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
