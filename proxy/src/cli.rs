@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use shard_discovery::{Place, Topology};
 
 use crate::admin;
@@ -205,7 +205,9 @@ pub(crate) enum Format {
 
 /// Runs the command that the command line asks for.
 pub fn run() -> ExitCode {
-    let line = CommandLine::parse_from(nutcracker::arguments(std::env::args_os()));
+    let (command, words) = nutcracker::arguments(CommandLine::command(), std::env::args_os());
+    let line =
+        CommandLine::from_arg_matches(&command.get_matches_from(words)).unwrap_or_else(|error| error.exit());
     let done = match line.command {
         Some(Command::Serve(serve)) => success(start(serve, || ())),
         Some(Command::Nutcracker(nutcracker)) => nutcracker.run(),
@@ -402,6 +404,8 @@ fn show_plan(asked: &Plan) -> anyhow::Result<ExitCode> {
 
 fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String {
     let why = topology.explain(key);
+    // Twemproxy's crc16 has more bits than its name says; slots are taken from the 16 that Redis Cluster knows.
+    let hash = if topology.is_cluster() { why.hash & 0xffff } else { why.hash };
     let shard = why.shard.map(|shard| &topology.shards()[shard]);
     let place = match &why.place {
         None => None,
@@ -423,19 +427,14 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
             json(key),
             json(why.hashed),
             why.by_tag,
-            why.hash
+            hash
         );
     }
     let nobody = if topology.is_cluster() { "who owns the slot" } else { "any shard" };
     let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
     let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));
-    format!(
-        "{pool}: {} -> {owner}: {part}, {} {}{place}\n",
-        key.escape_ascii(),
-        topology.key_hash(),
-        why.hash
-    )
+    format!("{pool}: {} -> {owner}: {part}, {} {}{place}\n", key.escape_ascii(), topology.key_hash(), hash)
 }
 
 fn show_ring(ring: &Ring) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Command};
 
 use crate::admin::stats;
 use crate::{cli, config};
@@ -33,8 +33,8 @@ pub struct Nutcracker {
     #[arg(short = 'D', long)]
     describe_stats: bool,
     /// Log level: up to 3 errors, 4 warnings, 5 and 6 information, 7 and 8 debug, above everything
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=11))]
-    verbose: u8,
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    verbose: u32,
     /// Log file, opened again on SIGHUP; without it the log goes to standard error
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -58,15 +58,18 @@ pub struct Nutcracker {
     mbuf_size: Option<u64>,
 }
 
-/// The words of the command line, with the subcommand before nutcracker's flags where the program is called so.
-pub fn arguments(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// The words of the command line, with the subcommand before nutcracker's flags where the program is called so; its usage is
+/// nutcracker's then.
+pub fn arguments(mut command: Command, words: impl Iterator<Item = OsString>) -> (Command, Vec<OsString>) {
     let mut words: Vec<OsString> = words.collect();
     let is_nutcracker =
         words.first().is_some_and(|program| Path::new(program).file_name() == Some("nutcracker".as_ref()));
     if is_nutcracker {
         words.insert(1, "nutcracker".into());
+        command = command
+            .mut_subcommand("nutcracker", |nutcracker| nutcracker.override_usage("nutcracker [OPTIONS]"));
     }
-    words
+    (command, words)
 }
 
 impl Nutcracker {

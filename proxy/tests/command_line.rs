@@ -44,6 +44,18 @@ fn route_says_which_shard_and_why() {
     assert!(json.contains(r#""key":"a\"b""#) && json.contains(r#""point":"#), "{json}");
 }
 
+/// A client that asks the cluster itself computes the same.
+#[test]
+fn route_shows_the_hash_that_a_cluster_takes_slots_from() {
+    let file = std::env::temp_dir().join(format!("memstore-route-{}.yml", std::process::id()));
+    let text = "p:\n  listen: 127.0.0.1:7999\n  redis: true\n  cluster: {seeds: [\"127.0.0.1:7001\"]}\n";
+    std::fs::write(&file, text).expect("a file");
+    let output = run(&["route", "-c", &file.display().to_string(), "123456789"]);
+    // The check value of CRC-16/XMODEM.
+    assert!(said(&output).contains("crc16 12739, slot 12739"), "{}", said(&output));
+    std::fs::remove_file(&file).expect("our file");
+}
+
 #[test]
 fn ring_shares_add_up() {
     let text = said(&memstore(&["ring", "--pool", "beta"], "good/plain.yml", ""));
@@ -217,7 +229,7 @@ fn a_link_called_nutcracker_is_nutcracker() {
         format!("p:\n  listen: {}\n  redis: true\n  servers: [\"127.0.0.1:1:1 a\"]\n", listen.display());
     std::fs::write(&config, text).expect("a file");
     let started = Command::new(&link)
-        .args(["-d", "-v", "6", "-m", "16384", "-i", "1000", "-s", "0", "-c"])
+        .args(["-d", "-v", "12", "-m", "16384", "-i", "1000", "-s", "0", "-c"])
         .arg(&config)
         .arg("-o")
         .arg(&log)
