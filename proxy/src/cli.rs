@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use shard_discovery::{Place, Topology};
 
+use crate::Hooks;
 use crate::admin;
 use crate::check::{Check, check, surprises};
 use crate::cluster::arguments::{self, Cluster};
@@ -209,7 +210,7 @@ pub fn run() -> ExitCode {
     let line =
         CommandLine::from_arg_matches(&command.get_matches_from(words)).unwrap_or_else(|error| error.exit());
     let done = match line.command {
-        Some(Command::Serve(serve)) => success(start(serve, || ())),
+        Some(Command::Serve(serve)) => success(start(serve, Hooks::default())),
         Some(Command::Nutcracker(nutcracker)) => nutcracker.run(),
         Some(Command::Check(asked)) => check(&asked),
         Some(Command::Route(route)) => success(show_route(&route)),
@@ -243,27 +244,26 @@ fn success(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Runs the proxy as `memstore serve` with these flags; `before_load` is called before the configuration is read again.
-pub(crate) fn serve(flags: Vec<OsString>, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
+/// Runs the proxy as `memstore serve` with these flags.
+pub(crate) fn serve(flags: Vec<OsString>, hooks: Hooks) -> anyhow::Result<()> {
     let program = ["memstore".into(), "serve".into()];
     let line = CommandLine::try_parse_from(program.into_iter().chain(flags))?;
     match line.command {
-        Some(Command::Serve(serve)) => start(serve, before_load),
+        Some(Command::Serve(serve)) => start(serve, hooks),
         _ => unreachable!("the words say serve"),
     }
 }
 
-fn start(serve: Serve, before_load: impl Fn() + 'static) -> anyhow::Result<()> {
+fn start(serve: Serve, hooks: Hooks) -> anyhow::Result<()> {
     let config = settled(&serve)?;
     let set_log_level = log::begin(&config.process)?;
     warn(&config);
     let load = move || {
-        before_load();
         let config = settled(&serve)?;
         warn(&config);
         Ok(config)
     };
-    crate::serve(config, load, set_log_level)
+    crate::serve(config, load, set_log_level, hooks)
 }
 
 /// Asks a running proxy; prints what it says.

@@ -22,4 +22,4 @@ pub mod protocol;
 mod trial;
 pub mod worker;
 
-pub use control::serve;
+pub use control::{Hooks, serve};

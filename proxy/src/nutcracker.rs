@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, Command};
 
 use crate::admin::stats;
-use crate::{cli, config};
+use crate::{Hooks, cli, config};
 
 /// nutcracker's flags.
 #[derive(Args)]
@@ -108,15 +108,18 @@ impl Nutcracker {
         if let Some(log) = log {
             rustix::stdio::dup2_stderr(log)?;
         }
-        let _pid_file = self.pid_file.clone().map(PidFile::write).transpose()?;
-        let output = self.output.clone();
-        let reopen = move || {
+        let _pid_file = self.pid_file.clone().map(PidFile);
+        let (output, pid_file) = (self.output.clone(), self.pid_file.clone());
+        let hangup = move || {
             // What rotates logs moves the file away and sends SIGHUP; where that fails the old file is as good as any.
             if let Some(log) = output.as_deref().and_then(|path| open_log(path).ok()) {
                 let _ = rustix::stdio::dup2_stderr(log);
             }
         };
-        cli::serve(self.flags(), reopen).map(|()| ExitCode::SUCCESS)
+        // Not before the addresses are its own: the file may be that of a process that has them.
+        let bound = move || pid_file.as_deref().map_or(Ok(()), write_pid);
+        let hooks = Hooks { bound: Box::new(bound), hangup: Box::new(hangup) };
+        cli::serve(self.flags(), hooks).map(|()| ExitCode::SUCCESS)
     }
 
     /// The flags of `memstore serve` that mean the same.
@@ -157,19 +160,19 @@ fn daemonize() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+fn write_pid(path: &Path) -> anyhow::Result<()> {
+    std::fs::write(path, format!("{}\n", std::process::id()))
+        .with_context(|| format!("cannot write the PID file {}", path.display()))
+}
+
 /// The file that holds the process's PID while it lives.
 struct PidFile(PathBuf);
 
-impl PidFile {
-    fn write(path: PathBuf) -> anyhow::Result<Self> {
-        std::fs::write(&path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot write the PID file {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let held = std::fs::read_to_string(&self.0).unwrap_or_default();
+        if held.trim() == std::process::id().to_string() {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
 }

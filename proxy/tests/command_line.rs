@@ -152,18 +152,6 @@ fn plan_fails_where_more_moves_than_may() {
 }
 
 #[test]
-fn ring_of_a_cluster_says_who_knows() {
-    let file = std::env::temp_dir().join(format!("memstore-ring-{}.yml", std::process::id()));
-    let text = "p:\n  listen: 127.0.0.1:7999\n  redis: true\n  cluster: {seeds: [\"127.0.0.1:7001\"]}\n";
-    std::fs::write(&file, text).expect("a file");
-    let output = run(&["ring", "-c", &file.display().to_string()]);
-    assert!(said(&output).contains("p: a Redis Cluster"), "{}", said(&output));
-    std::fs::remove_file(&file).expect("our file");
-}
-
-#[test]
-fn nutcrackers_flags_mean_what_they_meant() {
-#[test]
 fn plan_fails_where_all_is_lost_or_nothing_is_known() {
     let scratch = std::env::temp_dir().join(format!("memstore-lost-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a folder");
@@ -203,6 +191,18 @@ fn plan_fails_where_all_is_lost_or_nothing_is_known() {
     std::fs::remove_dir_all(&scratch).expect("our folder");
 }
 
+#[test]
+fn ring_of_a_cluster_says_who_knows() {
+    let file = std::env::temp_dir().join(format!("memstore-ring-{}.yml", std::process::id()));
+    let text = "p:\n  listen: 127.0.0.1:7999\n  redis: true\n  cluster: {seeds: [\"127.0.0.1:7001\"]}\n";
+    std::fs::write(&file, text).expect("a file");
+    let output = run(&["ring", "-c", &file.display().to_string()]);
+    assert!(said(&output).contains("p: a Redis Cluster"), "{}", said(&output));
+    std::fs::remove_file(&file).expect("our file");
+}
+
+#[test]
+fn nutcrackers_flags_mean_what_they_meant() {
     let good = example("good/plain.yml").display().to_string();
     let bad = example("bad/many.yml").display().to_string();
     let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
@@ -227,7 +227,7 @@ fn a_link_called_nutcracker_is_nutcracker() {
     let listen = scratch.join("socket");
     let text =
         format!("p:\n  listen: {}\n  redis: true\n  servers: [\"127.0.0.1:1:1 a\"]\n", listen.display());
-    std::fs::write(&config, text).expect("a file");
+    std::fs::write(&config, &text).expect("a file");
     let started = Command::new(&link)
         .args(["-d", "-v", "12", "-m", "16384", "-i", "1000", "-s", "0", "-c"])
         .arg(&config)
@@ -251,10 +251,30 @@ fn a_link_called_nutcracker_is_nutcracker() {
     assert!(read(&log).contains("admin=\"none\"") || read(&log).contains("admin=none"), "{}", read(&log));
     let process = read(&pid).trim().to_owned();
     assert!(process.parse::<u32>().is_ok(), "{process:?}");
+    // Another one that cannot have the address leaves the file alone.
+    let second = run(&[
+        "nutcracker",
+        "-s",
+        "0",
+        "-c",
+        &config.display().to_string(),
+        "-p",
+        &pid.display().to_string(),
+    ]);
+    assert!(!second.status.success());
+    assert_eq!(read(&pid).trim(), process);
+    let help = Command::new(&link).arg("-h").output().expect("it starts");
+    assert!(said(&help).contains("Usage: nutcracker [OPTIONS]\n"), "{}", said(&help));
+    // A reload that waits for a shard holds up nothing of this.
+    let shard = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let added = format!("servers: [\"{}:1 b\"]\n  adopt_wait: 60s\n", shard.local_addr().expect("bound"));
+    std::fs::write(&config, text.replace("servers: [\"127.0.0.1:1:1 a\"]\n", &added)).expect("a file");
+    assert!(Command::new("kill").args(["-HUP", &process]).status().expect("kill").success());
+    let _asked = shard.accept().expect("the shard is asked");
     // What rotates logs moves the file away, then tells the process.
     std::fs::rename(&log, scratch.join("log.1")).expect("our file");
     assert!(Command::new("kill").args(["-HUP", &process]).status().expect("kill").success());
-    wait("the log is opened again", &|| !read(&log).is_empty());
+    wait("the log is opened again", &|| log.exists());
     assert!(Command::new("kill").args(["-TERM", &process]).status().expect("kill").success());
     wait("the PID file is gone", &|| !pid.exists());
     std::fs::remove_dir_all(&scratch).expect("our folder");

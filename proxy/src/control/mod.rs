@@ -146,18 +146,33 @@ fn memory_max(process: &config::Process) -> usize {
     usize::try_from(process.memory_max.unwrap_or_else(machine::default_memory_max)).unwrap_or(usize::MAX)
 }
 
+/// What else is done for whoever runs the proxy.
+pub struct Hooks {
+    /// Once all addresses are taken.
+    pub bound: Box<dyn FnOnce() -> anyhow::Result<()>>,
+    /// At every SIGHUP, also while another reload is under way.
+    pub hangup: Box<dyn Fn()>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { bound: Box::new(|| Ok(())), hangup: Box::new(|| ()) }
+    }
+}
+
 /// Runs the proxy until a signal ends it. `config` is what `load` read, which reads it again.
 pub fn serve(
     config: Config,
     load: impl Fn() -> anyhow::Result<Config> + 'static,
     set_log_level: SetLogLevel,
+    hooks: Hooks,
 ) -> anyhow::Result<()> {
     memory::set_up();
     let descriptors = Rc::new(Descriptors::new(machine::raise_file_limit()));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, run(config, Box::new(load), set_log_level, descriptors))
+    local.block_on(&runtime, run(config, Box::new(load), set_log_level, descriptors, hooks))
 }
 
 async fn run(
@@ -165,10 +180,11 @@ async fn run(
     load: Box<dyn Fn() -> anyhow::Result<Config>>,
     set_log_level: SetLogLevel,
     descriptors: Rc<Descriptors>,
+    hooks: Hooks,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(hooks.hangup)?;
     let Config { process, mut pools, files } = config;
     // Before clients can come: a change from now on is one.
     let files = reload::Files::look(files, &reload::Files::default());
@@ -194,6 +210,7 @@ async fn run(
         None => None,
         Some(listen) => admin::stats::bind(listen)?,
     };
+    (hooks.bound)()?;
     let none = || "none".to_owned();
     let served = (
         admin_listener.as_ref().map_or_else(none, admin::Endpoint::address),
@@ -463,12 +480,13 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     /// The configuration is to be read again.
     hangup: tokio::signal::unix::Signal,
+    on_hangup: Box<dyn Fn()>,
     /// Kept, so that these do not end the process: operators of Twemproxy send them.
     _harmless: Vec<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    fn new(on_hangup: Box<dyn Fn()>) -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let [more, less] = [libc::SIGTTIN, libc::SIGTTOU].map(SignalKind::from_raw);
         let harmless = [SignalKind::user_defined1(), SignalKind::user_defined2(), more, less].map(signal);
@@ -476,6 +494,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            on_hangup,
             _harmless: harmless.into_iter().collect::<Result<_, _>>()?,
         })
     }
@@ -484,7 +503,10 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Told::End("SIGTERM"),
             _ = self.interrupt.recv() => Told::End("SIGINT"),
-            _ = self.hangup.recv() => Told::Reload,
+            _ = self.hangup.recv() => {
+                (self.on_hangup)();
+                Told::Reload
+            }
         }
     }
 
