@@ -349,6 +349,25 @@ fn more_room_is_for_those_that_wait_already() {
     assert_eq!(world.asked, ["a", "b"]);
 }
 
+/// A queue that is full of large values is no reason for a small request to wait behind those that have more of them.
+#[test]
+fn a_small_request_is_queued_where_large_ones_wait() {
+    let mut world = World::new(|limits| {
+        limits.shard_queue_bytes_max = 100_000;
+        limits.shard_queue_max = 65_536;
+    });
+    let (large, next, small) = (world.connect(), world.connect(), world.connect());
+    let value = format!("SET k {}\r\n", "v".repeat(60_000));
+    world.unread.insert(large, (world.now, value.repeat(4)));
+    world.read(large);
+    world.unread.insert(next, (world.now, value));
+    world.read(next);
+    assert_eq!(world.counters.queue_waits.get(), 2, "both wait");
+    world.unread.insert(small, (world.now, "GET k\r\n".into()));
+    world.read(small);
+    assert_eq!(world.counters.queue_waits.get(), 2, "it does not wait");
+}
+
 #[test]
 fn who_goes_on_with_wrong_passwords_is_slowed_down() {
     let mut world = World::new(|_| {});

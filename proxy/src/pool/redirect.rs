@@ -204,7 +204,7 @@ impl<P: Protocol> Pool<P> {
         };
         // It had its turn when it was sent first.
         self.shards.turn.queue = Some((target, 1));
-        let admitted = self.shards.admit(target, &self.limits, now);
+        let admitted = self.shards.admit(target, redirected.request.len(), &self.limits, now);
         self.shards.turn = Turn::default();
         if let Err(failure) = admitted {
             let shard = self.shards.connections[target].shard;

@@ -27,6 +27,10 @@ use super::{ClientId, Limits};
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
 
+/// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
+const SMALL_MAX: usize = 4 * 1024;
+/// Few: this share of `shard_queue_max`.
+const OVERTAKE_SHARE: usize = 64;
 /// Shortest and longest pause between two attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -168,13 +172,18 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Whether one more request may be queued.
     #[inline]
-    pub fn admission(&self, requests_max: usize, bytes_max: usize, now: Time) -> Admission {
+    pub fn admission(&self, length: usize, limits: &Limits, now: Time) -> Admission {
+        let (requests_max, bytes_max) = (limits.shard_queue_max, limits.shard_queue_bytes_max);
         match &self.link {
             Link::Down { until, failure } if now < *until => return Admission::Down(failure.clone()),
             Link::Down { failure, .. } if failure.takes_time() => return Admission::Probe(failure.clone()),
             Link::Connecting { after: Some(failure) } => return Admission::Down(failure.clone()),
             Link::Idle | Link::Down { .. } => return Admission::Connect,
             Link::Connecting { after: None } | Link::Greeting { .. } | Link::Up => {}
+        }
+        let overtakes = length <= SMALL_MAX && self.in_flight.len() < limits.shard_queue_max / OVERTAKE_SHARE;
+        if overtakes {
+            return Admission::Open;
         }
         if self.in_flight.len() >= requests_max || self.output.len() >= bytes_max {
             return Admission::Full;

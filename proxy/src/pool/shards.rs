@@ -242,7 +242,8 @@ impl<P: Protocol> Shards<P> {
         }
         let home = home.expect("a request that is forwarded has a key");
         let connection = self.connection_for(sender, home.shard, plan.reads);
-        self.admit(connection, limits, sender.now).map_err(|failure| Refusal::Failed(connection, failure))?;
+        self.admit(connection, canonical.len(), limits, sender.now)
+            .map_err(|failure| Refusal::Failed(connection, failure))?;
         let number = replies.submitted(plan.manner);
         self.submit(connection, sender, number, 0, canonical.len(), home.unit, plan);
         Ok(connection)
@@ -264,7 +265,7 @@ impl<P: Protocol> Shards<P> {
     ) -> Result<(), Refusal> {
         self.find_owners(sender, canonical, plan)?;
         let partly = P::is_served_partly(plan.manner);
-        self.admit_targets(sender, limits, partly)?;
+        self.admit_targets(sender, canonical.len(), limits, partly)?;
         if let (&[connection], true) = (&self.targets[..], self.down.is_empty()) {
             let number = replies.submitted(plan.manner);
             self.submit(connection, sender, number, 0, canonical.len(), self.units[0], plan);
@@ -295,17 +296,23 @@ impl<P: Protocol> Shards<P> {
         for place in 0..self.order.len() {
             self.targets.push(self.connection(sender, self.order[place]));
         }
-        self.admit_targets(sender, limits, true)?;
+        self.admit_targets(sender, canonical.len(), limits, true)?;
         self.submit_fragments(sender, replies, decoder, canonical, merge, plan, counters);
         Ok(())
     }
 
     /// Whether `targets` take a fragment each. If the request is to be served partly, `down` has those that do not.
-    fn admit_targets(&mut self, sender: Sender, limits: &Limits, partly: bool) -> Result<(), Refusal> {
+    fn admit_targets(
+        &mut self,
+        sender: Sender,
+        length: usize,
+        limits: &Limits,
+        partly: bool,
+    ) -> Result<(), Refusal> {
         self.down.clear();
         for place in 0..self.targets.len() {
             let connection = self.targets[place];
-            match self.admit(connection, limits, sender.now) {
+            match self.admit(connection, length, limits, sender.now) {
                 Ok(()) => {}
                 Err(failure) if partly && failure != ShardFailure::QueueFull => {
                     self.down.push((place, failure))
@@ -416,14 +423,20 @@ impl<P: Protocol> Shards<P> {
         if complete { Ok(()) } else { Err(Refusal::Nobody) }
     }
 
-    /// Whether a request may be queued on the connection; if need be it is to be made.
+    /// Whether a request of so many bytes may be queued on the connection; if need be it is to be made.
     #[inline]
-    pub fn admit(&mut self, index: ConnectionIndex, limits: &Limits, now: Time) -> Result<(), ShardFailure> {
+    pub fn admit(
+        &mut self,
+        index: ConnectionIndex,
+        length: usize,
+        limits: &Limits,
+        now: Time,
+    ) -> Result<(), ShardFailure> {
         if self.turn.late {
             return Err(ShardFailure::ResponseTimeout);
         }
         let connection = &self.connections[index];
-        match connection.admission(limits.shard_queue_max, limits.shard_queue_bytes_max, now) {
+        match connection.admission(length, limits, now) {
             Admission::Open => Ok(()),
             Admission::Connect => {
                 self.connect(index);
