@@ -76,7 +76,7 @@ fn clients_beyond_the_descriptors_are_refused_and_shards_and_probes_have_theirs(
     rlimit::increase_nofile_limit(u64::MAX).expect("2,000 descriptors");
     let shards = [Server::redis(&[]), Server::redis(&[])];
     let settings = ["auto_eject_hosts: true", "server_failure_limit: 1"];
-    let (proxy, admin) = Server::memstore_with_few_files(256, &settings, &shards);
+    let (proxy, [admin, _]) = Server::memstore_with_few_files(256, &settings, &shards);
     let mut clients: Vec<TcpStream> = Vec::new();
     let (mut refused, mut served) = (0, 0);
     let peer = proxy.connect().peer();
@@ -123,6 +123,42 @@ fn clients_beyond_the_descriptors_are_refused_and_shards_and_probes_have_theirs(
     assert_eq!(words, "-ERR max number of clients reached\r\n");
     drop(clients);
     eventually(|| proxy.connect().tell("GET key"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn connections_held_open_at_the_admin_address_and_the_statistics_take_nothing_of_shards() {
+    let shards = [Server::redis(&[])];
+    let (proxy, [admin, stats]) = Server::memstore_with_few_files(256, &[], &shards);
+    // As many clients as there may be.
+    let mut clients = Vec::new();
+    for client in (0..256).map(|_| proxy.connect()) {
+        clients.push(client);
+        if clients.last_mut().expect("just pushed").tell("SET key v") != "+OK\r\n" {
+            break;
+        }
+    }
+    assert!((100..200).contains(&clients.len()), "{}", clients.len());
+    let held: Vec<TcpStream> = [&admin, &stats]
+        .into_iter()
+        .flat_map(|address| (0..150).map(move |_| TcpStream::connect(address).expect("it listens")))
+        .collect();
+    let last = held.last().expect("there are some");
+    last.set_nonblocking(true).expect("a socket");
+    let files = format!("/proc/{}/fd", proxy.id());
+    let mut most = 0;
+    let begin = Instant::now();
+    // The statistics answer one after the other.
+    while last.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+        most = most.max(std::fs::read_dir(&files).expect("it runs").count());
+        assert!(begin.elapsed() < Duration::from_secs(20), "no answer; {most} descriptors are in use");
+    }
+    assert!(most < 220, "{most} descriptors are in use");
+    shards[0].connect().tell("CLIENT KILL TYPE normal");
+    eventually(|| clients[0].tell("SET key v"), "+OK\r\n");
+    proxy.rewrite(&["timeout: 10000"], &[shards[0].line(0)]);
+    proxy.signal("HUP");
+    proxy.says("reloaded");
+    assert!(!proxy.printed().contains("out of resources"), "{}", proxy.printed());
 }
 
 #[test]

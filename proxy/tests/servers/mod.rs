@@ -95,17 +95,23 @@ impl Server {
         })
     }
 
-    /// Our proxy, that may open so many files; with the address of its admin server.
-    pub fn memstore_with_few_files(files: usize, settings: &[&str], shards: &[Server]) -> (Self, String) {
+    /// Our proxy, that may open so many files; with the addresses of its admin server and of the statistics.
+    pub fn memstore_with_few_files(
+        files: usize,
+        settings: &[&str],
+        shards: &[Server],
+    ) -> (Self, [String; 2]) {
         let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
-        let (address, admin) = (address().to_string(), free_port().to_string());
+        let (address, [admin, stats]) = (address().to_string(), [0; 2].map(|_| free_port().to_string()));
         let proxy = Self::start("sh", "dash", |port| {
             let config = config(port, settings, &lines);
             let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
             let mut all = words(&["-c", &limited, env!("CARGO_BIN_EXE_memstore"), "serve", "-c", &config]);
             all.extend(words(&[
+                "--stats-address",
+                &address,
                 "-s",
-                "0",
+                &stats,
                 "--admin-address",
                 &address,
                 "--admin-port",
@@ -115,7 +121,7 @@ impl Server {
             ]));
             all
         });
-        (proxy, format!("{address}:{admin}"))
+        (proxy, [admin, stats].map(|port| format!("{address}:{port}")))
     }
 
     /// Another proxy on the same port, which the kernel shares out between them.
