@@ -77,8 +77,8 @@ impl ShardLines {
     }
 }
 
-/// `tracing::warn!`, but at most [`LINES_PER_SECOND`] times a second from this place. What is said of a shard is limited for
-/// each of them instead, on each thread.
+/// `tracing::warn!`, but at most [`LINES_PER_SECOND`] times a second from this place. What is said of a shard, or of
+/// all those of a pool, is limited for each of them instead, on each thread.
 macro_rules! warn_limited {
     (pool = %$pool:expr, shard = %$shard:expr, %$address:ident, reason = %$reason:expr, $text:literal $(,)?) => {{
         thread_local! {
@@ -88,6 +88,16 @@ macro_rules! warn_limited {
         let now = std::time::Instant::now();
         if let Some(suppressed) = LINES.with_borrow_mut(|lines| lines.admit(&pool, &shard, &reason, now)) {
             tracing::warn!(suppressed, %pool, %shard, %$address, %reason, $text);
+        }
+    }};
+    (pool = %$pool:expr, reason = %$reason:expr, $text:literal $(,)?) => {{
+        thread_local! {
+            static LINES: std::cell::RefCell<$crate::worker::log_limit::ShardLines> = std::cell::RefCell::default();
+        }
+        let (pool, reason) = ($pool.to_string(), $reason.to_string());
+        let now = std::time::Instant::now();
+        if let Some(suppressed) = LINES.with_borrow_mut(|lines| lines.admit(&pool, "", &reason, now)) {
+            tracing::warn!(suppressed, %pool, %reason, $text);
         }
     }};
     (%$pool:ident, shard = %$shard:expr, $($rest:tt)+) => {
