@@ -126,9 +126,10 @@
 
 {{/* A password among other values would stand in a ConfigMap or a pod's description, and the proxy would not know it. */}}
 {{- define "memstore.passwords" -}}
-{{- $setting := "(?im)^\\s*(--)?(requirepass|masterauth|tls-key-file-pass|tls-client-key-file-pass|user)(\\s|=|$)" -}}
+{{- $setting := "(?im)^\\s*(--)?(requirepass|masterauth|primaryauth|tls-key-file-pass|tls-client-key-file-pass|user)(\\s|=|$)" -}}
 {{- range $name, $text := dict "shards.config" .Values.shards.config "shards.extraArgs" (.Values.shards.extraArgs | default list | join " " | replace " --" "\n--") -}}
-  {{- range regexFindAll (printf "%s.*" $setting) (toString $text) -1 -}}
+  {{- /* Redis takes names and values in quotes as well. */ -}}
+  {{- range regexFindAll (printf "%s.*" $setting) (toString $text | replace "\"" "" | replace "'" "") -1 -}}
     {{- $found := regexFind "(?i)[a-z][-a-z]*" . -}}
     {{- if or (ne (lower $found) "user") (regexMatch "\\s[>#]\\S" .) -}}
       {{- fail (printf "%s has a password (%s), which everybody could read there and the proxy would not know: put it into a Secret and name that in auth.existingSecret" $name $found) -}}

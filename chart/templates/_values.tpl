@@ -10,6 +10,12 @@ defaults stand in. The digest tells, so that what somebody took away on purpose 
   {{- include "memstore.fill" (dict "into" .Values "from" $defaults) -}}
   {{- $_ := set .Values "defaultsDigest" $defaults.defaultsDigest -}}
 {{- end -}}
+{{- /* A section that is taken away as a whole says nothing of what is in it. */ -}}
+{{- range $section, $default := $defaults -}}
+  {{- if and (kindIs "map" $default) (not (kindIs "map" (get $.Values $section))) -}}
+    {{- $_ := set $.Values $section $default -}}
+  {{- end -}}
+{{- end -}}
 {{- /* Clients expect each kind of server on its own port. memcached was on that of Redis once: a release that is there keeps what it has. */ -}}
 {{- $memcached := eq (include "memstore.type" .) "memcached" -}}
 {{- $port := ternary 11211 6379 $memcached -}}

@@ -97,6 +97,11 @@ class Passwords(unittest.TestCase):
         for values, name, word in [
             ({"config": "maxclients 10\nrequirepass hush"}, "shards.config", "requirepass"),
             ({"config": "  MASTERAUTH hush"}, "shards.config", "MASTERAUTH"),
+            ({"config": "\"requirepass\" hush"}, "shards.config", "requirepass"),
+            ({"config": "'MasterAuth' hush"}, "shards.config", "MasterAuth"),
+            ({"config": "primaryauth hush"}, "shards.config", "primaryauth"),
+            ({"config": "user app on \">hush\" ~* +@all"}, "shards.config", "user"),
+            ({"extraArgs": ["--primaryauth", "hush"]}, "shards.extraArgs", "primaryauth"),
             ({"config": "user app on >hush ~* +@all"}, "shards.config", "user"),
             ({"config": "user app on #9f86d081 ~* +@all"}, "shards.config", "user"),
             ({"config": "tls-key-file-pass hush"}, "shards.config", "tls-key-file-pass"),
@@ -348,6 +353,13 @@ class Upgrades(unittest.TestCase):
                 values["partitioning"] = mode
                 (chart / "values.yaml").write_text(yaml.safe_dump(values))
                 self.assertEqual(rendered(chart=chart), rendered({"partitioning": mode}))
+
+    def test_a_section_that_is_taken_away_is_the_default(self):
+        kinds = [one["kind"] for one in rendered()]
+        for name, value in yaml.safe_load((CHART / "values.yaml").read_text()).items():
+            if isinstance(value, dict):
+                with self.subTest(name):
+                    self.assertEqual([one["kind"] for one in rendered({name: None})], kinds)
 
     def test_every_template_takes_its_values_from_one_place(self):
         for path in (CHART / "templates").rglob("*"):
