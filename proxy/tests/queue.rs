@@ -412,3 +412,16 @@ fn who_connects_anew_for_each_wrong_password_is_slowed_down() {
     world.wait_until(ms(2_000));
     assert!(guessers[100..].iter().all(|&guesser| world.heard(guesser)[0].0 == ms(1000)));
 }
+
+/// One client that sends small requests without end has its turn, and then others have theirs.
+#[test]
+fn a_client_has_so_many_requests_in_a_turn() {
+    let mut world = World::new(|_| {});
+    let client = world.connect();
+    world.unread.insert(client, (world.now, "PING\r\n".repeat(3000)));
+    world.read(client);
+    let output = world.pool.client_output(client).expect("replies");
+    assert_eq!(output.len(), 1024 * "+PONG\r\n".len());
+    world.settle();
+    assert_eq!(world.heard(client).len(), 3000);
+}

@@ -19,13 +19,19 @@ pub const READ_SIZE: usize = 128 * 1024;
 /// An unfinished message up to this size is copied aside; above it, the whole read buffer is set aside.
 const COPY_ASIDE_MAX: usize = 8 * 1024;
 /// A message up to this size is copied out of the read buffer once it has to wait.
-const SETTLE_MAX: usize = 512 * 1024;
+pub const SETTLE_MAX: usize = 512 * 1024;
 /// A buffer up to this size grows by a copy.
 const MOVE_MAX: usize = 4 * 1024 * 1024;
 /// Size of a block of requests read ahead.
 const AHEAD_BLOCK: usize = 64 * 1024;
 /// A buffer that is empty again is kept for the next message up to this size.
 const KEEP_MAX: usize = 16 * 1024;
+
+/// These bytes, so that they pin no memory but their own or about as much: what has to wait must not keep the buffer that it
+/// was read into, which may be many times as large.
+pub fn unpinned(bytes: Bytes) -> Bytes {
+    if bytes.len() < SETTLE_MAX { Bytes::copy_from_slice(&bytes) } else { bytes }
+}
 
 /// Bytes waiting to be written to one socket, in order.
 #[derive(Default, Debug)]
@@ -198,9 +204,7 @@ impl Output {
     /// copied out of theirs. Called when a write would have to wait.
     pub fn settle(&mut self) {
         for (_, bytes) in self.shared.iter_mut().skip(self.settled) {
-            if bytes.len() < SETTLE_MAX {
-                *bytes = Bytes::copy_from_slice(bytes);
-            }
+            *bytes = unpinned(std::mem::take(bytes));
         }
         self.settled = self.shared.len();
     }

@@ -132,6 +132,8 @@ pub struct Pool<P: Protocol> {
     dirty_clients: Vec<u32>,
     /// Clients whose unread requests may go on.
     resumable: VecDeque<ClientId>,
+    /// Those that have had their turn in this pass: in the next one.
+    next_turn: Vec<ClientId>,
     /// Connections with room for clients that wait for it.
     roomy: Vec<ConnectionIndex>,
     /// Wrong passwords that are answered later, by when.
@@ -200,6 +202,7 @@ impl<P: Protocol> Pool<P> {
             spare_activities: Vec::new(),
             dirty_clients: Vec::new(),
             resumable: VecDeque::new(),
+            next_turn: Vec::new(),
             roomy: Vec::new(),
             delayed: VecDeque::new(),
             recent_wrong_passwords: (Time::default(), 0),
@@ -532,7 +535,7 @@ impl<P: Protocol> Pool<P> {
             Some(Pause::UntilSilent) => false,
         };
         if resumes {
-            self.resumable.push_back(id);
+            self.next_turn.push(id);
         }
         if !activity.replies.output.is_empty() {
             activity.arrived = None;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::buffer::{Output, SHARE_MIN};
+use super::buffer::{Output, SETTLE_MAX, SHARE_MIN, unpinned};
 use crate::protocol::{Part, Piece, Protocol};
 
 /// From this size on, space in `held` is used again before it is empty.
@@ -255,7 +255,7 @@ impl<P: Protocol> Replies<P> {
             ReplyState::Waiting if last => {
                 self.waiting_bytes += length;
                 ReplyState::Ready(match piece {
-                    Piece::Shared(bytes) => bytes,
+                    Piece::Shared(bytes) => unpinned(bytes),
                     Piece::Copied(bytes) => Bytes::copy_from_slice(bytes),
                 })
             }
@@ -454,7 +454,7 @@ impl<P: Protocol> Merging<P> {
     fn take(&mut self, fragment: u32, piece: Piece<'_>, last: bool) {
         let part = &mut self.parts[fragment as usize].bytes;
         match piece {
-            Piece::Shared(bytes) if part.is_empty() => {
+            Piece::Shared(bytes) if part.is_empty() && bytes.len() >= SETTLE_MAX => {
                 *part = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
             }
             piece => part.extend_from_slice(piece.as_slice()),

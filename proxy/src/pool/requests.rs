@@ -21,6 +21,10 @@ const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
 const ARGUMENT_BYTES: usize = 48;
 
+/// So many requests of one client are served in its turn, or so many bytes of replies made here; then others have theirs.
+const TURN_REQUESTS_MAX: usize = 1024;
+const TURN_REPLIES_MAX: usize = 256 * 1024;
+
 /// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
 /// of all clients within the last second.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +37,7 @@ impl<P: Protocol> Pool<P> {
     /// Goes on with clients that had to wait. `scratch` is empty before and after.
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
+        self.resumable.extend(self.next_turn.drain(..));
         while let Some(index) = self.roomy.pop() {
             self.resume_waiting(index, scratch, now);
         }
@@ -98,7 +103,7 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Takes requests from what was read of the client until that is used up or the client has to wait again.
+    /// Takes requests from what was read of the client, as many as it has a turn for.
     fn process_ahead(
         &mut self,
         id: ClientId,
@@ -107,19 +112,20 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        loop {
-            let Some(client) = find(&mut self.clients, id) else { return };
-            let Some(activity) = client.activity.as_mut() else { return };
-            if !activity.is_held() {
-                activity.paused = None;
-            }
-            activity.rest.take(scratch);
-            activity.ahead.pop(scratch);
-            self.process(id, scratch, silence, arrived, now);
-            let activity = find(&mut self.clients, id).and_then(|client| client.activity.as_ref());
-            if activity.is_none_or(|activity| activity.waits() || activity.ahead.is_empty()) {
-                return;
-            }
+        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(activity) = client.activity.as_mut() else { return };
+        if !activity.is_held() {
+            activity.paused = None;
+        }
+        activity.rest.take(scratch);
+        activity.ahead.pop(scratch);
+        self.process(id, scratch, silence, arrived, now);
+        if let Some(activity) = find(&mut self.clients, id).and_then(|client| client.activity.as_mut())
+            && !activity.waits()
+            && !activity.ahead.is_empty()
+        {
+            // The next block is for its next turn.
+            activity.paused = Some(Pause::Full);
         }
     }
 
@@ -147,6 +153,7 @@ impl<P: Protocol> Pool<P> {
         shards.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
+        let (mut turn_requests, mut turn_replies) = (TURN_REQUESTS_MAX, TURN_REPLIES_MAX);
         while used < scratch.len() {
             if client.state == State::Broken {
                 used = scratch.len();
@@ -158,6 +165,11 @@ impl<P: Protocol> Pool<P> {
                 counters.client_pauses.add(1);
                 break;
             }
+            if turn_requests == 0 || turn_replies == 0 {
+                activity.paused = Some(Pause::Full);
+                break;
+            }
+            turn_requests -= 1;
             let input = &scratch[used..];
             let decoded = P::next_request(&mut activity.decoder, &client.session, input, bounds);
             let length = match decoded {
@@ -211,6 +223,7 @@ impl<P: Protocol> Pool<P> {
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
+                    turn_replies = turn_replies.saturating_sub(plan.reply.len());
                     // Only what is answered here changes what a client speaks with shards.
                     let (present, wanted) = (shards.lane_key(client.lane), P::lane(&client.session));
                     if wanted != present {
@@ -253,7 +266,7 @@ impl<P: Protocol> Pool<P> {
                     }
                     Ok(())
                 }
-                Route::Forward if canonical.len() < SHARE_MIN || !as_it_came => {
+                Route::Forward if length < SHARE_MIN || length * 2 < received || !as_it_came => {
                     shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
                         shards.connections[connection].copy(canonical);
                     })

@@ -143,10 +143,11 @@ impl<P: Protocol> Pool<P> {
                 break (scratch.len() > start)
                     .then(|| unasked::<P>(settings, progress.complete.then_some(&scratch[start..end])));
             };
+            let (expected, scripted) = (asked.expected, asked.scripted);
             if !progress.complete && !stream {
                 break None;
             }
-            if !connection.streaming && !P::fits(asked.expected, &scratch[start..end]) {
+            if !connection.streaming && !P::fits(expected, &scratch[start..end]) {
                 let words = beginning(&scratch[start..end]);
                 break Some(ShardFailure::Malformed(format!("{words:?} cannot be the response")));
             }
@@ -163,10 +164,11 @@ impl<P: Protocol> Pool<P> {
                     start = end;
                     continue;
                 }
-                if complaints.len() < COMPLAINTS_MAX && P::is_complaint(&scratch[start..end]) {
+                // What a script says is its client's word.
+                if !scripted && complaints.len() < COMPLAINTS_MAX && P::is_complaint(&scratch[start..end]) {
                     let words = scratch[start..end].trim_ascii_end();
                     let words = String::from_utf8_lossy(&words[..words.len().min(COMPLAINT_SHOWN_MAX)]);
-                    complaints.push((index, words.into_owned()));
+                    complaints.push((index, words.escape_debug().to_string()));
                 }
             }
             let ticket =
@@ -384,6 +386,11 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether the worker has something to write, to connect, to close or to go on with.
     pub fn has_work(&self) -> bool {
+        self.has_more() || !self.next_turn.is_empty()
+    }
+
+    /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.
+    pub fn has_more(&self) -> bool {
         !self.dirty_clients.is_empty()
             || !self.resumable.is_empty()
             || !self.roomy.is_empty()

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::buffer::{Output, Rest};
+use super::buffer::{Output, Rest, unpinned};
 use super::failure::{ShardFailure, Stage};
 use super::ticket::{Ticket, Waiter};
 use super::time::Time;
@@ -234,12 +234,12 @@ impl<P: Protocol> ShardConnection<P> {
         }
     }
 
-    /// Appends the request that was submitted last without copying.
+    /// Appends the request that was submitted last without copying, if it leaves soon.
     pub fn share(&mut self, request: Bytes) {
         if let Some(kept) = &mut self.kept {
-            kept.share(request.clone());
+            kept.share(unpinned(request.clone()));
         }
-        self.output.share(request);
+        self.output.share(if matches!(self.link, Link::Up) { request } else { unpinned(request) });
     }
 
     /// Whether the bytes of requests are kept until they are answered.
@@ -322,7 +322,6 @@ impl<P: Protocol> ShardConnection<P> {
     pub fn connected(&mut self, greeting: Vec<u8>, missing: usize, now: Time) {
         self.heard = now;
         self.received = None;
-        self.drop_expired();
         if missing == 0 {
             self.up();
         } else {
@@ -334,21 +333,11 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Requests may flow.
     pub fn up(&mut self) {
+        // What timed out before a byte of it was written is not to be executed after its client was told so. It may stand
+        // behind others that have time still: deadlines run from when a request was read.
+        self.forsake(|ticket| ticket.expired);
         self.link = Link::Up;
         self.attempts = 0;
-    }
-
-    /// Requests that timed out before a byte of them was written are not worth writing any more.
-    fn drop_expired(&mut self) {
-        let mut bytes = 0;
-        let count = self.in_flight.iter().take_while(|ticket| ticket.expired).count();
-        for ticket in self.in_flight.drain(..count) {
-            bytes += ticket.length;
-        }
-        self.in_flight_bytes -= bytes;
-        self.output.advance(bytes as usize);
-        self.forget(bytes);
-        self.expired -= count;
     }
 
     /// The earliest deadline of the connection, if it has requests in flight.

@@ -315,7 +315,7 @@ impl<P: Protocol> Driver<P> {
             self.connect_shards();
             self.write_shards(now);
             self.write_clients(now);
-            if !self.pool.has_work() {
+            if !self.pool.has_more() {
                 return;
             }
         }
@@ -565,7 +565,10 @@ impl<P: Protocol> Drive for Driver<P> {
     }
 
     fn next_pass(&self) -> Option<Time> {
-        let is_busy = !self.again.is_empty() || !self.connects.is_empty() || self.listing.is_some();
+        let is_busy = self.pool.has_work()
+            || !self.again.is_empty()
+            || !self.connects.is_empty()
+            || self.listing.is_some();
         if is_busy || self.more_orders {
             return Some(Time::default());
         }
