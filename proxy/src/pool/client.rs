@@ -12,11 +12,8 @@ use crate::protocol::Protocol;
 /// How many places a table of so many clients gets where it is full. Few steps: each leaves a hole in the heap that is as
 /// large as the table was. What is not touched takes no memory.
 pub fn places_to_add(clients: usize) -> usize {
-    match clients {
-        ..1024 => 1024 - clients,
-        ..16384 => 16384 - clients,
-        _ => clients,
-    }
+    let step = [1024, 16384].into_iter().find(|&step| clients < step);
+    step.map_or(clients, |step| step - clients)
 }
 
 /// How far the connection is.
