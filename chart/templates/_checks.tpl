@@ -98,12 +98,33 @@
 {{- if and (include "memstore.restartsEmpty" .) (eq .Values.shards.updateStrategy "RollingUpdate") (not .Values.shards.allowDataLoss) -}}
   {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it keeps nothing on disk and has no replica: all keys would be lost; set shards.allowDataLoss to true if that is meant, or shards.updateStrategy to OnDelete, which leaves the pods as they are until you delete them" -}}
 {{- end -}}
+{{- if and (not $running) .Release.IsUpgrade -}}
+  {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "" | default dict).items -}}
+    {{- $labels := .metadata.labels | default dict -}}
+    {{- if and (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) (eq (get $labels "app.kubernetes.io/component") "shard") (not $.Values.shards.allowDataLoss) -}}
+      {{- fail (printf "the shards of this release are %s and would be called %s, and be empty: take nameOverride and fullnameOverride back to what they were, or set shards.allowDataLoss to true if that is meant" .metadata.name (include "memstore.shards" $)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- if ne $mode "redis-cluster" -}}
+  {{- $ring := splitList ":" (dig "metadata" "annotations" "memstore.dev/ring" "" $running) -}}
+  {{- if and (eq (len $ring) 2) (le (int (first $ring)) $count) (not .Values.shards.allowDataLoss) -}}
+    {{- if ne (include "memstore.ringDigest" (dict "root" . "count" (int (first $ring)))) (last $ring) -}}
+      {{- fail "this upgrade changes which shard has which key (shards.ringNames, or hash, distribution or hash_tag of proxy.pool): keys would not be found any more; take that back, or set shards.allowDataLoss to true if that is meant" -}}
+    {{- end -}}
+  {{- end -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
   {{- if and (gt $before $count) (not .Values.shards.allowDataLoss) -}}
     {{- fail (printf "shards.count is %d and %d shards run: about %d%% of the keys would be lost with those that leave; set shards.allowDataLoss to true if that is meant" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
   {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{/* Tells whether the first shards have the same keys as before: (dict "root" $ "count" 3) */}}
+{{- define "memstore.ringDigest" -}}
+{{- $names := include "memstore.ringNames" .root | fromJsonArray -}}
+{{- $pool := .root.Values.proxy.pool | default dict -}}
+{{- list (slice $names 0 .count) (toString $pool.hash) (toString $pool.distribution) (toString ($pool.hash_tag | default "")) | toJson | sha256sum | trunc 16 -}}
 {{- end }}
 
 {{/* Tells whether pods of shards have to be replaced. */}}

@@ -21,6 +21,10 @@ def answer(path, resources):
         return 200, {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": kinds}
     for prefix, kinds in KINDS.items():
         parts = path.removeprefix(f"{prefix}/namespaces/").split("/")
+        if path.startswith(prefix) and len(parts) == 2 and parts[1] in kinds:
+            items = [one for one in resources if one["kind"] == kinds[parts[1]]]
+            version = prefix.removeprefix("/apis/").removeprefix("/api/")
+            return 200, {"kind": f"{kinds[parts[1]]}List", "apiVersion": version, "metadata": {}, "items": items}
         if path.startswith(prefix) and len(parts) == 3 and parts[1] in kinds:
             for one in resources:
                 if (one["kind"], one["metadata"]["name"]) == (kinds[parts[1]], parts[2]):

@@ -2,7 +2,7 @@
 
 import unittest
 
-from rendering import pick, refused, rendered
+from rendering import CHART, helm, pick, refused, rendered, told
 
 
 class Running(unittest.TestCase):
@@ -37,6 +37,26 @@ class Running(unittest.TestCase):
         running = self.statefulset({"shards": {"updateStrategy": "OnDelete"}}, updatedReplicas=1)
         self.assertIn("shards.updateStrategy to OnDelete", refused({}, running=[running]))
         rendered({}, running=[self.statefulset({"shards": {"updateStrategy": "OnDelete"}})])
+
+    def test_keys_stay_on_their_shards(self):
+        named = {"shards": {"ringNames": ["a", "b", "c"]}}
+        running = self.statefulset(named)
+        for values in (
+            {"shards": {"ringNames": ["b", "a", "c"]}},
+            {},
+            *(named | {"proxy": {"pool": pool}} for pool in ({"hash": "md5"}, {"distribution": "modula"}, {"hash_tag": "{}"})),
+        ):
+            self.assertIn("changes which shard has which key", refused(values, running=[running]))
+        rendered({"shards": {"allowDataLoss": True}}, running=[running])
+        rendered({"shards": {"ringNames": ["a", "b", "c", "d"], "count": 4}}, running=[running])
+        self.assertIn("shards.allowDataLoss is set", told({"shards": {"allowDataLoss": True}}))
+
+    def test_another_name_leaves_no_shards_behind(self):
+        running = self.statefulset({})
+        for values, code in (({"fullnameOverride": "other"}, 1), ({"nameOverride": "other"}, 1), ({}, 0)):
+            done = helm("template", "cache", str(CHART), "--namespace", "ns", "--is-upgrade", values=values, running=[running])
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertEqual("would be called" in done.stderr, bool(code), done.stderr)
 
     def test_the_way_to_larger_volumes_is_told(self):
         size = {"shards": {"persistence": {"enabled": True, "size": "8Gi"}}}
