@@ -160,6 +160,17 @@ proptest! {
         prop_assert_eq!(requests(&stream, &[1]), (all, None));
     }
 
+    /// A whole request goes a shorter way than one that comes byte by byte; what is nearly a request has to fail alike.
+    #[test]
+    fn nearly_valid_requests_are_the_same_whole_and_in_bytes(all in vec(words(), 1..4), changes in vec((any::<prop::sample::Index>(), prop::sample::select(b"*$0123456789-+\r\n x".to_vec())), 1..4)) {
+        let mut stream: Vec<u8> = all.iter().flat_map(|words| encode(words)).collect();
+        for (at, byte) in changes {
+            let at = at.index(stream.len());
+            stream[at] = byte;
+        }
+        prop_assert_eq!(requests(&stream, &[stream.len()]), requests(&stream, &[1]));
+    }
+
     #[test]
     fn requests_end_where_redis_protocol_says(words in words()) {
         let stream = encode(&words);

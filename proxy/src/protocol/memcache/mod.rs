@@ -127,7 +127,7 @@ impl Protocol for Memcache {
         decoder.canonical(input)
     }
 
-    #[inline]
+    #[inline(always)]
     fn plan(
         decoder: &RequestDecoder,
         canonical: &[u8],

@@ -104,7 +104,7 @@ impl Protocol for Resp {
         decoder.canonical(input)
     }
 
-    #[inline]
+    #[inline(always)]
     fn plan(
         decoder: &RequestDecoder,
         canonical: &[u8],
