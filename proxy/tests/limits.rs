@@ -42,7 +42,7 @@ impl Bench {
             client_output_max: 1 << 30,
             client_output_pause: 4 * MIB,
             shard_queue_max: 65536,
-            shard_queue_bytes_max: 64 * MIB,
+            shard_queue_bytes_max: 64 << 20,
             memory_max: usize::MAX,
             server_connections: 1,
             eager_connects: 0,

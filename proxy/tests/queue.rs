@@ -368,6 +368,24 @@ fn a_small_request_is_queued_where_large_ones_wait() {
     assert_eq!(world.counters.queue_waits.get(), 2, "it does not wait");
 }
 
+/// What the kernel has taken for a shard is in the way of the next request as well.
+#[test]
+fn what_is_written_and_not_answered_fills_the_queue_too() {
+    let mut world = World::new(|limits| limits.shard_queue_bytes_max = 100_000);
+    let client = world.connect();
+    world.get(client, &["k".repeat(60_000).as_str(); 4]);
+    world.settle();
+    assert_eq!(world.asked.len(), 2);
+    world.answer(1);
+    world.settle();
+    assert_eq!(world.asked.len(), 2, "one is answered, the next is written");
+    world.answer(2);
+    world.settle();
+    world.answer(1);
+    world.settle();
+    assert_eq!(world.heard(client).len(), 4);
+}
+
 #[test]
 fn who_goes_on_with_wrong_passwords_is_slowed_down() {
     let mut world = World::new(|_| {});

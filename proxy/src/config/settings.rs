@@ -79,7 +79,7 @@ pub const POOL: &[Setting] = &[
     setting("client_output_max", Some("1GiB"), "size", "replies waiting for one client; beyond it the client is disconnected"),
     setting("client_output_pause", Some("4MiB"), "size", "replies waiting for one client, beyond the bytes it has sent meanwhile; then its further requests are read but have to wait"),
     setting("shard_queue_max", Some("65536"), "1 to 4194304", "requests queued and in flight on one connection to a shard"),
-    setting("shard_queue_bytes_max", Some("8MiB"), "size", "bytes of requests not yet written to one connection to a shard"),
+    setting("shard_queue_bytes_max", Some("8MiB"), "size", "bytes of requests queued and in flight on one connection to a shard"),
 ];
 
 /// Settings of a pool over a Redis Cluster, below `cluster:`.

@@ -19,8 +19,9 @@ pub struct Limits {
     pub client_output_pause: usize,
     /// Requests in flight and queued on one shard connection.
     pub shard_queue_max: usize,
-    /// Bytes of requests not yet written to one shard connection.
-    pub shard_queue_bytes_max: usize,
+    /// Bytes of requests queued and in flight on one shard connection: what is written and not answered stands in buffers of
+    /// the kernel, of tens of megabytes, and is in the way of the next request all the same.
+    pub shard_queue_bytes_max: u64,
     /// Arguments of a request.
     pub arguments_max: usize,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.

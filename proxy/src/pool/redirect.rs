@@ -164,7 +164,7 @@ impl<P: Protocol> Pool<P> {
         let length = redirected.request.len();
         let is_late = |timeout: Duration| redirected.ticket.since.plus(timeout) < now.plus(pause);
         if self.parked.len() >= PARKED_MAX
-            || self.parked_bytes + length > self.limits.shard_queue_bytes_max
+            || (self.parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max
             || self.limits.timeout.is_some_and(is_late)
         {
             return self.give_up(&redirected);

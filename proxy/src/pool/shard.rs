@@ -185,7 +185,7 @@ impl<P: Protocol> ShardConnection<P> {
         if overtakes {
             return Admission::Open;
         }
-        if self.in_flight.len() >= requests_max || self.output.len() >= bytes_max {
+        if self.in_flight.len() >= requests_max || self.in_flight_bytes >= bytes_max {
             return Admission::Full;
         }
         if self.waiting.is_empty() { Admission::Open } else { Admission::Crowded }
@@ -200,14 +200,14 @@ impl<P: Protocol> ShardConnection<P> {
             return Some(usize::MAX);
         }
         let room = limits.shard_queue_max.saturating_sub(self.in_flight.len());
-        (room > 0 && self.output.len() < limits.shard_queue_bytes_max).then_some(room)
+        (room > 0 && self.in_flight_bytes < limits.shard_queue_bytes_max).then_some(room)
     }
 
     /// Whether somebody waits, and there is room for more than a request or two: going on with a client has a price.
     pub fn wakes(&self, limits: &Limits) -> bool {
         !self.waiting.is_empty()
             && self.room(limits).is_some_and(|room| room > limits.shard_queue_max / 8)
-            && self.output.len() <= limits.shard_queue_bytes_max / 8 * 7
+            && self.in_flight_bytes <= limits.shard_queue_bytes_max / 8 * 7
     }
 
     /// A client waits for room; it has its place by how long it waits already.

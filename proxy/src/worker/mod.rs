@@ -412,7 +412,7 @@ impl Limits {
             client_output_max: size(config.client_output_max),
             client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,
-            shard_queue_bytes_max: size(config.shard_queue_bytes_max),
+            shard_queue_bytes_max: config.shard_queue_bytes_max,
             memory_max,
             eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },
             server_connections: config.server_connections as usize,

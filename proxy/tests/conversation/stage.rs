@@ -86,7 +86,7 @@ impl<D: Dialect> Stage<D> {
                 "request_bytes_max" => limits.request_bytes_max = number()? as u64,
                 "client_output_max" => limits.client_output_max = number()?,
                 "shard_queue_max" => limits.shard_queue_max = number()?,
-                "shard_queue_bytes_max" => limits.shard_queue_bytes_max = number()?,
+                "shard_queue_bytes_max" => limits.shard_queue_bytes_max = number()? as u64,
                 "memory_max" => limits.memory_max = number()?,
                 "server_connections" => limits.server_connections = number()?,
                 "server_failure_limit" => limits.eager_connects = number()? as u32,
