@@ -113,7 +113,7 @@ class Examples(unittest.TestCase):
         }
         count = 0
         # What is for proxies is refused where there are none.
-        without_proxy = {"partitioning": "client-side", "metrics": {}, "proxy": {}}
+        without_proxy = {"partitioning": "client-side", "metrics": {}, "proxy": {}, "networkPolicy": {"clientNamespaces": ["a"]}}
         for mode, auth, persistence, image, more in itertools.product(modes, *several.values()):
             if "user" in auth.get("auth", {}) and image.get("image", {}).get("repository") == "redis:5.0":
                 continue
@@ -354,11 +354,26 @@ class Ring(unittest.TestCase):
         self.assertEqual(coming["metadata"]["annotations"]["helm.sh/hook"], "pre-install,pre-upgrade,pre-rollback")
         self.assertGreater(int(wait["helm.sh/hook-weight"]), int(coming["metadata"]["annotations"]["helm.sh/hook-weight"]))
         volumes = pod_spec(pick(resources, "Deployment"))["volumes"]
-        self.assertIn({"name": "next", "configMap": {"name": "cache-memstore-ring-next", "optional": True}}, volumes)
+        sources = [{"configMap": {"name": f"cache-memstore-ring-{name}", "optional": True}} for name in ["next", "attempt"]]
+        self.assertIn({"name": "next", "projected": {"sources": sources}}, volumes)
+
+    def test_the_same_operation_can_be_repeated(self):
+        resources = rendered({})
+        attempt, coming = pick(resources, "ConfigMap", "-ring-attempt"), pick(resources, "ConfigMap", "-ring-next")
+        pool = yaml.safe_load(pick(resources, "ConfigMap", "-proxy")["data"]["memstore.yml"])["pools"]["cache"]
+        self.assertEqual(pool["servers_within_attempt"], "/etc/memstore/next/attempt.yml")
+        self.assertEqual(attempt["data"]["attempt.yml"], coming["data"]["servers.yml"])
+        wait = next(one for one in resources if one["kind"] == "Job")
+        weights = [int(one["metadata"]["annotations"]["helm.sh/hook-weight"]) for one in [coming, attempt, wait]]
+        self.assertEqual(weights, sorted(set(weights)))
+        # It is gone before the next operation, whatever becomes of this one.
+        said = attempt["metadata"]["annotations"]
+        self.assertEqual(said["helm.sh/hook"], wait["metadata"]["annotations"]["helm.sh/hook"])
+        self.assertEqual(set(said["helm.sh/hook-delete-policy"].split(",")), {"before-hook-creation", "hook-succeeded", "hook-failed"})
 
     def test_they_are_left_after_every_other_hook(self):
         weights = [int(one["metadata"]["annotations"]["helm.sh/hook-weight"]) for one in rendered() if "ring-" in one["metadata"]["name"]]
-        self.assertEqual(len(weights), 2)
+        self.assertEqual(len(weights), 3)
         self.assertGreaterEqual(min(weights), 1000)
 
     def test_what_runs_once_can_be_applied_again_whatever_changes(self):

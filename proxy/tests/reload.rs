@@ -549,7 +549,8 @@ fn a_list_that_leaves_shards_out_ends_by_itself() {
     assert!(servers::metrics(&admin).contains("memstore_shards_left_out{pool=\"pool\"} 1"));
     // Who starts meanwhile knows from the others since when.
     let peers = format!("servers_peers: {admin}");
-    let settings = [within.as_str(), "servers_within_limit: 1h", &peers];
+    let attempt = format!("servers_within_attempt: {name}.attempt");
+    let settings = [within.as_str(), "servers_within_limit: 1h", &peers, &attempt];
     let (_second, other) = Server::memstore_with_admin(&settings, &lines, &[]);
     for admin in [&admin, &other] {
         eventually(|| state(admin), "2 [\"shard-0\"] true");
@@ -557,9 +558,14 @@ fn a_list_that_leaves_shards_out_ends_by_itself() {
     }
     let (_third, third) = Server::memstore_with_admin(&settings, &lines, &[]);
     assert_eq!(state(&third), "2 [\"shard-0\"] true");
-    // Said anew it counts anew, and it is over when the list is gone.
-    write(2);
+    // Put in force once more it counts anew, as it does when it is said anew; it is over when the list is gone.
+    let copy = file.with_extension("list.attempt");
+    std::fs::copy(&file, &copy).expect("a file");
     eventually(|| state(&other), "1 [\"shard-0\"] false");
+    assert_eq!(state(&admin), "2 [\"shard-0\"] true");
+    std::fs::remove_file(&copy).expect("it is there");
+    write(2);
+    eventually(|| state(&admin), "1 [\"shard-0\"] false");
     std::fs::remove_file(&file).expect("it is there");
     eventually(|| state(&other), "2 null null");
 }

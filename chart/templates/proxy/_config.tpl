@@ -14,7 +14,7 @@
   {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
     {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
   {{- end -}}
-  {{- range list "hash" "distribution" "hash_tag" "auto_eject_hosts" "redis_db" "databases" "preconnect" -}}
+  {{- range list "hash" "distribution" "hash_tag" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
     {{- if hasKey $pool . -}}
       {{- fail (printf "proxy.pool.%s: a Redis Cluster decides about that itself: remove it" .) -}}
     {{- end -}}
@@ -24,6 +24,7 @@
 {{- else -}}
   {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
   {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
+  {{- $_ := set $pool "servers_within_attempt" "/etc/memstore/next/attempt.yml" -}}
   {{- $_ := set $pool "servers_peers" (printf "%s.%s.:%d" (include "memstore.proxies" .) (include "memstore.domain" .) (int .Values.metrics.port)) -}}
   {{- if $redis -}}{{- $_ := set $pool "shard_identity" .Values.proxy.shardIdentity -}}{{- end -}}
 {{- end -}}

@@ -80,6 +80,8 @@ pub struct Within {
     pub all: Vec<Shard>,
     /// Tells lists apart: one that is written anew counts anew, whatever it names.
     pub text: u64,
+    /// It is being put in force just now, as the copy of it in `servers_within_attempt` says.
+    pub is_attempted: bool,
 }
 
 /// What becomes of clients once their password has changed.
@@ -196,8 +198,10 @@ impl Pool {
         } else {
             section.setting("databases", counted(1, 65536))
         };
-        let hash_tag =
-            section.optional("hash_tag", |text| HashTag::from_str(text).map_err(|error| error.to_string()));
+        let hash_tag = section.optional("hash_tag", |text| match HashTag::from_str(text) {
+            Ok(tag) if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(tag),
+            _ => Err("allowed are two characters of ASCII, such as \"{}\"".into()),
+        });
         let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
         let miss_on_get_errors = section.setting("miss_on_get_errors", boolean);
         if miss_on_get_errors && redis {
@@ -273,11 +277,12 @@ impl Pool {
 
 /// A cluster decides for itself what other pools are told.
 fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 17] = [
+    const OTHERS: [(&str, &str); 18] = [
         ("servers", "its nodes say who they are"),
         ("servers_file", "its nodes say who they are"),
         ("servers_within", "its nodes say who they are"),
         ("servers_within_limit", "its nodes say who they are"),
+        ("servers_within_attempt", "its nodes say who they are"),
         ("servers_peers", "its nodes say who they are"),
         ("servers_dns", "its nodes say who they are; name them as seeds"),
         ("servers_srv", "its nodes say where they are"),
@@ -448,13 +453,20 @@ fn keep_within(
     shards: &mut Vec<Shard>,
 ) -> Option<Within> {
     let place = section.place("servers_within");
+    let read_file = |path: &str| match (around.read_file)(Path::new(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(|error| error.to_string()),
+    };
+    if section.has("servers_within_attempt") && !section.has("servers_within") {
+        let place = section.place("servers_within_attempt");
+        section
+            .wrong(place, "servers_within_attempt is a copy of the list in servers_within, which is missing");
+    }
+    let attempt = section.optional("servers_within_attempt", read_file).flatten();
     let read = |path: &str| {
-        let text = match (around.read_file)(Path::new(path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|error| error.to_string())?,
-        };
+        let Some(text) = read_file(path)? else { return Ok(None) };
         let list = yaml::parse(&text);
-        list.map(|list| Some((list, fnv(text.as_bytes()))))
+        list.map(|list| Some((list, text)))
             .map_err(|mistake| format!("line {}: {}", mistake.place.line, mistake.text))
     };
     let (list, text) = section.optional("servers_within", read)??;
@@ -465,7 +477,7 @@ fn keep_within(
     }
     let all = shards.clone();
     shards.retain(|shard| named.iter().any(|other| other.name == shard.name));
-    Some(Within { all, text })
+    Some(Within { all, text: fnv(text.as_bytes()), is_attempted: attempt.is_some_and(|copy| copy == text) })
 }
 
 /// `host-{}.domain:port`, or without a port if that comes from SRV records.

@@ -55,6 +55,7 @@ pub const POOL: &[Setting] = &[
     setting("servers_file", None, "path, relative to this file", "instead of servers: a YAML list of them in a file of its own"),
     setting("servers_within", None, "path, relative to this file", "a YAML list of some of the servers: only those are used; all, while there is no such file or it names others"),
     setting("servers_within_limit", Some("15m"), "time or none", "how long servers_within may leave servers out: a list that the servers themselves do not come to agree with by then counts no more"),
+    setting("servers_within_attempt", None, "path, relative to this file", "a copy of servers_within that is there only while somebody puts that list in force: when it appears the list counts anew, even one that servers_within_limit has ended"),
     setting("servers_peers", None, "host:port", "the admin addresses of other processes that serve this pool, behind one name: a process that starts begins with those of the servers that they use, and uses the others once they answer"),
     setting("cluster", None, "a mapping", "instead of servers: a Redis Cluster, which says itself who owns what; its settings are in the table below"),
     setting("redis_user", None, "text", "user that is named to the shards beside the password"),

@@ -33,6 +33,8 @@ pub struct Ring {
     pub awaited: Vec<String>,
     /// The list that leaves them out.
     text: u64,
+    /// When it was read last somebody was putting it in force.
+    is_attempted: bool,
     /// When it ends by itself, if it does.
     until: Option<Instant>,
 }
@@ -53,6 +55,7 @@ impl Ring {
             "expired": self.has_expired,
             "seconds_left": self.left().map(|left| left.as_secs()),
             "list": format!("{:016x}", self.text),
+            "attempted": self.is_attempted,
         })
     }
 
@@ -66,7 +69,8 @@ impl Ring {
 pub struct Rings(RefCell<HashMap<String, Ring>>);
 
 impl Rings {
-    /// Looks at pools that were read just now: servers that were left out for too long count again.
+    /// Looks at pools that were read just now: servers that were left out for too long count again, until another list
+    /// leaves them out or somebody puts the same one in force once more. Nothing else brings it back.
     pub fn settle(&self, pools: &mut [config::Pool]) {
         let mut rings = self.0.borrow_mut();
         rings.retain(|name, _| pools.iter().any(|pool| pool.name == *name));
@@ -78,10 +82,12 @@ impl Rings {
                 continue;
             };
             let left_out = pool.left_out();
-            if ring.text != within.text || ring.left_out != left_out {
+            let is_repeated = within.is_attempted && !ring.is_attempted;
+            if ring.text != within.text || ring.left_out != left_out || is_repeated {
                 let until = pool.servers_within_limit.map(|limit| Instant::now() + limit);
                 *ring = Ring { left_out, text: within.text, until, ..Ring::default() };
             }
+            ring.is_attempted = within.is_attempted;
             if ring.is_due() {
                 ring.has_expired = true;
                 tracing::warn!(
@@ -150,13 +156,14 @@ impl Rings {
         is_behind
     }
 
-    /// Others know since when servers are left out.
+    /// Others know since when servers are left out. Of an attempt only those that have seen it too.
     fn learn_age(&self, pool: &mut config::Pool, told: &[&Value]) {
         let mut rings = self.0.borrow_mut();
         let Some(ring) = rings.get_mut(&pool.name).filter(|ring| !ring.left_out.is_empty()) else { return };
         let text = format!("{:016x}", ring.text);
-        for within in told.iter().map(|told| &told["servers_within"]).filter(|within| within["list"] == text)
-        {
+        let is_same =
+            |within: &&Value| within["list"] == text && (!ring.is_attempted || within["attempted"] == true);
+        for within in told.iter().map(|told| &told["servers_within"]).filter(is_same) {
             if let (Some(until), Some(left)) = (ring.until, within["seconds_left"].as_f64()) {
                 let left = Duration::try_from_secs_f64(left).unwrap_or_default();
                 ring.until = Some(until.min(Instant::now() + left));
@@ -178,4 +185,68 @@ fn forget_within(pool: &mut config::Pool) {
 fn names_of(pool: &Value) -> Vec<String> {
     let shards = pool["shards"].as_array().into_iter().flatten();
     shards.filter_map(|shard| shard["name"].as_str()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Surroundings;
+
+    const ONE: &str = "# revision 1\n- 127.0.0.1:1:1 a\n";
+    const TEXT: &str = "pools:\n  p:\n    listen: 127.0.0.1:9\n    redis: true\n    servers: ['127.0.0.1:1:1 a', '127.0.0.1:2:1 b']\n    \
+        servers_within: next\n    servers_within_attempt: attempt\n    servers_within_limit: 1h\n";
+
+    /// What is read with these two files; none where one is empty.
+    fn read(next: &str, attempt: &str) -> Vec<config::Pool> {
+        let read_file = |path: &Path| match if path.ends_with("next") { next } else { attempt } {
+            "" => Err(ErrorKind::NotFound.into()),
+            text => Ok(text.to_owned()),
+        };
+        let around = Surroundings { read_file: &read_file, environment: &|_| None };
+        config::parse(TEXT, Path::new("memstore.yml"), &around).expect("a configuration").pools
+    }
+
+    /// How many shards are used.
+    fn used(rings: &Rings, next: &str, attempt: &str) -> usize {
+        let mut pools = read(next, attempt);
+        rings.settle(&mut pools);
+        pools[0].shards.len()
+    }
+
+    fn end(rings: &Rings) {
+        rings.0.borrow_mut().get_mut("p").expect("the pool").until = Some(Instant::now());
+    }
+
+    #[test]
+    fn what_has_ended_comes_back_only_when_it_is_put_in_force_again() {
+        let rings = Rings::default();
+        assert_eq!(used(&rings, "", ""), 2);
+        assert_eq!(used(&rings, ONE, ONE), 1);
+        end(&rings);
+        // Neither reading it again nor the end of that attempt brings it back, nor an attempt at something else.
+        for attempt in [ONE, ONE, "", "", "# revision 2\n- 127.0.0.1:1:1 a\n", ""] {
+            assert_eq!(used(&rings, ONE, attempt), 2, "{attempt:?}");
+        }
+        assert_eq!(used(&rings, ONE, ONE), 1);
+        assert_eq!(used(&rings, ONE, ""), 1);
+        assert!(!rings.is_due());
+        end(&rings);
+        assert_eq!(used(&rings, ONE, ""), 2);
+    }
+
+    #[test]
+    fn who_starts_in_an_attempt_does_not_take_its_age_from_who_has_not_seen_it() {
+        for (attempt, attempted, expected) in [("", false, 2), ("", true, 2), (ONE, false, 1), (ONE, true, 2)]
+        {
+            let (rings, mut pools) = (Rings::default(), read(ONE, attempt));
+            rings.settle(&mut pools);
+            let list = format!("{:016x}", rings.of("p").text);
+            let told = serde_json::json!({ "servers_within": { "list": list, "expired": true, "attempted": attempted } });
+            rings.learn_age(&mut pools[0], &[&told]);
+            assert_eq!(pools[0].shards.len(), expected, "{attempt:?} {attempted}");
+        }
+    }
 }
