@@ -37,10 +37,16 @@
 {{- else if .Values.auth.existingSecret -}}
   {{- fail "auth.existingSecret is given and auth.enabled is false, so that nobody would be asked for the password: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}
+{{- if and (eq (toString (.Values.proxy.pool | default dict).distribution) "single") (gt $count 1) (ne $mode "redis-cluster") -}}
+  {{- fail (printf "proxy.pool.distribution is \"single\", which is for one shard, and shards.count is %d: use ketama to spread keys, or make shards.count 1" $count) -}}
+{{- end -}}
 {{- include "memstore.passwords" . -}}
 {{- include "memstore.effects" . -}}
 {{- if and .Values.shards.persistence.enabled (not $redis) -}}
   {{- fail "shards.persistence.enabled: memcached keeps nothing on disk; remove it" -}}
+{{- end -}}
+{{- if and .Values.shards.persistence.enabled (eq (include "memstore.kept" .) "nothing") (not .Values.shards.allowDataLoss) -}}
+  {{- fail "shards.persistence.enabled is true, and yet nothing would be kept: there is neither a log of writes (shards.persistence.appendOnly, appendonly) nor a snapshot (save); set shards.persistence.appendOnly to true, or give save lines in shards.config, or set shards.persistence.enabled to false, or shards.allowDataLoss to true if that is meant" -}}
 {{- end -}}
 {{- if include "memstore.hasProxy" . -}}
   {{- if and .Values.proxy.autoscaling.enabled .Values.proxy.keda.enabled -}}
@@ -96,6 +102,9 @@
   {{- end -}}
 {{- end -}}
 {{- if and (include "memstore.restartsEmpty" .) (eq .Values.shards.updateStrategy "RollingUpdate") (not .Values.shards.allowDataLoss) -}}
+  {{- if eq (include "memstore.kept" .) "all" -}}
+    {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it starts from a log of writes (shards.persistence.appendOnly) which those that run do not have: say CONFIG SET appendonly yes to each of them and wait until INFO persistence has aof_rewrite_in_progress:0, then upgrade with shards.allowDataLoss set to true, or leave shards.persistence.appendOnly false" -}}
+  {{- end -}}
   {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it keeps nothing on disk and has no replica: all keys would be lost; set shards.allowDataLoss to true if that is meant, or shards.updateStrategy to OnDelete, which leaves the pods as they are until you delete them" -}}
 {{- end -}}
 {{- if and (not $running) .Release.IsUpgrade -}}
@@ -135,7 +144,11 @@
 {{/* "true" if what runs is to be replaced, and would come back without its keys; asked where the chart is installed. */}}
 {{- define "memstore.restartsEmpty" -}}
 {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
-{{- if and $running (not .Values.shards.persistence.enabled) (not (include "memstore.hasReplicas" .)) -}}
+{{- $kept := include "memstore.kept" . -}}
+{{- /* What a shard has not written it cannot read, and a log of writes that is to be read first hides a snapshot. */ -}}
+{{- $before := dig "metadata" "annotations" "memstore.dev/kept" $kept ($running | default dict) -}}
+{{- $is_lost := or (eq $kept "nothing") (eq $before "nothing") (and (eq $kept "all") (ne $before "all")) -}}
+{{- if and $running $is_lost (not (include "memstore.hasReplicas" .)) -}}
   {{- $digest := include "memstore.shardTemplateDigest" . -}}
   {{- $changes := ne (dig "metadata" "annotations" "memstore.dev/template" $digest $running) $digest -}}
   {{- /* With OnDelete pods may still be those of an earlier template. */ -}}

@@ -1,5 +1,9 @@
-{{/* What would have no effect is refused, since whoever writes it believes that it has one. A row has what it depends on, why, and the values. */}}
+{{/*
+What would have no effect is refused, since whoever writes it believes that it has one. A row says why, what of, as values or whole sections, and what in
+these has an effect all the same. Given is what differs from the chart's defaults; those of an older chart (--reuse-values) are nobody's wish.
+*/}}
 {{- define "memstore.effects" -}}
+{{- $root := . -}}
 {{- $mode := include "memstore.mode" . -}}
 {{- $redis := eq (include "memstore.type" .) "redis" -}}
 {{- $hasProxy := include "memstore.hasProxy" . -}}
@@ -9,66 +13,109 @@
 {{- $proxy := .Values.proxy -}}
 {{- $service := $proxy.service -}}
 {{- $persistence := .Values.shards.persistence -}}
-{{- $policy := .Values.networkPolicy -}}
 {{- $pool := $proxy.pool | default dict -}}
+{{- /* Who switches the proxy off says that the rest of its values means nothing. */ -}}
+{{- $off := eq (toString $proxy.enabled) "false" -}}
 {{- $rows := list -}}
 {{- if not $hasProxy -}}
-  {{- $values := dict "metrics.serviceMonitor.enabled" $metrics.serviceMonitor.enabled "metrics.podMonitor.enabled" $metrics.podMonitor.enabled "metrics.rules.enabled" $metrics.rules.enabled "metrics.dashboard.enabled" $metrics.dashboard.enabled -}}
-  {{- /* Who switches it off says that the rest of its values means nothing. */ -}}
-  {{- if ne (toString $proxy.enabled) "false" -}}
-    {{- $values = merge $values (dict "proxy.autoscaling.enabled" $proxy.autoscaling.enabled "proxy.keda.enabled" $proxy.keda.enabled "proxy.service.type" (ne $service.type "ClusterIP") "proxy.service.nodePort" $service.nodePort) -}}
-    {{- range $setting, $value := omit $pool "hash" "distribution" "hash_tag" -}}
-      {{- $_ := set $values (printf "proxy.pool.%s" $setting) (ne (toString $value) (toString (get $defaults.proxy.pool $setting))) -}}
-    {{- end -}}
-  {{- end -}}
-  {{- $rows = append $rows (list "there is no proxy: remove it, or use partitioning \"proxy\"" $values) -}}
+  {{- $why := "there is no proxy: remove it, or use partitioning \"proxy\"" -}}
+  {{- $of := list "metrics" "redisCluster.readFrom" "networkPolicy.allowExternal" "networkPolicy.metricsNamespaces" "networkPolicy.metricsPeers" "networkPolicy.proxyExtraIngress" "networkPolicy.proxyExtraEgress" -}}
+  {{- /* Jobs have the proxy's image and run where it would, and the shards' Service has addresses as its own. */ -}}
+  {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" -}}
+  {{- if eq (toString (int $service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "proxy.service.port" -}}{{- end -}}
+  {{- $rows = append $rows (dict "why" $why "of" (ternary $of (append $of "proxy") $off) "but" $but) -}}
 {{- end -}}
 {{- if not $cluster -}}
-  {{- $own := .Values.redisCluster -}}
-  {{- $rows = append $rows (list "it is for a Redis Cluster, and these shards know nothing of each other: remove it, or use partitioning \"redis-cluster\"" (dict "redisCluster.replicasPerPrimary" $own.replicasPerPrimary "redisCluster.requireFullCoverage" $own.requireFullCoverage "redisCluster.announceHostnames" (kindIs "bool" $own.announceHostnames) "redisCluster.readFrom" (ne $own.readFrom "primary"))) -}}
+  {{- $rows = append $rows (dict "why" "it is for a Redis Cluster, and these shards know nothing of each other: remove it, or use partitioning \"redis-cluster\"" "of" (list "redisCluster")) -}}
+{{- else -}}
+  {{- if $persistence.enabled -}}
+    {{- $rows = append $rows (dict "why" "shards.persistence.enabled is true, so that volumes have shards.persistence.size: remove it" "of" (list "redisCluster.nodesVolume")) -}}
+  {{- end -}}
+  {{- if $hasProxy -}}
+    {{- $rows = append $rows (dict "why" "nodes of a Redis Cluster are known by their numbers: remove it" "of" (list "proxy.shardIdentity")) -}}
+  {{- end -}}
 {{- end -}}
 {{- if not $persistence.enabled -}}
-  {{- $values := dict "shards.persistence.size" (ne (toString $persistence.size) $defaults.shards.persistence.size) -}}
-  {{- if not $cluster -}}{{- $values = merge $values (dict "shards.persistence.storageClass" $persistence.storageClass "shards.persistence.annotations" $persistence.annotations) -}}{{- end -}}
-  {{- $rows = append $rows (list "shards.persistence.enabled is false, so that nothing is kept: remove it, or set that to true" $values) -}}
+  {{- $of := list "shards.persistence.size" "shards.persistence.appendOnly" -}}
+  {{- if not $cluster -}}{{- $of = list "shards.persistence" -}}{{- end -}}
+  {{- $rows = append $rows (dict "why" "shards.persistence.enabled is false, so that nothing is kept: remove it, or set that to true" "of" $of) -}}
 {{- end -}}
 {{- if $redis -}}
-  {{- $rows = append $rows (list "it is for memcached, and the shards are Redis: remove it" (dict "proxy.pool.miss_on_get_errors" (eq (toString $pool.miss_on_get_errors) "true"))) -}}
-{{- else -}}
-  {{- $rows = append $rows (list "it is for Redis, and the shards are memcached: remove it" (dict "shards.config" .Values.shards.config "shards.maxmemoryPolicy" (ne .Values.shards.maxmemoryPolicy $defaults.shards.maxmemoryPolicy) "proxy.pool.redis_db" (hasKey $pool "redis_db") "proxy.pool.databases" (hasKey $pool "databases") "proxy.pool.resp3" (hasKey $pool "resp3"))) -}}
-{{- end -}}
-{{- if eq $service.type "ClusterIP" -}}
-  {{- $rows = append $rows (list "proxy.service.type is ClusterIP: remove it, or use NodePort or LoadBalancer" (dict "proxy.service.externalTrafficPolicy" $service.externalTrafficPolicy)) -}}
-{{- end -}}
-{{- if ne $service.type "LoadBalancer" -}}
-  {{- $rows = append $rows (list "proxy.service.type is not LoadBalancer: remove it, or use that" (dict "proxy.service.loadBalancerClass" $service.loadBalancerClass)) -}}
-{{- end -}}
-{{- if not $proxy.autoscaling.enabled -}}
-  {{- $rows = append $rows (list "proxy.autoscaling.enabled is false: remove it, or set that to true" (dict "proxy.autoscaling.metrics" $proxy.autoscaling.metrics)) -}}
-{{- end -}}
-{{- if not $proxy.keda.enabled -}}
-  {{- $rows = append $rows (list "proxy.keda.enabled is false: remove it, or set that to true" (dict "proxy.keda.triggers" $proxy.keda.triggers)) -}}
-{{- end -}}
-{{- if not $policy.enabled -}}
-  {{- $values := dict "jobs.extraEgress" .Values.jobs.extraEgress "networkPolicy.allowExternal" (kindIs "bool" $policy.allowExternal) -}}
-  {{- range list "clientNamespaces" "clientPeers" "metricsNamespaces" "shardsExtraIngress" "shardsExtraEgress" "proxyExtraIngress" "proxyExtraEgress" -}}
-    {{- $_ := set $values (printf "networkPolicy.%s" .) (get $policy .) -}}
+  {{- if eq (toString $pool.miss_on_get_errors) "true" -}}
+    {{- $rows = append $rows (dict "why" "it is for memcached, and the shards are Redis: remove it" "of" (list "proxy.pool.miss_on_get_errors")) -}}
   {{- end -}}
-  {{- $rows = append $rows (list "networkPolicy.enabled is false, so that everybody may connect: remove it, or set that to true" $values) -}}
+{{- else -}}
+  {{- $of := list "shards.config" "shards.maxmemoryPolicy" -}}
+  {{- if not $off -}}{{- $of = concat $of (list "proxy.shardIdentity" "proxy.pool.redis_db" "proxy.pool.databases" "proxy.pool.resp3" "proxy.pool.info_refresh") -}}{{- end -}}
+  {{- $rows = append $rows (dict "why" "it is for Redis, and the shards are memcached: remove it" "of" $of) -}}
+{{- end -}}
+{{- if and (eq (toString $pool.distribution) "slots") (not $cluster) -}}
+  {{- $rows = append $rows (dict "why" "proxy.pool.distribution is slots, which hashes as a Redis Cluster does: remove it, or use another distribution" "of" (list "proxy.pool.hash" "proxy.pool.hash_tag")) -}}
+{{- end -}}
+{{- if $hasProxy -}}
+  {{- if eq $service.type "ClusterIP" -}}
+    {{- $rows = append $rows (dict "why" "proxy.service.type is ClusterIP: remove it, or use NodePort or LoadBalancer" "of" (list "proxy.service.externalTrafficPolicy")) -}}
+  {{- end -}}
+  {{- if ne $service.type "LoadBalancer" -}}
+    {{- $rows = append $rows (dict "why" "proxy.service.type is not LoadBalancer: remove it, or use that" "of" (list "proxy.service.loadBalancerClass")) -}}
+  {{- end -}}
+{{- end -}}
+{{- if not (or $metrics.serviceMonitor.enabled $metrics.podMonitor.enabled) -}}
+  {{- $rows = append $rows (dict "why" "there is no ServiceMonitor or PodMonitor: enable one in metrics, or name namespaces in networkPolicy.metricsNamespaces" "of" (list "networkPolicy.metricsPeers")) -}}
+{{- end -}}
+{{- if not .Values.networkPolicy.enabled -}}
+  {{- $rows = append $rows (dict "why" "networkPolicy.enabled is false, so that everybody may connect: remove it, or set that to true" "of" (list "networkPolicy" "jobs.extraEgress") "but" (list "networkPolicy.enabled")) -}}
 {{- end -}}
 {{- if not .Values.auth.enabled -}}
-  {{- $rows = append $rows (list "auth.enabled is false: remove it, or set that to true" (dict "auth.user" .Values.auth.user)) -}}
+  {{- $rows = append $rows (dict "why" "auth.enabled is false: remove it, or set that to true" "of" (list "auth" (ternary "auth" "proxy.pool.reauth" $off))) -}}
+{{- end -}}
+{{- if and (eq $mode "client-side") (not .Values.tests.enabled) -}}
+  {{- $rows = append $rows (dict "why" "nothing runs for a moment only: remove it, or set tests.enabled to true" "of" (list "jobs")) -}}
 {{- end -}}
 {{- if not .Values.serviceAccount.create -}}
-  {{- $rows = append $rows (list "serviceAccount.create is false: remove it, or set that to true" (dict "serviceAccount.annotations" .Values.serviceAccount.annotations)) -}}
+  {{- $rows = append $rows (dict "why" "serviceAccount.create is false: remove it, or set that to true" "of" (list "serviceAccount.annotations")) -}}
 {{- end -}}
-{{- if not .Values.tests.enabled -}}
-  {{- $rows = append $rows (list "tests.enabled is false: remove it, or set that to true" (dict "tests.memtier.enabled" .Values.tests.memtier.enabled)) -}}
+{{- /* Sections with a switch of their own. */ -}}
+{{- $sections := dict "shards.pdb" .Values.shards.pdb "tests" .Values.tests "tests.memtier" .Values.tests.memtier -}}
+{{- range list "serviceMonitor" "podMonitor" "rules" "dashboard" -}}{{- $_ := set $sections (printf "metrics.%s" .) (get $metrics .) -}}{{- end -}}
+{{- if $cluster -}}{{- $_ := set $sections "redisCluster.reconcile" .Values.redisCluster.reconcile -}}{{- end -}}
+{{- range list "livenessProbe" "readinessProbe" -}}{{- $_ := set $sections (printf "shards.%s" .) (get $root.Values.shards .) -}}{{- end -}}
+{{- if not $off -}}
+  {{- range list "autoscaling" "keda" "pdb" "startupProbe" "livenessProbe" "readinessProbe" -}}{{- $_ := set $sections (printf "proxy.%s" .) (get $proxy .) -}}{{- end -}}
 {{- end -}}
-{{- range $rows -}}
-  {{- $why := first . -}}
-  {{- range $name, $given := last . -}}
-    {{- if $given -}}{{- fail (printf "%s has no effect, since %s" $name $why) -}}{{- end -}}
+{{- range $name, $section := $sections -}}
+  {{- if not $section.enabled -}}
+    {{- $rows = append $rows (dict "why" (printf "%s.enabled is false: remove it, or set that to true" $name) "of" (list $name) "but" (list (printf "%s.enabled" $name))) -}}
+  {{- else if $section.custom -}}
+    {{- $rows = append $rows (dict "why" (printf "%s.custom is a whole probe, which takes the place of the chart's: write it there" $name) "of" (list $name) "but" (list (printf "%s.custom" $name))) -}}
   {{- end -}}
+{{- end -}}
+{{- if .Values.ofOlderChart -}}{{- $rows = list -}}{{- end -}}
+{{- range $row := $rows -}}
+  {{- range $path := $row.of -}}
+    {{- $given := $root.Values -}}
+    {{- $default := $defaults -}}
+    {{- range splitList "." $path -}}
+      {{- $given = get (ternary $given dict (kindIs "map" $given)) . -}}
+      {{- $default = get (ternary $default dict (kindIs "map" $default)) . -}}
+    {{- end -}}
+    {{- range $name := include "memstore.changed" (dict "name" $path "given" $given "default" $default) | splitList "\n" | compact -}}
+      {{- $has := false -}}
+      {{- range $row.but -}}{{- if hasPrefix (printf "%s." .) (printf "%s." $name) -}}{{- $has = true -}}{{- end -}}{{- end -}}
+      {{- if not $has -}}{{- fail (printf "%s has no effect, since %s" $name $row.why) -}}{{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Names of values that are not the chart's defaults, one a line; nothing is as good as empty. (dict "name" "proxy.keda" "given" ... "default" ...) */}}
+{{- define "memstore.changed" -}}
+{{- $nothing := list "null" "\"\"" "{}" "[]" -}}
+{{- if and (kindIs "map" .given) (kindIs "map" .default) .default -}}
+  {{- range $key, $given := .given -}}
+    {{- include "memstore.changed" (dict "name" (printf "%s.%s" $.name $key) "given" $given "default" (get $.default $key)) -}}
+  {{- end -}}
+{{- else if and (ne (toJson .given) (toJson .default)) (not (and (has (toJson .given) $nothing) (has (toJson .default) $nothing))) -}}
+{{ printf "%s\n" .name }}
 {{- end -}}
 {{- end }}

@@ -9,6 +9,7 @@ defaults stand in. The digest tells, so that what somebody took away on purpose 
 {{- if ne (toString .Values.defaultsDigest) $defaults.defaultsDigest -}}
   {{- include "memstore.fill" (dict "into" .Values "from" $defaults) -}}
   {{- $_ := set .Values "defaultsDigest" $defaults.defaultsDigest -}}
+  {{- $_ := set .Values "ofOlderChart" true -}}
 {{- end -}}
 {{- /* A section that is taken away as a whole says nothing of what is in it. */ -}}
 {{- range $section, $default := $defaults -}}

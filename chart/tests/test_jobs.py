@@ -61,10 +61,10 @@ class Jobs(unittest.TestCase):
 
     def test_resources_of_each_can_be_set(self):
         asked = {"requests": {"cpu": "33m", "memory": "33Mi"}, "limits": {"cpu": "44m", "memory": "44Mi"}}
-        values = {"jobs": {"resources": asked}, "redisCluster": {"reconcile": {"resources": asked}}}
-        values["tests"] = {"memtier": {"enabled": True, "resources": asked}}
-        for mode in ["proxy", "redis-cluster"]:
-            for name, _, spec in jobs(rendered(values | {"partitioning": mode})):
+        values = {"jobs": {"resources": asked}, "tests": {"memtier": {"enabled": True, "resources": asked}}}
+        cluster = {"partitioning": "redis-cluster", "redisCluster": {"reconcile": {"resources": asked}}}
+        for more in [{}, cluster]:
+            for name, _, spec in jobs(rendered(values | more)):
                 self.assertEqual([container["resources"] for container in spec["containers"]], [asked], name)
 
     def test_no_mesh_puts_a_sidecar_into_them(self):

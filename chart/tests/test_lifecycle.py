@@ -33,6 +33,41 @@ class Running(unittest.TestCase):
             running = self.statefulset(values)
             rendered(values | {"shards": values.get("shards", {}) | {"config": "maxclients 5000"}}, running=[running])
 
+    def test_shards_that_persist_nothing_keep_nothing(self):
+        none = {"enabled": True, "appendOnly": False}
+        for more in (
+            {"config": 'save ""'}, {"config": "maxclients 10\n  SAVE ''\n"}, {"extraArgs": ["--save", ""]}, {"config": "save 60 1\nsave \"\""},
+            {"config": 'save 60 1', "extraArgs": ["--io-threads", "2", "--save", "''"]},
+        ):
+            values = {"shards": {"persistence": none} | more}
+            self.assertIn("nothing would be kept", refused(values))
+            meant = {"shards": values["shards"] | {"allowDataLoss": True}}
+            running = self.statefulset(meant)
+            self.assertIn("shards keep nothing", told(meant))
+            # What comes after takes no copy along that there is not.
+            for later in ({"persistence": {"enabled": True}}, {"persistence": none, "config": "save 60 1"}):
+                self.assertIn("comes back empty", refused({"shards": later}, running=[running]))
+        for overruled in ({"config": 'appendonly no\nsave ""'}, {"extraArgs": ["--appendonly", "no", "--save", ""]}):
+            self.assertIn("nothing would be kept", refused({"shards": {"persistence": {"enabled": True}} | overruled}))
+        for fine in ({}, {"config": "save 60 1"}, {"config": 'save ""\nsave 60 1'}, {"config": '# save ""'}, {"config": 'save ""\nappendonly yes'}):
+            rendered({"shards": {"persistence": none} | fine})
+        rendered({"shards": {"persistence": {"enabled": True}, "config": 'save ""'}})
+
+    def test_a_log_of_writes_that_is_not_there_hides_no_snapshot(self):
+        snapshots, log = ({"shards": {"persistence": {"enabled": True, "appendOnly": appends}}} for appends in (False, True))
+        self.assertIn("CONFIG SET appendonly yes", refused(log, running=[self.statefulset(snapshots)]))
+        rendered({"shards": log["shards"] | {"allowDataLoss": True}}, running=[self.statefulset(snapshots)])
+        rendered(snapshots, running=[self.statefulset(log)])
+        # A cluster that has replicas copies from those.
+        copied = {"partitioning": "redis-cluster", "redisCluster": {"replicasPerPrimary": 1}}
+        rendered(copied | log, running=[self.statefulset(copied | snapshots)])
+
+    def test_a_primary_that_persists_nothing_waits_for_its_replica(self):
+        copied = {"partitioning": "redis-cluster", "redisCluster": {"replicasPerPrimary": 1}}
+        none = {"persistence": {"enabled": True, "appendOnly": False}, "config": 'save ""', "allowDataLoss": True}
+        self.assertIn("would empty that too", str(self.statefulset(copied | {"shards": none})))
+        self.assertNotIn("would empty that too", str(self.statefulset(copied | {"shards": {"persistence": {"enabled": True}}})))
+
     def test_pods_that_wait_for_a_person_are_not_replaced_when_that_ends(self):
         running = self.statefulset({"shards": {"updateStrategy": "OnDelete"}}, updatedReplicas=1)
         self.assertIn("shards.updateStrategy to OnDelete", refused({}, running=[running]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from rendering import CHART, MEMSTORE, memstore, pick, pod_spec, pods, refused, rendered, told
+from rendering import CHART, MEMSTORE, memstore, pick, pod_spec, pods, proxy_files, refused, rendered, told
 
 CLIENT_SIDE, CLUSTER, MEMCACHED = {"partitioning": "client-side"}, {"partitioning": "redis-cluster"}, {"shards": {"type": "memcached"}}
 
@@ -48,6 +48,45 @@ class Effects(unittest.TestCase):
             (CLIENT_SIDE | {"proxy": {"service": {"type": "LoadBalancer"}}}, "proxy.service.type", proxy),
             (CLIENT_SIDE | {"proxy": {"pool": {"timeout": "2s"}}}, "proxy.pool.timeout", proxy),
             (CLIENT_SIDE | {"proxy": {"pool": {"server_connections": 2}}}, "proxy.pool.server_connections", proxy),
+            (CLIENT_SIDE | {"proxy": {"count": 5}}, "proxy.count", proxy),
+            (CLIENT_SIDE | {"proxy": {"service": {"port": 7000}}}, "proxy.service.port", proxy),
+            (CLIENT_SIDE | {"proxy": {"resources": {"limits": {"memory": "1Gi"}}}}, "proxy.resources.limits.memory", proxy),
+            (CLIENT_SIDE | {"networkPolicy": {"proxyExtraEgress": [{}]}}, "networkPolicy.proxyExtraEgress", proxy),
+            (CLIENT_SIDE | {"networkPolicy": {"allowExternal": True}}, "networkPolicy.allowExternal", proxy),
+            (CLIENT_SIDE | {"tests": {"enabled": False}, "jobs": {"podLabels": {"a": "b"}}}, "jobs.podLabels", "tests.enabled"),
+            (CLUSTER | {"proxy": {"enabled": False}, "redisCluster": {"readFrom": "nearest"}}, "redisCluster.readFrom", proxy),
+            (CLUSTER | {"proxy": {"shardIdentity": False}}, "proxy.shardIdentity", "by their numbers"),
+            ({"redisCluster": {"nodeTimeout": 9000}}, "redisCluster.nodeTimeout", "Redis Cluster"),
+            ({"redisCluster": {"reconcile": {"interval": "9s"}}}, "redisCluster.reconcile.interval", "Redis Cluster"),
+            (CLUSTER | {"redisCluster": {"reconcile": {"enabled": False, "limit": "9m"}}}, "redisCluster.reconcile.limit", "set that to true"),
+            (
+                CLUSTER | {"shards": {"persistence": {"enabled": True}}, "redisCluster": {"nodesVolume": {"size": "2Gi"}}},
+                "redisCluster.nodesVolume.size", "shards.persistence.size",
+            ),
+            ({"shards": {"persistence": {"appendOnly": False}}}, "shards.persistence.appendOnly", "set that to true"),
+            ({"shards": {"persistence": {"whenDeleted": "Delete"}}}, "shards.persistence.whenDeleted", "set that to true"),
+            (CLUSTER | {"shards": {"persistence": {"appendOnly": False}}}, "shards.persistence.appendOnly", "set that to true"),
+            ({"shards": {"pdb": {"enabled": False, "maxUnavailable": 2}}}, "shards.pdb.maxUnavailable", "set that to true"),
+            ({"shards": {"livenessProbe": {"enabled": False, "periodSeconds": 9}}}, "shards.livenessProbe.periodSeconds", "set that to true"),
+            (
+                {"shards": {"readinessProbe": {"custom": {"tcpSocket": {"port": "shard"}}, "periodSeconds": 9}}},
+                "shards.readinessProbe.periodSeconds", "write it there",
+            ),
+            ({"proxy": {"startupProbe": {"enabled": False, "failureThreshold": 9}}}, "proxy.startupProbe.failureThreshold", "set that to true"),
+            ({"proxy": {"pdb": {"enabled": False, "maxUnavailable": 2}}}, "proxy.pdb.maxUnavailable", "set that to true"),
+            ({"proxy": {"autoscaling": {"minReplicas": 4}}}, "proxy.autoscaling.minReplicas", "set that to true"),
+            ({"proxy": {"autoscaling": {"behavior": {"scaleUp": {"x": 1}}}}}, "proxy.autoscaling.behavior.scaleUp", "set that to true"),
+            ({"proxy": {"keda": {"maxReplicas": 4}}}, "proxy.keda.maxReplicas", "set that to true"),
+            ({"proxy": {"pool": {"reauth": "keep"}}}, "proxy.pool.reauth", "set that to true"),
+            ({"proxy": {"pool": {"distribution": "slots", "hash": "md5"}}}, "proxy.pool.hash", "another distribution"),
+            ({"auth": {"passwordKey": "word"}}, "auth.passwordKey", "set that to true"),
+            ({"networkPolicy": {"enabled": False, "dnsPorts": [5353]}}, "networkPolicy.dnsPorts", "everybody may connect"),
+            ({"networkPolicy": {"metricsPeers": [{}]}}, "networkPolicy.metricsPeers", "networkPolicy.metricsNamespaces"),
+            ({"metrics": {"serviceMonitor": {"interval": "1m"}}}, "metrics.serviceMonitor.interval", "set that to true"),
+            ({"metrics": {"rules": {"disabled": ["x"]}}}, "metrics.rules.disabled", "set that to true"),
+            ({"metrics": {"dashboard": {"labels": {"a": "b"}}}}, "metrics.dashboard.labels.a", "set that to true"),
+            ({"tests": {"memtier": {"args": ["-x"]}}}, "tests.memtier.args", "set that to true"),
+            (MEMCACHED | {"proxy": {"shardIdentity": False}}, "proxy.shardIdentity", "for Redis"),
             ({"redisCluster": {"replicasPerPrimary": 1}}, "redisCluster.replicasPerPrimary", "Redis Cluster"),
             (CLIENT_SIDE | {"redisCluster": {"requireFullCoverage": True}}, "redisCluster.requireFullCoverage", "Redis Cluster"),
             ({"redisCluster": {"announceHostnames": False}}, "redisCluster.announceHostnames", "Redis Cluster"),
@@ -80,7 +119,11 @@ class Effects(unittest.TestCase):
         for values in [
             CLUSTER | {"shards": {"persistence": {"storageClass": "fast"}}},
             CLUSTER | {"redisCluster": {"replicasPerPrimary": 1, "readFrom": "nearest"}},
-            CLIENT_SIDE | {"proxy": {"pool": {"hash": "md5", "hash_tag": "{}"}}},
+            CLIENT_SIDE | {"proxy": {"pool": {"hash": "md5", "hash_tag": "{}"}, "nodeSelector": {"a": "b"}, "image": {"tag": "1"}}},
+            CLUSTER | {"shards": {"persistence": {"annotations": {"a": "b"}, "whenScaled": "Delete"}}, "redisCluster": {"nodesVolume": {"size": "2Gi"}}},
+            # What is written as it is anyway, and what is taken away, is nobody's mistake.
+            {"proxy": {"autoscaling": {"minReplicas": 2, "metrics": None}}, "tests": {"memtier": {"args": None}}, "metrics": {"rules": {"labels": {}}}},
+            {"networkPolicy": {"metricsPeers": [{}]}, "metrics": {"podMonitor": {"enabled": True, "interval": "1m"}}},
             # Whoever switches the proxy off says that the rest of its values means nothing.
             {"proxy": {"enabled": False, "autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer"}, "pool": {"timeout": "2s"}}},
             MEMCACHED | {"proxy": {"pool": {"miss_on_get_errors": True}}},
@@ -147,6 +190,19 @@ class Pool(unittest.TestCase):
             ("preconnect", "yes", "value must be one of"),
             ("hash_tag", ["{", "}"], "got array, want "),
             ("request_bytes_max", "1TiB", "does not match pattern"),
+            ("hash_tag", "{", "does not match pattern"),
+            ("hash_tag", "{}}", "does not match pattern"),
+            ("hash_tag", 100, "maximum"),
+            ("eject_max_share", "101%", "does not match pattern"),
+            ("eject_max_share", 50, "got number, want string"),
+            ("timeout", "8761h", "does not match pattern"),
+            ("timeout", 31536000001, "maximum"),
+            ("connect_timeout", "0s", "does not match pattern"),
+            ("arguments_max", "0", "does not match pattern"),
+            ("databases", "0", "does not match pattern"),
+            ("in_flight_max", "1048577", "does not match pattern"),
+            ("request_bytes_max", "1000000GiB", "does not match pattern"),
+            ("request_bytes_max", 10**15, "maximum"),
         ]:
             with self.subTest(f"{setting}: {value}"):
                 said = sentence(refused({"proxy": {"pool": {setting: value}}}))
@@ -154,6 +210,24 @@ class Pool(unittest.TestCase):
                 self.assertIn(words, said)
         said = sentence(refused({"proxy": {"pool": {"timeouts": 1, "hash": "md5"}}}))
         self.assertIn("at '/proxy/pool': additional properties 'timeouts' not allowed", said)
+        # What no schema can tell, the chart does.
+        self.assertIn('distribution is "single"', refused({"proxy": {"pool": {"distribution": "single"}}}))
+        self.assertIn('distribution is "single"', refused(CLIENT_SIDE | {"proxy": {"pool": {"distribution": "single"}}}))
+        rendered({"shards": {"count": 1}, "proxy": {"pool": {"distribution": "single"}}})
+        self.assertIn("servers_within_limit: a Redis Cluster", refused(CLUSTER | {"proxy": {"pool": {"servers_within_limit": "1h"}}}))
+
+    def test_the_most_of_everything_comes_to_the_proxy(self):
+        pool = {
+            "hash_tag": 12, "eject_max_share": "100%", "timeout": 31536000000, "adopt_wait": "8760h", "queue_wait": "525600m", "info_refresh": "0",
+            "request_bytes_max": 10**15 - 1, "client_output_max": "999999GiB", "shard_queue_bytes_max": "1 kb", "arguments_max": 2147483647,
+            "in_flight_max": "01048576", "client_connections": 4294967295, "server_failure_limit": "0", "redis_db": 4294967294, "backlog": 0,
+        }
+        drain = {"graceSeconds": 31536000, "limitSeconds": 31536000}
+        with tempfile.TemporaryDirectory() as folder:
+            done = memstore("check", "-c", proxy_files(rendered({"proxy": {"pool": pool, "drain": drain}}), Path(folder)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        topology = pick(rendered(CLIENT_SIDE | {"proxy": {"pool": {"hash_tag": 12}}}), "ConfigMap", "-topology")
+        self.assertEqual(json.loads(topology["data"]["topology.json"])["pools"]["cache"]["hash_tag"], "12")
 
     def test_other_texts_are_checked_as_well(self):
         for place, value in [
@@ -164,39 +238,41 @@ class Pool(unittest.TestCase):
             with self.subTest(f"{place}: {value}"):
                 self.assertIn(f"/{place}': ", refused(named({}, *place.split("/"), value)))
         for place, value in [("proxy/readyMinHealthy", "100%"), ("proxy/maxSurge", "25%"), ("proxy/maxSurge", 1), ("metrics/podMonitor/interval", "1m30s")]:
-            rendered(named({}, *place.split("/"), value))
+            rendered(named({"metrics": {"podMonitor": {"enabled": True}}}, *place.split("/"), value))
 
     def test_the_schema_and_the_proxy_read_the_same(self):
-        """Each setting with each text: the schema must refuse nothing that the proxy takes, and hardly take what it refuses."""
-        schema = json.loads(memstore("settings", "--format", "json-schema").stdout)["definitions"]["pool"]["properties"]
-        texts = ["3x", "5s", "0", "1", "none", "auto", "-1", "true", "yes", "1GiB", "7 kb", "1.5", "99999999999", "ketama", "md5", "nearest", "{}"]
-        # What cannot be judged alone.
-        alone = {name: one for name, one in schema.items() if not re.match("listen|redis|servers|cluster|shard_identity|miss_on", name)}
+        """Each setting at and around each limit of any, as a number and as a text: both take it, or neither does."""
+        schema = json.loads((CHART / "values.schema.json").read_text())["$defs"]["pool"]["properties"]
+        limits = {most for one in schema.values() for most in (one.get("minimum", 0), one.get("maximum", 0))}
+        limits |= {0, 10, 100, 999, 8760, 525600, 31536000, 10**6, 10**9, 10**12, 2**16, 2**20, 2**31, 2**32, 2**63, 2**64, 10**20}
+        numbers = sorted({limit + step for limit in limits for step in (-1, 0, 1)})
+        units = ["ms", "s", "m", "h", " s", "s ", "b", "B", "k", "KiB", "kb", "M", "miB", "MB", "G", "gib", "GB", "T", "kk", "d", "%", " %"]
+        words = ["", "none", "auto", "true", "false", True, False, "yes", "3x", "1.5", 1.5, "-1", "+1", "1e3", "ketama", "md5", "keep", "nearest", "0x10"]
+        words += ["{}", "{", "{}}", "  ", "\u00e9", "\u00e9\u00e9", "$$", "00", "ab", "0100%", "100%", "101%", "100", "%", "0 s", "s", " 1", "1 "]
+        taken = 0
+        for name, one in schema.items():
+            values = words + [number for number in numbers if number < 2**53] + [f"{zeros}{number}" for number in numbers for zeros in ("", "00")]
+            has_units = re.search("ms|kK|%", one.get("pattern", ""))
+            values += [f"{number}{unit}" for number in numbers if number >= 0 for unit in (units if has_units else units[:1])]
+            reads = self.read_by_the_proxy(name, values)
+            conforms = jsonschema.Draft7Validator(one).is_valid
+            for value, reading in zip(values, reads, strict=True):
+                self.assertEqual(conforms(value), reading, f"{name}: {value!r}: the schema and the proxy differ")
+            taken += sum(reads)
+            self.assertTrue(any(reads) and not all(reads), name)
+        self.assertGreater(taken, 1000)
+
+    def read_by_the_proxy(self, name, values):
+        """Whether it takes each of these for the setting, written as the chart writes it."""
         lines = []
-        for number, (name, text) in enumerate((name, text) for name in alone for text in texts):
-            lines.append(f"p{number}:\n  listen: /s{number}\n  redis: true\n  servers: ['127.0.0.1:1:1']\n  {name}: '{text}'\n")
+        for number, value in enumerate(values):
+            redis = "false" if name == "miss_on_get_errors" else "true"
+            lines.append(f"p{number}:\n  listen: /s{number}\n  redis: {redis}\n  servers: ['127.0.0.1:1:1']\n  {name}: {json.dumps(value)}\n")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "memstore.yml"
             path.write_text("".join(lines))
-            told_ = memstore("check", "-c", path).stderr
-        wrong = set(re.findall(r"pool p(\d+): ", told_))
-        self.assertGreater(len(wrong), 100)
-        self.assertGreater(len(lines) - len(wrong), 50)
-        number = 0
-        for name, one in alone.items():
-            for text in texts:
-                taken = self.matches(one, text)
-                if str(number) not in wrong:
-                    self.assertTrue(taken, f"{name}: {text} is refused by the schema only")
-                elif "enum" in one or "pattern" in one and not re.fullmatch("[0-9]+", text):
-                    self.assertFalse(taken, f"{name}: {text} is refused by the proxy only")
-                number += 1
-
-    def matches(self, schema, text):
-        """Whether a text conforms: as much of JSON schema as settings take."""
-        if "enum" in schema and text not in schema["enum"]:
-            return False
-        return "string" in schema.get("type", ["string"]) and re.search(schema.get("pattern", ""), text) is not None
+            wrong = set(re.findall(r"pool p(\d+): ", memstore("check", "-c", path).stderr))
+        return [str(number) not in wrong for number in range(len(values))]
 
     def test_an_editor_is_given_a_whole_schema(self):
         schema = json.loads(memstore("settings", "--format", "json-schema").stdout)
@@ -455,4 +531,6 @@ class Pages(unittest.TestCase):
         for block in blocks:
             values = yaml.safe_load(block)
             for mode in ["proxy", "redis-cluster"]:
-                rendered(values | {"partitioning": mode})
+                # What is for a Redis Cluster stands there as such.
+                also = {} if mode == "redis-cluster" else {"redisCluster": {}}
+                rendered(values | {"partitioning": mode} | also)

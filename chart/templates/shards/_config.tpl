@@ -50,7 +50,28 @@ include /run/redis/auth.conf
 
 {{/* "true" if a shard that comes back without its keys could empty a replica that still has them. */}}
 {{- define "memstore.comesBackEmpty" -}}
-{{- if and (include "memstore.hasReplicas" .) (not .Values.shards.persistence.enabled) -}}true{{- end -}}
+{{- if and (include "memstore.hasReplicas" .) (eq (include "memstore.kept" .) "nothing") -}}true{{- end -}}
+{{- end }}
+
+{{/*
+What a shard has on disk when it starts again: nothing, snapshots or all. The last line about either counts, and Redis takes snapshots unless it is told
+not to; what is given to it as arguments comes after its file.
+*/}}
+{{- define "memstore.kept" -}}
+{{- $persistence := .Values.shards.persistence -}}
+{{- $appends := $persistence.appendOnly -}}
+{{- $saves := true -}}
+{{- range splitList "\n" (printf "%s\n%s" .Values.shards.config (.Values.shards.extraArgs | default list | join " " | replace " --" "\n--")) -}}
+  {{- $words := regexSplit "[\\s=]+" (replace "\"" "" . | replace "'" "" | trim | trimPrefix "--") -1 -}}
+  {{- $setting := first $words | lower -}}
+  {{- if eq $setting "appendonly" -}}{{- $appends = eq (rest $words | join "" | lower) "yes" -}}{{- end -}}
+  {{- if eq $setting "save" -}}{{- $saves = rest $words | join "" | empty | not -}}{{- end -}}
+{{- end -}}
+{{- if not $persistence.enabled -}}nothing
+{{- else if $appends -}}all
+{{- else if $saves -}}snapshots
+{{- else -}}nothing
+{{- end -}}
 {{- end }}
 
 {{- define "memstore.hasReplicas" -}}
