@@ -352,14 +352,16 @@ impl Rest {
                 scratch.reserve(READ_SIZE / 2);
                 return;
             }
+            if scratch.capacity() - scratch.len() >= missing.min(READ_SIZE) {
+                return;
+            }
             let room = missing.min(scratch.len().max(READ_SIZE));
-            let wanted = scratch.len() + room;
             if scratch.len() >= MOVE_MAX {
                 // The allocator moves pages instead of bytes; what is not touched takes no memory.
                 scratch.reserve(room);
-            } else if scratch.capacity() < wanted {
+            } else {
                 // No more than that: `reserve` would take twice as much, which a large message keeps as long as it waits.
-                let mut larger = BytesMut::with_capacity(wanted);
+                let mut larger = BytesMut::with_capacity(scratch.len() + room);
                 larger.extend_from_slice(scratch);
                 *scratch = larger;
             }
@@ -398,6 +400,25 @@ mod tests {
 
     fn all(output: &Output) -> Vec<u8> {
         output.first(output.len()).to_vec()
+    }
+
+    /// Copying a message again at every read of it would take a time that grows with its square.
+    #[test]
+    fn a_large_message_is_moved_a_few_times() {
+        const SIZE: usize = 64 << 20;
+        const READ: usize = 256 * 1024;
+        let (mut rest, mut scratch, mut moves) = (Rest::default(), BytesMut::new(), 0);
+        while rest.len() < SIZE {
+            let before = rest.0.as_ptr();
+            let length = rest.len();
+            rest.restore(&mut scratch, SIZE - length);
+            moves += usize::from(scratch.as_ptr() != before);
+            let count = READ.min(scratch.capacity() - scratch.len());
+            assert!(count > 0);
+            scratch.resize(length + count, b'v');
+            rest.keep(&mut scratch, 0);
+        }
+        assert!(moves <= 12, "{moves}");
     }
 
     #[test]
