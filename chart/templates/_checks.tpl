@@ -41,6 +41,7 @@
   {{- fail (printf "proxy.pool.distribution is \"single\", which is for one shard, and shards.count is %d: use ketama to spread keys, or make shards.count 1" $count) -}}
 {{- end -}}
 {{- include "memstore.passwords" . -}}
+{{- include "memstore.decided" . -}}
 {{- include "memstore.effects" . -}}
 {{- if and .Values.shards.persistence.enabled (not $redis) -}}
   {{- fail "shards.persistence.enabled: memcached keeps nothing on disk; remove it" -}}
@@ -73,6 +74,11 @@
   {{- end -}}
   {{- if eq (toString (int .Values.metrics.port)) (include "memstore.clientsPort" .) -}}
     {{- fail (printf "metrics.port is %d, which clients of the proxy use: choose another one" (int .Values.metrics.port)) -}}
+  {{- end -}}
+  {{- with .Values.proxy.keda -}}
+    {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+      {{- fail (printf "proxy.keda.minReplicas %d is more than maxReplicas %d" (int .minReplicas) (int .maxReplicas)) -}}
+    {{- end -}}
   {{- end -}}
   {{- if and .Values.proxy.keda.enabled (not .Values.proxy.keda.triggers) -}}
     {{- fail "proxy.keda.enabled needs proxy.keda.triggers: say what to scale by" -}}
@@ -167,6 +173,30 @@
     {{- $found := regexFind "(?i)[a-z][-a-z]*" . -}}
     {{- if or (ne (lower $found) "user") (regexMatch "\\s[>#]\\S" .) -}}
       {{- fail (printf "%s has a password (%s), which everybody could read there and the proxy would not know: put it into a Secret and name that in auth.existingSecret" $name $found) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What the chart tells servers itself, and has to know, must not be said behind its back. */}}
+{{- define "memstore.decided" -}}
+{{- if eq (include "memstore.type" .) "redis" -}}
+  {{- $decided := dict "port" "shards.service.port" "maxmemory" "shards.maxmemory" "maxmemory-policy" "shards.maxmemoryPolicy" "cluster-enabled" "partitioning" "cluster-node-timeout" "redisCluster.nodeTimeout" "cluster-require-full-coverage" "redisCluster.requireFullCoverage" -}}
+  {{- range list "dir" "cluster-config-file" "cluster-announce-ip" "cluster-announce-hostname" "cluster-announce-port" "replica-announce-ip" "slave-announce-ip" -}}
+    {{- $_ := set $decided . "" -}}
+  {{- end -}}
+  {{- range include "memstore.redisSettings" . | fromJsonArray -}}
+    {{- if hasKey $decided .setting -}}
+      {{- $value := get $decided .setting -}}
+      {{- fail (printf "%s says %s, which the chart itself tells Redis: remove it%s" .place .setting (ternary "" (printf ", and say it in %s" $value) (empty $value))) -}}
+    {{- end -}}
+  {{- end -}}
+{{- else -}}
+  {{- range $given := .Values.shards.extraArgs -}}
+    {{- range $argument, $value := dict "(-m *[0-9]*|--memory-limit(=.*)?)" "shards.maxmemory" "(-p *[0-9]*|--port(=.*)?)" "shards.service.port" -}}
+      {{- if regexMatch (printf "^%s$" $argument) $given -}}
+        {{- fail (printf "shards.extraArgs says %s, which the chart itself tells memcached: remove it, and say it in %s" $given $value) -}}
+      {{- end -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}

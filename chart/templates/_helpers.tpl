@@ -236,6 +236,9 @@ annotations:
 {{- if and $bytes (eq (int64 $bytes) 0) -}}
   {{- fail "shards.maxmemory is 0, which servers take for no limit: leave it out, or say how much" -}}
 {{- end -}}
+{{- if and $bytes (lt (int64 $bytes) 1048576) -}}
+  {{- fail (printf "shards.maxmemory is %s bytes, less than a server itself needs: write it with a unit, as 6Gi or 512Mi" $bytes) -}}
+{{- end -}}
 {{- if and $bytes $limit (gt (int64 $bytes) (mulf (float64 $limit) 0.95 | int64)) -}}
   {{- fail (printf "shards.maxmemory %s is more than 95%% of shards.resources.limits.memory %v, so that a full shard would be killed: make it smaller, or the limit larger" $asked .Values.shards.resources.limits.memory) -}}
 {{- end -}}
@@ -260,6 +263,12 @@ annotations:
 {{- $resources := deepCopy (.of | default dict) -}}
 {{- $limit := dig "limits" "memory" "" $resources -}}
 {{- $request := dig "requests" "memory" "" $resources -}}
+{{- range $part := list "requests" "limits" -}}
+  {{- with dig $part "memory" "" $resources -}}
+    {{- /* Kubernetes takes 256m, which is a quarter of a byte. */ -}}
+    {{- $_ := include "memstore.bytes" (dict "of" . "name" (printf "%s.%s.memory" $.name $part)) -}}
+  {{- end -}}
+{{- end -}}
 {{- if and $limit (not $request) -}}
   {{- $_ := set $resources "requests" (merge (dict "memory" $limit) ($resources.requests | default dict)) -}}
 {{- else if and $limit $request -}}

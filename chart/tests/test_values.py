@@ -429,6 +429,10 @@ class Upgrades(unittest.TestCase):
                 values["partitioning"] = mode
                 (chart / "values.yaml").write_text(yaml.safe_dump(values))
                 self.assertEqual(rendered(chart=chart), rendered({"partitioning": mode}))
+                # A default of that time is nobody's wish, whatever it is below.
+                of_old = {"tests": {"memtier": {"image": "older:1"}}}
+                rendered(of_old, chart=chart)
+                self.assertIn("tests.memtier.image has no effect", refused(of_old))
 
     def test_a_section_that_is_taken_away_is_the_default(self):
         kinds = [one["kind"] for one in rendered()]

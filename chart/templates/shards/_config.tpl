@@ -48,6 +48,19 @@ include /run/redis/auth.conf
 {{- end }}
 {{- end }}
 
+{{/* What Redis is told by lines and arguments of the user's own, in its order, as a JSON list; it takes names in any case, and anything in quotes. */}}
+{{- define "memstore.redisSettings" -}}
+{{- $found := list -}}
+{{- $arguments := .Values.shards.extraArgs | default list | join " " | replace " --" "\n--" -}}
+{{- range $place := list (list "shards.config" .Values.shards.config) (list "shards.extraArgs" $arguments) -}}
+  {{- range splitList "\n" (last $place | toString) -}}
+    {{- $words := regexSplit "[\\s=]+" (replace "\"" "" . | replace "'" "" | trim | trimPrefix "--" | lower) -1 -}}
+    {{- $found = append $found (dict "place" (first $place) "setting" (first $words) "value" (rest $words | join " " | trim)) -}}
+  {{- end -}}
+{{- end -}}
+{{- $found | toJson -}}
+{{- end }}
+
 {{/* "true" if a shard that comes back without its keys could empty a replica that still has them. */}}
 {{- define "memstore.comesBackEmpty" -}}
 {{- if and (include "memstore.hasReplicas" .) (eq (include "memstore.kept" .) "nothing") -}}true{{- end -}}
@@ -61,11 +74,9 @@ not to; what is given to it as arguments comes after its file.
 {{- $persistence := .Values.shards.persistence -}}
 {{- $appends := $persistence.appendOnly -}}
 {{- $saves := true -}}
-{{- range splitList "\n" (printf "%s\n%s" .Values.shards.config (.Values.shards.extraArgs | default list | join " " | replace " --" "\n--")) -}}
-  {{- $words := regexSplit "[\\s=]+" (replace "\"" "" . | replace "'" "" | trim | trimPrefix "--") -1 -}}
-  {{- $setting := first $words | lower -}}
-  {{- if eq $setting "appendonly" -}}{{- $appends = eq (rest $words | join "" | lower) "yes" -}}{{- end -}}
-  {{- if eq $setting "save" -}}{{- $saves = rest $words | join "" | empty | not -}}{{- end -}}
+{{- range include "memstore.redisSettings" . | fromJsonArray -}}
+  {{- if eq .setting "appendonly" -}}{{- $appends = eq .value "yes" -}}{{- end -}}
+  {{- if eq .setting "save" -}}{{- $saves = ne .value "" -}}{{- end -}}
 {{- end -}}
 {{- if not $persistence.enabled -}}nothing
 {{- else if $appends -}}all

@@ -160,7 +160,7 @@ def redis_cluster_rollout(plane):
             plane,
             "memstore-rd" if persistence else "memstore-rv",
             partitioning="redis-cluster",
-            shards={"count": 3, "persistence": {"enabled": persistence, "size": "1Gi"}},
+            shards={"count": 3, "persistence": {"enabled": True, "size": "1Gi"} if persistence else {}},
             redisCluster={"replicasPerPrimary": 1},
             proxy={"count": 2},
         )
