@@ -1,0 +1,287 @@
+//! No queue without a limit, no limit without a counter: each field of the data path that can grow has a row here that says
+//! what it is bounded by. A field without a row fails, and so does a limit or a metric that is not there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a field cannot outgrow.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// A setting, and the metric that shows it.
+    Setting(&'static str, &'static str),
+    /// A constant of the code, and the metric that shows it.
+    Constant(&'static str, &'static str),
+    /// An entry for each client at most (`client_connections`).
+    Clients,
+    /// An entry for each shard connection at most: as many as there are shards, `server_connections` and lanes.
+    Connections,
+    /// What is in the account of `memory_max`.
+    Account,
+    /// Emptied in each pass of the worker; what is read in one is limited.
+    Pass,
+    /// As large as the configuration and the topology.
+    Configured,
+}
+
+use Bound::*;
+
+impl Bound {
+    /// The limit and its metric.
+    fn limit(self) -> Option<(Limit, &'static str)> {
+        Some(match self {
+            Setting(name, metric) => (Limit::Setting(name), metric),
+            Constant(name, metric) => (Limit::Constant(name), metric),
+            Clients => (Limit::Setting("client_connections"), "memstore_client_connections"),
+            Connections => (Limit::Setting("server_connections"), "memstore_shard_connections"),
+            Account => (Limit::Setting("memory_max"), "memstore_memory_held_bytes"),
+            Pass => (Limit::Constant("PASS_BYTES_MAX"), "memstore_worker_pass_duration_seconds"),
+            Configured => return None,
+        })
+    }
+}
+
+enum Limit {
+    Setting(&'static str),
+    Constant(&'static str),
+}
+
+const QUEUE: Bound = Setting("shard_queue_max", "memstore_queue_full");
+const IN_FLIGHT: Bound = Setting("in_flight_max", "memstore_client_pauses");
+const REQUEST: Bound = Setting("request_bytes_max", "memstore_client_disconnects");
+const ARGUMENTS: Bound = Setting("arguments_max", "memstore_client_disconnects");
+const PARKED: Bound = Constant("PARKED_MAX", "memstore_cluster_redirects");
+const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
+const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
+const REFUSED: &str = "memstore_requests_refused";
+
+/// Each field that can grow, by file and place.
+const ROWS: &[(&str, Bound)] = &[
+    ("pool/buffer.rs Ahead.blocks", Account),
+    ("pool/buffer.rs Output.copied", Account),
+    ("pool/buffer.rs Output.shared", Account),
+    ("pool/buffer.rs Rest.0", Account),
+    ("pool/client.rs Activity.ahead", Account),
+    ("pool/client.rs Activity.rest", Account),
+    ("pool/members.rs Lane.first", Configured),
+    ("pool/mod.rs Identity.name", Configured),
+    ("pool/mod.rs Pool.abandoned", Connections),
+    ("pool/mod.rs Pool.blocked", Clients),
+    ("pool/mod.rs Pool.clients", Clients),
+    ("pool/mod.rs Pool.complaints", Constant("COMPLAINTS_MAX", "memstore_shard_failures")),
+    ("pool/mod.rs Pool.delayed", Clients),
+    ("pool/mod.rs Pool.dirty_clients", Clients),
+    ("pool/mod.rs Pool.doubtful", Connections),
+    ("pool/mod.rs Pool.evicted", Clients),
+    ("pool/mod.rs Pool.malformed", Clients),
+    ("pool/mod.rs Pool.next_turn", Clients),
+    ("pool/mod.rs Pool.oversized", Constant("TOLD_MAX", "memstore_requests_out_of_memory")),
+    ("pool/mod.rs Pool.parked", PARKED),
+    ("pool/mod.rs Pool.questions", Pass),
+    ("pool/mod.rs Pool.redirected", QUEUE),
+    ("pool/mod.rs Pool.resumable", Clients),
+    ("pool/mod.rs Pool.roomy", Pass),
+    ("pool/mod.rs Pool.silences", Clients),
+    ("pool/mod.rs Pool.spare_activities", Constant("SPARE_ACTIVITIES_MAX", "memstore_client_connections")),
+    ("pool/mod.rs Pool.wakes", Configured),
+    ("pool/mod.rs Pool.wedged", Clients),
+    ("pool/mod.rs Pool.wrong_passwords", Pass),
+    ("pool/replies.rs Merging.parts", Account),
+    ("pool/replies.rs Replies.held", Account),
+    ("pool/replies.rs Replies.output", Account),
+    ("pool/replies.rs Replies.queue", IN_FLIGHT),
+    ("pool/shard.rs ShardConnection.in_flight", QUEUE),
+    ("pool/shard.rs ShardConnection.kept", Account),
+    ("pool/shard.rs ShardConnection.output", Account),
+    ("pool/shard.rs ShardConnection.rest", Account),
+    ("pool/shard.rs ShardConnection.waiting", Clients),
+    ("pool/shards.rs Shards.connections", Connections),
+    ("pool/shards.rs Shards.dirty", Connections),
+    ("pool/shards.rs Shards.down", Configured),
+    ("pool/shards.rs Shards.events", Pass),
+    ("pool/shards.rs Shards.fragment_of", Configured),
+    ("pool/shards.rs Shards.lane_of", LANES),
+    ("pool/shards.rs Shards.lanes", LANES),
+    ("pool/shards.rs Shards.members", Configured),
+    ("pool/shards.rs Shards.order", Configured),
+    ("pool/shards.rs Shards.targets", Configured),
+    ("pool/shards.rs Shards.to_close", Connections),
+    ("pool/shards.rs Shards.to_connect", Connections),
+    ("pool/shards.rs Shards.units", Configured),
+    ("pool/shards.rs Shards.vacant", Connections),
+    ("protocol/clients.rs ClientFilter.address", REQUEST),
+    ("protocol/clients.rs ClientFilter.local_address", REQUEST),
+    ("protocol/clients.rs Ids.0", REQUEST),
+    ("protocol/clients.rs Rows.ends", Clients),
+    ("protocol/clients.rs Rows.text", Clients),
+    ("protocol/memcache/decode.rs RequestDecoder.rewritten", REQUEST),
+    ("protocol/mod.rs Malformed.0", Pass),
+    ("protocol/mod.rs Part.bytes", Account),
+    ("protocol/mod.rs Plan.decoded", REQUEST),
+    ("protocol/mod.rs Plan.fragments", REQUEST),
+    ("protocol/mod.rs Plan.keys", ARGUMENTS),
+    ("protocol/mod.rs Plan.owners", ARGUMENTS),
+    ("protocol/mod.rs Plan.reply", Pass),
+    ("protocol/resp/decode.rs RequestDecoder.rewritten", Constant("LINE_MAX", "memstore_client_disconnects")),
+    ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
+    ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
+    ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),
+    ("protocol/resp/session.rs Settings.password", Configured),
+    ("protocol/resp/session.rs Settings.previous", Configured),
+    ("protocol/resp/session.rs Settings.user", Configured),
+    ("protocol/store.rs Store.keyspace", Configured),
+    ("protocol/store.rs Store.policy", Configured),
+    ("protocol/store.rs Store.version", Configured),
+    ("worker/driver.rs Driver.again", Clients),
+    ("worker/driver.rs Driver.clients", Clients),
+    ("worker/driver.rs Driver.closes", Connections),
+    ("worker/driver.rs Driver.connects", Connections),
+    ("worker/driver.rs Driver.dirty_clients", Clients),
+    ("worker/driver.rs Driver.dirty_shards", Connections),
+    ("worker/driver.rs Driver.scratch", Pass),
+    ("worker/driver.rs Driver.shards", Connections),
+    ("worker/driver.rs Driver.wakes", Configured),
+    ("worker/linger.rs Lingering.connections", LINGERING),
+    ("worker/log_limit.rs ShardLines.0", Configured),
+    ("worker/log_limit.rs Told.reason", Configured),
+    ("worker/mod.rs Door.sender", Configured),
+    ("worker/mod.rs List.listed", Clients),
+    ("worker/mod.rs WorkerSetup.alarms", Configured),
+    ("worker/mod.rs WorkerSetup.pools", Configured),
+    ("worker/questions.rs Listing.rows", Clients),
+    ("worker/questions.rs Questions.open", Clients),
+];
+
+/// Types that grow.
+const GROWING: &[&str] = &[
+    "Ahead",
+    "BTreeMap",
+    "BTreeSet",
+    "BinaryHeap",
+    "BytesMut",
+    "HashMap",
+    "HashSet",
+    "Output",
+    "Rest",
+    "Slab",
+    "String",
+    "UnboundedReceiver",
+    "UnboundedSender",
+    "Vec",
+    "VecDeque",
+];
+
+fn sources(folder: &Path, into: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of this package") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+            let name = path.strip_prefix(root).expect("below src").display().to_string();
+            into.insert(name, text.split("#[cfg(test)]").next().unwrap_or_default().to_owned());
+        }
+    }
+}
+
+fn grows(kind: &str) -> bool {
+    kind.split(|character: char| !character.is_alphanumeric()).any(|word| GROWING.contains(&word))
+}
+
+/// Fields of structs in `code` that can grow.
+fn fields(file: &str, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut within: Option<&str> = None;
+    for line in code.lines() {
+        let plain = line.trim_start_matches("pub ").trim_start_matches("pub(super) ");
+        if let Some(head) = plain.strip_prefix("struct ") {
+            let name = head.split(|character: char| !character.is_alphanumeric()).next().unwrap_or_default();
+            if line.ends_with('{') {
+                within = Some(name);
+            } else if head.contains('(') && grows(head.split_once('(').map_or("", |(_, fields)| fields)) {
+                found.push(format!("{file} {name}.0"));
+            }
+        } else if line.starts_with('}') {
+            within = None;
+        } else if let Some(name) = within
+            && let Some((field, kind)) = line.trim().split_once(": ")
+            && !field.starts_with("//")
+            && grows(kind)
+        {
+            let field = field.rsplit(' ').next().unwrap_or_default();
+            found.push(format!("{file} {name}.{field}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_field_that_can_grow_has_a_limit_and_every_limit_a_metric() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut code = BTreeMap::new();
+    sources(&root, &mut code);
+    let everything: String = code.values().map(String::as_str).collect();
+    let rows: BTreeMap<_, _> = ROWS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let mut seen = Vec::new();
+    for (file, code) in &code {
+        if ["pool/", "worker/", "protocol/"].iter().any(|folder| file.starts_with(folder)) {
+            seen.extend(fields(file, code));
+        }
+    }
+    assert!(seen.len() > 80, "the fields are not found any more: {seen:?}");
+    for field in &seen {
+        match rows.get(field.as_str()) {
+            None => wrong.push(format!("{field} has no row: what keeps it from growing?")),
+            Some(bound) => match bound.limit() {
+                Some((limit, metric)) => {
+                    let there = match limit {
+                        Limit::Setting(name) => code["config/settings.rs"].contains(&format!("(\"{name}\"")),
+                        Limit::Constant(name) => everything.contains(&format!("const {name}: ")),
+                    };
+                    if !there {
+                        wrong.push(format!("{field}: its limit is not there"));
+                    }
+                    if !everything.contains(&format!("\"{metric}\"")) {
+                        wrong.push(format!("{field}: there is no metric {metric}"));
+                    }
+                }
+                None => {}
+            },
+        }
+    }
+    wrong.extend(
+        rows.keys()
+            .filter(|row| !seen.iter().any(|field| field == *row))
+            .map(|row| format!("{row}: no such field")),
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The operator's page of limits speaks of what there is.
+#[test]
+fn the_page_of_limits_names_settings_and_metrics_that_exist() {
+    let mut code = BTreeMap::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    let everything: String = code.values().map(String::as_str).collect();
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/limits.md")).expect("the page");
+    let mut wrong = Vec::new();
+    for quoted in page.split('`').skip(1).step_by(2) {
+        let name = quoted.split('{').next().unwrap_or_default();
+        if name.starts_with("memstore_") && !everything.contains(&format!("\"{name}\"")) {
+            wrong.push(format!("no metric {name}"));
+        }
+    }
+    let settings = &code["config/settings.rs"];
+    for line in settings.lines() {
+        let Some(name) = line.trim().strip_prefix("setting(\"").and_then(|rest| rest.split('"').next())
+        else {
+            continue;
+        };
+        if name.ends_with("_max") && !page.contains(&format!("`{name}`")) {
+            wrong.push(format!("{name} is a limit and not on the page"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
