@@ -7,7 +7,10 @@
 //! Large buffers are mappings of their own. glibc would raise that threshold by itself up to 32 MiB, with every large buffer
 //! that is freed (mallopt(3), M_MMAP_THRESHOLD), and then keep the holes between those of clients that come and go.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::account::Account;
 
 /// Growth that is worth a look.
 const GROWTH_MIN: u64 = 8 << 20;
@@ -37,20 +40,22 @@ pub fn set_up() {
 #[cfg(not(target_env = "gnu"))]
 pub fn set_up() {}
 
-/// Returns freed memory to the system for ever.
-pub async fn give_back() {
-    let mut floor = resident();
+/// Returns freed memory to the system for ever. What the account holds is in use, and is left out: to look for holes takes the
+/// allocator away from a worker for milliseconds, in vain while clients keep it busy.
+pub async fn give_back(account: Arc<Account>) {
+    let idle = || resident().saturating_sub(account.held() as u64);
+    let mut floor = idle();
     let mut pause = PAUSE_MIN;
     loop {
         tokio::time::sleep(pause).await;
-        let before = resident();
+        let before = idle();
         floor = floor.min(before);
         if before < floor + GROWTH_MIN {
             pause = PAUSE_MIN;
             continue;
         }
         trim();
-        let after = resident();
+        let after = idle();
         floor = floor.min(after);
         let worthwhile = before.saturating_sub(after) > (before - floor) / 4;
         pause = if worthwhile { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };

@@ -295,7 +295,7 @@ async fn run(
     }
     control.status.set_digest(digest);
     control.status.reloaded(Duration::ZERO);
-    tokio::task::spawn_local(memory::give_back());
+    tokio::task::spawn_local(memory::give_back(account));
     tokio::task::spawn_local(follow_names(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     if is_behind {
