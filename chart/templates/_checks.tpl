@@ -13,6 +13,9 @@
     {{- fail (printf "the resources of this release are called %s, and would be called %s now, where its shards would be empty: set fullnameOverride to %s" $cut (include "memstore.fullname" .) $cut) -}}
   {{- end -}}
 {{- end -}}
+{{- range $name, $value := dict "shards.count" .Values.shards.count "metrics.port" .Values.metrics.port -}}
+  {{- if not $value -}}{{- fail (printf "%s is taken away, and there has to be one: leave it out for the default" $name) -}}{{- end -}}
+{{- end -}}
 {{- if eq $mode "redis-cluster" -}}
   {{- if not $redis -}}
     {{- fail "partitioning is \"redis-cluster\" and the shards are memcached, which has no cluster: use partitioning \"proxy\" or \"client-side\", or shards.type \"redis\"" -}}

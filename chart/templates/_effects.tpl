@@ -60,6 +60,12 @@ these has an effect all the same. Given is what differs from the chart's default
     {{- $rows = append $rows (dict "why" "proxy.service.type is not LoadBalancer: remove it, or use that" "of" (list "proxy.service.loadBalancerClass")) -}}
   {{- end -}}
 {{- end -}}
+{{- $external := ne $service.type "ClusterIP" -}}
+{{- if kindIs "bool" .Values.networkPolicy.allowExternal -}}{{- $external = .Values.networkPolicy.allowExternal -}}{{- end -}}
+{{- if and $external (eq $mode "proxy") -}}
+  {{- $why := ternary "networkPolicy.allowExternal is true" (printf "proxy.service.type is %s, whose clients are no pods" $service.type) (eq (toString .Values.networkPolicy.allowExternal) "true") -}}
+  {{- $rows = append $rows (dict "why" (printf "%s, so that everybody may connect: remove it, or set networkPolicy.allowExternal to false" $why) "of" (list "networkPolicy.clientNamespaces" "networkPolicy.clientPeers")) -}}
+{{- end -}}
 {{- if not (or $metrics.serviceMonitor.enabled $metrics.podMonitor.enabled) -}}
   {{- $rows = append $rows (dict "why" "there is no ServiceMonitor or PodMonitor: enable one in metrics, or name namespaces in networkPolicy.metricsNamespaces" "of" (list "networkPolicy.metricsPeers")) -}}
 {{- end -}}

@@ -36,7 +36,7 @@ before. (dict "root" $ "name" "ring-wait" "spec" "its text")
 {{- end }}
 
 {{/* The domain of this release's Services, without a last dot. */}}
-{{- define "memstore.domain" -}}{{ .Release.Namespace }}.svc.{{ .Values.cluster.domain | trimSuffix "." }}{{- end }}
+{{- define "memstore.domain" -}}{{ .Release.Namespace }}.svc.{{ .Values.cluster.domain | default "cluster.local" | trimSuffix "." }}{{- end }}
 
 {{/* Where a shard is; {} or $(POD_NAME) may stand for its name. The dot at the end spares the search list. */}}
 {{- define "memstore.shardHost" -}}

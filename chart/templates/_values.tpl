@@ -11,10 +11,19 @@ defaults stand in. The digest tells, so that what somebody took away on purpose 
   {{- $_ := set .Values "defaultsDigest" $defaults.defaultsDigest -}}
   {{- $_ := set .Values "ofOlderChart" true -}}
 {{- end -}}
-{{- /* A section that is taken away as a whole says nothing of what is in it. */ -}}
+{{- /* A section that is taken away as a whole says nothing of what is in it, and one below it is switched off if it can be. */ -}}
 {{- range $section, $default := $defaults -}}
   {{- if and (kindIs "map" $default) (not (kindIs "map" (get $.Values $section))) -}}
     {{- $_ := set $.Values $section $default -}}
+  {{- end -}}
+  {{- if kindIs "map" $default -}}
+    {{- range $below, $default := omit $default "resources" "pool" -}}
+      {{- $given := get $.Values $section -}}
+      {{- if and (kindIs "map" $default) $default (not (kindIs "map" (get $given $below))) -}}
+        {{- if hasKey $default "enabled" -}}{{- $_ := set $default "enabled" false -}}{{- end -}}
+        {{- $_ := set $given $below $default -}}
+      {{- end -}}
+    {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- /* Clients expect each kind of server on its own port. memcached was on that of Redis once: a release that is there keeps what it has. */ -}}

@@ -98,7 +98,7 @@ class Examples(unittest.TestCase):
             "more": [
                 {},
                 {
-                    "serviceAccount": {"create": True}, "networkPolicy": {"clientNamespaces": ["a"], "metricsNamespaces": ["m"]},
+                    "serviceAccount": {"create": True}, "networkPolicy": {"clientNamespaces": ["a"], "metricsNamespaces": ["m"], "allowExternal": False},
                     "commonLabels": {"team": "x"}, "commonAnnotations": {"a": "b"}, "imagePullSecrets": ["s", {"name": "t"}],
                     "metrics": {
                         "serviceMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboard": {"enabled": True},

@@ -82,6 +82,11 @@ class Effects(unittest.TestCase):
             ({"auth": {"passwordKey": "word"}}, "auth.passwordKey", "set that to true"),
             ({"networkPolicy": {"enabled": False, "dnsPorts": [5353]}}, "networkPolicy.dnsPorts", "everybody may connect"),
             ({"networkPolicy": {"metricsPeers": [{}]}}, "networkPolicy.metricsPeers", "networkPolicy.metricsNamespaces"),
+            (
+                {"networkPolicy": {"clientNamespaces": ["shop"]}, "proxy": {"service": {"type": "NodePort"}}},
+                "networkPolicy.clientNamespaces", "NodePort, whose clients are no pods, so that everybody may connect",
+            ),
+            ({"networkPolicy": {"clientPeers": [{}], "allowExternal": True}}, "networkPolicy.clientPeers", "allowExternal is true"),
             ({"metrics": {"serviceMonitor": {"interval": "1m"}}}, "metrics.serviceMonitor.interval", "set that to true"),
             ({"metrics": {"rules": {"disabled": ["x"]}}}, "metrics.rules.disabled", "set that to true"),
             ({"metrics": {"dashboard": {"labels": {"a": "b"}}}}, "metrics.dashboard.labels.a", "set that to true"),
@@ -123,6 +128,8 @@ class Effects(unittest.TestCase):
             CLUSTER | {"shards": {"persistence": {"annotations": {"a": "b"}, "whenScaled": "Delete"}}, "redisCluster": {"nodesVolume": {"size": "2Gi"}}},
             # What is written as it is anyway, and what is taken away, is nobody's mistake.
             {"proxy": {"autoscaling": {"minReplicas": 2, "metrics": None}}, "tests": {"memtier": {"args": None}}, "metrics": {"rules": {"labels": {}}}},
+            {"networkPolicy": {"clientNamespaces": ["shop"], "allowExternal": False}, "proxy": {"service": {"type": "NodePort"}}},
+            CLUSTER | {"networkPolicy": {"clientNamespaces": ["shop"]}, "proxy": {"service": {"type": "NodePort"}}},
             {"networkPolicy": {"metricsPeers": [{}]}, "metrics": {"podMonitor": {"enabled": True, "interval": "1m"}}},
             # Whoever switches the proxy off says that the rest of its values means nothing.
             {"proxy": {"enabled": False, "autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer"}, "pool": {"timeout": "2s"}}},
@@ -440,6 +447,25 @@ class Upgrades(unittest.TestCase):
             if isinstance(value, dict):
                 with self.subTest(name):
                     self.assertEqual([one["kind"] for one in rendered({name: None})], kinds)
+
+    def test_a_section_below_another_is_switched_off(self):
+        for values, off in [
+            (named({}, "shards", "pdb", None), named({}, "shards", "pdb", {"enabled": False})),
+            (named({}, "shards", "livenessProbe", None), named({}, "shards", "livenessProbe", {"enabled": False})),
+            (named({}, "proxy", "startupProbe", None), named({}, "proxy", "startupProbe", {"enabled": False})),
+            (CLUSTER | {"redisCluster": {"reconcile": None}}, CLUSTER | {"redisCluster": {"reconcile": {"enabled": False}}}),
+            *(({above: {below: None}}, {}) for above, below in [
+                ("shards", "persistence"), ("shards", "image"), ("shards", "service"), ("proxy", "service"), ("proxy", "drain"), ("proxy", "image"),
+                ("proxy", "autoscaling"), ("proxy", "keda"), ("metrics", "rules"), ("metrics", "serviceMonitor"), ("tests", "memtier"),
+            ]),
+        ]:
+            with self.subTest(str(values)):
+                # The test's pod has a name by what is given.
+                found = [[one for one in rendered(each) if one["kind"] != "Pod"] for each in (values, off)]
+                self.assertEqual(*found)
+        self.assertEqual(rendered({"cluster": {"domain": None}})[0]["kind"], rendered()[0]["kind"])
+        for name, part in [("shards", "count"), ("metrics", "port")]:
+            self.assertIn(f"{name}.{part} is taken away", refused({name: {part: None}}))
 
     def test_every_template_takes_its_values_from_one_place(self):
         for path in (CHART / "templates").rglob("*"):
