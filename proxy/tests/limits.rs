@@ -162,7 +162,9 @@ impl Bench {
     fn pass(&mut self, time: Duration) {
         self.now = self.now.plus(time);
         self.pool.tick(self.now);
-        self.pool.sweep_clients(self.now);
+        let mut due = Vec::new();
+        self.pool.sweep_clients(self.now, &mut due);
+        due.into_iter().for_each(|(id, why)| self.pool.part_with(id, why));
         self.pool.sweep_blocked(self.now);
     }
 }
@@ -316,7 +318,7 @@ fn a_complete_request_that_waits_is_no_unfinished_one() {
     // One that does not come to its end is.
     bench.send(second, &mut &get[..5]);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.settle(second), Verdict::Close);
+    assert_eq!(bench.settle(second), Verdict::Finish);
 }
 
 /// `SET key value`.

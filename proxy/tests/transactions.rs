@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::buffer::Output;
 use memstore_proxy::pool::time::Time;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use proptest::prelude::*;
@@ -289,7 +289,7 @@ fn a_drain_executes_nothing_that_is_held() {
     let mut talk = Talk::new();
     talk.say(b"MULTI\r\n");
     talk.say(b"SET a 1\r\n");
-    talk.pool.drain_client(talk.client);
+    talk.pool.part_with(talk.client, Parting::Drained);
     talk.wait(10 * SILENCE);
     assert_eq!((talk.ended, talk.executed.len()), (Some(Verdict::Finish), 0));
     assert_eq!(talk.pool.next_deadline(), None);

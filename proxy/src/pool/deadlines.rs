@@ -133,43 +133,6 @@ impl<P: Protocol> Pool<P> {
         self.shards.wait_deadline = next;
     }
 
-    /// Looks after clients that do nothing, take too long or are old. To be called about once a second where
-    /// [`super::Limits::watches_clients`].
-    pub fn sweep_clients(&mut self, now: Time) {
-        let limits = &self.limits;
-        for (index, client) in &mut self.clients {
-            if client.state != State::Open {
-                continue;
-            }
-            let begun = client.activity.as_ref().and_then(|activity| activity.begun);
-            // Those that do not take their replies are found by `sweep_blocked`.
-            let idle = client
-                .activity
-                .as_ref()
-                .is_none_or(|activity| activity.replies.is_empty() && !activity.waits());
-            let passed =
-                |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
-            if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
-                self.counters.client_timedout.add(1);
-                client.state = State::Broken;
-            } else if idle && passed(limits.client_idle_timeout, client.active) {
-                self.counters.client_timedout.add(1);
-                client.state = State::Finishing;
-            } else if begun.is_none()
-                && passed(
-                    limits.client_age_max.map(|age| aged(age, client.id, self.identity.seed)),
-                    client.connected,
-                )
-            {
-                self.counters.client_aged.add(1);
-                client.state = State::Finishing;
-            } else {
-                continue;
-            }
-            mark(client, index as u32, &mut self.dirty_clients);
-        }
-    }
-
     /// Not everything could be written to the client, or with `some` false nothing at all.
     pub fn client_blocked(&mut self, id: ClientId, some: bool, now: Time) {
         let Some(client) = find(&mut self.clients, id) else { return };
@@ -249,11 +212,6 @@ impl<P: Protocol> Pool<P> {
         self.shards.end_spent_lanes();
         self.counters.lanes.set(self.shards.lane_count() as i64);
     }
-}
-
-/// Ages are spread over a tenth, so that clients that came together do not leave together.
-fn aged(age: Duration, client: u64, seed: u64) -> Duration {
-    age - age * spread(client, seed) as u32 / 10_240
 }
 
 /// A number below 1024 that spreads what must not happen to all clients at once.

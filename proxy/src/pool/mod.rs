@@ -29,6 +29,7 @@ use time::Time;
 
 pub use limits::Limits;
 pub use listing::Asked;
+pub use parting::Parting;
 
 pub mod buffer;
 pub mod client;
@@ -37,6 +38,7 @@ pub mod failure;
 mod limits;
 mod listing;
 mod members;
+mod parting;
 mod redirect;
 mod relief;
 pub mod replies;
@@ -434,43 +436,6 @@ impl<P: Protocol> Pool<P> {
             return mark(found, client.index, &mut self.dirty_clients);
         }
         self.process(client, scratch, silence, arrived, now);
-    }
-
-    /// The client has closed its writing side. What was read is still answered.
-    pub fn client_ended(&mut self, client: ClientId) {
-        self.end_client(client, State::Ended);
-    }
-
-    /// We want to end the connection once everything read is answered.
-    pub fn drain_client(&mut self, client: ClientId) {
-        if self.client(client).is_some_and(|client| client.state == State::Open) {
-            self.counters.client_drained.add(1);
-        }
-        self.end_client(client, State::Finishing);
-    }
-
-    /// Whether the client may go once its output is written, because nothing else is owed to it. Where clients go one
-    /// after the other, it is among the first `share` of 1024.
-    pub fn may_leave(&self, id: ClientId, share: u32) -> bool {
-        let Some(client) = self.client(id) else { return false };
-        let Some(activity) = &client.activity else { return false };
-        matches!(client.state, State::Open | State::Finishing)
-            && deadlines::spread(client.id, self.identity.seed) < u64::from(share)
-            && activity.replies.in_flight() == 0
-            && !activity.replies.output.is_empty()
-            && activity.rest.is_empty()
-            && !activity.waits()
-    }
-
-    fn end_client(&mut self, id: ClientId, state: State) {
-        let Some(client) = find(&mut self.clients, id) else { return };
-        if client.state == State::Open {
-            client.state = state;
-        }
-        if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
-            self.resumable.push_back(id);
-        }
-        mark(client, id.index, &mut self.dirty_clients);
     }
 
     /// The client's connection is gone, `broken` if not in good order. Responses still to come find nobody.

@@ -23,13 +23,14 @@ use crate::config;
 use crate::pool::client::places_to_add;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
-use crate::pool::{ClientId, ConnectionIndex, Limits, Pool, Verdict};
+use crate::pool::{ClientId, ConnectionIndex, Limits, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
 
 mod leaving;
 mod report;
+mod rig;
 mod sockets;
 mod tell;
 
@@ -187,8 +188,7 @@ impl<P: Protocol> Driver<P> {
         }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
-        self.clients[index] =
-            Some(ClientSocket { socket, ends, id, ended: false, unread: false, queued: false, left: None });
+        self.clients[index] = Some(ClientSocket::new(socket, ends, id));
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
@@ -348,6 +348,7 @@ impl<P: Protocol> Driver<P> {
             if client.id != id {
                 continue;
             }
+            let share = if client.leaving { 1024 } else { share };
             // What is unread would be lost with the connection.
             let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
             if let Some(output) = self.pool.client_output(id)
@@ -377,7 +378,7 @@ impl<P: Protocol> Driver<P> {
                 }
             }
             if leaves {
-                self.pool.drain_client(id);
+                self.pool.part_with(id, if client.leaving { Parting::Aged } else { Parting::Drained });
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
@@ -485,7 +486,10 @@ impl<P: Protocol> Driver<P> {
         }
         if self.next_sweep.is_some_and(|sweep| sweep <= now) {
             if self.setup.watches_clients {
-                self.pool.sweep_clients(now);
+                self.part_with_due(now);
+            }
+            if self.drain_until.is_some() {
+                self.drain_others();
             }
             if self.pool.has_blocked() {
                 self.pool.sweep_blocked(now);

@@ -13,7 +13,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::buffer::Output;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, ShardEvent, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
 use memstore_proxy::protocol::{Found, Protocol, Rows};
 use shard_discovery::Topology;
 
@@ -144,7 +144,14 @@ impl<P: Protocol> World<P> {
         }
         self.now = end;
         self.pool.tick(self.now);
-        self.pool.sweep_clients(self.now);
+        let mut due = Vec::new();
+        self.pool.sweep_clients(self.now, &mut due);
+        for (id, why) in due {
+            // All that has come is read.
+            if why != Parting::Aged || self.pool.is_quiet(id, self.now) {
+                self.pool.part_with(id, why);
+            }
+        }
         self.pool.sweep_connections(self.now);
         events.extend(self.settle());
         events

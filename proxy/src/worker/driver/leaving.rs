@@ -2,8 +2,8 @@
 //! owed.
 
 use super::{Driver, SWEEP};
-use crate::pool::ClientId;
 use crate::pool::time::Time;
+use crate::pool::{ClientId, Parting};
 use crate::protocol::Protocol;
 
 impl<P: Protocol> Driver<P> {
@@ -19,7 +19,23 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// What was read is answered; what has come and was not read is read once more.
+    /// Clients that are idle or old, or take too long, go when there is nothing of them that was not read: what has come is
+    /// answered first. One that is old and goes on asking goes with a reply, so that it hears of both at once.
+    pub(super) fn part_with_due(&mut self, now: Time) {
+        let mut due = Vec::new();
+        self.pool.sweep_clients(now, &mut due);
+        for (id, why) in due {
+            let Some(Some(client)) = self.clients.get_mut(id.index as usize) else { continue };
+            client.leaving |= why == Parting::Aged;
+            let is_between = why != Parting::Aged || self.pool.is_quiet(id, now);
+            if is_between && !client.socket.has_unread() {
+                self.pool.part_with(id, why);
+            }
+        }
+    }
+
+    /// What was read is answered; what has come and was not read is read once more. A client of which there is still more
+    /// goes as soon as that is answered.
     pub(super) fn drain(&mut self, now: Time, until: Time) {
         if self.drain_until.is_some() {
             self.drain_until = Some(until);
@@ -27,13 +43,22 @@ impl<P: Protocol> Driver<P> {
         }
         for index in 0..self.clients.len() {
             self.read_client(index, now);
-            if let Some(client) = &self.clients[index] {
-                self.pool.drain_client(client.id);
+            if let Some(client) = &self.clients[index]
+                && !client.socket.has_unread()
+            {
+                self.pool.part_with(client.id, Parting::Drained);
             }
         }
         self.refuse_questions();
         self.drain_until = Some(until);
         self.next_sweep = Some(now.plus(SWEEP));
+    }
+
+    /// Those that never stop asking are read no more.
+    pub(super) fn drain_others(&mut self) {
+        for client in self.clients.iter().flatten() {
+            self.pool.part_with(client.id, Parting::Drained);
+        }
     }
 
     /// The limit of the drain has passed.
@@ -50,5 +75,103 @@ impl<P: Protocol> Driver<P> {
             self.close_client(id, None);
         }
         self.lingering.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::worker::Order;
+    use crate::worker::driver::rig::{Rig, heard, say};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What comes while the worker is about to close the client was sent to a client that was not closed.
+    #[test]
+    fn a_client_that_is_to_go_is_answered_what_was_not_read_yet() {
+        for policy in ["age", "idle", "request"] {
+            let mut rig = Rig::new(16, |limits| match policy {
+                "age" => limits.client_age_max = Some(2 * SECOND),
+                "idle" => limits.client_idle_timeout = Some(2 * SECOND),
+                _ => limits.client_request_timeout = Some(2 * SECOND),
+            });
+            let mut client = rig.client();
+            let (first, rest) = if policy == "request" { ("PI", "NG\r\n") } else { ("", "PING\r\n") };
+            say(&mut client, first);
+            rig.passes();
+            say(&mut client, rest);
+            rig.blind_pass(2 * SECOND);
+            rig.passes();
+            let expected = if policy == "age" { "+PONG\r\n|" } else { "+PONG\r\n" };
+            assert_eq!(heard(&mut client), expected, "{policy}");
+            // Nothing keeps one that asks for nothing.
+            say(&mut client, first);
+            rig.passes();
+            rig.blind_pass(2 * SECOND);
+            assert_eq!(heard(&mut client), "|", "{policy}");
+        }
+    }
+
+    #[test]
+    fn an_old_client_that_goes_on_asking_goes_with_a_reply() {
+        let mut rig = Rig::new(16, |limits| limits.client_age_max = Some(2 * SECOND));
+        let mut client = rig.client();
+        say(&mut client, "GET a\r\n");
+        rig.passes();
+        let mut shard = rig.shard();
+        rig.passes();
+        assert_eq!(heard(&mut shard), "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+        say(&mut client, "GET b\r\n");
+        rig.blind_pass(2 * SECOND);
+        assert_eq!(heard(&mut client), "");
+        say(&mut shard, "+a\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut client), "+a\r\n", "it has asked for more");
+        assert_eq!(heard(&mut shard), "*2\r\n$3\r\nGET\r\n$1\r\nb\r\n");
+        say(&mut shard, "+b\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut client), "+b\r\n|");
+    }
+
+    /// A client is not read while it has too much in flight; what it has sent until then was sent before the drain.
+    #[test]
+    fn a_drain_answers_what_clients_have_sent_that_were_not_read() {
+        let mut rig = Rig::new(16, |limits| limits.in_flight_max = 1);
+        let mut client = rig.client();
+        say(&mut client, "GET a\r\n");
+        rig.passes();
+        let mut shard = rig.shard();
+        rig.passes();
+        say(&mut client, "GET b\r\n");
+        rig.passes();
+        say(&mut client, "GET c\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut shard), "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+        rig.order(Order::Drain { limit: 10 * SECOND });
+        rig.passes();
+        for name in ["b", "c"] {
+            say(&mut shard, "+v\r\n");
+            rig.passes();
+            assert_eq!(heard(&mut shard), format!("*2\r\n$3\r\nGET\r\n$1\r\n{name}\r\n"));
+        }
+        say(&mut shard, "+v\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut client), "+v\r\n+v\r\n+v\r\n|");
+    }
+
+    #[test]
+    fn a_drain_ends_though_a_client_never_stops() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        rig.passes();
+        // Half a request is always there.
+        say(&mut client, "PING\r\nPI");
+        rig.order(Order::Drain { limit: 10 * SECOND });
+        rig.passes();
+        say(&mut client, "NG\r\nPI");
+        rig.blind_pass(2 * SECOND);
+        rig.passes();
+        assert!(heard(&mut client).ends_with('|'));
     }
 }

@@ -15,6 +15,8 @@ pub struct ClientSocket {
     pub unread: bool,
     /// It has more to read than it was read at once, and waits for its next turn.
     pub queued: bool,
+    /// It is old: it goes with its next reply.
+    pub leaving: bool,
     /// What the kernel has of it while shards are waited for: the time of its requests runs already.
     pub left: Option<Box<Left>>,
 }
@@ -33,6 +35,12 @@ pub struct ShardSocket {
 }
 
 impl ClientSocket {
+    /// Of a client that has just come.
+    pub fn new(socket: Socket, ends: Ends, id: ClientId) -> Self {
+        let (ended, unread, queued, leaving) = (false, false, false, false);
+        Self { socket, ends, id, ended, unread, queued, leaving, left: None }
+    }
+
     /// Since when the bytes just read have been there, if they were left before.
     pub fn arrived(&mut self, count: usize) -> Option<Time> {
         let Left { since, bytes } = *self.left.take()?;
