@@ -42,7 +42,7 @@ mod reload;
 pub mod ring;
 pub mod status;
 
-/// Reports that may wait for the control thread; workers drop further ones.
+/// Reports that may wait for the control thread; workers keep what does not fit, and tell it later.
 const REPORTS_MAX: usize = 4096;
 
 /// Wishes of operators that may wait.

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use shard_discovery::Shard;
 use tokio::sync::mpsc;
 
-use super::linger::Lingering;
+use super::linger::{self, Lingering};
 use super::log_limit::warn_limited;
 use super::questions::{Listing, Questions};
 use super::ready::{Alarm, Ready, Sockets, Token};
@@ -25,6 +25,7 @@ use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
 use crate::pool::{ClientId, ConnectionIndex, Limits, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
+use report::Untold;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
 
@@ -103,6 +104,7 @@ pub struct Driver<P: Protocol> {
     connects: Vec<ConnectionIndex>,
     closes: Vec<(ConnectionIndex, ShardFailure)>,
     wakes: Vec<usize>,
+    untold: Untold,
     pub(super) questions: Questions,
     /// What the process has asked for.
     pub(super) listing: Option<Listing>,
@@ -131,6 +133,7 @@ impl<P: Protocol> Driver<P> {
             connects: Vec::new(),
             closes: Vec::new(),
             wakes: Vec::new(),
+            untold: Untold::default(),
             questions: Questions::default(),
             listing: None,
             next_sweep: None,
@@ -312,7 +315,7 @@ impl<P: Protocol> Driver<P> {
             self.log_malformed();
             self.log_complaints();
             self.relieve();
-            self.connect_shards();
+            self.connect_shards(now);
             self.write_shards(now);
             self.write_clients(now);
             if !self.pool.has_more() {
@@ -395,20 +398,6 @@ impl<P: Protocol> Driver<P> {
     }
 
     // --- connections --------------------------------------------------------------------------------------------
-
-    /// The control thread connects; a lookup may take its time.
-    fn connect_shards(&mut self) {
-        self.pool.take_connects(&mut self.connects);
-        let (worker, pool) = (self.setup.worker, self.setup.pool);
-        while let Some(connection) = self.connects.pop() {
-            let shard = self.pool.shard_of(connection).clone();
-            if self.setup.reports.try_send(Report::Connect { worker, pool, shard, connection }).is_err() {
-                // The channel is full: in the next pass, which comes soon.
-                self.connects.push(connection);
-                return;
-            }
-        }
-    }
 
     fn shard_connected(&mut self, index: ConnectionIndex, result: Result<Socket, ShardFailure>, now: Time) {
         match result {
@@ -531,14 +520,13 @@ impl<P: Protocol> Drive for Driver<P> {
         match ready.token {
             Token::Client(index) => self.client_ready(index as usize, ready, now),
             Token::Shard(index) => self.shard_ready(index as usize, ready, now),
-            Token::Lingering(index) => {
-                self.again.extend(self.lingering.read(index as usize, &mut self.scratch));
-            }
+            Token::Lingering(index) => self.again.extend(self.lingering.wake(index as usize)),
             Token::Alarm => {}
         }
     }
 
     fn finish_pass(&mut self, now: Time) -> bool {
+        self.untold.rest();
         if self.more_orders {
             self.take_orders(now);
         }
@@ -548,6 +536,11 @@ impl<P: Protocol> Drive for Driver<P> {
                 break;
             }
             let Some(ready) = self.again.pop_front() else { break };
+            if let Token::Lingering(index) = ready.token {
+                self.passed += linger::READ_SIZE;
+                self.again.extend(self.lingering.read(index as usize));
+                continue;
+            }
             if let Token::Client(index) = ready.token
                 && let Some(Some(client)) = self.clients.get_mut(index as usize)
             {
@@ -559,7 +552,7 @@ impl<P: Protocol> Drive for Driver<P> {
         self.go_on_listing(now);
         self.keep_time(now);
         self.settle(now);
-        self.report();
+        self.report(now);
         self.turns = self.again.len();
         self.drain_until.is_none() || self.pool.client_count() > 0 || !self.lingering.is_empty()
     }
@@ -569,16 +562,11 @@ impl<P: Protocol> Drive for Driver<P> {
     }
 
     fn next_pass(&self) -> Option<Time> {
-        let is_busy = self.pool.has_work()
-            || !self.again.is_empty()
-            || !self.connects.is_empty()
-            || self.listing.is_some();
+        let is_busy = self.pool.has_work() || !self.again.is_empty() || self.listing.is_some();
         if is_busy || self.more_orders {
             return Some(Time::default());
         }
-        [self.pool.next_deadline(), self.questions.deadline(), self.next_sweep, self.drain_until]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [self.pool.next_deadline(), self.questions.deadline(), self.untold.retry()];
+        deadlines.into_iter().chain([self.next_sweep, self.drain_until]).flatten().min()
     }
 }

@@ -1,10 +1,10 @@
 //! Connections of clients that we have finished with: read until the client closes, because closing with unread bytes in
 //! them would destroy replies on their way.
+//!
+//! Nothing that comes of them is of use, so each of them is read a little at a time, and only in its turn.
 
-use std::io;
 use std::rc::Rc;
 
-use bytes::BytesMut;
 use slab::Slab;
 
 use super::ready::{Ready, Sockets, Token};
@@ -13,10 +13,19 @@ use crate::pool::time::Time;
 
 /// Connections that linger; further ones are just closed.
 const LINGERING_MAX: usize = 4096;
+/// Longest read; each counts as much of what may be read in a pass, for what it costs where little comes.
+pub const READ_SIZE: usize = 16 * 1024;
+
+struct Connection {
+    socket: Socket,
+    until: Time,
+    /// It waits for its turn to be read.
+    queued: bool,
+}
 
 /// The lingering connections of one pool.
 pub struct Lingering {
-    connections: Slab<(Socket, Time)>,
+    connections: Slab<Connection>,
     pool: usize,
     sockets: Rc<Sockets>,
 }
@@ -41,19 +50,24 @@ impl Lingering {
         let entry = self.connections.vacant_entry();
         let token = Token::Lingering(entry.key() as u32);
         self.sockets.rename(&socket, self.pool, token).ok()?;
-        entry.insert((socket, until));
+        entry.insert(Connection { socket, until, queued: true });
         Some(Ready::again(token))
     }
 
-    /// Whatever comes is dropped. Returns what is to be read again: the end may have come with it.
-    pub fn read(&mut self, index: usize, scratch: &mut BytesMut) -> Option<Ready> {
-        let (socket, _) = self.connections.get_mut(index)?;
-        scratch.reserve(crate::pool::buffer::READ_SIZE);
-        let read: io::Result<Read> = socket.read(scratch);
-        scratch.clear();
-        match read {
+    /// Something may have come. Returns what is to be read then, unless it waits for that already.
+    pub fn wake(&mut self, index: usize) -> Option<Ready> {
+        let connection = self.connections.get_mut(index)?;
+        let was_queued = std::mem::replace(&mut connection.queued, true);
+        (!was_queued).then(|| Ready::again(Token::Lingering(index as u32)))
+    }
+
+    /// Its turn has come: whatever is there is dropped. Returns what is to be read again: the end may have come with it.
+    pub fn read(&mut self, index: usize) -> Option<Ready> {
+        let connection = self.connections.get_mut(index)?;
+        connection.queued = false;
+        match connection.socket.discard(&mut [0; READ_SIZE]) {
             Ok(Read::Nothing) => None,
-            Ok(Read::Full | Read::Drained) => Some(Ready::again(Token::Lingering(index as u32))),
+            Ok(Read::Full | Read::Drained) => self.wake(index),
             Ok(Read::Ended) | Err(_) => {
                 self.connections.remove(index);
                 None
@@ -63,11 +77,48 @@ impl Lingering {
 
     /// Closes those whose time has passed.
     pub fn sweep(&mut self, now: Time) {
-        self.connections.retain(|_, (_, until)| *until > now);
+        self.connections.retain(|_, connection| connection.until > now);
+    }
+
+    /// Bytes that have come of all.
+    #[cfg(test)]
+    pub fn unread(&self) -> usize {
+        self.connections.iter().map(|(_, connection)| connection.socket.waiting()).sum()
     }
 
     /// Closes all.
     pub fn clear(&mut self) {
         self.connections.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::super::ready::Alarm;
+    use super::*;
+
+    #[test]
+    fn each_is_read_a_little_in_its_turn() {
+        let sockets = Rc::new(Sockets::new(&Alarm::new().expect("a descriptor")).expect("a descriptor"));
+        let mut lingering = Lingering::new(0, sockets);
+        let (mut theirs, ours) = UnixStream::pair().expect("descriptors");
+        ours.set_nonblocking(true).expect("a socket");
+        std::io::Write::write_all(&mut theirs, &[0; 3 * READ_SIZE / 2]).expect("there is room");
+        lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
+        let turn = lingering.add(Socket::Unix(ours), Time::from_micros(1));
+        assert_eq!(turn, Some(Ready::again(Token::Lingering(0))));
+        assert_eq!(lingering.wake(0), None, "it has a turn already");
+        let left = |lingering: &Lingering| lingering.connections[0].socket.waiting();
+        assert_eq!(lingering.read(0), turn);
+        assert_eq!(left(&lingering), READ_SIZE / 2);
+        assert_eq!(lingering.read(0), turn);
+        assert_eq!(lingering.read(0), None, "nothing is left");
+        assert_eq!(lingering.wake(0), turn);
+        drop(theirs);
+        assert_eq!(lingering.read(0), None);
+        assert!(lingering.is_empty(), "it has ended");
+        assert_eq!(lingering.wake(0), None);
     }
 }

@@ -146,6 +146,18 @@ impl Socket {
         })
     }
 
+    /// Reads once, to no purpose but that it is gone.
+    pub fn discard(&self, room: &mut [u8]) -> io::Result<Read> {
+        let length = room.len();
+        match rustix::io::read(self, room) {
+            Ok(0) => Ok(Read::Ended),
+            Ok(count) if count < length => Ok(Read::Drained),
+            Ok(_) | Err(Errno::INTR) => Ok(Read::Full),
+            Err(Errno::AGAIN) => Ok(Read::Nothing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Writes as much of `output` as the kernel takes.
     #[inline]
     pub fn write(&self, output: &mut Output) -> io::Result<()> {

@@ -83,6 +83,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::worker::Order;
+    use crate::worker::driver::PASS_BYTES_MAX;
     use crate::worker::driver::rig::{Rig, heard, say};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -158,6 +159,31 @@ mod tests {
         say(&mut shard, "+v\r\n");
         rig.passes();
         assert_eq!(heard(&mut client), "+v\r\n+v\r\n+v\r\n|");
+    }
+
+    /// They send as fast as they can and are of no use: what they may take of a pass is what everybody shares.
+    #[test]
+    fn connections_that_are_only_to_be_closed_hold_nobody_up() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut lingering: Vec<_> = (0..60).map(|_| rig.client()).collect();
+        lingering.iter_mut().for_each(|client| say(client, "QUIT\r\n"));
+        rig.passes();
+        let flood = "x".repeat(128 * 1024);
+        for client in &mut lingering {
+            assert_eq!(heard(client), "+OK\r\n|");
+            say(client, &flood);
+        }
+        let mut before = rig.driver.lingering.unread();
+        assert_eq!(before, lingering.len() * flood.len());
+        let mut passes = 0;
+        while before > 0 {
+            rig.pass();
+            passes += 1;
+            let left = rig.driver.lingering.unread();
+            assert!(before - left <= PASS_BYTES_MAX, "{} bytes in one pass", before - left);
+            assert!(passes < 30, "{left} bytes are left");
+            before = left;
+        }
     }
 
     #[test]
