@@ -441,3 +441,18 @@ fn replies_made_here_are_bounded() {
     let reply = text(bench.take(client, usize::MAX));
     assert!(reply.starts_with("-ERR the reply is larger than"), "{} bytes", reply.len());
 }
+
+/// A request that is held until its client is silent is looked at from time to time.
+#[test]
+fn nobody_waits_for_the_silence_of_a_client_that_had_to_go() {
+    let mut bench = Bench::new(|limits| limits.memory_max = 4096);
+    let client = bench.client();
+    bench.send(client, &mut &b"*1\r\n$5\r\nMULTI\r\n"[..]);
+    let mut held = set(1000);
+    bench.send(client, &mut &held[..]);
+    assert!(bench.pool.next_deadline().is_some());
+    held = set(200_000);
+    bench.send(client, &mut &held[..150_000]);
+    assert_eq!(bench.counters.client_evicted.get(), 1);
+    assert_eq!(bench.pool.next_deadline(), None);
+}

@@ -521,3 +521,81 @@ fn what_a_node_cannot_serve_now_is_asked_for_again_within_the_limits() {
     let (full, reply) = rounds(|limits| limits.shard_queue_bytes_max = 8, down);
     assert!(full <= 1 && reply.starts_with("-CLUSTERDOWN"), "{full} rounds: {reply}");
 }
+
+fn two_nodes() -> Arc<Topology> {
+    let node = |port| Shard::new(Address::Tcp { host: "node".into(), port }, 1, Some(format!("node-{port}")));
+    let mut owners = vec![Some(0); 16_384];
+    owners[usize::from(KEYS[1].1)] = Some(1);
+    Arc::new(Topology::of_cluster(vec![node(0), node(1)], &owners, vec![Vec::new(); 2]).expect("a topology"))
+}
+
+/// A world of two nodes, with a connection to both: `foo` is on the first, `bar` on the second.
+fn world(change: impl FnOnce(&mut Limits)) -> (World<Resp>, [ConnectionIndex; 2]) {
+    let mut limits = Limits { queue_wait: Duration::from_secs(3600), ..Limits::default() };
+    change(&mut limits);
+    let settings = Settings { databases: 1, ..Settings::default() };
+    let mut world = World::new(settings, limits, two_nodes(), 1);
+    world.pool.preconnect();
+    world.settle();
+    let mut wanted = std::mem::take(&mut world.wanted);
+    wanted.sort_by_key(|&index| world.pool.shard_of(index).name.clone());
+    wanted.iter().for_each(|&index| world.shard_connects(index));
+    world.settle();
+    (world, [wanted[0], wanted[1]])
+}
+
+/// A node that answers nothing keeps what clients had asked of it. They are gone: nobody else is to go for that.
+#[test]
+fn what_is_left_at_a_node_that_hangs_costs_no_client_its_connection() {
+    let (mut world, [frozen, lively]) = world(|limits| limits.memory_max = 2 << 20);
+    let set = format!("SET {{foo}} {}\r\n", "v".repeat(900_000));
+    let begun = "$900000\r\n".to_owned() + &"v".repeat(500_000);
+    for number in 0..20 {
+        let client = world.pool.client_connected(world.now);
+        world.client_sends(client, set.as_bytes());
+        world.settle();
+        world.shard_takes(frozen, |length| length);
+        if number == 10 {
+            // Half a response is held as well.
+            world.shard_sends(frozen, begun.as_bytes()).expect("it may be the response");
+        }
+        world.settle();
+        world.pool.client_gone(client, true);
+        // Others work meanwhile.
+        let other = world.pool.client_connected(world.now);
+        world.eager.insert(other, Vec::new());
+        world.client_sends(other, b"GET {bar}\r\n");
+        world.settle();
+        world.shard_takes(lively, |length| length);
+        world.shard_sends(lively, b"$1\r\nx\r\n").expect("a response");
+        world.settle();
+        assert_eq!(world.eager[&other], b"$1\r\nx\r\n", "after {number}");
+    }
+    assert_eq!(world.counters.client_evicted.get(), 0);
+}
+
+/// One that waits behind another is due with it: looking for it before would be a loop.
+#[test]
+fn what_waits_behind_another_request_is_not_looked_for_before() {
+    let (mut world, [first, _]) = world(|_| {});
+    let client = world.pool.client_connected(world.now);
+    world.eager.insert(client, Vec::new());
+    world.client_sends(client, b"GET {foo}\r\nGET {foo}\r\n");
+    world.settle();
+    world.shard_takes(first, |length| length);
+    // A node that nobody knows.
+    let moved = b"-MOVED 12182 node:9\r\n".repeat(2);
+    world.shard_sends(first, &moved).expect("responses");
+    world.settle();
+    let mut looks = 0;
+    while world.pool.parked_count() > 0 {
+        let next = world.pool.next_deadline().expect("they wait");
+        assert!(next > world.now, "after {looks}");
+        world.now = next;
+        world.pool.tick(world.now);
+        world.settle();
+        looks += 1;
+    }
+    assert!(looks < 20, "{looks}");
+    assert_eq!(world.eager[&client], moved, "they have tried long enough");
+}

@@ -162,6 +162,9 @@ impl Output {
                 let room = count - first.len();
                 first.extend_from_slice(&part[..part.len().min(room)]);
             }
+            if first.len() == count {
+                break;
+            }
             at = place;
         }
         first.freeze()

@@ -89,6 +89,10 @@ pub struct Activity<P: Protocol> {
     pub paused: Option<Pause>,
     /// It waits for room in a shard's queue.
     pub stalled: Option<Stall>,
+    /// While the request at hand is held: when it is looked whether it is silent. Its place in the pool's `silences`.
+    pub silent_at: Option<Time>,
+    /// Requests of it that wait for their next attempt.
+    pub parked: u32,
     /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
     /// the client takes its replies has all its time still before it.
     pub arrived: Option<Time>,
@@ -113,6 +117,8 @@ impl<P: Protocol> Default for Activity<P> {
             begun: None,
             paused: None,
             stalled: None,
+            silent_at: None,
+            parked: 0,
             sent: 0,
             blocked: None,
             told: false,
@@ -171,7 +177,7 @@ impl<P: Protocol> Activity<P> {
 
     /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
     pub fn recycle(&mut self) -> u8 {
-        debug_assert!(self.is_idle());
+        debug_assert!(self.is_idle() && self.silent_at.is_none() && self.parked == 0);
         P::reset(&mut self.decoder);
         self.begun = None;
         self.sent = 0;

@@ -28,7 +28,7 @@ pub(super) struct Denial {
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let silence = self.silences.front().map(|&(deadline, _)| deadline);
+        let silence = self.silences.first().map(|&(at, _)| at);
         let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
         let delayed = self.delayed.front().map(|denial| denial.due);
@@ -59,12 +59,17 @@ impl<P: Protocol> Pool<P> {
         {
             self.deny(denial);
         }
-        while let Some(&(deadline, id)) = self.silences.front()
-            && deadline <= now
+        while let Some(&(at, id)) = self.silences.first()
+            && at <= now
         {
-            self.silences.pop_front();
-            self.silences.push_back((now.plus(SILENCE), id));
-            self.resumable.push_back(id);
+            self.silences.pop_first();
+            let client = find(&mut self.clients, id);
+            if let Some(activity) = client.and_then(|client| client.activity.as_mut()) {
+                let next = now.plus(SILENCE);
+                activity.silent_at = Some(next);
+                self.silences.insert((next, id));
+                self.resumable.push_back(id);
+            }
         }
         self.expire_waiting(now);
         self.unpark(now, false);
@@ -93,7 +98,7 @@ impl<P: Protocol> Pool<P> {
             // is only busy the kernel is asked, so that a large response goes on.
             if expired.iter().any(|ticket| !ticket.reads) {
                 match stage {
-                    Stage::Serving { is_silent: false } if connection.has_written(connection.expired) => {
+                    Stage::Serving { is_silent: false } if connection.has_written_expired() => {
                         self.doubtful.push(index);
                     }
                     Stage::Serving { .. } | Stage::Handshake { .. } => {

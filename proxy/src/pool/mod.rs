@@ -5,7 +5,7 @@
 //! through any order of events. One concern, one file: [`client`] keeps the order of one client's replies, [`shard`]
 //! the queue of one shard connection, [`buffer`] the bytes; this one moves requests and responses between them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub mod buffer;
 pub mod client;
 mod deadlines;
 pub mod failure;
+mod forsake;
 mod limits;
 mod listing;
 mod members;
@@ -57,7 +58,7 @@ const SPARE_ACTIVITIES_MAX: usize = 128;
 const SILENCE: Duration = Duration::from_millis(250);
 
 /// Which client: its place in the slab, and which of those that had the place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClientId {
     /// Place in the slab.
     pub index: u32,
@@ -143,7 +144,7 @@ pub struct Pool<P: Protocol> {
     /// Wrong passwords since then.
     recent_wrong_passwords: (Time, usize),
     /// Clients whose silence is waited for, one entry each; when to look at them.
-    silences: VecDeque<(Time, ClientId)>,
+    silences: BTreeSet<(Time, ClientId)>,
     questions: Vec<Asked>,
     /// What clients sent that is no request, for the log.
     malformed: Vec<(ClientId, Malformed)>,
@@ -208,7 +209,7 @@ impl<P: Protocol> Pool<P> {
             roomy: Vec::new(),
             delayed: VecDeque::new(),
             recent_wrong_passwords: (Time::default(), 0),
-            silences: VecDeque::new(),
+            silences: BTreeSet::new(),
             questions: Vec::new(),
             malformed: Vec::new(),
             doubtful: Vec::new(),
@@ -456,8 +457,8 @@ impl<P: Protocol> Pool<P> {
                 self.shards.connections[at].stop_waiting(id, since);
             }
             self.share.change(activity.counted, 0);
-            if activity.is_held() {
-                self.silences.retain(|(_, held)| *held != id);
+            if let Some(at) = activity.silent_at {
+                self.silences.remove(&(at, id));
             }
         }
         if self.clients.is_empty() {

@@ -4,6 +4,7 @@
 //! that names another node finds those behind it on the same way, and a client with a request that waits is not read. A
 //! request that would have to wait while later ones of its client are in flight gets the error instead.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,7 +86,7 @@ impl<P: Protocol> Pool<P> {
             let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
             if !is_meant || ticket.tries >= TRIES_MAX || (waits && !is_newest) {
                 self.give_up(&redirected);
-            } else if waits || self.has_parked(Some(id)) {
+            } else if waits || self.has_parked(id) {
                 // Also behind one that waits: it must not be overtaken.
                 self.park(redirected, now);
             } else {
@@ -96,7 +97,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Those whose time has come are sent again, or with `all` every one.
     pub(super) fn unpark(&mut self, now: Time, all: bool) {
-        if self.parked.is_empty() {
+        if self.parked.is_empty() || (!all && self.parked.iter().all(|parked| parked.due > now)) {
             return;
         }
         // Those of one client go together and in order, when the first of them is due.
@@ -104,27 +105,34 @@ impl<P: Protocol> Pool<P> {
             (parked.redirected.ticket.client.map(|id| id.index), parked.redirected.ticket.number)
         });
         let mut client = None;
-        let mut is_due = false;
+        // When the first of the client at hand is due.
+        let mut first = now;
         let mut due: Vec<Redirected<P>> = Vec::new();
         let mut kept = Vec::new();
-        for parked in std::mem::take(&mut self.parked) {
+        for mut parked in std::mem::take(&mut self.parked) {
             let of = parked.redirected.ticket.client;
             if client != of {
                 client = of;
-                is_due = all || parked.due <= now;
+                first = parked.due;
             }
-            if is_due {
+            if all || first <= now {
+                let found = of.and_then(|id| find(&mut self.clients, id));
+                if let Some(activity) = found.and_then(|client| client.activity.as_mut()) {
+                    activity.parked -= 1;
+                }
                 let length = parked.redirected.request.len();
                 self.parked_bytes -= length;
                 self.share.change(length, 0);
                 due.push(parked.redirected);
             } else {
+                // Nobody is to look at it before.
+                parked.due = parked.due.max(first);
                 kept.push(parked);
             }
         }
         self.parked = kept;
         for redirected in due {
-            if self.has_parked(redirected.ticket.client) {
+            if redirected.ticket.client.is_some_and(|id| self.has_parked(id)) {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
@@ -140,20 +148,22 @@ impl<P: Protocol> Pool<P> {
         self.parked.iter().filter_map(of_client)
     }
 
-    /// The client's requests wait no more.
-    pub(super) fn forsake_parked(&mut self, id: ClientId) {
+    /// Requests of these clients wait no more.
+    pub(super) fn forsake_parked(&mut self, gone: &HashSet<ClientId>) {
         let before = self.parked_bytes;
         let Self { parked, parked_bytes, .. } = self;
         parked.retain(|parked| {
-            let stays = parked.redirected.ticket.client != Some(id);
+            let stays = parked.redirected.ticket.client.is_none_or(|id| !gone.contains(&id));
             *parked_bytes -= if stays { 0 } else { parked.redirected.request.len() };
             stays
         });
         self.share.change(before, self.parked_bytes);
     }
 
-    fn has_parked(&self, client: Option<ClientId>) -> bool {
-        self.parked.iter().any(|parked| parked.redirected.ticket.client == client)
+    fn has_parked(&self, id: ClientId) -> bool {
+        self.client(id)
+            .and_then(|client| client.activity.as_ref())
+            .is_some_and(|activity| activity.parked > 0)
     }
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
@@ -173,6 +183,7 @@ impl<P: Protocol> Pool<P> {
         self.share.change(0, length);
         if let Some(activity) = client.activity.as_mut() {
             activity.paused = Some(Pause::UntilQuiet);
+            activity.parked += 1;
         }
         self.parked.push(Parked { due: now.plus(pause), redirected });
     }
@@ -202,15 +213,18 @@ impl<P: Protocol> Pool<P> {
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
-        // It had its turn when it was sent first.
+        // It had its turn when it was sent first. It has no time of its own.
         self.shards.turn.queue = Some((target, 1));
+        let is_late = |timeout: Duration| ticket.since.plus(timeout) <= now;
+        self.shards.turn.late = self.limits.timeout.is_some_and(is_late);
         let admitted = self.shards.admit(target, redirected.request.len(), &self.limits, now);
         self.shards.turn = Turn::default();
         if let Err(failure) = admitted {
             let shard = self.shards.connections[target].shard;
             return self.fail(ticket, shard, &failure);
         }
-        if !prelude.is_empty() {
+        ticket.asks = !prelude.is_empty();
+        if ticket.asks {
             self.shards.submit_ticket(target, Ticket::prelude(prelude.len(), ticket.since), now);
             self.shards.connections[target].copy(&prelude);
         }
@@ -237,7 +251,7 @@ impl<P: Protocol> Pool<P> {
             let connection = &self.shards.connections[*index];
             !connection.in_flight.is_empty() && !needed.contains(&connection.shard)
         };
-        let known: Vec<ConnectionIndex> = self.abandoned.iter().map(|&(_, index)| index).collect();
+        let known: HashSet<ConnectionIndex> = self.abandoned.iter().map(|&(_, index)| index).collect();
         let found = (0..self.shards.connections.len()).filter(is_abandoned);
         let new = found.filter(|index| !known.contains(index)).map(|index| (now.plus(ABANDONED_MAX), index));
         self.abandoned.extend(new.collect::<Vec<_>>());

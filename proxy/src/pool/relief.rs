@@ -9,6 +9,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::buffer::{Ahead, Rest};
 use super::client::{Stall, State};
+use super::failure::ShardFailure;
+use super::requests::listen_no_more;
+use super::ticket::Ticket;
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
 use crate::protocol::Protocol;
 
@@ -26,8 +29,9 @@ impl<P: Protocol> Pool<P> {
 
     /// As many clients go as are needed, those that hold most first.
     pub(super) fn relieve(&mut self) {
-        if self.share.is_asked() {
-            self.drop_orphans();
+        if self.share.is_asked() && self.drop_orphans() {
+            // Once those connections are closed it shows what is held still.
+            return;
         }
         while self.share.is_asked() {
             let mut holders = self.holders();
@@ -44,7 +48,9 @@ impl<P: Protocol> Pool<P> {
                 needed += 1;
             }
             holders.truncate(needed.max(1));
-            self.evict(&holders);
+            if self.evict(&holders) {
+                return;
+            }
         }
     }
 
@@ -76,18 +82,30 @@ impl<P: Protocol> Pool<P> {
         self.share.change(std::mem::replace(&mut connection.counted, bytes), bytes);
     }
 
-    /// Requests that have timed out, or whose client has gone, are not worth keeping now.
-    fn drop_orphans(&mut self) {
+    /// Requests that have timed out, or whose client has gone, are not worth keeping now. True if connections are closed.
+    fn drop_orphans(&mut self) -> bool {
+        let tickets = self.shards.connections.iter().flat_map(|connection| &connection.in_flight);
+        let clients = tickets.filter_map(|ticket| ticket.client);
+        let gone: HashSet<ClientId> = clients.filter(|&id| self.client(id).is_none()).collect();
+        self.forsake(|ticket| ticket.client.is_none_or(|id| gone.contains(&id)))
+    }
+
+    /// Nobody wants these requests any more. What a connection holds for nobody but cannot let go goes with it: no client
+    /// is to go for that. True if connections are closed.
+    fn forsake(&mut self, is_unwanted: impl Fn(&Ticket<P>) -> bool) -> bool {
+        let mut closes = false;
         for index in 0..self.shards.connections.len() {
-            let clients = &self.clients;
-            let is_there = |id: ClientId| {
-                clients.get(id.index as usize).is_some_and(|client| client.generation == id.generation)
-            };
-            self.shards.connections[index].forsake(|ticket| !ticket.client.is_some_and(is_there));
+            let connection = &mut self.shards.connections[index];
+            connection.forsake(&is_unwanted);
+            if connection.is_forsaken() {
+                self.shards.to_close.push((index, ShardFailure::Removed));
+                closes = true;
+            }
             self.count_shard(index);
             self.wake_waiting(index);
         }
         self.share.tell();
+        closes
     }
 
     /// The clients that hold something, and how much, those that hold most first.
@@ -98,6 +116,10 @@ impl<P: Protocol> Pool<P> {
                 if let Some(id) = ticket.client {
                     *queued.entry(id).or_default() += ticket.length as usize;
                 }
+            }
+            // A response that is not complete is for the oldest request.
+            if let Some(id) = connection.in_flight.front().and_then(|ticket| ticket.client) {
+                *queued.entry(id).or_default() += connection.rest.memory();
             }
         }
         for (id, bytes) in self.parked_of_clients() {
@@ -114,19 +136,15 @@ impl<P: Protocol> Pool<P> {
         holders
     }
 
-    /// The clients go, and what they held is free at once.
-    fn evict(&mut self, holders: &[(ClientId, usize)]) {
+    /// The clients go, and what they held is free at once, but for what goes with connections that are closed: true if
+    /// there are such.
+    fn evict(&mut self, holders: &[(ClientId, usize)]) -> bool {
         let gone: HashSet<ClientId> = holders.iter().map(|&(id, _)| id).collect();
-        for index in 0..self.shards.connections.len() {
-            self.shards.connections[index]
-                .forsake(|ticket| ticket.client.is_some_and(|id| gone.contains(&id)));
-            self.count_shard(index);
-            self.wake_waiting(index);
-        }
+        self.forsake_parked(&gone);
         for &(id, bytes) in holders {
             self.evict_client(id, bytes);
         }
-        self.share.tell();
+        self.forsake(|ticket| ticket.client.is_some_and(|id| gone.contains(&id)))
     }
 
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
@@ -134,7 +152,6 @@ impl<P: Protocol> Pool<P> {
         if self.evicted.len() < TOLD_MAX {
             self.evicted.push((id, bytes));
         }
-        self.forsake_parked(id);
         let Some(client) = find(&mut self.clients, id) else { return };
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
@@ -144,6 +161,8 @@ impl<P: Protocol> Pool<P> {
             activity.rest = Rest::default();
             activity.ahead = Ahead::default();
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
+            activity.parked = 0;
+            listen_no_more(&mut self.silences, activity, id);
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();
             if is_whole && activity.replies.output.len() <= LAST_WORDS_MAX {

@@ -1,5 +1,6 @@
 //! From bytes of a client to requests in the queues of shards.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -95,7 +96,7 @@ impl<P: Protocol> Pool<P> {
         if drops {
             // What it sends next will not be read. It is told nothing, and nothing of it is executed.
             activity.drop_requests();
-            self.silences.retain(|(_, held)| *held != id);
+            listen_no_more(&mut self.silences, activity, id);
         }
         mark(client, id.index, &mut self.dirty_clients);
         if !drops {
@@ -145,8 +146,7 @@ impl<P: Protocol> Pool<P> {
         let session_bytes = P::session_bytes(&client.session);
         let received = scratch.len();
         let bounds = RequestBounds { bytes: limits.request_bytes_max, arguments: limits.arguments_max };
-        let was_held = activity.is_held();
-        if was_held {
+        if activity.is_held() {
             activity.paused = None;
         }
         shards.turn.late = limits.timeout.is_some_and(|timeout| arrived.plus(timeout) <= now);
@@ -305,8 +305,10 @@ impl<P: Protocol> Pool<P> {
                 }
                 Route::WhenSilent => {
                     activity.paused = Some(Pause::UntilSilent);
-                    if !was_held {
-                        self.silences.push_back((now.plus(SILENCE), id));
+                    if activity.silent_at.is_none() {
+                        let at = now.plus(SILENCE);
+                        activity.silent_at = Some(at);
+                        self.silences.insert((at, id));
                     }
                     break;
                 }
@@ -380,8 +382,8 @@ impl<P: Protocol> Pool<P> {
         if activity.waits() {
             activity.arrived = Some(arrived);
         }
-        if was_held && !activity.is_held() {
-            self.silences.retain(|(_, held)| *held != id);
+        if activity.silent_at.is_some() && !activity.is_held() {
+            listen_no_more(&mut self.silences, activity, id);
         }
         scratch.advance(used);
         let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
@@ -394,6 +396,17 @@ impl<P: Protocol> Pool<P> {
         plan.end();
         share.change(session_bytes, P::session_bytes(&client.session));
         mark(client, id.index, &mut self.dirty_clients);
+    }
+}
+
+/// The silence of the client is not waited for any more.
+pub(super) fn listen_no_more<P: Protocol>(
+    silences: &mut BTreeSet<(Time, ClientId)>,
+    activity: &mut Activity<P>,
+    id: ClientId,
+) {
+    if let Some(at) = activity.silent_at.take() {
+        silences.remove(&(at, id));
     }
 }
 

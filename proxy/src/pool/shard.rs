@@ -14,7 +14,6 @@
 //! No sockets here: the worker owns them.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,11 +98,11 @@ pub struct ShardConnection<P: Protocol> {
     /// Requests not yet written.
     pub output: Output,
     /// The bytes of all requests in flight, where they may have to be sent elsewhere.
-    kept: Option<Box<Output>>,
+    pub(super) kept: Option<Box<Output>>,
     /// Requests not yet answered, oldest first. At most `shard_queue_max`.
     pub in_flight: VecDeque<Ticket<P>>,
     /// Bytes of all requests in flight, written or not.
-    in_flight_bytes: u64,
+    pub(super) in_flight_bytes: u64,
     /// So many tickets of `in_flight` are past their deadline.
     pub expired: usize,
     /// Where the response at hand stands.
@@ -250,7 +249,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// The request at hand was not executed: takes it back, with its bytes.
     pub fn take_back(&mut self) -> Option<(Ticket<P>, Bytes)> {
-        let length = self.in_flight.front()?.length;
+        let &Ticket { length, .. } = self.in_flight.front().filter(|ticket| !ticket.unkept)?;
         let request = self.kept.as_ref()?.first(length as usize);
         Some((self.answered()?, request))
     }
@@ -278,15 +277,17 @@ impl<P: Protocol> ShardConnection<P> {
         let ticket = self.in_flight.pop_front()?;
         self.expired -= usize::from(ticket.expired);
         self.in_flight_bytes -= ticket.length;
-        self.forget(ticket.length);
+        self.forget(&ticket);
         Some(ticket)
     }
 
-    /// The oldest bytes that are kept are not needed any more.
+    /// The bytes of the oldest request are not needed any more.
     #[inline]
-    fn forget(&mut self, bytes: u64) {
-        if let Some(kept) = &mut self.kept {
-            kept.advance(bytes as usize);
+    fn forget(&mut self, ticket: &Ticket<P>) {
+        if let Some(kept) = &mut self.kept
+            && !ticket.unkept
+        {
+            kept.advance(ticket.length as usize);
         }
     }
 
@@ -335,7 +336,9 @@ impl<P: Protocol> ShardConnection<P> {
     pub fn up(&mut self) {
         // What timed out before a byte of it was written is not to be executed after its client was told so. It may stand
         // behind others that have time still: deadlines run from when a request was read.
-        self.forsake(|ticket| ticket.expired);
+        if self.expired > 0 {
+            self.forsake(|ticket| ticket.expired);
+        }
         self.link = Link::Up;
         self.attempts = 0;
     }
@@ -397,7 +400,11 @@ impl<P: Protocol> ShardConnection<P> {
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;
         self.output.advance(self.output.len() - kept_bytes as usize);
-        self.forget(lost.iter().map(|ticket| ticket.length).sum());
+        lost.iter().for_each(|ticket| self.forget(ticket));
+        if let Some(first) = self.in_flight.front_mut() {
+            // Its prelude is lost.
+            first.asks = false;
+        }
         self.expired = self.in_flight.iter().filter(|ticket| ticket.expired).count();
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();
@@ -435,7 +442,7 @@ impl<P: Protocol> ShardConnection<P> {
     }
 
     /// How many tickets, counted from the last, have no byte written.
-    fn unwritten(&self) -> usize {
+    pub(super) fn unwritten(&self) -> usize {
         let mut room = self.output.len() as u64;
         let mut count = 0;
         for ticket in self.in_flight.iter().rev() {
@@ -448,10 +455,19 @@ impl<P: Protocol> ShardConnection<P> {
         count
     }
 
-    /// Whether all bytes of the first so many requests are written.
-    pub fn has_written(&self, requests: usize) -> bool {
-        let behind: u64 = self.in_flight.iter().skip(requests).map(|ticket| ticket.length).sum();
-        self.output.len() as u64 <= behind
+    /// Whether all bytes are written of those that change something and whose deadline has passed, wherever they stand.
+    pub fn has_written_expired(&self) -> bool {
+        let mut unwritten = self.output.len() as u64;
+        for ticket in self.in_flight.iter().rev() {
+            if unwritten == 0 {
+                break;
+            }
+            if ticket.expired && !ticket.reads {
+                return false;
+            }
+            unwritten = unwritten.saturating_sub(ticket.length);
+        }
+        true
     }
 
     /// Memory it holds.
@@ -466,51 +482,6 @@ impl<P: Protocol> ShardConnection<P> {
     pub fn held_tickets(&self) -> impl Iterator<Item = &Ticket<P>> {
         let written = if self.kept.is_some() { 0 } else { self.in_flight.len() - self.unwritten() };
         self.in_flight.iter().skip(written)
-    }
-
-    /// Requests that are not wanted any more: those of which no byte was written are dropped, the responses to the others
-    /// find nobody.
-    pub fn forsake(&mut self, is_unwanted: impl Fn(&Ticket<P>) -> bool) {
-        let written = self.in_flight.len() - self.unwritten();
-        let unwritten_bytes: u64 = self.in_flight.iter().skip(written).map(|ticket| ticket.length).sum();
-        let (mut index, mut at) = (0, self.output.len() - unwritten_bytes as usize);
-        let mut dropped: Vec<Range<usize>> = Vec::new();
-        let (mut expired, mut bytes) = (0, 0);
-        self.in_flight.retain_mut(|ticket| {
-            let place = index;
-            index += 1;
-            let start = at;
-            if place >= written {
-                at += ticket.length as usize;
-            }
-            if ticket.prelude || !is_unwanted(ticket) {
-                return true;
-            }
-            // One that was sent elsewhere before may have a prelude, which would be taken for the next one's.
-            if place < written || ticket.tries > 0 {
-                ticket.client = None;
-                return true;
-            }
-            expired += usize::from(ticket.expired);
-            bytes += ticket.length;
-            match dropped.last_mut() {
-                Some(last) if last.end == start => last.end = at,
-                _ => dropped.push(start..at),
-            }
-            false
-        });
-        if dropped.is_empty() {
-            return;
-        }
-        self.expired -= expired;
-        self.in_flight_bytes -= bytes;
-        if let Some(kept) = &mut self.kept {
-            // It has what was written as well.
-            let ahead = kept.len() - self.output.len();
-            let parts: Vec<_> = dropped.iter().map(|part| part.start + ahead..part.end + ahead).collect();
-            kept.remove(&parts);
-        }
-        self.output.remove(&dropped);
     }
 
     /// Nothing was asked and not answered, and nobody waits.

@@ -496,6 +496,8 @@ impl<P: Protocol> Shards<P> {
             scripted: plan.scripted,
             reads: plan.reads,
             tries: 0,
+            asks: false,
+            unkept: false,
             prelude: false,
             expired: false,
         };

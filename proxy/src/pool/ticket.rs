@@ -27,6 +27,10 @@ pub struct Ticket<P: Protocol> {
     pub reads: bool,
     /// How often it was sent before and not executed.
     pub tries: u8,
+    /// The one before it is its prelude, unless that was written already.
+    pub asks: bool,
+    /// Its bytes are not kept any more: it will not be sent again.
+    pub unkept: bool,
     /// The response is of no interest: it only clears the way for the next request.
     pub prelude: bool,
     /// Its deadline has passed.
@@ -74,6 +78,8 @@ impl<P: Protocol> Ticket<P> {
             scripted: false,
             reads: true,
             tries: 0,
+            asks: false,
+            unkept: false,
             prelude: true,
             expired: false,
         }
