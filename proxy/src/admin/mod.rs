@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::SideListen;
+use crate::control::brake::Brake;
 use crate::control::status::Status;
 use crate::worker::log_limit::warn_limited;
 use crate::worker::ready::Alarm;
@@ -142,17 +143,24 @@ pub fn spawn(
 async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
     let listener = endpoint.listen().context("the admin address cannot be served")?;
     let mut connections = Connections::new(admin.connections_max);
+    let mut brake = Brake::new(Instant::now());
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let begin = Instant::now();
         let (admin, work) = (admin.clone(), Work::default());
         connections.spawn(peer.ip(), work.clone(), async move {
             let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, peer, admin, work)).await;
         });
         // What it asks is read before another one comes, which might cut it off.
         tokio::task::yield_now().await;
+        let now = Instant::now();
+        let pause = brake.spent(now - begin, now);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 

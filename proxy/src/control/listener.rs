@@ -9,13 +9,14 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use super::brake::Brake;
 use super::pools::PoolControl;
 use crate::config::{self, Listen};
 use crate::metrics::PoolCounters;
@@ -159,16 +160,32 @@ pub fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted.
+/// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, of which there are
+/// no more than may wait.
 pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
+    let mut brake = Brake::new(Instant::now());
+    let mut left = None;
     loop {
+        if *closed.borrow() {
+            match left.get_or_insert(pool.config().backlog) {
+                0 => return,
+                left => *left -= 1,
+            }
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
             _ = closed.wait_for(|closed| *closed) => return,
         };
         match accepted {
-            Ok(accepted) => deal(&pool, accepted).await,
+            Ok(accepted) => {
+                let begin = Instant::now();
+                if !deal(&pool, accepted).await {
+                    // Others may refuse as well; nobody waits for a place here.
+                    let now = Instant::now();
+                    tokio::time::sleep(brake.spent(now - begin, now)).await;
+                }
+            }
             Err(error) => {
                 warn_limited!(pool = %pool.config().name, %error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -177,15 +194,16 @@ pub async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: w
     }
 }
 
-/// Hands a client to the worker that has the fewest.
-async fn deal(pool: &PoolControl, accepted: Socket) {
+/// Hands a client to the worker that has the fewest; false if it is refused.
+async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
     let (config, counters) = (pool.config(), pool.counters());
     let open = |worker: usize| pool.dealt[worker].get().saturating_sub(gone(&counters.workers()[worker]));
     let total: u64 = (0..pool.dealt.len()).map(open).sum();
     if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         counters.client_refused.add(1);
         warn_limited!(pool = %config.name, clients = total, "client_connections reached; client refused");
-        return refuse(accepted, config.protocol);
+        refuse(accepted, config.protocol);
+        return false;
     }
     let number = u64::from(accepted.as_fd().as_raw_fd().unsigned_abs());
     if !pool.descriptors.admits(number) {
@@ -195,11 +213,13 @@ async fn deal(pool: &PoolControl, accepted: Socket) {
             pool = %config.name, clients = total, limit, reserved,
             "no open files left for clients; client refused; raise the limit (ulimit -n, LimitNOFILE)"
         );
-        return refuse(accepted, config.protocol);
+        refuse(accepted, config.protocol);
+        return false;
     }
     let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
     pool.dealt[worker].set(pool.dealt[worker].get() + 1);
     pool.orders[worker].send(Order::Serve(accepted)).await;
+    true
 }
 
 /// Clients of one worker that have come and gone.

@@ -25,6 +25,7 @@ use pools::PoolControl;
 use questions::{Asking, Questions};
 use status::Status;
 
+pub mod brake;
 mod cluster;
 mod connect;
 mod descriptors;
@@ -172,7 +173,11 @@ pub fn serve(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, run(config, Box::new(load), set_log_level, descriptors, hooks))
+    let ended = local.block_on(&runtime, run(config, Box::new(load), set_log_level, descriptors, hooks));
+    // The files of sockets go with what its tasks have; workers that have not ended are not waited for.
+    drop(local);
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(
@@ -393,9 +398,9 @@ async fn drain(
             ended
         }
         name = ended_at_once => {
+            // No exit here: what was left in the file system is removed by whoever has put it there.
             tracing::warn!(signal = name, "another signal: ending at once");
-            crate::log::flush();
-            std::process::exit(1)
+            Err(anyhow::anyhow!("ended by {name} before the drain was over"))
         }
     }
 }

@@ -42,6 +42,7 @@ impl<P: Protocol> ShardConnection<P> {
     pub fn is_forsaken(&self) -> bool {
         matches!(self.link, Link::Up | Link::Greeting { .. })
             && self.bytes() >= FORSAKEN_MIN
+            && !self.in_flight.is_empty()
             && self.in_flight.iter().all(|ticket| ticket.client.is_none())
     }
 
