@@ -272,3 +272,22 @@ fn a_huge_announcement_is_refused_before_it_is_waited_for() {
         assert!(fault.as_ref().is_some_and(|text| text.contains(part)), "{stream:?}: {fault:?}");
     }
 }
+
+#[test]
+fn a_nul_ends_an_inline_command_wherever_it_stands() {
+    for (line, words) in [
+        (&b"PING \0\r\n"[..], &[&b"PING"[..]][..]),
+        (b"PING\0 a\r\n", &[b"PING"]),
+        (b"PING \0a b\r\n", &[b"PING"]),
+        (b"ECHO \"\" \0\r\n", &[b"ECHO", b""]),
+    ] {
+        let (found, fault) = requests(line, &[line.len()]);
+        assert_eq!(fault, None);
+        assert_eq!(
+            found,
+            [words.iter().map(|word| word.to_vec()).collect::<Vec<_>>()],
+            "{}",
+            line.escape_ascii()
+        );
+    }
+}

@@ -64,6 +64,13 @@ fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<Connectio
     let (mut connects, mut dirty, mut closes) = (Vec::new(), Vec::new(), Vec::new());
     let mut clients = Vec::new();
     loop {
+        // First, as the worker does.
+        pool.take_closes(&mut closes);
+        for (index, failure) in closes.drain(..) {
+            if open.remove(&index) {
+                pool.shard_closed(index, &failure, now);
+            }
+        }
         pool.resume(&mut BytesMut::new(), now);
         pool.take_connects(&mut connects);
         for index in connects.drain(..) {
@@ -76,12 +83,6 @@ fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<Connectio
             pool.settle_shard(index);
             if requests > 0 {
                 answer(pool, index, &"+OK\r\n".repeat(requests), now);
-            }
-        }
-        pool.take_closes(&mut closes);
-        for (index, failure) in closes.drain(..) {
-            if open.remove(&index) {
-                pool.shard_closed(index, &failure, now);
             }
         }
         pool.take_dirty_clients(&mut clients);
@@ -121,6 +122,27 @@ fn a_client_that_walks_through_databases_leaves_nothing_behind() {
         assert!(open.len() <= 64, "{}", open.len());
         assert!(counters.lanes.get() <= 64, "{}", counters.lanes.get());
     }
+}
+
+#[test]
+fn a_database_that_is_used_again_before_its_connections_are_closed_keeps_them() {
+    let now = Time::from_micros(1);
+    let (mut pool, counters) = wide_pool();
+    let mut open = BTreeSet::new();
+    for db in 1..32 {
+        let client = pool.client_connected(now);
+        say(&mut pool, client, &format!("SELECT {db}\r\nGET a\r\n"), now);
+        settle(&mut pool, client, &mut open, now);
+        assert_eq!(heard(&mut pool, client), "+OK\r\n+OK\r\n");
+        pool.client_gone(client, false);
+    }
+    let (one, other) = (pool.client_connected(now), pool.client_connected(now));
+    // One more than are kept: those that nobody uses are to be closed.
+    say(&mut pool, one, "SELECT 100\r\n", now);
+    say(&mut pool, other, "SELECT 31\r\nGET a\r\n", now);
+    settle(&mut pool, other, &mut open, now);
+    assert_eq!(heard(&mut pool, other), "+OK\r\n+OK\r\n");
+    assert_eq!(counters.forward_error.get(), 0);
 }
 
 #[test]

@@ -19,7 +19,7 @@
 //! }
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -78,12 +78,12 @@ fn one() -> u32 {
 
 /// One pool of a document in a file, read again when the file changes.
 ///
-/// It starts no thread: whoever uses it asks now and then, which costs one look at the file's times.
+/// It starts no thread: whoever uses it asks now and then, which costs one look at the file's times and size.
 #[derive(Debug)]
 pub struct DocumentFile {
     path: PathBuf,
     pool: String,
-    seen: Option<SystemTime>,
+    seen: Option<Stamp>,
     topology: Arc<Topology>,
 }
 
@@ -94,7 +94,7 @@ impl DocumentFile {
     /// See [`DocumentError`].
     pub fn read(path: impl Into<PathBuf>, pool: impl Into<String>) -> Result<Self, DocumentError> {
         let (path, pool) = (path.into(), pool.into());
-        let seen = changed_at(&path);
+        let seen = Stamp::of(&path);
         let topology = Arc::new(Document::parse(&std::fs::read_to_string(&path)?)?.topology(&pool)?);
         Ok(Self { path, pool, seen, topology })
     }
@@ -109,7 +109,7 @@ impl DocumentFile {
     /// # Errors
     /// When the new file cannot be used: what held before goes on, and the next call tries again.
     pub fn refresh(&mut self) -> Result<bool, DocumentError> {
-        let now = changed_at(&self.path);
+        let now = Stamp::of(&self.path);
         if now == self.seen {
             return Ok(false);
         }
@@ -120,8 +120,32 @@ impl DocumentFile {
     }
 }
 
-fn changed_at(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|found| found.modified()).ok()
+/// What tells a file from the one that was there before: not its time alone, which archives and volumes set, which may go
+/// backwards, and which counts in steps that two writes may fall into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    /// Which file it is, and when anything about it changed last.
+    #[cfg(unix)]
+    place: [i64; 4],
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        #[cfg(unix)]
+        let place = {
+            use std::os::unix::fs::MetadataExt as _;
+            [found.dev() as i64, found.ino() as i64, found.ctime(), found.ctime_nsec()]
+        };
+        Some(Self {
+            modified: found.modified().ok(),
+            length: found.len(),
+            #[cfg(unix)]
+            place,
+        })
+    }
 }
 
 /// Why a document makes no topology.
@@ -195,13 +219,13 @@ impl Pool {
         }
         let topology = Topology::new(shards, kind, key_hash, hash_tag)
             .map_err(|error| DocumentError::Topology(name.into(), error))?;
-        let is_ejected =
-            |shard: &Shard| self.shards.iter().any(|known| known.ejected && known.name == shard.name);
+        let names = self.shards.iter().filter(|shard| shard.ejected).map(|shard| shard.name.as_str());
+        let names: HashSet<&str> = names.collect();
         let ejected: Vec<usize> = topology
             .shards()
             .iter()
             .enumerate()
-            .filter(|(_, shard)| is_ejected(shard))
+            .filter(|(_, shard)| names.contains(shard.name.as_str()))
             .map(|(index, _)| index)
             .collect();
         Ok(if ejected.is_empty() { topology } else { topology.without(&ejected) })
@@ -209,6 +233,7 @@ impl Pool {
 
     /// What stands in a document for this topology.
     pub fn of(protocol: &str, topology: &Topology, ejected: &[usize]) -> Self {
+        let ejected: HashSet<usize> = ejected.iter().copied().collect();
         let shard = |(index, shard): (usize, &Shard)| PoolShard {
             name: shard.name.clone(),
             address: shard.address.to_string(),
@@ -220,7 +245,12 @@ impl Pool {
             hash: topology.key_hash().name().into(),
             // The slots of a cluster are told by its nodes, not computed: readers are to refuse it.
             distribution: if topology.is_cluster() { "cluster" } else { topology.kind().name() }.into(),
-            hash_tag: topology.hash_tag().map(|tag| [tag.open, tag.close].map(char::from).iter().collect()),
+            // Two characters, or the two bytes of one.
+            hash_tag: topology.hash_tag().map(|tag| {
+                let bytes = [tag.open, tag.close];
+                std::str::from_utf8(&bytes)
+                    .map_or_else(|_| bytes.map(char::from).iter().collect(), Into::into)
+            }),
             shards: topology.shards().iter().enumerate().map(shard).collect(),
         }
     }
@@ -275,6 +305,61 @@ mod tests {
         write(&TEXT.replace("md5", "murmur"), 3);
         assert!(watched.refresh().unwrap());
         assert_eq!(watched.topology().key_hash(), KeyHash::Murmur);
+    }
+
+    #[test]
+    fn a_file_that_another_one_takes_the_place_of_is_read_again_whatever_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("topology.json");
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        // As a Secret or an archive brings it: beside the old one, with the same time, then in its place.
+        let place = |text: &str| {
+            let beside = folder.path().join("beside.json");
+            std::fs::write(&beside, text).unwrap();
+            std::fs::File::options().write(true).open(&beside).unwrap().set_modified(time).unwrap();
+            std::fs::rename(&beside, &path).unwrap();
+        };
+        place(TEXT);
+        let mut watched = DocumentFile::read(&path, "cache").unwrap();
+        assert!(!watched.refresh().unwrap());
+        place(&TEXT.replace("10.0.0.1", "10.0.0.7"));
+        assert!(watched.refresh().unwrap());
+        assert_eq!(watched.topology().shards()[0].address.to_string(), "10.0.0.7:6379");
+        assert!(!watched.refresh().unwrap());
+    }
+
+    #[test]
+    fn a_document_of_many_shards_is_read_in_proportion() {
+        let shard = |number: u32| PoolShard {
+            name: format!("shard-{number}"),
+            address: format!("10.0.0.1:{}", number % 65535 + 1),
+            weight: 1,
+            ejected: true,
+        };
+        let pool = Pool {
+            protocol: "redis".into(),
+            hash: "md5".into(),
+            distribution: "modula".into(),
+            hash_tag: None,
+            shards: (0..65_000).map(shard).collect(),
+        };
+        let topology = pool.topology("cache").unwrap();
+        assert_eq!(topology.ejected().len(), 65_000);
+        let again = Pool::of("redis", &topology, topology.ejected());
+        assert!(again.shards.iter().all(|shard| shard.ejected));
+    }
+
+    #[test]
+    fn a_hash_tag_of_two_bytes_comes_back_whatever_letters_they_are() {
+        for tag in ["{}", "$$", "é", "\"\\"] {
+            let mut pool = Document::parse(TEXT).unwrap().pools["cache"].clone();
+            pool.hash_tag = Some(tag.into());
+            let topology = pool.topology("cache").unwrap();
+            let document = Pool::of("redis", &topology, topology.ejected());
+            let text = serde_json::to_string(&document).unwrap();
+            let again: Pool = serde_json::from_str(&text).unwrap();
+            assert_eq!(again.topology("cache").unwrap().hash_tag(), topology.hash_tag(), "{tag}");
+        }
     }
 
     #[test]

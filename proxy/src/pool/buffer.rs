@@ -451,4 +451,32 @@ mod tests {
             }
         }
     }
+
+    /// How often what is kept of a message of `whole` bytes is moved while it comes in pieces.
+    fn moves(whole: usize, piece: usize, announced: bool) -> usize {
+        let (mut rest, mut scratch) = (Rest::default(), BytesMut::new());
+        let (mut came, mut moves, mut place) = (0, 0, std::ptr::null());
+        while came < whole {
+            rest.restore(&mut scratch, if announced { whole - came } else { 0 });
+            let count = piece.min(whole - came);
+            scratch.resize(came + count, b'x');
+            moves += usize::from(!std::ptr::eq(scratch.as_ptr(), place));
+            place = scratch.as_ptr();
+            came += count;
+            rest.keep(&mut scratch, 0);
+        }
+        assert_eq!(rest.len(), whole);
+        moves
+    }
+
+    #[test]
+    fn a_message_that_comes_in_small_pieces_is_not_moved_for_each_of_them() {
+        for announced in [false, true] {
+            for (whole, piece) in [(3 << 20, 1400), (6 << 20, 1400), (6 << 20, 65536), (1 << 20, 100)] {
+                let small = COPY_ASIDE_MAX / piece + 1;
+                let moves = moves(whole, piece, announced);
+                assert!(moves <= small + 24, "{whole} bytes in pieces of {piece}: moved {moves} times");
+            }
+        }
+    }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use shard_discovery::{Address, Shard, Topology};
 
-use super::failure::ShardFailure;
 use super::shard::{Link, ShardConnection};
 use super::shards::Shards;
 use super::ticket::Ticket;
@@ -232,7 +231,7 @@ impl<P: Protocol> Shards<P> {
         let connection = &self.connections[index];
         let is_made = matches!(connection.link, Link::Up | Link::Greeting { .. });
         if self.members[connection.shard].leaving && is_made && connection.in_flight.is_empty() {
-            self.to_close.push((index, ShardFailure::Removed));
+            self.unneeded.push(index);
         }
     }
 
@@ -363,7 +362,7 @@ impl<P: Protocol> Shards<P> {
         for lane in self.unused_lanes() {
             for index in self.connections_of_lane(lane).collect::<Vec<_>>() {
                 if matches!(self.connections[index].link, Link::Up | Link::Greeting { .. }) {
-                    self.to_close.push((index, ShardFailure::Removed));
+                    self.unneeded.push(index);
                 }
             }
         }

@@ -103,6 +103,7 @@ impl<P: Protocol> Pool<P> {
             }
             self.count_shard(index);
             self.wake_waiting(index);
+            self.shards.close_if_left(index);
         }
         self.share.tell();
         closes

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::buffer::{Output, SETTLE_MAX, SHARE_MIN, unpinned};
-use crate::protocol::{Part, Piece, Protocol};
+use crate::protocol::{Owners, Part, Piece, Protocol};
 
 /// From this size on, space in `held` is used again before it is empty.
 const HELD_COMPACT_MIN: usize = 16 * 1024;
@@ -68,8 +68,8 @@ enum ReplyState<P: Protocol> {
 pub struct Merging<P: Protocol> {
     /// How they are joined.
     pub merge: P::Merge,
-    /// For each key, its fragment.
-    pub owners: Box<[u32]>,
+    /// Which keys each fragment has.
+    pub owners: Owners,
     /// Its fragments.
     pub parts: Vec<Part>,
     /// Fragments without a complete response.
@@ -446,7 +446,7 @@ impl<P: Protocol> Merging<P> {
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + P::merge_bytes(&self.merge)
-            + self.owners.len() * size_of::<u32>()
+            + self.owners.bytes()
             + self.parts.len() * size_of::<Part>()
     }
 

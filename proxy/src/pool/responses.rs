@@ -236,9 +236,11 @@ impl<P: Protocol> Pool<P> {
                 counters.failing.add(-1);
                 shards.events.push(ShardEvent { shard: member.name.clone(), failure: None });
             }
-            if member.leaving {
-                shards.close_if_left(index);
-            }
+        }
+        // Not only after a response to a client: the last that was in flight may be dropped as the connection comes up, or be
+        // a request of our own.
+        if member.leaving {
+            shards.close_if_left(index);
         }
         scratch.advance(start);
         shards.connections[index].understood = end - start;
@@ -351,6 +353,10 @@ impl<P: Protocol> Pool<P> {
     /// Shard connections to be closed, with the reason; the worker then calls [`Self::shard_closed`].
     pub fn take_closes(&mut self, into: &mut Vec<(ConnectionIndex, ShardFailure)>) {
         into.append(&mut self.shards.to_close);
+        // A request may have come for one of them since.
+        let Shards { unneeded, connections, .. } = &mut self.shards;
+        let unneeded = unneeded.drain(..).filter(|&index| connections[index].is_quiet());
+        into.extend(unneeded.map(|index| (index, ShardFailure::Removed)));
     }
 
     /// What became of shards since the last call.
@@ -397,6 +403,7 @@ impl<P: Protocol> Pool<P> {
             || !self.shards.dirty.is_empty()
             || !self.shards.to_connect.is_empty()
             || !self.shards.to_close.is_empty()
+            || !self.shards.unneeded.is_empty()
             || self.is_asked_for_relief()
     }
 

@@ -16,7 +16,7 @@ use super::ticket::{Ticket, Waiter};
 use super::time::Time;
 use super::{ClientId, ConnectionIndex, Failed, Limits, ShardEvent};
 use crate::metrics::{PoolCounters, ShardCounters};
-use crate::protocol::{Part, Piece, Plan, Protocol, Spread};
+use crate::protocol::{Owners, Part, Piece, Plan, Protocol, Spread};
 
 /// The shards of a pool and the connections to them.
 pub(super) struct Shards<P: Protocol> {
@@ -39,6 +39,8 @@ pub(super) struct Shards<P: Protocol> {
     pub dirty: Vec<ConnectionIndex>,
     pub to_connect: Vec<ConnectionIndex>,
     pub to_close: Vec<(ConnectionIndex, ShardFailure)>,
+    /// Those that nobody needs any more; to be closed unless somebody does by then.
+    pub unneeded: Vec<ConnectionIndex>,
     pub events: Vec<ShardEvent>,
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
@@ -113,6 +115,7 @@ impl<P: Protocol> Shards<P> {
             dirty: Vec::new(),
             to_connect: Vec::new(),
             to_close: Vec::new(),
+            unneeded: Vec::new(),
             events: Vec::new(),
             deadline: None,
             timeout,
@@ -371,7 +374,7 @@ impl<P: Protocol> Shards<P> {
         counters.fragments.add(count as u64);
         let merging = Merging {
             merge,
-            owners: plan.owners.as_slice().into(),
+            owners: Owners::new(&plan.owners, count),
             parts: self.targets.iter().map(|&target| Part::new(self.name_of(target).clone())).collect(),
             missing: count,
         };

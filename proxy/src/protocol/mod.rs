@@ -15,9 +15,11 @@ use crate::pool::buffer::Output;
 use store::Store;
 
 pub use clients::{ClientFilter, ClientRow, Found, Ids, Question, Rows};
+pub use owners::Owners;
 
 mod clients;
 pub mod memcache;
+mod owners;
 pub mod resp;
 pub mod store;
 mod strangers;
@@ -107,7 +109,7 @@ pub trait Protocol: Sized + 'static {
     );
 
     /// Joins the responses of all fragments into one reply.
-    fn merge(merge: Self::Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output);
+    fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output);
 
     /// Understands as much of `unread` as it can.
     fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
@@ -120,7 +122,7 @@ pub trait Protocol: Sized + 'static {
     }
 
     /// Whether a response cannot be the one to this fragment.
-    fn is_odd(merge: &Self::Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool;
+    fn is_odd(merge: &Self::Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool;
 
     /// Payload bytes the current response is known to need still.
     fn response_missing(decoder: &Self::ResponseDecoder) -> u64;

@@ -11,8 +11,8 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Part, Plan, Progress, Protocol, Question, RequestBounds, Route,
-    Spread,
+    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, RequestBounds,
+    Route, Spread,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, ResponseDecoder, Verdict};
@@ -167,7 +167,8 @@ impl Protocol for Memcache {
                     encode::line(&mut plan.reply, "END");
                     return Route::Answer;
                 }
-                Route::Split(Merge::Values { line: line.into(), first })
+                let keys = plan.keys.iter().map(|&(start, length)| (start as u32, length as u32)).collect();
+                Route::Split(Merge::Values { line: line.into(), keys })
             }
             Handling::Key | Handling::Value => {
                 plan.keys.extend(decoder.place(1));
@@ -233,7 +234,7 @@ impl Protocol for Memcache {
         split::split(merge, decoder, canonical, owners, fragments);
     }
 
-    fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
         split::merge(merge, owners, parts, reply);
     }
 
@@ -247,7 +248,7 @@ impl Protocol for Memcache {
         decode::fits(expected, beginning)
     }
 
-    fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+    fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
         split::is_odd(merge, owners, fragment, response)
     }
 
@@ -302,7 +303,7 @@ impl Protocol for Memcache {
 
     fn merge_bytes(merge: &Merge) -> usize {
         match merge {
-            Merge::Values { line, .. } => line.len(),
+            Merge::Values { line, keys } => line.len() + size_of_val(&**keys),
             Merge::Version | Merge::AllOk | Merge::Stats => 0,
         }
     }

@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::decode::{self, RequestDecoder};
 use super::encode;
 use crate::pool::buffer::{Output, SHARE_MIN};
-use crate::protocol::Part;
+use crate::protocol::{Owners, Part};
 
 /// How the responses to the fragments of a request become one reply.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub enum Merge {
     Values {
         /// The request's line.
         line: Box<[u8]>,
-        /// Which of its words is the first key.
-        first: usize,
+        /// Where its keys stand: start and length.
+        keys: Box<[(u32, u32)]>,
     },
     /// The lowest version.
     Version,
@@ -40,9 +40,9 @@ pub fn split(
 ) {
     let line = decoder.line(canonical);
     match merge {
-        Merge::Values { first, .. } => {
-            let mut words = decode::words(line);
-            for (index, word) in words.by_ref().take(*first).enumerate() {
+        Merge::Values { keys, .. } => {
+            let start = keys.first().map_or(line.len(), |&(start, _)| start as usize);
+            for (index, word) in decode::words(&line[..start]).enumerate() {
                 for fragment in &mut *fragments {
                     if index == 0 {
                         fragment.clear();
@@ -52,10 +52,10 @@ pub fn split(
                     fragment.extend_from_slice(word);
                 }
             }
-            for (key, &owner) in words.zip(owners) {
+            for (&key, &owner) in keys.iter().zip(owners) {
                 let fragment = &mut fragments[owner as usize];
                 fragment.push(b' ');
-                fragment.extend_from_slice(key);
+                fragment.extend_from_slice(text(line, key));
             }
             for fragment in fragments {
                 fragment.extend_from_slice(b"\r\n");
@@ -82,17 +82,21 @@ pub fn split(
 }
 
 /// Whether a response cannot be the one to this fragment.
-pub fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
-    let Merge::Values { line, first } = merge else { return false };
+pub fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
+    let Merge::Values { line, keys } = merge else { return false };
     if decode::is_error(response) {
         return false;
     }
     let mut rest = response;
-    let keys = decode::words(line).skip(*first).zip(owners);
-    for (key, _) in keys.filter(|(_, owner)| **owner == fragment) {
-        rest = &rest[value_of(key, rest).unwrap_or(0)..];
+    for &key in owners.keys_of(fragment) {
+        rest = &rest[value_of(text(line, keys[key as usize]), rest).unwrap_or(0)..];
     }
     rest != b"END\r\n"
+}
+
+/// A key of the line.
+fn text(line: &[u8], (start, length): (u32, u32)) -> &[u8] {
+    &line[start as usize..][..length as usize]
 }
 
 /// The length of the value that `rest` begins with, if it is that of the key.
@@ -106,9 +110,9 @@ fn value_of(key: &[u8], rest: &[u8]) -> Option<usize> {
 }
 
 /// Joins the responses of all fragments.
-pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     match merge {
-        Merge::Values { line, first } => merge_values(&line, first, owners, parts, reply),
+        Merge::Values { line, keys } => merge_values(&line, &keys, owners, parts, reply),
         Merge::Version => {
             let lowest = parts
                 .iter()
@@ -128,7 +132,7 @@ pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output)
     }
 }
 
-fn merge_values(line: &[u8], first: usize, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+fn merge_values(line: &[u8], keys: &[(u32, u32)], owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     let well_ended = |part: &&Part| part.bytes.starts_with(b"VALUE ") || part.bytes == b"END\r\n"[..];
     if let Some(odd) = parts.iter().find(|part| !well_ended(part)) {
         return if decode::is_error(&odd.bytes) { reply.copy(&odd.bytes) } else { refuse(&odd.shard, reply) };
@@ -140,8 +144,8 @@ fn merge_values(line: &[u8], first: usize, owners: &[u32], parts: Vec<Part>, rep
     let mut merged = Output::default();
     let shards: Vec<Arc<str>> = parts.iter().map(|part| part.shard.clone()).collect();
     let mut values: Vec<Values> = parts.into_iter().map(Values::new).collect();
-    for (key, &owner) in decode::words(line).skip(first).zip(owners) {
-        values[owner as usize].move_value_of(key, &mut merged);
+    for (&key, &owner) in keys.iter().zip(owners.of_keys()) {
+        values[owner as usize].move_value_of(text(line, key), &mut merged);
     }
     if let Some(odd) = values.iter().position(|values| values.rest() != b"END\r\n") {
         return refuse(&shards[odd], reply);

@@ -224,7 +224,8 @@ fn list(filter: &[&[u8]], one_shard: bool, out: &mut Vec<u8>) {
         [word, kind, value] if word.eq_ignore_ascii_case(b"filterby") => {
             let value = *value;
             if kind.eq_ignore_ascii_case(b"pattern") {
-                Box::new(move |row| glob::matches_ignore_case(value, row.name.as_bytes()))
+                let pattern = glob::Pattern::new(value);
+                Box::new(move |row| pattern.matches(row.name.as_bytes()))
             } else if kind.eq_ignore_ascii_case(b"aclcat") {
                 Box::new(move |row| {
                     row.categories.names().any(|name| value.eq_ignore_ascii_case(&name.as_bytes()[1..]))
@@ -278,5 +279,23 @@ fn keys(args: &[&[u8]], flags: bool, resp3: bool, out: &mut Vec<u8>) {
         }
         Err(_) if row.flags.has(flag::NO_MANDATORY_KEYS) => array(out, 0),
         Err(_) => error(out, "ERR Invalid arguments specified for command"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_of_any_length_is_read_once() {
+        for pattern in [
+            [&b"*["[..], &b"x".repeat(1 << 20), b"]g*"].concat(),
+            b"*".repeat(1 << 20),
+            [&b"*"[..], &b"?".repeat(1 << 20)].concat(),
+        ] {
+            let mut out = Vec::new();
+            answer(&[b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", &pattern], false, false, &mut out);
+            assert!(out.starts_with(b"*"));
+        }
     }
 }

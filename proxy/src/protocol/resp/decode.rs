@@ -508,7 +508,8 @@ fn inline_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
             }
             rest = tail;
         }
-        if rest.is_empty() {
+        // A NUL ends the line for Redis, which reads it as a C string.
+        if rest.first().is_none_or(|&byte| byte == 0) {
             return Some(words);
         }
         let mut word = Vec::new();
@@ -529,10 +530,6 @@ fn inline_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
                 }
                 _ => break,
             }
-        }
-        // A NUL ends the line for Redis, which reads it as a C string.
-        if rest.first() == Some(&0) {
-            rest = &[];
         }
         words.push(word);
     }

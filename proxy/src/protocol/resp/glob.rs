@@ -1,47 +1,111 @@
 //! Patterns as KEYS, PSUBSCRIBE, CONFIG GET and COMMAND LIST take them. They come from clients, so a pattern of many
-//! asterisks must not take exponential time: only the last asterisk is ever tried again.
+//! asterisks must not take exponential time: only the last asterisk is ever tried again. And one of many megabytes is read
+//! once, and not for each text and each place in it.
 //!
 //! `*`, `?`, `[a-c]`, `[^a-c]` and `\` before any of them. Source: <https://redis.io/docs/latest/commands/keys/>.
 
-/// Whether the whole text matches; ASCII letters match in either case.
-pub fn matches_ignore_case(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut done) = (0, 0);
-    // behind the last asterisk: where the pattern goes on, and how much of the text the asterisk has taken
-    let mut retry: Option<(usize, usize)> = None;
-    while done < text.len() {
-        if pattern.get(at) == Some(&b'*') {
-            at += 1;
-            retry = Some((at, done));
-            continue;
-        }
-        if let Some(length) = one(&pattern[at..], text[done]) {
-            at += length;
-            done += 1;
-            continue;
-        }
-        let Some((behind, taken)) = retry else {
-            return false;
-        };
-        retry = Some((behind, taken + 1));
-        (at, done) = (behind, taken + 1);
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
+/// Longest text that can match; what patterns are held against here are names that the proxy gives.
+const TEXT_MAX: usize = 256;
+
+/// A pattern that was read; ASCII letters match in either case.
+pub struct Pattern {
+    /// `None` is an asterisk.
+    elements: Vec<Option<Bytes>>,
+    /// It matches nothing of [`TEXT_MAX`] bytes or less.
+    is_too_long: bool,
 }
 
-/// The length of the pattern's first element if it matches this byte.
-fn one(pattern: &[u8], byte: u8) -> Option<usize> {
-    let same = |other: u8| other.eq_ignore_ascii_case(&byte);
+/// The bytes that one element matches, all but letters in upper case; a bit for each.
+#[derive(Clone, Copy, Default)]
+struct Bytes([u64; 4]);
+
+impl Bytes {
+    fn insert(&mut self, byte: u8) {
+        self.add(byte.to_ascii_lowercase());
+    }
+
+    fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
+    }
+
+    fn contains(self, byte: u8) -> bool {
+        let byte = byte.to_ascii_lowercase();
+        self.0[usize::from(byte / 64)] & (1 << (byte % 64)) != 0
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn new(mut pattern: &[u8]) -> Self {
+        let mut read = Self { elements: Vec::new(), is_too_long: false };
+        let mut least = 0;
+        while let [first, rest @ ..] = pattern {
+            if *first == b'*' {
+                if !matches!(read.elements.last(), Some(None)) {
+                    read.elements.push(None);
+                }
+                pattern = rest;
+                continue;
+            }
+            least += 1;
+            if least > TEXT_MAX {
+                read.is_too_long = true;
+                break;
+            }
+            let (bytes, length) = one(pattern);
+            read.elements.push(Some(bytes));
+            pattern = &pattern[length..];
+        }
+        read
+    }
+
+    /// Whether the whole text matches.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        if self.is_too_long || text.len() > TEXT_MAX {
+            return false;
+        }
+        let (mut at, mut done) = (0, 0);
+        // behind the last asterisk: where the pattern goes on, and how much of the text the asterisk has taken
+        let mut retry: Option<(usize, usize)> = None;
+        while done < text.len() {
+            match self.elements.get(at) {
+                Some(None) => {
+                    at += 1;
+                    retry = Some((at, done));
+                    continue;
+                }
+                Some(Some(bytes)) if bytes.contains(text[done]) => {
+                    at += 1;
+                    done += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((behind, taken)) = retry else {
+                return false;
+            };
+            retry = Some((behind, taken + 1));
+            (at, done) = (behind, taken + 1);
+        }
+        self.elements[at..].iter().all(Option::is_none)
+    }
+}
+
+/// What the first element of a pattern matches that begins with no asterisk, and its length.
+fn one(pattern: &[u8]) -> (Bytes, usize) {
+    let mut bytes = Bytes::default();
     match pattern {
-        [] => None,
-        [b'?', ..] => Some(1),
-        [b'\\', escaped, ..] => same(*escaped).then_some(2),
+        [] => (bytes, 0),
+        [b'?', ..] => (Bytes([u64::MAX; 4]), 1),
+        [b'\\', escaped, ..] => {
+            bytes.insert(*escaped);
+            (bytes, 2)
+        }
         [b'[', rest @ ..] => {
             let (negated, mut rest) = match rest {
                 [b'^', rest @ ..] => (true, rest),
                 _ => (false, rest),
             };
-            let byte = byte.to_ascii_lowercase();
-            let mut found = false;
             loop {
                 match rest {
                     // an open end closes the set, as in Redis
@@ -51,29 +115,39 @@ fn one(pattern: &[u8], byte: u8) -> Option<usize> {
                         break;
                     }
                     [b'\\', escaped, behind @ ..] => {
-                        found |= same(*escaped);
+                        bytes.insert(*escaped);
                         rest = behind;
                     }
                     [first, b'-', last, behind @ ..] => {
                         let (first, last) = (first.to_ascii_lowercase(), last.to_ascii_lowercase());
-                        found |= (first.min(last)..=first.max(last)).contains(&byte);
+                        (first.min(last)..=first.max(last)).for_each(|byte| bytes.add(byte));
                         rest = behind;
                     }
                     [literal, behind @ ..] => {
-                        found |= same(*literal);
+                        bytes.insert(*literal);
                         rest = behind;
                     }
                 }
             }
-            (found != negated).then_some(pattern.len() - rest.len())
+            if negated {
+                bytes.0 = bytes.0.map(|word| !word);
+            }
+            (bytes, pattern.len() - rest.len())
         }
-        [literal, ..] => same(*literal).then_some(1),
+        [literal, ..] => {
+            bytes.insert(*literal);
+            (bytes, 1)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches_ignore_case;
+    use super::{Pattern, TEXT_MAX};
+
+    fn matches_ignore_case(pattern: &[u8], text: &[u8]) -> bool {
+        Pattern::new(pattern).matches(text)
+    }
 
     #[test]
     fn patterns_match_as_in_redis() {
@@ -91,6 +165,9 @@ mod tests {
             ("[a-h]et", "get", true),
             ("[h-a]et", "get", true),
             ("[a-h", "g", true),
+            ("[^A-H]", "g", false),
+            ("[^A-H]", "I", true),
+            ("[A-z]", "[", false),
             ("\\*", "*", true),
             ("\\*", "a", false),
             ("\\", "\\", true),
@@ -106,6 +183,8 @@ mod tests {
 
     #[test]
     fn many_asterisks_take_no_exponential_time() {
-        assert!(!matches_ignore_case(&b"*a".repeat(2_000), &b"a".repeat(1_999)));
+        assert!(!matches_ignore_case(&b"*a".repeat(TEXT_MAX), &b"a".repeat(TEXT_MAX - 1)));
+        assert!(matches_ignore_case(&b"*a".repeat(TEXT_MAX), &b"a".repeat(TEXT_MAX)));
+        assert!(!matches_ignore_case(&b"a".repeat(TEXT_MAX + 1), &b"a".repeat(TEXT_MAX)));
     }
 }

@@ -122,9 +122,10 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
     let mut parameters = parameters.iter().map(Some).collect::<Vec<_>>();
     // In the order they are asked for, each once; the server has an order of its own in each process.
     for pattern in all.get(2..).unwrap_or_default() {
+        let read = glob::Pattern::new(pattern);
         for parameter in &mut parameters {
             let Some((name, value)) = *parameter else { continue };
-            if glob::matches_ignore_case(pattern, name.as_bytes()) {
+            if read.matches(name.as_bytes()) {
                 // A name comes back as it was asked for, because clients look for it in the reply.
                 let is_name = pattern.eq_ignore_ascii_case(name.as_bytes());
                 found.push((if is_name { pattern } else { name.as_bytes() }, value));

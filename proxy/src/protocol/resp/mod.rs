@@ -7,8 +7,8 @@
 use crate::pool::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Part, Plan, Progress, Protocol, Question, Redirect, RequestBounds,
-    Route, Spread,
+    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
+    RequestBounds, Route, Spread,
 };
 use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -163,7 +163,7 @@ impl Protocol for Resp {
         split::split(*merge, decoder, canonical, owners, fragments);
     }
 
-    fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
         split::merge(merge, owners, parts, reply);
     }
 
@@ -172,7 +172,7 @@ impl Protocol for Resp {
         decoder.decode(unread)
     }
 
-    fn is_odd(merge: &Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+    fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
         split::is_odd(*merge, owners, fragment, response)
     }
 

@@ -9,7 +9,7 @@ use super::commands::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
 use super::encode;
 use crate::pool::buffer::{Output, SHARE_MIN};
-use crate::protocol::Part;
+use crate::protocol::{Owners, Part};
 
 /// Arguments of one key: itself, and for MSET its value.
 pub fn step(merge: Merge) -> usize {
@@ -48,14 +48,14 @@ pub fn split(
 }
 
 /// Whether a response cannot be the one to this fragment.
-pub fn is_odd(merge: Merge, owners: &[u32], fragment: u32, response: &[u8]) -> bool {
+pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
     if matches!(response.first(), Some(b'-' | b'!')) {
         return false;
     }
     match merge {
         Merge::Array => {
             let mut head = Vec::new();
-            encode::array(&mut head, owners.iter().filter(|&&owner| owner == fragment).count());
+            encode::array(&mut head, owners.keys_of(fragment).len());
             !response.starts_with(&head)
         }
         Merge::Sum => integer(response).is_none(),
@@ -64,7 +64,7 @@ pub fn is_odd(merge: Merge, owners: &[u32], fragment: u32, response: &[u8]) -> b
 }
 
 /// Joins the responses of all fragments.
-pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
+pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     if let Some(failed) = parts.iter().find(|part| matches!(part.bytes.first(), Some(b'-' | b'!'))) {
         return fail(merge, &failed.bytes, &failed.shard, reply);
     }
@@ -98,16 +98,12 @@ pub fn merge(merge: Merge, owners: &[u32], parts: Vec<Part>, reply: &mut Output)
 }
 
 /// The elements of all arrays in the order of the request's keys.
-fn merge_arrays(owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
-    let mut counts = vec![0u64; parts.len()];
-    for &owner in owners {
-        counts[owner as usize] += 1;
-    }
+fn merge_arrays(owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     let mut elements = Vec::with_capacity(parts.len());
     let mut head = Vec::new();
-    for (part, count) in parts.into_iter().zip(counts) {
+    for (fragment, part) in parts.into_iter().enumerate() {
         head.clear();
-        encode::array(&mut head, count as usize);
+        encode::array(&mut head, owners.keys_of(fragment as u32).len());
         if !part.bytes.starts_with(&head) {
             return refuse(&part.shard, reply);
         }
@@ -119,8 +115,8 @@ fn merge_arrays(owners: &[u32], parts: Vec<Part>, reply: &mut Output) {
             Elements::Large(bytes.freeze())
         });
     }
-    encode::array(reply.tail(), owners.len());
-    for &owner in owners {
+    encode::array(reply.tail(), owners.of_keys().len());
+    for &owner in owners.of_keys() {
         elements[owner as usize].move_next(reply);
     }
 }

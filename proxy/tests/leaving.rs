@@ -1,0 +1,102 @@
+//! A shard that has left the pool: what is in flight is finished, then nothing of it is left open.
+
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memstore_proxy::pool::Limits;
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use world::World;
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn topology(name: &str) -> Arc<Topology> {
+    let shard = Shard::new(Address::Tcp { host: name.into(), port: 1 }, 1, Some(name.into()));
+    Arc::new(Topology::new(vec![shard], DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard"))
+}
+
+fn settings(password: Option<&str>) -> Settings {
+    Settings { password: password.map(|password| password.as_bytes().to_vec()), ..Settings::default() }
+}
+
+fn limits() -> Limits {
+    Limits { timeout: Some(TIMEOUT), ..Limits::default() }
+}
+
+/// What the shard says before and after the timeout of the request, once it has read what was sent until then.
+struct End {
+    password: Option<&'static str>,
+    client: &'static str,
+    before: Vec<&'static str>,
+    after: Vec<&'static str>,
+}
+
+#[test]
+fn nothing_of_a_shard_that_has_left_stays_open() {
+    let (auth, value) = ("AUTH secret\r\nGET k\r\n", "$1\r\nv\r\n");
+    for End { password, client, before, after } in [
+        End { password: None, client: "GET k\r\n", before: vec![value], after: vec![] },
+        End { password: None, client: "GET k\r\n", before: vec![], after: vec![value] },
+        End { password: Some("secret"), client: auth, before: vec!["+OK\r\n", value], after: vec![] },
+        // The only request has timed out by the time that it may flow: it is never written.
+        End { password: Some("secret"), client: auth, before: vec![], after: vec!["+OK\r\n"] },
+    ] {
+        let mut world = World::<Resp>::new(settings(password), limits(), topology("old"), 1);
+        let id = world.pool.client_connected(world.now);
+        world.eager.insert(id, Vec::new());
+        world.client_sends(id, client.as_bytes());
+        world.settle();
+        let index = world.wanted.pop().expect("a connection is wanted");
+        world.shard_connects(index);
+        world.settle();
+        world.reconfigure(settings(password), limits(), topology("new"), &[None]);
+        world.settle();
+        assert!(world.up.contains(&index), "something is in flight");
+        let says = |world: &mut World<Resp>, responses: &[&str]| {
+            for response in responses {
+                world.shard_takes(index, |length| length);
+                world.shard_sends(index, response.as_bytes()).expect("a good response");
+                world.settle();
+                world.shard_takes(index, |length| length);
+            }
+        };
+        says(&mut world, &before);
+        world.pass_time(TIMEOUT + Duration::from_millis(1));
+        says(&mut world, &after);
+        assert!(!world.up.contains(&index), "still open after {before:?} and {after:?}");
+    }
+}
+
+#[test]
+fn nothing_stays_open_where_the_last_that_was_in_flight_is_dropped() {
+    let value = "v".repeat(64 * 1024);
+    let limits = || Limits { memory_max: 48 * 1024, ..Limits::default() };
+    let mut world = World::<Resp>::new(settings(Some("secret")), limits(), topology("old"), 1);
+    let id = world.pool.client_connected(world.now);
+    world.eager.insert(id, Vec::new());
+    world.client_sends(id, b"AUTH secret\r\nGET k\r\n");
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    world.shard_takes(index, |length| length);
+    world.reconfigure(settings(Some("secret")), limits(), topology("new"), &[None]);
+    world.settle();
+    assert!(world.up.contains(&index), "something is in flight");
+    // Nobody waits for it any more, and memory is needed.
+    world.pool.client_gone(id, false);
+    let other = world.pool.client_connected(world.now);
+    world.client_sends(
+        other,
+        format!("AUTH secret\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}", value.len()).as_bytes(),
+    );
+    world.settle();
+    if world.up.contains(&index) {
+        world.shard_sends(index, b"+OK\r\n").expect("a good response");
+        world.settle();
+    }
+    assert!(!world.up.contains(&index), "still open");
+}

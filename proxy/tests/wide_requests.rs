@@ -1,0 +1,114 @@
+//! Requests of many keys in many parts: the work grows with the keys, and not with the keys times the parts.
+
+mod world;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memstore_proxy::pool::Limits;
+use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::memcache::{self, Memcache};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use world::World;
+
+const SLOTS: usize = 16_384;
+/// Many times what the work takes in proportion, and a fraction of what it takes otherwise.
+const LONGEST: Duration = Duration::from_secs(15);
+
+fn shard(number: usize) -> Shard {
+    let name = format!("shard-{number}");
+    Shard::new(Address::Tcp { host: name.clone(), port: 1 }, 1, Some(name))
+}
+
+/// Sends the request, answers every part with what `respond` says to its first line, and returns the reply.
+fn reply<P: Protocol>(
+    settings: P::Settings,
+    topology: Arc<Topology>,
+    request: &[u8],
+    respond: impl Fn(&str) -> Vec<u8>,
+    next: impl Fn(&[u8]) -> usize,
+) -> Vec<u8> {
+    let limits = Limits { request_bytes_max: 1 << 30, shard_queue_bytes_max: 1 << 30, ..Limits::default() };
+    let mut world = World::<P>::new(settings, limits, topology, 1);
+    let id = world.pool.client_connected(world.now);
+    world.eager.insert(id, Vec::new());
+    let began = Instant::now();
+    world.client_sends(id, request);
+    world.settle();
+    for index in std::mem::take(&mut world.wanted) {
+        world.shard_connects(index);
+    }
+    world.settle();
+    for index in world.up.clone() {
+        let requests = world.shard_takes(index, |length| length);
+        let (mut rest, mut responses) = (&requests[..], Vec::new());
+        while !rest.is_empty() {
+            let line = rest.split(|&byte| byte == b'\n').next().expect("a line");
+            responses.extend(respond(&String::from_utf8_lossy(line)));
+            rest = &rest[next(rest)..];
+        }
+        world.shard_sends(index, &responses).expect("good responses");
+        world.settle();
+    }
+    let took = began.elapsed();
+    assert!(took < LONGEST, "{took:?}");
+    world.eager.remove(&id).expect("a client")
+}
+
+/// The length of the request that comes first, which is an array of bulk strings of one line.
+fn array_length(bytes: &[u8]) -> usize {
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+    let head = lines.next().expect("a head");
+    let count: usize = String::from_utf8_lossy(&head[1..head.len() - 2]).parse().expect("a number");
+    head.len() + lines.take(2 * count).map(<[u8]>::len).sum::<usize>()
+}
+
+#[test]
+fn an_mget_over_all_slots_of_a_cluster_takes_no_longer_than_its_keys() {
+    const KEYS: usize = 200_000;
+    let owners = vec![Some(0); SLOTS];
+    let topology = Topology::of_cluster(vec![shard(0)], &owners, vec![Vec::new()]).expect("one node");
+    let mut request = format!("*{}\r\n$4\r\nMGET\r\n", KEYS + 1);
+    for key in 0..KEYS {
+        request.push_str(&format!("$8\r\n{key:08}\r\n"));
+    }
+    let respond = |head: &str| {
+        let count: usize = head[1..].trim_end().parse().expect("a number");
+        format!("*{}\r\n{}", count - 1, "$-1\r\n".repeat(count - 1)).into_bytes()
+    };
+    let heard =
+        reply::<Resp>(Settings::default(), Arc::new(topology), request.as_bytes(), respond, array_length);
+    let expected = format!("*{KEYS}\r\n{}", "$-1\r\n".repeat(KEYS));
+    assert!(heard == expected.as_bytes(), "{}", String::from_utf8_lossy(&heard[..heard.len().min(200)]));
+}
+
+#[test]
+fn a_get_over_many_servers_takes_no_longer_than_its_keys() {
+    const KEYS: usize = 200_000;
+    let shards = (0..1_000).map(shard).collect();
+    let topology = Topology::new(shards, DistributionKind::Modula, KeyHash::Fnv1a64, None).expect("shards");
+    let mut request = "get".to_owned();
+    for key in 0..KEYS {
+        request.push_str(&format!(" {key:08}"));
+    }
+    request.push_str("\r\n");
+    let respond = |line: &str| {
+        let values = line.split_whitespace().skip(1).map(|key| format!("VALUE {key} 0 1\r\nx\r\n"));
+        let mut response: String = values.collect();
+        response.push_str("END\r\n");
+        response.into_bytes()
+    };
+    let next = |bytes: &[u8]| 1 + bytes.iter().position(|&byte| byte == b'\n').expect("a line");
+    let heard = reply::<Memcache>(
+        memcache::Settings::default(),
+        Arc::new(topology),
+        request.as_bytes(),
+        respond,
+        next,
+    );
+    let values = (0..KEYS).map(|key| format!("VALUE {key:08} 0 1\r\nx\r\n"));
+    let expected: String = values.chain(["END\r\n".to_owned()]).collect();
+    assert!(heard == expected.as_bytes(), "{}", String::from_utf8_lossy(&heard[..heard.len().min(200)]));
+}
