@@ -1,19 +1,27 @@
 //! One RESP conversation beside the data path: probes, questions to shards, care of clusters.
 
+use std::io;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use crate::config::{Auth, Secret};
 use crate::pool::failure::ShardFailure;
+use crate::protocol::resp::decode::ResponseDecoder;
 use crate::protocol::resp::is_needless_password;
 use crate::worker::socket::{Socket, failure};
+
+/// Largest answer; the nodes and slots of a large cluster are told in a few megabytes.
+const ANSWER_MAX: usize = 32 << 20;
+/// Levels of arrays in each other; CLUSTER SLOTS has five.
+const DEPTH_MAX: usize = 16;
 
 /// Bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -57,14 +65,14 @@ impl ConversationError {
 
 /// A connection that questions are asked on, one after the other.
 pub struct Conversation {
-    framed: Framed<Box<dyn Stream>, Resp2>,
+    framed: Framed<Box<dyn Stream>, Bounded>,
     limit: Duration,
 }
 
 impl Conversation {
     /// Over a connected socket; each answer may take as long as `limit`.
     pub fn over(socket: Socket, limit: Duration) -> Result<Self, ConversationError> {
-        Ok(Self { framed: Framed::new(stream(socket)?, Resp2::default()), limit })
+        Ok(Self { framed: Framed::new(stream(socket)?, Bounded::default()), limit })
     }
 
     /// Tells the password, if there is one. A server that needs none is content.
@@ -131,6 +139,137 @@ impl Conversation {
     }
 }
 
-fn broken(error: redis_protocol::error::RedisProtocolError) -> ConversationError {
+fn broken(error: io::Error) -> ConversationError {
     ConversationError::Lost(ShardFailure::ConnectFailed(error.to_string()))
+}
+
+/// RESP2 within bounds. What makes trees of answers calls itself for each level of them, and takes all that comes; so it is
+/// shown whole answers only, and none that is too large or too deep.
+#[derive(Default)]
+struct Bounded {
+    resp: Resp2,
+    measure: ResponseDecoder,
+    /// Bytes of the answer at hand that are measured.
+    measured: usize,
+}
+
+impl Decoder for Bounded {
+    type Item = BytesFrame;
+    type Error = io::Error;
+
+    fn decode(&mut self, came: &mut BytesMut) -> io::Result<Option<BytesFrame>> {
+        let wrong = |words: String| io::Error::new(io::ErrorKind::InvalidData, words);
+        let progress = self.measure.decode(&came[self.measured..]).map_err(|error| wrong(error.0))?;
+        self.measured += progress.length;
+        if self.measured > ANSWER_MAX {
+            return Err(wrong(format!("an answer of more than {ANSWER_MAX} bytes")));
+        }
+        if !progress.complete {
+            return Ok(None);
+        }
+        let mut answer = came.split_to(std::mem::take(&mut self.measured));
+        if depth(&answer).is_none_or(|depth| depth > DEPTH_MAX) {
+            return Err(wrong("an answer that is none in RESP2, or too deep".into()));
+        }
+        self.resp.decode(&mut answer).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+impl Encoder<BytesFrame> for Bounded {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: BytesFrame, out: &mut BytesMut) -> io::Result<()> {
+        self.resp.encode(frame, out).map_err(|error| io::Error::other(error.to_string()))
+    }
+}
+
+/// Levels of arrays in each other; none if the whole answer has what RESP2 does not know.
+fn depth(answer: &[u8]) -> Option<usize> {
+    // For each array that is open, how many values it lacks.
+    let mut open: Vec<u64> = Vec::new();
+    let (mut at, mut deepest) = (0, 0);
+    loop {
+        let kind = *answer.get(at)?;
+        let line = &answer[at + 1..];
+        let end = line.iter().position(|&byte| byte == b'\n')?;
+        at += 1 + end + 1;
+        let number = || std::str::from_utf8(&line[..end]).ok()?.trim_end().parse::<i64>().ok();
+        match kind {
+            b'+' | b'-' | b':' => {}
+            b'$' => at += usize::try_from(number()?).map_or(0, |length| length + 2),
+            b'*' => {
+                let count = number()?.max(0) as u64;
+                deepest = deepest.max(open.len() + 1);
+                if count > 0 {
+                    if deepest > DEPTH_MAX {
+                        return Some(deepest);
+                    }
+                    open.push(count);
+                    continue;
+                }
+            }
+            _ => return None,
+        }
+        // One value is complete, and perhaps with it those that it is the last of.
+        loop {
+            let Some(missing) = open.last_mut() else { return Some(deepest) };
+            *missing -= 1;
+            if *missing > 0 {
+                break;
+            }
+            open.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of the bytes, if they come in pieces of this size.
+    fn decode(bytes: &[u8], piece: usize) -> io::Result<Vec<BytesFrame>> {
+        let (mut codec, mut came, mut found) = (Bounded::default(), BytesMut::new(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            came.extend_from_slice(piece);
+            while let Some(frame) = codec.decode(&mut came)? {
+                found.push(frame);
+            }
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn answers_are_found_wherever_they_are_cut() {
+        let answers = b"+OK\r\n-ERR x\r\n:-5\r\n$-1\r\n*-1\r\n*0\r\n$3\r\na\nb\r\n*2\r\n*1\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n+end\r\n";
+        let whole = decode(answers, answers.len()).expect("good answers");
+        assert_eq!(whole.len(), 9);
+        for piece in 1..answers.len() {
+            assert_eq!(decode(answers, piece).expect("good answers"), whole, "in pieces of {piece}");
+        }
+        assert_eq!(depth(b"*2\r\n*1\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n"), Some(3));
+    }
+
+    #[test]
+    fn nothing_that_a_server_answers_is_too_deep_or_too_much() {
+        let deep = [&b"*1\r\n".repeat(300_000)[..], b":1\r\n"].concat();
+        let padded = [&b"*2\r\n:1\r\n".repeat(100_000)[..], b":1\r\n"].concat();
+        for (bytes, is_error) in [
+            (&deep[..], true),
+            (&padded, true),
+            (&deep[..deep.len() - 4], false),
+            (b"*1000000000\r\n", false),
+            (b"$9\r\n", false),
+            (b"%1\r\n:1\r\n:2\r\n", true),
+            (b"HTTP/1.1 400 Bad Request\r\n", true),
+            (b"*-2\r\n", true),
+        ] {
+            for piece in [7, 65536] {
+                let found = decode(bytes, piece);
+                let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(20)]);
+                assert_eq!(found.is_err(), is_error, "{shown}: {:?}", found.map(|found| found.len()));
+            }
+        }
+        let endless = [&b"$999999999\r\n"[..], &vec![b'x'; ANSWER_MAX]].concat();
+        assert!(decode(&endless, 1 << 20).is_err());
+    }
 }
