@@ -25,7 +25,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
     }
 }
 
-/// A power of two, four times as many as there are commands, so that most are found at once and unknown ones end soon.
+/// A power of two, three times as many as there are commands, so that most are found at once and unknown ones end soon.
 const SLOTS: usize = 1024;
 const NO_ROW: u16 = u16::MAX;
 
@@ -58,7 +58,7 @@ const fn index() -> [Slot; SLOTS] {
 
 const fn slot_of(head: u64, tail: u64) -> usize {
     // multiplication carries every byte into the topmost bits (multiplicative hashing, the golden ratio of 2^64)
-    let mixed = (head ^ tail.rotate_left(23)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (head ^ tail.rotate_left(22)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> (u64::BITS - SLOTS.trailing_zeros())) as usize
 }
 

@@ -6,9 +6,11 @@ use super::commands::{Begin, Command, Find, KeyNumWords, KeySpec, access, flag};
 /// What makes a command reach another database than the client's.
 #[derive(Debug, Clone, Copy)]
 pub enum LeavesDatabase {
-    /// That is what it is for.
-    Always,
-    /// An option of this name behind the second key.
+    /// It reaches all.
+    All,
+    /// It reaches the one that this argument names.
+    To(u8),
+    /// The one behind an option of this name behind the second key.
     With(&'static str),
 }
 
@@ -50,11 +52,27 @@ impl Command {
     pub fn is_leaving_database<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> bool {
         match self.leaves_database {
             None => false,
-            Some(LeavesDatabase::Always) => true,
+            Some(LeavesDatabase::All | LeavesDatabase::To(_)) => true,
             Some(LeavesDatabase::With(option)) => {
                 (3..args).any(|at| arg(at).eq_ignore_ascii_case(option.as_bytes()))
             }
         }
+    }
+
+    /// The arguments that name other databases.
+    pub fn databases_named<'a>(
+        &self,
+        args: usize,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> impl Iterator<Item = &'a [u8]> {
+        let how = self.leaves_database;
+        (1..args).filter_map(move |at| match how {
+            Some(LeavesDatabase::To(named)) => (at == usize::from(named)).then(|| arg(at)),
+            Some(LeavesDatabase::With(option)) => {
+                (at > 3 && arg(at - 1).eq_ignore_ascii_case(option.as_bytes())).then(|| arg(at))
+            }
+            Some(LeavesDatabase::All) | None => None,
+        })
     }
 
     /// The positions of all keys in a request of `args` arguments, as the server takes them when it executes the request.
@@ -372,6 +390,29 @@ mod tests {
         check("XREAD COUNT 1 STREAMS streams STREAMS 0 0", Ok(&[4, 5]));
         check("MSETEX 2 a 1 b 2 EX 10", Ok(&[2, 4]));
         check("PING a", Ok(&[]));
+        check("VADD v VALUES 1 2 element", Ok(&[1]));
+        check("ARSET a 0 x y", Ok(&[1]));
+        check("SUNIONCARD 2 a b APPROX LIMIT 1", Ok(&[2, 3]));
+        check("LMOVEM a b LEFT RIGHT COUNT 2 BULK", Ok(&[1, 2]));
+        check("ZMOVE a b MIN", Ok(&[1, 2]));
+        check("XREAD MAXCOUNT STREAMS STREAMS a 0", Ok(&[4]));
+    }
+
+    #[test]
+    fn options_of_all_versions_are_told_from_keys_and_from_block() {
+        for (request, waits) in [
+            ("XREAD STREAMS block 0", false),
+            ("XREAD BLOCK 0 STREAMS a $", true),
+            ("XREAD COUNT 1 MAXCOUNT 10 MAXSIZE 10 STREAMS block 0", false),
+            ("XREAD MAXSIZE 10 block 0 STREAMS a $", true),
+            ("XREADGROUP GROUP block block CLAIM 1 STREAMS a >", false),
+            ("XREADGROUP GROUP g c NOACK MAXCOUNT 5 BLOCK 0 STREAMS a >", true),
+            ("XREAD SOMETHING 1 STREAMS block 0", true),
+        ] {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let row = lookup(args[0]).expect("it has a row");
+            assert_eq!(row.waits(args.len(), |at| args[at]), waits, "{request}");
+        }
     }
 
     #[test]

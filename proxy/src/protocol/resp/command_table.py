@@ -65,7 +65,7 @@ ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
 
 LATER = {
     "Transaction": "multi exec discard watch unwatch",
-    "Blocking": "blpop brpop blmove brpoplpush blmpop bzpopmin bzpopmax bzmpop client|unblock",
+    "Blocking": "blpop brpop blmove blmovem brpoplpush blmpop bzpopmin bzpopmax bzmpop bzmove client|unblock",
     "PubSub": "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe",
     "Publish": "publish spublish"
     " pubsub|channels pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
@@ -133,7 +133,7 @@ KEYNUM_WORDS = {
     "eval eval_ro": "Script",
     "evalsha evalsha_ro fcall fcall_ro": "NamedScript",
     "zunion zinter zdiff zintercard zunionstore zinterstore zdiffstore": "AtLeastOne",
-    "sintercard": "GreaterThanZeroOfArgs",
+    "sintercard sunioncard sdiffcard": "GreaterThanZeroOfArgs",
     "lmpop blmpop zmpop bzmpop msetex": "GreaterThanZero",
 }
 
@@ -161,8 +161,8 @@ EXECUTED = {
     "xreadgroup": ('half_behind(&["STREAMS"], 1, STREAM_OPTIONS, RO | ACCESS)',),
 }
 
-# Reach another database than the client's: always, or with an option. A pool that stays in one database refuses them.
-LEAVES_DATABASE = {"move": "Always", "flushall": "Always", "copy": 'With("DB")'}
+# Reach another database than the client's: all of them, the one that an argument names, or with an option. A pool that stays in one database refuses them.
+LEAVES_DATABASE = {"move": "To(2)", "flushall": "All", "copy": 'With("DB")'}
 
 # ---------------------------------------------------------------------------------------------------------------
 # Supplement: commands of later Redis and Valkey versions, in the server's own words for flags and keys.
@@ -183,6 +183,14 @@ WRITE = [key(1, "RW", "update")]
 DELETE = [key(1, "RW", "delete")]
 HASH_EXPIRE = (-6, "write denyoom fast", "hash", WRITE, "7.4.0", "hash")
 HASH_TTL = (-5, "readonly fast", "hash", READ, "7.4.0", "hash")
+MOVE = [key(1, "RW", "access", "delete"), key(2, "RW", "insert")]
+# How many arguments they take at least is left to the server where that is not certain.
+SET_WRITE = (-3, "write denyoom fast", "set", WRITE, "8.12.0", "set")
+SET_TTL = (-3, "readonly fast", "set", READ, "8.12.0", "set")
+VECTOR_READ = ("readonly", "", READ)
+VECTOR_READ_FAST = ("readonly fast", "", READ)
+ARRAY_WRITE = ("write denyoom", "", WRITE, "8.8.0", "array")
+ARRAY_READ = ("readonly", "", READ, "8.8.0", "array")
 SUPPLEMENT = [
     ("hexpire", *HASH_EXPIRE, "Sets the time to live of hash fields in seconds."),
     ("hpexpire", *HASH_EXPIRE, "Sets the time to live of hash fields in milliseconds."),
@@ -210,6 +218,68 @@ SUPPLEMENT = [
      "Sets keys together with an expiration time, all or none."),
     ("delifeq", 3, "write fast", "string", DELETE, "9.0.0", "string",
      "Deletes a key if its value is as expected (Valkey)."),
+    ("increx", -2, "write denyoom fast", "string", [key(1, "RW", "access", "update")], "8.8.0", "string",
+     "Increments the number in a key within bounds and sets its expiration time."),
+    ("xcfgset", -2, "write fast", "stream", WRITE, "8.6.0", "stream",
+     "Sets how long a stream remembers what was added, so that it is added once."),
+    ("xnack", -7, "write fast", "stream", WRITE, "8.8.0", "stream",
+     "Gives claimed messages back to the group without acknowledging them."),
+    ("lmovem", -5, "write denyoom", "list", MOVE, "8.10.0", "list", "Moves several elements from one list to another."),
+    ("blmovem", -6, "write denyoom blocking", "list", MOVE, "8.10.0", "list",
+     "Moves several elements from one list to another, and waits for them."),
+    ("sunioncard", -3, "readonly movablekeys", "set", [numbered(1, 1, "RO", "access")], "8.10.0", "set",
+     "Counts the members of the union of several sets."),
+    ("sdiffcard", -3, "readonly movablekeys", "set", [numbered(1, 1, "RO", "access")], "8.10.0", "set",
+     "Counts the members of the first set that are in none of the others."),
+    ("sexpire", *SET_WRITE, "Sets the time to live of members of a set in seconds."),
+    ("spexpire", *SET_WRITE, "Sets the time to live of members of a set in milliseconds."),
+    ("sexpireat", *SET_WRITE, "Sets the expiration time of members of a set to a Unix timestamp in seconds."),
+    ("spexpireat", *SET_WRITE, "Sets the expiration time of members of a set to a Unix timestamp in milliseconds."),
+    ("spersist", *SET_WRITE, "Removes the expiration time of members of a set."),
+    ("saddex", *SET_WRITE, "Adds members to a set together with their expiration time."),
+    ("sttl", *SET_TTL, "Returns the time to live of members of a set in seconds."),
+    ("spttl", *SET_TTL, "Returns the time to live of members of a set in milliseconds."),
+    ("sexpiretime", *SET_TTL, "Returns the expiration time of members of a set in seconds."),
+    ("spexpiretime", *SET_TTL, "Returns the expiration time of members of a set in milliseconds."),
+    ("zmove", -4, "write denyoom", "sortedset", MOVE, "8.12.0", "sorted-set",
+     "Moves the lowest or highest member of a sorted set to another one."),
+    ("zmovemember", -4, "write denyoom", "sortedset", MOVE, "8.12.0", "sorted-set",
+     "Moves a member of a sorted set to another one."),
+    ("bzmove", -5, "write denyoom blocking", "sortedset", MOVE, "8.12.0", "sorted-set",
+     "Moves the lowest or highest member of a sorted set to another one, and waits for one."),
+    ("bitrangeintarray", -2, "readonly", "bitmap", READ, "8.12.0", "bitmap",
+     "Returns the positions of the bits that are set in a range."),
+    ("vadd", -5, "write denyoom", "", WRITE, "8.0.0", "vector_set", "Adds an element to a vector set, or updates its vector."),
+    ("vrem", -3, "write", "", DELETE, "8.0.0", "vector_set", "Removes an element from a vector set."),
+    ("vsetattr", 4, "write fast", "", WRITE, "8.0.0", "vector_set", "Sets or removes the attributes of an element."),
+    ("vsim", -4, *VECTOR_READ, "8.0.0", "vector_set", "Returns the elements most similar to a vector or an element."),
+    ("vcard", 2, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns the number of elements in a vector set."),
+    ("vdim", 2, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns the dimension of the vectors in a vector set."),
+    ("vemb", -3, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns the vector of an element."),
+    ("vgetattr", 3, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns the attributes of an element."),
+    ("vinfo", 2, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns information about a vector set."),
+    ("vlinks", -3, *VECTOR_READ_FAST, "8.0.0", "vector_set", "Returns the neighbours of an element."),
+    ("vrandmember", -2, *VECTOR_READ, "8.0.0", "vector_set", "Returns one or several random elements of a vector set."),
+    ("vismember", 3, *VECTOR_READ_FAST, "8.2.0", "vector_set", "Says whether an element is in a vector set."),
+    ("vrange", -4, *VECTOR_READ, "8.4.0", "vector_set", "Returns the elements of a vector set in a range of names."),
+    ("arset", -4, *ARRAY_WRITE, "Sets values in an array from an index on."),
+    ("armset", -4, *ARRAY_WRITE, "Sets values in an array at several indexes."),
+    ("arinsert", -3, *ARRAY_WRITE, "Appends values to an array at its cursor."),
+    ("arring", -4, *ARRAY_WRITE, "Appends values to an array that goes around at a size."),
+    ("ardel", -3, *ARRAY_WRITE, "Deletes values of an array at indexes."),
+    ("ardelrange", -4, *ARRAY_WRITE, "Deletes values of an array in ranges of indexes."),
+    ("arseek", 3, *ARRAY_WRITE, "Sets the cursor of an array."),
+    ("arget", 3, *ARRAY_READ, "Returns the value of an array at an index."),
+    ("armget", -3, *ARRAY_READ, "Returns the values of an array at several indexes."),
+    ("argetrange", -4, *ARRAY_READ, "Returns the values of an array in a range of indexes."),
+    ("arscan", -4, *ARRAY_READ, "Returns indexes and values of an array in a range."),
+    ("argrep", -4, *ARRAY_READ, "Searches the values of an array in a range."),
+    ("arop", -5, *ARRAY_READ, "Aggregates the values of an array in a range."),
+    ("arlastitems", -3, *ARRAY_READ, "Returns the values that were appended to an array last."),
+    ("arnext", 2, *ARRAY_READ, "Returns the index at which the next value is appended to an array."),
+    ("arlen", 2, *ARRAY_READ, "Returns the length of an array."),
+    ("arcount", -2, *ARRAY_READ, "Returns the number of values in an array."),
+    ("arinfo", -2, *ARRAY_READ, "Returns information about an array."),
     ("waitaof", 4, "noscript", "connection", [], "7.2.0", "generic",
      "Waits until earlier writes are in the append-only file."),
     ("client|setinfo", 4, "noscript loading stale", "connection", [], "7.2.0", "connection",
@@ -494,7 +564,8 @@ const GEO_OPTIONS: &[(&str, u8)] = &[("COUNT", 1), ("STORE", 1), ("STOREDIST", 1
 
 /// Arguments that each option of XREAD and XREADGROUP takes before STREAMS; any order is accepted.
 /// Source: <https://redis.io/docs/latest/commands/xreadgroup/>.
-const STREAM_OPTIONS: &[(&str, u8)] = &[("BLOCK", 1), ("COUNT", 1), ("GROUP", 2), ("NOACK", 0), ("CLAIM", 1)];
+const STREAM_OPTIONS: &[(&str, u8)] = &[("BLOCK", 1), ("COUNT", 1), ("GROUP", 2), ("NOACK", 0), ("CLAIM", 1),
+    ("MAXCOUNT", 1), ("MAXSIZE", 1)];
 
 {reasons}/// All commands, sorted by name; subcommands stand in the row of their container.
 #[rustfmt::skip]

@@ -363,9 +363,16 @@ fn plan_slowly(
         Ruling::Wait => return Route::WhenSilent,
         Ruling::Refuse(reply) => return refuse(plan, &reply),
     }
-    if facts.settings.db > 0 && command.leaves_database.is_some() {
+    if command.leaves_database.is_some() {
         let all = arguments.to_vec();
-        if command.is_leaving_database(all.len(), |index| all[index]) {
+        if facts.settings.db == 0 {
+            // Where no client could find it again.
+            let is_beyond =
+                |word| session::number(word).is_some_and(|db| db >= i64::from(facts.settings.databases));
+            if command.databases_named(all.len(), |index| all[index]).any(is_beyond) {
+                return refuse(plan, "ERR DB index is out of range");
+            }
+        } else if command.is_leaving_database(all.len(), |index| all[index]) {
             let reply = format!(
                 "ERR '{}' is refused here: this pool stays in database {} (redis_db)",
                 command.name, facts.settings.db
