@@ -100,3 +100,32 @@ fn nothing_stays_open_where_the_last_that_was_in_flight_is_dropped() {
     }
     assert!(!world.up.contains(&index), "still open");
 }
+
+#[test]
+fn a_shard_that_returns_before_it_was_gone_is_counted_as_it_is() {
+    let mut world = World::<Resp>::new(settings(None), limits(), topology("shard"), 1);
+    let id = world.pool.client_connected(world.now);
+    world.eager.insert(id, Vec::new());
+    world.client_sends(id, b"GET k\r\n");
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    world.shard_takes(index, |length| length);
+    world.reconfigure(settings(None), limits(), topology("other"), &[None]);
+    world.settle();
+    world.reconfigure(settings(None), limits(), topology("shard"), &[None]);
+    world.settle();
+    let counted = |world: &World<Resp>| {
+        let counters = &world.counters.shards()[0];
+        [counters.server_connections.get(), counters.out_queue.get(), counters.out_queue_bytes.get()]
+    };
+    assert!(world.up.contains(&index), "its connection stays");
+    assert_eq!(counted(&world), [1, 1, 20]);
+    world.shard_sends(index, b"$1\r\nv\r\n").expect("a good response");
+    world.settle();
+    assert_eq!(world.eager[&id], b"$1\r\nv\r\n");
+    assert_eq!(counted(&world), [1, 0, 0]);
+    world.shard_closes(index, &memstore_proxy::pool::failure::ShardFailure::Closed);
+    assert_eq!(counted(&world), [0, 0, 0]);
+}

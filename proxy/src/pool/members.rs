@@ -90,7 +90,7 @@ impl<P: Protocol> Shards<P> {
             if let Some(index) = kept {
                 stays[index] = true;
                 self.members[index].leaving = false;
-                self.members[index].counters = counters.clone();
+                self.count_in(index, counters);
                 self.members[index].shard.weight = shard.weight;
             }
             order.push(kept);
@@ -110,6 +110,22 @@ impl<P: Protocol> Shards<P> {
             .collect();
         self.topology = topology;
         waiting
+    }
+
+    /// The member is counted here from now on. Where it was away for a time that is elsewhere than before, and what it has
+    /// goes along.
+    fn count_in(&mut self, index: usize, counters: &Arc<ShardCounters>) {
+        let before = std::mem::replace(&mut self.members[index].counters, counters.clone());
+        if Arc::ptr_eq(&before, counters) {
+            return;
+        }
+        if self.members[index].failing {
+            before.failing.add(-1);
+            counters.failing.add(1);
+        }
+        for connection in self.connections_of(index).collect::<Vec<_>>() {
+            self.connections[connection].count_in(&before, counters);
+        }
     }
 
     /// The shard with this name gets a new member, and so new connections. Returns clients that waited for the present

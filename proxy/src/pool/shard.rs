@@ -23,7 +23,7 @@ use super::failure::{ShardFailure, Stage};
 use super::ticket::{Ticket, Waiter};
 use super::time::Time;
 use super::{ClientId, Limits};
-use crate::metrics::ShardCounters;
+use crate::metrics::{Gauge, ShardCounters};
 use crate::protocol::Protocol;
 
 /// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
@@ -489,6 +489,23 @@ impl<P: Protocol> ShardConnection<P> {
         self.in_flight.is_empty() && self.waiting.is_empty()
     }
 
+    /// How long the queues are, in the order of `published`.
+    fn gauges(counters: &ShardCounters) -> [&Gauge; 4] {
+        [&counters.in_queue, &counters.in_queue_bytes, &counters.out_queue, &counters.out_queue_bytes]
+    }
+
+    /// What it was counted with `before` it is counted with there from now on.
+    pub fn count_in(&self, before: &ShardCounters, counters: &ShardCounters) {
+        for (counters, sign) in [(before, -1), (counters, 1)] {
+            for (gauge, published) in Self::gauges(counters).into_iter().zip(self.published) {
+                gauge.add(sign * published);
+            }
+            if matches!(self.link, Link::Up | Link::Greeting { .. }) {
+                counters.server_connections.add(sign);
+            }
+        }
+    }
+
     /// Tells the counters how long the queues are.
     pub fn publish(&mut self, counters: &ShardCounters) {
         let unwritten_bytes = self.output.len() as i64;
@@ -499,9 +516,7 @@ impl<P: Protocol> ShardConnection<P> {
             self.in_flight.len() as i64 - unwritten,
             self.in_flight_bytes as i64 - unwritten_bytes,
         ];
-        let gauges =
-            [&counters.in_queue, &counters.in_queue_bytes, &counters.out_queue, &counters.out_queue_bytes];
-        for ((gauge, now), before) in gauges.into_iter().zip(now).zip(self.published) {
+        for ((gauge, now), before) in Self::gauges(counters).into_iter().zip(now).zip(self.published) {
             if now != before {
                 gauge.add(now - before);
             }
