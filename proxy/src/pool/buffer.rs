@@ -355,7 +355,7 @@ impl Rest {
                 scratch.reserve(READ_SIZE / 2);
                 return;
             }
-            if scratch.capacity() - scratch.len() >= missing.min(READ_SIZE) {
+            if scratch.capacity() - scratch.len() >= missing.min(READ_SIZE / 2) {
                 return;
             }
             let room = missing.min(scratch.len().max(READ_SIZE));
