@@ -85,3 +85,16 @@ impl<P: Protocol> Ticket<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::memcache::Memcache;
+    use crate::protocol::resp::Resp;
+
+    /// There may be many.
+    #[test]
+    fn a_ticket_is_small() {
+        assert_eq!([size_of::<Ticket<Resp>>(), size_of::<Ticket<Memcache>>()], [48, 48]);
+    }
+}
