@@ -115,9 +115,10 @@ def lose_a_shard(plane, release, owners):
     plane.say(
         f"shard deleted: its keys failed for {outage.seconds():.2f} s, each request for at most {outage.slowest * 1000:.0f} ms: {outage.errors}"
     )
-    plane.expect(outage.errors, "the outage was seen")
     plane.check(all("shard-1" in words for words in outage.errors), f"errors name the shard: {outage.errors}")
     plane.check(outage.slowest < 1.5, "they come within the timeout")
+    # Where the next pod runs at once there may be no errors: the proxy connects again within a quarter of a second.
+    plane.expect(outage.served, "the client was served")
     plane.check(outage.connections == 1, "the client's connection stayed")
     plane.check(not others.errors, f"other shards' keys were served: {others.errors}")
     # Also by proxies that nobody asked for it meanwhile.
