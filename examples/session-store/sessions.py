@@ -20,8 +20,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 ID = re.compile(r"[A-Za-z0-9_-]{32}")
-# A new session may take any id, and another is likely to belong to another shard.
-ATTEMPTS_AT_NEW = 4
+# A new session may take any id, and another is likely to belong to another shard: with one of three away, one session in 40 million
+# finds none. `patience` ends it sooner where the shards do not refuse, but hang.
+ATTEMPTS_AT_NEW = 16
 
 
 def connect(url, password=None, timeout=0.5):

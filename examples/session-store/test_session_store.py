@@ -164,17 +164,16 @@ class OverRealShards(unittest.TestCase):
         self.addCleanup(self.processes.end)
         self.a, self.b = self.processes.replicas
 
-    def browsers_by_shard(self, count=30):
-        """Visitors known to both replicas, by the shard that has their session."""
+    def browsers_by_shard(self):
+        """Visitors known to both replicas, by the shard that has their session: at least 30, and two at each."""
         by_shard = [[], [], []]
-        for _ in range(count):
+        while sum(map(len, by_shard)) < 30 or min(map(len, by_shard)) < 2:
             browser = Browser()
             self.assertEqual(browser.visit(self.a)["source"], "store")
             self.assertEqual(browser.visit(self.b)["session"], {"visits": 2})
             owners = [index for index in range(3) if self.processes.has(index, browser.id)]
             self.assertEqual(len(owners), 1)
             by_shard[owners[0]].append(browser)
-        self.assertTrue(all(by_shard), "no session came to one of the shards")
         return by_shard
 
     def others(self, by_shard, index):
@@ -261,7 +260,10 @@ class OverRealShards(unittest.TestCase):
             until("a session in the store", lambda: stored(browser.visit(self.a)))
 
     def test_without_the_proxy_all_falls_back_and_nothing_is_lost(self):
-        browsers = [browser for browsers in self.browsers_by_shard(9) for browser in browsers]
+        browsers = [Browser() for _ in range(9)]
+        for browser in browsers:
+            self.assertEqual(browser.visit(self.a)["source"], "store")
+            self.assertEqual(browser.visit(self.b)["session"], {"visits": 2})
         self.processes.proxy.kill()
         self.processes.proxy.wait()
         for browser in browsers:
@@ -362,6 +364,28 @@ class Rules(unittest.TestCase):
             self.sessions.open(mine)
             self.assertEqual(self.sessions.open(other).source, "fallback" if all_wait else "store", error)
             self.now += 5
+
+    def test_a_new_session_tries_ids_until_a_shard_answers_or_its_patience_is_over(self):
+        refused = 0
+
+        def most_refuse(name):
+            nonlocal refused
+            if refused < 12:
+                refused += 1
+                raise redis.ResponseError("shard shard-1: connection refused")
+
+        self.store.check = most_refuse
+        self.stored()
+        self.assertEqual(refused, 12)
+
+        def all_hang(name):
+            self.now += 0.3
+            raise redis.ResponseError("shard shard-1: timeout")
+
+        self.store.check = all_hang
+        before = self.now
+        self.assertEqual(self.sessions.save(self.sessions.open(None), {}).source, "fallback")
+        self.assertAlmostEqual(self.now - before, 0.6)
 
     def test_changes_are_laid_over_what_the_store_has(self):
         id = self.stored(basket="apples", note="x")
