@@ -119,6 +119,12 @@ impl Output {
         !self.shared.is_empty()
     }
 
+    /// All that is to be written, if that is one piece of small messages.
+    #[inline]
+    pub fn whole(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then(|| &self.copied[self.written..])
+    }
+
     /// The first bytes to write, as vectors; returns how many vectors were set.
     pub fn vectors<'o>(&'o self, vectors: &mut [IoSlice<'o>]) -> usize {
         let mut count = 0;

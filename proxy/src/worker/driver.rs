@@ -18,18 +18,19 @@ use super::log_limit::warn_limited;
 use super::questions::{Listing, Questions};
 use super::ready::{Alarm, Ready, Sockets, Token};
 use super::socket::{self, Ends, Read, Socket};
-use super::{Order, Reconfiguration, Report};
+use super::{Order, Report};
 use crate::config;
 use crate::pool::client::places_to_add;
 use crate::pool::failure::ShardFailure;
 use crate::pool::time::Time;
-use crate::pool::{ClientId, ConnectionIndex, Limits, Parting, Pool, Verdict};
+use crate::pool::{ClientId, ConnectionIndex, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
 
 mod leaving;
+mod orders;
 mod report;
 mod rig;
 mod sockets;
@@ -42,8 +43,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
 /// request are not held up for longer than this takes: about half a millisecond.
 const PASS_BYTES_MAX: usize = 1024 * 1024;
-/// Orders taken in one pass, so that a flood of new clients does not hold up the others.
-const ORDERS_MAX: usize = 64;
 
 /// What a driver is given.
 pub struct Setup<P: Protocol> {
@@ -73,8 +72,8 @@ pub struct Setup<P: Protocol> {
 
 /// A driver of whatever protocol, as the worker sees it.
 pub trait Drive {
-    /// Takes what the control thread has sent.
-    fn take_orders(&mut self, now: Time);
+    /// The control thread has sent something.
+    fn ordered(&mut self);
     /// A socket is ready.
     fn ready(&mut self, ready: Ready, now: Time);
     /// All sockets that were ready have been read: does the rest. False once drained.
@@ -109,8 +108,8 @@ pub struct Driver<P: Protocol> {
     /// What the process has asked for.
     pub(super) listing: Option<Listing>,
     next_sweep: Option<Time>,
-    /// There are orders left for the next pass.
-    more_orders: bool,
+    /// There may be orders.
+    ordered: bool,
     /// Since when clients are let go, and until when all are to have gone that have asked for something.
     retiring: Option<(Time, Duration)>,
     /// Set while draining: connections that linger longer are closed.
@@ -137,44 +136,12 @@ impl<P: Protocol> Driver<P> {
             questions: Questions::default(),
             listing: None,
             next_sweep: None,
-            more_orders: false,
+            ordered: false,
             retiring: None,
             drain_until: None,
             pool,
             setup,
         }
-    }
-
-    // --- orders -------------------------------------------------------------------------------------------------
-
-    fn obey(&mut self, order: Order, now: Time) {
-        match order {
-            Order::Serve(socket) => self.client_connected(socket, now),
-            Order::Connected { connection, result } => self.shard_connected(connection, result, now),
-            Order::Topology(topology) => self.pool.set_topology(topology, now),
-            Order::Recovered(shard) => self.pool.recovered(&shard),
-            Order::Renew(shard) => self.pool.renew(&shard),
-            Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
-            Order::Store(store) => self.pool.set_store(store),
-            Order::Preconnect => self.pool.preconnect(),
-            Order::List(list) => self.listing = Some(Listing::new(list)),
-            Order::Answer { ask, found } => self.answer_question(ask, found),
-            Order::Retire { within } => self.retiring = Some((now, within)),
-            Order::Drain { limit } => self.drain(now, now.plus(limit)),
-        }
-    }
-
-    fn reconfigure(&mut self, reconfiguration: Reconfiguration, now: Time) {
-        let Reconfiguration { config, topology, counters, memory_max, applied } = reconfiguration;
-        let limits = Limits::of(&config, memory_max);
-        self.setup.client_keepalive = config.tcpkeepalive;
-        self.setup.watches_clients = limits.watches_clients();
-        if self.setup.watches_clients {
-            self.next_sweep.get_or_insert(now.plus(SWEEP));
-        }
-        self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters, now);
-        // Nobody waits for it if the process is about to end.
-        let _ = applied.send(Instant::now());
     }
 
     fn client_connected(&mut self, socket: Socket, now: Time) {
@@ -499,20 +466,8 @@ impl<P: Protocol> Driver<P> {
 }
 
 impl<P: Protocol> Drive for Driver<P> {
-    fn take_orders(&mut self, now: Time) {
-        self.more_orders = true;
-        for _ in 0..ORDERS_MAX {
-            match self.setup.orders.try_recv() {
-                Ok(order) => self.obey(order, now),
-                Err(error) => {
-                    self.more_orders = false;
-                    if error == mpsc::error::TryRecvError::Disconnected {
-                        self.drain(now, now);
-                    }
-                    return;
-                }
-            }
-        }
+    fn ordered(&mut self) {
+        self.ordered = true;
     }
 
     #[inline]
@@ -527,7 +482,7 @@ impl<P: Protocol> Drive for Driver<P> {
 
     fn finish_pass(&mut self, now: Time) -> bool {
         self.untold.rest();
-        if self.more_orders {
+        if self.ordered {
             self.take_orders(now);
         }
         // Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
@@ -563,7 +518,7 @@ impl<P: Protocol> Drive for Driver<P> {
 
     fn next_pass(&self) -> Option<Time> {
         let is_busy = self.pool.has_work() || !self.again.is_empty() || self.listing.is_some();
-        if is_busy || self.more_orders {
+        if is_busy || self.ordered {
             return Some(Time::default());
         }
         let deadlines = [self.pool.next_deadline(), self.questions.deadline(), self.untold.retry()];

@@ -86,6 +86,16 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Bytes that a client is sent for it.
+    fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Answer { found: Some(found), .. } => found.text.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Another configuration of a pool that is served.
 pub struct Reconfiguration {
     /// What holds from now on.
@@ -320,7 +330,7 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
         for slot in &mut drivers {
             let Some(driver) = slot else { continue };
             if ordered {
-                driver.take_orders(now);
+                driver.ordered();
             }
             if !driver.finish_pass(now) {
                 *slot = None;

@@ -16,8 +16,10 @@ use crate::protocol::{Found, Protocol, Rows};
 
 /// How long a client waits for the answer to its question.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Clients that a listing looks at in one pass.
-const CLIENTS_PER_PASS: usize = 256;
+/// Clients that a listing looks at in one pass, divided by its questions: a line takes about a microsecond.
+const CLIENTS_PER_PASS: usize = 128;
+/// However many questions there are, so many clients are looked at: a listing of many must end in time.
+const CLIENTS_PER_PASS_MIN: usize = 32;
 
 /// Why a question about clients has no answer.
 const NO_ANSWER: &str = "the workers did not list their clients in time; ask again";
@@ -87,7 +89,8 @@ impl Listing {
         mut self,
         mut look: impl FnMut(std::ops::Range<usize>, &List, usize, &mut Rows) -> bool,
     ) -> Option<Self> {
-        let places = self.next..self.next + CLIENTS_PER_PASS;
+        let step = (CLIENTS_PER_PASS / self.rows.len().max(1)).max(CLIENTS_PER_PASS_MIN);
+        let places = self.next..self.next + step;
         self.next = places.end;
         let mut goes_on = false;
         for (number, rows) in self.rows.iter_mut().enumerate() {
@@ -213,7 +216,7 @@ mod tests {
                 goes_on
             });
         }
-        assert_eq!(passes, 4);
+        assert_eq!(passes, 16, "64 at a time, for there are two questions");
         let found: Vec<usize> = answer
             .try_recv()
             .expect("it is told")

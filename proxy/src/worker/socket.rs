@@ -130,8 +130,8 @@ impl Socket {
         let room = (scratch.capacity() - scratch.len()).min(READ_MAX);
         let count = match rustix::io::read(self, &mut scratch.spare_capacity_mut()[..room]) {
             Ok((filled, _)) => filled.len(),
-            Err(rustix::io::Errno::AGAIN) => return Ok(Read::Nothing),
-            Err(rustix::io::Errno::INTR) => return Ok(Read::Full),
+            Err(Errno::AGAIN) => return Ok(Read::Nothing),
+            Err(Errno::INTR) => return Ok(Read::Full),
             Err(error) => return Err(error.into()),
         };
         // SAFETY: `read` has just filled so many bytes of the spare capacity.
@@ -162,19 +162,16 @@ impl Socket {
     #[inline]
     pub fn write(&self, output: &mut Output) -> io::Result<()> {
         while !output.is_empty() {
-            let mut vectors = [IoSlice::new(&[]); VECTORS_MAX];
-            let used = output.vectors(&mut vectors);
-            let length: usize = vectors[..used].iter().map(|vector| vector.len()).sum();
-            let written = match &vectors[..used] {
-                [whole] => rustix::net::send(self, whole, SendFlags::NOSIGNAL),
-                // The standard library has SIGPIPE ignored.
-                several => rustix::io::writev(self, several),
+            let (written, length) = match output.whole() {
+                // Small messages are one piece: they need no table of vectors, which takes as long as to decode one.
+                Some(whole) => (rustix::net::send(self, whole, SendFlags::NOSIGNAL), whole.len()),
+                None => self.write_vectors(output),
             };
             let count = match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => count,
-                Err(rustix::io::Errno::AGAIN) => 0,
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::AGAIN) => 0,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             output.advance(count);
@@ -187,11 +184,20 @@ impl Socket {
         Ok(())
     }
 
+    /// Writes the first pieces of `output` in one call; the second number is how many bytes were tried.
+    fn write_vectors(&self, output: &Output) -> (rustix::io::Result<usize>, usize) {
+        let mut vectors = [IoSlice::new(&[]); VECTORS_MAX];
+        let used = output.vectors(&mut vectors);
+        let length = vectors[..used].iter().map(|vector| vector.len()).sum();
+        // The standard library has SIGPIPE ignored.
+        (rustix::io::writev(self, &vectors[..used]), length)
+    }
+
     /// Whether the peer has sent something that was not read, its end too.
     pub fn has_unread(&self) -> bool {
         let mut room = [0; 1];
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        !matches!(rustix::net::recv(self, &mut room, flags), Err(rustix::io::Errno::AGAIN))
+        !matches!(rustix::net::recv(self, &mut room, flags), Err(Errno::AGAIN))
     }
 
     /// What is written leaves together with the end of the connection, so that whoever reads it knows of both; or else

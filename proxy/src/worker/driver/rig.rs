@@ -61,9 +61,21 @@ impl Rig {
         Self { driver: Driver::new(pool, setup), reports, now: Time::from_micros(1), orders, sockets }
     }
 
+    /// An order, that is obeyed at once.
     pub fn order(&mut self, order: Order) {
-        assert!(self.orders.try_send(order).is_ok(), "there is room");
+        self.send(order);
         self.driver.take_orders(self.now);
+    }
+
+    /// An order for the next pass.
+    pub fn send(&mut self, order: Order) {
+        assert!(self.orders.try_send(order).is_ok(), "there is room");
+        self.driver.ordered();
+    }
+
+    /// So many orders were not taken yet.
+    pub fn sent(&self) -> usize {
+        self.orders.max_capacity() - self.orders.capacity()
     }
 
     /// A client, that is the other end of it.
