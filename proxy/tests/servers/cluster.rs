@@ -43,8 +43,9 @@ impl Bus {
 
     /// Leads connections to the node's bus there, from a port that is returned.
     fn relay(&self, node: Ipv4Addr, port: u16) -> u16 {
-        let listener = TcpListener::bind((node, 0)).expect("127.0.0.0/8 is local");
-        let own = listener.local_addr().expect("it is bound").port();
+        // The node itself is about to take two ports of its address.
+        let own = std::iter::repeat_with(unused_port).find(|&own| own != port).expect("there are many");
+        let listener = TcpListener::bind((node, own)).expect("127.0.0.0/8 is local");
         let bus = self.clone();
         std::thread::spawn(move || {
             for incoming in listener.incoming().flatten() {
@@ -259,9 +260,21 @@ impl Nodes {
 
     /// The same with so many seconds for each request.
     pub fn patient_proxy(&self, settings: &[&str], seeds: &[usize], seconds: u32) -> (Server, String) {
-        let seeds: Vec<String> = seeds.iter().map(|&seed| self.place(seed)).collect();
+        let numbers = seeds;
+        let seeds: Vec<String> = numbers.iter().map(|&seed| self.place(seed)).collect();
         let cluster = format!("cluster: {{seeds: [{}], {}}}", seeds.join(", "), settings.join(", "));
-        Server::memstore_with_admin(&[&cluster, &format!("timeout: {seconds}s")], &[], &[])
+        let proxy = Server::memstore_with_admin(&[&cluster, &format!("timeout: {seconds}s")], &[], &[]);
+        let is_whole =
+            |seed: &usize| self.ask(*seed, "CLUSTER INFO").contains("cluster_slots_assigned:16384");
+        if numbers.iter().all(is_whole) {
+            // It begins to serve before it knows who owns what, if the nodes take their time. One client for each worker.
+            let mut clients = [proxy.0.connect(), proxy.0.connect()];
+            for client in &mut clients {
+                let is_unknown = |reply: &str| reply.starts_with("-ERR no node of the cluster");
+                eventually(|| is_unknown(&client.tell("EXISTS a")).to_string(), "false");
+            }
+        }
+        proxy
     }
 
     /// Moves one slot with all its keys, as `redis-cli --cluster reshard` does.

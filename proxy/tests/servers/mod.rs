@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,8 +21,11 @@ pub mod conversation;
 pub mod dice;
 pub mod names;
 
-/// How long a server may take to start, and a reply to come, on a machine that is busy with builds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server may take to start, a reply to come and a state to change, on a machine that is slow and busy. Nothing
+/// waits for so long where all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks, which leaves the processor to who is waited for.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// A process of ours, killed when dropped.
 pub struct Server {
@@ -142,7 +145,7 @@ impl Server {
         let begin = Instant::now();
         while !fs::read_to_string(&log).unwrap_or_default().contains("memstore is serving") {
             assert!(begin.elapsed() < PATIENCE, "it does not start");
-            std::thread::yield_now();
+            std::thread::sleep(GLANCE);
         }
         Self { process, port: self.port, log }
     }
@@ -198,7 +201,7 @@ impl Server {
 
     /// Writes these bytes where the proxy's configuration was.
     pub fn overwrite(&self, bytes: &str) {
-        fs::write(file(self.port, "yml"), bytes).expect("the folder for temporary files is writable");
+        replace(&file(self.port, "yml"), bytes);
     }
 
     /// The proxy that ours replaces, with the same settings.
@@ -229,6 +232,7 @@ impl Server {
     ) -> Self {
         let log = file(port, "log");
         let output = File::create(&log).expect("the folder for temporary files is writable");
+        let elsewhere = stderr.is_some();
         let process = Command::new(program)
             .args(arguments(port))
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
@@ -237,13 +241,19 @@ impl Server {
             .stderr(stderr.unwrap_or_else(|| output.into()))
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}; apt-get install {package}"));
+        // Ours says when it serves: a connection to find that out would be a client that it may count for a while.
+        let tells = package.is_empty() && !elsewhere;
         let mut server = Self { process, port, log };
+        let serves = |server: &Self| match tells {
+            true => server.printed().contains("memstore is serving"),
+            false => TcpStream::connect((address(), port)).is_ok(),
+        };
         let begin = Instant::now();
-        while TcpStream::connect((address(), port)).is_err() {
+        while !serves(&server) {
             let ended = server.process.try_wait().expect("it is our child");
             assert!(ended.is_none(), "{program} ended at once: {}", server.printed());
             assert!(begin.elapsed() < PATIENCE, "{program} does not listen: {}", server.printed());
-            std::thread::yield_now();
+            std::thread::sleep(GLANCE);
         }
         server
     }
@@ -277,7 +287,7 @@ impl Server {
                 return status.code();
             }
             assert!(begin.elapsed() < PATIENCE, "it does not end: {}", self.printed());
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(GLANCE);
         }
     }
 
@@ -293,7 +303,7 @@ impl Server {
         let begin = Instant::now();
         while !self.printed().contains(text) {
             assert!(begin.elapsed() < PATIENCE, "it does not say {text:?}: {}", self.printed());
-            std::thread::yield_now();
+            std::thread::sleep(GLANCE);
         }
     }
 
@@ -329,8 +339,16 @@ fn config(port: u16, settings: &[&str], lines: &[String]) -> String {
         text.push_str(&format!("   - {line}\n"));
     }
     let path = file(port, "yml");
-    fs::write(&path, text).expect("the folder for temporary files is writable");
+    replace(&path, &text);
     path.to_str().expect("a path in UTF-8").to_owned()
+}
+
+/// Writes a file at once: nobody who looks meanwhile finds it half written.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, path))
+        .expect("the folder for temporary files is writable");
 }
 
 fn file(port: u16, extension: &str) -> PathBuf {
@@ -501,7 +519,7 @@ pub struct Fake {
 impl Fake {
     /// Listens.
     pub fn new(play: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
+        let listener = TcpListener::bind((address(), free_port())).expect("127.0.0.0/8 is local");
         let line = format!("{}:1 shard-0", listener.local_addr().expect("bound"));
         let connections = Arc::new(AtomicUsize::new(0));
         let (counter, play) = (connections.clone(), Arc::new(play));
@@ -541,8 +559,8 @@ pub fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
         if reply == wanted {
             return;
         }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{reply:?} instead of {wanted:?}");
-        std::thread::yield_now();
+        assert!(begin.elapsed() < PATIENCE, "{reply:?} instead of {wanted:?}");
+        std::thread::sleep(GLANCE);
     }
 }
 

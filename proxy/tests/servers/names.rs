@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::{address, eventually, unused_port};
 
@@ -22,7 +23,7 @@ impl Names {
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("names-{}-{}", address(), unused_port()));
         fs::create_dir_all(&folder).expect("the folder for temporary files is writable");
         let (shown, host) = (folder.display(), Ipv4Addr::LOCALHOST);
-        let port = TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a port").port();
+        let port = port_of_an_interface();
         let zone = "$TTL 1\n@ IN SOA ns.cache.test. root.cache.test. (1 60 60 60 1)\n@ IN NS ns.cache.test.\n\
                     ns IN A 127.0.0.1\n";
         fs::write(folder.join("zone"), zone).expect("a file");
@@ -92,6 +93,19 @@ impl Names {
         nsupdate.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
         assert!(nsupdate.wait().expect("it ends").success(), "refused: {lines}");
     }
+}
+
+/// An unused port of 127.0.0.1, which all processes have in common: below those that connections begin at, and another one
+/// for each process and call.
+fn port_of_an_interface() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    let is_free = |port: &u16| {
+        let place = (Ipv4Addr::LOCALHOST, *port);
+        TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok()
+    };
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.take(100).find(is_free).expect("there are many")
 }
 
 impl Drop for Names {
