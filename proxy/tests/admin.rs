@@ -193,7 +193,9 @@ fn the_topology_is_the_document_that_applications_read() {
 #[test]
 fn a_drain_over_http_ends_like_one_by_signal() {
     let shards = [Server::redis(&[])];
-    let (mut proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &["--drain-grace", "300ms"]);
+    const GRACE: Duration = Duration::from_secs(4);
+    let grace = format!("{}ms", GRACE.as_millis());
+    let (mut proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &["--drain-grace", &grace]);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
     let begin = Instant::now();
@@ -208,7 +210,8 @@ fn a_drain_over_http_ends_like_one_by_signal() {
     proxy.signal("TERM");
     assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
     assert_eq!(client.until_closed(), b"");
-    assert!(begin.elapsed() >= Duration::from_millis(300));
+    // Nobody is let go in the first half of the grace.
+    assert!(begin.elapsed() >= GRACE / 2, "{:?}", begin.elapsed());
     drop(client);
     assert_eq!(proxy.ended(), Some(0));
 }
@@ -304,8 +307,11 @@ fn a_worker_that_hangs_is_not_alive_and_what_hangs_is_not_the_admin() {
 #[test]
 fn a_drain_waits_for_no_reload_and_lets_none_begin() {
     let shards = [Server::redis(&[])];
-    let flags = ["--drain-grace", "300ms", "--drain-limit", "2s"];
+    let flags = ["--drain-grace", "300ms", "--drain-limit", "60s"];
     let (mut proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &flags);
+    // It waits for this one, so that it is there to be asked.
+    let mut stays = proxy.connect();
+    assert_eq!(stays.tell("PING"), "+PONG\r\n");
     // A shard that is new and does not answer.
     let silent = servers::Fake::answering(b"", false);
     proxy.rewrite(&["adopt_wait: 60s"], &[shards[0].line(0), silent.line.replace("shard-0", "shard-1")]);
@@ -317,6 +323,7 @@ fn a_drain_waits_for_no_reload_and_lets_none_begin() {
     assert_eq!(ask(&admin, "POST /drain", "", "").0, 202);
     let (status, _, body) = ask(&admin, "POST /reload", "", "");
     assert!(status == 409 && body.contains("draining"), "{status} {body}");
+    drop(stays);
     assert_eq!(proxy.ended(), Some(0));
     let (status, _, body) = waiting.join().expect("it is answered");
     assert!(status == 409 && body.contains("draining"), "{status} {body}");
@@ -357,7 +364,8 @@ fn probes_get_in_whoever_else_holds_connections() {
         (0..150).map(|_| TcpStream::connect(&admin).expect("the admin server listens")).collect();
     let begin = Instant::now();
     assert_eq!(get(&admin, "/alive").0, 200);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    // Those that say nothing are closed after ten seconds.
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -82,13 +82,13 @@ fn many_numbers_are_a_set() {
     words.extend(numbers.iter().map(|number| number.as_bytes()));
     let begin = Instant::now();
     assert_eq!(lines(&asker.ask(&words)).len(), 1);
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
 #[test]
 fn a_drain_does_not_wait_for_listings() {
     let shards = [Server::redis(&[])];
-    let (mut proxy, _) = Server::memstore_with_admin(&[], &[shards[0].line(0)], &["--drain-limit", "20s"]);
+    let (mut proxy, _) = Server::memstore_with_admin(&[], &[shards[0].line(0)], &["--drain-limit", "2m"]);
     let mut asker = proxy.connect();
     asker.send(&encoded(&[b"CLIENT", b"LIST"]).repeat(500));
     assert_eq!(lines(&asker.reply()).len(), 1);
@@ -98,5 +98,5 @@ fn a_drain_does_not_wait_for_listings() {
     assert!(rest.contains("lists no clients any more") || rest.contains("id="), "{rest}");
     drop(asker);
     assert_eq!(proxy.ended(), Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }

@@ -15,39 +15,40 @@ mod servers;
 #[test]
 fn a_shard_that_hangs_is_ejected_after_limit_times_timeout_whatever_the_workers() {
     let shards = [Server::redis(&[]), Server::redis(&[])];
-    for workers in [1, 2, 4] {
-        let settings = ["timeout: 400", "auto_eject_hosts: true", "server_failure_limit: 2"];
-        let proxy = Server::memstore_of(workers, &settings, &shards);
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for number in 0..8 {
-                let (mut client, done) = (proxy.connect(), &done);
-                scope.spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        for key in 0..8 {
-                            client.tell(&format!("GET key:{number}:{key}"));
-                        }
+    let settings = ["timeout: 1000", "auto_eject_hosts: true", "server_failure_limit: 2"];
+    let proxies = [1, 2, 4].map(|workers| Server::memstore_of(workers, &settings, &shards));
+    let done = AtomicBool::new(false);
+    let mut took = Vec::new();
+    std::thread::scope(|scope| {
+        for (proxy, number) in proxies.iter().flat_map(|proxy| (0..8).map(move |number| (proxy, number))) {
+            let (mut client, done) = (proxy.connect(), &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    for key in 0..8 {
+                        client.tell(&format!("GET key:{number}:{key}"));
                     }
-                });
-            }
+                }
+            });
+        }
+        for proxy in &proxies {
             let mut client = proxy.connect();
             eventually(|| client.tell("GET a"), "$-1\r\n");
-            shards[0].signal("STOP");
-            let begin = Instant::now();
-            while !proxy.printed().contains("shard ejected") && begin.elapsed() < Duration::from_secs(20) {
-                std::thread::yield_now();
-            }
-            let took = begin.elapsed();
-            shards[0].signal("CONT");
-            done.store(true, Ordering::Relaxed);
-            // A machine that is busy takes longer; never less.
-            assert!(
-                took > Duration::from_millis(750) && took < Duration::from_secs(4),
-                "{took:?} with {workers} workers: {}",
-                proxy.printed()
-            );
-        });
-    }
+        }
+        let begin = Instant::now();
+        shards[0].signal("STOP");
+        let is_ejected = |proxy: &Server| proxy.printed().contains("shard ejected");
+        while took.len() < proxies.len() && begin.elapsed() < Duration::from_secs(60) {
+            let ejected = proxies.iter().filter(|proxy| is_ejected(proxy)).count();
+            took.resize(ejected, begin.elapsed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        shards[0].signal("CONT");
+        done.store(true, Ordering::Relaxed);
+    });
+    // A machine that is busy takes longer; none takes less, but for what it was slow to answer before.
+    let early = took.iter().any(|took| *took < Duration::from_millis(1600));
+    let printed = proxies.each_ref().map(Server::printed).concat();
+    assert!(took.len() == proxies.len() && !early, "{took:?}: {printed}");
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn clients_beyond_the_descriptors_are_refused_and_shards_and_probes_have_theirs(
         clients.push(TcpStream::connect(peer).expect("it listens"));
     }
     for client in &mut clients {
-        client.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        client.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         // It may be gone already.
         let _ = client.write_all(b"SET key v\r\nGET key\r\n");
     }
@@ -150,7 +151,7 @@ fn connections_held_open_at_the_admin_address_and_the_statistics_take_nothing_of
     // The statistics answer one after the other.
     while last.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
         most = most.max(std::fs::read_dir(&files).expect("it runs").count());
-        assert!(begin.elapsed() < Duration::from_secs(20), "no answer; {most} descriptors are in use");
+        assert!(begin.elapsed() < Duration::from_secs(60), "no answer; {most} descriptors are in use");
     }
     assert!(most < 220, "{most} descriptors are in use");
     shards[0].connect().tell("CLIENT KILL TYPE normal");
@@ -266,11 +267,11 @@ fn the_log_says_which_shard_of_which_pool_does_not_want_us_and_when_that_changes
     assert!(said.contains("NOAUTH Authentication required"), "{said}");
 
     let shards = [Server::redis(&[])];
-    let proxy = Server::memstore(&["timeout: 100"], &shards);
+    let proxy = Server::memstore(&["timeout: 1000"], &shards);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
     shards[0].signal("STOP");
-    for _ in 0..5 {
+    for _ in 0..3 {
         assert!(client.tell("SET a 1").ends_with("timed out\r\n"));
     }
     eventually(|| line(&proxy, "shard is unhealthy").is_some().to_string(), "true");

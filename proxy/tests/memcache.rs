@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use servers::{Client, Fake, Server, eventually, shown};
 
@@ -485,21 +484,24 @@ fn a_bad_response_is_an_error_with_the_shards_name_and_the_client_stays() {
 
 #[test]
 fn a_slow_request_times_out_and_its_late_response_is_nobodys() {
-    let fake = Fake::new(|mut stream, _| {
+    let (let_go, is_let_go) = std::sync::mpsc::channel::<()>();
+    let is_let_go = std::sync::Mutex::new(is_let_go);
+    let fake = Fake::new(move |mut stream, _| {
         let mut room = [0; 65536];
         while let Ok(count @ 1..) = stream.read(&mut room) {
             let text = String::from_utf8_lossy(&room[..count]).into_owned();
             if text.contains("slow") {
-                std::thread::sleep(Duration::from_millis(500));
+                let _ = is_let_go.lock().expect("nobody panics with it").recv();
                 let _ = stream.write_all(b"VALUE slow 0 4\r\nlate\r\nEND\r\n");
             } else {
                 let _ = stream.write_all("END\r\n".repeat(text.matches("get").count()).as_bytes());
             }
         }
     });
-    let proxy = fake.proxy(&[MEMCACHE, "timeout: 200"]);
+    let proxy = fake.proxy(&[MEMCACHE, "timeout: 2000"]);
     let mut slow = proxy.connect();
     assert_eq!(slow.text(b"get slow\r\n"), "SERVER_ERROR shard shard-0: timed out\\r\\n");
+    drop(let_go);
     eventually(|| slow.text(b"get a\r\n"), "END\\r\\n");
     assert_eq!(proxy.connect().text(b"get b\r\n"), "END\\r\\n");
 }
@@ -509,7 +511,7 @@ fn an_ejected_shard_comes_back_after_a_probe() {
     let shards = shards(2);
     let settings = [
         MEMCACHE,
-        "timeout: 200",
+        "timeout: 2000",
         "auto_eject_hosts: true",
         "server_failure_limit: 1",
         "server_retry_timeout: 100",

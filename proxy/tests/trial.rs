@@ -46,7 +46,8 @@ fn a_store_is_tried_through_each_address() {
     fs::write(&password, "other\n").expect("a file");
     let (worked, text) = said(&["try", &place(&proxy), "--auth-file", &file, "--limit", "0"]);
     assert!(!worked && text.contains(&place(&proxy)) && text.contains("WRONGPASS"), "{text}");
-    let (worked, text) = said(&["try", &format!("127.0.0.1:{}", servers::unused_port()), "--limit", "0"]);
+    let (worked, text) =
+        said(&["try", &format!("{}:{}", servers::address(), servers::unused_port()), "--limit", "0"]);
     assert!(!worked && text.contains("refused"), "{text}");
 
     let shards = [Server::memcached(&[])];
@@ -74,8 +75,8 @@ fn a_proxy_that_says_nothing_is_not_waited_for() {
     let words = ["await-ring", "--proxies", &address, "--pool", "p", "--servers", &file, "--limit", "1s"];
     let (worked, text) = said(&words);
     assert!(!worked && text.contains("the ring is not adopted"), "{text}");
-    // Twice the limits.
-    assert!(begin.elapsed().as_secs() < 12, "{:?}", begin.elapsed());
+    // Many times the limits.
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
     let _ = fs::remove_dir_all(folder);
 }
 
