@@ -1,7 +1,7 @@
 //! Shards whose addresses change, behind a real name server: names own keys, addresses do not.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -56,17 +56,22 @@ fn nth_address(nth: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, high + 32 * nth, middle, low)
 }
 
+/// Much longer than a name takes to be looked up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
 fn proxy(names: &Names, port: u16, settings: &str) -> Server {
-    proxy_of(names, &format!("servers_dns: shard-{{}}.cache.test.:{port}"), settings)
+    proxy_that_looks(names, "300ms", &format!("servers_dns: shard-{{}}.cache.test.:{port}"), settings)
 }
 
-fn proxy_of(names: &Names, servers: &str, settings: &str) -> Server {
+/// The same with another pause between two looks at names of shards that are reached.
+fn proxy_that_looks(names: &Names, refresh: &str, servers: &str, settings: &str) -> Server {
     let file = names.folder.join("memstore.yml");
+    let connect_timeout = CONNECT_TIMEOUT.as_secs();
     Server::start(env!("CARGO_BIN_EXE_memstore"), "", |listen| {
         let text = format!(
-            "dns_server: 127.0.0.1:{server}\ndns_refresh: 300ms\npools:\n  pool:\n    listen: {host}:{listen}\n    \
+            "dns_server: 127.0.0.1:{server}\ndns_refresh: {refresh}\npools:\n  pool:\n    listen: {host}:{listen}\n    \
              redis: true\n    {servers}\n    servers_count: 2\n    \
-             resp3: true\n{settings}",
+             resp3: true\n    connect_timeout: {connect_timeout}s\n{settings}",
             host = address(),
             server = names.port
         );
@@ -74,6 +79,17 @@ fn proxy_of(names: &Names, servers: &str, settings: &str) -> Server {
         let file = file.display().to_string();
         ["serve", "-c", &file, "-s", "0", "--admin-port", "0", "--workers", "2"].map(str::to_owned).into()
     })
+}
+
+/// What takes a name server that is silent takes long each time; a machine that is busy is not so five times in a row.
+fn assert_not_waited_for(mut act: impl FnMut()) {
+    let timed = |()| {
+        let begin = Instant::now();
+        act();
+        begin.elapsed()
+    };
+    let took = [(); 5].map(timed);
+    assert!(took.iter().any(|took| *took < Duration::from_millis(800)), "{took:?}");
 }
 
 /// A key of each shard.
@@ -99,7 +115,7 @@ fn keys() -> [String; 2] {
 }
 
 #[test]
-fn a_shard_that_moves_is_found_within_a_second_and_no_key_moves() {
+fn a_shard_that_moves_is_found_before_names_are_due_and_no_key_moves() {
     let names = Names::start();
     let port = unused_port();
     let [steady, moving] = keys();
@@ -107,7 +123,8 @@ fn a_shard_that_moves_is_found_within_a_second_and_no_key_moves() {
     let second = Shard::start(nth_address(2), port);
     names.set("shard-0", &[nth_address(1)]);
     names.set("shard-1", &[nth_address(2)]);
-    let proxy = proxy(&names, port, "");
+    let servers = format!("servers_dns: shard-{{}}.cache.test.:{port}");
+    let proxy = proxy_that_looks(&names, "1h", &servers, "");
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
     assert_eq!(client.tell(&format!("SET {moving} 1")), "+OK\r\n");
@@ -126,12 +143,10 @@ fn a_shard_that_moves_is_found_within_a_second_and_no_key_moves() {
         slowest = slowest.max(asked.elapsed());
         assert!(client.tell(&format!("GET {moving}")).starts_with("-ERR shard shard-1: "));
     }
-    assert!(slowest < Duration::from_millis(200), "the other shard's key took {slowest:?}");
+    assert!(slowest < CONNECT_TIMEOUT / 4, "the other shard's key took {slowest:?}");
     let _third = Shard::start(nth_address(3), port);
     names.set("shard-1", &[nth_address(3)]);
-    let begin = Instant::now();
     eventually(|| client.tell(&format!("SET {moving} 2")), "+OK\r\n");
-    assert!(begin.elapsed() < Duration::from_secs(1), "found after {:?}", begin.elapsed());
     assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
     let mut direct = TcpStream::connect((nth_address(3), port)).expect("it listens");
     direct.write_all(format!("EXISTS {moving}\r\n").as_bytes()).expect("it reads");
@@ -193,9 +208,7 @@ fn an_address_that_has_become_silent_is_not_waited_for() {
     let before = Shard::start(nth_address(2), port);
     names.set("shard-0", &[nth_address(1)]);
     names.set("shard-1", &[nth_address(2)]);
-    // Much longer than a name takes to be looked up.
-    let patient = "    connect_timeout: 15s\n";
-    let proxy = proxy(&names, port, patient);
+    let proxy = proxy(&names, port, "");
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {moving} 1")), "+OK\r\n");
     assert_eq!(client.tell(&format!("SET {steady} 1")), "+OK\r\n");
@@ -205,13 +218,13 @@ fn an_address_that_has_become_silent_is_not_waited_for() {
     names.set("shard-1", &[nth_address(3)]);
     let moved = Instant::now();
     eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
-    assert!(moved.elapsed() < Duration::from_secs(8), "{:?}", moved.elapsed());
+    assert!(moved.elapsed() < CONNECT_TIMEOUT / 2, "{:?}", moved.elapsed());
     // Nor where the name leads there as well.
     names.set("shard-1", &[nth_address(2), nth_address(3)]);
-    let another = self::proxy(&names, port, patient);
+    let another = self::proxy(&names, port, "");
     let asked = Instant::now();
     assert_eq!(another.connect().tell(&format!("SET {moving} 2")), "+OK\r\n");
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < CONNECT_TIMEOUT / 2, "{:?}", asked.elapsed());
 }
 
 #[test]
@@ -234,9 +247,8 @@ fn a_name_server_that_is_away_changes_nothing() {
     drop(second);
     let _again = Shard::start(nth_address(2), port);
     eventually(|| client.tell(&format!("SET {other} 2")), "+OK\r\n");
-    let asked = Instant::now();
-    assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
-    assert!(asked.elapsed() < Duration::from_millis(500));
+    // A question that is not answered takes seconds.
+    assert_not_waited_for(|| assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n"));
     names.signal("CONT");
 }
 
@@ -308,7 +320,7 @@ fn ports_can_come_from_srv_records() {
     }
     names.set_ports(&[("shard-1", ports[1]), ("shard-0", ports[0])]);
     let servers = "servers_dns: shard-{}.cache.test.\n    servers_srv: _redis._tcp.cache.test.";
-    let proxy = proxy_of(&names, servers, "");
+    let proxy = proxy_that_looks(&names, "300ms", servers, "");
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {first} 1")), "+OK\r\n");
     assert_eq!(client.tell(&format!("SET {second} 1")), "+OK\r\n");
@@ -338,9 +350,14 @@ fn ports_can_come_from_srv_records() {
     // So it is where nobody can be asked any more, for new connections too.
     names.signal("STOP");
     let mut direct = TcpStream::connect((nth_address(1), ports[1])).expect("it listens");
-    direct.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").expect("it reads");
-    let begin = Instant::now();
-    eventually(|| client.tell(&format!("GET {second}")), "$1\r\n1\r\n");
-    assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    assert_not_waited_for(|| {
+        direct.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").expect("it reads");
+        let mut reply = [0; 64];
+        assert!(
+            direct.read(&mut reply).is_ok_and(|count| reply[..count].starts_with(b":")),
+            "it is told how many"
+        );
+        eventually(|| client.tell(&format!("GET {second}")), "$1\r\n1\r\n");
+    });
     names.signal("CONT");
 }
