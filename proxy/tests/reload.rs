@@ -13,10 +13,15 @@ fn logged(proxy: &Server, text: &str, times: usize) {
     eventually(|| (proxy.printed().matches(text).count() >= times).to_string(), "true");
 }
 
+/// Asks for a reload and waits until it is done. Where the file was seen to have changed before, nothing is left to do.
 fn reload(proxy: &Server) {
-    let before = proxy.printed().matches(" reloaded ").count();
+    let done = || {
+        let is_done = |line: &&str| line.contains(" reloaded ") || line.contains("nothing has changed");
+        proxy.printed().lines().filter(|line| line.contains("SIGHUP")).filter(is_done).count()
+    };
+    let before = done();
     proxy.signal("HUP");
-    logged(proxy, " reloaded ", before + 1);
+    eventually(|| (done() > before).to_string(), "true");
 }
 
 /// A client that checks every value: its keys may move to a shard that has an older value, or none, but never another's.
@@ -156,6 +161,9 @@ fn a_changed_file_is_noticed_and_shards_that_stay_keep_their_connections() {
     let proxy = Server::memstore_over(&known, &lines[..1]);
     let mut client = proxy.connect();
     client.tell("SET a 1");
+    // Each worker has its connection, and nobody else has one.
+    let connected = || shards[0].connect().tell("CLIENT LIST").matches("id=").count().to_string();
+    eventually(connected, "3");
     let received = |shard: &Server| {
         let info = String::from_utf8_lossy(&shard.connect().ask(&[b"INFO", b"stats"])).into_owned();
         let line =
@@ -224,11 +232,14 @@ fn pools_come_and_go_and_listeners_are_handed_over() {
     let mut second = servers::connect(port);
     assert_eq!(second.tell("SET b 2"), "+OK\r\n");
     assert_eq!(other.connect().tell("GET b"), "$1\r\n2\r\n");
-    // Its clock is that of the others.
+    // Its clock is that of the others, but for how long ago each has looked at it.
     let mut first = proxy.connect();
-    let times = [&mut first, &mut second].map(micros);
-    let after = micros(&mut first);
-    assert!((times[0]..=after + 20_000).contains(&(times[1] + 20_000)), "{times:?} {after}");
+    let is_same = || {
+        let times = [&mut first, &mut second].map(micros);
+        let after = micros(&mut first);
+        (times[0]..=after + 20_000).contains(&(times[1] + 20_000)).to_string()
+    };
+    eventually(is_same, "true");
     // And goes; the first moves to its address.
     proxy.overwrite(&format!(
         "renamed:\n  listen: {}:{port}\n  redis: true\n  servers:\n   - {line}\n",
@@ -251,7 +262,7 @@ fn limits_and_passwords_change() {
     let mut admin = shard.connect();
     admin.tell("AUTH old");
     admin.tell("CONFIG SET requirepass new");
-    proxy.rewrite(&["redis_auth: new", "reauth: keep", "client_connections: 1", "timeout: 100"], &lines);
+    proxy.rewrite(&["redis_auth: new", "reauth: keep", "client_connections: 1", "timeout: 2000"], &lines);
     reload(&proxy);
     // It was let in before and stays.
     assert_eq!(client.tell("GET a"), "$1\r\n1\r\n");
@@ -491,8 +502,8 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     let lines = [shards[0].line(0), shards[1].line(1)];
     let port = servers::unused_port();
     let grown = [&lines[..], &[format!("{}:{port}:1 shard-2", address())]].concat();
-    let (first, admin) = Server::memstore_with_admin(&["timeout: 1s"], &lines, &[]);
-    first.rewrite(&["timeout: 1s"], &grown);
+    let (first, admin) = Server::memstore_with_admin(&["timeout: 20s"], &lines, &[]);
+    first.rewrite(&["timeout: 20s"], &grown);
     first.signal("HUP");
     let names = |admin: &str| {
         let pool = servers::topology(admin)["pools"]["pool"].clone();
@@ -503,7 +514,7 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     assert_eq!(names(&admin).0, ["shard-0", "shard-1"]);
 
     let peers = format!("servers_peers: {admin}");
-    let (second, other) = Server::memstore_with_admin(&["timeout: 1s", &peers], &grown, &[]);
+    let (second, other) = Server::memstore_with_admin(&["timeout: 20s", &peers], &grown, &[]);
     assert_eq!(names(&other).0, ["shard-0", "shard-1"]);
     eventually(|| names(&other).1.to_string(), "[\"shard-2\"]");
     let (mut one, mut two) = (first.connect(), second.connect());
@@ -513,7 +524,7 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     }
     // One that starts alone has nobody to ask.
     let alone = format!("servers_peers: {}:{}", address(), servers::unused_port());
-    let (_third, third) = Server::memstore_with_admin(&["timeout: 1s", &alone], &grown, &[]);
+    let (_third, third) = Server::memstore_with_admin(&["timeout: 20s", &alone], &grown, &[]);
     assert_eq!(names(&third).0.len(), 3);
 
     let _late = Server::redis_at(port);
@@ -543,7 +554,7 @@ fn a_list_that_leaves_shards_out_ends_by_itself() {
         )
     };
     write(1);
-    let settings = [within.as_str(), "servers_within_limit: 5s"];
+    let settings = [within.as_str(), "servers_within_limit: 10s"];
     let (_proxy, admin) = Server::memstore_with_admin(&settings, &lines, &[]);
     assert_eq!(state(&admin), "1 [\"shard-0\"] false");
     assert!(servers::metrics(&admin).contains("memstore_shards_left_out{pool=\"pool\"} 1"));
@@ -608,7 +619,7 @@ fn a_shard_that_hangs_holds_up_neither_the_reload_nor_the_end() {
     eventually(|| (silent.connections.load(Ordering::Relaxed) > before).to_string(), "true");
     proxy.signal("TERM");
     assert_eq!(proxy.ended(), Some(0));
-    assert!(begin.elapsed() < std::time::Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(40), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -657,14 +668,15 @@ fn a_password_that_shards_refuse_does_not_come_to_hold() {
     let shard = Server::redis(&["--requirepass", "right"]);
     let lines = [shard.line(0)];
     let proxy = Server::memstore_over(&["redis_auth: right"], &lines);
-    proxy.rewrite(&["redis_auth: wrong", "adopt_wait: 300ms"], &lines);
+    // A shard that is known is asked once, and not waited for.
+    proxy.rewrite(&["redis_auth: wrong", "adopt_wait: 60s"], &lines);
     proxy.signal("HUP");
     logged(&proxy, "shard shard-0 does not take the new password", 1);
     let mut client = proxy.connect();
     assert_eq!(client.tell("AUTH right"), "+OK\r\n");
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
     // Nor does it without one.
-    proxy.rewrite(&["adopt_wait: 300ms"], &lines);
+    proxy.rewrite(&["adopt_wait: 60s"], &lines);
     proxy.signal("HUP");
     logged(&proxy, "does not take the new password: NOAUTH", 1);
     // One that is away refuses nothing.
