@@ -25,8 +25,9 @@ mod differential {
 mod servers;
 
 /// How long everything of one script may take on a machine that is busy with builds.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A server that has said nothing for so long waits for more of a request that was cut off on purpose.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A server that has said nothing for so long, and then again although it answers somebody else, waits for more of a request
+/// that was cut off on purpose.
 const SILENCE: Duration = Duration::from_millis(150);
 
 /// What differs between the protocols.
@@ -309,7 +310,7 @@ fn converse(port: u16, pieces: &[(Vec<u8>, Vec<u8>)], cuts: Option<&mut Dice>) -
             let _ = (&stream).write_all(bytes);
             rest = after;
             while !said.ends_with(end) {
-                match read(&stream, &mut said) {
+                match read(&stream, port, &mut said) {
                     Heard::Bytes => {}
                     Heard::End => return Ok(said),
                     Heard::Silence => break,
@@ -348,7 +349,7 @@ fn converse(port: u16, pieces: &[(Vec<u8>, Vec<u8>)], cuts: Option<&mut Dice>) -
                 is_finished = true;
                 let _ = stream.shutdown(Shutdown::Write);
             }
-            match read(&stream, &mut said) {
+            match read(&stream, port, &mut said) {
                 Heard::Bytes => {}
                 Heard::End => return Ok(said),
                 Heard::Silence if !is_finished && written.load(Ordering::Acquire) => {
@@ -371,18 +372,31 @@ enum Heard {
     End,
 }
 
-fn read(mut stream: &TcpStream, said: &mut Vec<u8>) -> Heard {
+fn read(mut stream: &TcpStream, port: u16, said: &mut Vec<u8>) -> Heard {
     let mut room = [0; 65536];
-    match stream.read(&mut room) {
-        Ok(0) => Heard::End,
-        Ok(count) => {
-            said.extend_from_slice(&room[..count]);
-            Heard::Bytes
+    for was_silent in [false, true] {
+        match stream.read(&mut room) {
+            Ok(0) => return Heard::End,
+            Ok(count) => {
+                said.extend_from_slice(&room[..count]);
+                return Heard::Bytes;
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Heard::Bytes,
+            Err(_) => return Heard::End,
         }
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Heard::Silence,
-        Err(error) if error.kind() == ErrorKind::Interrupted => Heard::Bytes,
-        Err(_) => Heard::End,
+        if !was_silent {
+            wait_for_a_turn(port);
+        }
     }
+    Heard::Silence
+}
+
+/// Until somebody else is answered, with an error if need be: the server is not just without a processor.
+fn wait_for_a_turn(port: u16) {
+    let Ok(mut other) = TcpStream::connect((address(), port)) else { return };
+    let _ = other.set_read_timeout(Some(PATIENCE / 4)).and_then(|()| other.write_all(b"PING\r\n"));
+    let _ = other.read(&mut [0; 64]);
 }
 
 /// Bytes for people: escaped, without long repetitions, not too many.

@@ -334,19 +334,20 @@ impl Dialect for Memcached {
             }
         }
         for number in NUMBERS {
+            let time = lasting(number);
             for request in [
                 format!("set {prefix}n {number} 0 1\r\nV\r\n"),
-                format!("set {prefix}n 0 {number} 1\r\nV\r\n"),
+                format!("set {prefix}n 0 {time} 1\r\nV\r\n"),
                 format!("cas {prefix}n 0 0 1 {number}\r\nV\r\n"),
-                format!("gat {number} {prefix}g\r\n"),
-                format!("touch {prefix}g {number}\r\n"),
+                format!("gat {time} {prefix}g\r\n"),
+                format!("touch {prefix}g {time}\r\n"),
                 format!("incr {prefix}n {number}\r\n"),
                 format!("verbosity {number}\r\n"),
-                format!("mg {prefix}m N{number} v\r\n"),
-                format!("mg {prefix}g T{number}\r\n"),
-                format!("mg {prefix}m R{number} v\r\n"),
+                format!("mg {prefix}m N{time} v\r\n"),
+                format!("mg {prefix}g T{time}\r\n"),
+                format!("mg {prefix}m R{time} v\r\n"),
                 format!("ms {prefix}m 1 F{number}\r\nV\r\n"),
-                format!("ms {prefix}m 1 T{number}\r\nV\r\n"),
+                format!("ms {prefix}m 1 T{time}\r\nV\r\n"),
                 format!("ms {prefix}m 1 C{number}\r\nV\r\n"),
                 format!("ms {prefix}m 1 M{number}\r\nV\r\n"),
                 format!("md {prefix}m C{number}\r\n"),
@@ -471,6 +472,19 @@ fn number(dice: &mut Dice, usual: &str) -> String {
     if dice.one_in(12) { dice.choose(&NUMBERS).to_owned() } else { usual.to_owned() }
 }
 
+/// A number as a time: none that may be over while a script is played.
+fn lasting(number: &str) -> &str {
+    match number {
+        "+1" => "+100000",
+        "01" => "0100000",
+        other => other,
+    }
+}
+
+fn time(dice: &mut Dice) -> String {
+    lasting(&number(dice, "0")).to_owned()
+}
+
 fn value(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     match dice.below(60) {
         0 => vec![b'v'; dice.below(20_000)],
@@ -501,7 +515,7 @@ fn with_value(dice: &mut Dice, prefix: &str, before: &str, after: &str) -> Vec<u
 
 fn stored(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     let name = dice.choose(&["set", "set", "set", "add", "replace", "append", "prepend", "cas"]);
-    let (key, mut flags, time) = (key(dice, prefix), number(dice, "7"), number(dice, "0"));
+    let (key, mut flags, time) = (key(dice, prefix), number(dice, "7"), time(dice));
     if exceeds_32_bits(flags.as_bytes()) {
         flags.truncate(4);
     }
@@ -518,7 +532,7 @@ fn retrieved(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     let name = dice.choose(&["get", "get", "gets", "gat", "gats"]);
     let mut line = name.to_owned();
     if name.starts_with("gat") {
-        line.push_str(&format!(" {}", number(dice, "0")));
+        line.push_str(&format!(" {}", time(dice)));
     }
     let count = match dice.below(10) {
         0 => 30 + dice.below(300),
@@ -537,7 +551,7 @@ fn changed(dice: &mut Dice, prefix: &str) -> Vec<u8> {
         1 => format!("delete {key} {}", number(dice, "0")),
         2..=3 => format!("incr {key} {}", number(dice, "3")),
         4..=5 => format!("decr {key} {}", number(dice, "2")),
-        _ => format!("touch {key} {}", number(dice, "0")),
+        _ => format!("touch {key} {}", time(dice)),
     };
     let end = match dice.below(12) {
         0..=1 => " noreply",
@@ -559,11 +573,14 @@ fn meta(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     for _ in 0..count {
         let flag = match dice.below(30) {
             0 => format!("O{}", "o".repeat(28 + dice.below(8))),
-            1 => format!(
-                "{}{}",
-                dice.choose(&["T", "N", "J", "D", "C", "F", "M", "R", "E", "S"]),
-                dice.choose(&NUMBERS)
-            ),
+            1 => {
+                let letter = dice.choose(&["T", "N", "J", "D", "C", "F", "M", "R", "E", "S"]);
+                let number = dice.choose(&NUMBERS);
+                format!(
+                    "{letter}{}",
+                    if ["T", "N", "R"].contains(&letter) { lasting(number) } else { number }
+                )
+            }
             2 => char::from(b'!' + dice.below(94) as u8).to_string(),
             _ => dice.choose(known).to_owned(),
         };
