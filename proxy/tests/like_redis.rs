@@ -5,7 +5,7 @@
 //! stay), NUL in inline commands (Redis reads a C string there and waits for ever), bytes that are no UTF-8 in texts of
 //! errors, and numbers so long that Redis waits for their end before it says that they are wrong.
 
-use servers::{Client, Server, encoded, shown};
+use servers::{Client, Server, encoded, eventually, shown};
 
 mod servers;
 
@@ -19,7 +19,12 @@ struct Pair {
 impl Pair {
     fn start(ours: &[&str], theirs: &[&str]) -> Self {
         let shards = [Server::redis(theirs)];
-        Self { ours: Server::memstore(ours, &shards), theirs: Server::redis(theirs), _shards: shards }
+        let pair =
+            Self { ours: Server::memstore(ours, &shards), theirs: Server::redis(theirs), _shards: shards };
+        // The first client does not wait for long until the shards have said what they are.
+        let (mut ours, mut theirs) = pair.clients();
+        eventually(|| ours.say("CONFIG GET maxmemory-policy"), &theirs.say("CONFIG GET maxmemory-policy"));
+        pair
     }
 
     fn clients(&self) -> (Client, Client) {

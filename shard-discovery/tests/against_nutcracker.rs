@@ -314,9 +314,9 @@ impl Nutcracker {
             .unwrap_or_else(|error| panic!("nutcracker cannot be run ({error}): apt-get install nutcracker"))
     }
 
-    /// Whether it listens on `socket`, the last that it opens, before it ends or five seconds are over.
+    /// Whether it listens on `socket`, the last that it opens, before it ends or a minute is over.
     fn answers(process: &mut Child, socket: &Path) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline && process.try_wait().unwrap().is_none() {
             if UnixStream::connect(socket).is_ok() {
                 return true;
@@ -330,7 +330,7 @@ impl Nutcracker {
 
     fn connect(&self, pool: usize) -> BufReader<UnixStream> {
         let stream = UnixStream::connect(self.folder.path().join(format!("pool-{pool}"))).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         BufReader::new(stream)
     }
 }

@@ -1,5 +1,6 @@
 //! Child processes that end with us: by handle when dropped, and all of them on Ctrl-C.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -136,10 +137,16 @@ impl Drop for Process {
 }
 
 /// A port of the system's choice on which nobody listens now. It is free again when this returns: proxies
-/// want a number, not a socket.
+/// want a number, not a socket. So none is given out twice.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("no free port on loopback")?;
-    Ok(listener.local_addr().context("a listener without an address")?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind(loopback(0)).context("no free port on loopback")?;
+        let port = listener.local_addr().context("a listener without an address")?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
 }
 
 /// This port on loopback; nothing here listens or connects anywhere else.

@@ -124,8 +124,10 @@ mod tests {
 
     #[test]
     fn all_addresses_of_a_name_are_tried() {
-        let (refusing, gone) = listener();
-        drop(refusing);
+        // Nobody else can take it, and nobody listens.
+        let refusing = tokio::net::TcpSocket::new_v4().expect("a socket");
+        refusing.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let gone = refusing.local_addr().expect("bound");
         let (_listener, address) = listener();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let until = Instant::now() + Duration::from_secs(60);

@@ -24,7 +24,7 @@ pub const CONVERSATION: &str = "
     SET string x XX GET
     SET string x nosuch
     SETEX fleeting 1000000 v
-    PSETEX fleeting 1000000000 v
+    PSETEX fleeting 1000000499 v
     TTL fleeting
     PERSIST fleeting
     TTL fleeting
