@@ -95,12 +95,15 @@ class Server(http.server.ThreadingHTTPServer):
 
 def main():
     setting = os.environ.get
-    store = connect(setting("REDIS_URL", "redis://127.0.0.1:6379"), setting("REDIS_PASSWORD"), float(setting("STORE_TIMEOUT", "0.5")))
+    timeout = float(setting("STORE_TIMEOUT", "0.5"))
+    store = connect(setting("REDIS_URL", "redis://127.0.0.1:6379"), setting("REDIS_PASSWORD"), timeout)
     Handler.sessions = Sessions(
         store,
         ttl=int(setting("SESSION_SECONDS", "1800")),
         copies_max=int(setting("COPIES_MAX", "10000")),
         retry_after=float(setting("RETRY_AFTER", "2")),
+        # A new session may wait as long as one that has an id.
+        patience=timeout,
     )
     server = Server((setting("HOST", ""), int(setting("PORT", "8080"))), Handler)
     # In a thread, for shutdown waits for the loop that this handler interrupts.
