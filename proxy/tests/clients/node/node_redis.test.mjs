@@ -44,7 +44,8 @@ for (const options of [{}, { RESP: 2 }, { RESP: 3 }]) {
     assert.equal(await client.sAdd('set', 'x'), 1);
     assert.deepEqual([...await client.sMembers('set')], ['x']);
     assert.equal(await client.set('fleeting', 'v', { EX: 100 }), 'OK');
-    assert.ok([99, 100].includes(await client.ttl('fleeting')));
+    const left = await client.ttl('fleeting');
+    assert.ok(left > 0 && left <= 100, `${left}`);
     assert.equal(await client.get('missing'), null);
     assert.deepEqual(await client.eval('return {KEYS[1], ARGV[1], 7}', { keys: ['k'], arguments: ['a'] }), ['k', 'a', 7]);
     const buffers = client.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer });
