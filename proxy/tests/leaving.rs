@@ -9,7 +9,7 @@ use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
-use world::World;
+use world::{Event, World};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -128,4 +128,38 @@ fn a_shard_that_returns_before_it_was_gone_is_counted_as_it_is() {
     assert_eq!(counted(&world), [1, 0, 0]);
     world.shard_closes(index, &memstore_proxy::pool::failure::ShardFailure::Closed);
     assert_eq!(counted(&world), [0, 0, 0]);
+}
+
+/// Where a shard was found elsewhere its name is that of the one that serves now: what becomes of requests to the former
+/// place says nothing about it.
+#[test]
+fn what_is_left_at_a_shards_former_place_counts_against_nobody() {
+    let at = |host: &str| {
+        let shard = Shard::new(Address::Tcp { host: host.into(), port: 1 }, 1, Some("shard".into()));
+        Topology::new(vec![shard], DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard")
+    };
+    for is_renewed in [false, true] {
+        let mut world = World::<Resp>::new(settings(None), limits(), Arc::new(at("hangs")), 1);
+        let id = world.pool.client_connected(world.now);
+        world.eager.insert(id, Vec::new());
+        world.client_sends(id, b"GET k\r\n");
+        world.settle();
+        let index = world.wanted.pop().expect("a connection is wanted");
+        world.shard_connects(index);
+        world.settle();
+        world.shard_takes(index, |length| length);
+        if is_renewed {
+            world.pool.renew("shard");
+        } else {
+            world.reconfigure(settings(None), limits(), Arc::new(at("serves")), &[Some(0)]);
+        }
+        let mut events = world.settle();
+        events.extend(world.pass_time(4 * TIMEOUT));
+        let words = String::from_utf8_lossy(&world.eager[&id]).into_owned();
+        assert_eq!(words, "-ERR shard shard: timed out\r\n");
+        let of_shard: Vec<&Event> = events.iter().filter(|event| matches!(event, Event::Shard(_))).collect();
+        assert!(of_shard.is_empty(), "{of_shard:?}");
+        assert_eq!(world.counters.shards()[0].failing.get(), 0);
+        assert!(!world.up.contains(&index), "it is given up");
+    }
 }

@@ -227,6 +227,37 @@ fn an_address_that_has_become_silent_is_not_waited_for() {
     assert!(asked.elapsed() < CONNECT_TIMEOUT / 2, "{:?}", asked.elapsed());
 }
 
+/// A reload has found the shard another place while a connection to the former one was being made.
+#[test]
+fn an_attempt_at_a_shards_former_place_counts_against_nobody() {
+    let port = unused_port();
+    let [steady, moving] = keys();
+    let _steady = Shard::start(nth_address(1), port);
+    let _silent = Silent::start(nth_address(2), port);
+    let _after = Shard::start(nth_address(3), port);
+    let lines = |moving| {
+        [(0, 1), (1, moving)].map(|(shard, nth)| format!("{}:{port}:1 shard-{shard}", nth_address(nth)))
+    };
+    let settings = [
+        "auto_eject_hosts: true",
+        "server_failure_limit: 1",
+        "server_retry_timeout: 600000",
+        "connect_timeout: 3s",
+        "resp3: true",
+    ];
+    let proxy = Server::memstore_over(&settings, &lines(2));
+    let mut early = proxy.connect();
+    early.send(&servers::encoded(&[b"GET", moving.as_bytes()]));
+    assert_eq!(proxy.connect().tell(&format!("SET {steady} 1")), "+OK\r\n");
+    proxy.rewrite(&settings, &lines(3));
+    proxy.signal("HUP");
+    let mut client = proxy.connect();
+    eventually(|| client.tell(&format!("SET {moving} 1")), "+OK\r\n");
+    assert!(early.text_reply().contains("connect timed out"));
+    assert_eq!(client.tell(&format!("GET {moving}")), "$1\r\n1\r\n");
+    assert!(!proxy.printed().contains("shard ejected"), "{}", proxy.printed());
+}
+
 #[test]
 fn a_name_server_that_is_away_changes_nothing() {
     let names = Names::start();

@@ -212,6 +212,9 @@ impl PoolControl {
             let answered = probe::probe(&shard.address, &pool.names, &pool.config()).await;
             pool.suspects.borrow_mut().remove(&shard.name);
             let Err(error) = answered else { return };
+            if !pool.is_present(&shard) {
+                return;
+            }
             let failure = error.failure();
             // What is said in a probe no client has chosen.
             let blame = failure.blame(Stage::Handshake { is_default: true });

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -250,16 +251,28 @@ impl PoolControl {
             Ok(result) => result,
             Err(_) => {
                 let (failure, now) = (ShardFailure::ConnectTimeout, Instant::now());
-                self.judge(&shard.name, &failure, failure.blame(Stage::Connecting), began..now).await;
+                self.judge_attempt(shard, &failure, began..now).await;
                 began = now;
                 attempt.await
             }
         };
         if let Err(failure) = &result {
-            let blame = failure.blame(Stage::Connecting);
-            self.judge(&shard.name, failure, blame, began..Instant::now()).await;
+            self.judge_attempt(shard, failure, began..Instant::now()).await;
         }
         result
+    }
+
+    /// An attempt to connect has failed. Where the shard is elsewhere by now it says nothing.
+    async fn judge_attempt(self: &Rc<Self>, shard: &Shard, failure: &ShardFailure, time: Range<Instant>) {
+        if self.is_present(shard) {
+            self.judge(&shard.name, failure, failure.blame(Stage::Connecting), time).await;
+        }
+    }
+
+    /// Whether the shard is in the pool, at this address.
+    pub(super) fn is_present(&self, shard: &Shard) -> bool {
+        let is_same = |known: &Shard| known.name == shard.name && known.address == shard.address;
+        self.ejection.borrow().shards().iter().any(is_same)
     }
 
     async fn find(&self, address: Address) -> Result<Socket, ShardFailure> {

@@ -552,15 +552,17 @@ impl<P: Protocol> Shards<P> {
     /// The shard does not serve: it counts as unhealthy until it answers somebody.
     pub fn failing(&mut self, member: usize) {
         let member = &mut self.members[member];
-        if !std::mem::replace(&mut member.failing, true) {
+        if !member.leaving && !std::mem::replace(&mut member.failing, true) {
             member.counters.failing.add(1);
         }
     }
 
     /// Something that was begun at `began` has failed. What was under way at a failure fails with it: one stall is
-    /// reported once for each timeout, however many requests and connections wait.
+    /// reported once for each timeout, however many requests and connections wait. One that has left may have a successor
+    /// elsewhere, which is known by the same name.
     pub fn failed(&mut self, member: usize, failure: &ShardFailure, blame: Blame, began: Time, now: Time) {
         match blame {
+            _ if self.members[member].leaving => return,
             Blame::Nobody => return,
             Blame::Unknown => {}
             Blame::Shard => {
