@@ -239,7 +239,7 @@ impl<P: Protocol> Driver<P> {
             Ok(Read::Nothing) => return self.pool.keep_shard_rest(index, &mut self.scratch),
             Ok(Read::Ended) => ShardFailure::Closed,
             Ok(read) => {
-                if read == Read::Full || shard.ended {
+                if (read == Read::Full || shard.ended) && !std::mem::replace(&mut shard.queued, true) {
                     self.again.push_back(Ready::again(Token::Shard(index as u32)));
                 }
                 self.passed += self.scratch.len() - rest;
@@ -373,7 +373,7 @@ impl<P: Protocol> Driver<P> {
                     self.shards.resize_with(index + 1, || None);
                 }
                 let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(index as u32));
-                self.shards[index] = Some(ShardSocket { socket, ended: false });
+                self.shards[index] = Some(ShardSocket { socket, ended: false, queued: false });
                 self.pool.shard_connected(index, now);
                 if self.pool.has_extra_connections() {
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
@@ -491,15 +491,23 @@ impl<P: Protocol> Drive for Driver<P> {
                 break;
             }
             let Some(ready) = self.again.pop_front() else { break };
-            if let Token::Lingering(index) = ready.token {
-                self.passed += linger::READ_SIZE;
-                self.again.extend(self.lingering.read(index as usize));
-                continue;
-            }
-            if let Token::Client(index) = ready.token
-                && let Some(Some(client)) = self.clients.get_mut(index as usize)
-            {
-                client.queued = false;
+            match ready.token {
+                Token::Lingering(index) => {
+                    self.passed += linger::READ_SIZE;
+                    self.again.extend(self.lingering.read(index as usize));
+                    continue;
+                }
+                Token::Client(index) => {
+                    if let Some(Some(client)) = self.clients.get_mut(index as usize) {
+                        client.queued = false;
+                    }
+                }
+                Token::Shard(index) => {
+                    if let Some(Some(shard)) = self.shards.get_mut(index as usize) {
+                        shard.queued = false;
+                    }
+                }
+                Token::Alarm => {}
             }
             self.ready(ready, now);
         }

@@ -32,6 +32,8 @@ pub struct ShardSocket {
     pub socket: Socket,
     /// The kernel has said that nothing more will come after what there is.
     pub ended: bool,
+    /// It has more to read than it was read at once, and has its next turn.
+    pub queued: bool,
 }
 
 impl ClientSocket {
@@ -53,10 +55,13 @@ impl ClientSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::pool::client::Client;
     use crate::protocol::memcache::Memcache;
     use crate::protocol::resp::Resp;
+    use crate::worker::driver::rig::{Rig, heard, say};
 
     /// What it owns beside the kernel's socket; a table has room for more clients than there are.
     #[test]
@@ -64,6 +69,29 @@ mod tests {
         let socket = size_of::<Option<ClientSocket>>();
         for client in [size_of::<Client<Resp>>(), size_of::<Client<Memcache>>()] {
             assert!(socket + client <= 112, "{socket} + {client}");
+        }
+    }
+
+    /// Shards that send faster than they are read: each has one turn at a time, however often the kernel tells of it.
+    #[test]
+    fn shards_that_always_have_more_take_turns() {
+        const SHARDS: usize = 16;
+        let mut rig = Rig::new(SHARDS, |limits| limits.server_connections = SHARDS);
+        let mut clients: Vec<_> = (0..SHARDS).map(|_| rig.client()).collect();
+        clients.iter_mut().for_each(|client| say(client, "GET a\r\n"));
+        rig.passes();
+        let mut shards: Vec<_> = clients.iter().map(|_| rig.shard()).collect();
+        rig.passes();
+        for shard in &mut shards {
+            assert_eq!(heard(shard), "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+            say(shard, "$1000000000\r\n");
+        }
+        let some = [b'x'; 64 * 1024];
+        for pass in 0..100 {
+            shards.iter_mut().for_each(|shard| while shard.write(&some).is_ok() {});
+            rig.pass();
+            clients.iter_mut().for_each(|client| drop(heard(client)));
+            assert!(rig.driver.again.len() <= SHARDS, "{} turns in pass {pass}", rig.driver.again.len());
         }
     }
 }
