@@ -163,3 +163,40 @@ fn what_is_left_at_a_shards_former_place_counts_against_nobody() {
         assert!(!world.up.contains(&index), "it is given up");
     }
 }
+
+/// A client has sent half of a large request to a shard that hangs, and has gone. Memory is needed: what is left of the
+/// request goes with its connection, and not who asks other shards, nor who waits behind it.
+#[test]
+fn what_a_client_leaves_half_written_costs_nobody_else() {
+    let limits = Limits {
+        memory_max: 1 << 20,
+        shard_queue_bytes_max: 4 << 20,
+        request_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut world = World::<Resp>::new(settings(None), limits, topology("hangs"), 1);
+    let set = |size: usize| format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${size}\r\n{}\r\n", "x".repeat(size));
+    let [gone, behind, other] = [(); 3].map(|()| world.pool.client_connected(world.now));
+    [behind, other].map(|id| world.eager.insert(id, Vec::new()));
+    world.client_sends(gone, set(800_000).as_bytes());
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
+    world.client_sends(behind, b"GET behind\r\n");
+    world.settle();
+    world.pool.client_gone(gone, false);
+    // The rest of it does not come.
+    world.client_sends(other, &set(500_000).as_bytes()[..400_000]);
+    let events = world.settle();
+    assert!(!events.iter().any(|event| matches!(event, Event::ClientLeft(..))), "{events:?}");
+    assert_eq!(world.counters.client_evicted.get(), 0);
+    assert_eq!(world.wanted, [index], "the next connection");
+    world.shard_connects(index);
+    world.settle();
+    assert_eq!(world.shard_takes(index, |length| length), b"*2\r\n$3\r\nGET\r\n$6\r\nbehind\r\n");
+    world.shard_sends(index, b"$1\r\nv\r\n").expect("a good response");
+    world.settle();
+    assert_eq!(world.eager[&behind], b"$1\r\nv\r\n");
+}

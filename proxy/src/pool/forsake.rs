@@ -37,13 +37,24 @@ impl Parts {
 }
 
 impl<P: Protocol> ShardConnection<P> {
-    /// Whether all that is in flight is forsaken, and bytes are held for it nevertheless: a response, or a request of which
-    /// a part is written.
+    /// Whether the shard is asked for nothing but what is forsaken, and bytes are held for it nevertheless: a response, or a
+    /// request of which a part is written. What is wanted and not written can go on with the next connection.
     pub fn is_forsaken(&self) -> bool {
-        matches!(self.link, Link::Up | Link::Greeting { .. })
-            && self.bytes() >= FORSAKEN_MIN
-            && !self.in_flight.is_empty()
-            && self.in_flight.iter().all(|ticket| ticket.client.is_none())
+        if !matches!(self.link, Link::Up | Link::Greeting { .. }) {
+            return false;
+        }
+        let written = self.in_flight.len() - self.unwritten();
+        let wanted = self.in_flight.iter().position(|ticket| ticket.client.is_some());
+        let held = match wanted {
+            None => self.bytes(),
+            Some(first) if first >= written && self.may_move() => {
+                let unwritten_bytes: u64 =
+                    self.in_flight.iter().skip(written).map(|ticket| ticket.length).sum();
+                self.output.len() - unwritten_bytes as usize + self.rest.memory()
+            }
+            Some(_) => return false,
+        };
+        held >= FORSAKEN_MIN && written > 0
     }
 
     /// Requests that are not wanted any more: those of which no byte was written are dropped, the responses to the others

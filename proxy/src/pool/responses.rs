@@ -286,9 +286,12 @@ impl<P: Protocol> Pool<P> {
             ShardFailure::ResponseTimeout | ShardFailure::Removed => {}
             _ => counters.server_err.add(1),
         }
-        // What was not written is not touched by what the shard has sent.
-        let retry =
-            matches!(failure, ShardFailure::Closed | ShardFailure::Reset | ShardFailure::Malformed(_));
+        // What was not written is not touched by what the shard has sent, nor by what else was held.
+        let retry = match failure {
+            ShardFailure::Closed | ShardFailure::Reset | ShardFailure::Malformed(_) => true,
+            ShardFailure::Removed => connection.may_move() && connection.is_forsaken(),
+            _ => false,
+        };
         let (lost, connect) = connection.closed(failure, retry, self.limits.eager_connects, jitter, now);
         connection.publish(counters);
         connection.heard = now;

@@ -436,6 +436,12 @@ impl<P: Protocol> ShardConnection<P> {
         (lost, false)
     }
 
+    /// Whether requests of which no byte was written may go on with the next connection, if this one is given up. In a
+    /// cluster there may be another node for them by then.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self.link, Link::Up) && !self.carried && !self.keeps()
+    }
+
     /// A new connection has served: requests carried over are no special case any more.
     pub fn served(&mut self) {
         self.carried = false;
