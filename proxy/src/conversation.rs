@@ -20,6 +20,8 @@ use crate::worker::socket::{Socket, failure};
 
 /// Largest answer; the nodes and slots of a large cluster are told in a few megabytes.
 const ANSWER_MAX: usize = 32 << 20;
+/// Largest answer of who is asked how it is; INFO is told in some kilobytes, a hundred where there are many databases.
+const SHORT_ANSWER_MAX: usize = 1 << 20;
 /// Levels of arrays in each other; CLUSTER SLOTS has five.
 const DEPTH_MAX: usize = 16;
 
@@ -73,6 +75,11 @@ impl Conversation {
     /// Over a connected socket; each answer may take as long as `limit`.
     pub fn over(socket: Socket, limit: Duration) -> Result<Self, ConversationError> {
         Ok(Self { framed: Framed::new(stream(socket)?, Bounded::default()), limit })
+    }
+
+    /// Further answers are short: many servers are asked at a time, and what they say is in no account.
+    pub fn expect_short(&mut self) {
+        self.framed.codec_mut().most = SHORT_ANSWER_MAX;
     }
 
     /// Tells the password, if there is one. A server that needs none is content.
@@ -145,12 +152,19 @@ fn broken(error: io::Error) -> ConversationError {
 
 /// RESP2 within bounds. What makes trees of answers calls itself for each level of them, and takes all that comes; so it is
 /// shown whole answers only, and none that is too large or too deep.
-#[derive(Default)]
 struct Bounded {
+    /// Bytes of an answer.
+    most: usize,
     resp: Resp2,
     measure: ResponseDecoder,
     /// Bytes of the answer at hand that are measured.
     measured: usize,
+}
+
+impl Default for Bounded {
+    fn default() -> Self {
+        Self { most: ANSWER_MAX, resp: Resp2::default(), measure: ResponseDecoder::default(), measured: 0 }
+    }
 }
 
 impl Decoder for Bounded {
@@ -161,8 +175,8 @@ impl Decoder for Bounded {
         let wrong = |words: String| io::Error::new(io::ErrorKind::InvalidData, words);
         let progress = self.measure.decode(&came[self.measured..]).map_err(|error| wrong(error.0))?;
         self.measured += progress.length;
-        if self.measured > ANSWER_MAX {
-            return Err(wrong(format!("an answer of more than {ANSWER_MAX} bytes")));
+        if self.measured > self.most {
+            return Err(wrong(format!("an answer of more than {} bytes", self.most)));
         }
         if !progress.complete {
             return Ok(None);
@@ -271,5 +285,24 @@ mod tests {
         }
         let endless = [&b"$999999999\r\n"[..], &vec![b'x'; ANSWER_MAX]].concat();
         assert!(decode(&endless, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn who_is_asked_for_little_cannot_answer_much() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+            ours.set_nonblocking(true).expect("a socket");
+            std::thread::spawn(move || {
+                let answer = [&b"$3000000\r\n"[..], &vec![b'x'; 3_000_000], b"\r\n"].concat();
+                // The second is not read to its end.
+                (0..2).all(|_| std::io::Write::write_all(&mut &theirs, &answer).is_ok())
+            });
+            let mut conversation =
+                Conversation::over(Socket::Unix(ours), Duration::from_secs(60)).expect("a conversation");
+            assert_eq!(conversation.text(&["INFO"]).await.expect("a long answer").len(), 3_000_000);
+            conversation.expect_short();
+            assert!(conversation.text(&["INFO"]).await.is_err());
+        });
     }
 }

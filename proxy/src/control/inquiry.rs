@@ -77,6 +77,7 @@ impl Inquiry {
                 asking.spawn_local(async move {
                     let question = async {
                         let mut shard = probe::enter(&shard.address, &names, &config).await?;
+                        shard.expect_short();
                         shard.text(&["INFO"]).await
                     };
                     (shard.name, timeout(QUESTION_MAX, question).await)
