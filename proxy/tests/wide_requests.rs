@@ -1,4 +1,5 @@
-//! Requests of many keys in many parts: the work grows with the keys, and not with the keys times the parts.
+//! Requests of many keys in many parts: the work grows with the keys, and not with the keys times the parts. And many requests
+//! of many clients: the work of one pass does not grow with the clients.
 
 mod world;
 
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memstore_proxy::pool::Limits;
+use memstore_proxy::pool::failure::ShardFailure;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::Resp;
@@ -111,4 +113,33 @@ fn a_get_over_many_servers_takes_no_longer_than_its_keys() {
     let values = (0..KEYS).map(|key| format!("VALUE {key:08} 0 1\r\nx\r\n"));
     let expected: String = values.chain(["END\r\n".to_owned()]).collect();
     assert!(heard == expected.as_bytes(), "{}", String::from_utf8_lossy(&heard[..heard.len().min(200)]));
+}
+
+#[test]
+fn many_clients_that_are_refused_all_they_ask_do_not_make_a_pass_longer() {
+    const CLIENTS: usize = 64;
+    const REQUESTS: usize = 1000;
+    let topology = Topology::new(vec![shard(0)], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let mut world =
+        World::<Resp>::new(Settings::default(), Limits::default(), Arc::new(topology.expect("a shard")), 1);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    world.client_sends(clients[0], b"GET k\r\n");
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_closes(index, &ShardFailure::ConnectTimeout);
+    world.settle();
+    world.client_takes(clients[0], |length| length);
+    world.judge(clients[0]);
+    let before = world.counters.requests.get();
+    for &id in &clients {
+        world.client_sends(id, "GET k\r\n".repeat(REQUESTS).as_bytes());
+    }
+    let served = world.counters.requests.get() - before;
+    assert!(served < 5000, "{served} requests in one pass");
+    assert!(!world.pool.wants_read(clients[CLIENTS - 1]), "it has sent more than it was served");
+    world.settle();
+    for &id in &clients {
+        let replies = world.client_takes(id, |length| length);
+        assert_eq!(replies.iter().filter(|&&byte| byte == b'\n').count(), REQUESTS);
+    }
 }

@@ -58,6 +58,8 @@ pub struct Client<P: Protocol> {
 pub enum Pause {
     /// It has too much in flight, or too many bytes of replies wait for it. It may be read ahead of being served.
     Full,
+    /// It has had its turn in this pass, and is served and read further in the next one.
+    Turn,
     /// Its next request changes what the replies to the earlier ones depend on.
     UntilQuiet,
     /// What it sends next decides what becomes of the request at hand. It is read as ever.

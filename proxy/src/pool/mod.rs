@@ -137,6 +137,8 @@ pub struct Pool<P: Protocol> {
     resumable: VecDeque<ClientId>,
     /// Those that have had their turn in this pass: in the next one.
     next_turn: Vec<ClientId>,
+    /// When the pass began, and what was served in it.
+    served: (Time, usize),
     /// Connections with room for clients that wait for it.
     roomy: Vec<ConnectionIndex>,
     /// Wrong passwords that are answered later, by when.
@@ -206,6 +208,7 @@ impl<P: Protocol> Pool<P> {
             dirty_clients: Vec::new(),
             resumable: VecDeque::new(),
             next_turn: Vec::new(),
+            served: (Time::default(), 0),
             roomy: Vec::new(),
             delayed: VecDeque::new(),
             recent_wrong_passwords: (Time::default(), 0),
@@ -497,6 +500,7 @@ impl<P: Protocol> Pool<P> {
         let resumes = match activity.paused {
             None | Some(Pause::Delayed) => false,
             Some(Pause::Full) => may_submit(activity, limits, 2),
+            Some(Pause::Turn) => true,
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
             Some(Pause::UntilSilent) => false,
         };

@@ -25,6 +25,11 @@ const ARGUMENT_BYTES: usize = 48;
 /// So many requests of one client are served in its turn, or so many bytes of replies made here; then others have theirs.
 const TURN_REQUESTS_MAX: usize = 1024;
 const TURN_REPLIES_MAX: usize = 256 * 1024;
+/// Once so many are served in a pass, whoever comes next has a short turn: many clients that send as much as they can must
+/// not make the pass longer than others can wait. A request that is refused costs as much as so many that are forwarded.
+const PASS_REQUESTS_MAX: usize = 16 * 1024;
+const SHORT_TURN_REQUESTS_MAX: usize = 128;
+const REFUSED_COST: usize = 8;
 
 /// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
 /// of all clients within the last second.
@@ -126,7 +131,7 @@ impl<P: Protocol> Pool<P> {
             && !activity.ahead.is_empty()
         {
             // The next block is for its next turn.
-            activity.paused = Some(Pause::Full);
+            activity.paused = Some(Pause::Turn);
         }
     }
 
@@ -140,7 +145,9 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Self { clients, shards, counters, limits, plan, identity, settings, store, share, .. } = self;
+        let Self {
+            clients, shards, counters, limits, plan, identity, settings, store, share, served, ..
+        } = self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
         let session_bytes = P::session_bytes(&client.session);
@@ -153,7 +160,11 @@ impl<P: Protocol> Pool<P> {
         shards.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
-        let (mut turn_requests, mut turn_replies) = (TURN_REQUESTS_MAX, TURN_REPLIES_MAX);
+        if served.0 != now {
+            *served = (now, 0);
+        }
+        let turn = if served.1 < PASS_REQUESTS_MAX { TURN_REQUESTS_MAX } else { SHORT_TURN_REQUESTS_MAX };
+        let (mut turn_requests, mut turn_replies) = (turn, TURN_REPLIES_MAX);
         while used < scratch.len() {
             if client.state == State::Broken {
                 used = scratch.len();
@@ -166,7 +177,7 @@ impl<P: Protocol> Pool<P> {
                 break;
             }
             if turn_requests == 0 || turn_replies == 0 {
-                activity.paused = Some(Pause::Full);
+                activity.paused = Some(Pause::Turn);
                 break;
             }
             turn_requests -= 1;
@@ -318,6 +329,9 @@ impl<P: Protocol> Pool<P> {
                     Ok(())
                 }
             };
+            if outcome.is_err() {
+                turn_requests = turn_requests.saturating_sub(REFUSED_COST - 1);
+            }
             match outcome {
                 Ok(()) => {}
                 Err(Refusal::SpreadKeys) => {
@@ -378,6 +392,7 @@ impl<P: Protocol> Pool<P> {
                 break;
             }
         }
+        served.1 += turn - turn_requests;
         shards.turn.late = false;
         if activity.waits() {
             activity.arrived = Some(arrived);
