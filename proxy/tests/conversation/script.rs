@@ -1,12 +1,21 @@
-//! A conversation as it is written: a header, then one step a line.
+//! A conversation as it is written: the rule, a header, then one step a line. docs/conversations.md has all words that are
+//! known here.
 
 use std::path::Path;
 use std::time::Duration;
 
 /// A whole file.
 pub struct Script {
-    pub header: Vec<(usize, String, String)>,
+    pub header: Vec<Setting>,
     pub steps: Vec<Step>,
+}
+
+/// A line of the header: `timeout: 400ms`.
+#[derive(Clone)]
+pub struct Setting {
+    pub line: usize,
+    pub name: String,
+    pub value: String,
 }
 
 /// One line.
@@ -49,10 +58,20 @@ pub enum What {
     Count(String, u64),
     /// `shard 2 failures: 1`: so many were counted towards its ejection since the last such line.
     Failures(usize, u64),
-    /// `shard 2 ejected`, `shard 2 restored`.
-    Ejected(usize, bool),
-    /// `slot of k1 on shard 2`: the proxy is told of another owner.
-    Slot(String, usize),
+    /// `shard 2 probes: 1`: so many failures were left for a probe to judge since the last such line.
+    Probes(usize, u64),
+    /// `slot of k1 on shard 2`: the proxy is told of another owner; none with `on no shard`.
+    Slot(String, Option<usize>),
+    /// `shard 2 reads for shard 1`: the proxy is told of a replica that answers reads.
+    ReadsFor(usize, usize),
+    /// `shard 2 replaces shard 1`: the proxy is told of a failover.
+    Replaces(usize, usize),
+    /// `owners asked for`: the proxy has wanted to know who owns what since the last such line.
+    OwnersAskedFor,
+    /// `reload timeout: 100ms ; shards: 3`: another configuration.
+    Reload(Vec<Setting>),
+    /// `drain`: the process is to end.
+    Drain,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +82,8 @@ pub enum Deed {
     Closes,
     /// It closes its writing side only.
     Ends,
+    /// It connects, and says nothing yet.
+    Connects,
     StopsReading,
     ReadsOn,
     /// A shard accepts connections again, those that wait included.
@@ -71,11 +92,83 @@ pub enum Deed {
     Refuses,
     /// Connections to a shard are not made, nor refused, from now on.
     Hangs,
+    /// Connections to a shard take too long, from now on, those that wait included.
+    Unreachable,
+    /// There is no descriptor for connections to a shard, from now on.
+    LacksDescriptors,
+    /// The host name of a shard has another address.
+    Moves,
+    /// A shard is taken out of the ring.
+    Ejected,
+    /// It comes back.
+    Restored,
 }
 
+/// What clients do, and what is done to them.
+pub const CLIENT_DEEDS: &[(&str, Deed)] = &[
+    ("connects", Deed::Connects),
+    ("closes", Deed::Closes),
+    ("resets", Deed::Resets),
+    ("ends", Deed::Ends),
+    ("stops reading", Deed::StopsReading),
+    ("reads on", Deed::ReadsOn),
+];
+
+/// What shards do, and what is done to them.
+pub const SHARD_DEEDS: &[(&str, Deed)] = &[
+    ("closes", Deed::Closes),
+    ("resets", Deed::Resets),
+    ("stops reading", Deed::StopsReading),
+    ("reads on", Deed::ReadsOn),
+    ("accepts", Deed::Accepts),
+    ("refuses", Deed::Refuses),
+    ("hangs", Deed::Hangs),
+    ("is unreachable", Deed::Unreachable),
+    ("lacks descriptors", Deed::LacksDescriptors),
+    ("moves", Deed::Moves),
+    ("is ejected", Deed::Ejected),
+    ("is restored", Deed::Restored),
+];
+
+type Reader = fn(&str) -> Result<What, String>;
+type ShardReader = fn(usize, &str) -> Result<What, String>;
+
+/// Lines that do not begin with a peer, by their first words.
+pub const STATEMENTS: &[(&str, Reader)] = &[
+    ("after ", |text| Ok(What::After(duration(text).ok_or("not a duration such as 400ms or 3s")?))),
+    ("count ", |text| {
+        let (name, count) = text.split_once(" is ").ok_or("not `count NAME is NUMBER`")?;
+        Ok(What::Count(name.to_owned(), number(count)?))
+    }),
+    ("slot of ", |text| match text.strip_suffix(" on no shard") {
+        Some(key) => Ok(What::Slot(key.to_owned(), None)),
+        None => {
+            let (key, shard) = text.split_once(" on shard ").ok_or("not `slot of KEY on shard NUMBER`")?;
+            Ok(What::Slot(key.to_owned(), Some(number(shard)?)))
+        }
+    }),
+    ("owners asked for", |_| Ok(What::OwnersAskedFor)),
+    ("reload ", |text| {
+        let settings = text.split(" ; ").map(|part| setting(0, part).ok_or("not `reload NAME: VALUE`"));
+        Ok(What::Reload(settings.collect::<Result<_, _>>()?))
+    }),
+    ("drain", |_| Ok(What::Drain)),
+];
+
+/// What is said of shards, by the words behind their number.
+pub const SHARD_STATEMENTS: &[(&str, ShardReader)] = &[
+    ("failures: ", |shard, text| Ok(What::Failures(shard, number(text)?))),
+    ("probes: ", |shard, text| Ok(What::Probes(shard, number(text)?))),
+    ("reads for shard ", |shard, text| Ok(What::ReadsFor(shard, number(text)?))),
+    ("replaces shard ", |shard, text| Ok(What::Replaces(shard, number(text)?))),
+];
+
 impl Script {
-    pub fn read(path: &Path) -> Self {
+    pub fn read(path: &Path) -> Result<Self, (usize, String)> {
         let text = std::fs::read_to_string(path).expect("a conversation");
+        if !text.starts_with("# ") {
+            return Err((1, "it opens with no comment that states its rule".into()));
+        }
         let (mut header, mut steps) = (Vec::new(), Vec::new());
         for (at, text) in text.lines().enumerate() {
             let (line, text) = (at + 1, text.trim());
@@ -83,47 +176,37 @@ impl Script {
                 continue;
             }
             if steps.is_empty()
-                && let Some((name, value)) = text.split_once(": ")
-                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                && let Some(setting) = setting(line, text)
             {
-                header.push((line, name.to_owned(), value.trim().to_owned()));
+                header.push(setting);
                 continue;
             }
-            let what = step(text).unwrap_or_else(|fault| {
-                panic!("{}:{line}: {text}\n    {fault}; see CONTRIBUTING.md", path.display())
-            });
+            let what = step(text)
+                .map_err(|fault| (line, format!("{text}\n    {fault}; see docs/conversations.md")))?;
             steps.push(Step { line, text: text.to_owned(), what });
         }
-        Self { header, steps }
+        Ok(Self { header, steps })
     }
 }
 
 fn step(text: &str) -> Result<What, String> {
-    if let Some(duration) = text.strip_prefix("after ") {
-        return Ok(What::After(self::duration(duration).ok_or("not a duration such as 400ms or 3s")?));
-    }
-    if let Some(rest) = text.strip_prefix("count ") {
-        let (name, number) = rest.split_once(" is ").ok_or("not `count NAME is NUMBER`")?;
-        return Ok(What::Count(name.to_owned(), number.parse().map_err(|_| "not a number")?));
-    }
-    if let Some(rest) = text.strip_prefix("slot of ") {
-        let (key, shard) = rest.split_once(" on shard ").ok_or("not `slot of KEY on shard NUMBER`")?;
-        return Ok(What::Slot(key.to_owned(), shard.parse().map_err(|_| "not a number")?));
+    if let Some((words, read)) = STATEMENTS.iter().find(|(words, _)| text.starts_with(words)) {
+        return read(&text[words.len()..]);
     }
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
     let end = rest.find([' ', '<', '>']).unwrap_or(rest.len());
     let (name, rest) = rest.split_at(end);
-    let peer = match kind {
-        "client" => Peer::Client(name.to_owned()),
+    let (peer, deeds) = match kind {
+        "client" => (Peer::Client(name.to_owned()), CLIENT_DEEDS),
         "shard" => {
             let (shard, connection) = name.split_once('.').unwrap_or((name, "1"));
             let number = |text: &str| text.parse::<usize>().ok().filter(|&number| number > 0);
-            Peer::Shard(
-                number(shard).ok_or("shards are called shard 1, shard 2, …")?,
-                number(connection).ok_or("connections of a shard are called shard 1, shard 1.2, …")?,
-            )
+            let shard = number(shard).ok_or("shards are called shard 1, shard 2, …")?;
+            let connection =
+                number(connection).ok_or("connections of a shard are called shard 1, shard 1.2, …")?;
+            (Peer::Shard(shard, connection), SHARD_DEEDS)
         }
-        _ => return Err("neither a client, a shard, `after`, `count` nor `slot of`".into()),
+        _ => return Err("it begins with none of the words that a line can begin with".into()),
     };
     let messages = |said: &str| match said.trim() {
         "nothing" => Said::Nothing,
@@ -142,29 +225,30 @@ fn step(text: &str) -> Result<What, String> {
         return Ok(What::Hears(peer, messages(said)));
     }
     let rest = rest.trim();
+    if rest == "closed" {
+        return Ok(What::Closed(peer, None));
+    }
     if let Some(reason) = rest.strip_prefix("closed: ") {
         return Ok(What::Closed(peer, Some(reason.to_owned())));
     }
-    if let (Some(number), Peer::Shard(shard, _)) = (rest.strip_prefix("failures: "), &peer) {
-        return Ok(What::Failures(*shard, number.parse().map_err(|_| "not a number")?));
+    if let Peer::Shard(shard, _) = peer
+        && let Some((words, read)) = SHARD_STATEMENTS.iter().find(|(words, _)| rest.starts_with(words))
+    {
+        return read(shard, &rest[words.len()..]);
     }
-    let deed = match (rest, &peer) {
-        ("closed", _) => return Ok(What::Closed(peer, None)),
-        ("ejected" | "restored", Peer::Shard(shard, _)) => {
-            return Ok(What::Ejected(*shard, rest == "ejected"));
-        }
-        ("closes", _) => Deed::Closes,
-        ("resets", _) => Deed::Resets,
-        ("stops reading", _) => Deed::StopsReading,
-        ("reads on", _) => Deed::ReadsOn,
-        ("ends", Peer::Client(_)) => Deed::Ends,
-        ("connects", Peer::Client(_)) => Deed::ReadsOn,
-        ("accepts", Peer::Shard(..)) => Deed::Accepts,
-        ("refuses", Peer::Shard(..)) => Deed::Refuses,
-        ("hangs", Peer::Shard(..)) => Deed::Hangs,
-        _ => return Err(format!("{rest:?} is nothing that a {kind} does")),
-    };
-    Ok(What::Does(peer, deed))
+    let known = deeds.iter().find(|(words, _)| *words == rest);
+    let (_, deed) = known.ok_or_else(|| format!("{rest:?} is nothing that a {kind} does"))?;
+    Ok(What::Does(peer, *deed))
+}
+
+fn setting(line: usize, text: &str) -> Option<Setting> {
+    let (name, value) = text.trim().split_once(": ")?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'3');
+    is_name.then(|| Setting { line, name: name.to_owned(), value: value.trim().to_owned() })
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is no number"))
 }
 
 /// `400ms`, `3s`.

@@ -1,30 +1,19 @@
 //! Plays a conversation: a [`World`] with clients, shards and what is between them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::metrics::PoolCounters;
 use memstore_proxy::pool::failure::{Blame, ShardFailure};
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits};
-use memstore_proxy::protocol::Protocol;
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
+use memstore_proxy::pool::time::Time;
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Parting};
+use shard_discovery::Topology;
 
-use super::script::{Deed, Peer, Said, Script, Step, What, duration};
+use super::script::{Deed, Peer, Said, Script, Setting, Step, What};
+use super::settings::{self, COUNTERS, Dialect, Scene};
 use super::speech::{self, Speech};
+use super::topology::{Cluster, of_shards};
 use crate::world::{Event, World};
-
-const SLOTS: usize = 16_384;
-
-/// A protocol that conversations can be held in.
-pub trait Dialect: Protocol {
-    type Speech: Speech;
-
-    /// Sets what a line of the header says; false if the protocol has no such setting.
-    fn set(settings: &mut Self::Settings, name: &str, value: &str) -> bool;
-
-    fn settings() -> Self::Settings;
-}
 
 struct Client {
     id: ClientId,
@@ -33,6 +22,8 @@ struct Client {
     inbox: Vec<u8>,
     /// Said and not yet read by the proxy.
     outbox: Vec<u8>,
+    /// Since when that waits, though the client takes its replies.
+    since: Option<Time>,
     closed: bool,
 }
 
@@ -41,14 +32,23 @@ struct Connection {
     index: Option<ConnectionIndex>,
     stopped: bool,
     inbox: Vec<u8>,
-    closed: Option<ShardFailure>,
+    /// Why it was closed by the proxy, each time.
+    closed: VecDeque<ShardFailure>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How a shard takes connections.
+#[derive(Clone)]
 enum Manner {
     Accepts,
-    Refuses,
+    Fails(ShardFailure),
     Hangs,
+}
+
+/// Failures of a shard that the script has not told of yet.
+#[derive(Clone, Copy, Default)]
+struct Failures {
+    counted: u64,
+    probed: u64,
 }
 
 pub struct Stage<D: Dialect> {
@@ -57,10 +57,13 @@ pub struct Stage<D: Dialect> {
     /// By shard and number, both from 1.
     connections: BTreeMap<(usize, usize), Connection>,
     manners: Vec<Manner>,
-    failures: Vec<u64>,
+    failures: Vec<Failures>,
     ejected: BTreeSet<usize>,
-    /// Owners of slots, in a cluster.
-    owners: Option<Vec<Option<usize>>>,
+    scene: Scene,
+    cluster: Option<Cluster>,
+    /// The configuration.
+    settings: Vec<Setting>,
+    drains: bool,
 }
 
 /// What did not go as written.
@@ -69,48 +72,27 @@ pub type Mismatch = String;
 impl<D: Dialect> Stage<D> {
     /// A stage as the header says.
     pub fn set(script: &Script) -> Result<Self, (usize, Mismatch)> {
-        let mut limits = Limits::default();
-        let mut settings = D::settings();
-        let (mut shards, mut is_cluster) = (1, false);
-        for (line, name, value) in &script.header {
-            let wrong = |what: &str| (*line, format!("{name}: {what}"));
-            let number = || value.parse::<usize>().map_err(|_| wrong("not a number"));
-            let time = || duration(value).ok_or_else(|| wrong("not a duration such as 400ms or 3s"));
-            match name.as_str() {
-                "protocol" => {}
-                "shards" => shards = number()?,
-                "cluster" => is_cluster = value == "yes",
-                "timeout" => limits.timeout = Some(time()?),
-                "queue_wait" => limits.queue_wait = time()?,
-                "in_flight_max" => limits.in_flight_max = number()?,
-                "request_bytes_max" => limits.request_bytes_max = number()? as u64,
-                "client_output_max" => limits.client_output_max = number()?,
-                "shard_queue_max" => limits.shard_queue_max = number()?,
-                "shard_queue_bytes_max" => limits.shard_queue_bytes_max = number()? as u64,
-                "memory_max" => limits.memory_max = number()?,
-                "server_connections" => limits.server_connections = number()?,
-                "server_failure_limit" => limits.eager_connects = number()? as u32,
-                "client_idle_timeout" => limits.client_idle_timeout = Some(time()?),
-                "client_request_timeout" => limits.client_request_timeout = Some(time()?),
-                "client_age_max" => limits.client_age_max = Some(time()?),
-                _ if D::set(&mut settings, name, value) => {}
-                _ => return Err(wrong("no such setting")),
-            }
-        }
-        let owners = is_cluster.then(|| slot_owners(shards));
-        let topology = match &owners {
-            Some(owners) => of_cluster(shards, owners),
-            None => of_shards(shards),
-        };
-        Ok(Self {
+        let (scene, limits, settings) = settings::read::<D>(&script.header)?;
+        let cluster = scene.is_cluster.then(|| Cluster::of(scene.shards));
+        let topology = topology(&scene, cluster.as_ref(), &BTreeSet::new());
+        let preconnects = scene.preconnects;
+        let mut stage = Self {
             world: World::new(settings, limits, topology, 1),
             clients: BTreeMap::new(),
             connections: BTreeMap::new(),
-            manners: vec![Manner::Accepts; shards],
-            failures: vec![0; shards],
+            manners: vec![Manner::Accepts; scene.shards],
+            failures: vec![Failures::default(); scene.shards],
             ejected: BTreeSet::new(),
-            owners,
-        })
+            scene,
+            cluster,
+            settings: script.header.clone(),
+            drains: false,
+        };
+        if preconnects {
+            stage.world.pool.preconnect();
+            stage.flow();
+        }
+        Ok(stage)
     }
 
     /// One line of the script.
@@ -129,7 +111,7 @@ impl<D: Dialect> Stage<D> {
                 let bytes = bytes_of(said, D::Speech::responses)?;
                 let index = self.connected(*shard, *number)?;
                 if let Err(failure) = self.world.shard_sends(index, &bytes) {
-                    self.connection_of(index).closed = Some(failure);
+                    self.connection_of(index).closed.push_back(failure);
                 }
                 self.flow();
             }
@@ -154,7 +136,7 @@ impl<D: Dialect> Stage<D> {
             }
             What::Closed(Peer::Shard(shard, number), reason) => {
                 let connection = self.connections.entry((*shard, *number)).or_default();
-                let Some(failure) = connection.closed.take() else {
+                let Some(failure) = connection.closed.pop_front() else {
                     return Err("the connection is not closed".into());
                 };
                 if let Some(reason) = reason
@@ -167,40 +149,73 @@ impl<D: Dialect> Stage<D> {
             What::Does(Peer::Shard(shard, number), deed) => self.shard_does(*shard, *number, *deed)?,
             What::After(duration) => self.pass_time(*duration),
             What::Count(name, wanted) => {
-                let counted = count(&self.world.counters, name)
-                    .ok_or_else(|| format!("no counter of conversation/stage.rs is called {name}"))?;
-                if counted != *wanted {
-                    return Err(format!("expected {wanted}\n         got {counted}"));
-                }
+                let (_, counter) = COUNTERS
+                    .iter()
+                    .find(|(known, _)| known == name)
+                    .ok_or_else(|| format!("no counter of conversation/settings.rs is called {name}"))?;
+                equal(*wanted, counter(&self.world.counters))?;
             }
             What::Failures(shard, wanted) => {
-                let counted = std::mem::take(&mut self.failures[*shard - 1]);
-                if counted != *wanted {
-                    return Err(format!("expected {wanted}\n         got {counted}"));
+                let failures = self.failures.get_mut(*shard - 1).ok_or("no such shard")?;
+                equal(*wanted, std::mem::take(&mut failures.counted))?;
+            }
+            What::Probes(shard, wanted) => {
+                let failures = self.failures.get_mut(*shard - 1).ok_or("no such shard")?;
+                equal(*wanted, std::mem::take(&mut failures.probed))?;
+            }
+            What::Slot(key, owner) => {
+                self.learn(|cluster| cluster.give(key, owner.map(|shard| shard - 1)))?;
+            }
+            What::ReadsFor(replica, primary) => {
+                self.learn(|cluster| cluster.read_from(replica - 1, primary - 1))?;
+            }
+            What::Replaces(now, before) => self.learn(|cluster| cluster.replace(before - 1, now - 1))?,
+            What::OwnersAskedFor => {
+                if !self.world.pool.take_stale() {
+                    return Err("nobody wants to know them".into());
                 }
             }
-            What::Ejected(shard, is_ejected) => {
-                if *is_ejected {
-                    self.ejected.insert(*shard - 1);
-                } else {
-                    self.ejected.remove(&(*shard - 1));
+            What::Reload(changed) => self.reload(changed)?,
+            What::Drain => {
+                self.drains = true;
+                for client in self.clients.values().filter(|client| client.outbox.is_empty()) {
+                    self.world.pool.part_with(client.id, Parting::Drained);
                 }
-                let ejected: Vec<usize> = self.ejected.iter().copied().collect();
-                let topology = of_shards(self.manners.len()).without(&ejected);
-                self.world.pool.set_topology(Arc::new(topology), self.world.now);
-                self.flow();
-            }
-            What::Slot(key, shard) => {
-                let Some(owners) = &mut self.owners else {
-                    return Err("only a cluster is told of slots".into());
-                };
-                owners[slot(key.as_bytes())] = Some(*shard - 1);
-                let topology = of_cluster(self.manners.len(), owners);
-                self.world.pool.set_topology(topology, self.world.now);
                 self.flow();
             }
         }
         Ok(())
+    }
+
+    /// Another configuration: settings that are not named stay as they are.
+    fn reload(&mut self, changed: &[Setting]) -> Result<(), Mismatch> {
+        self.settings.retain(|known| changed.iter().all(|setting| setting.name != known.name));
+        self.settings.extend(changed.iter().filter(|setting| setting.value != "none").cloned());
+        let (scene, limits, settings) =
+            settings::read::<D>(&self.settings).map_err(|(_, mismatch)| mismatch)?;
+        let before = self.scene.shards;
+        let kept: Vec<_> = (0..scene.shards).map(|shard| (shard < before).then_some(shard)).collect();
+        self.manners.resize(self.manners.len().max(scene.shards), Manner::Accepts);
+        self.failures.resize(self.manners.len(), Failures::default());
+        self.scene = scene;
+        let topology = topology(&self.scene, self.cluster.as_ref(), &self.ejected);
+        self.world.reconfigure(settings, limits, topology, &kept);
+        self.flow();
+        Ok(())
+    }
+
+    /// The nodes of a cluster say something else.
+    fn learn(&mut self, change: impl FnOnce(&mut Cluster)) -> Result<(), Mismatch> {
+        change(self.cluster.as_mut().ok_or("the shards are no cluster")?);
+        self.adopt();
+        Ok(())
+    }
+
+    /// The same shards, but other owners.
+    fn adopt(&mut self) {
+        let topology = topology(&self.scene, self.cluster.as_ref(), &self.ejected);
+        self.world.pool.set_topology(topology, self.world.now);
+        self.flow();
     }
 
     /// Whether all that was heard was told of.
@@ -219,9 +234,12 @@ impl<D: Dialect> Stage<D> {
             if !connection.inbox.is_empty() {
                 left += &format!("\n    shard {name}< {}", D::Speech::show_requests(&connection.inbox));
             }
-            if let Some(failure) = &connection.closed {
+            for failure in &connection.closed {
                 left += &format!("\n    shard {name} closed: {failure}");
             }
+        }
+        if self.world.pool.take_stale() {
+            left += "\n    owners asked for";
         }
         if left.is_empty() { Ok(()) } else { Err(format!("the conversation ends without:{left}")) }
     }
@@ -231,7 +249,8 @@ impl<D: Dialect> Stage<D> {
         if !self.clients.contains_key(name) {
             let id = self.world.pool.client_connected(self.world.now);
             self.world.eager.insert(id, Vec::new());
-            let client = Client { id, reads: true, inbox: Vec::new(), outbox: Vec::new(), closed: false };
+            let client =
+                Client { id, reads: true, inbox: Vec::new(), outbox: Vec::new(), since: None, closed: false };
             self.clients.insert(name.to_owned(), client);
         }
         self.clients.get_mut(name).expect("just inserted")
@@ -254,13 +273,16 @@ impl<D: Dialect> Stage<D> {
                 self.client(name).reads = true;
                 let taken = self.world.client_takes(id, |length| length);
                 self.world.eager.insert(id, taken);
-                self.world.judge(id);
+                let is_gone = self.world.judge(id).is_some();
+                self.client(name).closed |= is_gone;
             }
         }
         self.flow();
     }
 
     fn shard_does(&mut self, shard: usize, number: usize, deed: Deed) -> Result<(), Mismatch> {
+        let place = shard - 1;
+        let manner = self.manners.get_mut(place).ok_or("no such shard")?;
         match deed {
             Deed::Closes | Deed::Resets => {
                 let index = self.connected(shard, number)?;
@@ -269,10 +291,25 @@ impl<D: Dialect> Stage<D> {
             }
             Deed::StopsReading => self.connections.entry((shard, number)).or_default().stopped = true,
             Deed::ReadsOn => self.connections.entry((shard, number)).or_default().stopped = false,
-            Deed::Accepts => self.manners[shard - 1] = Manner::Accepts,
-            Deed::Refuses => self.manners[shard - 1] = Manner::Refuses,
-            Deed::Hangs => self.manners[shard - 1] = Manner::Hangs,
-            Deed::Ends => {}
+            Deed::Accepts => *manner = Manner::Accepts,
+            Deed::Refuses => *manner = Manner::Fails(ShardFailure::ConnectRefused),
+            Deed::Unreachable => *manner = Manner::Fails(ShardFailure::ConnectTimeout),
+            Deed::LacksDescriptors => {
+                *manner = Manner::Fails(ShardFailure::LocalResources("Too many open files".into()));
+            }
+            Deed::Hangs => *manner = Manner::Hangs,
+            Deed::Moves => self.world.pool.renew(&format!("shard-{shard}")),
+            Deed::Ejected | Deed::Restored => {
+                if self.cluster.is_some() {
+                    return Err("nodes of a cluster are not ejected".into());
+                }
+                match deed {
+                    Deed::Ejected => self.ejected.insert(place),
+                    _ => self.ejected.remove(&place),
+                };
+                self.adopt();
+            }
+            Deed::Ends | Deed::Connects => return Err("no shard does that".into()),
         }
         self.flow();
         Ok(())
@@ -293,27 +330,41 @@ impl<D: Dialect> Stage<D> {
         loop {
             let mut moved = false;
             for client in self.clients.values_mut() {
-                if !client.outbox.is_empty() && !client.closed && self.world.pool.wants_read(client.id) {
-                    self.world.client_sends(client.id, &std::mem::take(&mut client.outbox));
+                if client.outbox.is_empty() || client.closed {
+                    continue;
+                }
+                let now = self.world.now;
+                if self.world.pool.wants_read(client.id) {
+                    let arrived = client.since.take().unwrap_or(now);
+                    self.world.client_sends_late(client.id, &std::mem::take(&mut client.outbox), arrived);
                     moved = true;
+                    if self.drains {
+                        self.world.pool.part_with(client.id, Parting::Drained);
+                    }
+                } else if client.reads {
+                    client.since.get_or_insert(now);
+                } else {
+                    client.since = None;
                 }
             }
             let events = self.world.settle();
             self.take(events);
+            let mut hanging = Vec::new();
             for index in std::mem::take(&mut self.world.wanted) {
                 let shard = self.shard_of(index);
-                match self.manners[shard - 1] {
-                    Manner::Accepts => {
-                        self.world.shard_connects(index);
-                        moved = true;
+                match self.manners[shard - 1].clone() {
+                    Manner::Accepts => self.world.shard_connects(index),
+                    Manner::Fails(failure) => {
+                        self.world.shard_closes(index, &failure);
                     }
-                    Manner::Refuses => {
-                        self.world.shard_closes(index, &ShardFailure::ConnectRefused);
-                        moved = true;
+                    Manner::Hangs => {
+                        hanging.push(index);
+                        continue;
                     }
-                    Manner::Hangs => self.world.wanted.push(index),
                 }
+                moved = true;
             }
+            self.world.wanted.extend(hanging);
             for index in self.world.up.clone() {
                 let bytes = match self.connection_of(index).stopped {
                     true => Vec::new(),
@@ -321,6 +372,11 @@ impl<D: Dialect> Stage<D> {
                 };
                 moved |= !bytes.is_empty();
                 self.connection_of(index).inbox.extend(bytes);
+            }
+            for client in self.clients.values_mut().filter(|client| !client.reads) {
+                if self.world.pool.client_output(client.id).is_some_and(|output| !output.is_empty()) {
+                    self.world.pool.client_blocked(client.id, false, self.world.now);
+                }
             }
             for client in self.clients.values_mut().filter(|client| client.reads) {
                 if let Some(taken) = self.world.eager.get_mut(&client.id) {
@@ -347,12 +403,13 @@ impl<D: Dialect> Stage<D> {
                     client.closed = true;
                 }
                 Event::ConnectionClosed(index, failure) => {
-                    self.connection_of(index).closed = Some(failure);
+                    self.connection_of(index).closed.push_back(failure);
                 }
                 Event::Shard(event) => {
                     let shard: usize = event.shard["shard-".len()..].parse().expect("a shard's number");
-                    let counts = event.failure.is_some_and(|failed| failed.blame == Blame::Shard);
-                    self.failures[shard - 1] += u64::from(counts);
+                    let blame = event.failure.map(|failed| failed.blame);
+                    self.failures[shard - 1].counted += u64::from(blame == Some(Blame::Shard));
+                    self.failures[shard - 1].probed += u64::from(blame == Some(Blame::Unknown));
                 }
             }
         }
@@ -372,6 +429,12 @@ impl<D: Dialect> Stage<D> {
             Some((&key, _)) => key,
             None => (shard, self.connections.range((shard, 0)..(shard + 1, 0)).count() + 1),
         };
+        // A place that another shard had before.
+        for (other, connection) in &mut self.connections {
+            if *other != key && connection.index == Some(index) {
+                connection.index = None;
+            }
+        }
         let connection = self.connections.entry(key).or_default();
         connection.index = Some(index);
         connection
@@ -404,91 +467,14 @@ fn compare(wanted: &[u8], heard: &[u8], show: impl Fn(&[u8]) -> String) -> Resul
     Err(format!("expected {expected}\n         got {got}"))
 }
 
-fn shard(number: usize) -> Shard {
-    let name = format!("shard-{number}");
-    Shard::new(Address::Tcp { host: name.clone(), port: 6379 }, 1, Some(name))
+fn equal(wanted: u64, counted: u64) -> Result<(), Mismatch> {
+    if wanted == counted { Ok(()) } else { Err(format!("expected {wanted}\n         got {counted}")) }
 }
 
-fn key(number: usize) -> String {
-    format!("k{number}")
-}
-
-/// Key `k1` is on shard 1, `k2` on shard 2, and so on, and so is every key with one of them in braces.
-fn of_shards(count: usize) -> Arc<Topology> {
-    let tag = HashTag::REDIS_CLUSTER;
-    // Modula counts a shard as often as it weighs, so weights move the keys about until they are right.
-    for seed in 0..1_000_000_u32 {
-        let hash = KeyHash::ALL[seed as usize % KeyHash::ALL.len()];
-        let mut random = seed / KeyHash::ALL.len() as u32;
-        let mut weights = Vec::new();
-        for _ in 0..count {
-            weights.push(1 + random % 7);
-            random /= 7;
-        }
-        let total: u32 = weights.iter().sum();
-        let is_right = (1..=count).all(|number| {
-            let place = hash.hash(key(number).as_bytes()) % total;
-            let before: u32 = weights[..number - 1].iter().sum();
-            count == 1 || (before..before + weights[number - 1]).contains(&place)
-        });
-        if !is_right {
-            continue;
-        }
-        let shards =
-            (1..=count).map(|number| Shard { weight: weights[number - 1], ..shard(number) }).collect();
-        let topology = Topology::new(shards, DistributionKind::Modula, hash, Some(tag)).expect("good shards");
-        for number in 1..=count {
-            assert_eq!(topology.shard_for(key(number).as_bytes()), Some(number - 1), "of {count} shards");
-        }
-        return Arc::new(topology);
+fn topology(scene: &Scene, cluster: Option<&Cluster>, ejected: &BTreeSet<usize>) -> Arc<Topology> {
+    if let Some(cluster) = cluster {
+        return cluster.topology(scene.shards);
     }
-    panic!("no hash spreads the keys over {count} shards");
-}
-
-/// In a cluster the slots of `k1`, `k2`, … belong to shards 1, 2, …, all others to shard 1.
-fn slot_owners(count: usize) -> Vec<Option<usize>> {
-    let mut owners = vec![Some(0); SLOTS];
-    (1..=count).for_each(|number| owners[slot(key(number).as_bytes())] = Some(number - 1));
-    owners
-}
-
-fn of_cluster(count: usize, owners: &[Option<usize>]) -> Arc<Topology> {
-    let nodes = (1..=count).map(shard).collect();
-    Arc::new(Topology::of_cluster(nodes, owners, vec![Vec::new(); count]).expect("good nodes"))
-}
-
-fn slot(key: &[u8]) -> usize {
-    KeyHash::Crc16.hash(HashTag::REDIS_CLUSTER.hashed_part(key)) as usize % SLOTS
-}
-
-/// A counter of the pool by its name.
-fn count(counters: &PoolCounters, name: &str) -> Option<u64> {
-    macro_rules! counters {
-        ($($name:ident),* $(,)?) => {
-            match name {
-                $(stringify!($name) => Some(counters.$name.get()),)*
-                _ => None,
-            }
-        };
-    }
-    counters!(
-        client_eof,
-        client_err,
-        forward_error,
-        fragments,
-        requests,
-        refused,
-        client_malformed,
-        client_output_exceeded,
-        client_evicted,
-        client_timedout,
-        client_aged,
-        queue_waits,
-        queue_full,
-        client_pauses,
-        redirects_moved,
-        redirects_ask,
-        redirects_later,
-        redirects_given_up,
-    )
+    let ejected: Vec<usize> = ejected.iter().copied().filter(|&shard| shard < scene.shards).collect();
+    Arc::new(of_shards(scene.shards, scene.tag).without(&ejected))
 }

@@ -72,9 +72,14 @@ impl<P: Protocol> World<P> {
 
     /// Bytes of a client reach the proxy. Only while [`Pool::wants_read`] says so.
     pub fn client_sends(&mut self, id: ClientId, bytes: &[u8]) {
+        self.client_sends_late(id, bytes, self.now);
+    }
+
+    /// The same, where the bytes have been there since `arrived`.
+    pub fn client_sends_late(&mut self, id: ClientId, bytes: &[u8], arrived: Time) {
         self.pool.before_client_read(id, &mut self.scratch);
         self.scratch.extend_from_slice(bytes);
-        self.pool.client_received(id, &mut self.scratch, self.now);
+        self.pool.client_received_late(id, &mut self.scratch, arrived, self.now);
         assert!(self.scratch.is_empty());
     }
 
@@ -152,6 +157,7 @@ impl<P: Protocol> World<P> {
                 self.pool.part_with(id, why);
             }
         }
+        self.pool.sweep_blocked(self.now);
         self.pool.sweep_connections(self.now);
         events.extend(self.settle());
         events

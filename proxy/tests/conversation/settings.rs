@@ -1,0 +1,170 @@
+//! The settings of a stage, by the names that they have in the configuration.
+
+use memstore_proxy::metrics::PoolCounters;
+use memstore_proxy::pool::Limits;
+use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::memcache::{self, Memcache};
+use memstore_proxy::protocol::resp::{Resp, session};
+use shard_discovery::HashTag;
+
+use super::script::{Setting, duration};
+use super::speech::{self, Speech};
+
+/// A setting's name, and what its value does; none if the value is not one.
+pub type Row<S> = (&'static str, fn(&mut S, &str) -> Option<()>);
+
+/// A protocol that conversations can be held in.
+pub trait Dialect: Protocol {
+    type Speech: Speech;
+
+    const SETTINGS: &'static [Row<Self::Settings>];
+
+    fn settings(one_shard: bool) -> Self::Settings;
+}
+
+impl Dialect for Resp {
+    type Speech = speech::Redis;
+
+    const SETTINGS: &'static [Row<session::Settings>] = &[
+        ("databases", |settings, value| put(&mut settings.databases, number(value))),
+        ("redis_db", |settings, value| put(&mut settings.db, number(value))),
+        ("redis_user", |settings, value| put(&mut settings.user, Some(Some(value.to_owned())))),
+        ("redis_auth", |settings, value| put(&mut settings.password, Some(Some(value.into())))),
+        ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, Some(Some(value.into())))),
+        ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
+        ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
+    ];
+
+    fn settings(one_shard: bool) -> session::Settings {
+        session::Settings { databases: 16, one_shard, ..session::Settings::default() }
+    }
+}
+
+impl Dialect for Memcache {
+    type Speech = speech::Memcache;
+
+    const SETTINGS: &'static [Row<memcache::Settings>] = &[("miss_on_get_errors", |settings, value| {
+        put(&mut settings.miss_on_get_errors, either(value, "true", "false"))
+    })];
+
+    fn settings(_one_shard: bool) -> memcache::Settings {
+        memcache::Settings::default()
+    }
+}
+
+/// Those of every protocol.
+pub const LIMITS: &[Row<Limits>] = &[
+    ("timeout", |limits, value| put(&mut limits.timeout, duration(value).map(Some))),
+    ("queue_wait", |limits, value| put(&mut limits.queue_wait, duration(value))),
+    ("in_flight_max", |limits, value| put(&mut limits.in_flight_max, number(value))),
+    ("request_bytes_max", |limits, value| put(&mut limits.request_bytes_max, number(value))),
+    ("arguments_max", |limits, value| put(&mut limits.arguments_max, number(value))),
+    ("client_output_max", |limits, value| put(&mut limits.client_output_max, number(value))),
+    ("client_output_pause", |limits, value| put(&mut limits.client_output_pause, number(value))),
+    ("shard_queue_max", |limits, value| put(&mut limits.shard_queue_max, number(value))),
+    ("shard_queue_bytes_max", |limits, value| put(&mut limits.shard_queue_bytes_max, number(value))),
+    ("memory_max", |limits, value| put(&mut limits.memory_max, number(value))),
+    ("server_connections", |limits, value| put(&mut limits.server_connections, number(value))),
+    ("server_failure_limit", |limits, value| put(&mut limits.eager_connects, number(value))),
+    ("client_idle_timeout", |limits, value| put(&mut limits.client_idle_timeout, duration(value).map(Some))),
+    ("client_request_timeout", |limits, value| {
+        put(&mut limits.client_request_timeout, duration(value).map(Some))
+    }),
+    ("client_age_max", |limits, value| put(&mut limits.client_age_max, duration(value).map(Some))),
+];
+
+/// Those of the stage itself.
+pub struct Scene {
+    pub shards: usize,
+    pub is_cluster: bool,
+    pub tag: Option<HashTag>,
+    pub preconnects: bool,
+}
+
+pub const SCENE: &[Row<Scene>] = &[
+    ("protocol", |_, _| Some(())),
+    ("shards", |scene, value| put(&mut scene.shards, number(value).filter(|&number| number > 0))),
+    ("cluster", |scene, value| put(&mut scene.is_cluster, either(value, "true", "false"))),
+    ("hash_tag", |scene, value| match value {
+        "none" => put(&mut scene.tag, Some(None)),
+        value => put(&mut scene.tag, Some(Some(value.parse().ok()?))),
+    }),
+    ("preconnect", |scene, value| put(&mut scene.preconnects, either(value, "true", "false"))),
+];
+
+/// All that a header says, or the line that says what is not known.
+pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Settings), (usize, String)> {
+    let mut scene =
+        Scene { shards: 1, is_cluster: false, tag: Some(HashTag::REDIS_CLUSTER), preconnects: false };
+    let mut limits = Limits::default();
+    for setting in header {
+        if !set(SCENE, &mut scene, setting)? && !set(LIMITS, &mut limits, setting)? {
+            let known = D::SETTINGS.iter().any(|(name, _)| *name == setting.name);
+            let unknown = || (setting.line, format!("{}: no such setting", setting.name));
+            known.then_some(()).ok_or_else(unknown)?;
+        }
+    }
+    let mut settings = D::settings(scene.shards == 1 && !scene.is_cluster);
+    for setting in header {
+        set(D::SETTINGS, &mut settings, setting)?;
+    }
+    Ok((scene, limits, settings))
+}
+
+/// Whether there is such a setting here.
+fn set<S>(rows: &[Row<S>], into: &mut S, setting: &Setting) -> Result<bool, (usize, String)> {
+    let Some((_, row)) = rows.iter().find(|(name, _)| *name == setting.name) else { return Ok(false) };
+    let wrong = || (setting.line, format!("{}: {:?} is no value of it", setting.name, setting.value));
+    row(into, &setting.value).map(|()| true).ok_or_else(wrong)
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Option<T> {
+    value.parse().ok()
+}
+
+fn either(value: &str, yes: &str, no: &str) -> Option<bool> {
+    [(yes, true), (no, false)].into_iter().find(|(word, _)| *word == value).map(|(_, is)| is)
+}
+
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// Counters of the pool by their names.
+        pub const COUNTERS: &[(&str, fn(&PoolCounters) -> u64)] =
+            &[$((stringify!($name), |counters| counters.$name.get())),*];
+    };
+}
+
+counters!(
+    requests,
+    refused,
+    fragments,
+    forward_error,
+    out_of_memory,
+    client_eof,
+    client_err,
+    client_malformed,
+    client_output_exceeded,
+    client_evicted,
+    client_timedout,
+    client_aged,
+    client_quit,
+    client_killed,
+    client_drained,
+    client_cut,
+    client_revoked,
+    client_pauses,
+    client_wedged,
+    wrong_passwords,
+    lanes_refused,
+    queue_waits,
+    queue_full,
+    redirects_moved,
+    redirects_ask,
+    redirects_later,
+    redirects_given_up,
+);
