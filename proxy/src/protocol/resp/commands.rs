@@ -515,6 +515,11 @@ impl Command {
         if self.arity < 0 { args >= arity } else { args == arity }
     }
 
+    /// As it is written: `client tracking`. In its own errors Redis writes `client|tracking`, which nobody can type.
+    pub fn words(&self) -> String {
+        self.name.replace('|', " ")
+    }
+
     /// MULTI: what follows is part of a transaction.
     pub fn begins_transaction(&self) -> bool {
         self.name == "multi"

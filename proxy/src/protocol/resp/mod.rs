@@ -401,7 +401,7 @@ fn plan_slowly(
         }
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
             if feature == Feature::WholeServer && facts.settings.is_confined() {
-                let name = command.name.replace('|', " ");
+                let name = command.words();
                 return refuse(
                     plan,
                     &format!(
@@ -415,7 +415,7 @@ fn plan_slowly(
         }
         Handling::Later(feature) => refuse(plan, &session.not_yet(command, feature, facts)),
         Handling::Refuse(reason) => {
-            refuse(plan, &format!("ERR {} is refused: {reason}", command.name.to_ascii_uppercase()))
+            refuse(plan, &format!("ERR {} is refused: {reason}", command.words().to_ascii_uppercase()))
         }
         Handling::Container => refuse(plan, &unknown_command(&arguments)),
     }

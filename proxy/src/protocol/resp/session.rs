@@ -232,7 +232,7 @@ impl Session {
 
 /// The reply to a command that needs what the proxy cannot do yet.
 pub fn not_yet(command: &Command, feature: Feature) -> String {
-    format!("ERR '{}' is refused: {}", command.name, feature.refusal())
+    format!("ERR '{}' is refused: {}", command.words(), feature.refusal())
 }
 
 /// Answers a command that the proxy itself answers.

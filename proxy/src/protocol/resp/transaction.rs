@@ -69,7 +69,7 @@ impl Transaction {
         }
         Ruling::Refuse(format!(
             "ERR '{}' was not executed: it is part of a transaction, and transactions are not supported yet",
-            command.name
+            command.words()
         ))
     }
 
