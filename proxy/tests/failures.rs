@@ -1,4 +1,5 @@
-//! Shards that fail in every way, limits that are reached, and the end of the process: what clients see.
+//! Shards that fail, limits that are reached, and the end of the process: what only processes and sockets can show. The rules of
+//! the core are in `conversations/`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,138 +11,11 @@ use servers::{Fake, Server, address, encoded, eventually, unused_port};
 mod servers;
 
 #[test]
-fn a_bad_response_is_an_error_with_the_shards_name_and_the_client_stays() {
-    for (bytes, close, wanted) in [
-        (&b"$10\r\nabc"[..], true, "-ERR shard shard-0: connection closed\r\n"),
-        (b"", true, "-ERR shard shard-0: connection closed\r\n"),
-        (b"hello\r\n", false, "-ERR shard shard-0: malformed response: unknown type 'h'\r\n"),
-        (
-            b"$3\r\nabcde\r\n",
-            false,
-            "-ERR shard shard-0: malformed response: bulk string without CRLF at its end\r\n",
-        ),
-        (b"$-5\r\n", false, "-ERR shard shard-0: malformed response: negative length\r\n"),
-        (b"*99999999999999999999\r\n", false, "-ERR shard shard-0: malformed response: bad number\r\n"),
-    ] {
-        let fake = Fake::answering(bytes, close);
-        let proxy = fake.proxy(&["timeout: 20000"]);
-        let mut client = proxy.connect();
-        let begin = Instant::now();
-        assert_eq!(client.tell("GET a"), wanted);
-        assert_eq!(client.tell("GET b"), wanted);
-        assert_eq!(client.tell("PING"), "+PONG\r\n");
-        assert!(begin.elapsed() < Duration::from_secs(10), "{wanted} was waited for");
-    }
-}
-
-#[test]
-fn a_shards_own_errors_pass_word_for_word_and_close_nothing() {
-    for words in
-        ["-LOADING Redis is loading\r\n", "-OOM no more\r\n", "-BUSY script\r\n", "-READONLY replica\r\n"]
-    {
-        let fake = Fake::answering(words.as_bytes(), false);
-        // It is not asked what it can do nor what it has, which would be other connections.
-        let proxy = fake.proxy(&[
-            "auto_eject_hosts: true",
-            "server_failure_limit: 1",
-            "resp3: true",
-            "databases: 1",
-            "info_refresh: none",
-        ]);
-        let mut client = proxy.connect();
-        for _ in 0..3 {
-            assert_eq!(client.tell("SET a 1"), words);
-        }
-        // One of a worker, and one that asked at the start whether the shard is there.
-        assert!(fake.connections.load(Ordering::Relaxed) <= 2);
-    }
-}
-
-#[test]
-fn pushes_answer_nothing() {
-    let fake = Fake::answering(b">2\r\n+a\r\n+b\r\n+real\r\n", false);
-    let proxy = fake.proxy(&[]);
-    let mut client = proxy.connect();
-    for _ in 0..3 {
-        assert_eq!(client.tell("GET a"), "+real\r\n");
-    }
-}
-
-#[test]
-fn a_slow_request_times_out_and_its_neighbours_do_not() {
-    let (let_go, is_let_go) = std::sync::mpsc::channel::<()>();
-    let is_let_go = std::sync::Mutex::new(is_let_go);
-    let fake = Fake::new(move |mut stream, _| {
-        let mut room = [0; 65536];
-        while let Ok(count) = stream.read(&mut room) {
-            let requests = String::from_utf8_lossy(&room[..count]).matches("GET").count();
-            if count == 0 {
-                return;
-            }
-            if String::from_utf8_lossy(&room[..count]).contains("slow") {
-                let _ = is_let_go.lock().expect("nobody panics with it").recv();
-                let _ = stream.write_all(b"+late\r\n");
-            } else {
-                let _ = stream.write_all("+fast\r\n".repeat(requests).as_bytes());
-            }
-        }
-    });
-    let proxy = fake.proxy(&["timeout: 2000"]);
-    let mut slow = proxy.connect();
-    assert_eq!(slow.tell("GET slow"), "-ERR shard shard-0: timed out\r\n");
-    drop(let_go);
-    eventually(|| slow.tell("GET a"), "+fast\r\n");
-    assert_eq!(proxy.connect().tell("GET b"), "+fast\r\n");
-    assert_eq!(slow.tell("PING"), "+PONG\r\n");
-}
-
-#[test]
-fn a_silent_connection_is_given_up() {
-    let fake = Fake::new(|_stream, _| {
-        std::thread::park();
-    });
-    let proxy = fake.proxy(&["timeout: 50"]);
-    let mut client = proxy.connect();
-    let begin = Instant::now();
-    while fake.connections.load(Ordering::Relaxed) < 2 {
-        assert_eq!(client.tell("GET a"), "-ERR shard shard-0: timed out\r\n");
-        assert!(begin.elapsed() < Duration::from_secs(20), "the connection is kept for ever");
-    }
-}
-
-#[test]
 fn a_host_that_is_not_found_is_named_as_that() {
     let proxy = Server::memstore_over(&[], &["host.invalid:6379:1 gone".to_owned()]);
     let mut client = proxy.connect();
     let reply = client.tell("GET a");
     assert!(reply.starts_with("-ERR shard gone: cannot resolve host"), "{reply}");
-    assert_eq!(client.tell("PING"), "+PONG\r\n");
-}
-
-#[test]
-fn a_dead_shard_fails_its_keys_only_and_is_found_when_it_is_back() {
-    let shards: Vec<_> = (0..2).map(|_| Server::redis(&[])).collect();
-    let proxy = Server::memstore(&["distribution: modula", "hash: crc32a"], &shards);
-    let mut client = proxy.connect();
-    let keys: Vec<String> = (0..20).map(|number| format!("key:{number}")).collect();
-    for key in &keys {
-        assert_eq!(client.tell(&format!("SET {key} v")), "+OK\r\n");
-    }
-    shards[1].signal("STOP");
-    shards[1].signal("KILL");
-    let begin = Instant::now();
-    let failed = loop {
-        let replies: Vec<_> = keys.iter().map(|key| client.tell(&format!("GET {key}"))).collect();
-        let failed: Vec<_> = replies.into_iter().filter(|reply| reply.starts_with('-')).collect();
-        if !failed.is_empty() && failed.iter().all(|reply| reply.contains("connection refused")) {
-            break failed;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{failed:?}");
-    };
-    assert!(failed.len() < keys.len(), "the live shard's keys fail as well");
-    assert!(failed.iter().all(|reply| reply.starts_with("-ERR shard shard-1: ")), "{failed:?}");
-    let all = format!("MGET {}", keys.join(" "));
-    assert_eq!(client.tell(&all), "-ERR shard shard-1: connection refused\r\n");
     assert_eq!(client.tell("PING"), "+PONG\r\n");
 }
 
@@ -364,56 +238,6 @@ fn a_password_that_shards_do_not_want_is_asked_of_clients_all_the_same() {
     assert_eq!(client.tell("AUTH secret"), "+OK\r\n");
     assert_eq!(client.tell("SET x 1"), "+OK\r\n");
     assert_eq!(client.tell("GET x"), "$1\r\n1\r\n");
-}
-
-#[test]
-fn scripts_without_keys_go_where_any_shard_will_do() {
-    let shards = [Server::redis(&[]), Server::redis(&[])];
-    let one = Server::memstore(&[], &shards[..1]);
-    assert_eq!(one.connect().ask(&[b"EVAL", b"return 1", b"0"]), b":1\r\n");
-    let two = Server::memstore(&[], &shards);
-    assert_eq!(two.connect().ask(&[b"EVAL_RO", b"return 1", b"0"]), b":1\r\n");
-    assert!(two.connect().ask(&[b"EVAL", b"return 1", b"0"]).starts_with(b"-ERR 'eval' without a key"));
-}
-
-/// Whoever writes tags as for Redis Cluster is told why they do nothing.
-#[test]
-fn a_hash_tag_that_is_not_set_is_told_of() {
-    let shards = [Server::redis(&[]), Server::redis(&[])];
-    let refused = |settings: &[&str], form: &str| {
-        let proxy = Server::memstore(settings, &shards);
-        let mut client = proxy.connect();
-        let replies = (0..50).map(|key| client.tell(&form.replace('#', &key.to_string())));
-        replies.filter(|reply| reply.starts_with("-CROSSSLOT")).last()
-    };
-    let tagged = "SINTER {user}:# {user}:x#";
-    let plain = "-CROSSSLOT Keys in request don't hash to the same shard\r\n";
-    let told = "-CROSSSLOT Keys in request don't hash to the same shard: braces in keys mean nothing in this pool, \
-                whose hash_tag is not \"{}\"\r\n";
-    assert_eq!(refused(&[], tagged).as_deref(), Some(told));
-    assert_eq!(refused(&["hash_tag: $$"], tagged).as_deref(), Some(told));
-    assert_eq!(refused(&["hash_tag: \"{}\""], tagged), None);
-    for form in ["SINTER a:# b:#", "SINTER {a}:# {b}:#", "SINTER {a}:# b:#", "SINTER {}:# {}:x#"] {
-        assert_eq!(refused(&[], form).as_deref(), Some(plain), "{form}");
-    }
-}
-
-#[test]
-fn a_lured_browser_does_not_get_to_its_next_line() {
-    let shards = [Server::redis(&[])];
-    let proxy = Server::memstore(&[], &shards);
-    for request in [
-        "POST / HTTP/1.1\r\nSET pwned 1\r\n",
-        "GET / HTTP/1.1\r\nSET pwned 1\r\n",
-        "POST a\r\nSET pwned 1\r\n",
-        "GET x y\r\nHost: 127.0.0.1\r\nSET pwned 1\r\n",
-    ] {
-        let mut client = proxy.connect();
-        client.send(request.as_bytes());
-        let replies = String::from_utf8_lossy(&client.until_closed()).into_owned();
-        assert!(replies.trim_end().ends_with("this is HTTP, not the protocol of Redis"), "{replies}");
-    }
-    assert_eq!(shards[0].connect().tell("EXISTS pwned"), ":0\r\n");
 }
 
 #[test]

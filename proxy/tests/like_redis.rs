@@ -468,22 +468,6 @@ fn what_concerns_all_shards_concerns_the_only_one() {
     assert_eq!(client.tell("CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
 }
 
-#[test]
-fn a_pool_that_stays_in_a_database_reaches_nothing_beyond() {
-    for settings in ["redis_db: 5", "databases: 4"] {
-        let pair = Pair::start(&[settings], &[]);
-        let mut client = pair.ours.connect();
-        for request in ["FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH", "SLOWLOG GET"] {
-            let reply = client.tell(request);
-            let is_told = ["beyond the databases of this pool", "this pool stays in database 5 (redis_db)"];
-            assert!(is_told.iter().any(|told| reply.contains(told)), "{settings}: {request}: {reply}");
-        }
-        assert_eq!(client.tell("SET k 1"), "+OK\r\n");
-        assert_eq!(client.tell("DBSIZE"), ":1\r\n");
-        assert_eq!(client.tell("FLUSHDB"), "+OK\r\n");
-    }
-}
-
 /// HELLO names the same things in the same order; id and version are the proxy's own.
 #[test]
 fn hello_in_both_versions_and_its_errors() {

@@ -1,9 +1,8 @@
 //! memcached pools: compared with a memcached server, beside nutcracker, with hostile clients, and with shards that fail.
 
-use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use servers::{Client, Fake, Server, eventually, shown};
+use servers::{Client, Server, eventually, shown};
 
 mod servers;
 
@@ -114,28 +113,6 @@ fn requests_are_answered_as_memcached_answers_them() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
-}
-
-#[test]
-fn where_ours_differs_from_memcached_on_purpose() {
-    let shards = shards(2);
-    let proxy = Server::memstore(&[MEMCACHE], &shards);
-    for (bytes, reply) in [
-        // One server's line may be another's two, so that clients could shift each other's replies.
-        (&b"get k\0z\r\n"[..], "CLIENT_ERROR bad command line format\\r\\n"),
-        (b"get k\rz\r\n", "CLIENT_ERROR bad command line format\\r\\n"),
-        (b"set k 4294967296 0 1\r\nV\r\n", "CLIENT_ERROR bad command line format\\r\\nERROR\\r\\n"),
-        // memcached leaves the value unread then, and runs it.
-        (
-            b"ms k 7 P0 P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16\r\nversion\r\nmn\r\n",
-            "CLIENT_ERROR options flags too long\\r\\nMN\\r\\n",
-        ),
-        (b"shutdown\r\n", "CLIENT_ERROR shutdown is refused: ask the server itself\\r\\n"),
-    ] {
-        let mut client = proxy.connect();
-        client.send(bytes);
-        assert_eq!(shown(&client.rest()), reply);
-    }
 }
 
 /// A client reads a refusal as it reads every reply: text in the place of a header is a length of a gigabyte to it.
@@ -375,27 +352,6 @@ fn attacks() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn noreply_keeps_its_order_with_what_follows() {
-    let shards = shards(3);
-    let proxy = Server::memstore(&[MEMCACHE], &shards);
-    let mut client = proxy.connect();
-    let mut requests = Vec::new();
-    for round in 0..2000 {
-        requests.extend(
-            format!("set k{} 0 0 4 noreply\r\n{round:04}\r\nget k{}\r\n", round % 7, round % 7).into_bytes(),
-        );
-    }
-    let mut twin = client.twin();
-    std::thread::scope(|scope| {
-        scope.spawn(move || twin.send(&requests));
-        for round in 0..2000 {
-            let expected = format!("VALUE k{} 0 4\\r\\n{round:04}\\r\\nEND\\r\\n", round % 7);
-            assert_eq!(client.text_reply(), expected);
-        }
-    });
-}
-
-#[test]
 fn a_dead_shard_is_named_and_nothing_is_said_to_be_done() {
     let mut shards = shards(2);
     let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
@@ -457,53 +413,6 @@ fn a_dead_shard_is_named_and_nothing_is_said_to_be_done() {
     assert_eq!(client.text(format!("mg {key} v q\r\nmn\r\n").as_bytes()), "MN\\r\\n");
     assert_eq!(client.text(format!("mg {key} v O1\r\n").as_bytes()), failed);
     assert_eq!(client.text(format!("delete {key}\r\n").as_bytes()), failed);
-}
-
-#[test]
-fn a_bad_response_is_an_error_with_the_shards_name_and_the_client_stays() {
-    for (bytes, close, reason) in [
-        (&b"VALUE a 0 10\r\nabc"[..], true, "connection closed"),
-        (b"", true, "connection closed"),
-        (
-            b"-ERR unknown command 'get'\r\n",
-            false,
-            "malformed response: unexpected line \"-ERR unknown command 'get'\"",
-        ),
-        (b"VALUE a 0 3\r\nabcde\r\n", false, "malformed response: expected CRLF after a value"),
-        (b"VALUE a 0 -3\r\n", false, "malformed response: invalid length of a value"),
-    ] {
-        let proxy = Fake::answering(bytes, close).proxy(&[MEMCACHE, "timeout: 20000"]);
-        let mut client = proxy.connect();
-        let wanted = shown(format!("SERVER_ERROR shard shard-0: {reason}\r\n").as_bytes());
-        for _ in 0..2 {
-            assert_eq!(client.text(b"get a\r\n"), wanted);
-        }
-        assert_eq!(client.text(b"mn\r\n"), "MN\\r\\n");
-    }
-}
-
-#[test]
-fn a_slow_request_times_out_and_its_late_response_is_nobodys() {
-    let (let_go, is_let_go) = std::sync::mpsc::channel::<()>();
-    let is_let_go = std::sync::Mutex::new(is_let_go);
-    let fake = Fake::new(move |mut stream, _| {
-        let mut room = [0; 65536];
-        while let Ok(count @ 1..) = stream.read(&mut room) {
-            let text = String::from_utf8_lossy(&room[..count]).into_owned();
-            if text.contains("slow") {
-                let _ = is_let_go.lock().expect("nobody panics with it").recv();
-                let _ = stream.write_all(b"VALUE slow 0 4\r\nlate\r\nEND\r\n");
-            } else {
-                let _ = stream.write_all("END\r\n".repeat(text.matches("get").count()).as_bytes());
-            }
-        }
-    });
-    let proxy = fake.proxy(&[MEMCACHE, "timeout: 2000"]);
-    let mut slow = proxy.connect();
-    assert_eq!(slow.text(b"get slow\r\n"), "SERVER_ERROR shard shard-0: timed out\\r\\n");
-    drop(let_go);
-    eventually(|| slow.text(b"get a\r\n"), "END\\r\\n");
-    assert_eq!(proxy.connect().text(b"get b\r\n"), "END\\r\\n");
 }
 
 #[test]

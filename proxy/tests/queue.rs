@@ -194,49 +194,6 @@ fn twelve_equal_clients_get_equally_much_of_a_full_queue() {
 }
 
 #[test]
-fn who_comes_later_does_not_take_the_room_of_those_that_wait() {
-    let mut world = World::new(|limits| limits.shard_queue_max = 1);
-    let clients: Vec<ClientId> = (0..4).map(|_| world.connect()).collect();
-    for (client, key) in [(0, "first"), (1, "second"), (2, "third")] {
-        world.get(clients[client], &[key, key]);
-        world.settle();
-        world.now = world.now.plus(Duration::from_millis(1));
-    }
-    let mut order = Vec::new();
-    for round in 0..7 {
-        order.extend(world.asked.clone());
-        world.answer(1);
-        if round == 0 {
-            // In the same pass, before anybody else was looked at.
-            world.get(clients[3], &["late"]);
-        }
-        world.settle();
-    }
-    // One request each in turn, the second ones behind the first of those that waited meanwhile.
-    assert_eq!(order, ["first", "first", "second", "third", "late", "second", "third"]);
-}
-
-#[test]
-fn waiting_for_room_counts_against_the_timeout() {
-    let mut world = World::new(|limits| {
-        limits.shard_queue_max = 1;
-        limits.timeout = Some(Duration::from_secs(1));
-    });
-    let (first, second) = (world.connect(), world.connect());
-    world.get(first, &["first"]);
-    world.settle();
-    world.wait_until(ms(100));
-    world.get(second, &["second"]);
-    world.settle();
-    world.wait_until(ms(950));
-    world.answer(1);
-    world.settle();
-    assert_eq!(world.asked, ["second"]);
-    world.wait_until(ms(3000));
-    assert_eq!(world.heard(second), [(ms(1100), "-ERR shard shard: timed out".to_owned())]);
-}
-
-#[test]
 fn a_pipeline_to_a_shard_that_is_silent_is_answered_when_it_is_due() {
     let mut world = World::new(|limits| limits.timeout = Some(Duration::from_millis(300)));
     let client = world.connect();
@@ -251,29 +208,6 @@ fn a_pipeline_to_a_shard_that_is_silent_is_answered_when_it_is_due() {
     assert!(heard.iter().all(|(when, reply)| *when == ms(300) && reply.ends_with("timed out")));
     // What was never sent is not sent later.
     assert_eq!(world.asked.len(), 16);
-}
-
-#[test]
-fn a_client_that_takes_its_replies_late_has_its_time_still() {
-    let mut world = World::new(|limits| {
-        limits.timeout = Some(Duration::from_millis(300));
-        limits.in_flight_max = 1;
-    });
-    let client = world.connect();
-    world.get(client, &["one", "two"]);
-    world.settle();
-    world.answer(1);
-    // The socket takes nothing: it is settled with its reply.
-    let mut clients = Vec::new();
-    world.pool.take_dirty_clients(&mut clients);
-    world.pool.settle_client(client);
-    world.now = ms(1000);
-    world.settle();
-    assert_eq!(world.asked, ["two"]);
-    world.answer(1);
-    world.settle();
-    let heard: Vec<&str> = world.heard(client).iter().map(|(_, reply)| reply.as_str()).collect();
-    assert_eq!(heard, ["+one", "+two"]);
 }
 
 #[test]
@@ -296,116 +230,6 @@ fn a_request_that_waited_is_due_before_others_that_were_queued_ahead_of_it() {
     assert_eq!(world.heard(patient)[1].0, ms(1000));
     assert_eq!(world.heard(other)[0].0, ms(1500));
     assert_eq!(world.counters.shards()[0].server_timedout.get(), 2);
-}
-
-#[test]
-fn who_leaves_does_not_wait_any_more() {
-    let mut world = World::new(|limits| limits.shard_queue_max = 1);
-    let clients: Vec<ClientId> = (0..3).map(|_| world.connect()).collect();
-    for (&client, key) in clients.iter().zip(["a", "b", "c"]) {
-        world.get(client, &[key]);
-    }
-    world.settle();
-    assert_eq!(world.pool.next_deadline(), Some(ms(1000)));
-    world.pool.client_gone(clients[1], true);
-    world.answer(1);
-    world.settle();
-    assert_eq!(world.asked, ["c"]);
-    world.wait_until(ms(2000));
-    assert_eq!(world.pool.next_deadline(), None);
-    assert_eq!(world.counters.queue_full.get(), 0);
-}
-
-#[test]
-fn a_shorter_wait_holds_for_those_that_wait_already() {
-    let mut world = World::new(|limits| {
-        limits.shard_queue_max = 1;
-        limits.queue_wait = Duration::from_secs(3600);
-    });
-    let (first, second) = (world.connect(), world.connect());
-    world.get(first, &["a"]);
-    world.get(second, &["b"]);
-    world.settle();
-    world.wait_until(ms(500));
-    let limits = Limits { queue_wait: Duration::from_secs(1), ..world.limits.clone() };
-    let counters = world.counters.with_shards(&[Some(0)]).remove(0);
-    world.pool.reconfigure(Settings::default(), limits, topology(), counters, world.now);
-    world.settle();
-    world.wait_until(ms(3000));
-    assert_eq!(world.heard(second), [(ms(1000), "-ERR shard shard: queue full".to_owned())]);
-}
-
-#[test]
-fn more_room_is_for_those_that_wait_already() {
-    let mut world = World::new(|limits| limits.shard_queue_max = 1);
-    let (first, second) = (world.connect(), world.connect());
-    world.get(first, &["a"]);
-    world.get(second, &["b"]);
-    world.settle();
-    let limits = Limits { shard_queue_max: 2, ..world.limits.clone() };
-    let counters = world.counters.with_shards(&[Some(0)]).remove(0);
-    world.pool.reconfigure(Settings::default(), limits, topology(), counters, world.now);
-    world.settle();
-    assert_eq!(world.asked, ["a", "b"]);
-}
-
-/// A queue that is full of large values is no reason for a small request to wait behind those that have more of them.
-#[test]
-fn a_small_request_is_queued_where_large_ones_wait() {
-    let mut world = World::new(|limits| {
-        limits.shard_queue_bytes_max = 100_000;
-        limits.shard_queue_max = 65_536;
-    });
-    let (large, next, small) = (world.connect(), world.connect(), world.connect());
-    let value = format!("SET k {}\r\n", "v".repeat(60_000));
-    world.unread.insert(large, (world.now, value.repeat(4)));
-    world.read(large);
-    world.unread.insert(next, (world.now, value));
-    world.read(next);
-    assert_eq!(world.counters.queue_waits.get(), 2, "both wait");
-    world.unread.insert(small, (world.now, "GET k\r\n".into()));
-    world.read(small);
-    assert_eq!(world.counters.queue_waits.get(), 2, "it does not wait");
-}
-
-/// What the kernel has taken for a shard is in the way of the next request as well.
-#[test]
-fn what_is_written_and_not_answered_fills_the_queue_too() {
-    let mut world = World::new(|limits| limits.shard_queue_bytes_max = 100_000);
-    let client = world.connect();
-    world.get(client, &["k".repeat(60_000).as_str(); 4]);
-    world.settle();
-    assert_eq!(world.asked.len(), 2);
-    world.answer(1);
-    world.settle();
-    assert_eq!(world.asked.len(), 2, "one is answered, the next is written");
-    world.answer(2);
-    world.settle();
-    world.answer(1);
-    world.settle();
-    assert_eq!(world.heard(client).len(), 4);
-}
-
-#[test]
-fn who_goes_on_with_wrong_passwords_is_slowed_down() {
-    let mut world = World::new(|_| {});
-    let settings = Settings { password: Some(b"right".to_vec()), ..Settings::default() };
-    let counters = world.counters.with_shards(&[Some(0)]).remove(0);
-    world.pool.reconfigure(settings, world.limits.clone(), topology(), counters, world.now);
-    let (guesser, owner) = (world.connect(), world.connect());
-    let guesses = "AUTH wrong\r\n".repeat(15);
-    world.unread.insert(guesser, (world.now, guesses));
-    world.read(guesser);
-    world.settle();
-    assert_eq!(world.heard(guesser).len(), 10, "ten are free, the next waits for its reply");
-    world.unread.insert(owner, (world.now, "AUTH right\r\n".into()));
-    world.read(owner);
-    world.settle();
-    assert_eq!(world.heard(owner).len(), 1);
-    world.wait_until(ms(10_000));
-    let when: Vec<Time> = world.heard(guesser)[10..].iter().map(|(when, _)| *when).collect();
-    assert_eq!(when, [ms(1000), ms(2000), ms(3000), ms(4000), ms(5000)]);
-    assert_eq!(world.counters.wrong_passwords.get(), 15);
 }
 
 #[test]
