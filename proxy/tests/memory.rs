@@ -40,8 +40,8 @@ fn a_pipeline_is_written_before_a_reply_is_read() {
     let proxy = Server::memstore(&[], &shards);
     let ours = (0..3).map(|_| write_then_read(&proxy, &requests, &replies)).min().expect("three");
     println!("plain {plain:?}, through the proxy {ours:?}");
-    // A build without optimisation, on a machine that is busy with others, is forgiven some.
-    assert!(ours < 2 * plain + Duration::from_secs(5), "{ours:?}, and {plain:?} without a proxy");
+    // Where neither side reads it never ends. A build without optimisation, on a machine that is busy, is forgiven much.
+    assert!(ours < 2 * plain + Duration::from_secs(30), "{ours:?}, and {plain:?} without a proxy");
 }
 
 #[test]
