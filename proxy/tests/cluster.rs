@@ -255,8 +255,7 @@ fn a_request_in_the_middle_of_a_move_is_asked_of_both() {
 fn a_primary_that_hands_over_under_load_loses_nothing() {
     let nodes = Nodes::start(6, &[]);
     nodes.form(3);
-    // Where a node gives up, its primary has held back writes for five seconds.
-    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
     let load = Load::during(&proxy, false, |load| {
         for number in [3, 4, 0] {
             hand_over(&nodes, number);

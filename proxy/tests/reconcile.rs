@@ -103,7 +103,7 @@ fn a_cluster_forms_grows_and_shrinks_while_it_is_used() {
     assert_eq!(owners(&nodes).len(), 3);
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
     assert_eq!(said, "the cluster is as it is meant to be\n");
-    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
     let mut client = proxy.connect();
     fill(&mut client);
     // One value that takes long to move.
@@ -279,7 +279,7 @@ fn what_could_lose_keys_is_refused() {
 fn nodes_that_are_to_leave_are_found_by_their_names() {
     let mut nodes = Nodes::start(5, &[]);
     Reconcile { nodes: &nodes, primaries: 5, flags: &[] }.succeeds();
-    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
     let mut client = proxy.connect();
     fill(&mut client);
     let names = Names::start();
@@ -327,7 +327,7 @@ fn nodes_that_are_to_leave_are_found_by_their_names() {
 fn replicas_that_stay_take_over_from_primaries_that_leave() {
     let nodes = Nodes::start(6, &[]);
     Reconcile { nodes: &nodes, primaries: 3, flags: &["--replicas", "1"] }.succeeds();
-    let (proxy, _) = nodes.patient_proxy(&[], &[0], 20);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
     let mut client = proxy.connect();
     fill(&mut client);
     for number in 3..6 {

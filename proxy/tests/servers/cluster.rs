@@ -253,9 +253,10 @@ impl Nodes {
         }
     }
 
-    /// Our proxy in front, with these settings of its cluster, and the address of its admin server.
+    /// Our proxy in front, with these settings of its cluster, and the address of its admin server. Requests may take much
+    /// longer than a primary that hands over, or is busy with moves, holds them back, which is some seconds.
     pub fn proxy(&self, settings: &[&str], seeds: &[usize]) -> (Server, String) {
-        self.patient_proxy(settings, seeds, 5)
+        self.patient_proxy(settings, seeds, 30)
     }
 
     /// The same with so many seconds for each request.
