@@ -1,5 +1,7 @@
 //! What a client may hold of the proxy: over the core alone, where every byte can be counted.
 
+mod world;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use world::{Event, World};
 
 const MIB: usize = 1 << 20;
 
@@ -457,4 +460,37 @@ fn nobody_waits_for_the_silence_of_a_client_that_had_to_go() {
     assert!(bench.counters.client_evicted.get() > 0);
     clients.into_iter().for_each(|client| bench.pool.client_gone(client, false));
     assert_eq!(bench.pool.next_deadline(), None);
+}
+
+/// Half of it is with a shard that hangs, and the client has closed its side: it goes for the other half, and not somebody
+/// who holds less, nor who waits behind it.
+#[test]
+fn what_is_left_of_a_request_that_is_half_written_is_its_clients() {
+    let shard = Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some("hangs".into()));
+    let topology = Topology::new(vec![shard], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let limits = Limits {
+        memory_max: MIB,
+        shard_queue_bytes_max: 4 << 20,
+        request_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut world = World::<Resp>::new(Settings::default(), limits, Arc::new(topology.expect("a shard")), 1);
+    let set = |size: usize| format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${size}\r\n{}\r\n", "x".repeat(size));
+    let [ended, behind, other] = [(); 3].map(|()| world.pool.client_connected(world.now));
+    world.eager.extend([ended, behind, other].map(|id| (id, Vec::new())));
+    world.client_sends(ended, set(800_000).as_bytes());
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
+    world.client_sends(behind, b"GET behind\r\n");
+    world.pool.client_ended(ended);
+    world.settle();
+    world.client_sends(other, &set(500_000).as_bytes()[..400_000]);
+    let events = world.settle();
+    let left = |event: &Event| if let Event::ClientLeft(id, _) = event { Some(*id) } else { None };
+    assert_eq!(events.iter().filter_map(left).collect::<Vec<_>>(), [ended]);
+    assert!(world.eager[&ended].starts_with(b"-OOM "));
+    assert_eq!(world.wanted, [index], "the next connection, for who waits");
 }

@@ -113,9 +113,9 @@ impl<P: Protocol> Pool<P> {
     fn holders(&self) -> Vec<(ClientId, usize)> {
         let mut queued: HashMap<ClientId, usize> = HashMap::new();
         for connection in &self.shards.connections {
-            for ticket in connection.held_tickets() {
+            for (ticket, bytes) in connection.held_requests() {
                 if let Some(id) = ticket.client {
-                    *queued.entry(id).or_default() += ticket.length as usize;
+                    *queued.entry(id).or_default() += bytes;
                 }
             }
             // A response that is not complete is for the oldest request.

@@ -484,10 +484,14 @@ impl<P: Protocol> ShardConnection<P> {
             + self.in_flight.len() * size_of::<Ticket<P>>()
     }
 
-    /// The requests whose bytes are held here.
-    pub fn held_tickets(&self) -> impl Iterator<Item = &Ticket<P>> {
+    /// The requests whose bytes are held here, and how many of each.
+    pub fn held_requests(&self) -> impl Iterator<Item = (&Ticket<P>, usize)> {
         let written = if self.kept.is_some() { 0 } else { self.in_flight.len() - self.unwritten() };
-        self.in_flight.iter().skip(written)
+        let whole = self.in_flight.iter().skip(written).map(|ticket| (ticket, ticket.length as usize));
+        // The one before may be written in part.
+        let left = self.output.len().saturating_sub(whole.clone().map(|(_, length)| length).sum());
+        let begun = written.checked_sub(1).map(|place| (&self.in_flight[place], left));
+        begun.into_iter().chain(whole)
     }
 
     /// Nothing was asked and not answered, and nobody waits.
