@@ -143,3 +143,19 @@ fn many_clients_that_are_refused_all_they_ask_do_not_make_a_pass_longer() {
         assert_eq!(replies.iter().filter(|&&byte| byte == b'\n').count(), REQUESTS);
     }
 }
+
+#[test]
+fn many_clients_that_ask_for_large_replies_made_here_do_not_make_a_pass_longer() {
+    const CLIENTS: usize = 64;
+    let topology = Topology::new(vec![shard(0)], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let topology = Arc::new(topology.expect("a shard"));
+    let mut world = World::<Resp>::new(Settings::default(), Limits::default(), topology, 1);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    for &id in &clients {
+        world.client_sends(id, "COMMAND\r\n".repeat(5).as_bytes());
+    }
+    let served = world.counters.requests.get();
+    assert!(served < 100, "{served} of {} in one pass", 5 * CLIENTS);
+    world.settle();
+    assert_eq!(world.counters.requests.get(), 5 * CLIENTS as u64);
+}

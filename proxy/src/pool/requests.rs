@@ -26,10 +26,13 @@ const ARGUMENT_BYTES: usize = 48;
 const TURN_REQUESTS_MAX: usize = 1024;
 const TURN_REPLIES_MAX: usize = 256 * 1024;
 /// Once so many are served in a pass, whoever comes next has a short turn: many clients that send as much as they can must
-/// not make the pass longer than others can wait. A request that is refused costs as much as so many that are forwarded.
+/// not make the pass longer than others can wait. A request that is refused costs as much as so many that are forwarded, and
+/// so many bytes of replies made here as much as one.
 const PASS_REQUESTS_MAX: usize = 16 * 1024;
 const SHORT_TURN_REQUESTS_MAX: usize = 128;
+const SHORT_TURN_REPLIES_MAX: usize = 16 * 1024;
 const REFUSED_COST: usize = 8;
+const REQUEST_REPLIES: usize = 64;
 
 /// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
 /// of all clients within the last second.
@@ -163,8 +166,12 @@ impl<P: Protocol> Pool<P> {
         if served.0 != now {
             *served = (now, 0);
         }
-        let turn = if served.1 < PASS_REQUESTS_MAX { TURN_REQUESTS_MAX } else { SHORT_TURN_REQUESTS_MAX };
-        let (mut turn_requests, mut turn_replies) = (turn, TURN_REPLIES_MAX);
+        let (turn, replies) = if served.1 < PASS_REQUESTS_MAX {
+            (TURN_REQUESTS_MAX, TURN_REPLIES_MAX)
+        } else {
+            (SHORT_TURN_REQUESTS_MAX, SHORT_TURN_REPLIES_MAX)
+        };
+        let (mut turn_requests, mut turn_replies) = (turn, replies);
         while used < scratch.len() {
             if client.state == State::Broken {
                 used = scratch.len();
@@ -392,7 +399,7 @@ impl<P: Protocol> Pool<P> {
                 break;
             }
         }
-        served.1 += turn - turn_requests;
+        served.1 += turn - turn_requests + (replies - turn_replies) / REQUEST_REPLIES;
         shards.turn.late = false;
         if activity.waits() {
             activity.arrived = Some(arrived);
