@@ -177,7 +177,7 @@ fn what_a_client_leaves_half_written_costs_nobody_else() {
     let mut world = World::<Resp>::new(settings(None), limits, topology("hangs"), 1);
     let set = |size: usize| format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${size}\r\n{}\r\n", "x".repeat(size));
     let [gone, behind, other] = [(); 3].map(|()| world.pool.client_connected(world.now));
-    [behind, other].map(|id| world.eager.insert(id, Vec::new()));
+    world.eager.extend([behind, other].map(|id| (id, Vec::new())));
     world.client_sends(gone, set(800_000).as_bytes());
     world.settle();
     let index = world.wanted.pop().expect("a connection is wanted");
