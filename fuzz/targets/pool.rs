@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::failure::ShardFailure;
-use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::{Found, Protocol};
+use memstore_proxy::time::Time;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {

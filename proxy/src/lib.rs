@@ -4,22 +4,23 @@
 
 pub mod account;
 mod admin;
-mod check;
+pub mod buffer;
 pub mod cli;
 /// Its parsers of what nodes say are fuzzed.
 #[doc(hidden)]
 pub mod cluster;
 pub mod config;
 mod control;
-mod conversation;
-mod json;
+pub mod failure;
 mod log;
+mod log_limit;
 pub mod metrics;
-mod nutcracker;
-mod plan;
+mod net;
 pub mod pool;
 pub mod protocol;
-mod trial;
+mod reconcile;
+mod status;
+pub mod time;
 pub mod worker;
 
 pub use control::{Hooks, serve};

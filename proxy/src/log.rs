@@ -17,8 +17,10 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::admin::SetLogLevel;
 use crate::config::{LogFormat, Process, process};
+
+/// Sets the least level that is logged.
+pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Bytes of lines that may wait to be written.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;

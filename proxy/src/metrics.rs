@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use crate::pool::failure::ShardFailure;
+use crate::failure::ShardFailure;
 
 /// A number that only grows. One thread writes, any may read.
 #[derive(Default, Debug)]

@@ -1,7 +1,7 @@
 //! The decoders, against the same bytes cut elsewhere and against redis-protocol's; and the buffers, against a plain one.
 
 use bytes::{Bytes, BytesMut};
-use memstore_proxy::pool::buffer::{Output, Rest};
+use memstore_proxy::buffer::{Output, Rest};
 use memstore_proxy::protocol::RequestBounds;
 use memstore_proxy::protocol::resp::decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use proptest::collection::vec;

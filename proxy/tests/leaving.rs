@@ -126,7 +126,7 @@ fn a_shard_that_returns_before_it_was_gone_is_counted_as_it_is() {
     world.settle();
     assert_eq!(world.eager[&id], b"$1\r\nv\r\n");
     assert_eq!(counted(&world), [1, 0, 0]);
-    world.shard_closes(index, &memstore_proxy::pool::failure::ShardFailure::Closed);
+    world.shard_closes(index, &memstore_proxy::failure::ShardFailure::Closed);
     assert_eq!(counted(&world), [0, 0, 0]);
 }
 

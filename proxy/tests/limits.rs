@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
+use memstore_proxy::time::Time;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::{Event, World};
 
@@ -179,7 +179,7 @@ struct Row {
     output_bytes: usize,
 }
 
-fn taken(output: &mut memstore_proxy::pool::buffer::Output, most: usize) -> Vec<u8> {
+fn taken(output: &mut memstore_proxy::buffer::Output, most: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !output.is_empty() && bytes.len() < most {
         let mut vectors = [std::io::IoSlice::new(&[]); 8];

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::pool::failure::ShardFailure;
+use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;

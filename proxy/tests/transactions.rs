@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use memstore_proxy::buffer::Output;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::buffer::Output;
-use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::time::Time;
 use proptest::prelude::*;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 

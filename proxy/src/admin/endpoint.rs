@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::SideListen;
-use crate::control::listener::{SocketFile, remove_stale};
+use crate::net::listen::{SocketFile, remove_stale};
 
 /// Connections of a Unix socket that wait to be accepted.
 const BACKLOG: i32 = 128;

@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Page, seconds};
-use crate::control::ring::Ring;
-use crate::control::status::{PoolStatus, Status};
+use crate::failure::ShardFailure;
 use crate::metrics::{PoolCounters, ShardCounters};
-use crate::pool::failure::ShardFailure;
+use crate::status::{PoolStatus, Ring, Status};
 use crate::worker;
 
 /// All metrics, as text.

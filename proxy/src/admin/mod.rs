@@ -22,10 +22,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::SideListen;
-use crate::control::brake::Brake;
-use crate::control::status::Status;
-use crate::worker::log_limit::warn_limited;
-use crate::worker::ready::Alarm;
+use crate::log_limit::warn_limited;
+use crate::net::brake::Brake;
+use crate::net::epoll::Alarm;
+use crate::status::Status;
 use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
@@ -70,9 +70,6 @@ pub const RESTART_NEEDED: StatusCode = StatusCode::ACCEPTED;
 /// A wish that the configuration is read again; answered with the reason if that failed.
 pub type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
-/// Sets the least level that is logged.
-pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
 /// What the door leads to.
 pub struct Admin {
     /// What there is to tell.
@@ -84,7 +81,7 @@ pub struct Admin {
     /// Where wishes for a reload go.
     pub reloads: mpsc::Sender<Reload>,
     /// The process's log.
-    pub set_log_level: SetLogLevel,
+    pub set_log_level: crate::log::SetLogLevel,
     /// What peers have taken of the time of this thread.
     pub shares: Shares,
     /// Connections that each of the two listeners may have.

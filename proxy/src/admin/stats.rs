@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::Admin;
 use super::connections::{Connections, Work};
 use crate::config::SideListen;
-use crate::control::status::{PoolStatus, Status};
-use crate::json::quoted;
 use crate::metrics::ShardCounters;
+use crate::status::{PoolStatus, Status};
+use serde_json::Value;
 
 /// How long a collector may take to read a few kilobytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,14 +93,14 @@ pub fn json(status: &Status) -> String {
     }
     let mut text = String::from("{");
     field(&mut text, "service", format_args!("\"memstore\""));
-    field(&mut text, "source", format_args!("{}", quoted(source.trim_end())));
+    field(&mut text, "source", format_args!("{}", Value::from(source.trim_end())));
     field(&mut text, "version", format_args!("\"{}\"", env!("CARGO_PKG_VERSION")));
     field(&mut text, "uptime", format_args!("{}", status.start.elapsed().as_secs()));
     field(&mut text, "timestamp", format_args!("{timestamp}"));
     field(&mut text, "total_connections", format_args!("{total}"));
     field(&mut text, "curr_connections", format_args!("{current}"));
     for pool in &pools {
-        let _ = write!(text, "{}: {{", quoted(&pool.config.name));
+        let _ = write!(text, "{}: {{", Value::from(pool.config.name.as_str()));
         pool_fields(&mut text, pool);
         close(&mut text);
     }
@@ -206,7 +206,7 @@ fn pool_fields(text: &mut String, pool: &PoolStatus) {
         field(text, name, format_args!("{}", value(pool)));
     }
     for (index, shard) in pool.topology.shards().iter().enumerate() {
-        let _ = write!(text, "{}: {{", quoted(&shard.name));
+        let _ = write!(text, "{}: {{", Value::from(shard.name.as_str()));
         for Statistic(name, _, value) in SHARD {
             field(text, name, format_args!("{}", value(pool, index)));
         }

@@ -7,7 +7,7 @@ use shard_discovery::Address;
 use shard_discovery::document::{Document, Pool, VERSION};
 
 use crate::config::Protocol;
-use crate::control::status::{PoolStatus, Status};
+use crate::status::{PoolStatus, Status};
 
 /// The document as `/topology` serves it. Readers of the document take no notice of the additions.
 pub fn document(status: &Status) -> Value {

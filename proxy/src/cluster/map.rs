@@ -148,7 +148,7 @@ impl Map {
 }
 
 /// For each slot the id of its owner and the epoch of the claim.
-pub(super) fn claims<'v>(views: &[&'v View]) -> Vec<Option<(&'v str, u64)>> {
+pub fn claims<'v>(views: &[&'v View]) -> Vec<Option<(&'v str, u64)>> {
     let mut claims: Vec<Option<(&str, u64)>> = vec![None; usize::from(SLOTS)];
     for node in views.iter().flat_map(|view| &view.nodes) {
         for slot in node.each_slot() {

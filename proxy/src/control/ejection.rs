@@ -1,37 +1,17 @@
 //! Taking failing shards out of a pool's ring, and putting them back once a probe succeeds.
 //!
 //! One per pool and process: workers report failures, and all of them get the same new topology. Whose fault a failure is
-//! was decided in [`crate::pool::failure`]; where a request of a client may have provoked it, a probe decides here.
+//! was decided in [`crate::failure`]; where a request of a client may have provoked it, a probe decides here.
 
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use shard_discovery::{Ejector, EjectorOptions, FitnessChange, Shard, Topology};
 
-use super::pools::PoolControl;
-use super::probe;
 use crate::config;
-use crate::pool::failure::{Blame, ShardFailure, Stage};
-
-/// How often it is looked whether a probe is due, where nothing says when that will be.
-const PROBE_TICK: Duration = Duration::from_secs(1);
-
-/// What became of one shard.
-#[derive(Clone, Debug, Default)]
-pub struct Record {
-    /// Times it was ejected.
-    pub ejections: u64,
-    /// Times it was to be ejected, but too many others were out.
-    pub withheld: u64,
-    /// Responses there were of it when its last failure counted.
-    responses: u64,
-    /// Probes of it while it was out: those that succeeded, and the others.
-    pub probes: [u64; 2],
-    /// When it was last ejected, in microseconds since 1970; 0 if never.
-    pub ejected_at: u64,
-}
+use crate::failure::ShardFailure;
+use crate::status::Record;
 
 /// The fitness of a pool's shards.
 pub struct Ejection {
@@ -95,7 +75,7 @@ impl Ejection {
     }
 
     /// A shard has failed; it has answered so many `responses` to all workers since the process started.
-    fn failed(
+    pub fn failed(
         &mut self,
         name: &str,
         failure: &ShardFailure,
@@ -138,8 +118,19 @@ impl Ejection {
         }
     }
 
+    /// When the next shard that is out is to be probed.
+    pub fn next_probe(&self) -> Option<Instant> {
+        self.ejector.as_ref().and_then(Ejector::next_probe)
+    }
+
+    /// The shards that are to be probed now, each of which is told by [`Self::probed`].
+    pub fn due_probes(&mut self, now: Instant) -> Vec<Shard> {
+        let due = self.ejector.as_mut().map(|ejector| ejector.due_probes(now)).unwrap_or_default();
+        due.into_iter().map(|shard| self.all.shards()[shard].clone()).collect()
+    }
+
     /// A probe has ended; returns whether the ring changes.
-    fn probed(&mut self, shard: &Shard, answered: bool, now: Instant) -> bool {
+    pub fn probed(&mut self, shard: &Shard, answered: bool, now: Instant) -> bool {
         let Some(ejector) = self.ejector.as_mut() else { return false };
         // It may have left the pool, or moved, meanwhile.
         let Some(place) = self.all.shards().iter().position(|known| known == shard) else { return false };
@@ -161,100 +152,5 @@ fn options(config: &config::Pool) -> EjectorOptions {
         failure_limit: config.server_failure_limit,
         retry_timeout: config.server_retry_timeout,
         max_share: config.eject_max_share,
-    }
-}
-
-impl PoolControl {
-    /// A shard has failed; `time` is when what has failed was begun, and when that was noticed.
-    pub async fn judge(
-        self: &Rc<Self>,
-        shard: &str,
-        failure: &ShardFailure,
-        blame: Blame,
-        time: Range<Instant>,
-    ) {
-        match blame {
-            Blame::Nobody => {}
-            Blame::Unknown => self.suspect(shard),
-            Blame::Shard => {
-                self.note_unhealthy(shard, failure);
-                let change = {
-                    let mut ejection = self.ejection.borrow_mut();
-                    let place = ejection.shards().iter().position(|known| known.name == *shard);
-                    let responses = place.map_or(0, |place| {
-                        self.counters().sum_shard(place, |shard| shard.responses.get() as i64)
-                    });
-                    ejection.failed(shard, failure, responses as u64, time)
-                };
-                match change {
-                    None => {}
-                    Some(FitnessChange::Withheld(_)) => self.tell_status(),
-                    Some(FitnessChange::Ejected(_) | FitnessChange::Restored(_)) => {
-                        self.ejected.notify_one();
-                        self.publish().await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// A connection was lost over a request that may have provoked it. A probe, which provokes nothing, tells whether the
-    /// shard serves; one at a time for each shard.
-    fn suspect(self: &Rc<Self>, name: &str) {
-        let shard = self.ejection.borrow().shards().iter().find(|shard| shard.name == name).cloned();
-        let Some(shard) = shard else { return };
-        if !self.suspects.borrow_mut().insert(shard.name.clone()) {
-            return;
-        }
-        let pool = self.clone();
-        tokio::task::spawn_local(async move {
-            let began = Instant::now();
-            let answered = probe::probe(&shard.address, &pool.names, &pool.config()).await;
-            pool.suspects.borrow_mut().remove(&shard.name);
-            let Err(error) = answered else { return };
-            if !pool.is_present(&shard) {
-                return;
-            }
-            let failure = error.failure();
-            // What is said in a probe no client has chosen.
-            let blame = failure.blame(Stage::Handshake { is_default: true });
-            if blame == Blame::Shard {
-                pool.unreachable.borrow_mut().insert(shard.name.clone());
-                pool.tell_status();
-            }
-            pool.judge(&shard.name, &failure, blame, began..Instant::now()).await;
-        });
-    }
-}
-
-/// Probes the ejected shards of a pool as long as it is served.
-pub async fn probe(pool: Rc<PoolControl>) {
-    while !pool.removed.get() {
-        let next = pool.ejection.borrow().ejector.as_ref().and_then(Ejector::next_probe);
-        let wait = next.map_or(PROBE_TICK, |next| next.saturating_duration_since(Instant::now()));
-        tokio::select! {
-            () = tokio::time::sleep(wait.min(PROBE_TICK)) => {}
-            () = pool.ejected.notified() => continue,
-        }
-        let due = match pool.ejection.borrow_mut().ejector.as_mut() {
-            Some(ejector) => ejector.due_probes(Instant::now()),
-            None => continue,
-        };
-        for shard in due {
-            let pool = pool.clone();
-            let shard = pool.ejection.borrow().all.shards()[shard].clone();
-            tokio::task::spawn_local(async move {
-                let answered = probe::probe(&shard.address, &pool.names, &pool.config()).await;
-                if let Err(reason) = &answered {
-                    tracing::debug!(pool = %pool.config().name, shard = %shard.name, %reason, "probe failed");
-                }
-                let changed = pool.ejection.borrow_mut().probed(&shard, answered.is_ok(), Instant::now());
-                if changed {
-                    pool.publish().await;
-                } else {
-                    pool.tell_status();
-                }
-            });
-        }
     }
 }

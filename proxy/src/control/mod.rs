@@ -16,32 +16,32 @@ use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::sync::{Mutex, Notify, mpsc};
 
 use crate::account::Account;
-use crate::admin::{self, Admin, Reload, SetLogLevel};
+use crate::admin::{self, Admin, Reload};
 use crate::config::{self, Config};
+use crate::log::SetLogLevel;
+use crate::net::listen::Bound;
+use crate::status::Status;
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use descriptors::Descriptors;
-use listener::Bound;
-use pools::PoolControl;
+use pool::PoolControl;
 use questions::{Asking, Questions};
-use status::Status;
+use signals::{Signals, Told};
 
-pub mod brake;
-mod cluster;
-mod connect;
+mod accept;
+mod adoption;
+mod care;
+mod change;
 mod descriptors;
 mod ejection;
-mod health;
-mod inquiry;
-mod learn;
-pub mod listener;
+mod files;
 mod machine;
 mod memory;
-mod pools;
+pub mod pool;
 mod probe;
 mod questions;
 mod reload;
-pub mod ring;
-pub mod status;
+mod ring;
+mod signals;
 
 /// Reports that may wait for the control thread; workers keep what does not fit, and tell it later.
 const REPORTS_MAX: usize = 4096;
@@ -62,7 +62,7 @@ pub(crate) struct Control {
     /// Reads the configuration.
     load: Box<dyn Fn() -> anyhow::Result<Config>>,
     /// The files it was read from, as they were then.
-    files: RefCell<reload::Files>,
+    files: RefCell<files::Files>,
     set_log_level: SetLogLevel,
     /// Settings that need a restart, as they were last told.
     told_fixed: RefCell<Vec<&'static str>>,
@@ -135,6 +135,7 @@ impl Control {
             memory_max,
             self.descriptors.clone(),
         );
+        care::begin(&pool);
         let mut pools = self.pools.borrow_mut();
         pools.retain(|_, pool| !(pool.removed.get() && pool.is_drained()));
         pools.insert(number, pool.clone());
@@ -192,7 +193,7 @@ async fn run(
     let mut signals = Signals::new(hooks.hangup)?;
     let Config { process, mut pools, files } = config;
     // Before clients can come: a change from now on is one.
-    let files = reload::Files::look(files, &reload::Files::default());
+    let files = files::Files::look(files, &files::Files::default());
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
 
     let mut admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
@@ -283,9 +284,9 @@ async fn run(
         let learner = pool.clone();
         learning.spawn_local(async move {
             if learner.config().cluster.is_some() {
-                cluster::refresh(&learner).await;
+                care::cluster::refresh(&learner).await;
             }
-            tokio::join!(learner.inquired.notified(), learn::learn(learner.clone()));
+            tokio::join!(learner.inquired.notified(), care::capabilities::learn(learner.clone()));
         });
         opened.push((pool, listener));
     }
@@ -466,59 +467,6 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                 if let Some(pool) = control.pool(pool) {
                     questions.put(Asking { pool, worker, ask, asker, question });
                 }
-            }
-        }
-    }
-}
-
-/// What a signal says.
-enum Told {
-    /// The process is to end.
-    End(&'static str),
-    /// The configuration is to be read again.
-    Reload,
-}
-
-/// The signals the proxy knows.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    /// The configuration is to be read again.
-    hangup: tokio::signal::unix::Signal,
-    on_hangup: Box<dyn Fn()>,
-    /// Kept, so that these do not end the process: operators of Twemproxy send them.
-    _harmless: Vec<tokio::signal::unix::Signal>,
-}
-
-impl Signals {
-    fn new(on_hangup: Box<dyn Fn()>) -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let [more, less] = [libc::SIGTTIN, libc::SIGTTOU].map(SignalKind::from_raw);
-        let harmless = [SignalKind::user_defined1(), SignalKind::user_defined2(), more, less].map(signal);
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            on_hangup,
-            _harmless: harmless.into_iter().collect::<Result<_, _>>()?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::End("SIGTERM"),
-            _ = self.interrupt.recv() => Told::End("SIGINT"),
-            _ = self.hangup.recv() => {
-                (self.on_hangup)();
-                Told::Reload
-            }
-        }
-    }
-
-    async fn end(&mut self) -> &'static str {
-        loop {
-            if let Told::End(name) = self.next().await {
-                return name;
             }
         }
     }

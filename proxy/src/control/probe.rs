@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
 
-use super::connect::connect;
 use crate::config;
-use crate::conversation::{Conversation, ConversationError, stream};
-use crate::pool::failure::ShardFailure;
-use crate::worker::socket::{Socket, failure};
+use crate::failure::ShardFailure;
+use crate::net::connect::connect;
+use crate::net::conversation::{Conversation, ConversationError, stream};
+use crate::net::socket::{Socket, failure};
 
 /// A shard that takes longer is not well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

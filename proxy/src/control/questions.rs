@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::pools::PoolControl;
+use super::pool::PoolControl;
 use crate::protocol::{Found, Question, Rows};
 use crate::worker::{List, Order, may_have};
 

@@ -3,25 +3,23 @@
 //! Whatever can go wrong goes wrong before the first worker hears of it: mistakes in the file, addresses that are taken,
 //! shards that do not answer. What stays is not touched.
 
-use std::collections::{HashMap, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use shard_discovery::{Address, Shard, Topology};
+use shard_discovery::Address;
 
-use super::listener::{Bound, Listener};
-use super::pools::PoolControl;
-use super::{Control, cluster, learn, probe};
+use super::adoption::{ADOPT_PAUSE, wait_for_shards};
+use super::change::{Change, Superseded};
+use super::files::Files;
+use super::pool::PoolControl;
+use super::{Control, care};
 use crate::admin::Reloaded;
-use crate::cluster::map::Map;
-use crate::config::fnv;
 use crate::config::{self, Listen};
-use crate::conversation::ConversationError;
+use crate::net::listen::{Bound, Listener};
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
@@ -31,30 +29,12 @@ const UNSTABLE_MAX: usize = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Why a reload that failed is tried again.
 const RETRY: &str = "retry";
-/// Pause between two probes of a shard that is to be adopted.
-const ADOPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What is to change of one pool.
-struct Change {
-    pool: Rc<PoolControl>,
-    config: Arc<config::Pool>,
-    topology: Arc<Topology>,
-}
-
-/// A pool that is to be served.
-type Opening = (Arc<config::Pool>, Arc<Topology>);
-
 /// Where a pool's clients are to be accepted.
 enum Door {
     Bound(Bound, Arc<config::Pool>),
     /// The listener of this pool, which gives it up.
     From(Rc<PoolControl>),
 }
-
-/// The files have changed since they were read: what they say now counts.
-#[derive(Debug, thiserror::Error)]
-#[error("the files have changed again since they were read")]
-struct Superseded;
 
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<Reloaded> {
@@ -180,7 +160,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         }
         let map = maps.remove(&config.name);
         window = window.max(pool.reconfigure(config, topology, map, memory_max).await);
-        tokio::task::spawn_local(learn::learn(pool.clone()));
+        tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }
@@ -190,7 +170,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         if let Some(map) = maps.remove(&config.name) {
             pool.reconfigure(config, topology, Some(map), memory_max).await;
         }
-        tokio::task::spawn_local(learn::learn(pool.clone()));
+        tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }
@@ -245,69 +225,6 @@ fn taken(config: &config::Pool, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("pool {}: cannot listen on {}", config.name, config.listen))
 }
 
-/// Every shard that is new has to answer once, and none may refuse a new password. Of clusters that are new somebody has
-/// to say who owns what; returns that by the names of their pools.
-async fn wait_for_shards(
-    changes: &[Change],
-    openings: &[Opening],
-    control: &Rc<Control>,
-) -> anyhow::Result<HashMap<String, Map>> {
-    let maps = wait_for_clusters(changes, openings, control).await?;
-    let mut asking = tokio::task::JoinSet::new();
-    let changed = changes.iter().map(|change| (&change.config, Some(change.pool.config())));
-    let opened = openings.iter().map(|(config, _)| (config, None));
-    for (config, before) in changed.chain(opened) {
-        let Some(limit) = config.adopt_wait else { continue };
-        let (known, has_new_auth) = match &before {
-            // Where they are, or who they have to be, may have changed for all.
-            Some(before)
-                if before.servers_srv == config.servers_srv
-                    && (before.shard_identity || !config.shard_identity) =>
-            {
-                (&before.shards[..], before.auth != config.auth)
-            }
-            _ => (&[][..], false),
-        };
-        let is_known = |shard: &Shard| {
-            known.iter().any(|known| known.name == shard.name && known.address == shard.address)
-        };
-        let names = |shards: &[Shard]| shards.iter().map(|shard| shard.name.clone()).collect::<HashSet<_>>();
-        let used = before.as_ref().map(|before| names(&before.shards[..])).unwrap_or_default();
-        let new = config.shards.iter().filter(|shard| before.is_some() && !used.contains(&shard.name));
-        control.rings.awaits(&config.name, new.map(|shard| shard.name.clone()).collect());
-        for shard in &config.shards {
-            let what = match is_known(shard) {
-                false => Asked::Adopted,
-                true if has_new_auth => Asked::NewPassword,
-                true => continue,
-            };
-            let (shard, config, control) = (shard.clone(), config.clone(), control.clone());
-            asking.spawn_local(async move {
-                let answer = answers(&shard, what, &config, &control, limit).await;
-                (config.name.clone(), what, answer)
-            });
-        }
-    }
-    control.tell_rings();
-    let mut silent = Vec::new();
-    // By pool: who takes the new password, and who does not.
-    let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
-    for (pool, what, answer) in asking.join_all().await {
-        match (what, answer) {
-            (Asked::Adopted, answer) => silent.extend(answer.err()),
-            (Asked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
-            (Asked::NewPassword, Err(words)) => passwords.entry(pool).or_default().1.push(words),
-        }
-    }
-    // Where some take it and some do not, it is just being changed.
-    silent.extend(passwords.into_values().filter(|(taken, _)| *taken == 0).flat_map(|(_, refused)| refused));
-    control.refuse_draining()?;
-    if control.has_changed() {
-        return Err(Superseded.into());
-    }
-    if silent.is_empty() { Ok(maps) } else { Err(anyhow!(silent.join("; "))) }
-}
-
 /// Where one port is listened on twice the kernel may send clients to either.
 fn refuse_overlaps(pools: &[config::Pool]) -> anyhow::Result<()> {
     for (index, pool) in pools.iter().enumerate() {
@@ -327,90 +244,6 @@ fn refuse_overlaps(pools: &[config::Pool]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_clusters(
-    changes: &[Change],
-    openings: &[Opening],
-    control: &Rc<Control>,
-) -> anyhow::Result<HashMap<String, Map>> {
-    let is_new = |change: &&Change| {
-        let seeds = |config: &config::Pool| config.cluster.as_ref().map(|cluster| cluster.seeds.clone());
-        seeds(&change.config) != seeds(&change.pool.config())
-            || change.config.auth != change.pool.config().auth
-    };
-    let changed = changes.iter().filter(is_new).map(|change| &change.config);
-    let opened = openings.iter().map(|(config, _)| config);
-    let mut maps = HashMap::new();
-    for config in changed.chain(opened).filter(|config| config.cluster.is_some()) {
-        let Some(limit) = config.adopt_wait else { continue };
-        let until = tokio::time::Instant::now() + limit;
-        let map = loop {
-            match cluster::discover(config, &control.names, &Map::default(), true, 0).await {
-                Ok(map) => break map,
-                Err(reason) => {
-                    control.refuse_draining()?;
-                    if control.has_changed() {
-                        return Err(Superseded.into());
-                    }
-                    if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
-                        bail!("pool {}: nobody says who owns what in the cluster: {reason}", config.name);
-                    }
-                    tokio::time::sleep(ADOPT_PAUSE).await;
-                }
-            }
-        };
-        maps.insert(config.name.clone(), map);
-    }
-    Ok(maps)
-}
-
-/// Why a shard is asked.
-#[derive(Clone, Copy)]
-enum Asked {
-    /// It is to get keys.
-    Adopted,
-    /// It is known, and there is a new password, or none any more. It need not be there.
-    NewPassword,
-}
-
-/// Asks until the shard answers, at most for `limit`, and only as long as its answer matters.
-async fn answers(
-    shard: &Shard,
-    what: Asked,
-    config: &config::Pool,
-    control: &Control,
-    limit: Duration,
-) -> Result<(), String> {
-    let complaint = match what {
-        Asked::Adopted => "does not answer",
-        Asked::NewPassword => "does not take the new password",
-    };
-    let mut reason = "it takes too long".to_owned();
-    let asking = async {
-        loop {
-            match probe::probe(&shard.address, &control.names, config).await {
-                Ok(()) => return Ok(()),
-                Err(error) if matches!(what, Asked::NewPassword) => {
-                    // Once: another shard may take it.
-                    return if is_about_passwords(&error) { Err(error.to_string()) } else { Ok(()) };
-                }
-                Err(error) => reason = error.to_string(),
-            }
-            tokio::time::sleep(ADOPT_PAUSE).await;
-        }
-    };
-    tokio::select! {
-        answer = asking => if let Err(words) = answer { reason = words } else { return Ok(()) },
-        () = tokio::time::sleep(limit) => {}
-        () = control.is_overtaken() => {}
-    }
-    Err(format!("pool {}: shard {} {complaint}: {reason}", config.name, shard.name))
-}
-
-fn is_about_passwords(error: &ConversationError) -> bool {
-    let ConversationError::Refused(words) = error else { return false };
-    ["WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password"].iter().any(|code| words.starts_with(code))
-}
-
 impl Control {
     /// Reads the configuration again. What changes from now on is a change.
     fn read(&self) -> anyhow::Result<config::Config> {
@@ -428,19 +261,12 @@ impl Control {
     }
 
     /// Whether a file has changed since it was read.
-    fn has_changed(&self) -> bool {
+    pub(super) fn has_changed(&self) -> bool {
         let files = self.files.borrow();
         files.again() != *files
     }
 
-    /// Returns when what is read now will not be needed.
-    async fn is_overtaken(&self) {
-        while !self.has_changed() && self.refuse_draining().is_ok() {
-            tokio::time::sleep(ADOPT_PAUSE).await;
-        }
-    }
-
-    fn refuse_draining(&self) -> anyhow::Result<()> {
+    pub(super) fn refuse_draining(&self) -> anyhow::Result<()> {
         if self.status.draining.load(Relaxed) { Err(anyhow!("the process is draining")) } else { Ok(()) }
     }
 
@@ -495,53 +321,5 @@ pub async fn watch(control: Rc<Control>) {
         } else if retry {
             let _ = reload(&control, RETRY).await;
         }
-    }
-}
-
-/// Files, and a hash of what is in them.
-#[derive(PartialEq, Eq, Debug, Default)]
-pub struct Files {
-    paths: Vec<PathBuf>,
-    state: Vec<Option<u64>>,
-}
-
-impl Files {
-    /// As they are now, where they were like this before.
-    pub fn look(paths: Vec<PathBuf>, former: &Self) -> Self {
-        Self::read_by(|path| std::fs::read(path), paths, former)
-    }
-
-    fn again(&self) -> Self {
-        Self::look(self.paths.clone(), self)
-    }
-
-    fn read_by(read: impl Fn(&Path) -> io::Result<Vec<u8>>, paths: Vec<PathBuf>, former: &Self) -> Self {
-        let hash = |path: &PathBuf| match read(path) {
-            Ok(bytes) => Some(fnv(&bytes)),
-            // That says nothing of the file: without a descriptor nobody knows of a change, and nobody could read it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                let place = former.paths.iter().position(|known| known == path);
-                place.and_then(|place| former.state[place])
-            }
-            Err(_) => None,
-        };
-        Self { state: paths.iter().map(hash).collect(), paths }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_there_is_no_descriptor_for_has_not_changed() {
-        let paths = || vec![PathBuf::from("a"), PathBuf::from("b")];
-        let read = Files::read_by(|_| Ok(b"text".to_vec()), paths(), &Files::default());
-        for lack in [libc::EMFILE, libc::ENFILE] {
-            let lacking = |_: &Path| Err(io::Error::from_raw_os_error(lack));
-            assert_eq!(Files::read_by(lacking, paths(), &read), read);
-        }
-        let gone = |_: &Path| Err(io::Error::from_raw_os_error(libc::ENOENT));
-        assert_ne!(Files::read_by(gone, paths(), &read), read);
     }
 }

@@ -16,53 +16,12 @@ use tokio::time::timeout;
 
 use crate::admin;
 use crate::config;
+use crate::status::Ring;
 
 /// How long a process that starts waits for what others say: for the lookup of their name, and for their answers.
 const PEERS_WAIT: Duration = Duration::from_secs(2);
 /// Others that are asked; any of them knows.
 const PEERS_MAX: usize = 64;
-
-/// What is known of the servers of a pool beside the list of those that are used.
-#[derive(Clone, Default, Debug)]
-pub struct Ring {
-    /// Those that `servers_within` leaves out.
-    pub left_out: Vec<String>,
-    /// That has gone on for too long, so that they are used all the same.
-    pub has_expired: bool,
-    /// New ones, which are used once they have answered.
-    pub awaited: Vec<String>,
-    /// The list that leaves them out.
-    text: u64,
-    /// When it was read last somebody was putting it in force.
-    is_attempted: bool,
-    /// When it ends by itself, if it does.
-    until: Option<Instant>,
-}
-
-impl Ring {
-    /// How long servers are left out yet.
-    fn left(&self) -> Option<Duration> {
-        self.until.map(|until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// What `/topology` says of it, and another process that starts asks for; null where nothing is left out.
-    pub fn within(&self) -> Value {
-        if self.left_out.is_empty() {
-            return Value::Null;
-        }
-        serde_json::json!({
-            "leaves_out": self.left_out,
-            "expired": self.has_expired,
-            "seconds_left": self.left().map(|left| left.as_secs()),
-            "list": format!("{:016x}", self.text),
-            "attempted": self.is_attempted,
-        })
-    }
-
-    fn is_due(&self) -> bool {
-        !self.has_expired && self.until.is_some_and(|until| until <= Instant::now())
-    }
-}
 
 /// The same of all pools, by their names.
 #[derive(Default)]

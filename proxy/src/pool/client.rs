@@ -4,10 +4,10 @@
 //! here: the worker owns them.
 
 use super::ConnectionIndex;
-use super::buffer::{Ahead, Rest};
 use super::replies::Replies;
-use super::time::Time;
+use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// How many places a table of so many clients gets where it is full. Few steps: each leaves a hole in the heap that is as
 /// large as the table was. What is not touched takes no memory.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::buffer::Output;
 use super::client::State;
-use super::failure::{ShardFailure, Stage};
 use super::shard::Link;
-use super::time::Time;
 use super::{ClientId, ConnectionIndex, Pool, SILENCE, find, mark};
+use crate::buffer::Output;
+use crate::failure::{ShardFailure, Stage};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// A connection for a database or protocol version beside the usual one is given up after so long without use.
 const EXTRA_CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);

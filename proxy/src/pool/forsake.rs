@@ -117,9 +117,9 @@ impl<P: Protocol> ShardConnection<P> {
 mod tests {
     use super::*;
     use crate::pool::ClientId;
-    use crate::pool::time::Time;
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
+    use crate::time::Time;
 
     const CLIENT: ClientId = ClientId { index: 0, generation: 1 };
 

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 use std::ops::Range;
 
-use super::buffer::Output;
 use super::client::State;
-use super::time::Time;
 use super::{ClientId, Pool, find, mark};
+use crate::buffer::Output;
 use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
+use crate::time::Time;
 
 /// A question of a client to the whole process.
 #[derive(Clone, PartialEq, Eq, Debug)]

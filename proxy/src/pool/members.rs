@@ -12,10 +12,10 @@ use shard_discovery::{Address, Shard, Topology};
 use super::shard::{Link, ShardConnection};
 use super::shards::Shards;
 use super::ticket::Ticket;
-use super::time::Time;
 use super::{ClientId, ConnectionIndex};
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// One shard, and what stays the same as long as it is one.
 pub(super) struct Member {

@@ -14,27 +14,25 @@ use shard_discovery::Topology;
 use slab::Slab;
 
 use crate::account::{Account, Share};
+use crate::buffer::{Output, READ_SIZE};
+use crate::failure::{Blame, ShardFailure};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{Malformed, Plan, Protocol, Silence};
-use buffer::Output;
+use crate::time::Time;
 use client::{Activity, Client, Pause, Stall, State};
 use deadlines::Denial;
-use failure::{Blame, ShardFailure};
 use redirect::{Parked, Redirected};
 use requests::{may_submit, reads_ahead};
 use shard::Link;
 use shards::Shards;
-use time::Time;
 
 pub use limits::Limits;
 pub use listing::Asked;
 pub use parting::Parting;
 
-pub mod buffer;
 pub mod client;
 mod deadlines;
-pub mod failure;
 mod forsake;
 mod limits;
 mod listing;
@@ -48,7 +46,6 @@ mod responses;
 pub mod shard;
 mod shards;
 mod ticket;
-pub mod time;
 
 /// Activities kept for the next clients that need one.
 const SPARE_ACTIVITIES_MAX: usize = 128;
@@ -390,12 +387,12 @@ impl<P: Protocol> Pool<P> {
     pub fn before_client_read(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
             // What comes stays behind what waits.
-            Some(activity) if activity.is_ahead() => scratch.reserve(buffer::READ_SIZE),
+            Some(activity) if activity.is_ahead() => scratch.reserve(READ_SIZE),
             Some(activity) => {
                 let missing = P::request_missing(&activity.decoder, activity.rest.len());
                 activity.rest.restore(scratch, missing);
             }
-            None => scratch.reserve(buffer::READ_SIZE),
+            None => scratch.reserve(READ_SIZE),
         }
     }
 

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::client::State;
-use super::time::Time;
 use super::{ClientId, Pool, deadlines, find, mark};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// A client that has asked for nothing for so long may be about to ask for something, but hardly at this moment. One that
 /// asks more often goes with a reply.

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use shard_discovery::Address;
 
 use super::client::Pause;
-use super::failure::ShardFailure;
 use super::shards::Turn;
 use super::ticket::Ticket;
-use super::time::Time;
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
-use crate::protocol::{Piece, Protocol, Redirect};
+use crate::buffer::Piece;
+use crate::failure::ShardFailure;
+use crate::protocol::{Protocol, Redirect};
+use crate::time::Time;
 
 /// How often a request is sent before its client gets the error.
 const TRIES_MAX: u8 = 8;

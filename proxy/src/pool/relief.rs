@@ -7,12 +7,12 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::buffer::{Ahead, Rest};
 use super::client::{Stall, State};
-use super::failure::ShardFailure;
 use super::requests::listen_no_more;
 use super::ticket::Ticket;
 use super::{ClientId, ConnectionIndex, Pool, find, mark};
+use crate::buffer::{Ahead, Rest};
+use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
 
 /// A client that has so many bytes of replies to read before would hardly come to hear why it goes.

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::buffer::{Output, SETTLE_MAX, SHARE_MIN, unpinned};
-use crate::protocol::{Owners, Part, Piece, Protocol};
+use crate::buffer::{Output, Piece, SETTLE_MAX, SHARE_MIN, unpinned};
+use crate::protocol::{Owners, Part, Protocol};
 
 /// From this size on, space in `held` is used again before it is empty.
 const HELD_COMPACT_MIN: usize = 16 * 1024;

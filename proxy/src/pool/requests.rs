@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
-use super::buffer::{Ahead, SHARE_MIN};
 use super::client::{Activity, Pause, Stall, State};
-use super::failure::ShardFailure;
 use super::shards::{Refusal, Sender, Turn};
 use super::ticket::Waiter;
-use super::time::Time;
 use super::{Asked, ClientId, ConnectionIndex, Denial, Limits, Pool, SILENCE, find, mark};
+use crate::buffer::{Ahead, SHARE_MIN};
+use crate::failure::ShardFailure;
 use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
+use crate::time::Time;
 
 /// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
 /// the requests of others in the queue of a shard.

@@ -3,15 +3,15 @@
 use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Shard;
 
-use super::buffer::{Output, SHARE_MIN};
-use super::failure::{Blame, ShardFailure};
 use super::redirect::Redirected;
 use super::shard::Link;
 use super::shards::Shards;
 use super::ticket::Ticket;
-use super::time::Time;
 use super::{Asked, ClientId, ConnectionIndex, Pool, ShardEvent, client::State, find, mark};
-use crate::protocol::{Malformed, Piece, Protocol};
+use crate::buffer::{Output, Piece, SHARE_MIN};
+use crate::failure::{Blame, ShardFailure};
+use crate::protocol::{Malformed, Protocol};
+use crate::time::Time;
 
 /// From this size on a response goes to its client piece by piece instead of whole.
 const STREAM_MIN: usize = 1024 * 1024;

@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::buffer::{Output, Rest, unpinned};
-use super::failure::{ShardFailure, Stage};
 use super::ticket::{Ticket, Waiter};
-use super::time::Time;
 use super::{ClientId, Limits};
+use crate::buffer::{Output, Rest, unpinned};
+use crate::failure::{ShardFailure, Stage};
 use crate::metrics::{Gauge, ShardCounters};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
 const SMALL_MAX: usize = 4 * 1024;

@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use shard_discovery::{Address, HashTag, Home, Topology};
 
-use super::buffer::SHARE_MIN;
-use super::failure::{Blame, ShardFailure};
 use super::members::{Lane, Member};
 use super::replies::{Merging, Replies};
 use super::shard::{Admission, Link, ShardConnection};
 use super::ticket::{Ticket, Waiter};
-use super::time::Time;
 use super::{ClientId, ConnectionIndex, Failed, Limits, ShardEvent};
+use crate::buffer::{Piece, SHARE_MIN};
+use crate::failure::{Blame, ShardFailure};
 use crate::metrics::{PoolCounters, ShardCounters};
-use crate::protocol::{Owners, Part, Piece, Plan, Protocol, Spread};
+use crate::protocol::{Owners, Part, Plan, Protocol, Spread};
+use crate::time::Time;
 
 /// The shards of a pool and the connections to them.
 pub(super) struct Shards<P: Protocol> {

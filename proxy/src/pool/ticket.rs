@@ -1,8 +1,8 @@
 //! What stands in line at a shard connection: a ticket for each request sent, and the clients that wait for room.
 
-use super::time::Time;
 use super::{ClientId, Limits};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// Whom the response to one request, or to one fragment of it, goes to.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::account::Account;
+use crate::buffer::Output;
 use crate::metrics::Counters;
-use crate::pool::buffer::Output;
 use store::Store;
 
 pub use clients::{ClientFilter, ClientRow, Found, Ids, Question, Rows};
@@ -409,24 +409,5 @@ impl Part {
     /// Nothing has come yet.
     pub fn new(shard: Arc<str>) -> Self {
         Self { shard, bytes: BytesMut::new() }
-    }
-}
-
-/// A piece of a response on its way to a client.
-#[derive(Debug)]
-pub enum Piece<'b> {
-    /// Small enough to be copied.
-    Copied(&'b [u8]),
-    /// Large: shared, not copied.
-    Shared(Bytes),
-}
-
-impl Piece<'_> {
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Piece::Copied(bytes) => bytes,
-            Piece::Shared(bytes) => bytes,
-        }
     }
 }

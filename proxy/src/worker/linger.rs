@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::ready::{Ready, Sockets, Token};
-use super::socket::{Read, Socket};
-use crate::pool::time::Time;
+use crate::net::epoll::{Ready, Sockets, Token};
+use crate::net::socket::{Read, Socket};
+use crate::time::Time;
 
 /// Connections that linger; further ones are just closed.
 const LINGERING_MAX: usize = 4096;
@@ -96,8 +96,8 @@ impl Lingering {
 mod tests {
     use std::os::unix::net::UnixStream;
 
-    use super::super::ready::Alarm;
     use super::*;
+    use crate::net::epoll::Alarm;
 
     #[test]
     fn each_is_read_a_little_in_its_turn() {

@@ -17,24 +17,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Account;
 use crate::config::{self, Reauth};
+use crate::failure::{Blame, ShardFailure};
 use crate::metrics::{Counters, WorkerCounters};
-use crate::pool::failure::{Blame, ShardFailure};
-use crate::pool::time::Time;
+use crate::net::epoll::{Alarm, Ready, Sockets, Token};
+use crate::net::socket::Socket;
 use crate::pool::{ConnectionIndex, Identity, Limits, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::store::Store;
 use crate::protocol::{ClientFilter, Found, Protocol, Question, Rows};
+use crate::time::Time;
 use driver::{Drive, Driver, Setup};
-use ready::{Alarm, Ready, Sockets, Token};
-use socket::Socket;
 
 mod driver;
 mod linger;
-pub(crate) mod log_limit;
 mod questions;
-pub(crate) mod ready;
-pub(crate) mod socket;
 
 /// Orders that may wait for one driver; the control thread waits when there are more.
 const ORDERS_MAX: usize = 1024;

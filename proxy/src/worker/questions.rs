@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::driver::{ClientSocket, Driver};
-use super::socket::End;
 use super::{List, Report, may_have};
-use crate::pool::time::Time;
+use crate::net::socket::End;
 use crate::pool::{Asked, ClientId};
 use crate::protocol::{Found, Protocol, Rows};
+use crate::time::Time;
 
 /// How long a client waits for the answer to its question.
 const DEADLINE: Duration = Duration::from_secs(5);

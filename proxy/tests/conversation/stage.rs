@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::pool::failure::{Blame, ShardFailure};
-use memstore_proxy::pool::time::Time;
+use memstore_proxy::failure::{Blame, ShardFailure};
+use memstore_proxy::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Parting};
 use shard_discovery::Topology;
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use memstore_proxy::buffer::Output;
+use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::buffer::Output;
-use memstore_proxy::pool::failure::ShardFailure;
-use memstore_proxy::pool::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
 use memstore_proxy::protocol::{Found, Protocol, Rows};
+use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
 /// A pool and the time.

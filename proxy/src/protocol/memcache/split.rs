@@ -9,7 +9,7 @@ use memchr::memchr;
 
 use super::decode::{self, RequestDecoder};
 use super::encode;
-use crate::pool::buffer::{Output, SHARE_MIN};
+use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
 /// How the responses to the fragments of a request become one reply.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::commands::{Local, Merge};
 use super::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use super::{Resp, encode};
-use crate::pool::buffer::Output;
+use crate::buffer::Output;
 use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};
 
 /// How the answer to a question is said.

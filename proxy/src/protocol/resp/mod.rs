@@ -4,7 +4,7 @@
 //! forwarded or split. No command is named here; what only the proxy itself can say is in [`session`] and the files
 //! beside it.
 
-use crate::pool::buffer::Output;
+use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,

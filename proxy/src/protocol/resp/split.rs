@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use super::commands::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
 use super::encode;
-use crate::pool::buffer::{Output, SHARE_MIN};
+use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
 /// Arguments of one key: itself, and for MSET its value.

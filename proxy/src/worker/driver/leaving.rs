@@ -2,9 +2,9 @@
 //! owed.
 
 use super::{Driver, SWEEP};
-use crate::pool::time::Time;
 use crate::pool::{ClientId, Parting};
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 impl<P: Protocol> Driver<P> {
     /// Which clients are to go after their next reply, of 1024.

@@ -6,8 +6,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::{Driver, SWEEP};
 use crate::pool::Limits;
-use crate::pool::time::Time;
 use crate::protocol::Protocol;
+use crate::time::Time;
 use crate::worker::questions::Listing;
 use crate::worker::{Order, Reconfiguration};
 

@@ -13,12 +13,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Driver;
-use crate::pool::failure::Blame;
-use crate::pool::time::Time;
+use crate::failure::Blame;
+use crate::log_limit::warn_limited;
 use crate::pool::{Failed, ShardEvent};
 use crate::protocol::{Malformed, Protocol};
+use crate::time::Time;
 use crate::worker::Report;
-use crate::worker::log_limit::warn_limited;
 
 /// The pause before the control thread is told again what there was no room for.
 const RETRY: Duration = Duration::from_millis(10);
@@ -173,7 +173,7 @@ fn tell(reports: &mpsc::Sender<Report>, report: Report) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::failure::ShardFailure;
+    use crate::failure::ShardFailure;
     use crate::worker::driver::Drive as _;
     use crate::worker::driver::rig::{Rig, heard, say};
 

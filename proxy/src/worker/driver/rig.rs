@@ -13,12 +13,12 @@ use tokio::sync::mpsc;
 
 use super::{Drive as _, Driver, Setup};
 use crate::metrics::Counters;
-use crate::pool::time::Time;
+use crate::net::epoll::{Alarm, Ready, Sockets};
+use crate::net::socket::Socket;
 use crate::pool::{Identity, Limits, Pool};
 use crate::protocol::resp::Resp;
 use crate::protocol::resp::session::Settings;
-use crate::worker::ready::{Alarm, Ready, Sockets};
-use crate::worker::socket::Socket;
+use crate::time::Time;
 use crate::worker::{Order, Report};
 
 pub struct Rig {

@@ -1,8 +1,8 @@
 //! What a driver keeps of each socket. Every idle client has one, so it is small.
 
+use crate::net::socket::{Ends, Socket};
 use crate::pool::ClientId;
-use crate::pool::time::Time;
-use crate::worker::socket::{Ends, Socket};
+use crate::time::Time;
 
 /// A client's.
 pub struct ClientSocket {

@@ -1,10 +1,10 @@
 //! What the log is told of clients, while it is known who they are.
 
 use super::Driver;
+use crate::log_limit::warn_limited;
+use crate::net::socket::End;
 use crate::pool::ClientId;
 use crate::protocol::Protocol;
-use crate::worker::log_limit::warn_limited;
-use crate::worker::socket::End;
 
 impl<P: Protocol> Driver<P> {
     /// Clients that go because too much is held are told of while it is known who they are.

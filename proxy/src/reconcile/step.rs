@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::map::View;
-use super::view::Node;
+use crate::cluster::map::View;
+use crate::cluster::view::Node;
 
 /// How the cluster is meant to be.
 #[derive(Clone, Debug)]

@@ -12,13 +12,14 @@ use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
 use tokio::task::JoinSet;
 
-use super::pools::PoolControl;
-use super::{learn, probe};
+use super::capabilities;
 use crate::cluster::map::{Map, View};
 use crate::cluster::view;
 use crate::config::{self, ReadFrom};
-use crate::conversation::ConversationError;
-use crate::worker::log_limit::warn_limited;
+use crate::control::pool::PoolControl;
+use crate::control::probe;
+use crate::log_limit::warn_limited;
+use crate::net::conversation::ConversationError;
 
 /// Least pause between two times that the nodes are asked.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -81,7 +82,7 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
             }
             pool.adopt_map(map, readers).await;
             if first {
-                tokio::task::spawn_local(learn::learn(pool.clone()));
+                tokio::task::spawn_local(capabilities::learn(pool.clone()));
             }
             true
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{File, Format, print};
+use super::common::{File, Format, print};
 use crate::config::{self, Mistake};
 
 /// What is to be checked.
@@ -38,7 +38,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             .map(|pool| {
                 json!({
                     "pool": pool.name, "protocol": protocol(pool), "listen": pool.listen.to_string(),
-                    "shards": pool.shards.len(), "warnings": surprises(pool),
+                    "shards": pool.shards.len(), "warnings": warnings(pool),
                 })
             })
             .collect();
@@ -55,7 +55,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             }
         };
         text.push_str(&format!("pool {}: {} on {}, {shards}\n", pool.name, protocol(pool), pool.listen));
-        for warning in surprises(pool) {
+        for warning in warnings(pool) {
             text.push_str(&format!("  warning: {warning}\n"));
         }
     }
@@ -71,7 +71,7 @@ fn protocol(pool: &config::Pool) -> &'static str {
 }
 
 /// What is allowed and most likely not meant.
-pub fn surprises(pool: &config::Pool) -> Vec<String> {
+pub fn warnings(pool: &config::Pool) -> Vec<String> {
     let Ok(topology) = pool.topology() else { return Vec::new() };
     let mut found = Vec::new();
     let mut beyond = Vec::new();

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config;
-use crate::pool::failure::ShardFailure;
-use crate::worker::socket::{Socket, failure};
+use crate::failure::ShardFailure;
+use crate::net::socket::{Socket, failure};
 
 /// How long a connection to a shard may be idle before the kernel probes it.
 const KEEPALIVE: Duration = Duration::from_secs(60);

@@ -82,7 +82,7 @@ impl ShardLines {
 macro_rules! warn_limited {
     (pool = %$pool:expr, shard = %$shard:expr, %$address:ident, reason = %$reason:expr, $text:literal $(,)?) => {{
         thread_local! {
-            static LINES: std::cell::RefCell<$crate::worker::log_limit::ShardLines> = std::cell::RefCell::default();
+            static LINES: std::cell::RefCell<$crate::log_limit::ShardLines> = std::cell::RefCell::default();
         }
         let (pool, shard, reason) = ($pool.to_string(), $shard.to_string(), $reason.to_string());
         let now = std::time::Instant::now();
@@ -92,7 +92,7 @@ macro_rules! warn_limited {
     }};
     (pool = %$pool:expr, reason = %$reason:expr, $text:literal $(,)?) => {{
         thread_local! {
-            static LINES: std::cell::RefCell<$crate::worker::log_limit::ShardLines> = std::cell::RefCell::default();
+            static LINES: std::cell::RefCell<$crate::log_limit::ShardLines> = std::cell::RefCell::default();
         }
         let (pool, reason) = ($pool.to_string(), $reason.to_string());
         let now = std::time::Instant::now();
@@ -101,10 +101,10 @@ macro_rules! warn_limited {
         }
     }};
     (%$pool:ident, shard = %$shard:expr, $($rest:tt)+) => {
-        $crate::worker::log_limit::warn_limited!(pool = %$pool, shard = %$shard, $($rest)+)
+        $crate::log_limit::warn_limited!(pool = %$pool, shard = %$shard, $($rest)+)
     };
     ($($fields:tt)+) => {{
-        static LIMIT: $crate::worker::log_limit::LogLimit = $crate::worker::log_limit::LogLimit::new();
+        static LIMIT: $crate::log_limit::LogLimit = $crate::log_limit::LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
             tracing::warn!(suppressed, $($fields)+);
         }

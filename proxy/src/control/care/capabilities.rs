@@ -10,10 +10,10 @@ use std::time::Duration;
 use shard_discovery::Shard;
 use shard_discovery::resolver::Resolver;
 
-use super::pools::PoolControl;
-use super::probe;
 use crate::config::{self, Protocol};
-use crate::conversation::ConversationError;
+use crate::control::pool::PoolControl;
+use crate::control::probe;
+use crate::net::conversation::ConversationError;
 
 /// Pauses between two questions to shards that could not answer.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{ArgAction, Args, Command};
 
+use super::serve::serve_with;
 use crate::admin::stats;
-use crate::{Hooks, cli, config};
+use crate::{Hooks, config};
 
 /// nutcracker's flags.
 #[derive(Args)]
@@ -119,7 +120,7 @@ impl Nutcracker {
         // Not before the addresses are its own: the file may be that of a process that has them.
         let bound = move || pid_file.as_deref().map_or(Ok(()), write_pid);
         let hooks = Hooks { bound: Box::new(bound), hangup: Box::new(hangup) };
-        cli::serve(self.flags(), hooks).map(|()| ExitCode::SUCCESS)
+        serve_with(self.flags(), hooks).map(|()| ExitCode::SUCCESS)
     }
 
     /// The flags of `memstore serve` that mean the same.

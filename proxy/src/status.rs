@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use shard_discovery::Topology;
 use shard_discovery::resolver::Resolver;
 
-use super::ejection::Record;
 use crate::account::Account;
 use crate::cluster::map::Map;
 use crate::config;
@@ -61,7 +61,7 @@ pub struct PoolStatus {
     /// Names of shards that answered no probe.
     pub unreachable: HashSet<String>,
     /// What is known of its servers beside the list of those that are used.
-    pub ring: super::ring::Ring,
+    pub ring: Ring,
     /// Clients are accepted.
     pub listening: bool,
     /// Who owns what, if it is a cluster.
@@ -70,6 +70,63 @@ pub struct PoolStatus {
     pub refreshes: [u64; 2],
     /// Where host names lead.
     pub names: Arc<Resolver>,
+}
+
+/// What became of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Times it was ejected.
+    pub ejections: u64,
+    /// Times it was to be ejected, but too many others were out.
+    pub withheld: u64,
+    /// Responses there were of it when its last failure counted.
+    pub(crate) responses: u64,
+    /// Probes of it while it was out: those that succeeded, and the others.
+    pub probes: [u64; 2],
+    /// When it was last ejected, in microseconds since 1970; 0 if never.
+    pub ejected_at: u64,
+}
+
+/// What is known of the servers of a pool beside the list of those that are used.
+#[derive(Clone, Default, Debug)]
+pub struct Ring {
+    /// Those that `servers_within` leaves out.
+    pub left_out: Vec<String>,
+    /// That has gone on for too long, so that they are used all the same.
+    pub has_expired: bool,
+    /// New ones, which are used once they have answered.
+    pub awaited: Vec<String>,
+    /// The list that leaves them out.
+    pub(crate) text: u64,
+    /// When it was read last somebody was putting it in force.
+    pub(crate) is_attempted: bool,
+    /// When it ends by itself, if it does.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Ring {
+    /// How long servers are left out yet.
+    fn left(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// What `/topology` says of it, and another process that starts asks for; null where nothing is left out.
+    pub fn within(&self) -> Value {
+        if self.left_out.is_empty() {
+            return Value::Null;
+        }
+        serde_json::json!({
+            "leaves_out": self.left_out,
+            "expired": self.has_expired,
+            "seconds_left": self.left().map(|left| left.as_secs()),
+            "list": format!("{:016x}", self.text),
+            "attempted": self.is_attempted,
+        })
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        !self.has_expired && self.until.is_some_and(|until| until <= Instant::now())
+    }
 }
 
 impl Status {

@@ -1,4 +1,4 @@
-//! The command line of `memstore cluster`.
+//! `memstore cluster`: what is said to the reconciler of Redis Clusters.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 
-use super::reconcile::{self, Reconcile};
-use super::step::Goal;
 use crate::config::{self, Auth, Secret, value};
+use crate::reconcile::step::Goal;
+use crate::reconcile::{self, Reconcile};
 
 /// `memstore cluster ...`
 #[derive(Subcommand)]

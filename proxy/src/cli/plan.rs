@@ -2,10 +2,61 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
+use clap::Args;
 use shard_discovery::Topology;
 
-use crate::config;
+use super::common::{Format, keys_of_input, print};
+use crate::config::{self, Config};
+
+/// The two configurations.
+#[derive(Args)]
+pub struct Plan {
+    /// The configuration that is in use
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The configuration that is to replace it
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Only this pool
+    #[arg(long)]
+    pool: Option<String>,
+    /// `-` reads keys from standard input, one a line; without it a sample of all possible keys is taken
+    #[arg(value_parser = ["-"])]
+    keys: Option<String>,
+    /// Exit with 4 if more than this share of a pool's keys moves or is lost, in percent, or if that is not known
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    fail_above: Option<f64>,
+    /// For people, or one JSON object for each pool and line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Shows what moves.
+pub fn plan(asked: &Plan) -> anyhow::Result<ExitCode> {
+    let (from, to) = (config::load(&asked.from)?, config::load(&asked.to)?);
+    let keys = if asked.keys.is_some() { Some(keys_of_input()?) } else { None };
+    let mut text = String::new();
+    let mut is_above = false;
+    let is_meant = |pool: &&config::Pool| asked.pool.as_ref().is_none_or(|name| *name == pool.name);
+    let named = |config: &Config, name: &str| config.pools.iter().position(|pool| pool.name == name);
+    let gone = from.pools.iter().filter(|pool| named(&to, &pool.name).is_none());
+    for pool in to.pools.iter().chain(gone).filter(is_meant) {
+        let [before, after] =
+            [&from, &to].map(|config| named(config, &pool.name).map(|at| &config.pools[at]));
+        let change = Change::of(before, after, keys.as_deref())?;
+        is_above |= asked.fail_above.is_some_and(|most| change.is_above(most));
+        text.push_str(&match asked.format {
+            Format::Text => change.text(&pool.name),
+            Format::Json => format!("{}\n", change.json(&pool.name)),
+        });
+    }
+    anyhow::ensure!(!text.is_empty(), "there is no such pool in either file");
+    print(&text)?;
+    Ok(if is_above { ExitCode::from(4) } else { ExitCode::SUCCESS })
+}
 
 /// Keys that are made up where none are given: enough for a tenth of a percent.
 const SAMPLES: u64 = 1_000_000;

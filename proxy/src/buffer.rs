@@ -9,8 +9,6 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::protocol::Piece;
-
 /// From this size on a message is shared instead of copied: below it, the copy is cheaper than one more vector
 /// in the system call and the reference count.
 pub const SHARE_MIN: usize = 16 * 1024;
@@ -31,6 +29,25 @@ const KEEP_MAX: usize = 16 * 1024;
 /// was read into, which may be many times as large.
 pub fn unpinned(bytes: Bytes) -> Bytes {
     if bytes.len() < SETTLE_MAX { Bytes::copy_from_slice(&bytes) } else { bytes }
+}
+
+/// A piece of a response on its way to a client.
+#[derive(Debug)]
+pub enum Piece<'b> {
+    /// Small enough to be copied.
+    Copied(&'b [u8]),
+    /// Large: shared, not copied.
+    Shared(Bytes),
+}
+
+impl Piece<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Piece::Copied(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// Bytes waiting to be written to one socket, in order.

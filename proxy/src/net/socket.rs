@@ -11,8 +11,8 @@ use bytes::{BufMut as _, BytesMut};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use crate::pool::buffer::Output;
-use crate::pool::failure::ShardFailure;
+use crate::buffer::Output;
+use crate::failure::ShardFailure;
 
 /// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
 const READ_MAX: usize = 256 * 1024;

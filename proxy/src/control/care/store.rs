@@ -11,9 +11,9 @@ use std::time::Duration;
 use shard_discovery::Shard;
 use tokio::time::timeout;
 
-use super::pools::PoolControl;
-use super::{machine, probe};
 use crate::config::Protocol;
+use crate::control::pool::PoolControl;
+use crate::control::{machine, probe};
 use crate::protocol::store::Store;
 use crate::worker::Order;
 

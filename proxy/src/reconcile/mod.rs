@@ -14,14 +14,17 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::map::View;
-use super::plan;
-use super::step::{Advice, Facts, Goal, Step};
-use super::view;
+use crate::cluster::map::View;
+use crate::cluster::view;
 use crate::config::Auth;
-use crate::conversation::{Conversation, ConversationError};
-use crate::pool::failure::ShardFailure;
-use crate::worker::socket::Socket;
+use crate::failure::ShardFailure;
+use crate::net::conversation::{Conversation, ConversationError};
+use crate::net::socket::Socket;
+use step::{Advice, Facts, Goal, Step};
+
+mod plan;
+mod roles;
+pub mod step;
 
 /// How long a node may take to answer; moving keys has a limit of its own.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use crate::config::{Auth, Secret};
-use crate::pool::failure::ShardFailure;
+use crate::failure::ShardFailure;
+use crate::net::socket::{Socket, failure};
 use crate::protocol::resp::decode::ResponseDecoder;
 use crate::protocol::resp::is_needless_password;
-use crate::worker::socket::{Socket, failure};
 
 /// Largest answer; the nodes and slots of a large cluster are told in a few megabytes.
 const ANSWER_MAX: usize = 32 << 20;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use shard_discovery::Address;
 use tokio::time::timeout;
 
-use super::pools::PoolControl;
-use super::probe;
-use crate::pool::failure::ShardFailure;
+use crate::control::pool::PoolControl;
+use crate::control::probe;
+use crate::failure::ShardFailure;
 use crate::worker::Order;
 
 /// How often it is looked whether a shard is to be probed, and how often one is that failed.

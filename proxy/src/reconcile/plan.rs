@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::map::{View, claims, ranges};
 use super::step::{Advice, Facts, Goal, Step, parts};
-use super::view::{Node, SLOTS};
+use crate::cluster::map::{View, claims, ranges};
+use crate::cluster::view::{Node, SLOTS};
 
 /// Slots that one step moves, so that what is planned keeps up with what happens.
 const MOVED_MAX: usize = 1024;
@@ -498,8 +498,8 @@ fn owns(facts: &Facts) -> bool {
 mod tests {
     use shard_discovery::Address;
 
-    use super::super::view::nodes;
     use super::*;
+    use crate::cluster::view::nodes;
 
     fn goal(count: usize, primaries: usize) -> Goal {
         Goal {

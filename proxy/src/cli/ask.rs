@@ -1,0 +1,63 @@
+//! `memstore drain`, `reload`, `ready` and `alive`: what asks a running proxy.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::common::{Format, print};
+use crate::{admin, config};
+
+/// How long a proxy may take to answer a question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The same for what changes it: a reload waits for new shards.
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Whom they ask.
+#[derive(Args)]
+pub struct Ask {
+    /// The proxy's admin address, or the path of its Unix socket
+    #[arg(long, value_name = "HOST:PORT or /PATH", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
+    admin: String,
+    /// File with the token of the admin server
+    #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// What the proxy answers, for people, or as one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Asks a running proxy; prints what it says.
+pub fn ask(method: &str, path: &str, asked: &Ask) -> anyhow::Result<ExitCode> {
+    let answer = || -> anyhow::Result<(u16, String)> {
+        let token = asked.token_file.as_deref().map(config::Secret::of_file).transpose()?;
+        let token = token.as_ref().map(config::Secret::expose);
+        let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
+        admin::ask(&asked.admin, method, path, token, limit)
+            .with_context(|| format!("the proxy at {} cannot be asked", asked.admin))
+    };
+    let (status, body) = match answer() {
+        Err(error) if asked.format == Format::Json => {
+            let answer = serde_json::json!({"ok": false, "status": null, "answer": format!("{error:#}")});
+            print(&format!("{answer}\n"))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        told => told?,
+    };
+    let is_success = (200..300).contains(&status);
+    match asked.format {
+        Format::Json => {
+            let answer = serde_json::json!({"ok": is_success, "status": status, "answer": body.trim_end()});
+            print(&format!("{answer}\n"))?;
+        }
+        Format::Text if is_success => print(&body)?,
+        Format::Text => anyhow::bail!("{status}: {}", body.trim_end()),
+    }
+    Ok(match status {
+        _ if !is_success => ExitCode::FAILURE,
+        status if path == "/reload" && status == admin::RESTART_NEEDED.as_u16() => ExitCode::from(3),
+        _ => ExitCode::SUCCESS,
+    })
+}

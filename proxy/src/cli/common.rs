@@ -1,0 +1,68 @@
+//! What the commands share: the configuration they read, how they print, keys from standard input.
+
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use shard_discovery::Topology;
+
+use crate::config::{self, Config};
+
+/// The configuration that a command reads.
+#[derive(Args)]
+pub struct File {
+    /// The configuration: a nutcracker.yml, or one with `pools:`
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "MEMSTORE_CONFIG")]
+    pub config: PathBuf,
+}
+
+/// What a command shows of it, and how.
+#[derive(Args)]
+pub struct Output {
+    /// Only this pool
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// For people, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// For whom a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Keys from standard input, one a line.
+pub fn keys_of_input() -> std::io::Result<Vec<Vec<u8>>> {
+    let without_return = |line: std::io::Result<Vec<u8>>| {
+        line.map(|mut line| {
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            line
+        })
+    };
+    std::io::stdin().lock().split(b'\n').map(without_return).collect()
+}
+
+/// The pools that are asked for.
+pub fn topologies<'c>(config: &'c Config, output: &Output) -> anyhow::Result<Vec<(&'c str, Topology)>> {
+    let wanted = |pool: &&config::Pool| output.pool.as_ref().is_none_or(|name| *name == pool.name);
+    let found: Vec<_> = config.pools.iter().filter(wanted).collect();
+    if found.is_empty() {
+        let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let wanted = output.pool.as_deref().unwrap_or_default();
+        anyhow::bail!("there is no pool {wanted:?}; the file has {}", names.join(", "));
+    }
+    found.into_iter().map(|pool| Ok((pool.name.as_str(), pool.topology()?))).collect()
+}
+
+/// To standard output; a reader that has seen enough is no error.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,112 @@
+//! The command line: a file for each verb, or for those that belong together; `common` is what they share.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::{Hooks, log};
+use ask::Ask;
+use await_ring::AwaitRing;
+use check::Check;
+use cluster::Cluster;
+use nutcracker::Nutcracker;
+use plan::Plan;
+use route::{Ring, Route};
+use serve::Serve;
+use settings::Settings;
+use try_out::Try;
+
+mod ask;
+mod await_ring;
+mod check;
+mod cluster;
+mod common;
+mod nutcracker;
+mod plan;
+mod route;
+mod serve;
+mod settings;
+mod try_out;
+
+/// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
+#[derive(Parser)]
+#[command(name = "memstore", version)]
+struct CommandLine {
+    /// Only to say what nutcracker's users should write instead.
+    #[arg(short = 'c', hide = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve(Serve),
+    /// Run the proxy with nutcracker's flags; a program that is called nutcracker does so by itself
+    #[command(disable_version_flag = true)]
+    Nutcracker(Nutcracker),
+    /// Check a configuration: report every error and warning with file, line and column; exit 1 on errors
+    Check(Check),
+    /// Show which shard owns a key, and why: hash tag, hash, point or slot
+    Route(Route),
+    /// Show the share of the keys that each shard owns
+    Ring(Ring),
+    /// Show which keys move between shards when one configuration replaces another
+    Plan(Plan),
+    /// Create a Redis Cluster, heal it, and resize it
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Write a value through an address, read it back, and remove it; exit 1 if that does not work
+    Try(Try),
+    /// Wait until no proxy uses a shard that is not in a given list
+    AwaitRing(AwaitRing),
+    /// Print all settings: a table in Markdown, or a JSON schema by which an editor checks the configuration
+    Settings(Settings),
+    /// Drain a running proxy: it accepts no more clients, answers what it has read, and ends
+    Drain(Ask),
+    /// Reload the configuration of a running proxy; exit 1 if that fails, 3 if changed settings need a restart
+    Reload(Ask),
+    /// Check whether a running proxy can serve clients; exit 1 if not
+    Ready(Ask),
+    /// Check whether a running proxy makes progress; exit 1 if not
+    Alive(Ask),
+}
+
+/// Runs the command that the command line asks for.
+pub fn run() -> ExitCode {
+    let (command, words) = nutcracker::arguments(CommandLine::command(), std::env::args_os());
+    let line =
+        CommandLine::from_arg_matches(&command.get_matches_from(words)).unwrap_or_else(|error| error.exit());
+    let done = match line.command {
+        Some(Command::Serve(asked)) => success(serve::serve(asked, Hooks::default())),
+        Some(Command::Nutcracker(nutcracker)) => nutcracker.run(),
+        Some(Command::Check(asked)) => check::check(&asked),
+        Some(Command::Route(asked)) => success(route::route(&asked)),
+        Some(Command::Ring(asked)) => success(route::ring(&asked)),
+        Some(Command::Plan(asked)) => plan::plan(&asked),
+        Some(Command::Cluster(asked)) => success(cluster::run(asked)),
+        Some(Command::Try(asked)) => success(try_out::try_out(&asked)),
+        Some(Command::AwaitRing(asked)) => success(await_ring::await_ring(&asked)),
+        Some(Command::Settings(asked)) => success(settings::settings(&asked)),
+        Some(Command::Drain(asked)) => ask::ask("POST", "/drain", &asked),
+        Some(Command::Reload(asked)) => ask::ask("POST", "/reload", &asked),
+        Some(Command::Ready(asked)) => ask::ask("GET", "/ready", &asked),
+        Some(Command::Alive(asked)) => ask::ask("GET", "/alive", &asked),
+        None => {
+            let file = line.config.unwrap_or_else(|| "FILE".into());
+            Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
+        }
+    };
+    let code = done.unwrap_or_else(|error| {
+        log::say(&format!("{error:#}"));
+        ExitCode::FAILURE
+    });
+    log::flush();
+    code
+}
+
+fn success(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    done.map(|()| ExitCode::SUCCESS)
+}

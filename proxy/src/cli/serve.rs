@@ -1,0 +1,131 @@
+//! `memstore serve`: runs the proxy, with the flags over the file's settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+
+use super::check::warnings;
+use super::common::File;
+use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::{Hooks, log};
+
+/// Its flags.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    file: File,
+    /// Port of the statistics in Twemproxy's format; 0 for none
+    #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = process::port)]
+    stats_port: Option<u16>,
+    /// Address that the statistics listen on
+    #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
+    stats_address: Option<String>,
+    /// Port of the admin server: probes, metrics and the topology over HTTP; 0 for none
+    #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
+    admin_port: Option<u16>,
+    /// Address that the admin server listens on, or the path of a Unix socket
+    #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
+    admin_address: Option<String>,
+    /// File with the token that changes over HTTP have to carry
+    #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Number of worker threads, or auto
+    #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
+    workers: Option<Chosen<Option<usize>>>,
+    /// Minimum log level: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "MEMSTORE_LOG_LEVEL", value_parser = process::log_level)]
+    log_level: Option<String>,
+    /// Log format: text, json
+    #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = process::log_format)]
+    log_format: Option<LogFormat>,
+    /// How long new clients are still accepted after SIGTERM, such as 5s
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = value::duration)]
+    drain_grace: Option<Duration>,
+    /// How long a drain waits for clients to read their last replies and close, such as 30s
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = value::duration)]
+    drain_limit: Option<Duration>,
+    /// Memory that all clients may use together, such as 512MiB, or auto
+    #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::memory_max(text).map(Chosen))]
+    memory_max: Option<Chosen<Option<u64>>>,
+}
+
+/// A value of its own, where clap would take an `Option` for an absent flag.
+#[derive(Clone)]
+struct Chosen<T>(T);
+
+/// The same for whoever has the flags as words.
+#[derive(Parser)]
+#[command(name = "memstore serve")]
+struct Line {
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// Runs the proxy with these flags.
+pub fn serve_with(flags: Vec<OsString>, hooks: Hooks) -> anyhow::Result<()> {
+    let program: OsString = "memstore".into();
+    serve(Line::try_parse_from(std::iter::once(program).chain(flags))?.serve, hooks)
+}
+
+/// Runs the proxy until it is told to end.
+pub fn serve(serve: Serve, hooks: Hooks) -> anyhow::Result<()> {
+    let config = settled(&serve)?;
+    let set_log_level = log::begin(&config.process)?;
+    warn(&config);
+    let load = move || {
+        let config = settled(&serve)?;
+        warn(&config);
+        Ok(config)
+    };
+    crate::serve(config, load, set_log_level, hooks)
+}
+
+fn warn(config: &Config) {
+    for warning in config.pools.iter().flat_map(warnings) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The file's settings, then those of the environment and the flags over them.
+fn settled(serve: &Serve) -> anyhow::Result<Config> {
+    let mut config = config::load(&serve.file.config)?;
+    let process = &mut config.process;
+    let plain = config::Process::of_nutcracker();
+    let flags = (&serve.stats_address, serve.stats_port);
+    process.stats = overridden(process.stats.take(), plain.stats, flags);
+    let flags = (&serve.admin_address, serve.admin_port);
+    process.admin = overridden(process.admin.take(), plain.admin, flags);
+    if let Some(file) = &serve.admin_token_file {
+        process.admin_token = Some(config::Secret::of_file(file)?);
+        config.files.push(file.clone());
+    }
+    let process = &mut config.process;
+    if let Some(Chosen(workers)) = serve.workers {
+        process.workers = workers;
+    }
+    if let Some(Chosen(memory_max)) = serve.memory_max {
+        process.memory_max = memory_max;
+    }
+    if let Some(level) = &serve.log_level {
+        process.log_level.clone_from(level);
+    }
+    process.log_format = serve.log_format.unwrap_or(process.log_format);
+    process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);
+    process.drain_limit = serve.drain_limit.unwrap_or(process.drain_limit);
+    Ok(config)
+}
+
+/// Where something is served by the file, or where that serves nothing by the defaults, with the flags over it.
+fn overridden(
+    in_file: Option<SideListen>,
+    plain: Option<SideListen>,
+    (address, port): (&Option<String>, Option<u16>),
+) -> Option<SideListen> {
+    if address.is_none() && port.is_none() {
+        return in_file;
+    }
+    let before = in_file.or(plain)?;
+    SideListen::of(address.clone().unwrap_or(before.host), port.unwrap_or(before.port), false)
+}

@@ -1,0 +1,173 @@
+//! New shards before they get keys: each has to answer once, and of a cluster somebody has to say who owns what.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use shard_discovery::Shard;
+
+use super::change::{Change, Opening, Superseded};
+use super::{Control, care, probe};
+use crate::cluster::map::Map;
+use crate::config;
+use crate::net::conversation::ConversationError;
+
+/// Pause between two probes of a shard that is to be adopted.
+pub const ADOPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Every shard that is new has to answer once, and none may refuse a new password. Of clusters that are new somebody has
+/// to say who owns what; returns that by the names of their pools.
+pub async fn wait_for_shards(
+    changes: &[Change],
+    openings: &[Opening],
+    control: &Rc<Control>,
+) -> anyhow::Result<HashMap<String, Map>> {
+    let maps = wait_for_clusters(changes, openings, control).await?;
+    let mut asking = tokio::task::JoinSet::new();
+    let changed = changes.iter().map(|change| (&change.config, Some(change.pool.config())));
+    let opened = openings.iter().map(|(config, _)| (config, None));
+    for (config, before) in changed.chain(opened) {
+        let Some(limit) = config.adopt_wait else { continue };
+        let (known, has_new_auth) = match &before {
+            // Where they are, or who they have to be, may have changed for all.
+            Some(before)
+                if before.servers_srv == config.servers_srv
+                    && (before.shard_identity || !config.shard_identity) =>
+            {
+                (&before.shards[..], before.auth != config.auth)
+            }
+            _ => (&[][..], false),
+        };
+        let is_known = |shard: &Shard| {
+            known.iter().any(|known| known.name == shard.name && known.address == shard.address)
+        };
+        let names = |shards: &[Shard]| shards.iter().map(|shard| shard.name.clone()).collect::<HashSet<_>>();
+        let used = before.as_ref().map(|before| names(&before.shards[..])).unwrap_or_default();
+        let new = config.shards.iter().filter(|shard| before.is_some() && !used.contains(&shard.name));
+        control.rings.awaits(&config.name, new.map(|shard| shard.name.clone()).collect());
+        for shard in &config.shards {
+            let what = match is_known(shard) {
+                false => Asked::Adopted,
+                true if has_new_auth => Asked::NewPassword,
+                true => continue,
+            };
+            let (shard, config, control) = (shard.clone(), config.clone(), control.clone());
+            asking.spawn_local(async move {
+                let answer = answers(&shard, what, &config, &control, limit).await;
+                (config.name.clone(), what, answer)
+            });
+        }
+    }
+    control.tell_rings();
+    let mut silent = Vec::new();
+    // By pool: who takes the new password, and who does not.
+    let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
+    for (pool, what, answer) in asking.join_all().await {
+        match (what, answer) {
+            (Asked::Adopted, answer) => silent.extend(answer.err()),
+            (Asked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
+            (Asked::NewPassword, Err(words)) => passwords.entry(pool).or_default().1.push(words),
+        }
+    }
+    // Where some take it and some do not, it is just being changed.
+    silent.extend(passwords.into_values().filter(|(taken, _)| *taken == 0).flat_map(|(_, refused)| refused));
+    control.refuse_draining()?;
+    if control.has_changed() {
+        return Err(Superseded.into());
+    }
+    if silent.is_empty() { Ok(maps) } else { Err(anyhow!(silent.join("; "))) }
+}
+
+async fn wait_for_clusters(
+    changes: &[Change],
+    openings: &[Opening],
+    control: &Rc<Control>,
+) -> anyhow::Result<HashMap<String, Map>> {
+    let is_new = |change: &&Change| {
+        let seeds = |config: &config::Pool| config.cluster.as_ref().map(|cluster| cluster.seeds.clone());
+        seeds(&change.config) != seeds(&change.pool.config())
+            || change.config.auth != change.pool.config().auth
+    };
+    let changed = changes.iter().filter(is_new).map(|change| &change.config);
+    let opened = openings.iter().map(|(config, _)| config);
+    let mut maps = HashMap::new();
+    for config in changed.chain(opened).filter(|config| config.cluster.is_some()) {
+        let Some(limit) = config.adopt_wait else { continue };
+        let until = tokio::time::Instant::now() + limit;
+        let map = loop {
+            match care::cluster::discover(config, &control.names, &Map::default(), true, 0).await {
+                Ok(map) => break map,
+                Err(reason) => {
+                    control.refuse_draining()?;
+                    if control.has_changed() {
+                        return Err(Superseded.into());
+                    }
+                    if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
+                        bail!("pool {}: nobody says who owns what in the cluster: {reason}", config.name);
+                    }
+                    tokio::time::sleep(ADOPT_PAUSE).await;
+                }
+            }
+        };
+        maps.insert(config.name.clone(), map);
+    }
+    Ok(maps)
+}
+
+/// Why a shard is asked.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// It is to get keys.
+    Adopted,
+    /// It is known, and there is a new password, or none any more. It need not be there.
+    NewPassword,
+}
+
+/// Asks until the shard answers, at most for `limit`, and only as long as its answer matters.
+async fn answers(
+    shard: &Shard,
+    what: Asked,
+    config: &config::Pool,
+    control: &Control,
+    limit: Duration,
+) -> Result<(), String> {
+    let complaint = match what {
+        Asked::Adopted => "does not answer",
+        Asked::NewPassword => "does not take the new password",
+    };
+    let mut reason = "it takes too long".to_owned();
+    let asking = async {
+        loop {
+            match probe::probe(&shard.address, &control.names, config).await {
+                Ok(()) => return Ok(()),
+                Err(error) if matches!(what, Asked::NewPassword) => {
+                    // Once: another shard may take it.
+                    return if is_about_passwords(&error) { Err(error.to_string()) } else { Ok(()) };
+                }
+                Err(error) => reason = error.to_string(),
+            }
+            tokio::time::sleep(ADOPT_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        answer = asking => if let Err(words) = answer { reason = words } else { return Ok(()) },
+        () = tokio::time::sleep(limit) => {}
+        () = control.is_overtaken() => {}
+    }
+    Err(format!("pool {}: shard {} {complaint}: {reason}", config.name, shard.name))
+}
+
+fn is_about_passwords(error: &ConversationError) -> bool {
+    let ConversationError::Refused(words) = error else { return false };
+    ["WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password"].iter().any(|code| words.starts_with(code))
+}
+
+impl Control {
+    /// Returns when what is read now will not be needed.
+    async fn is_overtaken(&self) {
+        while !self.has_changed() && self.refuse_draining().is_ok() {
+            tokio::time::sleep(ADOPT_PAUSE).await;
+        }
+    }
+}

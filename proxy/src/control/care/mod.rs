@@ -1,0 +1,20 @@
+//! What is done for a pool beside its requests, as long as it is served: each concern is a task of its own.
+
+use std::rc::Rc;
+
+use super::pool::PoolControl;
+
+pub mod capabilities;
+pub mod cluster;
+mod ejected;
+mod health;
+mod names;
+mod store;
+
+/// Begins all of it.
+pub fn begin(pool: &Rc<PoolControl>) {
+    tokio::task::spawn_local(ejected::follow(pool.clone()));
+    tokio::task::spawn_local(health::watch(pool.clone()));
+    tokio::task::spawn_local(store::follow(pool.clone()));
+    tokio::task::spawn_local(cluster::follow(pool.clone()));
+}

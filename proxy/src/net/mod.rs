@@ -1,0 +1,8 @@
+//! Sockets: what reads, writes, waits, connects, listens. The only place that makes system calls for them.
+
+pub mod brake;
+pub mod connect;
+pub mod conversation;
+pub mod epoll;
+pub mod listen;
+pub mod socket;
