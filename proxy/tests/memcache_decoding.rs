@@ -2,7 +2,7 @@
 
 use memstore_proxy::account::Account;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::protocol::memcache::decode::ResponseDecoder;
+use memstore_proxy::protocol::memcache::response::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{Facts, Plan, Protocol, RequestBounds, Route, Silence};

@@ -6,9 +6,9 @@ use shard_discovery::Address;
 
 use super::listen::bare;
 use super::mistake::did_you_mean;
-use super::pool::positive;
 use super::section::Section;
 use super::settings;
+use super::value::positive;
 use super::yaml::{Node, Value};
 
 /// Where a cluster is, and how it is used. [`settings::CLUSTER`] says what each means.

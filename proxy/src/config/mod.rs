@@ -9,15 +9,16 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+pub use auth::{Auth, Reauth, Secret};
 pub use cluster::{Cluster, ReadFrom, address};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
-pub use pool::{Auth, Pool, Protocol, Reauth, Secret, Within};
+pub use pool::{Pool, Protocol};
 pub use process::{LogFormat, Process, SideListen};
-use shard_discovery::Shard;
+pub use servers::{Within, servers};
 use yaml::{Entry, Node, Value};
 
+mod auth;
 mod cluster;
 pub mod json_schema;
 mod listen;
@@ -25,6 +26,7 @@ mod mistake;
 mod pool;
 pub mod process;
 mod section;
+mod servers;
 pub mod settings;
 pub mod value;
 pub mod yaml;
@@ -81,26 +83,6 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
     })?;
     let config = parse(&text, path, &around)?;
     Ok(Config { files: files.take(), ..config })
-}
-
-/// The shards in a list such as servers_file names.
-///
-/// # Errors
-/// In words, when it cannot be read or something in it is no server.
-pub fn servers(path: &Path) -> anyhow::Result<Vec<Shard>> {
-    let named = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(named)?;
-    let list = yaml::parse(&text)
-        .map_err(|mistake| anyhow::anyhow!("line {}: {}", mistake.place.line, mistake.text))
-        .with_context(named)?;
-    let Value::List(lines) = list.value else { anyhow::bail!("{}: it is no list", named()) };
-    let read = |line: Node| match line.value {
-        Value::Text(text) => {
-            listen::server(&text).map_err(|allowed| anyhow::anyhow!("{}: {text:?}: {allowed}", named()))
-        }
-        other => anyhow::bail!("{}: a server has to be a text, not {}", named(), other.kind()),
-    };
-    lines.into_iter().map(read).collect()
 }
 
 /// Reads the text of a file. Touches nothing but what `around` gives.

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::auth::secret_file;
 use super::mistake::{Mistake, Place, did_you_mean};
-use super::pool::{positive, secret_file};
 use super::section::Section;
 use super::settings;
-use super::value::{boolean, duration, number, size, text};
+use super::value::{boolean, duration, number, percent, positive, size, text};
 use super::yaml::Entry;
 use super::{Secret, Surroundings};
 
@@ -170,12 +170,6 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
 /// A port, or 0 for none.
 pub fn port(text: &str) -> Result<u16, String> {
     number(text, 0, 65535).map(|port| port as u16)
-}
-
-/// A share of a whole, such as `80%`.
-pub fn percent(text: &str) -> Result<u8, String> {
-    let digits = text.strip_suffix('%').ok_or("allowed is a share such as 80%")?;
-    number(digits, 0, 100).map(|percent| percent as u8).map_err(|_| "allowed are 0% to 100%".into())
 }
 
 /// `auto`, or a size.

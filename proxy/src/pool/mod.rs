@@ -34,6 +34,8 @@ pub use parting::Parting;
 pub mod client;
 mod deadlines;
 mod forsake;
+mod joining;
+mod lanes;
 mod limits;
 mod listing;
 mod members;

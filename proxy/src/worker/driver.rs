@@ -29,6 +29,7 @@ use report::Untold;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
 
+mod asking;
 mod leaving;
 mod orders;
 mod report;

@@ -2,6 +2,11 @@
 //!
 //! Source: memcached's `doc/protocol.txt`, and memcached 1.6.18 on the wire where that is silent.
 
+/// Longest line but of get and gets, as in memcached, which closes the connection beyond it.
+pub(super) const LINE_MAX: usize = 2048;
+/// Longest value that memcached would try to store.
+pub(super) const VALUE_MAX: u64 = i32::MAX as u64 - 2;
+
 /// What a command is and what becomes of it.
 #[derive(Debug)]
 pub struct Command {

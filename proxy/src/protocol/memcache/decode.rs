@@ -11,18 +11,13 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-use super::commands::{self, Command, Everywhere, Handling, Meta};
+use super::commands::{self, Command, Everywhere, Handling, LINE_MAX, Meta, VALUE_MAX};
 use super::meta::{self, Flags};
-pub use super::response::{ResponseDecoder, fits, is_error, value_length};
 use crate::protocol::Malformed;
 use crate::protocol::strangers::Stranger;
 
-/// Longest line but of get and gets, as in memcached, which closes the connection beyond it.
-pub(super) const LINE_MAX: usize = 2048;
 /// Longest key as it is written, as in memcached (`KEY_MAX_LENGTH`).
 const KEY_MAX: usize = 250;
-/// Longest value that memcached would try to store.
-pub(super) const VALUE_MAX: u64 = i32::MAX as u64 - 2;
 /// From this length on the words of an unfinished line are counted.
 const LONG_LINE_MIN: usize = 256 * 1024;
 /// Words that are remembered by their place; the rest is walked again where it is needed.

@@ -15,14 +15,15 @@ use crate::protocol::{
     Route, Spread,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
-use decode::{RequestDecoder, ResponseDecoder, Verdict};
+use decode::{RequestDecoder, Verdict};
+use response::ResponseDecoder;
 use split::Merge;
 
 pub mod commands;
 pub mod decode;
 mod encode;
 mod meta;
-mod response;
+pub mod response;
 mod split;
 mod stats;
 
@@ -245,7 +246,7 @@ impl Protocol for Memcache {
 
     #[inline]
     fn fits(expected: Answers, beginning: &[u8]) -> bool {
-        decode::fits(expected, beginning)
+        response::fits(expected, beginning)
     }
 
     fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {

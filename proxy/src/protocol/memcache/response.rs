@@ -4,8 +4,7 @@
 
 use memchr::memchr;
 
-use super::commands::Answers;
-use super::decode::{LINE_MAX, VALUE_MAX};
+use super::commands::{Answers, LINE_MAX, VALUE_MAX};
 use crate::protocol::{Malformed, Progress};
 
 /// No word that a response begins with is longer.

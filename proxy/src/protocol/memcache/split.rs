@@ -9,6 +9,7 @@ use memchr::memchr;
 
 use super::decode::{self, RequestDecoder};
 use super::encode;
+use super::response;
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
@@ -84,7 +85,7 @@ pub fn split(
 /// Whether a response cannot be the one to this fragment.
 pub fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
     let Merge::Values { line, keys } = merge else { return false };
-    if decode::is_error(response) {
+    if response::is_error(response) {
         return false;
     }
     let mut rest = response;
@@ -105,7 +106,7 @@ fn value_of(key: &[u8], rest: &[u8]) -> Option<usize> {
         return None;
     }
     let newline = memchr(b'\n', rest)?;
-    let length = decode::value_length(&rest[..newline - 1], 3).ok()?;
+    let length = response::value_length(&rest[..newline - 1], 3).ok()?;
     Some(newline + 1 + length as usize + 2)
 }
 
@@ -124,7 +125,7 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
             }
         }
         Merge::AllOk => match parts.iter().find(|part| part.bytes != b"OK\r\n"[..]) {
-            Some(part) if decode::is_error(&part.bytes) => reply.copy(&part.bytes),
+            Some(part) if response::is_error(&part.bytes) => reply.copy(&part.bytes),
             Some(part) => refuse(&part.shard, reply),
             None => reply.copy(b"OK\r\n"),
         },
@@ -135,7 +136,11 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
 fn merge_values(line: &[u8], keys: &[(u32, u32)], owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     let well_ended = |part: &&Part| part.bytes.starts_with(b"VALUE ") || part.bytes == b"END\r\n"[..];
     if let Some(odd) = parts.iter().find(|part| !well_ended(part)) {
-        return if decode::is_error(&odd.bytes) { reply.copy(&odd.bytes) } else { refuse(&odd.shard, reply) };
+        return if response::is_error(&odd.bytes) {
+            reply.copy(&odd.bytes)
+        } else {
+            refuse(&odd.shard, reply)
+        };
     }
     // A part that breaks off with an error has no END.
     if let Some(odd) = parts.iter().find(|part| !part.bytes.ends_with(b"END\r\n")) {
@@ -196,7 +201,7 @@ fn merge_stats(parts: Vec<Part>, reply: &mut Output) {
                     out.extend_from_slice(rest);
                     out.extend_from_slice(b"\r\n");
                 }
-                None if decode::is_error(line) => {
+                None if response::is_error(line) => {
                     encode::stat(reply.tail(), &format!("{name}:error"), String::from_utf8_lossy(line));
                 }
                 // END, or what a shard says instead of a list.

@@ -15,7 +15,6 @@ use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 use transaction::Ruling;
 
-mod client_command;
 mod command_index;
 mod command_keys;
 pub mod command_reply;
@@ -25,7 +24,7 @@ pub mod decode;
 pub mod encode;
 mod feature;
 mod glob;
-mod info;
+mod local;
 pub mod redirect;
 pub mod session;
 pub mod split;
@@ -291,11 +290,11 @@ impl Protocol for Resp {
     }
 
     fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
-        client_command::list(client, session, line);
+        local::client::list(client, session, line);
     }
 
     fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
-        client_command::answer(question, session, found, reply);
+        local::client::answer(question, session, found, reply);
     }
 }
 
@@ -385,7 +384,7 @@ fn plan_slowly(
     match command.handling {
         // The reply may be as large as the request.
         Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
-        Handling::Answer(local) => session::answer(local, &arguments, session, facts, plan),
+        Handling::Answer(local) => local::answer(local, &arguments, session, facts, plan),
         Handling::Forward => match find_keys(command, &arguments, facts, plan) {
             Ok(()) => Route::Forward,
             Err(reply) => refuse(plan, &reply),

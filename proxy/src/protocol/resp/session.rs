@@ -2,13 +2,10 @@
 //!
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
-use super::commands::{Command, Feature, Local, flag};
+use super::Resp;
+use super::commands::{Command, Feature, flag};
 use super::transaction::Transaction;
-use super::{Resp, Words, client_command, command_reply, encode, info};
-use crate::protocol::{Facts, Plan, Route};
-
-/// The version of Redis whose commands and replies the proxy speaks.
-pub const REDIS_VERSION: &str = "7.0.15";
+use crate::protocol::Facts;
 
 /// What all clients of a pool share.
 #[derive(Clone, Default)]
@@ -56,7 +53,7 @@ pub struct Session {
     /// It speaks RESP3.
     pub resp3: bool,
     /// Whether it has said the password, or how often a wrong one.
-    access: Access,
+    pub(super) access: Access,
     /// Whether it wants to hear replies.
     pub reply_mode: ReplyMode,
     /// Whether it sent MULTI, which was refused.
@@ -67,15 +64,15 @@ pub struct Session {
 
 /// How far a client has got with the password, and which one it has said. One byte, because every idle client has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Access(u8);
+pub(super) struct Access(u8);
 
 impl Access {
     /// None was asked for.
-    const OPEN: Self = Self(255);
+    pub const OPEN: Self = Self(255);
     /// It has said the password.
-    const PRESENT: Self = Self(254);
+    pub const PRESENT: Self = Self(254);
     /// It has said the one before, which is good for some time still.
-    const PREVIOUS: Self = Self(253);
+    pub const PREVIOUS: Self = Self(253);
     /// What let it in is not good any more, and it stays all the same.
     const KEPT: Self = Self(252);
     /// It has said nothing.
@@ -88,7 +85,7 @@ impl Access {
     }
 
     /// One more wrong password; true if there were many.
-    fn deny(&mut self) -> bool {
+    pub fn deny(&mut self) -> bool {
         if self.is_granted() {
             return false;
         }
@@ -225,7 +222,8 @@ impl Session {
         not_yet(command, feature)
     }
 
-    fn names_mut(&mut self) -> &mut Names {
+    /// The names it gave itself.
+    pub fn names_mut(&mut self) -> &mut Names {
         self.names.get_or_insert_default()
     }
 }
@@ -235,259 +233,9 @@ pub fn not_yet(command: &Command, feature: Feature) -> String {
     format!("ERR '{}' is refused: {}", command.words(), feature.refusal())
 }
 
-/// Answers a command that the proxy itself answers.
-pub fn answer(
-    local: Local,
-    words: &Words<'_>,
-    session: &mut Session,
-    facts: &Facts<'_, Resp>,
-    plan: &mut Plan<Resp>,
-) -> Route<super::commands::Merge> {
-    let all = words.to_vec();
-    let out = &mut plan.reply;
-    match local {
-        Local::Ping => match all[1..] {
-            [] => encode::simple(out, "PONG"),
-            [message] => encode::bulk(out, message),
-            // COMMAND says that any number is right, the server does not.
-            _ => encode::error(out, "ERR wrong number of arguments for 'ping' command"),
-        },
-        Local::Echo => encode::bulk(out, all[1]),
-        Local::Time => {
-            encode::array(out, 2);
-            encode::bulk(out, (facts.unix_micros / 1_000_000).to_string().as_bytes());
-            encode::bulk(out, (facts.unix_micros % 1_000_000).to_string().as_bytes());
-        }
-        Local::Quit => {
-            encode::simple(out, "OK");
-            return Route::AnswerAndClose;
-        }
-        Local::Reset => {
-            let fresh = Session::new(facts.settings);
-            if !facts.quiet && (fresh.db != session.db || fresh.resp3 != session.resp3) {
-                return Route::WhenQuiet;
-            }
-            // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
-            plan.manner.silent = session.reply_mode == ReplyMode::SkipThis;
-            *session = fresh;
-            encode::simple(out, "RESET");
-        }
-        Local::Hello => return hello(&all, session, facts, plan),
-        Local::Auth => return authenticate(&all, session, facts.settings, out),
-        Local::Select => match select(all[1], session, facts) {
-            Ok(db) if db != session.db && !facts.quiet => return Route::WhenQuiet,
-            Ok(db) => {
-                session.db = db;
-                encode::simple(out, "OK");
-            }
-            Err(reply) => encode::error(out, &reply),
-        },
-        Local::Command => command_reply::answer(&all, facts.settings.one_shard, session.resp3, out),
-        Local::Help => {
-            let container = super::commands::lookup(all[0]).expect("its subcommand was found");
-            command_reply::help(container, facts.settings.one_shard, out);
-        }
-        Local::ClientId
-        | Local::ClientInfo
-        | Local::ClientList
-        | Local::ClientKill
-        | Local::ClientGetname
-        | Local::ClientSetname
-        | Local::ClientSetinfo
-        | Local::ClientReply
-        | Local::ClientNoEvict
-        | Local::ClientNoTouch => return client_command::plan(local, &all, session, facts, plan),
-        Local::Role => {
-            encode::array(out, 3);
-            encode::bulk(out, b"master");
-            encode::integer(out, 0);
-            encode::array(out, 0);
-        }
-        Local::ConfigGet => info::config(&all, session.resp3, facts, out),
-        Local::Info => info::info(&all[1..], facts, session.resp3, out),
-        Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
-        Local::Cluster | Local::Asking => {
-            encode::error(out, "ERR This instance has cluster support disabled");
-        }
-        Local::Lolwut => {
-            let text = format!("memstore ver. {}\n", env!("CARGO_PKG_VERSION"));
-            encode::bulk(out, text.as_bytes());
-        }
-    }
-    Route::Answer
-}
-
-/// `HELLO [version [AUTH user password] [SETNAME name]]`
-fn hello(
-    all: &[&[u8]],
-    session: &mut Session,
-    facts: &Facts<'_, Resp>,
-    plan: &mut Plan<Resp>,
-) -> Route<super::commands::Merge> {
-    let out = &mut plan.reply;
-    let mut resp3 = session.resp3;
-    if let Some(version) = all.get(1) {
-        resp3 = match number(version) {
-            Some(2) => false,
-            // As a server that does not know it answers: clients then go on with RESP2.
-            Some(3) if facts.settings.resp2_only => {
-                encode::error(out, "ERR unknown command 'HELLO', with args beginning with: '3' ");
-                return Route::Answer;
-            }
-            Some(3) => true,
-            Some(_) => {
-                encode::error(out, "NOPROTO unsupported protocol version");
-                return Route::Answer;
-            }
-            None => {
-                encode::error(out, "ERR Protocol version is not an integer or out of range");
-                return Route::Answer;
-            }
-        };
-    }
-    let mut credentials = None;
-    let mut name = None;
-    let mut rest = all.get(2..).unwrap_or_default();
-    while let [option, tail @ ..] = rest {
-        rest = match tail {
-            [user, password, tail @ ..] if option.eq_ignore_ascii_case(b"AUTH") => {
-                credentials = Some((*user, *password));
-                tail
-            }
-            [chosen, tail @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
-                match client_name(chosen) {
-                    Ok(chosen) => name = Some(chosen),
-                    Err(reply) => {
-                        encode::error(out, reply);
-                        return Route::Answer;
-                    }
-                }
-                tail
-            }
-            _ => {
-                let option = String::from_utf8_lossy(option).into_owned();
-                encode::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
-                return Route::Answer;
-            }
-        };
-    }
-    if resp3 != session.resp3 && !facts.quiet {
-        return Route::WhenQuiet;
-    }
-    if let Some((user, password)) = credentials {
-        let Some(access) = access(user, password, facts.settings) else { return deny(session, out) };
-        session.access = access;
-    }
-    if !session.is_authenticated() {
-        encode::error(
-            out,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
-             <pass> option can be used to authenticate the client and select the RESP protocol version at the same \
-             time",
-        );
-        return Route::Answer;
-    }
-    if let Some(name) = name {
-        session.names_mut().name = name;
-    }
-    session.resp3 = resp3;
-    encode::map(out, resp3, 7);
-    for (key, value) in [("server", "redis"), ("version", info::version(facts))] {
-        encode::bulk(out, key.as_bytes());
-        encode::bulk(out, value.as_bytes());
-    }
-    encode::bulk(out, b"proto");
-    encode::integer(out, if resp3 { 3 } else { 2 });
-    encode::bulk(out, b"id");
-    encode::integer(out, facts.client as i64);
-    for (key, value) in [("mode", "standalone"), ("role", "master")] {
-        encode::bulk(out, key.as_bytes());
-        encode::bulk(out, value.as_bytes());
-    }
-    encode::bulk(out, b"modules");
-    encode::array(out, 0);
-    Route::Answer
-}
-
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
-
-/// A wrong password.
-fn deny(session: &mut Session, out: &mut Vec<u8>) -> Route<super::commands::Merge> {
-    encode::error(out, WRONG_PASSWORD);
-    Route::Deny { slowly: session.access.deny() }
-}
-
-/// `AUTH password` and `AUTH user password`
-fn authenticate(
-    all: &[&[u8]],
-    session: &mut Session,
-    settings: &Settings,
-    out: &mut Vec<u8>,
-) -> Route<super::commands::Merge> {
-    let granted = match all {
-        [_, password] => {
-            if settings.password.is_none() {
-                encode::error(
-                    out,
-                    "ERR AUTH <password> called without any password configured for the default user. Are you sure \
-                     your configuration is correct?",
-                );
-                return Route::Answer;
-            }
-            access(b"default", password, settings)
-        }
-        [_, user, password] => access(user, password, settings),
-        _ => {
-            encode::error(out, "ERR syntax error");
-            return Route::Answer;
-        }
-    };
-    let Some(granted) = granted else { return deny(session, out) };
-    session.access = granted;
-    encode::simple(out, "OK");
-    Route::Answer
-}
-
-/// What these words are good for, if anything. Only the user `default` exists, and the one that the pool names to its shards.
-/// Without a password of the pool everybody is `default`, as in Redis.
-fn access(user: &[u8], password: &[u8], settings: &Settings) -> Option<Access> {
-    let named = settings.user.as_ref().is_some_and(|known| known.as_bytes() == user);
-    if user != b"default" && !named {
-        return None;
-    }
-    let Some(expected) = &settings.password else { return Some(Access::OPEN) };
-    // The time this takes must not tell how much of the password is right.
-    let is = |expected: &Vec<u8>| {
-        let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
-        differences == 0 && expected.len() == password.len()
-    };
-    match (is(expected), settings.previous.as_ref().is_some_and(is)) {
-        (true, _) => Some(Access::PRESENT),
-        (false, true) => Some(Access::PREVIOUS),
-        (false, false) => None,
-    }
-}
-
-/// The database that SELECT means, if the client may have it.
-fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result<u32, String> {
-    let settings = facts.settings;
-    let db = number(word).ok_or("ERR value is not an integer or out of range")?;
-    let db = i32::try_from(db)
-        .map_err(|_| "ERR value is out of range, value must between -2147483648 and 2147483647")?;
-    let db = u32::try_from(db).ok().filter(|&db| db < settings.databases.max(settings.db + 1));
-    match db {
-        Some(db) if db == session.db => Ok(db),
-        _ if settings.db > 0 => {
-            Err(format!("ERR SELECT is refused: this pool stays in database {} (redis_db)", settings.db))
-        }
-        Some(db) => Ok(db),
-        None => Err("ERR DB index is out of range".into()),
-    }
-}
-
 /// A decimal number as Redis reads it.
-pub(super) fn number(word: &[u8]) -> Option<i64> {
+pub fn number(word: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(word).ok()?;
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain =
@@ -497,10 +245,10 @@ pub(super) fn number(word: &[u8]) -> Option<i64> {
 
 /// Longest name of a client. Redis has no limit, but then a name is memory that nobody has accounted for.
 const NAME_MAX: usize = 64 * 1024;
-pub(super) const LONG_NAME: &str = "ERR Client names are limited to 65536 bytes.";
+pub const LONG_NAME: &str = "ERR Client names are limited to 65536 bytes.";
 
 /// A name that a client gives itself, or why it cannot have it. What Redis allows: no blanks, no control characters.
-pub(super) fn client_name(word: &[u8]) -> Result<String, &'static str> {
+pub fn client_name(word: &[u8]) -> Result<String, &'static str> {
     if word.len() > NAME_MAX {
         return Err(LONG_NAME);
     }

@@ -1,11 +1,13 @@
 //! INFO and CONFIG GET: what clients and tools probe before they work. What is not known is left out, so that nobody takes
 //! a guess for an answer.
 
-use super::session::REDIS_VERSION;
-use super::{Resp, encode, glob};
 use crate::metrics::PoolCounters;
 use crate::protocol::Facts;
+use crate::protocol::resp::{Resp, encode, glob};
 use crate::protocol::store::Keys;
+
+/// The version of Redis whose commands and replies the proxy speaks.
+pub const REDIS_VERSION: &str = "7.0.15";
 
 /// Sections of INFO, in their order.
 const SECTIONS: [&str; 8] =

@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::commands::{Local, Merge};
-use super::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
-use super::{Resp, encode};
 use crate::buffer::Output;
+use crate::protocol::resp::commands::{Local, Merge};
+use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
+use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};
 
 /// How the answer to a question is said.

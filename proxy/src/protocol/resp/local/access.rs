@@ -1,0 +1,175 @@
+//! HELLO, AUTH and SELECT: who a client is, and what it speaks where.
+
+use super::info;
+use crate::protocol::resp::commands::Merge;
+use crate::protocol::resp::session::{Access, Session, Settings, client_name, number};
+use crate::protocol::resp::{Resp, encode};
+use crate::protocol::{Facts, Plan, Route};
+
+/// `HELLO [version [AUTH user password] [SETNAME name]]`
+pub fn hello(
+    all: &[&[u8]],
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    let out = &mut plan.reply;
+    let mut resp3 = session.resp3;
+    if let Some(version) = all.get(1) {
+        resp3 = match number(version) {
+            Some(2) => false,
+            // As a server that does not know it answers: clients then go on with RESP2.
+            Some(3) if facts.settings.resp2_only => {
+                encode::error(out, "ERR unknown command 'HELLO', with args beginning with: '3' ");
+                return Route::Answer;
+            }
+            Some(3) => true,
+            Some(_) => {
+                encode::error(out, "NOPROTO unsupported protocol version");
+                return Route::Answer;
+            }
+            None => {
+                encode::error(out, "ERR Protocol version is not an integer or out of range");
+                return Route::Answer;
+            }
+        };
+    }
+    let mut credentials = None;
+    let mut name = None;
+    let mut rest = all.get(2..).unwrap_or_default();
+    while let [option, tail @ ..] = rest {
+        rest = match tail {
+            [user, password, tail @ ..] if option.eq_ignore_ascii_case(b"AUTH") => {
+                credentials = Some((*user, *password));
+                tail
+            }
+            [chosen, tail @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
+                match client_name(chosen) {
+                    Ok(chosen) => name = Some(chosen),
+                    Err(reply) => {
+                        encode::error(out, reply);
+                        return Route::Answer;
+                    }
+                }
+                tail
+            }
+            _ => {
+                let option = String::from_utf8_lossy(option).into_owned();
+                encode::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
+                return Route::Answer;
+            }
+        };
+    }
+    if resp3 != session.resp3 && !facts.quiet {
+        return Route::WhenQuiet;
+    }
+    if let Some((user, password)) = credentials {
+        let Some(access) = access(user, password, facts.settings) else { return deny(session, out) };
+        session.access = access;
+    }
+    if !session.is_authenticated() {
+        encode::error(
+            out,
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
+             <pass> option can be used to authenticate the client and select the RESP protocol version at the same \
+             time",
+        );
+        return Route::Answer;
+    }
+    if let Some(name) = name {
+        session.names_mut().name = name;
+    }
+    session.resp3 = resp3;
+    encode::map(out, resp3, 7);
+    for (key, value) in [("server", "redis"), ("version", info::version(facts))] {
+        encode::bulk(out, key.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"proto");
+    encode::integer(out, if resp3 { 3 } else { 2 });
+    encode::bulk(out, b"id");
+    encode::integer(out, facts.client as i64);
+    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+        encode::bulk(out, key.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"modules");
+    encode::array(out, 0);
+    Route::Answer
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// A wrong password.
+fn deny(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
+    encode::error(out, WRONG_PASSWORD);
+    Route::Deny { slowly: session.access.deny() }
+}
+
+/// `AUTH password` and `AUTH user password`
+pub fn authenticate(
+    all: &[&[u8]],
+    session: &mut Session,
+    settings: &Settings,
+    out: &mut Vec<u8>,
+) -> Route<Merge> {
+    let granted = match all {
+        [_, password] => {
+            if settings.password.is_none() {
+                encode::error(
+                    out,
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                     your configuration is correct?",
+                );
+                return Route::Answer;
+            }
+            access(b"default", password, settings)
+        }
+        [_, user, password] => access(user, password, settings),
+        _ => {
+            encode::error(out, "ERR syntax error");
+            return Route::Answer;
+        }
+    };
+    let Some(granted) = granted else { return deny(session, out) };
+    session.access = granted;
+    encode::simple(out, "OK");
+    Route::Answer
+}
+
+/// What these words are good for, if anything. Only the user `default` exists, and the one that the pool names to its shards.
+/// Without a password of the pool everybody is `default`, as in Redis.
+fn access(user: &[u8], password: &[u8], settings: &Settings) -> Option<Access> {
+    let named = settings.user.as_ref().is_some_and(|known| known.as_bytes() == user);
+    if user != b"default" && !named {
+        return None;
+    }
+    let Some(expected) = &settings.password else { return Some(Access::OPEN) };
+    // The time this takes must not tell how much of the password is right.
+    let is = |expected: &Vec<u8>| {
+        let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
+        differences == 0 && expected.len() == password.len()
+    };
+    match (is(expected), settings.previous.as_ref().is_some_and(is)) {
+        (true, _) => Some(Access::PRESENT),
+        (false, true) => Some(Access::PREVIOUS),
+        (false, false) => None,
+    }
+}
+
+/// The database that SELECT means, if the client may have it.
+pub fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result<u32, String> {
+    let settings = facts.settings;
+    let db = number(word).ok_or("ERR value is not an integer or out of range")?;
+    let db = i32::try_from(db)
+        .map_err(|_| "ERR value is out of range, value must between -2147483648 and 2147483647")?;
+    let db = u32::try_from(db).ok().filter(|&db| db < settings.databases.max(settings.db + 1));
+    match db {
+        Some(db) if db == session.db => Ok(db),
+        _ if settings.db > 0 => {
+            Err(format!("ERR SELECT is refused: this pool stays in database {} (redis_db)", settings.db))
+        }
+        Some(db) => Ok(db),
+        None => Err("ERR DB index is out of range".into()),
+    }
+}

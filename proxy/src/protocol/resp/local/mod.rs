@@ -1,0 +1,94 @@
+//! What the proxy answers itself: a file for each family, the small ones here.
+//!
+//! Texts of replies and errors are Redis' own, because clients compare them.
+
+use super::commands::{Local, Merge, lookup};
+use super::session::{ReplyMode, Session};
+use super::{Resp, Words, command_reply, encode};
+use crate::protocol::{Facts, Plan, Route};
+
+mod access;
+pub mod client;
+pub mod info;
+
+/// Answers a command that the proxy itself answers.
+pub fn answer(
+    local: Local,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    let all = words.to_vec();
+    let out = &mut plan.reply;
+    match local {
+        Local::Ping => match all[1..] {
+            [] => encode::simple(out, "PONG"),
+            [message] => encode::bulk(out, message),
+            // COMMAND says that any number is right, the server does not.
+            _ => encode::error(out, "ERR wrong number of arguments for 'ping' command"),
+        },
+        Local::Echo => encode::bulk(out, all[1]),
+        Local::Time => {
+            encode::array(out, 2);
+            encode::bulk(out, (facts.unix_micros / 1_000_000).to_string().as_bytes());
+            encode::bulk(out, (facts.unix_micros % 1_000_000).to_string().as_bytes());
+        }
+        Local::Quit => {
+            encode::simple(out, "OK");
+            return Route::AnswerAndClose;
+        }
+        Local::Reset => {
+            let fresh = Session::new(facts.settings);
+            if !facts.quiet && (fresh.db != session.db || fresh.resp3 != session.resp3) {
+                return Route::WhenQuiet;
+            }
+            // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
+            plan.manner.silent = session.reply_mode == ReplyMode::SkipThis;
+            *session = fresh;
+            encode::simple(out, "RESET");
+        }
+        Local::Hello => return access::hello(&all, session, facts, plan),
+        Local::Auth => return access::authenticate(&all, session, facts.settings, out),
+        Local::Select => match access::select(all[1], session, facts) {
+            Ok(db) if db != session.db && !facts.quiet => return Route::WhenQuiet,
+            Ok(db) => {
+                session.db = db;
+                encode::simple(out, "OK");
+            }
+            Err(reply) => encode::error(out, &reply),
+        },
+        Local::Command => command_reply::answer(&all, facts.settings.one_shard, session.resp3, out),
+        Local::Help => {
+            let container = lookup(all[0]).expect("its subcommand was found");
+            command_reply::help(container, facts.settings.one_shard, out);
+        }
+        Local::ClientId
+        | Local::ClientInfo
+        | Local::ClientList
+        | Local::ClientKill
+        | Local::ClientGetname
+        | Local::ClientSetname
+        | Local::ClientSetinfo
+        | Local::ClientReply
+        | Local::ClientNoEvict
+        | Local::ClientNoTouch => return client::plan(local, &all, session, facts, plan),
+        Local::Role => {
+            encode::array(out, 3);
+            encode::bulk(out, b"master");
+            encode::integer(out, 0);
+            encode::array(out, 0);
+        }
+        Local::ConfigGet => info::config(&all, session.resp3, facts, out),
+        Local::Info => info::info(&all[1..], facts, session.resp3, out),
+        Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
+        Local::Cluster | Local::Asking => {
+            encode::error(out, "ERR This instance has cluster support disabled");
+        }
+        Local::Lolwut => {
+            let text = format!("memstore ver. {}\n", env!("CARGO_PKG_VERSION"));
+            encode::bulk(out, text.as_bytes());
+        }
+    }
+    Route::Answer
+}
