@@ -1,9 +1,14 @@
 //! The borders of ARCHITECTURE.md, as far as they can be kept mechanically.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// All Rust files below a folder of the package, with what they contain before their unit tests.
 fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
+}
+
+fn files_below(folder: &Path) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).expect("a folder of this package") {
             let path = entry.expect("an entry").path();
@@ -15,8 +20,8 @@ fn files(folder: &str) -> Vec<(PathBuf, String)> {
         }
     }
     let mut paths = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut paths);
-    assert!(!paths.is_empty(), "{folder} is empty");
+    walk(folder, &mut paths);
+    assert!(!paths.is_empty(), "{} is empty", folder.display());
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).expect("a source file");
         // A file may have nothing else: `#![cfg(test)]`.
@@ -115,4 +120,143 @@ fn files_hold_one_noun() {
         .map(|(path, _)| path.display().to_string())
         .collect();
     check("a file over 600 lines has a second noun in it", long);
+}
+
+/// The modules of a package by their path, each with the modules that it imports.
+fn imports(root: &Path) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
+    let root = folder.canonicalize().expect("a folder of the workspace");
+    let mut modules = BTreeMap::new();
+    for (path, code) in files_below(&root) {
+        let path = path.strip_prefix(&root).expect("below it").with_extension("");
+        let mut module: Vec<String> =
+            path.iter().map(|part| part.to_str().expect("UTF-8").to_owned()).collect();
+        module.pop_if(|last| last == "mod" || last == "lib");
+        let plain: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        modules.insert(module, plain.join(" "));
+    }
+    let imported = |module: &Vec<String>, code: &str| {
+        let mut found = BTreeSet::new();
+        for path in paths(code) {
+            let mut words =
+                path.split("::").map(|word| word.split_whitespace().next().unwrap_or_default()).peekable();
+            let mut place = match words.next() {
+                Some("crate") => Vec::new(),
+                Some("self") => module.clone(),
+                _ => module[..module.len().saturating_sub(1)].to_vec(),
+            };
+            while words.next_if_eq(&"super").is_some() {
+                place.pop();
+            }
+            for word in words {
+                place.push(word.to_owned());
+                if !modules.contains_key(&place) {
+                    place.pop();
+                    break;
+                }
+            }
+            if place != *module {
+                found.insert(place);
+            }
+        }
+        found
+    };
+    modules.iter().map(|(module, code)| (module.clone(), imported(module, code))).collect()
+}
+
+/// What the code names with a path from `crate`, `super` or `self`, one by one.
+fn paths(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for root in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(root) {
+            let before = code[..at].chars().next_back().unwrap_or(' ');
+            if before.is_alphanumeric() || before == '_' || before == ':' {
+                continue;
+            }
+            let is_use =
+                code[..at].trim_end().ends_with("use") || code[..at].trim_end().ends_with("(crate) use");
+            let ends = |character: char| match is_use {
+                true => character == ';',
+                false => !(character.is_alphanumeric() || character == '_' || character == ':'),
+            };
+            let end = code[at..].find(ends).map_or(code.len(), |end| at + end);
+            expand("", &code[at..end], &mut found);
+        }
+    }
+    found
+}
+
+/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn expand(before: &str, tree: &str, found: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some(open) = tree.find('{') else {
+        return found.push(format!("{before}{tree}"));
+    };
+    let before = format!("{before}{}", &tree[..open]);
+    let inner = tree[open + 1..].trim_end().strip_suffix('}').unwrap_or_default();
+    let (mut depth, mut start) = (0, 0);
+    for (at, character) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !inner[start..at].trim().is_empty() {
+                    expand(&before, &inner[start..at], found);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Modules that import each other, through however many others.
+fn circles<N: Ord + Clone>(imports: &BTreeMap<N, BTreeSet<N>>) -> Vec<(N, N)> {
+    let reached = |from: &N| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(module) = next.pop() {
+            for other in imports.get(&module).into_iter().flatten() {
+                if seen.insert(other.clone()) {
+                    next.push(other.clone());
+                }
+            }
+        }
+        seen
+    };
+    let all: BTreeMap<&N, BTreeSet<N>> = imports.keys().map(|module| (module, reached(module))).collect();
+    let is_circle = |(from, to): &(&N, &N)| all.get(to).is_some_and(|reached| reached.contains(from));
+    let edges = imports.iter().flat_map(|(from, others)| others.iter().map(move |to| (from, to)));
+    edges.filter(is_circle).map(|(from, to)| (from.clone(), to.clone())).collect()
+}
+
+#[test]
+fn imports_go_in_no_circle() {
+    for root in ["src", "../shard-discovery/src"] {
+        let files = imports(Path::new(root));
+        assert!(
+            files.values().map(BTreeSet::len).sum::<usize>() > 10,
+            "{root}: the imports are not found any more"
+        );
+        let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let folder = |module: &Vec<String>| module.first().cloned().unwrap_or_default();
+        for (from, others) in &files {
+            let to = others.iter().map(folder).filter(|to| *to != folder(from));
+            folders.entry(folder(from)).or_default().extend(to);
+        }
+        let mut found: Vec<String> = circles(&files)
+            .into_iter()
+            .map(|(from, to)| format!("{} imports {}", from.join("/"), to.join("/")))
+            .collect();
+        found.extend(circles(&folders).into_iter().map(|(from, to)| format!("{from}/ imports {to}/")));
+        check("a reader has to be able to start somewhere; these import each other", found);
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let code = "use crate::a::{self, b::{C, D}};\nfn f() { super::x::y(); }";
+    assert_eq!(paths(code), ["crate::a::self", "crate::a::b::C", "crate::a::b::D", "super::x::y"]);
+    let imports = [("a", vec!["b"]), ("b", vec!["c"]), ("c", vec!["a"]), ("d", vec!["a"])];
+    let imports = imports.map(|(from, to)| (from, to.into_iter().collect())).into_iter().collect();
+    assert_eq!(circles(&imports), [("a", "b"), ("b", "c"), ("c", "a")]);
 }

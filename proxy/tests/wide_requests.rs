@@ -6,8 +6,8 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memstore_proxy::pool::Limits;
 use memstore_proxy::failure::ShardFailure;
+use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::Resp;

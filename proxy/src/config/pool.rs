@@ -1,5 +1,6 @@
 //! One pool of the configuration.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};

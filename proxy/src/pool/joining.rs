@@ -167,7 +167,7 @@ impl<P: Protocol> Shards<P> {
 
     /// Adds the member's connections of one lane, at places that nobody has any more if there are such; the place of the
     /// first.
-    fn add_connections(&mut self, member: usize, key: P::Lane) -> ConnectionIndex {
+    pub(super) fn add_connections(&mut self, member: usize, key: P::Lane) -> ConnectionIndex {
         let Member { per_shard, keeps, .. } = self.members[member];
         let is_enough = |&place: &usize| self.vacant[place].1 >= per_shard;
         let vacant = (0..self.vacant.len()).filter(is_enough).min_by_key(|&place| self.vacant[place].1);
@@ -224,7 +224,7 @@ impl<P: Protocol> Shards<P> {
     }
 
     /// The connections of a lane, to all members.
-    fn connections_of_lane(&self, lane: usize) -> impl Iterator<Item = ConnectionIndex> {
+    pub(super) fn connections_of_lane(&self, lane: usize) -> impl Iterator<Item = ConnectionIndex> {
         let firsts = self.lanes[lane].first.iter().enumerate();
         firsts.flat_map(|(member, &first)| first..first + self.members[member].per_shard)
     }

@@ -3,15 +3,11 @@
 //! A shard has a place of its own here, its member, that stays what it is while the list changes around it: only the way
 //! from the topology to the members is made anew.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use shard_discovery::{Address, Shard, Topology};
+use shard_discovery::Shard;
 
-use super::shard::{Link, ShardConnection};
-use super::ticket::Ticket;
-use super::{ClientId, ConnectionIndex};
+use super::ConnectionIndex;
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
 use crate::time::Time;

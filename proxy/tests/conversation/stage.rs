@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::failure::{Blame, ShardFailure};
-use memstore_proxy::time::Time;
 use memstore_proxy::pool::{ClientId, ConnectionIndex, Parting};
+use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
 use super::script::{Deed, Peer, Said, Script, Setting, Step, What};

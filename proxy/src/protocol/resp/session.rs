@@ -245,6 +245,7 @@ pub fn number(word: &[u8]) -> Option<i64> {
 
 /// Longest name of a client. Redis has no limit, but then a name is memory that nobody has accounted for.
 const NAME_MAX: usize = 64 * 1024;
+/// What a client hears whose name is too long.
 pub const LONG_NAME: &str = "ERR Client names are limited to 65536 bytes.";
 
 /// A name that a client gives itself, or why it cannot have it. What Redis allows: no blanks, no control characters.

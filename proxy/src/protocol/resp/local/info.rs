@@ -112,7 +112,7 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
         ("databases", facts.settings.databases.to_string()),
         ("notify-keyspace-events", String::new()),
         ("port", facts.settings.port.to_string()),
-        ("proto-max-bulk-len", super::decode::BULK_MAX.to_string()),
+        ("proto-max-bulk-len", crate::protocol::resp::decode::BULK_MAX.to_string()),
         ("save", String::new()),
         ("tcp-keepalive", "0".to_owned()),
         ("timeout", "0".to_owned()),
