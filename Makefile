@@ -2,12 +2,13 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo build image test test-rust test-clients test-chart test-k8s test-image test-limits try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
 SOAK_CASES ?= 20000
+COMMAND_TABLE := proxy/src/protocol/resp/command_table.rs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +92,13 @@ soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds,
 	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential
 	cargo build --release -p memstore-proxy
 	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore
+
+commands: ## the table of commands, from the kept dumps of servers and the policy beside them
+	proxy/commands/table.py > $(COMMAND_TABLE).new
+	mv $(COMMAND_TABLE).new $(COMMAND_TABLE)
+
+commands-record: ## what SERVER (redis-server; a program or HOST:PORT) publishes about its commands, kept for `make commands`
+	proxy/commands/record.py $(or $(SERVER),redis-server)
 
 settings: ## the table of settings in the README, from the code
 	cargo run -q -p memstore-proxy -- settings

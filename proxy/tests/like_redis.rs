@@ -40,7 +40,7 @@ impl Pair {
             for request in line.split(" ; ") {
                 let [our, their] =
                     [ours.say(request), theirs.say(request)].map(|reply| without_the_id(&reply));
-                if our != their {
+                if our != their && !is_said_otherwise(request, &our, &their) {
                     differences.push(format!("{line}\n  at     {request}\n  ours   {our}\n  theirs {their}"));
                     break;
                 }
@@ -52,12 +52,19 @@ impl Pair {
     /// Bytes as they are, after which the server closes the connection, or our side does.
     fn check_bytes(&self, inputs: &[&[u8]]) {
         let mut differences = Vec::new();
-        for input in inputs {
+        // It ends by an assertion of its own.
+        let dies_of = |input: &[u8]| {
+            [&b"*0\r\n"[..], b"*-1\r\n"]
+                .iter()
+                .any(|empty| input.windows(empty.len()).any(|part| part == *empty))
+                && Server::redis_program_said("--version").contains("Valkey server v=9.0.0 ")
+        };
+        for input in inputs.iter().filter(|input| !dies_of(input)) {
             let answers = [self.ours.connect(), self.theirs.connect()].map(|mut client| {
                 client.send(input);
-                shown(&client.rest())
+                without_the_id(&shown(&client.rest()))
             });
-            if answers[0] != answers[1] {
+            if answers[0] != answers[1] && !is_said_otherwise(&shown(input), &answers[0], &answers[1]) {
                 let beginning = shown(&input[..input.len().min(200)]);
                 differences.push(format!("{beginning}\n  ours   {}\n  theirs {}", answers[0], answers[1]));
             }
@@ -116,7 +123,7 @@ fn answers_of_the_proxys_own() {
         COMMAND nosuch
         COMMAND GETKEYS set a b
         COMMAND GETKEYS
-        COMMAND INFO scan dbsize flushall publish
+        COMMAND INFO dbsize flushall publish
         CONFIG GET databases
         CONFIG GET nosuch
         CONFIG GET DATABASES
@@ -517,11 +524,42 @@ fn hello_in_both_versions_and_its_errors() {
     }
 }
 
-/// The number behind the word `id` in HELLO's reply, cut out.
+/// A reply without what differs from server to server: the number behind the word `id` in HELLO's reply, the server's name,
+/// version and modules there, and what later versions say in other words.
 fn without_the_id(reply: &str) -> String {
-    let Some((before, after)) = reply.split_once(r"$2\r\nid\r\n:") else { return reply.to_owned() };
+    let reply = reply.replace("HELLO <proto> AUTH", "HELLO AUTH");
+    let reply = reply.replace(r", with args beginning with: \r\n", r"\r\n");
+    let Some((before, after)) = reply.split_once(r"$2\r\nid\r\n:") else { return reply };
     let rest = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    format!("{before}$2\\r\\nid\\r\\n:N{rest}")
+    let (head, before) = before.split_once(r"$6\r\nserver\r\n").expect("HELLO tells the server");
+    let (_, before) = before.split_once(r"$5\r\nproto\r\n").expect("HELLO tells the protocol");
+    let (rest, _) = rest.split_once(r"$7\r\nmodules\r\n").expect("HELLO tells the modules");
+    format!("{head}proto {before}id N{rest}modules")
+}
+
+/// What later servers answer otherwise than Redis 7.0, whose words ours has: beginnings of request, our reply and theirs.
+const OTHERWISE: [(&str, &str, &str); 9] = [
+    // Valkey from 9.0 on asks for the password before it looks at a request.
+    ("", "-ERR ", "-NOAUTH Authentication required."),
+    // Valkey from 8.1 on.
+    ("CLIENT LIST ID", "-ERR Invalid client ID", "-ERR syntax error"),
+    ("CLIENT LIST ID", "$0", "-ERR client-id should be greater than 0"),
+    ("CLIENT KILL ID", "-ERR client-id should be greater than 0", "-ERR syntax error"),
+    (r"ECHO \x01\xff", "$2", "$1"),
+    // Valkey 9.1 takes quotes that end within a word.
+    (r#"ECHO \"a\"b"#, "-ERR Protocol error: unbalanced quotes", "$2"),
+    (r"ECHO \'a\'b", "-ERR Protocol error: unbalanced quotes", "$2"),
+    // Redis 8.0 counts an empty request as the one that is skipped, but not 7.0, nor 8.6.
+    ("CLIENT REPLY SKIP", "+PONG", ""),
+    ("CLIENT REPLY SKIP", r"+PONG\r\n$1\r\na", "$1"),
+];
+
+fn is_said_otherwise(request: &str, ours: &str, theirs: &str) -> bool {
+    let is_the_model = Server::redis_program_said("--version").contains("Redis server v=7.0.");
+    !is_the_model
+        && OTHERWISE.iter().any(|(beginning, our, their)| {
+            request.starts_with(beginning) && ours.starts_with(our) && theirs.starts_with(their)
+        })
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Requests of every command in the table, in RESP2, RESP3 and inline, with arguments near every limit.
 
-use memstore_proxy::protocol::resp::commands::{COMMANDS, Command, FAMILIES, Handling, lookup};
+use std::sync::LazyLock;
+
+use memstore_proxy::protocol::resp::commands::{COMMANDS, Command, FAMILIES, Handling, Version, lookup};
 
 use super::super::servers::dice::Dice;
 use super::super::servers::{Client, Server, encoded, end, shown};
@@ -150,15 +152,16 @@ impl Dialect for Redis {
     fn by_design(&self, request: &[u8], reply: &[u8]) -> bool {
         let words = words(request);
         let Some(row) = words.first().and_then(|name| lookup(name)) else { return false };
+        let is_one = self.reply_end(reply) == Some(reply.len());
+        let is_refusal = is_one && reply.starts_with(b"-");
         let row = match row.handling {
             Handling::Container => match words.get(1).and_then(|word| row.subcommand(word)) {
                 Some(row) => row,
-                None => return false,
+                // The server does not know the container.
+                None => return is_newer(row) && is_refusal && !reply.starts_with(b"-ERR unknown command"),
             },
             _ => row,
         };
-        let is_one = self.reply_end(reply) == Some(reply.len());
-        let is_refusal = is_one && reply.starts_with(b"-");
         match row.handling {
             Handling::Answer(_) => is_one && !ANSWERED_ALIKE.contains(&row.name),
             Handling::Later(_) | Handling::Refuse(_) => is_refusal,
@@ -168,6 +171,8 @@ impl Dialect for Redis {
             }
             // The server does not know it yet.
             _ if is_newer(row) => is_refusal && !reply.starts_with(b"-ERR unknown command"),
+            // Of the two families that have it, each has words of its own.
+            _ if row.name == "msetex" => is_refusal && reply.starts_with(b"-ERR invalid numkeys value\r\n"),
             // Keys that the server makes from a pattern may lie anywhere.
             _ => is_refusal && shown(reply).contains("is refused with the pattern"),
         }
@@ -179,6 +184,15 @@ impl Dialect for Redis {
             words.first().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).unwrap_or_default();
         if name == "hello" {
             return b"as it is".to_vec();
+        }
+        // The names of modules' commands are in capitals, and later versions do not speak of arguments where there are none.
+        let without_arguments = reply.strip_suffix(b", with args beginning with: \r\n");
+        if let Some(beginning) = without_arguments.filter(|_| reply.starts_with(b"-ERR unknown command")) {
+            return [beginning, b"\r\n"].concat();
+        }
+        let text = b"wrong number of arguments for '";
+        if reply.len() < 100_000 && reply.windows(text.len()).any(|part| part == text) {
+            return reply.to_ascii_lowercase();
         }
         if !UNORDERED.contains(&name.as_str()) {
             return reply.to_vec();
@@ -318,14 +332,23 @@ fn forwarded() -> impl Iterator<Item = &'static Command> {
         .filter(|row| NOT_COMPARED.iter().all(|(name, _)| *name != row.name))
 }
 
-/// Only newer servers know it.
+/// Only other servers know it, newer ones or those of another family.
 fn is_newer(row: &Command) -> bool {
-    row.doc.since > "7.0.15"
+    let (is_valkey, installed) = *INSTALLED;
+    let since = if is_valkey { row.since.valkey } else { row.since.redis };
+    since.is_none_or(|since| since > installed)
 }
+
+/// Whether the server is a Valkey, and its version: `Redis server v=7.0.15 sha=...`
+static INSTALLED: LazyLock<(bool, Version)> = LazyLock::new(|| {
+    let said = Server::redis_program_said("--version");
+    let version = said.split_whitespace().find_map(|word| Version::parse(word.strip_prefix("v=")?));
+    (said.starts_with("Valkey"), version.unwrap_or_else(|| panic!("no version in {said}")))
+});
 
 /// Although it is forwarded, ours may refuse it.
 fn may_be_refused(row: &Command) -> bool {
-    ["sort", "fcall", "evalsha"].iter().any(|name| row.name.starts_with(name)) || is_newer(row)
+    ["sort", "fcall", "evalsha", "msetex"].iter().any(|name| row.name.starts_with(name)) || is_newer(row)
 }
 
 fn name_words(row: &Command) -> usize {

@@ -46,6 +46,14 @@ impl Server {
         })
     }
 
+    /// What the program of [`Self::redis`] prints for this argument.
+    pub fn redis_program_said(argument: &str) -> String {
+        let output = Command::new(program("TEST_REDIS", "redis-server")).arg(argument).output();
+        let output =
+            output.unwrap_or_else(|error| panic!("redis-server: {error}; apt-get install redis-server"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// The same on a port that was told before.
     pub fn redis_at(port: u16) -> Self {
         Self::start_at(port, "redis-server", "redis-server", |port| {

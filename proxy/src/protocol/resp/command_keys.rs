@@ -162,12 +162,16 @@ impl KeyError {
 
     /// The error as Redis words it; `name` is the command's.
     pub fn text(self, name: &str) -> String {
-        use KeyNumWords::{AtLeastOne, GreaterThanZero, GreaterThanZeroOfArgs, NamedScript, Script};
+        use KeyNumWords::{AtLeastOne, GreaterThanZero, GreaterThanZeroOfArgs, NamedScript, Pairs, Script};
         let text = match self {
             Self::Missing | Self::TooMany(AtLeastOne | GreaterThanZero) => "ERR syntax error",
             Self::TooMany(Script | NamedScript | GreaterThanZeroOfArgs) => {
                 "ERR Number of keys can't be greater than number of args"
             }
+            Self::NotANumber(Pairs) | Self::Negative(Pairs) | Self::Zero(Pairs) => {
+                "ERR invalid numkeys value"
+            }
+            Self::TooMany(Pairs) => "ERR wrong number of key-value pairs",
             Self::NotANumber(AtLeastOne | Script | NamedScript) => {
                 "ERR value is not an integer or out of range"
             }
@@ -351,7 +355,8 @@ fn key_number(text: &[u8], words: KeyNumWords) -> Result<usize, KeyError> {
     };
     let number =
         std::str::from_utf8(text).ok().filter(|_| canonical).and_then(|text| text.parse::<i64>().ok());
-    let number = number.ok_or(KeyError::NotANumber(words))?;
+    let is_beyond = |number: i64| words == KeyNumWords::Pairs && number > i64::from(i32::MAX);
+    let number = number.filter(|&number| !is_beyond(number)).ok_or(KeyError::NotANumber(words))?;
     usize::try_from(number).map_err(|_| KeyError::Negative(words))
 }
 

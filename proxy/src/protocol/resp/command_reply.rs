@@ -1,10 +1,10 @@
 //! Clients ask COMMAND where keys stand and what may be sent, so it has to tell what this proxy does and not what some
 //! shard would do: commands that are refused, or not supported yet, are left out as if they did not exist.
 //!
-//! Replies have the shape that Redis 7 gives them. COMMAND DOCS leaves out arguments, history and complexity: they
-//! are several times the size of all rows, and only interactive help reads them.
+//! Replies have the shape that Redis gives them. COMMAND DOCS leaves out history and complexity, which only people read.
 //! Source: <https://redis.io/docs/latest/commands/command/>.
 
+use super::command_docs::doc;
 use super::commands::{Begin, COMMANDS, Command, Find, KeySpec, WrongArity, access, flag, lookup};
 use super::encode::{array, bulk, error, integer, map, null, set, simple};
 use super::glob;
@@ -43,7 +43,7 @@ pub fn help(container: &Command, one_shard: bool, out: &mut Vec<u8>) {
     simple(out, &format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in served(container.subcommands, one_shard) {
         simple(out, &row.name[container.name.len() + 1..].to_ascii_uppercase());
-        simple(out, &format!("    {}.", row.doc.summary.trim_end_matches('.')));
+        simple(out, &format!("    {}.", row.docs.summary().trim_end_matches('.')));
     }
 }
 
@@ -196,24 +196,10 @@ fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
     };
     map(out, resp3, rows.len());
     for row in rows {
-        doc(row, one_shard, resp3, out);
+        doc(row, &|row| row.is_served(one_shard), resp3, out);
         if out.len() > REPLY_MAX {
             return too_much(out);
         }
-    }
-}
-
-fn doc(row: &Command, one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
-    bulk(out, row.name.as_bytes());
-    map(out, resp3, if row.subcommands.is_empty() { 3 } else { 4 });
-    for (name, text) in [("summary", row.doc.summary), ("since", row.doc.since), ("group", row.doc.group)] {
-        bulk(out, name.as_bytes());
-        bulk(out, text.as_bytes());
-    }
-    if !row.subcommands.is_empty() {
-        bulk(out, b"subcommands");
-        map(out, resp3, served(row.subcommands, one_shard).count());
-        served(row.subcommands, one_shard).for_each(|row| doc(row, one_shard, resp3, out));
     }
 }
 

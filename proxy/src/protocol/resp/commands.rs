@@ -1,15 +1,20 @@
 //! All that is known of a command is its row: arity, flags, where its keys stand, and what the proxy does with it.
 //! Whoever handles a request looks up its row here and branches on [`Command::handling`]; no other file names a command.
 //!
-//! The rows are in `command_table.rs`, written by a script from what Redis publishes. This file holds the words they
-//! are made of; `command_index.rs` finds a row by its name, `command_keys.rs` a request's keys by its row.
+//! The rows are in `command_table.rs`, written by a script from what servers publish. This file holds the words they
+//! are made of; `command_index.rs` finds a row by its name, `command_keys.rs` a request's keys by its row, and
+//! `command_docs.rs` reads its documentation.
 
 use std::fmt;
 
+pub use super::command_docs::Docs;
+pub use super::command_flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
+use super::command_flags::{family, implied_categories};
 pub use super::command_index::lookup;
 pub use super::command_keys::{KeyError, KeyPositions};
 pub use super::command_table::COMMANDS;
 pub use super::feature::Feature;
+pub use super::since::{Since, Version, since};
 
 /// What a command is and what becomes of it.
 ///
@@ -43,19 +48,10 @@ pub struct Command {
     pub(super) blocks_with: Option<super::command_keys::BlocksWith>,
     /// The rows of a container; sorted by name.
     pub subcommands: &'static [Command],
+    /// Which servers know it.
+    pub since: Since,
     /// Documentation as `COMMAND DOCS` gives it.
-    pub doc: Doc,
-}
-
-/// What `COMMAND DOCS` says of a command.
-#[derive(Debug, Clone, Copy)]
-pub struct Doc {
-    /// The server version that brought it.
-    pub since: &'static str,
-    /// The group it is listed under in the documentation.
-    pub group: &'static str,
-    /// One sentence.
-    pub summary: &'static str,
+    pub docs: Docs,
 }
 
 /// What the proxy does with a command.
@@ -198,82 +194,12 @@ pub enum KeyNumWords {
     GreaterThanZero,
     /// SINTERCARD.
     GreaterThanZeroOfArgs,
+    /// MSETEX of Redis.
+    Pairs,
     /// EVAL, which also takes no keys at all.
     Script,
     /// EVALSHA and FCALL, which look for the script or function before they look at the number.
     NamedScript,
-}
-
-/// Declares a set of named bits in the order in which Redis lists them.
-macro_rules! bits {
-    ($(#[$doc:meta])* $set:ident, $module:ident: $number:ty, $prefix:literal, [$($name:ident $text:literal),* $(,)?]) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq)]
-        pub struct $set($number);
-
-        impl $set {
-            const NAMES: &'static [(&'static str, $number)] = &[$((concat!($prefix, $text), $module::$name)),*];
-
-            /// Whether all of these bits are set.
-            pub const fn has(self, bits: $number) -> bool {
-                self.0 & bits == bits
-            }
-
-            /// The names of the bits that are set, in the order in which Redis lists them.
-            pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
-                Self::NAMES.iter().filter(move |(_, bit)| self.has(*bit)).map(|(name, _)| *name)
-            }
-        }
-
-        impl fmt::Debug for $set {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.debug_set().entries(self.names()).finish()
-            }
-        }
-
-        #[doc = concat!("The bits of [`", stringify!($set), "`].")]
-        pub mod $module {
-            // numbers the bits in the order of the list
-            #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-            enum Position { $($name),* }
-            $(
-                #[doc = concat!("`", $text, "`")]
-                pub const $name: $number = 1 << Position::$name as $number;
-            )*
-        }
-    };
-}
-
-bits! {
-    /// What a command does to a server, by the names that `COMMAND` uses.
-    /// Source: <https://redis.io/docs/latest/commands/command/#flags>.
-    Flags, flag: u32, "", [
-        WRITE "write", READONLY "readonly", DENYOOM "denyoom", ADMIN "admin", PUBSUB "pubsub", NOSCRIPT "noscript",
-        BLOCKING "blocking", LOADING "loading", STALE "stale", SKIP_MONITOR "skip_monitor",
-        SKIP_SLOWLOG "skip_slowlog", ASKING "asking", FAST "fast", NO_AUTH "no_auth",
-        NO_MANDATORY_KEYS "no_mandatory_keys", NO_ASYNC_LOADING "no_async_loading", NO_MULTI "no_multi",
-        MOVABLEKEYS "movablekeys", ALLOW_BUSY "allow_busy",
-    ]
-}
-
-bits! {
-    /// Categories of access control lists, by the names that `COMMAND` uses.
-    /// Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>.
-    Categories, category: u32, "@", [
-        KEYSPACE "keyspace", READ "read", WRITE "write", SET "set", SORTEDSET "sortedset", LIST "list", HASH "hash",
-        STRING "string", BITMAP "bitmap", HYPERLOGLOG "hyperloglog", GEO "geo", STREAM "stream", PUBSUB "pubsub",
-        ADMIN "admin", FAST "fast", SLOW "slow", BLOCKING "blocking", DANGEROUS "dangerous",
-        CONNECTION "connection", TRANSACTION "transaction", SCRIPTING "scripting",
-    ]
-}
-
-bits! {
-    /// What a command does to a group of keys, by the names that `COMMAND` uses.
-    /// Source: <https://redis.io/docs/latest/develop/reference/key-specs/#flags>.
-    Access, access: u16, "", [
-        RO "RO", RW "RW", OW "OW", RM "RM", ACCESS "access", INSERT "insert", UPDATE "update", DELETE "delete",
-        NOT_KEY "not_key", INCOMPLETE "incomplete", VARIABLE_FLAGS "variable_flags",
-    ]
 }
 
 /// The words of key specs in the table.
@@ -353,20 +279,17 @@ pub mod key {
     }
 }
 
-/// Documentation of a row.
-pub const fn doc(since: &'static str, group: &'static str, summary: &'static str) -> Doc {
-    Doc { since, group, summary }
-}
-
 /// A row of the table. `categories` are those that do not follow from the flags.
+#[allow(clippy::too_many_arguments)] // each is a column
 pub const fn row(
     name: &'static str,
+    since: Since,
     arity: i8,
     flags: u32,
     keys: &'static [KeySpec],
     handling: Handling,
     categories: u32,
-    doc: Doc,
+    docs: &'static str,
 ) -> Command {
     Command {
         name,
@@ -382,7 +305,8 @@ pub const fn row(
         leaves_database: None,
         blocks_with: None,
         subcommands: &[],
-        doc,
+        since,
+        docs: Docs(docs),
     }
 }
 
@@ -395,73 +319,6 @@ const fn single_key(keys: &[KeySpec]) -> u8 {
         }
         _ => 0,
     }
-}
-
-/// Kinds of data that commands are about. The first is of those that have none.
-pub const FAMILIES: [&str; 15] = [
-    "other",
-    "string",
-    "hash",
-    "list",
-    "set",
-    "sortedset",
-    "stream",
-    "bitmap",
-    "hyperloglog",
-    "geo",
-    "scripting",
-    "pubsub",
-    "transaction",
-    "connection",
-    "keyspace",
-];
-
-const fn family(categories: u32) -> usize {
-    let of_families = [
-        category::STRING,
-        category::HASH,
-        category::LIST,
-        category::SET,
-        category::SORTEDSET,
-        category::STREAM,
-        category::BITMAP,
-        category::HYPERLOGLOG,
-        category::GEO,
-        category::SCRIPTING,
-        category::PUBSUB,
-        category::TRANSACTION,
-        category::CONNECTION,
-        category::KEYSPACE,
-    ];
-    let mut index = 0;
-    while index < of_families.len() {
-        if categories & of_families[index] != 0 {
-            return index + 1;
-        }
-        index += 1;
-    }
-    0
-}
-
-/// Redis derives these itself when it starts, so the table does not repeat them.
-const fn implied_categories(flags: u32, categories: u32) -> u32 {
-    let mut implied = if flags & flag::FAST != 0 { category::FAST } else { category::SLOW };
-    if flags & flag::WRITE != 0 {
-        implied |= category::WRITE;
-    }
-    if flags & flag::READONLY != 0 && categories & category::SCRIPTING == 0 {
-        implied |= category::READ;
-    }
-    if flags & flag::ADMIN != 0 {
-        implied |= category::ADMIN | category::DANGEROUS;
-    }
-    if flags & flag::PUBSUB != 0 {
-        implied |= category::PUBSUB;
-    }
-    if flags & flag::BLOCKING != 0 {
-        implied |= category::BLOCKING;
-    }
-    implied
 }
 
 impl Command {

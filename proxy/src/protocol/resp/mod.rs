@@ -10,14 +10,17 @@ use crate::protocol::{
     ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
     RequestBounds, Route, Spread,
 };
-use commands::{Command, Feature, Handling, Merge, WrongArity, flag};
+use commands::{Command, Feature, Handling, Merge, WrongArity, category, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 use transaction::Ruling;
 
+mod command_docs;
+mod command_flags;
 mod command_index;
 mod command_keys;
 pub mod command_reply;
+#[rustfmt::skip]
 mod command_table;
 pub mod commands;
 pub mod decode;
@@ -27,6 +30,7 @@ mod glob;
 mod local;
 pub mod redirect;
 pub mod session;
+mod since;
 pub mod split;
 mod transaction;
 
@@ -380,7 +384,7 @@ fn plan_slowly(
         }
     }
     plan.reads = command.flags.has(flag::READONLY);
-    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.doc.group == "scripting";
+    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.categories.has(category::SCRIPTING);
     match command.handling {
         // The reply may be as large as the request.
         Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,

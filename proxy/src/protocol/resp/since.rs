@@ -1,0 +1,54 @@
+//! Which servers know a command: Redis and Valkey part from 7.2 on, and number their versions on their own.
+
+use std::fmt;
+
+/// Which families of servers know a command, and since when, as they publish it: Valkey counts the versions of the
+/// Redis that it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// The Redis version that brought it.
+    pub redis: Option<Version>,
+    /// The Valkey version that brought it.
+    pub valkey: Option<Version>,
+}
+
+/// The three numbers of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub [u8; 3]);
+
+impl Version {
+    /// Reads `7.4.0`; None for anything else.
+    pub const fn parse(text: &str) -> Option<Self> {
+        let (mut numbers, mut place, mut at) = ([0_u8; 3], 0, 0);
+        while at < text.len() {
+            match text.as_bytes()[at] {
+                b'.' => place += 1,
+                digit @ b'0'..=b'9' if place < 3 => numbers[place] = numbers[place] * 10 + (digit - b'0'),
+                _ => return None,
+            }
+            at += 1;
+        }
+        if place == 2 { Some(Self(numbers)) } else { None }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([major, minor, patch]) = self;
+        write!(formatter, "{major}.{minor}.{patch}")
+    }
+}
+
+impl Since {
+    /// The version that clients are told: that of Redis, if it has the command.
+    pub fn first(self) -> Version {
+        self.redis.or(self.valkey).expect("a row is of some family")
+    }
+}
+
+/// The versions of Redis and of Valkey that brought a command; empty where a family does not know it.
+pub const fn since(redis: &str, valkey: &str) -> Since {
+    let since = Since { redis: Version::parse(redis), valkey: Version::parse(valkey) };
+    assert!(since.redis.is_some() || since.valkey.is_some(), "a row is of some family");
+    since
+}
