@@ -101,9 +101,11 @@ pub struct WorkerCounters {
 /// Kinds of commands that requests are counted by.
 pub const FAMILIES_MAX: usize = 16;
 
-/// What one worker counts of one pool. The first six are Twemproxy's, by its names.
+/// What one worker counts of one pool. Those of clients up to `fragments` are Twemproxy's, by its names.
 #[derive(Default, Debug)]
 pub struct PoolCounters {
+    /// The epoch of the topology by which this worker chooses shards.
+    pub epoch: Counter,
     /// Clients that closed their connection.
     pub client_eof: Counter,
     /// Clients whose connection broke.

@@ -64,6 +64,9 @@ pub struct PoolStatus {
     pub ring: Ring,
     /// Clients are accepted.
     pub listening: bool,
+    /// The epoch of the topology that workers were told last; [`PoolCounters::epoch`](crate::metrics::PoolCounters::epoch) is
+    /// the one that each has acknowledged.
+    pub epoch: u64,
     /// Who owns what, if it is a cluster.
     pub map: Arc<Map>,
     /// Times the nodes of the cluster were asked who owns what: with an answer, and without.

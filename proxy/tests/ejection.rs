@@ -71,6 +71,49 @@ fn the_only_shard_and_the_last_one_stay_in_the_ring() {
     assert_eq!(withheld.filter(|line| line.ends_with(" 1")).count(), 1, "{metrics}");
 }
 
+/// What `/topology` says of the workers is true when it is said: none of them sends anything to a shard that is out.
+#[test]
+fn once_all_workers_are_at_an_epoch_none_of_them_uses_the_one_before() {
+    let shards = [Server::redis(&[]), Server::redis(&[]), Server::redis(&[])];
+    let settings = ["auto_eject_hosts: true", "server_failure_limit: 1", "server_retry_timeout: 100"];
+    let lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &lines, &[]);
+    // Each worker has half of them.
+    let mut clients: Vec<_> = (0..8).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        (0..30).for_each(|key| assert_eq!(client.tell(&format!("GET key:{key}")), "$-1\r\n"));
+    }
+    let pool = || {
+        let answer = get(&admin, "/topology");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let document: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        document["pools"].as_object().and_then(|pools| pools.values().next()).expect("the pool").clone()
+    };
+    let before = pool();
+    let at = before["epoch"].as_u64().expect("a number");
+    assert_eq!(before["worker_epochs"], serde_json::json!([at, at]));
+    let [dead, ..] = shards;
+    drop(dead);
+    let begin = Instant::now();
+    loop {
+        // Whoever asks first notices that it is gone.
+        (0..30).for_each(|key| drop(clients[0].tell(&format!("GET key:{key}"))));
+        let now = pool();
+        let epoch = now["epoch"].as_u64().expect("a number");
+        if epoch > at && now["worker_epochs"] == serde_json::json!([epoch, epoch]) {
+            assert!(now["shards"][0]["ejected"] == true, "{now}");
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{now}");
+    }
+    for client in &mut clients {
+        (0..30).for_each(|key| assert_eq!(client.tell(&format!("GET key:{key}")), "$-1\r\n"));
+    }
+    let metrics = get(&admin, "/metrics");
+    let epochs = metrics.lines().filter(|line| line.starts_with("memstore_worker_topology_epoch{"));
+    assert_eq!(epochs.count(), 2, "{metrics}");
+}
+
 #[test]
 fn clients_beyond_the_descriptors_are_refused_and_shards_and_probes_have_theirs() {
     // For the clients of this test.

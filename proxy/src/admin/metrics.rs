@@ -200,6 +200,25 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
         }
     }
+    let mut given = page.begin(
+        "memstore_topology_epoch",
+        Kind::Gauge,
+        "Epoch of the topology that workers were given last.",
+    );
+    for pool in pools {
+        given.sample(&[("pool", &pool.config.name)], pool.epoch);
+    }
+    let mut acknowledged = page.begin(
+        "memstore_worker_topology_epoch",
+        Kind::Gauge,
+        "Epoch of the topology by which the worker chooses shards.",
+    );
+    for pool in pools {
+        for (number, worker) in pool.counters.workers().iter().enumerate() {
+            let labels = [("pool", pool.config.name.as_str()), ("worker", &number.to_string())];
+            acknowledged.sample(&labels, worker.epoch.get());
+        }
+    }
     const RINGS: [(&str, Kind, &str, OfRing); 3] = [
         (
             "memstore_shards_awaited",

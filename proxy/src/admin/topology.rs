@@ -50,6 +50,9 @@ fn plain(pool: &PoolStatus) -> Pool {
 fn add(pool: &PoolStatus, document: &mut Value) {
     let counters = &pool.counters;
     document["listen"] = json!(pool.config.listen.to_string());
+    document["epoch"] = json!(pool.epoch);
+    let epochs: Vec<u64> = counters.workers().iter().map(|worker| worker.epoch.get()).collect();
+    document["worker_epochs"] = json!(epochs);
     document["listening"] = json!(pool.listening);
     document["client_connections"] = json!(counters.sum(|pool| pool.client_connections.get()));
     // Sockets to each shard at most, without those for further databases and RESP3.

@@ -61,6 +61,8 @@ pub struct PoolControl {
     pub ejected: Notify,
     /// It is not in the configuration any more: its clients are being drained.
     pub removed: Cell<bool>,
+    /// The epoch of the topology that workers were told last: each that changes owners has the next number.
+    epoch: Cell<u64>,
     /// Held while workers are told who owns what, so that all are told the same in the same order.
     telling: Mutex<()>,
     accepting: RefCell<Option<Accepting>>,
@@ -120,6 +122,7 @@ impl PoolControl {
             ring: Ring::default(),
             listening: false,
             map: Arc::default(),
+            epoch: 0,
             refreshes: [0, 0],
             names: names.clone(),
         };
@@ -144,6 +147,7 @@ impl PoolControl {
             config: RefCell::new(config),
             ejected: Notify::new(),
             removed: Cell::new(false),
+            epoch: Cell::new(0),
             telling: Mutex::new(()),
             accepting: RefCell::new(None),
             descriptors,
@@ -185,6 +189,7 @@ impl PoolControl {
             unreachable: self.unreachable.borrow().clone(),
             ring: self.ring.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
+            epoch: self.epoch.get(),
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
             names: self.names.clone(),
@@ -225,11 +230,17 @@ impl PoolControl {
     /// Tells all workers which shards are out now.
     pub async fn publish(&self) {
         let _telling = self.telling.lock().await;
+        let epoch = self.next_epoch();
         self.tell_status();
         let topology = self.ejection.borrow().live();
         for orders in &self.orders {
-            orders.send(Order::Topology(topology.clone())).await;
+            orders.send(Order::Topology { topology: topology.clone(), epoch }).await;
         }
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.epoch.set(self.epoch.get() + 1);
+        self.epoch.get()
     }
 
     /// Another configuration of the same pool; of a cluster the map that is known goes on, if there is no other. Returns
@@ -302,6 +313,7 @@ impl PoolControl {
         let topology = self.ejection.borrow_mut().adopt(&config, topology);
         *self.counters.borrow_mut() = all[0].clone();
         *self.config.borrow_mut() = config.clone();
+        let epoch = self.next_epoch();
         self.tell_status();
         let is_wanted = |address: &Address| config.shards.iter().any(|shard| shard.address == *address);
         self.found.borrow_mut().retain(|address, _| is_wanted(address));
@@ -309,7 +321,7 @@ impl PoolControl {
         for (orders, counters) in self.orders.iter().zip(all) {
             let (applied, told) = oneshot::channel();
             let (config, topology) = (config.clone(), topology.clone());
-            let reconfiguration = Reconfiguration { config, topology, counters, memory_max, applied };
+            let reconfiguration = Reconfiguration { config, topology, epoch, counters, memory_max, applied };
             orders.send(Order::Reconfigure(Box::new(reconfiguration))).await;
             heard.push(told);
         }

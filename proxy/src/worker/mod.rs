@@ -51,7 +51,12 @@ pub enum Order {
         result: Result<Socket, ShardFailure>,
     },
     /// Other owners.
-    Topology(Arc<Topology>),
+    Topology {
+        /// Who owns what.
+        topology: Arc<Topology>,
+        /// Its epoch, which the worker acknowledges in [`PoolCounters::epoch`](crate::metrics::PoolCounters::epoch).
+        epoch: u64,
+    },
     /// The shard with this name is found elsewhere.
     Renew(Arc<str>),
     /// The shard with this name, whose last event was a failure, has answered a probe.
@@ -99,6 +104,8 @@ pub struct Reconfiguration {
     pub config: Arc<config::Pool>,
     /// Who owns what.
     pub topology: Arc<Topology>,
+    /// Its epoch; see [`Order::Topology`].
+    pub epoch: u64,
     /// What this worker counts of it.
     pub counters: Counters,
     /// Bytes that the process may hold.

@@ -44,7 +44,10 @@ impl<P: Protocol> Driver<P> {
         match order {
             Order::Serve(socket) => self.client_connected(socket, now),
             Order::Connected { connection, result } => self.shard_connected(connection, result, now),
-            Order::Topology(topology) => self.pool.set_topology(topology, now),
+            Order::Topology { topology, epoch } => {
+                self.pool.set_topology(topology, now);
+                self.pool.counters().epoch.set(epoch);
+            }
             Order::Recovered(shard) => self.pool.recovered(&shard),
             Order::Renew(shard) => self.pool.renew(&shard),
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
@@ -58,7 +61,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn reconfigure(&mut self, reconfiguration: Reconfiguration, now: Time) {
-        let Reconfiguration { config, topology, counters, memory_max, applied } = reconfiguration;
+        let Reconfiguration { config, topology, epoch, counters, memory_max, applied } = reconfiguration;
         let limits = Limits::of(&config, memory_max);
         self.setup.client_keepalive = config.tcpkeepalive;
         self.setup.watches_clients = limits.watches_clients();
@@ -66,6 +69,7 @@ impl<P: Protocol> Driver<P> {
             self.next_sweep.get_or_insert(now.plus(SWEEP));
         }
         self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters, now);
+        self.pool.counters().epoch.set(epoch);
         // Nobody waits for it if the process is about to end.
         let _ = applied.send(Instant::now());
     }
@@ -77,6 +81,16 @@ mod tests {
     use crate::protocol::Found;
     use crate::worker::Order;
     use crate::worker::driver::rig::Rig;
+
+    #[test]
+    fn an_epoch_is_acknowledged_once_its_topology_is_in_use() {
+        let mut rig = Rig::new(16, |_| {});
+        rig.passes();
+        rig.send(Order::Topology { topology: rig.topology.clone(), epoch: 7 });
+        assert_eq!(rig.driver.pool.counters().epoch.get(), 0);
+        rig.pass();
+        assert_eq!(rig.driver.pool.counters().epoch.get(), 7);
+    }
 
     /// Whoever asked gets each of them written in full, and a hundred clients may have asked.
     #[test]

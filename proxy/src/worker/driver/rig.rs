@@ -25,6 +25,8 @@ pub struct Rig {
     pub driver: Driver<Resp>,
     pub reports: mpsc::Receiver<Report>,
     pub now: Time,
+    /// Its shards.
+    pub topology: Arc<Topology>,
     orders: mpsc::Sender<Order>,
     sockets: Rc<Sockets>,
 }
@@ -57,8 +59,15 @@ impl Rig {
             watches_clients: limits.watches_clients(),
         };
         let topology = Arc::new(topology.expect("one shard"));
-        let pool = Pool::new(identity, Settings::default(), limits, topology, counters);
-        Self { driver: Driver::new(pool, setup), reports, now: Time::from_micros(1), orders, sockets }
+        let pool = Pool::new(identity, Settings::default(), limits, topology.clone(), counters);
+        Self {
+            driver: Driver::new(pool, setup),
+            reports,
+            now: Time::from_micros(1),
+            topology,
+            orders,
+            sockets,
+        }
     }
 
     /// An order, that is obeyed at once.
