@@ -2,8 +2,25 @@
 //!
 //! A [`Pool`] is what one worker does for one listener. Bytes and the time come in; bytes, deadlines and wishes
 //! (connect, close, ask) go out. It does no I/O, reads no clock and calls nobody back, so a simulation can drive it
-//! through any order of events. One concern, one file: [`client`] keeps the order of one client's replies, [`shard`]
-//! the queue of one shard connection, [`buffer`] the bytes; this one moves requests and responses between them.
+//! through any order of events.
+//!
+//! Its methods are of four kinds, and a pass of the worker calls them in this order:
+//!
+//! 1. **What has happened**: [`Pool::client_connected`], [`Pool::client_received`], [`Pool::client_ended`],
+//!    [`Pool::client_gone`]; [`Pool::shard_connected`], [`Pool::shard_received`], [`Pool::shard_closed`]; what the control
+//!    thread has decided: [`Pool::set_topology`], [`Pool::reconfigure`], [`Pool::renew`], [`Pool::answer_question`]. Around each
+//!    read: `before_client_read` gives back what is left of an unfinished message and makes room, and whoever has read nothing
+//!    says so by `keep_client_rest` (the same for shards).
+//! 2. **Time**: [`Pool::tick`] once [`Pool::next_deadline`] has passed; sweeps once a second where `has_blocked` and the like ask
+//!    for them.
+//! 3. **Wishes**, each taken until there are none: `take_closes` first, for what is given up must be gone before a client hears
+//!    of it and writes again; then [`Pool::resume`], questions, what the log is told, `take_connects`.
+//! 4. **Bytes to write**: `take_dirty_shards` and `take_dirty_clients` name the connections, `shard_output` and `client_output`
+//!    have the bytes, and after each write `settle_shard` or [`Pool::settle_client`], whose [`Verdict`] says what becomes of
+//!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated.
+//!
+//! One concern, one file: [`client`] keeps the order of one client's replies, [`shard`] the queue of one shard connection,
+//! [`crate::buffer`] the bytes; this one moves requests and responses between them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
