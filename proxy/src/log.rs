@@ -122,7 +122,7 @@ impl Log {
 }
 
 fn say_lost(lines: u64) {
-    tracing::warn!(lines, "log lines were lost");
+    tracing::warn!(lines, "log lines lost");
 }
 
 thread_local! {
@@ -351,7 +351,7 @@ mod tests {
         drop(open);
         assert_eq!(read.recv().expect("a line"), b"first\n");
         let told = String::from_utf8(read.recv().expect("a line")).expect("text");
-        assert!(told.contains("log lines were lost lines=7"), "{told}");
+        assert!(told.contains("log lines lost lines=7"), "{told}");
         assert_eq!(read.recv().expect("a line"), line);
     }
 }

@@ -316,9 +316,9 @@ fn nothing_is_left_behind_by_a_drain_that_is_cut_short() {
     let files = [&pid, &listen, &admin];
     assert!(files.iter().all(|path| path.exists()), "{files:?}");
     kill("-TERM");
-    told("draining");
+    told("drain started");
     kill("-INT");
-    told("another signal: ending at once");
+    told("second signal received; exiting immediately");
     assert_eq!(process.wait().expect("it ends").code(), Some(1));
     let left: Vec<_> = files.iter().filter(|path| path.exists()).collect();
     assert!(left.is_empty(), "{left:?}");

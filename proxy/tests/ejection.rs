@@ -297,7 +297,7 @@ fn the_log_says_which_shard_of_which_pool_does_not_want_us_and_when_that_changes
         let printed = proxy.printed();
         printed.lines().find(|line| line.contains(part)).map(str::to_owned)
     };
-    let refused = "does not want the proxy's requests";
+    let refused = "shard refused the proxy's requests";
     eventually(|| line(&proxy, refused).is_some().to_string(), "true");
     let said = line(&proxy, refused).expect("just seen");
     let address = shards[0].line(0).split(":1 ").next().expect("an address").to_owned();
@@ -305,8 +305,8 @@ fn the_log_says_which_shard_of_which_pool_does_not_want_us_and_when_that_changes
         assert!(said.contains(part), "{part} is not in {said}");
     }
     // A probe hears it as well.
-    eventually(|| line(&proxy, "shard is unhealthy").is_some().to_string(), "true");
-    let said = line(&proxy, "shard is unhealthy").expect("just seen");
+    eventually(|| line(&proxy, "shard became unhealthy").is_some().to_string(), "true");
+    let said = line(&proxy, "shard became unhealthy").expect("just seen");
     assert!(said.contains("NOAUTH Authentication required"), "{said}");
 
     let shards = [Server::redis(&[])];
@@ -317,12 +317,17 @@ fn the_log_says_which_shard_of_which_pool_does_not_want_us_and_when_that_changes
     for _ in 0..3 {
         assert!(client.tell("SET a 1").ends_with("timed out\r\n"));
     }
-    eventually(|| line(&proxy, "shard is unhealthy").is_some().to_string(), "true");
+    eventually(|| line(&proxy, "shard became unhealthy").is_some().to_string(), "true");
     shards[0].signal("CONT");
     eventually(|| client.tell("SET a 1"), "+OK\r\n");
-    eventually(|| line(&proxy, "shard is healthy again").is_some().to_string(), "true");
+    eventually(|| line(&proxy, "shard became healthy").is_some().to_string(), "true");
     let count = |text: &str| proxy.printed().matches(text).count();
-    assert_eq!((count("shard is unhealthy"), count("shard is healthy again")), (1, 1), "{}", proxy.printed());
+    assert_eq!(
+        (count("shard became unhealthy"), count("shard became healthy")),
+        (1, 1),
+        "{}",
+        proxy.printed()
+    );
 }
 
 /// The head and body of what the admin address says.

@@ -186,7 +186,7 @@ fn sigterm_answers_what_was_read_and_waits_for_clients() {
     // The shard has it, so the proxy has read it.
     is_asked.recv_timeout(Duration::from_secs(60)).expect("the shard is asked");
     proxy.signal("TERM");
-    proxy.says("draining");
+    proxy.says("drain started");
     drop(let_go);
     assert_eq!(busy.until_closed(), b"+slow\r\n".repeat(3));
     assert_eq!(idle.until_closed(), b"");
@@ -336,7 +336,7 @@ fn clients_leave_during_the_grace_one_after_the_other_and_none_unanswered() {
             .collect();
         told.set(Instant::now()).expect("once");
         proxy.signal("TERM");
-        proxy.says("draining");
+        proxy.says("drain started");
         heard = told.get().expect("just set").elapsed();
         left.extend(clients.into_iter().map(|client| client.join().expect("no panic")));
     });

@@ -99,5 +99,5 @@ fn the_last_lines_are_written_at_the_end() {
     drop(proxy);
     let mut said = String::new();
     reader.read_to_string(&mut said).expect("text");
-    assert!(said.contains("draining") && said.trim_end().ends_with("drained"), "{said}");
+    assert!(said.contains("drain started") && said.trim_end().ends_with("drain completed"), "{said}");
 }

@@ -170,7 +170,7 @@ fn a_moved_shard_that_still_answers_where_it_was_is_followed() {
     // The address may be another shard's by now: who is there is not asked any more.
     names.set("shard-1", &[nth_address(3)]);
     eventually(|| client.tell(&format!("GET {moving}")), "$-1\r\n");
-    proxy.says("shard is found elsewhere");
+    proxy.says("shard address changed");
     assert_eq!(client.tell(&format!("GET {steady}")), "$1\r\n1\r\n");
 }
 

@@ -94,12 +94,13 @@ pub fn bind(listen: &SideListen) -> anyhow::Result<Option<Endpoint>> {
         Ok(endpoint) => Ok(Some(endpoint)),
         Err(error) if listen.implied => {
             tracing::warn!(
-                "no admin server on {listen}; set admin_port to another port, or to 0 for none: {error:#}"
+                %listen, reason = format!("{error:#}"),
+                "admin server not started; set admin_port to another port, or to 0 to disable it"
             );
             Ok(None)
         }
         Err(error) => Err(error.context(format!(
-            "no admin server on {listen}; set admin_port to another port, or to 0 for none"
+            "cannot start the admin server on {listen}; set admin_port to another port, or to 0 to disable it"
         ))),
     }
 }
@@ -129,7 +130,7 @@ pub fn spawn(
                 };
                 let ended = tokio::join!(of_stats, of_admin);
                 for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
-                    tracing::error!(error = format!("{error:#}"), "part of the admin thread has ended");
+                    tracing::error!(reason = format!("{error:#}"), "admin thread task ended");
                 }
             });
         })
@@ -183,7 +184,7 @@ async fn converse(stream: Pin<Box<dyn Connection>>, peer: Peer, admin: Arc<Admin
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "admin connection ended");
+        tracing::debug!(%peer, reason = %error, "admin connection closed");
     }
 }
 
@@ -222,7 +223,7 @@ impl Admin {
             return refused;
         }
         if changes && let Err(why) = self.may_change(&request, peer) {
-            warn_limited!(%peer, path, why, "admin request refused");
+            warn_limited!(%peer, path, reason = why, "admin request refused");
             return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
         }
         if changes {

@@ -35,13 +35,15 @@ pub fn bind(listen: &SideListen) -> anyhow::Result<Option<std::net::TcpListener>
         }
         Err(error) if *implied => {
             tracing::warn!(
-                "no statistics on {host}:{port}; set stats_port to another port, or to 0 for none: {error}"
+                host, port, reason = %error,
+                "statistics server not started; set stats_port to another port, or to 0 to disable it"
             );
             Ok(None)
         }
         Err(error) => {
-            let text =
-                format!("no statistics on {host}:{port}; set stats_port to another port, or to 0 for none");
+            let text = format!(
+                "cannot start the statistics server on {host}:{port}; set stats_port to another port, or to 0 to disable it"
+            );
             Err(anyhow::Error::new(error).context(text))
         }
     }

@@ -26,7 +26,7 @@ impl PoolControl {
     /// Accepts clients from now on.
     pub fn accept(self: &Rc<Self>, listener: Rc<Listener>) {
         let config = self.config();
-        tracing::info!(pool = %config.name, listen = %config.listen, shards = config.shards.len(), "listening");
+        tracing::info!(pool = %config.name, listen = %config.listen, shards = config.shards.len(), "pool listening");
         let (close, closed) = watch::channel(false);
         let task = tokio::task::spawn_local(accept(listener.clone(), self.clone(), closed));
         self.accepts(listener, close, task);
@@ -60,7 +60,7 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
                 }
             }
             Err(error) => {
-                warn_limited!(pool = %pool.config().name, %error, "cannot accept");
+                warn_limited!(pool = %pool.config().name, reason = %error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -74,7 +74,7 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
     let total: u64 = (0..pool.dealt.len()).map(open).sum();
     if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         counters.client_refused.add(1);
-        warn_limited!(pool = %config.name, clients = total, "client_connections reached; client refused");
+        warn_limited!(pool = %config.name, clients = total, "client refused: client_connections reached");
         refuse(accepted, config.protocol);
         return false;
     }
@@ -84,7 +84,7 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
         let (limit, reserved) = (pool.descriptors.limit(), pool.descriptors.reserved());
         warn_limited!(
             pool = %config.name, clients = total, limit, reserved,
-            "no open files left for clients; client refused; raise the limit (ulimit -n, LimitNOFILE)"
+            "client refused: no file descriptors left; raise the limit (ulimit -n, LimitNOFILE)"
         );
         refuse(accepted, config.protocol);
         return false;

@@ -96,7 +96,7 @@ impl Ejection {
             Some(FitnessChange::Withheld(_)) => {
                 tracing::warn!(
                     %pool, shard = %name, reason = %failure,
-                    "ejection withheld: as many shards as eject_max_share allows are out"
+                    "shard ejection withheld: eject_max_share reached"
                 );
                 self.records[shard].withheld += 1;
             }

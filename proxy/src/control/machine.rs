@@ -24,7 +24,7 @@ pub fn default_memory_max() -> u64 {
 /// As many file descriptors as we may have; how many that are.
 pub fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(reason = %error, "raising the open file limit failed");
         rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
     })
 }

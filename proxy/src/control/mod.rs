@@ -104,7 +104,7 @@ impl Control {
                 limit,
                 needed,
                 reserved,
-                "too few open files are allowed for clients and shards; raise the limit (ulimit -n, LimitNOFILE)"
+                "open file limit too low for clients and shards; raise it (ulimit -n, LimitNOFILE)"
             );
         }
         self.status.open_files_max.store(limit, Relaxed);
@@ -307,7 +307,7 @@ async fn run(
     if is_behind {
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            let _ = reload::reload(&control, "servers that other processes did not use").await;
+            let _ = reload::reload(&control, "shards not used by peers").await;
         });
     }
     tokio::task::spawn_local(reload::watch(control.clone()));
@@ -323,7 +323,7 @@ async fn run(
         tokio::select! {
             told = signals.next() => match told {
                 Told::End(name) => {
-                    tracing::info!(signal = name, "draining");
+                    tracing::info!(signal = name, "drain started");
                     // A second one ends at once.
                     break 1;
                 }
@@ -336,7 +336,7 @@ async fn run(
                 }
             },
             () = asked_to_drain.notified() => {
-                tracing::info!("draining, as asked over HTTP");
+                tracing::info!(request = "POST /drain", "drain started");
                 // The signal that follows as a container is stopped goes on with the drain.
                 break 2;
             }
@@ -389,18 +389,18 @@ async fn drain(
     };
     let ended_at_once = async {
         for _ in 1..ends {
-            tracing::info!(signal = signals.end().await, "draining already");
+            tracing::info!(signal = signals.end().await, "signal ignored: drain already started");
         }
         signals.end().await
     };
     tokio::select! {
         ended = finish => {
-            tracing::info!("drained");
+            tracing::info!("drain completed");
             ended
         }
         name = ended_at_once => {
             // No exit here: what was left in the file system is removed by whoever has put it there.
-            tracing::warn!(signal = name, "another signal: ending at once");
+            tracing::warn!(signal = name, "second signal received; exiting immediately");
             Err(anyhow::anyhow!("ended by {name} before the drain was over"))
         }
     }

@@ -278,12 +278,12 @@ impl PoolControl {
         let (name, members, covered) = (self.config().name.clone(), map.members.len(), map.covered());
         let topology = match map.topology(readers) {
             Ok(topology) => Arc::new(topology),
-            Err(error) => return tracing::error!(pool = %name, %error, "the cluster cannot be used"),
+            Err(error) => return tracing::error!(pool = %name, reason = %error, "cluster topology rejected"),
         };
         let before = self.map.replace(Arc::new(map));
         let map = self.map.borrow().clone();
         if *before != *map {
-            tracing::info!(pool = %name, nodes = members, slots = covered, "the cluster has changed");
+            tracing::info!(pool = %name, nodes = members, slots = covered, "cluster topology changed");
         }
         let shards = map.shards();
         let present = self.ejection.borrow().all().clone();

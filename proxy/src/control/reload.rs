@@ -37,11 +37,11 @@ enum Door {
 }
 
 /// Reads the configuration again and applies it.
-pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<Reloaded> {
+pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Reloaded> {
     let _running = control.reloading.lock().await;
     let mut result = attempt(control).await;
     while result.as_ref().is_err_and(|error| error.is::<Superseded>()) {
-        tracing::info!(why, "reload: the files have changed again since they were read");
+        tracing::info!(trigger, "configuration reload restarted: the files changed while they were read");
         tokio::time::sleep(ADOPT_PAUSE).await;
         result = attempt(control).await;
     }
@@ -53,18 +53,22 @@ pub async fn reload(control: &Rc<Control>, why: &str) -> anyhow::Result<Reloaded
     match &result {
         Ok(None) => {
             control.status.reload_needless();
-            tracing::info!(why, "reload: nothing has changed");
+            tracing::info!(trigger, "configuration unchanged");
         }
         Ok(Some(window)) => {
             control.status.reloaded(*window);
             let generation = control.status.generation.load(Relaxed);
-            tracing::info!(why, generation, ?window, "reloaded");
+            tracing::info!(trigger, generation, ?window, "configuration reloaded");
         }
         Err(error) => {
             let error = format!("{error:#}");
             // It is tried again and again, and has been told.
-            if why != RETRY || control.status.last_error().as_ref() != Some(&error) {
-                tracing::error!(why, error, "reload failed; the present configuration goes on");
+            if trigger != RETRY || control.status.last_error().as_ref() != Some(&error) {
+                tracing::error!(
+                    trigger,
+                    reason = error,
+                    "configuration reload failed; keeping the previous configuration"
+                );
                 control.status.reload_failed(error);
             }
         }
@@ -83,7 +87,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let process = control.status.process();
     let (settings, fixed) = process.adopt(config.process);
     if control.told_fixed.replace(fixed.clone()) != fixed && !fixed.is_empty() {
-        tracing::warn!(settings = %fixed.join(", "), "settings have changed that need a restart");
+        tracing::warn!(settings = %fixed.join(", "), "changed settings need a restart");
     }
     let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
@@ -156,7 +160,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let mut window = Duration::ZERO;
     for (Change { pool, config, topology }, listener) in changes.into_iter().zip(entered) {
         if let Err(error) = config.listen.permit() {
-            tracing::warn!(pool = %config.name, listen = %config.listen, %error, "cannot change permissions");
+            tracing::warn!(pool = %config.name, listen = %config.listen, reason = %error, "changing socket permissions failed");
         }
         let map = maps.remove(&config.name);
         window = window.max(pool.reconfigure(config, topology, map, memory_max).await);
@@ -178,7 +182,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     for pool in removed {
         pool.removed.set(true);
         pool.drain(control.status.process().drain_limit).await;
-        tracing::info!(pool = %pool.config().name, "pool removed; its clients are drained");
+        tracing::info!(pool = %pool.config().name, "pool removed; draining its clients");
     }
     control.tell_status();
     control.forget_hosts();
@@ -302,7 +306,7 @@ pub async fn watch(control: Rc<Control>) {
             slept += WATCH_TICK;
         }
         if control.rings.is_due() && control.refuse_draining().is_ok() {
-            let _ = reload(&control, "servers_within has ended").await;
+            let _ = reload(&control, "servers_within_limit reached").await;
         }
         if !control.status.process().watch_config {
             tokio::time::sleep(WATCH_TICK).await;

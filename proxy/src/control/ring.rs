@@ -51,8 +51,7 @@ impl Rings {
                 ring.has_expired = true;
                 tracing::warn!(
                     pool = %pool.name, shards = %ring.left_out.join(", "),
-                    "servers_within has left shards out for servers_within_limit and the list of servers still has \
-                     them: they are used again"
+                    "servers_within ignored: servers_within_limit reached; using the excluded shards again"
                 );
             }
             if ring.has_expired {
@@ -85,7 +84,7 @@ impl Rings {
         for pool in pools {
             let Some(Address::Tcp { host, port }) = &pool.servers_peers else { continue };
             let Ok(Ok(found)) = timeout(PEERS_WAIT, names.refresh(host)).await else {
-                tracing::info!(pool = %pool.name, peers = %host, "no other process is known");
+                tracing::info!(pool = %pool.name, peers = %host, "no peers found");
                 continue;
             };
             let mut asking = tokio::task::JoinSet::new();
@@ -107,7 +106,7 @@ impl Rings {
                 pool.shards.retain(|shard| used.contains(&shard.name));
                 tracing::info!(
                     pool = %pool.name, shards = %used.join(", "),
-                    "begins with the servers that other processes use; further ones are waited for"
+                    "started with the shards that peers use; waiting for the others to answer"
                 );
                 is_behind = true;
             }

@@ -385,7 +385,7 @@ impl<P: Protocol> Driver<P> {
             }
             Err(failure) => {
                 let Shard { name, address, .. } = self.pool.shard_of(index);
-                warn_limited!(pool = %self.pool.name(), shard = %name, %address, reason = %failure, "cannot connect to shard");
+                warn_limited!(pool = %self.pool.name(), shard = %name, %address, reason = %failure, "connecting to shard failed");
                 self.pool.shard_closed(index, &failure, now);
             }
         }
@@ -400,7 +400,7 @@ impl<P: Protocol> Driver<P> {
         if matches!(failure, ShardFailure::Closed | ShardFailure::Removed) {
             tracing::debug!(%pool, shard = %name, %address, reason = %failure, "connection to shard closed");
         } else {
-            warn_limited!(%pool, shard = %name, %address, reason = %failure, "lost connection to shard");
+            warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
         }
         self.pool.shard_closed(index, failure, now);
     }

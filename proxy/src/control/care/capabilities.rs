@@ -82,19 +82,19 @@ async fn ask(pool: &PoolControl) {
                 Ok(answer) => answer,
                 Err(reason) => {
                     tracing::debug!(
-                        pool = %config.name, shard = %shard.name, %reason, "cannot ask what the shard can do"
+                        pool = %config.name, shard = %shard.name, %reason, "shard capability query failed"
                     );
                     continue;
                 }
             };
             if resp3 == Some(false) && pool.config().resp3.is_none() {
-                tracing::info!(pool = %config.name, shard = %shard.name, "shard knows no RESP3; clients get RESP2");
+                tracing::info!(pool = %config.name, shard = %shard.name, "shard without RESP3 detected; clients are limited to RESP2");
                 pool.know(|config| config.resp3 = Some(false)).await;
             }
             if let Some(databases) = databases.filter(|&databases| databases < pool.config().databases) {
                 tracing::info!(
                     pool = %config.name, shard = %shard.name, databases,
-                    "shard has fewer databases than the pool; SELECT chooses from these"
+                    "shard with fewer databases than the pool detected; SELECT is limited to these"
                 );
                 pool.know(|config| config.databases = databases).await;
             }

@@ -68,7 +68,7 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
         Err(reason) => {
             pool.refreshes.set([succeeded, failed + 1]);
             pool.lost.set(pool.lost.get() + 1);
-            warn_limited!(pool = %config.name, reason = %reason, "nobody says who owns what in the cluster; as before");
+            warn_limited!(pool = %config.name, reason = %reason, "cluster topology refresh failed; keeping the previous topology");
             pool.tell_status();
             false
         }

@@ -103,7 +103,7 @@ impl PoolControl {
         let told = self.unhealthy.borrow().get(name).copied();
         if told.is_none_or(|told_in_words| in_words && !told_in_words) {
             self.unhealthy.borrow_mut().insert(name.to_owned(), in_words);
-            tracing::warn!(pool = %self.config().name, shard = %name, %address, reason = %failure, "shard is unhealthy");
+            tracing::warn!(pool = %self.config().name, shard = %name, %address, reason = %failure, "shard became unhealthy");
         }
     }
 
@@ -122,7 +122,7 @@ impl PoolControl {
         if self.unhealthy.borrow_mut().remove(name).is_some()
             && let Some(address) = self.address_of(name)
         {
-            tracing::info!(pool = %self.config().name, shard = %name, %address, "shard is healthy again");
+            tracing::info!(pool = %self.config().name, shard = %name, %address, "shard became healthy");
         }
     }
 

@@ -134,7 +134,7 @@ impl PoolControl {
         };
         if has_moved || (port_before.is_some() && port != port_before) {
             tracing::info!(
-                pool = %self.config().name, shard = %shard.name, addresses = ?now, port, "shard is found elsewhere"
+                pool = %self.config().name, shard = %shard.name, addresses = ?now, port, "shard address changed"
             );
             self.renew(shard).await;
         }

@@ -68,7 +68,7 @@ impl<P: Protocol> Driver<P> {
             tracing::warn!(
                 pool = %self.pool.name(),
                 clients = ids.len(),
-                "drain limit passed; closing clients with requests unanswered"
+                "drain_limit reached; closing clients with unanswered requests"
             );
         }
         for id in ids {

@@ -82,7 +82,7 @@ impl<P: Protocol> Driver<P> {
     pub(super) fn log_malformed(&mut self) {
         for (id, Malformed(reason)) in self.pool.take_malformed() {
             let client = self.address_of(id);
-            warn_limited!(pool = %self.pool.name(), %client, %reason, "client sent what is no request");
+            warn_limited!(pool = %self.pool.name(), %client, %reason, "protocol error from client");
         }
         for id in self.pool.take_wrong_passwords() {
             let client = self.address_of(id);
@@ -95,7 +95,7 @@ impl<P: Protocol> Driver<P> {
             let Shard { name, address, .. } = self.pool.shard_of(index);
             warn_limited!(
                 pool = %self.pool.name(), shard = %name, %address, reason = %words,
-                "the shard does not want the proxy's requests"
+                "shard refused the proxy's requests"
             );
         }
     }

@@ -15,11 +15,11 @@ impl<P: Protocol> Driver<P> {
         }
         for (id, bytes) in self.pool.take_evicted() {
             let (pool, client) = (self.pool.name(), self.address_of(id));
-            warn_limited!(%pool, %client, bytes, "memory_max reached; the client that holds most is disconnected");
+            warn_limited!(%pool, %client, bytes, "client disconnected: memory_max reached");
         }
         for (id, bytes) in self.pool.take_oversized() {
             let (pool, client) = (self.pool.name(), self.address_of(id));
-            warn_limited!(%pool, %client, bytes, "request refused: there is no room for it within memory_max");
+            warn_limited!(%pool, %client, bytes, "request refused: memory_max reached");
         }
     }
 
@@ -27,7 +27,7 @@ impl<P: Protocol> Driver<P> {
         for (id, bytes) in self.pool.take_wedged() {
             let pool = self.pool.name();
             let client = self.address_of(id);
-            warn_limited!(%pool, %client, bytes, "client does not take its replies");
+            warn_limited!(%pool, %client, bytes, "client stopped reading its replies");
         }
     }
 
