@@ -165,7 +165,7 @@ impl fmt::Display for ShardFailure {
             Self::ConnectFailed(reason) => write!(f, "cannot connect: {reason}"),
             Self::LocalResources(reason) => write!(f, "the proxy is out of resources: {reason}"),
             Self::Unresolved(reason) => write!(f, "cannot resolve host: {reason}"),
-            Self::GreetingRefused(words) => write!(f, "greeting refused: {words}"),
+            Self::GreetingRefused(words) => write!(f, "handshake refused: {words}"),
             Self::ResponseTimeout => f.write_str("timed out"),
             Self::Closed => f.write_str("connection closed"),
             Self::Reset => f.write_str("connection reset"),

@@ -53,7 +53,7 @@ fn passwords_and_databases_reach_the_shards() {
     let mut client = wrong.connect();
     assert_eq!(client.tell("AUTH wrong"), "+OK\r\n");
     let reply = client.tell("GET a");
-    assert!(reply.starts_with("-ERR shard shard-0: greeting refused: WRONGPASS"), "{reply}");
+    assert!(reply.starts_with("-ERR shard shard-0: handshake refused: WRONGPASS"), "{reply}");
 }
 
 #[test]

@@ -671,14 +671,14 @@ fn a_password_that_shards_refuse_does_not_come_to_hold() {
     // A shard that is known is asked once, and not waited for.
     proxy.rewrite(&["redis_auth: wrong", "adopt_wait: 60s"], &lines);
     proxy.signal("HUP");
-    logged(&proxy, "shard shard-0 does not take the new password", 1);
+    logged(&proxy, "shard shard-0 rejected the new password", 1);
     let mut client = proxy.connect();
     assert_eq!(client.tell("AUTH right"), "+OK\r\n");
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
     // Nor does it without one.
     proxy.rewrite(&["adopt_wait: 60s"], &lines);
     proxy.signal("HUP");
-    logged(&proxy, "does not take the new password: NOAUTH", 1);
+    logged(&proxy, "rejected the new password: NOAUTH", 1);
     // One that is away refuses nothing.
     shard.signal("STOP");
     proxy.rewrite(&["redis_auth: other", "adopt_wait: 60s"], &lines);

@@ -216,7 +216,8 @@ impl Admin {
         };
         let method = request.method();
         if *method != wanted && !(wanted == Method::GET && *method == Method::HEAD) {
-            let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} wants {wanted}\n"));
+            let mut refused =
+                reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} requires {wanted}\n"));
             if let Ok(value) = HeaderValue::from_str(wanted.as_str()) {
                 refused.headers_mut().insert(ALLOW, value);
             }
@@ -284,7 +285,7 @@ impl Admin {
         let least = usize::from(self.status.process().ready_min_healthy);
         let pools = self.status.pools();
         if pools.is_empty() {
-            reasons.push_str("no configuration holds yet\n");
+            reasons.push_str("no configuration is active yet\n");
         }
         for pool in &pools {
             let name = &pool.config.name;
@@ -334,7 +335,7 @@ impl Admin {
         let (wait, taken) = match self.shares.enter(peer.ip(), Instant::now()) {
             Ok(entered) => entered,
             Err(wait) => {
-                let text = "you have asked for more documents than there is time for\n";
+                let text = "too many requests from this address; retry later\n";
                 let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
                 refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
                 return refused;

@@ -104,7 +104,7 @@ async fn wait_for_clusters(
                         return Err(Superseded.into());
                     }
                     if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
-                        bail!("pool {}: nobody says who owns what in the cluster: {reason}", config.name);
+                        bail!("pool {}: cluster slot discovery failed: {reason}", config.name);
                     }
                     tokio::time::sleep(ADOPT_PAUSE).await;
                 }
@@ -134,9 +134,9 @@ async fn answers(
 ) -> Result<(), String> {
     let complaint = match what {
         Asked::Adopted => "does not answer",
-        Asked::NewPassword => "does not take the new password",
+        Asked::NewPassword => "rejected the new password",
     };
-    let mut reason = "it takes too long".to_owned();
+    let mut reason = "timed out".to_owned();
     let asking = async {
         loop {
             match probe::probe(&shard.address, &control.names, config).await {

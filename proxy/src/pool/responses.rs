@@ -123,7 +123,7 @@ impl<P: Protocol> Pool<P> {
             if let Link::Greeting { missing, .. } = &mut connection.link {
                 if !progress.complete {
                     break (end - start > GREETING_MAX)
-                        .then(|| ShardFailure::Malformed("a response to the greeting without end".into()));
+                        .then(|| ShardFailure::Malformed("handshake response too long".into()));
                 }
                 if let Err(words) = P::greeted(settings, &scratch[start..end]) {
                     break Some(ShardFailure::GreetingRefused(words));
@@ -149,7 +149,7 @@ impl<P: Protocol> Pool<P> {
             }
             if !connection.streaming && !P::fits(expected, &scratch[start..end]) {
                 let words = beginning(&scratch[start..end]);
-                break Some(ShardFailure::Malformed(format!("{words:?} cannot be the response")));
+                break Some(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
             // What is left of a response that was passed on in part may begin with anything.
             if scratch[start] == P::ERROR && progress.complete && !connection.streaming {
@@ -420,7 +420,7 @@ impl<P: Protocol> Pool<P> {
 fn unasked<P: Protocol>(settings: &P::Settings, response: Option<&[u8]>) -> ShardFailure {
     match response.map(|response| P::greeted(settings, response)) {
         Some(Err(words)) => ShardFailure::GreetingRefused(words),
-        _ => ShardFailure::Malformed("a response that nobody asked for".into()),
+        _ => ShardFailure::Malformed("unexpected response without a request".into()),
     }
 }
 

@@ -93,8 +93,8 @@ impl Stranger {
     pub fn sentence(self, own: &str) -> String {
         match self {
             Self::Tls => format!(
-                "this is a TLS handshake, but this address speaks {own} without TLS; switch it off in the client, or let \
-                 a proxy in front end it"
+                "this is a TLS handshake, but this address speaks {own} without TLS; switch it off in the client, or \
+                 terminate it in front of the proxy"
             ),
             Self::ProxyProtocol => {
                 format!("this is the PROXY protocol, not {own}; switch it off in the load balancer in front")

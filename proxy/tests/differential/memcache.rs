@@ -195,7 +195,7 @@ impl Dialect for Memcached {
         if is_foul && is_error {
             return true;
         }
-        is_error && String::from_utf8_lossy(reply).contains(" is refused: ask the server itself")
+        is_error && String::from_utf8_lossy(reply).contains(" is refused: connect to the server directly")
     }
 
     fn normal(&self, request: &[u8], reply: &[u8]) -> Vec<u8> {

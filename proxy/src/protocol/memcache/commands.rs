@@ -164,7 +164,7 @@ pub enum Local {
 }
 
 const ANY: usize = usize::MAX;
-const ONE_SERVER: &str = "ask the server itself";
+const ONE_SERVER: &str = "connect to the server directly";
 
 const fn row(
     name: &'static str,

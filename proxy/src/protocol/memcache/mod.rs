@@ -299,7 +299,7 @@ impl Protocol for Memcache {
     }
 
     fn out_of_memory(reply: &mut Vec<u8>) {
-        encode::line(reply, "SERVER_ERROR out of memory: the proxy holds as much as memory_max allows");
+        encode::line(reply, "SERVER_ERROR out of memory: the proxy has reached memory_max");
     }
 
     fn merge_bytes(merge: &Merge) -> usize {
@@ -341,8 +341,10 @@ fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache
         [b"shards"] => Route::Everywhere(Merge::Stats),
         [b"shards", what] if OF_SHARDS.contains(&what) => Route::Everywhere(Merge::Stats),
         // libmemcached's tests want no line above 79 bytes.
-        _ => {
-            refuse("CLIENT_ERROR the proxy knows stats and stats shards [settings|items|slabs]", facts, plan)
-        }
+        _ => refuse(
+            "CLIENT_ERROR the proxy supports stats and stats shards [settings|items|slabs]",
+            facts,
+            plan,
+        ),
     }
 }

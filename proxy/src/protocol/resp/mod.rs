@@ -224,8 +224,8 @@ impl Protocol for Resp {
             Spread::Slots => "-CROSSSLOT Keys in request don't hash to the same slot\r\n",
             Spread::Shards => "-CROSSSLOT Keys in request don't hash to the same shard\r\n",
             Spread::IgnoredTag => {
-                "-CROSSSLOT Keys in request don't hash to the same shard: braces in keys mean nothing in this pool, \
-                 whose hash_tag is not \"{}\"\r\n"
+                "-CROSSSLOT Keys in request don't hash to the same shard: this pool does not use braces as \
+                 hash tags; set hash_tag to \"{}\"\r\n"
             }
         }
     }
@@ -276,10 +276,7 @@ impl Protocol for Resp {
     }
 
     fn out_of_memory(reply: &mut Vec<u8>) {
-        encode::error(
-            reply,
-            "OOM the proxy holds as much as memory_max allows; send less at a time, and read replies",
-        );
+        encode::error(reply, "OOM the proxy has reached memory_max; send less at a time, and read replies");
     }
 
     #[inline]
@@ -377,7 +374,7 @@ fn plan_slowly(
             }
         } else if command.is_leaving_database(all.len(), |index| all[index]) {
             let reply = format!(
-                "ERR '{}' is refused here: this pool stays in database {} (redis_db)",
+                "ERR '{}' is refused here: this pool is fixed to database {} (redis_db)",
                 command.name, facts.settings.db
             );
             return refuse(plan, &reply);
@@ -408,7 +405,7 @@ fn plan_slowly(
                 return refuse(
                     plan,
                     &format!(
-                        "ERR '{name}' is refused: it reaches beyond the databases of this pool (redis_db, databases)"
+                        "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
                     ),
                 );
             }
@@ -464,7 +461,7 @@ fn find_keys(
     {
         let pattern = String::from_utf8_lossy(all[position]).into_owned();
         return Err(format!(
-            "ERR '{}' is refused with the pattern '{pattern}': the keys it names may be on other shards",
+            "ERR '{}' is refused with the pattern '{pattern}': matching keys may be on other shards",
             command.name
         ));
     }
@@ -488,7 +485,7 @@ fn find_keys(
             return Ok(());
         }
         return Err(format!(
-            "ERR '{}' without a key has no shard to go to; give it at least one key",
+            "ERR '{}' without a key cannot be routed to a shard; give it at least one key",
             command.name
         ));
     }

@@ -167,7 +167,7 @@ pub fn select(word: &[u8], session: &Session, facts: &Facts<'_, Resp>) -> Result
     match db {
         Some(db) if db == session.db => Ok(db),
         _ if settings.db > 0 => {
-            Err(format!("ERR SELECT is refused: this pool stays in database {} (redis_db)", settings.db))
+            Err(format!("ERR SELECT is refused: this pool is fixed to database {} (redis_db)", settings.db))
         }
         Some(db) => Ok(db),
         None => Err("ERR DB index is out of range".into()),
