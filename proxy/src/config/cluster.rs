@@ -70,7 +70,7 @@ impl Cluster {
                         section.wrong(*place, format!("seed {text:?} cannot be used: allowed is host:port"))
                     }
                 },
-                other => section.wrong(*place, format!("a seed has to be a text, not {}", other.kind())),
+                other => section.wrong(*place, format!("a seed has to be a string, not {}", other.kind())),
             }
         }
         (!found.is_empty()).then_some(Self { seeds: found, read_from, refresh })

@@ -80,8 +80,8 @@ fn schema(setting: &Setting) -> Value {
         })
     };
     match kind {
-        "time" | "time above 0" => {
-            let (least, most) = (u64::from(kind != "time"), DURATION_MAX.as_millis() as u64);
+        "duration" | "duration above 0" => {
+            let (least, most) = (u64::from(kind != "duration"), DURATION_MAX.as_millis() as u64);
             let looks = if least == 0 { "[0-9]+ *(ms|s|m|h)?" } else { "0*[1-9][0-9]* *(ms|s|m|h)?" };
             let exactly = TIMES.map(|(unit, millis)| {
                 let optional = if millis == 1 { "?" } else { "" };
@@ -209,7 +209,7 @@ mod tests {
         // What only looks like a number, a time or a size would be taken for any text.
         for setting in POOL.iter().chain(CLUSTER).chain(PROCESS) {
             let begins = |kinds: &[&str]| kinds.iter().any(|kind| setting.allowed.starts_with(kind));
-            let is_counted = begins(&["time", "size"]) || setting.allowed.split(' ').nth(1) == Some("to");
+            let is_counted = begins(&["duration", "size"]) || setting.allowed.split(' ').nth(1) == Some("to");
             if is_counted {
                 assert!(schema(setting).get("pattern").is_some(), "{}: {}", setting.name, setting.allowed);
             }

@@ -133,7 +133,8 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
         (Process::of_nutcracker(), &entries[..])
     };
     if pools.is_empty() {
-        mistakes.push(Mistake { place: root.place, text: "there is no pool; at least one is needed".into() });
+        mistakes
+            .push(Mistake { place: root.place, text: "no pools defined; at least one is required".into() });
     }
     let read: Vec<_> = pools.iter().filter_map(|entry| Pool::read(entry, around, mistakes)).collect();
     refuse_equals(pools, mistakes);
@@ -146,7 +147,7 @@ fn refuse_equals(pools: &[Entry], mistakes: &mut Vec<Mistake>) {
         for earlier in &pools[..index] {
             let line = earlier.place.line;
             if earlier.key == entry.key {
-                let text = format!("pool {} is there twice; first in line {line}", entry.key);
+                let text = format!("pool {} is defined twice; first in line {line}", entry.key);
                 mistakes.push(Mistake { place: entry.place, text });
             }
             if let (Some((mine, place)), Some((other, _))) = (listen_of(entry), listen_of(earlier))

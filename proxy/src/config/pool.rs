@@ -210,24 +210,24 @@ impl Pool {
 /// A cluster decides for itself what other pools are told.
 fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
     const OTHERS: [(&str, &str); 18] = [
-        ("servers", "its nodes say who they are"),
-        ("servers_file", "its nodes say who they are"),
-        ("servers_within", "its nodes say who they are"),
-        ("servers_within_limit", "its nodes say who they are"),
-        ("servers_within_attempt", "its nodes say who they are"),
-        ("servers_peers", "its nodes say who they are"),
-        ("servers_dns", "its nodes say who they are; name them as seeds"),
-        ("servers_srv", "its nodes say where they are"),
-        ("servers_count", "its nodes say who they are"),
-        ("servers_names", "its nodes say who they are"),
+        ("servers", "the nodes are discovered"),
+        ("servers_file", "the nodes are discovered"),
+        ("servers_within", "the nodes are discovered"),
+        ("servers_within_limit", "the nodes are discovered"),
+        ("servers_within_attempt", "the nodes are discovered"),
+        ("servers_peers", "the nodes are discovered"),
+        ("servers_dns", "the nodes are discovered; list them as seeds"),
+        ("servers_srv", "the addresses are discovered"),
+        ("servers_count", "the nodes are discovered"),
+        ("servers_names", "the nodes are discovered"),
         ("hash", "keys are hashed as Redis Cluster does"),
-        ("distribution", "its nodes say who owns what"),
+        ("distribution", "slot ownership is discovered"),
         ("hash_tag", "it is always {}"),
         ("redis_db", "it has database 0 only"),
         ("databases", "it has database 0 only"),
         ("auto_eject_hosts", "it replaces failed nodes itself"),
-        ("shard_identity", "its nodes are known by their numbers"),
-        ("preconnect", "its nodes are connected to when they are needed"),
+        ("shard_identity", "nodes are verified by their IDs"),
+        ("preconnect", "nodes are connected on demand"),
     ];
     if !redis {
         section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");

@@ -87,7 +87,7 @@ impl<'n, 'm> Section<'n, 'm> {
             },
             other => {
                 let hint = if name == "hash_tag" { "; put its two characters in quotes" } else { "" };
-                self.wrong(node.place, format!("{name} has to be a text, not {}{hint}", other.kind()));
+                self.wrong(node.place, format!("{name} has to be a string, not {}{hint}", other.kind()));
                 None
             }
         }

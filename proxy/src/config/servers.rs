@@ -34,12 +34,12 @@ pub fn servers(path: &Path) -> anyhow::Result<Vec<Shard>> {
     let list = yaml::parse(&text)
         .map_err(|mistake| anyhow::anyhow!("line {}: {}", mistake.place.line, mistake.text))
         .with_context(named)?;
-    let Value::List(lines) = list.value else { anyhow::bail!("{}: it is no list", named()) };
+    let Value::List(lines) = list.value else { anyhow::bail!("{}: not a list", named()) };
     let read = |line: Node| match line.value {
         Value::Text(text) => {
             server(&text).map_err(|allowed| anyhow::anyhow!("{}: {text:?}: {allowed}", named()))
         }
-        other => anyhow::bail!("{}: a server has to be a text, not {}", named(), other.kind()),
+        other => anyhow::bail!("{}: a server has to be a string, not {}", named(), other.kind()),
     };
     lines.into_iter().map(read).collect()
 }
@@ -169,7 +169,7 @@ fn read_list(section: &mut Section<'_, '_>, list: &Node, at: impl Fn(Place) -> P
     for Node { place, value } in lines {
         let told = at(*place);
         let Value::Text(line) = value else {
-            section.wrong(told, format!("a server has to be a text, not {}", value.kind()));
+            section.wrong(told, format!("a server has to be a string, not {}", value.kind()));
             continue;
         };
         match server(line) {

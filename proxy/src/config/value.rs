@@ -47,7 +47,7 @@ pub fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
 
 /// A number with a unit; a bare number is milliseconds, as in nutcracker.yml.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    const ALLOWED: &str = "allowed is a time such as 500ms, 5s, 2m or 1h; a bare number is milliseconds";
+    const ALLOWED: &str = "allowed is a duration such as 500ms, 5s, 2m or 1h; a bare number is milliseconds";
     let (number, unit) = counted(text).ok_or(ALLOWED)?;
     let unit = if unit.is_empty() { TIMES[0].0 } else { unit };
     let (_, millis) = TIMES.iter().find(|(name, _)| *name == unit).ok_or(ALLOWED)?;
@@ -90,7 +90,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// A text with at least one character.
 pub fn text(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        Err("allowed is any text with at least one character".into())
+        Err("allowed is any string with at least one character".into())
     } else {
         Ok(text.to_owned())
     }

@@ -51,7 +51,7 @@ impl Value {
     /// What it is, for people.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::Nothing => "nothing",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
@@ -164,7 +164,7 @@ impl<'t> Tree<'t> {
             let key = self.node(event, depth + 1)?;
             let place = key.place;
             let Value::Text(key) = key.value else {
-                return Err(mistake(place, format!("a key has to be a text, not {}", key.value.kind())));
+                return Err(mistake(place, format!("a key has to be a string, not {}", key.value.kind())));
             };
             let event = self.next()?;
             let node = self.node(event, depth + 1)?;
