@@ -172,7 +172,7 @@ fn plan_fails_where_all_is_lost_or_nothing_is_known() {
         (output.status.code(), said(&output))
     };
     for (from, to, word) in [
-        (&plain, &other_name, "p: is gone"),
+        (&plain, &other_name, "p: removed"),
         (&plain, &other_database, "another database"),
         (&cluster, &other_cluster, "unknown"),
         (&plain, &cluster, "unknown"),

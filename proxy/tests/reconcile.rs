@@ -102,7 +102,7 @@ fn a_cluster_forms_grows_and_shrinks_while_it_is_used() {
     nodes.is_well();
     assert_eq!(owners(&nodes).len(), 3);
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
-    assert_eq!(said, "the cluster is as it is meant to be\n");
+    assert_eq!(said, "the cluster is in the desired state\n");
     let (proxy, _) = nodes.proxy(&[], &[0]);
     let mut client = proxy.connect();
     fill(&mut client);
@@ -247,7 +247,7 @@ fn what_could_lose_keys_is_refused() {
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &["--dry-run"] }.output();
     assert!(!said.status.success());
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("do: node 0: start with epoch 1"), "{said}");
+    assert!(said.contains("do: node 0: set config epoch 1"), "{said}");
     assert!(nodes.ask(0, "CLUSTER NODES").contains("myself,master - 0 0 0"));
     Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
     let (proxy, _) = nodes.proxy(&[], &[0]);

@@ -18,13 +18,13 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 /// Whom they ask.
 #[derive(Args)]
 pub struct Ask {
-    /// The proxy's admin address, or the path of its Unix socket
+    /// Admin address of the proxy, or the path of its Unix socket
     #[arg(long, value_name = "HOST:PORT or /PATH", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
     admin: String,
     /// File with the token of the admin server
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// What the proxy answers, for people, or as one JSON object
+    /// Output format: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -24,16 +24,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Arguments of `memstore await-ring`.
 #[derive(Args)]
 pub struct AwaitRing {
-    /// A name that stands for the admin addresses of all proxies, and their port
+    /// Host name that resolves to the admin addresses of all proxies, and their port
     #[arg(long, value_name = "HOST:PORT")]
     proxies: String,
-    /// The pool
+    /// Name of the pool
     #[arg(long)]
     pool: String,
-    /// The list of its shards from now on, as servers_file has it
+    /// File with the new list of shards, in the format of servers_file
     #[arg(long, value_name = "FILE")]
     servers: PathBuf,
-    /// How long that may take
+    /// Timeout
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = value::duration)]
     limit: Duration,
 }

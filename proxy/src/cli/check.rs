@@ -13,7 +13,7 @@ use crate::config::{self, Mistake};
 pub struct Check {
     #[command(flatten)]
     file: File,
-    /// For people, or one JSON object
+    /// Output format: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -14,63 +14,63 @@ use crate::reconcile::{self, Reconcile};
 /// `memstore cluster ...`
 #[derive(Subcommand)]
 pub enum Cluster {
-    /// Form a cluster, heal it, and keep it as it is meant to be: 16384 slots shared by the primaries, each with its
-    /// replicas. Needs nothing but the nodes; may be ended and started again at any moment
+    /// Create a cluster and continuously reconcile it with the desired state: 16384 slots spread over the primaries,
+    /// each with its replicas. Keeps no state of its own; can be stopped and restarted at any time
     Reconcile(Arguments),
 }
 
 /// Arguments of `memstore cluster reconcile`.
 #[derive(Args)]
 pub struct Arguments {
-    /// host:port of a node; {} stands for the ordinals from 0 on. May be given several times
+    /// host:port of a node; {} is replaced by the ordinals, starting at 0. Can be repeated
     #[arg(long, value_name = "HOST:PORT", required = true)]
     nodes: Vec<String>,
-    /// How many nodes own slots
+    /// Number of primaries
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000))]
     primaries: u16,
-    /// Replicas of each
+    /// Number of replicas of each primary
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     replicas: u16,
-    /// Nodes that {} stands for, if not primaries and replicas together, and with --drain-from those whose names exist
+    /// Number of nodes for {}; default: primaries and replicas together, with --drain-from all nodes whose names exist
     #[arg(long, value_name = "COUNT")]
     count: Option<u16>,
-    /// Nodes from this ordinal on give away what they own and leave; without --count nothing is done if there are none
+    /// Move all slots away from the nodes from this ordinal on and remove them; without --count nothing is done if there are none
     #[arg(long, value_name = "ORDINAL")]
     drain_from: Option<u16>,
-    /// End once the cluster is as it is meant to be; exit 1 if it is not within the limit
+    /// Exit once the cluster has the desired state; exit 1 if it does not within the limit
     #[arg(long)]
     once: bool,
-    /// How long that may take
+    /// Timeout of --once
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = value::duration)]
     limit: Duration,
-    /// Without --once: pause between two looks at a healthy cluster
+    /// Without --once: interval between checks of a healthy cluster
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = value::duration)]
     interval: Duration,
-    /// End after so many steps, whatever remains
+    /// Exit after N steps, even if more remain
     #[arg(long, value_name = "COUNT", hide = true)]
     steps: Option<u64>,
-    /// Only say what is wrong and what would be done next
+    /// Only report what is wrong and what would be done next
     #[arg(long)]
     dry_run: bool,
-    /// Leave slots with those who own them: only form and heal, while growth and shrinking are left to another run
+    /// Do not move slots: only create and repair; resizing is left to another run
     #[arg(long)]
     keep_slots: bool,
-    /// One JSON object for each look, for programs
+    /// Print one JSON object for each check
     #[arg(long)]
     json: bool,
-    /// Give away slots that nobody owns although their keys are lost
+    /// Assign slots without an owner although their keys are lost
     #[arg(long)]
     fix_missing_slots: bool,
-    /// Join two clusters that both own slots although one of them loses keys
+    /// Merge two clusters that both own slots although one of them loses keys
     #[arg(long)]
     merge: bool,
-    /// User that is named to the nodes beside the password
+    /// User name for authentication to the nodes
     #[arg(long, value_name = "NAME", requires = "auth_file")]
     user: Option<String>,
-    /// File with the password
+    /// File that contains the password
     #[arg(long, value_name = "FILE", env = "MEMSTORE_CLUSTER_AUTH_FILE")]
     auth_file: Option<PathBuf>,
-    /// Who is asked for addresses of nodes; else the name servers of the system
+    /// DNS server for node host names; default: the name servers of the system
     #[arg(long, value_name = "ADDRESS:PORT")]
     dns_server: Option<SocketAddr>,
 }

@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 /// The configuration that a command reads.
 #[derive(Args)]
 pub struct File {
-    /// The configuration: a nutcracker.yml, or one with `pools:`
+    /// Configuration file: a nutcracker.yml, or one with `pools:`
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "MEMSTORE_CONFIG")]
     pub config: PathBuf,
 }
@@ -22,7 +22,7 @@ pub struct Output {
     /// Only this pool
     #[arg(long)]
     pub pool: Option<String>,
-    /// For people, or one JSON object a line
+    /// Output format: text, or one JSON object per line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }

@@ -29,7 +29,7 @@ mod serve;
 mod settings;
 mod try_out;
 
-/// A sharding proxy for Redis, Valkey and memcached that takes Twemproxy's place.
+/// A sharding proxy for Redis, Valkey and memcached, and a drop-in replacement for Twemproxy.
 #[derive(Parser)]
 #[command(name = "memstore", version)]
 struct CommandLine {
@@ -44,33 +44,33 @@ struct CommandLine {
 enum Command {
     /// Run the proxy
     Serve(Serve),
-    /// Run the proxy with nutcracker's flags; a program that is called nutcracker does so by itself
+    /// Run the proxy with nutcracker's flags; also used if the program is invoked as nutcracker
     #[command(disable_version_flag = true)]
     Nutcracker(Nutcracker),
     /// Check a configuration: report every error and warning with file, line and column; exit 1 on errors
     Check(Check),
-    /// Show which shard owns a key, and why: hash tag, hash, point or slot
+    /// Show which shard owns a key, with hash tag, hash, and point or slot
     Route(Route),
-    /// Show the share of the keys that each shard owns
+    /// Show the share of keys of each shard
     Ring(Ring),
     /// Show which keys move between shards when one configuration replaces another
     Plan(Plan),
-    /// Create a Redis Cluster, heal it, and resize it
+    /// Create, repair and resize a Redis Cluster
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Write a value through an address, read it back, and remove it; exit 1 if that does not work
+    /// Write a value through an address, read it back, and delete it; exit 1 on failure
     Try(Try),
-    /// Wait until no proxy uses a shard that is not in a given list
+    /// Wait until no proxy uses shards other than those in a list
     AwaitRing(AwaitRing),
-    /// Print all settings: a table in Markdown, or a JSON schema by which an editor checks the configuration
+    /// Print all settings as a Markdown table, or as a JSON schema for editors
     Settings(Settings),
-    /// Drain a running proxy: it accepts no more clients, answers what it has read, and ends
+    /// Drain a running proxy: it stops accepting clients, answers pending requests, and exits
     Drain(Ask),
     /// Reload the configuration of a running proxy; exit 1 if that fails, 3 if changed settings need a restart
     Reload(Ask),
-    /// Check whether a running proxy can serve clients; exit 1 if not
+    /// Check the readiness of a running proxy; exit 1 if it is not ready
     Ready(Ask),
-    /// Check whether a running proxy makes progress; exit 1 if not
+    /// Check the liveness of a running proxy; exit 1 if it makes no progress
     Alive(Ask),
 }
 
@@ -96,7 +96,10 @@ pub fn run() -> ExitCode {
         Some(Command::Alive(asked)) => ask::ask("GET", "/alive", &asked),
         None => {
             let file = line.config.unwrap_or_else(|| "FILE".into());
-            Err(anyhow::anyhow!("say what to do, for example: memstore serve -c {}", file.display()))
+            Err(anyhow::anyhow!(
+                "a subcommand is required, for example: memstore serve -c {}",
+                file.display()
+            ))
         }
     };
     let code = done.unwrap_or_else(|error| {

@@ -30,31 +30,31 @@ pub struct Nutcracker {
     /// Run as a daemon
     #[arg(short, long)]
     daemonize: bool,
-    /// Print what the statistics mean and exit
+    /// Print a description of the statistics and exit
     #[arg(short = 'D', long)]
     describe_stats: bool,
-    /// Log level: up to 3 errors, 4 warnings, 5 and 6 information, 7 and 8 debug, above everything
+    /// Log level: 0 to 3 error, 4 warn, 5 and 6 info, 7 and 8 debug, 9 and above trace
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     verbose: u32,
-    /// Log file, opened again on SIGHUP; without it the log goes to standard error
+    /// Log file, reopened on SIGHUP; default: standard error
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = "conf/nutcracker.yml")]
     conf_file: PathBuf,
-    /// Port of the statistics
+    /// Port for statistics
     #[arg(short, long, value_name = "PORT")]
     stats_port: Option<u16>,
-    /// Address that the statistics listen on
+    /// Listen address for statistics
     #[arg(short = 'a', long, value_name = "ADDRESS")]
     stats_addr: Option<String>,
-    /// Accepted and without effect: statistics are always current
+    /// Accepted for compatibility and ignored: statistics are always current
     #[arg(short = 'i', long, value_name = "MILLISECONDS")]
     stats_interval: Option<u64>,
-    /// File that the process writes its PID to, and removes at its end
+    /// PID file, removed on exit
     #[arg(short, long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Accepted and without effect: buffers have no fixed size
+    /// Accepted for compatibility and ignored: buffers have no fixed size
     #[arg(short, long, value_name = "BYTES")]
     mbuf_size: Option<u64>,
 }

@@ -14,22 +14,22 @@ use crate::config::{self, Config};
 /// The two configurations.
 #[derive(Args)]
 pub struct Plan {
-    /// The configuration that is in use
+    /// Current configuration
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// The configuration that is to replace it
+    /// New configuration
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     /// Only this pool
     #[arg(long)]
     pool: Option<String>,
-    /// `-` reads keys from standard input, one a line; without it a sample of all possible keys is taken
+    /// `-` reads keys from standard input, one per line; default: a sample of all possible keys
     #[arg(value_parser = ["-"])]
     keys: Option<String>,
-    /// Exit with 4 if more than this share of a pool's keys moves or is lost, in percent, or if that is not known
+    /// Exit with 4 if more than this percentage of the keys of a pool moves or is lost, or if it is unknown
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     fail_above: Option<f64>,
-    /// For people, or one JSON object for each pool and line
+    /// Output format: text, or one JSON object per line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -115,9 +115,9 @@ impl Change {
     /// For people.
     pub fn text(&self, pool: &str) -> String {
         match self {
-            Self::New => format!("{pool}: is new\n"),
-            Self::Gone => format!("{pool}: is gone; none of its keys is found any more\n"),
-            Self::Elsewhere(why) => format!("{pool}: {why}; none of its keys is found any more\n"),
+            Self::New => format!("{pool}: new pool\n"),
+            Self::Gone => format!("{pool}: removed; all of its keys are lost\n"),
+            Self::Elsewhere(why) => format!("{pool}: {why}; all of its keys are lost\n"),
             Self::Unknown => {
                 format!(
                     "{pool}: unknown, since the nodes of a Redis Cluster assign its slots and not the file\n"

@@ -19,7 +19,7 @@ pub struct Route {
     file: File,
     #[command(flatten)]
     output: Output,
-    /// Keys; `-` reads them from standard input, one a line
+    /// Keys; `-` reads them from standard input, one per line
     #[arg(required = true)]
     keys: Vec<OsString>,
 }

@@ -16,19 +16,19 @@ use crate::{Hooks, log};
 pub struct Serve {
     #[command(flatten)]
     file: File,
-    /// Port of the statistics in Twemproxy's format; 0 for none
+    /// Port for statistics in Twemproxy's format; 0 disables them
     #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = process::port)]
     stats_port: Option<u16>,
-    /// Address that the statistics listen on
+    /// Listen address for statistics
     #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
     stats_address: Option<String>,
-    /// Port of the admin server: probes, metrics and the topology over HTTP; 0 for none
+    /// Port of the admin server (HTTP): probes, metrics, topology; 0 disables it
     #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
     admin_port: Option<u16>,
-    /// Address that the admin server listens on, or the path of a Unix socket
+    /// Listen address of the admin server, or the path of a Unix socket
     #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
     admin_address: Option<String>,
-    /// File with the token that changes over HTTP have to carry
+    /// File that contains the bearer token required for changes over HTTP
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
     /// Number of worker threads, or auto
@@ -46,7 +46,7 @@ pub struct Serve {
     /// How long a drain waits for clients to read their last replies and close, such as 30s
     #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = value::duration)]
     drain_limit: Option<Duration>,
-    /// Memory that all clients may use together, such as 512MiB, or auto
+    /// Maximum memory for client and shard data, such as 512MiB, or auto
     #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::memory_max(text).map(Chosen))]
     memory_max: Option<Chosen<Option<u64>>>,
 }

@@ -8,7 +8,7 @@ use crate::config;
 /// How they are shown.
 #[derive(Args)]
 pub struct Settings {
-    /// As a table, or as a JSON schema
+    /// Output format: Markdown table, or JSON schema
     #[arg(long, value_enum, default_value_t = Format::Markdown)]
     format: Format,
 }

@@ -30,19 +30,19 @@ const LINE_MAX: usize = 1024;
 /// Arguments of `memstore try`.
 #[derive(Args)]
 pub struct Try {
-    /// host:port of a proxy or shard; each is tried
+    /// host:port of a proxy or shard; several can be given
     #[arg(required = true, value_name = "HOST:PORT")]
     addresses: Vec<String>,
-    /// It speaks memcached's text protocol; else RESP
+    /// Use the memcached text protocol instead of RESP
     #[arg(long)]
     memcached: bool,
-    /// User that is named beside the password
+    /// User name for authentication
     #[arg(long, value_name = "NAME", requires = "auth_file")]
     user: Option<String>,
-    /// File with the password
+    /// File that contains the password
     #[arg(long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
-    /// How long it is tried again
+    /// How long to retry
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::duration)]
     limit: Duration,
 }

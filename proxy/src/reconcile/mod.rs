@@ -94,9 +94,9 @@ pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
     tokio::select! {
         done = work(&reconcile, &names) => done,
         () = superseded(&reconcile, &names, began) => {
-            say("another run has begun: what is left is left to that one", reconcile.json)?;
+            say("superseded by a newer run", reconcile.json)?;
             // Whoever takes nodes away after this must not believe that they are empty.
-            anyhow::ensure!(reconcile.goal.drain_from.is_none(), "nodes that are to leave may still own slots");
+            anyhow::ensure!(reconcile.goal.drain_from.is_none(), "nodes to be removed may still own slots");
             Ok(())
         }
     }
@@ -152,7 +152,7 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
             tell(&advice, reconcile.json)?;
         }
         if reconcile.dry_run {
-            anyhow::ensure!(advice.is_healthy, "the cluster is not as it is meant to be");
+            anyhow::ensure!(advice.is_healthy, "the cluster is not in the desired state");
             return Ok(());
         }
         // Only somebody else can change that.
@@ -166,7 +166,7 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
                     || stuck.is_some_and(|since| since.elapsed() > STUCK_MAX) =>
             {
                 let reasons = [&advice.blocked[..], &advice.findings[..]].concat();
-                anyhow::bail!("the cluster is not as it is meant to be: {}", reasons.join("; "));
+                anyhow::bail!("the cluster is not in the desired state: {}", reasons.join("; "));
             }
             (false, _) => {
                 let mut has_failed = false;
@@ -276,7 +276,7 @@ async fn nothing_left_behind(reconcile: &Reconcile, names: &Arc<Resolver>) -> an
                 node.id, node.ip, node.port
             ),
             (_, missing) => {
-                format!("a node that stays cannot be asked: {}", missing.map_or("none can", |why| why))
+                format!("a remaining node is unreachable: {}", missing.map_or("none can", |why| why))
             }
         };
         anyhow::ensure!(begin.elapsed() < reconcile.limit, "{problem}");
@@ -306,7 +306,7 @@ fn tell(advice: &Advice, json: bool) -> std::io::Result<()> {
         text.push_str(&format!("do: {step}\n"));
     }
     if advice.is_healthy {
-        text.push_str("the cluster is as it is meant to be\n");
+        text.push_str("the cluster is in the desired state\n");
     }
     std::io::stdout().write_all(text.as_bytes())
 }

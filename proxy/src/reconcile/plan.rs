@@ -23,7 +23,7 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
     for (node, reason) in
         seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().err()?)))
     {
-        advice.findings.push(format!("node {node} ({}) cannot be asked: {reason}", goal.nodes[node]));
+        advice.findings.push(format!("node {node} ({}) is unreachable: {reason}", goal.nodes[node]));
     }
     let Some(cluster) = Cluster::new(goal, seen, &mut advice) else { return advice };
     let phases: [fn(&Cluster<'_>, &mut Advice); 10] = [
@@ -71,7 +71,7 @@ impl<'s> Cluster<'s> {
         let nodes: BTreeMap<usize, &Facts> =
             seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().ok()?))).collect();
         if nodes.is_empty() {
-            advice.blocked.push("no node can be asked".into());
+            advice.blocked.push("no node is reachable".into());
             return None;
         }
         let mut ordinals = HashMap::new();
@@ -184,7 +184,7 @@ impl<'s> Cluster<'s> {
             return;
         }
         if !self.all_seen() {
-            advice.blocked.push("a new cluster is made when all of its nodes can be asked".into());
+            advice.blocked.push("a new cluster is created once all of its nodes are reachable".into());
             return;
         }
         for (&node, facts) in &self.nodes {
@@ -215,7 +215,7 @@ impl<'s> Cluster<'s> {
             let slots = self.owners.iter().filter(|owner| **owner == Some(id)).count();
             let is_certain = other.failed || other.no_address;
             if slots > 0 && !(self.goal.assign_missing && is_certain) {
-                advice.findings.push(format!("{id} ({}:{}) is no more", other.ip, other.port));
+                advice.findings.push(format!("{id} ({}:{}) is gone", other.ip, other.port));
                 let follows = |node: &&usize| {
                     self.nodes[*node].own().is_some_and(|own| own.replica_of.as_deref() == Some(id))
                 };
@@ -234,7 +234,7 @@ impl<'s> Cluster<'s> {
                 }
                 continue;
             }
-            advice.findings.push(format!("{id} ({}:{}) is no more", other.ip, other.port));
+            advice.findings.push(format!("{id} ({}:{}) is gone", other.ip, other.port));
             for &node in &self.main {
                 let facts = self.nodes[&node];
                 let follows = facts.own().is_some_and(|own| own.replica_of.as_deref() == Some(id));
@@ -275,9 +275,7 @@ impl<'s> Cluster<'s> {
             for (slot, peer) in open.chain(own.importing.iter().map(|(slot, from)| (*slot, &**from))) {
                 let Some(owner) = self.owners[usize::from(slot)] else { continue };
                 let Some(&from) = self.ordinals.get(owner) else {
-                    advice
-                        .findings
-                        .push(format!("slot {slot} is on its way, and who owns it cannot be asked"));
+                    advice.findings.push(format!("slot {slot} is migrating, and its owner is unreachable"));
                     self.waits.set(true);
                     continue;
                 };
@@ -297,14 +295,14 @@ impl<'s> Cluster<'s> {
                     None => {
                         advice
                             .findings
-                            .push(format!("slot {slot} is on its way to a node that cannot be asked"));
+                            .push(format!("slot {slot} is migrating to a node that is unreachable"));
                         self.waits.set(true);
                     }
                 }
             }
         }
         for (slot, (from, to)) in moves {
-            advice.findings.push(format!("slot {slot} is on its way from node {from} to node {to}"));
+            advice.findings.push(format!("slot {slot} is migrating from node {from} to node {to}"));
             advice.steps.push(Step::Move { from, to, slots: vec![slot] });
             settled.retain(|step| !matches!(step, Step::Settle { slot: other, .. } if *other == slot));
         }
@@ -406,7 +404,7 @@ impl<'s> Cluster<'s> {
         leaving.extend(targets.drain(self.goal.primaries.min(targets.len())..));
         if targets.is_empty() {
             if !leaving.is_empty() {
-                advice.blocked.push("nobody is left to take the slots of the nodes that are to leave".into());
+                advice.blocked.push("no node is left to take the slots of the nodes to be removed".into());
             }
             return;
         }
@@ -435,7 +433,7 @@ impl<'s> Cluster<'s> {
             slots.entry(node).and_modify(|all| drop(all.drain(..keep)));
         }
         advice.findings.push(if leaving.is_empty() {
-            "slots are not shared evenly".to_owned()
+            "slots are not distributed evenly".to_owned()
         } else {
             format!("nodes {leaving:?} own slots and are not to")
         });
@@ -457,7 +455,7 @@ impl<'s> Cluster<'s> {
     /// Nodes may need a moment until they serve what they own.
     fn serve(&self, advice: &mut Advice) {
         for &node in self.main.iter().filter(|node| !self.nodes[node].view.is_well) {
-            advice.findings.push(format!("node {node} says that the cluster is down"));
+            advice.findings.push(format!("node {node} reports that the cluster is down"));
             self.waits.set(true);
         }
     }
@@ -466,7 +464,7 @@ impl<'s> Cluster<'s> {
     fn leave(&self, advice: &mut Advice) {
         for &node in self.main.iter().filter(|&&node| !self.stays(node)) {
             let id = self.nodes[&node].id();
-            advice.findings.push(format!("node {node} is to leave"));
+            advice.findings.push(format!("node {node} is to be removed"));
             for &other in self.main.iter().filter(|&&other| self.stays(other)) {
                 if self.nodes[&other].knows(id).is_some() {
                     advice.steps.push(Step::Forget { node: other, id: id.to_owned() });
@@ -645,7 +643,7 @@ mod tests {
     #[test]
     fn a_slot_on_its_way_to_a_node_that_cannot_be_asked_is_left_alone() {
         let advice = next(&goal(6, 3), &without_the_first(" [6000->-id0]"));
-        assert!(advice.steps.is_empty() && advice.findings[1].contains("cannot be asked"), "{advice:?}");
+        assert!(advice.steps.is_empty() && advice.findings[1].contains("is unreachable"), "{advice:?}");
         // Nor is it where who it goes to is a replica by now: then its primary gets it.
         let advice = next(&goal(6, 3), &without_the_first(" [6000->-id5]"));
         assert_eq!(advice.steps, [Step::Move { from: 1, to: 2, slots: vec![6000] }]);

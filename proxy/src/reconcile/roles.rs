@@ -30,15 +30,11 @@ impl Cluster<'_> {
                     let Some((host, port)) = &facts.looks_at else { continue };
                     let place = self.nodes[&primary];
                     if *host == place.ip && *port == place.port {
-                        advice
-                            .findings
-                            .push(format!("node {node} does not have what node {primary} has yet"));
+                        advice.findings.push(format!("node {node} is not in sync with node {primary} yet"));
                         self.waits.set(true);
                     } else {
                         // The bus knows the new address, and replication still has the one before.
-                        advice
-                            .findings
-                            .push(format!("node {node} looks for node {primary} at {host}:{port}"));
+                        advice.findings.push(format!("node {node} expects node {primary} at {host}:{port}"));
                         advice.steps.push(Step::Replicate { node, primary });
                     }
                 }
@@ -46,7 +42,7 @@ impl Cluster<'_> {
                 None if self.owners.iter().flatten().any(|owner| *owner == primary)
                     && !self.is_leaving(primary) =>
                 {
-                    advice.findings.push(format!("node {node} follows {primary}, which cannot be asked"));
+                    advice.findings.push(format!("node {node} replicates {primary}, which is unreachable"));
                     self.waits.set(true);
                 }
                 None => homeless.push(node),
@@ -108,14 +104,14 @@ impl Cluster<'_> {
             let staying: Vec<usize> = self.main.iter().copied().filter(follows).collect();
             let has_all = |node: &&usize| self.nodes[*node].looks_at.is_none();
             if let Some(&node) = staying.iter().find(has_all) {
-                advice
-                    .findings
-                    .push(format!("node {leaving} owns slots and is to leave, and node {node} has its keys"));
+                advice.findings.push(format!(
+                    "node {leaving} owns slots and is to be removed; node {node} is its replica"
+                ));
                 advice.steps.push(Step::HandOver { node });
                 return;
             }
             if let Some(node) = staying.first() {
-                advice.findings.push(format!("node {node} does not have what node {leaving} has yet"));
+                advice.findings.push(format!("node {node} is not in sync with node {leaving} yet"));
                 self.waits.set(true);
             }
         }
@@ -135,7 +131,7 @@ impl Cluster<'_> {
             .filter_map(|all| all.last().copied())
             .take(count);
         for node in surplus.filter(|_| self.all_seen()) {
-            advice.findings.push(format!("node {node} is to own slots and is a replica"));
+            advice.findings.push(format!("node {node} should own slots and is a replica"));
             advice.steps.push(Step::Reset { node });
         }
         if advice.steps.is_empty() {

@@ -93,23 +93,23 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetEpoch { node, epoch } => write!(f, "node {node}: start with epoch {epoch}"),
+            Self::SetEpoch { node, epoch } => write!(f, "node {node}: set config epoch {epoch}"),
             Self::Meet { node, other } => write!(f, "node {node}: meet node {other}"),
-            Self::Forget { node, id } => write!(f, "node {node}: forget {id}, which is no more"),
+            Self::Forget { node, id } => write!(f, "node {node}: forget {id}, which is gone"),
             Self::AddSlots { node, slots } => {
                 let shown: Vec<String> =
                     slots.iter().map(|(first, last)| format!("{first}-{last}")).collect();
-                write!(f, "node {node}: own the slots {}", shown.join(" "))
+                write!(f, "node {node}: add slots {}", shown.join(" "))
             }
-            Self::Replicate { node, primary } => write!(f, "node {node}: be a replica of node {primary}"),
+            Self::Replicate { node, primary } => write!(f, "node {node}: replicate node {primary}"),
             Self::TakeOver { node } => {
-                write!(f, "node {node}: take the place of the primary, which is no more")
+                write!(f, "node {node}: take over from the failed primary")
             }
-            Self::HandOver { node } => write!(f, "node {node}: take the place of the primary"),
+            Self::HandOver { node } => write!(f, "node {node}: take over from the primary"),
             Self::Move { from, to, slots } => {
                 write!(f, "move {} slots from node {from} to node {to}", slots.len())
             }
-            Self::Settle { node, slot } => write!(f, "node {node}: slot {slot} is not on its way any more"),
+            Self::Settle { node, slot } => write!(f, "node {node}: clear the migration state of slot {slot}"),
             Self::Reset { node } => write!(f, "node {node}: leave the cluster"),
         }
     }
