@@ -26,71 +26,83 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     page.begin("memstore_uptime_seconds", Kind::Gauge, "Time since the process started.")
         .sample(&[], status.start.elapsed().as_secs_f64());
     let generation = status.generation.load(Relaxed);
-    page.begin("memstore_config_info", Kind::Gauge, "Tells configurations of replicas apart.")
-        .sample(&[("digest", &status.digest())], 1);
-    page.begin("memstore_config_generation", Kind::Gauge, "Which configuration holds, counted from 1.")
-        .sample(&[], generation);
+    page.begin(
+        "memstore_config_info",
+        Kind::Gauge,
+        "Digest of the active configuration, for comparing replicas.",
+    )
+    .sample(&[("digest", &status.digest())], 1);
+    page.begin(
+        "memstore_config_generation",
+        Kind::Gauge,
+        "Generation of the active configuration, counted from 1.",
+    )
+    .sample(&[], generation);
     page.begin(
         "memstore_config_last_success_timestamp_seconds",
         Kind::Gauge,
-        "When the configuration came to hold.",
+        "Time at which the active configuration was loaded.",
     )
     .sample(&[], status.last_success.load(Relaxed));
-    page.begin("memstore_config_reload_failures", Kind::Counter, "Reloads that failed.")
+    page.begin("memstore_config_reload_failures", Kind::Counter, "Failed configuration reloads.")
         .sample(&[], status.reload_failures.load(Relaxed));
     let has_failed = status.last_error().is_some();
     page.begin(
         "memstore_config_reload_failed",
         Kind::Gauge,
-        "1 while the files cannot take the place of the configuration that holds.",
+        "1 if the configuration on disk could not be loaded and the previous one is still active.",
     )
     .sample(&[], u8::from(has_failed));
     page.begin(
         "memstore_config_disagreement_seconds",
         Kind::Gauge,
-        "How long workers disagreed about who owns what at the last reload.",
+        "Time during which workers had different topologies in the last reload.",
     )
     .sample(&[], seconds(status.window.load(Relaxed)));
     let draining = status.draining.load(Relaxed);
-    page.begin("memstore_draining", Kind::Gauge, "1 while the process drains its clients.")
+    page.begin("memstore_draining", Kind::Gauge, "1 while the process is draining.")
         .sample(&[], u8::from(draining));
     let all_up = pools.iter().all(|pool| pool.healthy() == pool.topology.shards().len());
     let safe = all_up && !draining && !has_failed;
     page.begin(
         "memstore_safe_to_scale",
         Kind::Gauge,
-        "1 if every shard can serve, nothing drains, and the last reload succeeded.",
+        "1 if all shards are healthy, the process is not draining, and the last reload succeeded.",
     )
     .sample(&[], u8::from(safe));
-    let mut lookups =
-        page.begin("memstore_lookups", Kind::Counter, "Lookups of host names, by their result.");
+    let mut lookups = page.begin("memstore_lookups", Kind::Counter, "Host name lookups, by result.");
     for (result, count) in ["success", "failure"].into_iter().zip(&status.lookups) {
         lookups.sample(&[("result", result)], count.load(Relaxed));
     }
-    page.begin("memstore_memory_held_bytes", Kind::Gauge, "Bytes held for clients and shards.")
+    page.begin("memstore_memory_held_bytes", Kind::Gauge, "Memory in use for client and shard data.")
         .sample(&[], status.account.held());
-    page.begin("memstore_memory_max_bytes", Kind::Gauge, "Bytes that may be held for clients and shards.")
-        .sample(&[], status.account.max());
+    page.begin(
+        "memstore_memory_max_bytes",
+        Kind::Gauge,
+        "Limit of the memory for client and shard data (memory_max).",
+    )
+    .sample(&[], status.account.max());
     let mut lost = page.begin(
         "memstore_log_lines_lost",
         Kind::Counter,
-        "Log lines that were not written, by the reason: nobody read fast enough, or the write failed.",
+        "Log lines that were dropped, by reason: the queue was full, or the write failed.",
     );
     for (reason, count) in crate::log::lost() {
         lost.sample(&[("reason", reason)], count);
     }
     if let Some(usage) = usage() {
-        page.begin("process_cpu_seconds", Kind::Counter, "CPU time of the process.")
+        page.begin("process_cpu_seconds", Kind::Counter, "Total user and system CPU time spent in seconds.")
             .sample(&[], usage.cpu_seconds);
-        page.begin("process_resident_memory_bytes", Kind::Gauge, "Memory in use by the process.")
+        page.begin("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.")
             .sample(&[], usage.resident_bytes);
-        page.begin("process_open_fds", Kind::Gauge, "Open files and sockets.").sample(&[], usage.open_files);
-        page.begin("process_max_fds", Kind::Gauge, "Open files and sockets that are allowed.")
+        page.begin("process_open_fds", Kind::Gauge, "Number of open file descriptors.")
+            .sample(&[], usage.open_files);
+        page.begin("process_max_fds", Kind::Gauge, "Maximum number of open file descriptors.")
             .sample(&[], status.open_files_max.load(Relaxed));
         page.begin(
             "memstore_open_files_reserved",
             Kind::Gauge,
-            "Open files that are kept for shards, probes and files; clients are refused before these are used.",
+            "File descriptors reserved for shards, probes and files; clients are refused before these are used.",
         )
         .sample(&[], status.open_files_reserved.load(Relaxed));
     }
@@ -99,15 +111,14 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
 fn of_workers(status: &Status, page: &mut Page) {
     let names: Vec<String> = (0..status.workers.len()).map(|worker| worker.to_string()).collect();
     let workers = || names.iter().zip(&status.workers);
-    let mut busy =
-        page.begin("memstore_worker_busy_seconds", Kind::Counter, "Time the worker was not asleep.");
+    let mut busy = page.begin("memstore_worker_busy_seconds", Kind::Counter, "Time the worker was busy.");
     for (name, counters) in workers() {
         busy.sample(&[("worker", name)], seconds(counters.passes.sum()));
     }
     let mut passes = page.begin(
         "memstore_worker_pass_duration_seconds",
         Kind::Histogram,
-        "From being woken to sleeping again: what the proxy itself adds to a request at most.",
+        "Duration of one iteration of the event loop: an upper bound of the latency that the proxy adds.",
     );
     for (name, counters) in workers() {
         passes.histogram(&[("worker", name)], std::iter::once(&counters.passes));
@@ -121,10 +132,10 @@ type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     const NUMBERS: [(&str, Kind, &str, OfPool); 16] = [
-        ("memstore_client_connections", Kind::Gauge, "Clients connected.", |pool| {
+        ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
-        ("memstore_client_connections_opened", Kind::Counter, "Clients that ever connected.", |pool| {
+        ("memstore_client_connections_opened", Kind::Counter, "Client connections accepted.", |pool| {
             pool.client_connections_total.get() as i64
         }),
         ("memstore_requests", Kind::Counter, "Requests read from clients.", |pool| {
@@ -136,7 +147,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         ("memstore_client_sent_bytes", Kind::Counter, "Bytes written to clients.", |pool| {
             pool.client_sent_bytes.get() as i64
         }),
-        ("memstore_requests_refused", Kind::Counter, "Requests that the proxy itself refused.", |pool| {
+        ("memstore_requests_refused", Kind::Counter, "Requests refused by the proxy itself.", |pool| {
             pool.refused.get() as i64
         }),
         (
@@ -145,52 +156,52 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             "Requests answered with an error because a shard could not serve them.",
             |pool| pool.forward_error.get() as i64,
         ),
-        ("memstore_fragments", Kind::Counter, "Parts of split requests sent to shards.", |pool| {
+        ("memstore_fragments", Kind::Counter, "Fragments of split requests sent to shards.", |pool| {
             pool.fragments.get() as i64
         }),
         (
             "memstore_queue_waits",
             Kind::Counter,
-            "Requests that found the queue of their shard full.",
+            "Requests that had to wait because the queue of their shard was full.",
             |pool| pool.queue_waits.get() as i64,
         ),
         (
             "memstore_queue_full",
             Kind::Counter,
-            "Requests answered with an error because it stayed full.",
+            "Requests answered with an error because the queue of their shard stayed full.",
             |pool| pool.queue_full.get() as i64,
         ),
         (
             "memstore_client_pauses",
             Kind::Counter,
-            "Times requests of a client had to wait because of its limits.",
+            "Times the requests of a client were paused because of the limits per client.",
             |pool| pool.client_pauses.get() as i64,
         ),
         (
             "memstore_requests_out_of_memory",
             Kind::Counter,
-            "Requests refused because serving them would have taken more than memory_max allows.",
+            "Requests refused because they would have exceeded memory_max.",
             |pool| pool.out_of_memory.get() as i64,
         ),
         (
             "memstore_client_wedged",
             Kind::Counter,
-            "Times a client took none of the replies that waited for it for 5 s.",
+            "Times a client read none of its pending replies for 5 s.",
             |pool| pool.client_wedged.get() as i64,
         ),
-        ("memstore_auth_failures", Kind::Counter, "Wrong passwords that clients have sent.", |pool| {
+        ("memstore_auth_failures", Kind::Counter, "Failed authentication attempts of clients.", |pool| {
             pool.wrong_passwords.get() as i64
         }),
         (
             "memstore_shard_lanes",
             Kind::Gauge,
-            "Databases and protocol versions in use, each with connections of its own in each worker.",
+            "Combinations of database and protocol version in use, each with its own shard connections in each worker.",
             |pool| pool.lanes.get(),
         ),
         (
             "memstore_shard_lanes_refused",
             Kind::Counter,
-            "Requests refused because they would have needed one more of them.",
+            "Requests refused because they would have needed another combination of database and protocol version.",
             |pool| pool.lanes_refused.get() as i64,
         ),
     ];
@@ -223,19 +234,19 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         (
             "memstore_shards_awaited",
             Kind::Gauge,
-            "New shards that are not used yet, for they have not answered.",
+            "New shards that are not used yet because they have not answered.",
             |ring| ring.awaited.len(),
         ),
         (
             "memstore_shards_left_out",
             Kind::Gauge,
-            "Shards of the list that servers_within leaves out.",
+            "Shards of the list that servers_within excludes.",
             |ring| if ring.has_expired { 0 } else { ring.left_out.len() },
         ),
         (
             "memstore_servers_within_expired",
             Kind::Gauge,
-            "1 if servers_within left shards out for servers_within_limit and counts no more.",
+            "1 if servers_within is ignored because it excluded shards for longer than servers_within_limit.",
             |ring| usize::from(ring.has_expired),
         ),
     ];
@@ -261,13 +272,13 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         ("too_many", |pool| pool.client_refused.get() as i64),
     ];
     let mut family =
-        page.begin("memstore_client_disconnects", Kind::Counter, "Clients that went, by the reason.");
+        page.begin("memstore_client_disconnects", Kind::Counter, "Client connections closed, by reason.");
     for pool in pools {
         for (reason, number) in REASONS {
             family.sample(&[("pool", &pool.config.name), ("reason", reason)], pool.counters.sum(number));
         }
     }
-    let mut family = page.begin("memstore_commands", Kind::Counter, "Requests by the kind of their command.");
+    let mut family = page.begin("memstore_commands", Kind::Counter, "Requests by command family.");
     for pool in pools {
         for (index, name) in worker::families(pool.config.protocol).iter().enumerate() {
             let count = pool.counters.sum(|counters| counters.families[index].get() as i64);
@@ -291,25 +302,21 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
     let mut family = page.begin(
         "memstore_cluster_redirects",
         Kind::Counter,
-        "Requests that a node sent elsewhere, by the kind; given_up are those whose client got the error.",
+        "Redirects from cluster nodes, by kind; given_up: the error was returned to the client.",
     );
     for pool in &clusters {
         for (kind, number) in REDIRECTS {
             family.sample(&[("pool", &pool.config.name), ("kind", kind)], pool.counters.sum(number));
         }
     }
-    let mut family = page.begin(
-        "memstore_cluster_refreshes",
-        Kind::Counter,
-        "Times the nodes were asked who owns what, by the result.",
-    );
+    let mut family =
+        page.begin("memstore_cluster_refreshes", Kind::Counter, "Cluster topology refreshes, by result.");
     for pool in &clusters {
         for (result, count) in ["success", "failure"].into_iter().zip(pool.refreshes) {
             family.sample(&[("pool", &pool.config.name), ("result", result)], count);
         }
     }
-    let mut family =
-        page.begin("memstore_cluster_slots_covered", Kind::Gauge, "Slots that a node is known to own.");
+    let mut family = page.begin("memstore_cluster_slots_covered", Kind::Gauge, "Slots with a known owner.");
     for pool in &clusters {
         family.sample(&[("pool", &pool.config.name)], pool.map.covered());
     }
@@ -318,14 +325,14 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
             pool.map.members.iter().map(|member| (&*pool.config.name, member.address.to_string(), member))
         })
     };
-    let mut family = page.begin("memstore_cluster_slots", Kind::Gauge, "Slots that the node owns.");
+    let mut family = page.begin("memstore_cluster_slots", Kind::Gauge, "Slots owned by the node.");
     for (pool, shard, member) in members() {
         family.sample(&[("pool", pool), ("shard", &shard)], member.slot_count());
     }
     let mut family = page.begin(
         "memstore_cluster_epoch",
         Kind::Gauge,
-        "Configuration epoch of the node, by which its claim to slots counts.",
+        "Configuration epoch of the node; the highest one wins conflicting claims to a slot.",
     );
     for (pool, shard, member) in members() {
         family.sample(&[("pool", pool), ("shard", &shard)], member.epoch);
@@ -337,51 +344,64 @@ type OfShard = fn(&ShardCounters) -> i64;
 
 fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     const NUMBERS: [(&str, Kind, &str, OfShard); 12] = [
-        ("memstore_shard_connections", Kind::Gauge, "Connections to the shard.", |shard| {
+        ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
             shard.server_connections.get()
         }),
-        (
-            "memstore_shard_connections_opened",
-            Kind::Counter,
-            "Connections ever made to the shard.",
-            |shard| shard.server_connections_total.get() as i64,
-        ),
+        ("memstore_shard_connections_opened", Kind::Counter, "Connections opened to the shard.", |shard| {
+            shard.server_connections_total.get() as i64
+        }),
         (
             "memstore_shard_requests",
             Kind::Counter,
-            "Requests sent to the shard, parts of split ones too.",
+            "Requests sent to the shard, including fragments of split requests.",
             |shard| shard.requests.get() as i64,
         ),
-        ("memstore_shard_request_bytes", Kind::Counter, "Their bytes.", |shard| {
+        ("memstore_shard_request_bytes", Kind::Counter, "Bytes of requests sent to the shard.", |shard| {
             shard.request_bytes.get() as i64
         }),
         ("memstore_shard_responses", Kind::Counter, "Responses received from the shard.", |shard| {
             shard.responses.get() as i64
         }),
-        ("memstore_shard_response_bytes", Kind::Counter, "Their bytes.", |shard| {
-            shard.response_bytes.get() as i64
-        }),
-        ("memstore_shard_queued_requests", Kind::Gauge, "Requests that wait to be written.", |shard| {
-            shard.in_queue.get()
-        }),
-        ("memstore_shard_queued_bytes", Kind::Gauge, "Their bytes.", |shard| shard.in_queue_bytes.get()),
+        (
+            "memstore_shard_response_bytes",
+            Kind::Counter,
+            "Bytes of responses received from the shard.",
+            |shard| shard.response_bytes.get() as i64,
+        ),
+        (
+            "memstore_shard_queued_requests",
+            Kind::Gauge,
+            "Requests queued and not yet written to the shard.",
+            |shard| shard.in_queue.get(),
+        ),
+        (
+            "memstore_shard_queued_bytes",
+            Kind::Gauge,
+            "Bytes queued and not yet written to the shard.",
+            |shard| shard.in_queue_bytes.get(),
+        ),
         (
             "memstore_shard_in_flight_requests",
             Kind::Gauge,
-            "Requests written and not yet answered.",
+            "Requests written to the shard and not yet answered.",
             |shard| shard.out_queue.get(),
         ),
-        ("memstore_shard_in_flight_bytes", Kind::Gauge, "Their bytes.", |shard| shard.out_queue_bytes.get()),
+        (
+            "memstore_shard_in_flight_bytes",
+            Kind::Gauge,
+            "Bytes written to the shard and not yet answered.",
+            |shard| shard.out_queue_bytes.get(),
+        ),
         (
             "memstore_shard_late_responses",
             Kind::Counter,
-            "Responses that came after their deadline.",
+            "Responses received after the request had timed out.",
             |shard| shard.late_responses.get() as i64,
         ),
         (
             "memstore_shard_streamed_pieces",
             Kind::Counter,
-            "Pieces of large responses passed on early.",
+            "Pieces of large responses forwarded before the response was complete.",
             |shard| shard.streamed.get() as i64,
         ),
     ];
@@ -399,25 +419,24 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&labels, pool.counters.sum_shard(index, number));
         }
     }
-    let mut family =
-        page.begin("memstore_shard_healthy", Kind::Gauge, "1 if the shard can serve as far as is known.");
+    let mut family = page.begin("memstore_shard_healthy", Kind::Gauge, "1 if the shard is healthy.");
     for (pool, index, labels) in each() {
         family.sample(&labels, u8::from(pool.is_healthy(index)));
     }
     let mut family =
-        page.begin("memstore_shard_ejected", Kind::Gauge, "1 while the shard is out of the ring.");
+        page.begin("memstore_shard_ejected", Kind::Gauge, "1 while the shard is ejected from the ring.");
     for (pool, index, labels) in each() {
         family.sample(&labels, u8::from(pool.ejected.binary_search(&index).is_ok()));
     }
     let mut family =
-        page.begin("memstore_shard_ejections", Kind::Counter, "Times the shard was taken out of the ring.");
+        page.begin("memstore_shard_ejections", Kind::Counter, "Times the shard was ejected from the ring.");
     for (pool, index, labels) in each() {
         family.sample(&labels, pool.records[index].ejections);
     }
     let mut family = page.begin(
         "memstore_shard_ejections_withheld",
         Kind::Counter,
-        "Times the shard stayed in the ring because eject_max_share of the others was out.",
+        "Ejections of the shard withheld because eject_max_share was reached.",
     );
     for (pool, index, labels) in each() {
         family.sample(&labels, pool.records[index].withheld);
@@ -425,7 +444,7 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     let mut family = page.begin(
         "memstore_shard_probes",
         Kind::Counter,
-        "Probes of the shard while it was out, by their result.",
+        "Probes of the shard while it was ejected, by result.",
     );
     for (pool, index, [of_pool, of_shard]) in each() {
         for (result, count) in ["success", "failure"].into_iter().zip(pool.records[index].probes) {
@@ -435,7 +454,7 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     let mut family = page.begin(
         "memstore_shard_failures",
         Kind::Counter,
-        "Requests that the shard could not serve, by the reason; reasons that never were are left out.",
+        "Failures of the shard, by reason; reasons that have not occurred are omitted.",
     );
     for (pool, index, [of_pool, of_shard]) in each() {
         for (place, reason) in ShardFailure::REASONS.into_iter().enumerate() {
@@ -448,7 +467,7 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     let mut family = page.begin(
         "memstore_shard_response_duration_seconds",
         Kind::Histogram,
-        "From queueing a request to its response.",
+        "Time from queueing a request to its response.",
     );
     for (pool, index, labels) in each() {
         family.histogram(&labels, pool.counters.of_shard(index).map(|shard| &shard.latency));

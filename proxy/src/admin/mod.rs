@@ -199,7 +199,7 @@ const INDEX: &str = "\
 GET  /ready      200 when clients can be served\n\
 GET  /alive      200 when the workers make progress\n\
 GET  /metrics    Prometheus, or OpenMetrics if asked for\n\
-GET  /topology   pools, shards and who owns what, as JSON\n\
+GET  /topology   pools, shards and slot ownership, as JSON\n\
 GET  /stats      Twemproxy's statistics\n\
 POST /drain      accept no more clients, answer the others, end\n\
 POST /reload     read the configuration again\n\

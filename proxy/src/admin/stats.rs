@@ -127,13 +127,13 @@ const POOL: &[Statistic<OfPool>] = &[
     Statistic("client_err", "errors on connections of clients", |pool| {
         pool.counters.sum(|counters| counters.client_err.get() as i64)
     }),
-    Statistic("client_connections", "clients connected now", |pool| {
+    Statistic("client_connections", "open client connections", |pool| {
         pool.counters.sum(|counters| counters.client_connections.get())
     }),
     Statistic("server_ejects", "times a shard was ejected", |pool| {
         pool.records.iter().map(|record| record.ejections).sum::<u64>() as i64
     }),
-    Statistic("forward_error", "requests answered with an error for want of their shard", |pool| {
+    Statistic("forward_error", "requests answered with an error because of a shard failure", |pool| {
         pool.counters.sum(|counters| counters.forward_error.get() as i64)
     }),
     Statistic("fragments", "fragments of split requests", |pool| {
@@ -152,7 +152,7 @@ const SHARD: &[Statistic<OfShard>] = &[
     Statistic("server_timedout", "requests that timed out", |pool, shard| {
         of_shard(pool, shard, |counters| counters.server_timedout.get() as i64)
     }),
-    Statistic("server_connections", "connections to the shard now", |pool, shard| {
+    Statistic("server_connections", "open connections to the shard", |pool, shard| {
         of_shard(pool, shard, |counters| counters.server_connections.get())
     }),
     Statistic(
@@ -166,13 +166,13 @@ const SHARD: &[Statistic<OfShard>] = &[
     Statistic("request_bytes", "bytes of those", |pool, shard| {
         of_shard(pool, shard, |counters| counters.request_bytes.get() as i64)
     }),
-    Statistic("responses", "responses of the shard", |pool, shard| {
+    Statistic("responses", "responses from the shard", |pool, shard| {
         of_shard(pool, shard, |counters| counters.responses.get() as i64)
     }),
     Statistic("response_bytes", "bytes of those", |pool, shard| {
         of_shard(pool, shard, |counters| counters.response_bytes.get() as i64)
     }),
-    Statistic("in_queue", "requests not yet written to the shard", |pool, shard| {
+    Statistic("in_queue", "requests queued and not yet written to the shard", |pool, shard| {
         of_shard(pool, shard, |counters| counters.in_queue.get())
     }),
     Statistic("in_queue_bytes", "bytes of those", |pool, shard| {
