@@ -211,18 +211,15 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
         }
     }
-    let mut given = page.begin(
-        "memstore_topology_epoch",
-        Kind::Gauge,
-        "Epoch of the topology that workers were given last.",
-    );
+    let mut given =
+        page.begin("memstore_topology_epoch", Kind::Gauge, "Epoch of the topology last sent to the workers.");
     for pool in pools {
         given.sample(&[("pool", &pool.config.name)], pool.epoch);
     }
     let mut acknowledged = page.begin(
         "memstore_worker_topology_epoch",
         Kind::Gauge,
-        "Epoch of the topology by which the worker chooses shards.",
+        "Epoch of the topology in use by the worker.",
     );
     for pool in pools {
         for (number, worker) in pool.counters.workers().iter().enumerate() {
