@@ -5,6 +5,7 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
@@ -192,6 +193,44 @@ fn what_a_client_leaves_half_written_costs_nobody_else() {
     let events = world.settle();
     assert!(!events.iter().any(|event| matches!(event, Event::ClientLeft(..))), "{events:?}");
     assert_eq!(world.counters.client_evicted.get(), 0);
+    assert_eq!(world.wanted, [index], "the next connection");
+    world.shard_connects(index);
+    world.settle();
+    assert_eq!(world.shard_takes(index, |length| length), b"*2\r\n$3\r\nGET\r\n$6\r\nbehind\r\n");
+    world.shard_sends(index, b"$1\r\nv\r\n").expect("a good response");
+    world.settle();
+    assert_eq!(world.eager[&behind], b"$1\r\nv\r\n");
+}
+
+/// Between the decision that a connection is given up and its end the worker writes: what waits behind is not begun on it.
+#[test]
+fn nothing_is_begun_on_a_connection_that_is_given_up() {
+    let limits = Limits {
+        memory_max: 1 << 20,
+        shard_queue_bytes_max: 4 << 20,
+        request_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut world = World::<Resp>::new(settings(None), limits, topology("hangs"), 1);
+    let set = |size: usize| format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${size}\r\n{}\r\n", "x".repeat(size));
+    let [gone, behind, other] = [(); 3].map(|()| world.pool.client_connected(world.now));
+    world.eager.extend([behind, other].map(|id| (id, Vec::new())));
+    world.client_sends(gone, set(800_000).as_bytes());
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
+    world.client_sends(behind, b"GET behind\r\n");
+    world.settle();
+    world.pool.client_gone(gone, false);
+    world.client_sends(other, &set(500_000).as_bytes()[..400_000]);
+    world.judge(other);
+    world.pool.resume(&mut BytesMut::new(), world.now);
+    // The shard reads again at this moment.
+    world.shard_takes(index, |length| length);
+    world.settle();
+    assert_eq!(world.eager[&behind], b"", "its request is not lost");
     assert_eq!(world.wanted, [index], "the next connection");
     world.shard_connects(index);
     world.settle();

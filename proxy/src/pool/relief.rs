@@ -98,6 +98,7 @@ impl<P: Protocol> Pool<P> {
             let connection = &mut self.shards.connections[index];
             connection.forsake(&is_unwanted);
             if connection.is_forsaken() {
+                connection.closing = true;
                 self.shards.to_close.push((index, ShardFailure::Removed));
                 closes = true;
             }

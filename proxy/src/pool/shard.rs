@@ -123,6 +123,8 @@ pub struct ShardConnection<P: Protocol> {
     received: Option<Time>,
     /// Failed attempts to connect in a row.
     attempts: u32,
+    /// It is about to be closed for what is held there for nobody: nothing that somebody waits for is begun on it.
+    pub(super) closing: bool,
     /// Unwritten requests were carried over from a lost connection: the next loss fails them.
     carried: bool,
     /// Bytes it was last counted with in the pool's share of the account.
@@ -154,6 +156,7 @@ impl<P: Protocol> ShardConnection<P> {
             heard: Time::default(),
             received: None,
             attempts: 0,
+            closing: false,
             carried: false,
             counted: 0,
             published: [0; 4],
@@ -313,6 +316,7 @@ impl<P: Protocol> ShardConnection<P> {
     /// What is to be written next.
     pub fn writable(&mut self) -> Option<&mut Output> {
         match &mut self.link {
+            _ if self.closing => None,
             Link::Greeting { output, .. } => Some(output),
             Link::Up => Some(&mut self.output),
             Link::Idle | Link::Connecting { .. } | Link::Down { .. } => None,
@@ -410,6 +414,7 @@ impl<P: Protocol> ShardConnection<P> {
         self.rest = Rest::default();
         self.understood = 0;
         self.streaming = false;
+        self.closing = false;
         self.carried = keep > 0;
         if keep > 0 {
             self.link = Link::Connecting { after: None };
