@@ -30,6 +30,7 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         shard_queue_max: 6,
         shard_queue_bytes_max: 1 << 12,
         memory_max: 1 << 17,
+        pass_work_max: 16,
         server_connections: 1,
         eager_connects: 1,
         client_idle_timeout: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, Identity, Limits, PASS_WORK_MAX, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -47,6 +47,7 @@ impl Bench {
             shard_queue_max: 65536,
             shard_queue_bytes_max: 64 << 20,
             memory_max: usize::MAX,
+            pass_work_max: PASS_WORK_MAX,
             server_connections: 1,
             eager_connects: 0,
             client_idle_timeout: None,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits};
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, PASS_WORK_MAX};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, Shard, Topology};
@@ -177,6 +177,7 @@ impl Run {
         let mut limits = Limits {
             queue_wait: Duration::from_secs(3600),
             server_connections: 1 + random.below(2) as usize,
+            pass_work_max: if seed.is_multiple_of(3) { 1 + seed as usize % 7 } else { PASS_WORK_MAX },
             ..Limits::default()
         };
         change(&mut limits);
@@ -368,7 +369,11 @@ impl Run {
     }
 
     fn settle(&mut self) {
-        self.world.settle();
+        self.world.pass(&mut Vec::new());
+        // Clients that wait for their turn meet whatever comes next.
+        if !self.random.one_in(4) {
+            self.world.settle();
+        }
         for at in 0..self.clients.len() {
             let id = self.clients[at].id;
             let bytes = self.world.client_takes(id, |length| length);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, PASS_WORK_MAX, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
@@ -137,6 +137,7 @@ impl<D: Dialect> Run<D> {
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
+            pass_work_max: if random.one_in(3) { 1 + random.below(30) as usize } else { PASS_WORK_MAX },
             ..Limits::default()
         };
         let moving = random.one_in(4);
@@ -373,7 +374,13 @@ impl<D: Dialect> Run<D> {
     }
 
     fn settle(&mut self) {
-        for event in self.world.settle() {
+        let mut events = Vec::new();
+        self.world.pass(&mut events);
+        // Clients that wait for their turn meet whatever comes next.
+        if !self.random.one_in(4) {
+            events.extend(self.world.settle());
+        }
+        for event in events {
             match event {
                 Event::ClientLeft(id, verdict) => self.leave(id, verdict),
                 Event::ConnectionClosed(index, _) => {

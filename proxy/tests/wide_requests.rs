@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::pool::Limits;
+use memstore_proxy::pool::{ClientId, Limits};
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::Resp;
@@ -144,18 +144,80 @@ fn many_clients_that_are_refused_all_they_ask_do_not_make_a_pass_longer() {
     }
 }
 
+/// Clients that all ask at once for what takes long.
+struct Crowd {
+    world: World<Resp>,
+    clients: Vec<ClientId>,
+}
+
+impl Crowd {
+    fn new(count: usize) -> Self {
+        let topology =
+            Topology::new((0..4).map(shard).collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+        let topology = Arc::new(topology.expect("shards"));
+        let mut world = World::<Resp>::new(Settings::default(), Limits::default(), topology, 1);
+        let clients = (0..count).map(|_| world.pool.client_connected(world.now)).collect();
+        Self { world, clients }
+    }
+
+    /// All send this in one pass; returns how many requests were served in it.
+    fn send(&mut self, bytes: &[u8]) -> u64 {
+        let before = self.world.counters.requests.get();
+        for &id in &self.clients {
+            self.world.client_sends(id, bytes);
+        }
+        self.world.counters.requests.get() - before
+    }
+}
+
 #[test]
 fn many_clients_that_ask_for_large_replies_made_here_do_not_make_a_pass_longer() {
     const CLIENTS: usize = 64;
-    let topology = Topology::new(vec![shard(0)], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
-    let topology = Arc::new(topology.expect("a shard"));
-    let mut world = World::<Resp>::new(Settings::default(), Limits::default(), topology, 1);
-    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
-    for &id in &clients {
-        world.client_sends(id, "COMMAND\r\n".repeat(5).as_bytes());
+    let mut crowd = Crowd::new(CLIENTS);
+    let served = crowd.send("COMMAND\r\n".repeat(5).as_bytes());
+    assert!((1..20).contains(&served), "{served} of {} in one pass", 5 * CLIENTS);
+    crowd.world.settle();
+    assert_eq!(crowd.world.counters.requests.get(), 5 * CLIENTS as u64);
+}
+
+#[test]
+fn many_clients_that_ask_for_many_keys_do_not_make_a_pass_longer() {
+    const CLIENTS: usize = 64;
+    const KEYS: usize = 1000;
+    let mut crowd = Crowd::new(CLIENTS);
+    let mut request = "MGET".to_owned();
+    (0..KEYS).for_each(|key| request.push_str(&format!(" key:{key}")));
+    request.push_str("\r\n");
+    let served = crowd.send(request.repeat(3).as_bytes());
+    assert!((1..20).contains(&served), "{served} requests of {KEYS} keys in one pass");
+    crowd.world.settle();
+    assert_eq!(crowd.world.counters.requests.get(), 3 * CLIENTS as u64);
+}
+
+#[test]
+fn who_waits_for_a_turn_has_it_before_those_that_come_later() {
+    let ask = format!("*2\r\n$4\r\nPING\r\n$60000\r\n{}\r\n", "x".repeat(60_000));
+    let mut crowd = Crowd::new(64);
+    assert!(crowd.send(ask.as_bytes()) < 20);
+    let Crowd { mut world, clients } = crowd;
+    let mut passes = 0;
+    loop {
+        world.pass(&mut Vec::new());
+        let is_served = |world: &mut World<Resp>, &id: &ClientId| {
+            !world.client_takes(id, |length| length.min(1)).is_empty()
+        };
+        let served: Vec<bool> = clients.iter().map(|id| is_served(&mut world, id)).collect();
+        assert!(served.is_sorted_by(|before, after| before >= after), "{served:?}");
+        if served.iter().all(|&served| served) {
+            break;
+        }
+        passes += 1;
+        assert!(passes < 20, "{served:?}");
+        // Others come all the time, and take what is left of each pass.
+        world.now = world.now.plus(Duration::from_micros(1));
+        for _ in 0..16 {
+            let id = world.pool.client_connected(world.now);
+            world.client_sends(id, ask.as_bytes());
+        }
     }
-    let served = world.counters.requests.get();
-    assert!(served < 100, "{served} of {} in one pass", 5 * CLIENTS);
-    world.settle();
-    assert_eq!(world.counters.requests.get(), 5 * CLIENTS as u64);
 }

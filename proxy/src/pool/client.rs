@@ -58,7 +58,7 @@ pub struct Client<P: Protocol> {
 pub enum Pause {
     /// It has too much in flight, or too many bytes of replies wait for it. It may be read ahead of being served.
     Full,
-    /// It has had its turn in this pass, and is served and read further in the next one.
+    /// It has had its turn, or the pass had none left for it: it is served and read further in one of the next.
     Turn,
     /// Its next request changes what the replies to the earlier ones depend on.
     UntilQuiet,
@@ -89,6 +89,8 @@ pub struct Activity<P: Protocol> {
     pub begun: Option<Time>,
     /// Why nothing is served, if so. Then `rest` may hold complete requests.
     pub paused: Option<Pause>,
+    /// It has its place among the pool's `next_turn`.
+    pub in_line: bool,
     /// It waits for room in a shard's queue.
     pub stalled: Option<Stall>,
     /// While the request at hand is held: when it is looked whether it is silent. Its place in the pool's `silences`.
@@ -118,6 +120,7 @@ impl<P: Protocol> Default for Activity<P> {
             ahead: Ahead::default(),
             begun: None,
             paused: None,
+            in_line: false,
             stalled: None,
             silent_at: None,
             parked: 0,
@@ -182,6 +185,8 @@ impl<P: Protocol> Activity<P> {
         debug_assert!(self.is_idle() && self.silent_at.is_none() && self.parked == 0);
         P::reset(&mut self.decoder);
         self.begun = None;
+        // What is left of it there is passed over.
+        self.in_line = false;
         self.sent = 0;
         self.blocked = None;
         self.told = false;

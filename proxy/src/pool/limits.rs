@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pass::PASS_WORK_MAX;
+
 /// What holds a pool within bounds. All sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -26,6 +28,8 @@ pub struct Limits {
     pub arguments_max: usize,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
     pub memory_max: usize,
+    /// Work done in a pass, as [`super::PASS_WORK_MAX`].
+    pub pass_work_max: usize,
     /// Connections to each shard.
     pub server_connections: usize,
     /// Failed attempts to connect that are not followed by a pause.
@@ -52,6 +56,7 @@ impl Default for Limits {
             shard_queue_max: 65536,
             shard_queue_bytes_max: 8 << 20,
             memory_max: usize::MAX,
+            pass_work_max: PASS_WORK_MAX,
             server_connections: 1,
             eager_connects: 0,
             client_idle_timeout: None,

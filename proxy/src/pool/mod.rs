@@ -39,6 +39,7 @@ use crate::protocol::{Malformed, Plan, Protocol, Silence};
 use crate::time::Time;
 use client::{Activity, Client, Pause, Stall, State};
 use deadlines::Denial;
+use pass::Pass;
 use redirect::{Parked, Redirected};
 use requests::{may_submit, reads_ahead};
 use shard::Link;
@@ -47,6 +48,7 @@ use shards::Shards;
 pub use limits::Limits;
 pub use listing::Asked;
 pub use parting::Parting;
+pub use pass::PASS_WORK_MAX;
 
 pub mod client;
 mod deadlines;
@@ -57,6 +59,7 @@ mod limits;
 mod listing;
 mod members;
 mod parting;
+mod pass;
 mod redirect;
 mod relief;
 pub mod replies;
@@ -151,10 +154,10 @@ pub struct Pool<P: Protocol> {
     dirty_clients: Vec<u32>,
     /// Clients whose unread requests may go on.
     resumable: VecDeque<ClientId>,
-    /// Those that have had their turn in this pass: in the next one.
-    next_turn: Vec<ClientId>,
-    /// When the pass began, and what was served in it.
-    served: (Time, usize),
+    /// Those that wait for their turn, who waits longest first, one entry each.
+    next_turn: VecDeque<ClientId>,
+    /// What the pass may still serve.
+    pass: Pass,
     /// Connections with room for clients that wait for it.
     roomy: Vec<ConnectionIndex>,
     /// Wrong passwords that are answered later, by when.
@@ -223,8 +226,8 @@ impl<P: Protocol> Pool<P> {
             spare_activities: Vec::new(),
             dirty_clients: Vec::new(),
             resumable: VecDeque::new(),
-            next_turn: Vec::new(),
-            served: (Time::default(), 0),
+            next_turn: VecDeque::new(),
+            pass: Pass::default(),
             roomy: Vec::new(),
             delayed: VecDeque::new(),
             recent_wrong_passwords: (Time::default(), 0),
@@ -520,8 +523,8 @@ impl<P: Protocol> Pool<P> {
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
             Some(Pause::UntilSilent) => false,
         };
-        if resumes {
-            self.next_turn.push(id);
+        if resumes && !std::mem::replace(&mut activity.in_line, true) {
+            self.next_turn.push_back(id);
         }
         if !activity.replies.output.is_empty() {
             activity.arrived = None;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::client::{Activity, Pause, Stall, State};
+use super::pass::{REFUSED_WORK, work};
 use super::shards::{Refusal, Sender, Turn};
 use super::ticket::Waiter;
 use super::{Asked, ClientId, ConnectionIndex, Denial, Limits, Pool, SILENCE, find, mark};
@@ -22,18 +23,6 @@ const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
 const ARGUMENT_BYTES: usize = 48;
 
-/// So many requests of one client are served in its turn, or so many bytes of replies made here; then others have theirs.
-const TURN_REQUESTS_MAX: usize = 1024;
-const TURN_REPLIES_MAX: usize = 256 * 1024;
-/// Once so many are served in a pass, whoever comes next has a short turn: many clients that send as much as they can must
-/// not make the pass longer than others can wait. A request that is refused costs as much as so many that are forwarded, and
-/// so many bytes of replies made here as much as one.
-const PASS_REQUESTS_MAX: usize = 16 * 1024;
-const SHORT_TURN_REQUESTS_MAX: usize = 128;
-const SHORT_TURN_REPLIES_MAX: usize = 16 * 1024;
-const REFUSED_COST: usize = 8;
-const REQUEST_REPLIES: usize = 64;
-
 /// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
 /// of all clients within the last second.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
@@ -43,21 +32,44 @@ const TOO_MANY_LANES: &str =
     "too many databases are in use by other clients; use one of theirs, or try again later";
 
 impl<P: Protocol> Pool<P> {
-    /// Goes on with clients that had to wait. `scratch` is empty before and after.
+    /// Goes on with clients that had to wait, those first that wait for their turn. Once in a pass. `scratch` is empty before
+    /// and after.
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
+        self.pass.turns(self.limits.pass_work_max, now);
+        // Those that come to wait for another turn meanwhile have theirs in the next pass.
+        for _ in 0..self.next_turn.len() {
+            if self.pass.turn() == 0 {
+                break;
+            }
+            let Some(id) = self.next_turn.pop_front() else { break };
+            let activity = find(&mut self.clients, id).and_then(|client| client.activity.as_mut());
+            if let Some(activity) = activity
+                && std::mem::take(&mut activity.in_line)
+            {
+                self.go_on(id, scratch, now);
+            }
+        }
+        self.resume_others(scratch, now);
+    }
+
+    /// The same, in the same pass, but for those that wait for their turn.
+    pub fn resume_others(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
-        self.resumable.extend(self.next_turn.drain(..));
         while let Some(index) = self.roomy.pop() {
             self.resume_waiting(index, scratch, now);
         }
         while let Some(id) = self.resumable.pop_front() {
-            let stalled = self.client(id).and_then(|client| client.activity.as_ref()?.stalled);
-            if let Some(Stall { since, at }) = stalled {
-                // It may stand in that line still; it will find its place again.
-                self.shards.connections[at].stop_waiting(id, since);
-            }
-            self.resume_client(id, scratch, now);
+            self.go_on(id, scratch, now);
         }
+    }
+
+    fn go_on(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
+        let stalled = self.client(id).and_then(|client| client.activity.as_ref()?.stalled);
+        if let Some(Stall { since, at }) = stalled {
+            // It may stand in that line still; it will find its place again.
+            self.shards.connections[at].stop_waiting(id, since);
+        }
+        self.resume_client(id, scratch, now);
     }
 
     /// There is room in the queue of the connection: those that wait for it share it, who waits longest first. One that
@@ -148,9 +160,8 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Self {
-            clients, shards, counters, limits, plan, identity, settings, store, share, served, ..
-        } = self;
+        let Self { clients, shards, counters, limits, plan, identity, settings, store, share, pass, .. } =
+            self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
         let session_bytes = P::session_bytes(&client.session);
@@ -163,15 +174,10 @@ impl<P: Protocol> Pool<P> {
         shards.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
-        if served.0 != now {
-            *served = (now, 0);
-        }
-        let (turn, replies) = if served.1 < PASS_REQUESTS_MAX {
-            (TURN_REQUESTS_MAX, TURN_REPLIES_MAX)
-        } else {
-            (SHORT_TURN_REQUESTS_MAX, SHORT_TURN_REPLIES_MAX)
-        };
-        let (mut turn_requests, mut turn_replies) = (turn, replies);
+        pass.read(limits.pass_work_max, now);
+        // One that has had to wait for room is not made to wait for its turn as well.
+        let turn = pass.turn().max(usize::from(activity.stalled.is_some()));
+        let mut done = 0;
         while used < scratch.len() {
             if client.state == State::Broken {
                 used = scratch.len();
@@ -183,11 +189,10 @@ impl<P: Protocol> Pool<P> {
                 counters.client_pauses.add(1);
                 break;
             }
-            if turn_requests == 0 || turn_replies == 0 {
+            if done >= turn {
                 activity.paused = Some(Pause::Turn);
                 break;
             }
-            turn_requests -= 1;
             let input = &scratch[used..];
             let decoded = P::next_request(&mut activity.decoder, &client.session, input, bounds);
             let length = match decoded {
@@ -234,6 +239,11 @@ impl<P: Protocol> Pool<P> {
                 route => route,
             };
             let sender = Sender { id, number: client.id, lane: client.lane, since: arrived, now };
+            let keys = match route {
+                Route::Everywhere(_) => shards.topology.shards().len(),
+                _ => plan.keys.len(),
+            };
+            done += work(keys, plan.reply.len());
             let closes = matches!(route, Route::AnswerAndClose);
             let mut stops = closes;
             let ignored = matches!(route, Route::Ignore);
@@ -241,7 +251,6 @@ impl<P: Protocol> Pool<P> {
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
-                    turn_replies = turn_replies.saturating_sub(plan.reply.len());
                     // Only what is answered here changes what a client speaks with shards.
                     let (present, wanted) = (shards.lane_key(client.lane), P::lane(&client.session));
                     if wanted != present {
@@ -337,7 +346,7 @@ impl<P: Protocol> Pool<P> {
                 }
             };
             if outcome.is_err() {
-                turn_requests = turn_requests.saturating_sub(REFUSED_COST - 1);
+                done += REFUSED_WORK;
             }
             match outcome {
                 Ok(()) => {}
@@ -399,7 +408,7 @@ impl<P: Protocol> Pool<P> {
                 break;
             }
         }
-        served.1 += turn - turn_requests + (replies - turn_replies) / REQUEST_REPLIES;
+        pass.done(done);
         shards.turn.late = false;
         if activity.waits() {
             activity.arrived = Some(arrived);

@@ -265,6 +265,7 @@ impl<P: Protocol> Driver<P> {
 
     /// Does all that the pool wishes, until it wishes nothing more.
     fn settle(&mut self, now: Time) {
+        let mut is_first = true;
         loop {
             // First: what is given up must be gone before a client hears of it and writes again.
             self.pool.take_closes(&mut self.closes);
@@ -278,7 +279,11 @@ impl<P: Protocol> Driver<P> {
                     self.close_shard(index, &ShardFailure::ResponseTimeout, now);
                 }
             }
-            self.pool.resume(&mut self.scratch, now);
+            if std::mem::take(&mut is_first) {
+                self.pool.resume(&mut self.scratch, now);
+            } else {
+                self.pool.resume_others(&mut self.scratch, now);
+            }
             self.put_questions(now);
             self.log_malformed();
             self.log_complaints();

@@ -21,7 +21,7 @@ use crate::failure::{Blame, ShardFailure};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::Socket;
-use crate::pool::{ConnectionIndex, Identity, Limits, Pool};
+use crate::pool::{ConnectionIndex, Identity, Limits, PASS_WORK_MAX, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::store::Store;
@@ -428,6 +428,7 @@ impl Limits {
             shard_queue_max: config.shard_queue_max as usize,
             shard_queue_bytes_max: config.shard_queue_bytes_max,
             memory_max,
+            pass_work_max: PASS_WORK_MAX,
             eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },
             server_connections: config.server_connections as usize,
             client_idle_timeout: config.client_idle_timeout,

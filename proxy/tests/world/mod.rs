@@ -165,43 +165,48 @@ impl<P: Protocol> World<P> {
 
     /// Does what the worker does after every pass, but for the writing; only eager clients are written to.
     pub fn settle(&mut self) -> Vec<Event> {
-        let (mut clients, mut shards, mut closes) = (Vec::new(), Vec::new(), Vec::new());
         let mut events = Vec::new();
         for _ in 0..10_000 {
-            self.pool.resume(&mut self.scratch, self.now);
-            self.pool.take_connects(&mut self.wanted);
-            self.pool.take_dirty_shards(&mut shards);
-            self.pool.take_dirty_clients(&mut clients);
-            for id in clients.drain(..) {
-                if let Some(inbox) = self.eager.get_mut(&id)
-                    && let Some(output) = self.pool.client_output(id)
-                {
-                    inbox.extend(taken(output, |length| length));
-                }
-                events.extend(self.judge(id).map(|verdict| Event::ClientLeft(id, verdict)));
-            }
-            self.pool.take_closes(&mut closes);
-            for (index, failure) in closes.drain(..) {
-                if self.up.contains(&index) {
-                    self.shard_closes(index, &failure);
-                    events.push(Event::ConnectionClosed(index, failure));
-                }
-            }
-            events.extend(self.pool.take_events().into_iter().map(Event::Shard));
-            self.pool.take_malformed();
-            for asked in self.pool.take_questions() {
-                let mut rows = Rows::default();
-                let (question, asker) = (&asked.question, asked.asker);
-                // No addresses here.
-                let ends = |_| Some(["", ""]);
-                self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
-                self.pool.answer_question(&asked, &Found::of(&[rows]));
-            }
+            self.pass(&mut events);
             if !self.pool.has_work() {
                 return events;
             }
         }
         panic!("the pool never comes to rest");
+    }
+
+    /// The same for one pass: some clients may wait for the next one.
+    pub fn pass(&mut self, events: &mut Vec<Event>) {
+        let (mut clients, mut shards, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+        self.pool.resume(&mut self.scratch, self.now);
+        self.pool.take_connects(&mut self.wanted);
+        self.pool.take_dirty_shards(&mut shards);
+        self.pool.take_dirty_clients(&mut clients);
+        for id in clients.drain(..) {
+            if let Some(inbox) = self.eager.get_mut(&id)
+                && let Some(output) = self.pool.client_output(id)
+            {
+                inbox.extend(taken(output, |length| length));
+            }
+            events.extend(self.judge(id).map(|verdict| Event::ClientLeft(id, verdict)));
+        }
+        self.pool.take_closes(&mut closes);
+        for (index, failure) in closes.drain(..) {
+            if self.up.contains(&index) {
+                self.shard_closes(index, &failure);
+                events.push(Event::ConnectionClosed(index, failure));
+            }
+        }
+        events.extend(self.pool.take_events().into_iter().map(Event::Shard));
+        self.pool.take_malformed();
+        for asked in self.pool.take_questions() {
+            let mut rows = Rows::default();
+            let (question, asker) = (&asked.question, asked.asker);
+            // No addresses here.
+            let ends = |_| Some(["", ""]);
+            self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
+            self.pool.answer_question(&asked, &Found::of(&[rows]));
+        }
     }
 }
 

@@ -1,0 +1,58 @@
+//! What is served in one pass of the worker: as much as others can wait for, whoever asks for it, in fair turns.
+//!
+//! What is read is served at once, as long as the pass has work left; whoever comes later in it waits for a turn. Then
+//! those go on that have waited since an earlier pass, who waits longest first, with as much again: neither can starve the
+//! other. All is measured in forwarded requests of one key.
+
+use crate::time::Time;
+
+/// So much is done in a pass for what is read in it, and so much for those that have waited.
+pub const PASS_WORK_MAX: usize = 8 * 1024;
+/// Of what the pass has left a client has this share in its turn, but enough to be worth going on with it.
+const TURN_SHARE: usize = 8;
+const TURN_WORK_MIN: usize = 16;
+/// A request that is refused costs so much more than one that is forwarded: its reply is made here, in words.
+pub const REFUSED_WORK: usize = 8;
+/// So many bytes of a reply made here cost as much as a request.
+const WORK_REPLY_BYTES: usize = 64;
+
+/// The work of a request that is sent for so many keys, or to so many shards, and of the bytes that are answered here.
+#[inline]
+pub fn work(keys: usize, reply_bytes: usize) -> usize {
+    keys.max(1) + reply_bytes / WORK_REPLY_BYTES
+}
+
+/// What the pass at hand may still do.
+#[derive(Default)]
+pub struct Pass {
+    /// When it began.
+    began: Option<Time>,
+    left: usize,
+}
+
+impl Pass {
+    /// Begins anew where this is another pass than the last one that was served in.
+    #[inline]
+    pub fn read(&mut self, work_max: usize, now: Time) {
+        if self.began != Some(now) {
+            self.turns(work_max, now);
+        }
+    }
+
+    /// Those have their turns that have waited.
+    pub fn turns(&mut self, work_max: usize, now: Time) {
+        *self = Self { began: Some(now), left: work_max };
+    }
+
+    /// What the next client may have done in its turn: nothing where nothing is left.
+    #[inline]
+    pub fn turn(&self) -> usize {
+        (self.left / TURN_SHARE).max(TURN_WORK_MIN.min(self.left))
+    }
+
+    /// This is done. What is begun is finished, however much it is.
+    #[inline]
+    pub fn done(&mut self, work: usize) {
+        self.left = self.left.saturating_sub(work);
+    }
+}
