@@ -17,7 +17,7 @@
 //!    of it and writes again; then [`Pool::resume`], questions, what the log is told, `take_connects`.
 //! 4. **Bytes to write**: `take_dirty_shards` and `take_dirty_clients` name the connections, `shard_output` and `client_output`
 //!    have the bytes, and after each write `settle_shard` or [`Pool::settle_client`], whose [`Verdict`] says what becomes of
-//!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated.
+//!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated, with [`Pool::resume_others`].
 //!
 //! One concern, one file: [`client`] keeps the order of one client's replies, [`shard`] the queue of one shard connection,
 //! [`crate::buffer`] the bytes; this one moves requests and responses between them.
