@@ -46,7 +46,7 @@ async fn connect(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<(Tc
         match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok((stream, *address)),
             Ok(Err(error)) => last = error.into(),
-            Err(_) => last = anyhow!("{address} does not take the connection"),
+            Err(_) => last = anyhow!("cannot connect to {address}"),
         }
     }
     Err(last)
@@ -83,9 +83,9 @@ fn request(address: &str, method: &str, path: &str, token: Option<&str>) -> Stri
 }
 
 fn understand(answer: &str) -> anyhow::Result<(u16, String)> {
-    let (head, body) = answer.split_once("\r\n\r\n").context("it does not speak HTTP")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP response")?;
     let status =
-        head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("it does not speak HTTP")?;
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("not an HTTP response")?;
     Ok((status, body.to_owned()))
 }
 

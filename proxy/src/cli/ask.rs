@@ -36,7 +36,7 @@ pub fn ask(method: &str, path: &str, asked: &Ask) -> anyhow::Result<ExitCode> {
         let token = token.as_ref().map(config::Secret::expose);
         let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
         admin::ask(&asked.admin, method, path, token, limit)
-            .with_context(|| format!("the proxy at {} cannot be asked", asked.admin))
+            .with_context(|| format!("cannot query the proxy at {}", asked.admin))
     };
     let (status, body) = match answer() {
         Err(error) if asked.format == Format::Json => {

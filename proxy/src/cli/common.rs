@@ -54,7 +54,7 @@ pub fn topologies<'c>(config: &'c Config, output: &Output) -> anyhow::Result<Vec
     if found.is_empty() {
         let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
         let wanted = output.pool.as_deref().unwrap_or_default();
-        anyhow::bail!("there is no pool {wanted:?}; the file has {}", names.join(", "));
+        anyhow::bail!("unknown pool {wanted:?}; the file has {}", names.join(", "));
     }
     found.into_iter().map(|pool| Ok((pool.name.as_str(), pool.topology()?))).collect()
 }

@@ -76,7 +76,7 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
         }
         return format!("{told}\n");
     }
-    let nobody = if topology.is_cluster() { "who owns the slot" } else { "any shard" };
+    let nobody = if topology.is_cluster() { "the owner of the slot" } else { "any shard" };
     let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
     let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));

@@ -76,7 +76,7 @@ async fn once(address: &str, auth: Option<&Auth>, memcached: bool) -> anyhow::Re
         match timeout(ANSWER_LIMIT, TcpStream::connect(place)).await {
             Ok(Ok(stream)) => return exchange(stream, auth, memcached).await,
             Ok(Err(error)) => last = error.into(),
-            Err(_) => last = anyhow::anyhow!("{place} does not take the connection"),
+            Err(_) => last = anyhow::anyhow!("cannot connect to {place}"),
         }
     }
     Err(last)
@@ -108,7 +108,7 @@ async fn exchange(stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> an
     conversation.authenticate(auth).await?;
     conversation.ask(&["SET", &key, value, "EX", EXPIRES]).await?;
     let read = conversation.ask(&["GET", &key]).await?;
-    ensure!(read == BytesFrame::BulkString(value.into()), "it was given {value:?} and gives {read:?} back");
+    ensure!(read == BytesFrame::BulkString(value.into()), "wrote {value:?} but read {read:?}");
     conversation.ask(&["DEL", &key]).await?;
     Ok(())
 }
@@ -118,9 +118,9 @@ async fn say(lines: &mut Framed<TcpStream, LinesCodec>, line: &str, expected: &[
     // The codec ends a line with LF alone, which memcached takes for CRLF.
     lines.send(format!("{line}\r")).await?;
     for expected in expected {
-        let answer = timeout(ANSWER_LIMIT, lines.next()).await.context("it does not answer")?;
-        let answer = answer.context("it closes the connection")??;
-        ensure!(answer == *expected, "it says {answer:?} instead of {expected:?}");
+        let answer = timeout(ANSWER_LIMIT, lines.next()).await.context("no answer")?;
+        let answer = answer.context("connection closed")??;
+        ensure!(answer == *expected, "unexpected answer {answer:?} instead of {expected:?}");
     }
     Ok(())
 }

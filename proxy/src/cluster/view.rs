@@ -58,7 +58,7 @@ impl Node {
 pub fn nodes(text: &str) -> Result<Vec<Node>, String> {
     text.lines()
         .filter(|line| !line.is_empty())
-        .map(|line| node(line).ok_or_else(|| format!("a line that is no node: {line:?}")))
+        .map(|line| node(line).ok_or_else(|| format!("invalid line in CLUSTER NODES: {line:?}")))
         .collect()
 }
 

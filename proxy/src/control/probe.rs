@@ -105,10 +105,10 @@ async fn is_called(conversation: &mut Conversation, address: &Address) -> Result
     let Address::Tcp { host, .. } = address else { return Ok(()) };
     let refused = |words: &str| ConversationError::Refused(words.to_owned());
     let BytesFrame::Array(words) = conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? else {
-        return Err(refused("it does not say who it is"));
+        return Err(refused("the server does not report its identity"));
     };
     let [_, BytesFrame::BulkString(name)] = &words[..] else {
-        return Err(refused("it does not know replica-announce-ip"));
+        return Err(refused("the server does not support replica-announce-ip"));
     };
     let name = String::from_utf8_lossy(name);
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();

@@ -136,7 +136,7 @@ impl Conversation {
             BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => {
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            _ => Err(ConversationError::Refused("the answer is no text".into())),
+            _ => Err(ConversationError::Refused("the answer is not a string".into())),
         }
     }
 
@@ -183,7 +183,7 @@ impl Decoder for Bounded {
         }
         let mut answer = came.split_to(std::mem::take(&mut self.measured));
         if depth(&answer).is_none_or(|depth| depth > DEPTH_MAX) {
-            return Err(wrong("an answer that is none in RESP2, or too deep".into()));
+            return Err(wrong("an answer that is not RESP2, or nested too deeply".into()));
         }
         self.resp.decode(&mut answer).map_err(|error| wrong(error.to_string()))
     }

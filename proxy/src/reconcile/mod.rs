@@ -383,7 +383,7 @@ async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Fact
     let asked = Address::Tcp { host: place.ip().to_string(), port: place.port() };
     let nodes = view::nodes(&nodes).map_err(refused)?;
     if !nodes.iter().any(|node| node.myself) {
-        return Err(refused("it does not say who it is".into()));
+        return Err(refused("the node does not report its ID".into()));
     }
     Ok(Facts {
         ip: place.ip().to_string(),
@@ -444,7 +444,8 @@ async fn take(
     };
     let id = |node: usize| {
         let own = facts(node)?.own();
-        own.map(|own| own.id.clone()).ok_or_else(|| ConversationError::Refused("it has no name".into()))
+        own.map(|own| own.id.clone())
+            .ok_or_else(|| ConversationError::Refused("the node does not report its ID".into()))
     };
     let open = async |node: usize, limit: Duration| {
         enter(&reconcile.goal.nodes[node], names, reconcile.auth.as_ref(), limit).await.map(|(node, _)| node)

@@ -78,7 +78,7 @@ impl<'s> Cluster<'s> {
         for (&node, facts) in &nodes {
             if let Some(other) = ordinals.insert(facts.id(), node) {
                 advice.blocked.push(format!(
-                    "{} and {} lead to the same server; give each node a name of its own",
+                    "{} and {} resolve to the same server; give each node its own name",
                     goal.nodes[other], goal.nodes[node]
                 ));
                 return None;
