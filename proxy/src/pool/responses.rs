@@ -120,15 +120,16 @@ impl<P: Protocol> Pool<P> {
                 }
                 break None;
             }
-            if let Link::Greeting { missing, .. } = &mut connection.link {
+            if let Link::Greeting { all, missing, .. } = &mut connection.link {
                 if !progress.complete {
                     break (end - start > GREETING_MAX)
                         .then(|| ShardFailure::Malformed("handshake response too long".into()));
                 }
-                if let Err(words) = P::greeted(settings, &scratch[start..end]) {
-                    break Some(ShardFailure::GreetingRefused(words));
+                match P::greeted(settings, &scratch[start..end]) {
+                    Ok(None) => *missing -= 1,
+                    Ok(Some(first)) => *missing = (*all).saturating_sub(first),
+                    Err(words) => break Some(ShardFailure::GreetingRefused(words)),
                 }
-                *missing -= 1;
                 if *missing == 0 {
                     connection.up();
                     if !std::mem::replace(&mut connection.dirty, true) {

@@ -52,6 +52,8 @@ pub enum Link {
     },
     /// Connected; the greeting (AUTH, HELLO, SELECT) has to be answered first.
     Greeting {
+        /// Responses that it brings.
+        all: usize,
         /// Responses still to come.
         missing: usize,
         /// Greeting not yet written.
@@ -332,7 +334,7 @@ impl<P: Protocol> ShardConnection<P> {
         } else {
             let mut output = Output::default();
             output.copy(&greeting);
-            self.link = Link::Greeting { missing, output };
+            self.link = Link::Greeting { all: missing, missing, output };
         }
     }
 

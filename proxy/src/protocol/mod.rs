@@ -153,8 +153,9 @@ pub trait Protocol: Sized + 'static {
     /// with these rights, not one connection more.
     fn is_complaint(response: &[u8]) -> bool;
 
-    /// Judges one response to the greeting; an error carries the shard's words.
-    fn greeted(settings: &Self::Settings, response: &[u8]) -> Result<(), String>;
+    /// Judges one response to the greeting; an error carries the shard's words. A number says that with it the first so many
+    /// responses are there, also those that the shard has not given.
+    fn greeted(settings: &Self::Settings, response: &[u8]) -> Result<Option<usize>, String>;
 
     /// Whether a reply that begins so is kept from the client. Nothing is known of it yet if the beginning is empty.
     fn is_withheld(manner: Self::Manner, beginning: &[u8]) -> bool;

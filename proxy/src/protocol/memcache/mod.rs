@@ -271,8 +271,8 @@ impl Protocol for Memcache {
         "CLIENT_ERROR the keys belong to several shards\r\n"
     }
 
-    fn greeted(_settings: &Settings, _response: &[u8]) -> Result<(), String> {
-        Ok(())
+    fn greeted(_settings: &Settings, _response: &[u8]) -> Result<Option<usize>, String> {
+        Ok(None)
     }
 
     #[inline]

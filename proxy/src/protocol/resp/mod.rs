@@ -196,7 +196,7 @@ impl Protocol for Resp {
             }
             let proof: &[&[u8]] = if lane.resp3 { &[b"HELLO", b"3"] } else { &[b"PING"] };
             encode::request(out, proof);
-            return 3 + entering(lane, is_replica, out);
+            return PROVEN + entering(lane, is_replica, out);
         }
         match (&settings.password, lane.resp3) {
             (Some(password), true) => {
@@ -252,13 +252,17 @@ impl Protocol for Resp {
         COMPLAINTS.iter().any(|complaint| response.starts_with(complaint))
     }
 
-    fn greeted(settings: &Settings, response: &[u8]) -> Result<(), String> {
+    fn greeted(settings: &Settings, response: &[u8]) -> Result<Option<usize>, String> {
+        let has_proof = settings.password.is_some() && settings.previous.is_some();
         match response {
-            [b'-', words @ ..] if settings.previous.is_some() && is_wrong_password(words) => Ok(()),
+            [b'-', words @ ..] if settings.previous.is_some() && is_wrong_password(words) => Ok(None),
             [b'-', words @ ..] if !is_needless_password(words) => {
                 Err(String::from_utf8_lossy(words).trim_end().to_owned())
             }
-            _ => Ok(()),
+            // Redis 7.2 to 8.6 and Valkey 8 do not answer a wrong password while another reply waits to be written: PONG, or
+            // the map of HELLO, tells that both passwords are behind us.
+            [b'+', b'P', ..] | [b'%' | b'*', ..] if has_proof => Ok(Some(PROVEN)),
+            _ => Ok(None),
         }
     }
 
@@ -317,6 +321,9 @@ fn entering(lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
     }
     requests
 }
+
+/// Responses to two passwords and the request that shows whether one of them has been taken.
+const PROVEN: usize = 3;
 
 /// Whether a shard says that it wants no password: then it has nothing to hide from us. In the words of Redis 6 and later,
 /// and of those before.
