@@ -293,6 +293,8 @@ fn a_seed_that_slept_through_a_failover_changes_nothing() {
     let (proxy, _) = nodes.proxy(&["refresh: 200ms"], &[0]);
     let mut client = proxy.connect();
     assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
+    // A primary streams writes to a new replica once that has acknowledged something; what stops before takes them along.
+    eventually(|| nodes.ask(3, "DBSIZE"), ":1");
     // One that waits for ever, if nobody tells it not to.
     let (patient, _) = nodes.patient_proxy(&["refresh: 200ms"], &[1], 3600);
     let mut waiting = patient.connect();
