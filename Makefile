@@ -8,7 +8,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
 SOAK_CASES ?= 20000
-COMMAND_TABLE := proxy/src/protocol/resp/command_table.rs
+COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -4,7 +4,7 @@
 //! read as is at best an error that shifts every reply by one, and at worst a command that somebody smuggled in.
 
 use super::memcache::commands as memcached;
-use super::resp::commands as redis;
+use super::resp::command::index as redis;
 
 /// What a peer speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

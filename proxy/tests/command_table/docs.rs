@@ -1,7 +1,8 @@
 //! COMMAND DOCS: `redis-cli` makes its hints from it, and breaks over a reply of another shape.
 
-use memstore_proxy::protocol::resp::command_reply;
-use memstore_proxy::protocol::resp::commands::{COMMANDS, Version};
+use memstore_proxy::protocol::resp::command::Version;
+use memstore_proxy::protocol::resp::command::table::COMMANDS;
+use memstore_proxy::protocol::resp::local::command as command_reply;
 
 use super::server::{Server, Value, read, text};
 use super::{Dump, answer, row};

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command as Process;
 
-use memstore_proxy::protocol::resp::command_reply;
-use memstore_proxy::protocol::resp::commands::{COMMANDS, Command, Handling, Version, lookup};
+use memstore_proxy::protocol::resp::command::index::lookup;
+use memstore_proxy::protocol::resp::command::table::COMMANDS;
+use memstore_proxy::protocol::resp::command::{Command, Handling, Version};
+use memstore_proxy::protocol::resp::local::command as command_reply;
 use server::{Client, Server, Value, read, text};
 
 mod docs;
@@ -68,7 +70,7 @@ fn row(name: &str) -> Option<&'static Command> {
 
 #[test]
 fn the_table_is_what_the_script_makes_of_the_dumps() {
-    let table = include_str!("../../src/protocol/resp/command_table.rs");
+    let table = include_str!("../../src/protocol/resp/command/table.rs");
     let written = script("table.py", &[]);
     let mut lines = table.lines().zip(written.lines()).enumerate();
     let other = lines.find(|(_, (kept, written))| kept != written);
@@ -368,7 +370,7 @@ fn generated(row: &Command, seed: &mut u64) -> Vec<&'static str> {
 #[test]
 fn command_getkeys_finds_the_servers_keys_in_whatever_order_options_stand() {
     const REQUESTS: usize = 300;
-    use memstore_proxy::protocol::resp::commands::flag;
+    use memstore_proxy::protocol::resp::command::flag;
     let server = Server::start();
     let mut client = server.connect();
     let (mut seed, mut found) = (1, 0);
@@ -609,7 +611,7 @@ fn options_that_make_a_command_wait_are_found_where_the_server_finds_them() {
 
 #[test]
 fn a_flag_says_blocking_only_where_the_proxy_knows_how_to_treat_it() {
-    use memstore_proxy::protocol::resp::commands::{Feature, flag};
+    use memstore_proxy::protocol::resp::command::{Feature, flag};
     let block: [&[u8]; 3] = [b"", b"BLOCK", b"0"];
     for row in COMMANDS.iter().filter(|row| row.flags.has(flag::BLOCKING)) {
         let later = matches!(row.handling, Handling::Later(Feature::Blocking | Feature::Wait));

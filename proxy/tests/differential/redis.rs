@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use memstore_proxy::protocol::resp::commands::{COMMANDS, Command, FAMILIES, Handling, Version, lookup};
+use memstore_proxy::protocol::resp::command::index::lookup;
+use memstore_proxy::protocol::resp::command::table::COMMANDS;
+use memstore_proxy::protocol::resp::command::{Command, FAMILIES, Handling, Version};
 
 use super::super::servers::dice::Dice;
 use super::super::servers::{Client, Server, encoded, end, shown};

@@ -10,27 +10,19 @@ use crate::protocol::{
     ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
     RequestBounds, Route, Spread,
 };
-use commands::{Command, Feature, Handling, Merge, WrongArity, category, flag};
+use command::{Command, Feature, Handling, Merge, WrongArity, category, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 use transaction::Ruling;
 
-mod command_docs;
-mod command_flags;
-mod command_index;
-mod command_keys;
-pub mod command_reply;
 #[rustfmt::skip]
-mod command_table;
-pub mod commands;
+pub mod command;
 pub mod decode;
 pub mod encode;
-mod feature;
 mod glob;
-mod local;
+pub mod local;
 pub mod redirect;
 pub mod session;
-mod since;
 pub mod split;
 mod transaction;
 
@@ -65,7 +57,7 @@ impl Protocol for Resp {
     // RESP values say themselves what they are; whose they are they do not.
     type Expected = ();
 
-    const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
+    const FAMILIES: &'static [&'static str] = &command::FAMILIES;
 
     fn session(settings: &Settings) -> Session {
         Session::new(settings)
@@ -120,7 +112,7 @@ impl Protocol for Resp {
             return Route::Ignore;
         };
         plan.manner.silent = session.reply_mode.silences();
-        let row = commands::lookup(name);
+        let row = command::index::lookup(name);
         plan.family = row.map_or(0, |row| row.family);
         // The way of most requests, kept short.
         if let Some(command) = row
@@ -350,7 +342,7 @@ fn plan_slowly(
         Some(word) if !row.subcommands.is_empty() => match row.subcommand(word) {
             Some(command) => command,
             None => {
-                command_reply::unknown_subcommand(row.name, word, &mut plan.reply);
+                local::command::unknown_subcommand(row.name, word, &mut plan.reply);
                 return Route::Answer;
             }
         },

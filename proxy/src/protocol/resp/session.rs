@@ -3,7 +3,7 @@
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
 use super::Resp;
-use super::commands::{Command, Feature, flag};
+use super::command::{Command, Feature, flag};
 use super::transaction::Transaction;
 use crate::protocol::Facts;
 

@@ -5,7 +5,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::commands::Merge;
+use super::command::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
 use super::encode;
 use crate::buffer::{Output, SHARE_MIN};

@@ -11,7 +11,8 @@
 //! request held for as long, once.
 
 use super::Resp;
-use super::commands::{Command, lookup};
+use super::command::Command;
+use super::command::index::lookup;
 use super::decode::{RequestDecoder, RequestLimits};
 use crate::protocol::{Facts, RequestBounds, Silence};
 

@@ -1,7 +1,7 @@
 //! HELLO, AUTH and SELECT: who a client is, and what it speaks where.
 
 use super::info;
-use crate::protocol::resp::commands::Merge;
+use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{Access, Session, Settings, client_name, number};
 use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{Facts, Plan, Route};

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::buffer::Output;
-use crate::protocol::resp::commands::{Local, Merge};
+use crate::protocol::resp::command::{Local, Merge};
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};

@@ -2,13 +2,15 @@
 //!
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
-use super::commands::{Local, Merge, lookup};
+use super::command::index::lookup;
+use super::command::{Local, Merge};
 use super::session::{ReplyMode, Session};
-use super::{Resp, Words, command_reply, encode};
+use super::{Resp, Words, encode};
 use crate::protocol::{Facts, Plan, Route};
 
 mod access;
 pub mod client;
+pub mod command;
 pub mod info;
 
 /// Answers a command that the proxy itself answers.
@@ -58,10 +60,10 @@ pub fn answer(
             }
             Err(reply) => encode::error(out, &reply),
         },
-        Local::Command => command_reply::answer(&all, facts.settings.one_shard, session.resp3, out),
+        Local::Command => command::answer(&all, facts.settings.one_shard, session.resp3, out),
         Local::Help => {
             let container = lookup(all[0]).expect("its subcommand was found");
-            command_reply::help(container, facts.settings.one_shard, out);
+            command::help(container, facts.settings.one_shard, out);
         }
         Local::ClientId
         | Local::ClientInfo

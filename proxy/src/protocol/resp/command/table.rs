@@ -4,21 +4,21 @@
 //! Written by `proxy/commands/table.py` (`make commands`) from what servers publish (COMMAND, COMMAND DOCS) and from the
 //! policy beside that script; change those, not this file. Servers: Redis 7.0, 7.2, 7.4, 8.0, 8.6 and Valkey 8.0, 8.1, 9.0, 9.1.
 //! Columns: name, versions of Redis and Valkey that brought it, arity, flags, keys, handling, categories beyond those that
-//! follow from the flags, and documentation. `commands.rs` explains the words.
+//! follow from the flags, and documentation. `mod.rs` explains the words.
 
-use super::command_keys::LeavesDatabase::*;
-use super::commands::Feature::*;
-use super::commands::Handling::*;
-use super::commands::KeyNumWords::*;
-use super::commands::Local::*;
-use super::commands::Merge::*;
-use super::commands::category::{
+use super::LeavesDatabase::*;
+use super::Feature::*;
+use super::Handling::*;
+use super::KeyNumWords::*;
+use super::Local::*;
+use super::Merge::*;
+use super::category::{
     self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
     STREAM, STRING, TRANSACTION,
 };
-use super::commands::flag::*;
-use super::commands::key::*;
-use super::commands::{Command, row, since};
+use super::flag::*;
+use super::key::*;
+use super::{Command, row, since};
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];

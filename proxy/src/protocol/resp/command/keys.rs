@@ -1,29 +1,11 @@
 //! The keys of a request decide which shard gets it, so they are found as the server itself would find them: by the
 //! key specs of the command's row, without copying or allocating. What the keys hash to is nobody's business here.
 
-use super::commands::{Begin, Command, Find, KeyNumWords, KeySpec, access, flag};
-
-/// What makes a command reach another database than the client's.
-#[derive(Debug, Clone, Copy)]
-pub enum LeavesDatabase {
-    /// It reaches all.
-    All,
-    /// It reaches the one that this argument names.
-    To(u8),
-    /// The one behind an option of this name behind the second key.
-    With(&'static str),
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BlocksWith {
-    pub(super) option: &'static str,
-    pub(super) until: &'static str,
-    pub(super) options: &'static [(&'static str, u8)],
-}
+use super::{Begin, BlocksWith, Command, LeavesDatabase, Find, KeyNumWords, KeySpec, access, flag};
 
 impl Command {
     /// Whether this request waits for data. Only asked of commands that may or may not; the others say it by
-    /// [`Feature::Blocking`](super::commands::Feature::Blocking).
+    /// [`Feature::Blocking`](super::Feature::Blocking).
     ///
     /// A server version may know options that the row does not. From such a word on every BLOCK counts: a request
     /// refused by mistake does less harm than a shared connection that stands still.
@@ -247,7 +229,7 @@ impl Begin {
 
 impl KeySpec {
     /// The positions of this spec's keys alone.
-    pub(super) fn positions<'a>(
+    pub fn positions<'a>(
         &self,
         args: usize,
         arg: impl Fn(usize) -> &'a [u8],
@@ -362,7 +344,8 @@ fn key_number(text: &[u8], words: KeyNumWords) -> Result<usize, KeyError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::commands::{COMMANDS, lookup};
+    use crate::protocol::resp::command::index::lookup;
+    use crate::protocol::resp::command::table::COMMANDS;
 
     fn check(request: &str, expected: Result<&[usize], &str>) {
         let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();

@@ -1,20 +1,23 @@
 //! All that is known of a command is its row: arity, flags, where its keys stand, and what the proxy does with it.
 //! Whoever handles a request looks up its row here and branches on [`Command::handling`]; no other file names a command.
 //!
-//! The rows are in `command_table.rs`, written by a script from what servers publish. This file holds the words they
-//! are made of; `command_index.rs` finds a row by its name, `command_keys.rs` a request's keys by its row, and
-//! `command_docs.rs` reads its documentation.
+//! The rows are in `table.rs`, written by a script from what servers publish. This file holds the words they are made of;
+//! `index.rs` finds a row by its name, `keys.rs` a request's keys by its row, and `docs.rs` reads its documentation.
 
 use std::fmt;
 
-pub use super::command_docs::Docs;
-pub use super::command_flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
-use super::command_flags::{family, implied_categories};
-pub use super::command_index::lookup;
-pub use super::command_keys::{KeyError, KeyPositions};
-pub use super::command_table::COMMANDS;
-pub use super::feature::Feature;
-pub use super::since::{Since, Version, since};
+pub use feature::Feature;
+pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
+use flags::{family, implied_categories};
+pub use since::{Since, Version, since};
+
+pub mod docs;
+mod feature;
+mod flags;
+pub mod index;
+pub mod keys;
+mod since;
+pub mod table;
 
 /// What a command is and what becomes of it.
 ///
@@ -43,9 +46,9 @@ pub struct Command {
     /// Hints for clients, with the request and response policies of clusters.
     pub tips: &'static [&'static str],
     /// Set where the command reaches another database than the client's: with this option, or always.
-    pub(super) leaves_database: Option<super::command_keys::LeavesDatabase>,
+    pub(super) leaves_database: Option<LeavesDatabase>,
     /// Set where an option makes the command wait for data, so that it must not travel on a shared connection.
-    pub(super) blocks_with: Option<super::command_keys::BlocksWith>,
+    pub(super) blocks_with: Option<BlocksWith>,
     /// The rows of a container; sorted by name.
     pub subcommands: &'static [Command],
     /// Which servers know it.
@@ -53,6 +56,28 @@ pub struct Command {
     /// Documentation as `COMMAND DOCS` gives it.
     pub docs: Docs,
 }
+
+/// What makes a command reach another database than the client's.
+#[derive(Debug, Clone, Copy)]
+pub enum LeavesDatabase {
+    /// It reaches all.
+    All,
+    /// It reaches the one that this argument names.
+    To(u8),
+    /// The one behind an option of this name behind the second key.
+    With(&'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlocksWith {
+    pub(super) option: &'static str,
+    pub(super) until: &'static str,
+    pub(super) options: &'static [(&'static str, u8)],
+}
+
+/// Documentation of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Docs(pub(super) &'static str);
 
 /// What the proxy does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +229,8 @@ pub enum KeyNumWords {
 
 /// The words of key specs in the table.
 pub mod key {
-    pub use super::access::*;
-    use super::{Access, Begin, Find, KeyNumWords, KeySpec};
+    pub use crate::protocol::resp::command::access::*;
+    use crate::protocol::resp::command::{Access, Begin, Find, KeyNumWords, KeySpec};
 
     const fn spec(begin: Begin, find: Find, access: u16) -> KeySpec {
         KeySpec { begin, find, access: Access(access), notes: "" }
@@ -335,7 +360,7 @@ impl Command {
         until: &'static str,
         options: &'static [(&'static str, u8)],
     ) -> Self {
-        self.blocks_with = Some(super::command_keys::BlocksWith { option, until, options });
+        self.blocks_with = Some(BlocksWith { option, until, options });
         self
     }
 
@@ -346,7 +371,7 @@ impl Command {
     }
 
     /// A row whose command reaches other databases.
-    pub const fn leaves_database(mut self, how: super::command_keys::LeavesDatabase) -> Self {
+    pub const fn leaves_database(mut self, how: LeavesDatabase) -> Self {
         self.leaves_database = Some(how);
         // It is to be looked at before it goes anywhere.
         self.single_key = 0;
@@ -430,6 +455,8 @@ impl fmt::Display for WrongArity {
 
 #[cfg(test)]
 mod tests {
+    use super::index::lookup;
+    use super::table::COMMANDS;
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finding a row by its name, once per request: the index is computed by the compiler, and a name is two machine words.
 
-use super::commands::{COMMANDS, Command};
+use super::Command;
+use super::table::COMMANDS;
 
 /// Finds a command by its name in any case; subcommands are found through their container.
 ///

@@ -4,10 +4,12 @@
 //! Replies have the shape that Redis gives them. COMMAND DOCS leaves out history and complexity, which only people read.
 //! Source: <https://redis.io/docs/latest/commands/command/>.
 
-use super::command_docs::doc;
-use super::commands::{Begin, COMMANDS, Command, Find, KeySpec, WrongArity, access, flag, lookup};
-use super::encode::{array, bulk, error, integer, map, null, set, simple};
-use super::glob;
+use crate::protocol::resp::command::docs::doc;
+use crate::protocol::resp::command::index::lookup;
+use crate::protocol::resp::command::table::COMMANDS;
+use crate::protocol::resp::command::{Begin, Command, Find, KeySpec, WrongArity, access, flag};
+use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, set, simple};
+use crate::protocol::resp::glob;
 
 /// Several times what all rows take.
 const REPLY_MAX: usize = 4 << 20;

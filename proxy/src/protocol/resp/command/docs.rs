@@ -6,12 +6,8 @@
 //! `key:key,key_spec_index=0 condition:oneof,optional[nx:pure-token,token=NX xx:pure-token,token=XX]`.
 //! Source of names and their order: <https://redis.io/docs/latest/commands/command-docs/>.
 
-use super::commands::Command;
-use super::encode::{array, bulk, integer, map, set, simple};
-
-/// Documentation of a command.
-#[derive(Debug, Clone, Copy)]
-pub struct Docs(pub(super) &'static str);
+use super::{Command, Docs};
+use crate::protocol::resp::encode::{array, bulk, integer, map, set, simple};
 
 impl Docs {
     /// The part at this place.
