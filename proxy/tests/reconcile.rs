@@ -357,6 +357,6 @@ fn a_newer_run_takes_the_place_of_an_older_one() {
     let ended = older.wait().expect("it ends");
     let mut said = String::new();
     let _ = older.stdout.take().expect("piped").read_to_string(&mut said);
-    assert!(ended.success() && said.contains("another run has begun"), "{said}");
+    assert!(ended.success() && said.contains("superseded by a newer run"), "{said}");
     assert_eq!(owners(&nodes).len(), 3);
 }
