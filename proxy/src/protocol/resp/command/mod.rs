@@ -125,11 +125,11 @@ pub enum Local {
     Role,
     Info,
     Lolwut,
-    /// COMMAND with all its subcommands: `command_reply::answer`.
+    /// COMMAND with all its subcommands: `local::command::answer`.
     Command,
     /// All subcommands of CLUSTER.
     Cluster,
-    /// HELP of any container: `command_reply::help`.
+    /// HELP of any container: `local::command::help`.
     Help,
     ClientId,
     ClientInfo,
