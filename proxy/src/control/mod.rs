@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use shard_discovery::Topology;
@@ -242,6 +242,7 @@ async fn run(
             account,
             counters,
             reports: reports.clone(),
+            system_clock: SystemTime::now,
         };
         threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
         workers.push(door);

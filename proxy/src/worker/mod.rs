@@ -195,6 +195,8 @@ pub struct WorkerSetup {
     pub counters: Arc<WorkerCounters>,
     /// Where drivers report.
     pub reports: mpsc::Sender<Report>,
+    /// The system's clock, which may be set while the process runs.
+    pub system_clock: fn() -> SystemTime,
 }
 
 /// One pool of a worker.
@@ -295,8 +297,11 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let start = Instant::now();
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
-    let WorkerSetup { number, count, seed, mut pools, reports, counters, alarms, account, .. } = setup;
-    let worker = Worker { number, count, seed, reports, sockets, start, alarms: alarms.into(), account };
+    let WorkerSetup {
+        number, count, seed, mut pools, reports, counters, alarms, account, system_clock, ..
+    } = setup;
+    let worker =
+        Worker { number, count, seed, reports, sockets, start, system_clock, alarms: alarms.into(), account };
     // By the number of the pool; `None` where it has ended.
     let mut drivers: Vec<Option<Box<dyn Drive>>> = Vec::new();
     let mut events = Vec::new();
@@ -315,7 +320,7 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
         let now = woken;
         if now >= next_look {
             next_look = now.plus(CLOCK_PAUSE);
-            let unix_start = unix_start(start);
+            let unix_start = worker.unix_start();
             drivers.iter_mut().flatten().for_each(|driver| driver.set_clock(unix_start));
         }
         for event in &events {
@@ -354,17 +359,18 @@ struct Worker {
     sockets: Rc<Sockets>,
     /// What its time counts from.
     start: Instant,
+    system_clock: fn() -> SystemTime,
     alarms: Rc<[Alarm]>,
     account: Arc<Account>,
 }
 
-/// Microseconds from 1970 to the worker's start, going by what the system's clock says now.
-fn unix_start(start: Instant) -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.saturating_sub(start.elapsed()).as_micros()).unwrap_or(u64::MAX)
-}
-
 impl Worker {
+    /// Microseconds from 1970 to the worker's start, going by what the system's clock says now.
+    fn unix_start(&self) -> u64 {
+        let now = (self.system_clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.saturating_sub(self.start.elapsed()).as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Makes the driver of a pool.
     fn open(&self, setup: PoolSetup, drivers: &mut Vec<Option<Box<dyn Drive>>>) {
         let number = setup.number;
@@ -383,7 +389,7 @@ impl Worker {
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
-            unix_start: unix_start(self.start),
+            unix_start: self.unix_start(),
             client_id_first: self.number as u64 + 1,
             client_id_step: self.count as u64,
             seed: self.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -457,3 +463,6 @@ impl session::Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
