@@ -13,13 +13,20 @@ const TURN_SHARE: usize = 8;
 const TURN_WORK_MIN: usize = 16;
 /// A request that is refused costs so much more than one that is forwarded: its reply is made here, in words.
 pub const REFUSED_WORK: usize = 8;
-/// So many bytes of a reply made here cost as much as a request.
-const WORK_REPLY_BYTES: usize = 64;
+/// So many bytes of a request that is answered here, or of its reply, cost as much as a request, where they are made of many
+/// small pieces (COMMAND DOCS). Most are cheaper, but what is large is asked for now and then, or by somebody who means harm.
+const WORK_ANSWER_BYTES: usize = 16;
 
-/// The work of a request that is sent for so many keys, or to so many shards, and of the bytes that are answered here.
+/// The work of a request that is sent for so many keys, or to so many shards.
 #[inline]
-pub fn work(keys: usize, reply_bytes: usize) -> usize {
-    keys.max(1) + reply_bytes / WORK_REPLY_BYTES
+pub fn work(keys: usize) -> usize {
+    keys.max(1)
+}
+
+/// What a request costs beyond that where it is answered here: with so many words, so many bytes to read and to write, and
+/// `searched` of the proxy's own names to look through.
+pub fn answer_work(words: usize, bytes: usize, searched: usize) -> usize {
+    words.saturating_sub(1) + bytes / WORK_ANSWER_BYTES + searched
 }
 
 /// What the pass at hand may still do.

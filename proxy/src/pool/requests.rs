@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::client::{Activity, Pause, Stall, State};
-use super::pass::{REFUSED_WORK, work};
+use super::pass::{REFUSED_WORK, answer_work, work};
 use super::shards::{Refusal, Sender, Turn};
 use super::ticket::Waiter;
 use super::{Asked, ClientId, ConnectionIndex, Denial, Limits, Pool, SILENCE, find, mark};
@@ -243,7 +243,7 @@ impl<P: Protocol> Pool<P> {
                 Route::Everywhere(_) => shards.topology.shards().len(),
                 _ => plan.keys.len(),
             };
-            done += work(keys, plan.reply.len());
+            done += work(keys);
             let closes = matches!(route, Route::AnswerAndClose);
             let mut stops = closes;
             let ignored = matches!(route, Route::Ignore);
@@ -251,6 +251,8 @@ impl<P: Protocol> Pool<P> {
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
+                    let bytes = length + plan.reply.len();
+                    done += answer_work(P::arguments(&activity.decoder), bytes, plan.searched);
                     // Only what is answered here changes what a client speaks with shards.
                     let (present, wanted) = (shards.lane_key(client.lane), P::lane(&client.session));
                     if wanted != present {

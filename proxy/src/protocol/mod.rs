@@ -303,6 +303,8 @@ pub struct Plan<P: Protocol> {
     pub decoded: Vec<u8>,
     /// What the proxy itself replies.
     pub reply: Vec<u8>,
+    /// So many names of its own it has looked through for that.
+    pub searched: usize,
     /// How the client wants to be answered.
     pub manner: P::Manner,
     /// The kind of command, one of [`Protocol::FAMILIES`].
@@ -325,6 +327,7 @@ impl<P: Protocol> Default for Plan<P> {
             keys: Vec::new(),
             decoded: Vec::new(),
             reply: Vec::new(),
+            searched: 0,
             manner: P::Manner::default(),
             family: 0,
             expected: P::Expected::default(),
@@ -343,6 +346,7 @@ impl<P: Protocol> Plan<P> {
         self.keys.clear();
         self.decoded.clear();
         self.reply.clear();
+        self.searched = 0;
         self.manner = P::Manner::default();
         self.family = 0;
         self.reads = false;
