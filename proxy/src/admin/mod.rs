@@ -21,7 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::config::SideListen;
+use crate::config::{Secret, SideListen};
 use crate::log_limit::warn_limited;
 use crate::net::brake::Brake;
 use crate::net::epoll::Alarm;
@@ -223,7 +223,8 @@ impl Admin {
             }
             return refused;
         }
-        if changes && let Err(why) = self.may_change(&request, peer) {
+        let process = self.status.process();
+        if changes && let Err(why) = may_change(&request, peer, process.admin_token.as_ref()) {
             warn_limited!(%peer, path, reason = why, "admin request refused");
             return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
         }
@@ -246,34 +247,6 @@ impl Admin {
             "/reload" => self.reload().await,
             "/log-level" => self.log_level(request).await,
             _ => reply(StatusCode::OK, TEXT, INDEX.into()),
-        }
-    }
-
-    /// Who can open the Unix socket may. With a token whoever has it: a sidecar delivers what comes from anywhere from the
-    /// loopback address. Without one whoever is on this machine, and is no page in a browser there: neither one that says
-    /// so (Origin) nor one whose name leads here (a Host that is a name).
-    fn may_change(&self, request: &Request<Incoming>, peer: Peer) -> Result<(), &'static str> {
-        let Peer::Tcp(peer) = peer else { return Ok(()) };
-        let headers = request.headers();
-        if let Some(token) = &self.status.process().admin_token {
-            let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            return match given.and_then(|value| value.strip_prefix("Bearer ")) {
-                Some(given) if is_same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
-                Some(_) => Err("the token is wrong"),
-                None => Err("this needs the token, as Authorization: Bearer TOKEN"),
-            };
-        }
-        if headers.contains_key(ORIGIN) {
-            return Err("pages in browsers may not change anything");
-        }
-        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
-        if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
-            return Err("without a token (admin_token_file) Host has to be localhost or an address");
-        }
-        if peer.ip().to_canonical().is_loopback() {
-            Ok(())
-        } else {
-            Err("without a token (admin_token_file) this is for the loopback address only")
         }
     }
 
@@ -399,6 +372,34 @@ impl Admin {
     }
 }
 
+/// Who can open the Unix socket may. With a token whoever has it: a sidecar delivers what comes from anywhere from the
+/// loopback address. Without one whoever is on this machine, and is no page in a browser there: neither one that says
+/// so (Origin) nor one whose name leads here (a Host that is a name).
+fn may_change<B>(request: &Request<B>, peer: Peer, token: Option<&Secret>) -> Result<(), &'static str> {
+    let Peer::Tcp(peer) = peer else { return Ok(()) };
+    let headers = request.headers();
+    if let Some(token) = token {
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        return match given.and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(given) if is_same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
+            Some(_) => Err("the token is wrong"),
+            None => Err("this needs the token, as Authorization: Bearer TOKEN"),
+        };
+    }
+    if headers.contains_key(ORIGIN) {
+        return Err("pages in browsers may not change anything");
+    }
+    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+    if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
+        return Err("without a token (admin_token_file) Host has to be localhost or an address");
+    }
+    if peer.ip().to_canonical().is_loopback() {
+        Ok(())
+    } else {
+        Err("without a token (admin_token_file) this is for the loopback address only")
+    }
+}
+
 fn wants_open_metrics(request: &Request<Incoming>) -> bool {
     let mut accepted = request.headers().get_all(ACCEPT).iter();
     accepted.any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")))
@@ -423,4 +424,44 @@ fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether somebody who asks so may change the process.
+    fn may(peer: Peer, token: Option<&str>, headers: &[(&str, &str)]) -> bool {
+        let mut request = Request::post("/drain");
+        for &(name, value) in headers {
+            request = request.header(name, value);
+        }
+        let token = token.map(|token| Secret::new(token.to_owned()));
+        may_change(&request.body(()).expect("a request"), peer, token.as_ref()).is_ok()
+    }
+
+    #[test]
+    fn the_process_is_changed_by_who_has_the_token_or_where_there_is_none_by_who_is_here() {
+        let at = |address: &str| Peer::Tcp((address.parse::<IpAddr>().expect("an address"), 1).into());
+        let right = ("authorization", "Bearer s3cret");
+        for (peer, is_here) in [
+            (at("127.0.0.1"), true),
+            (at("127.0.0.6"), true),
+            (at("::1"), true),
+            (at("::ffff:127.0.0.1"), true),
+            (at("10.0.0.1"), false),
+            (at("::ffff:10.0.0.1"), false),
+        ] {
+            let shown = peer.ip();
+            assert_eq!(may(peer, None, &[("host", "localhost")]), is_here, "{shown:?}");
+            assert_eq!(may(peer, None, &[right, ("host", "localhost")]), is_here, "{shown:?}");
+            assert!(!may(peer, Some("s3cret"), &[("host", "localhost")]), "{shown:?}");
+            assert!(!may(peer, Some("s3cret"), &[("authorization", "Bearer s3creT")]), "{shown:?}");
+            // A Host that is a name is that of a Service, for example.
+            assert!(may(peer, Some("s3cret"), &[right, ("host", "store.example")]), "{shown:?}");
+            assert!(!may(peer, None, &[("host", "store.example")]), "{shown:?}");
+            assert!(!may(peer, None, &[("host", "localhost"), ("origin", "http://localhost")]), "{shown:?}");
+        }
+        assert!(may(Peer::Unix, None, &[]) && may(Peer::Unix, Some("s3cret"), &[]));
+    }
 }
