@@ -24,9 +24,9 @@ const DIFFERENT_MAX: usize = 8;
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A client's question.
-pub struct Asking {
+pub struct Asking<Pool = PoolControl> {
     /// The pool it is about.
-    pub pool: Rc<PoolControl>,
+    pub pool: Rc<Pool>,
     /// The client's worker.
     pub worker: usize,
     /// That worker's number of it.
@@ -47,6 +47,8 @@ pub struct Questions {
 
 /// Questions that differ, each with the number of who asks it.
 type Different = Arc<[(Question, u64)]>;
+/// Those of one listing, and all who ask one of them, by its number.
+type Together<Pool = PoolControl> = (Different, Vec<(usize, Asking<Pool>)>);
 
 impl Questions {
     /// One more.
@@ -72,32 +74,35 @@ impl Questions {
         self.busy.set(false);
     }
 
-    /// The different questions of the next listing, and all who ask one of them, by its number.
-    fn next(&self) -> Option<(Different, Vec<(usize, Asking)>)> {
-        let mut waiting = self.waiting.borrow_mut();
-        let pool = waiting.front()?.pool.clone();
-        let mut different: Vec<(Question, u64)> = Vec::new();
-        let (mut asked, mut later) = (Vec::new(), VecDeque::new());
-        for asking in waiting.drain(..) {
-            if !Rc::ptr_eq(&asking.pool, &pool) {
-                later.push_back(asking);
-                continue;
-            }
-            // Who kills gets an answer of its own: it counts those that were there.
-            let is_same = |(known, _): &(Question, u64)| !known.kill && *known == asking.question;
-            let number = different.iter().position(is_same).unwrap_or(different.len());
-            if number == DIFFERENT_MAX {
-                later.push_back(asking);
-                continue;
-            }
-            if number == different.len() {
-                different.push((asking.question.clone(), asking.asker));
-            }
-            asked.push((number, asking));
-        }
-        *waiting = later;
-        Some((different.into(), asked))
+    fn next(&self) -> Option<Together> {
+        take_next(&mut self.waiting.borrow_mut())
     }
+}
+
+/// Who waits for the next listing. Others go on waiting.
+fn take_next<Pool>(waiting: &mut VecDeque<Asking<Pool>>) -> Option<Together<Pool>> {
+    let pool = waiting.front()?.pool.clone();
+    let mut different: Vec<(Question, u64)> = Vec::new();
+    let (mut asked, mut later) = (Vec::new(), VecDeque::new());
+    for asking in waiting.drain(..) {
+        if !Rc::ptr_eq(&asking.pool, &pool) {
+            later.push_back(asking);
+            continue;
+        }
+        // Who kills gets an answer of its own: it counts those that were there.
+        let is_same = |(known, _): &(Question, u64)| !known.kill && *known == asking.question;
+        let number = different.iter().position(is_same).unwrap_or(different.len());
+        if number == DIFFERENT_MAX {
+            later.push_back(asking);
+            continue;
+        }
+        if number == different.len() {
+            different.push((asking.question.clone(), asking.asker));
+        }
+        asked.push((number, asking));
+    }
+    *waiting = later;
+    Some((different.into(), asked))
 }
 
 /// What all workers that may know one of the clients meant have found; nothing if one of them takes too long.
@@ -119,4 +124,33 @@ async fn list(pool: &PoolControl, questions: Different) -> Option<Vec<Found>> {
         found.iter_mut().zip(rows).for_each(|(found, rows)| found.push(rows));
     }
     Some(found.iter().map(|parts| Found::of(parts)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ClientFilter;
+
+    fn asking(pool: &Rc<()>, asker: u64, except: Option<u64>, kill: bool) -> Asking<()> {
+        let question = Question { filter: ClientFilter { except, ..ClientFilter::default() }, kill, form: 0 };
+        Asking { pool: pool.clone(), worker: 0, ask: asker, asker, question }
+    }
+
+    #[test]
+    fn all_who_ask_the_same_share_a_listing_and_few_things_are_looked_for_in_one() {
+        let [pool, other] = [(); 2].map(|()| Rc::new(()));
+        let mut waiting: VecDeque<_> = (0..100).map(|asker| asking(&pool, asker, None, false)).collect();
+        waiting.push_back(asking(&other, 100, None, false));
+        waiting.extend((1..=2).map(|asker| asking(&pool, asker, None, true)));
+        let rest = DIFFERENT_MAX as u64 - 3;
+        waiting.extend((0..=rest).map(|number| asking(&pool, 200, Some(number), false)));
+        let (different, asked) = take_next(&mut waiting).expect("somebody waits");
+        assert_eq!(different.len(), DIFFERENT_MAX);
+        let numbers: Vec<usize> = asked.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [vec![0; 100], (1..DIFFERENT_MAX).collect()].concat());
+        let (different, asked) = take_next(&mut waiting).expect("those of the other pool");
+        assert_eq!((different.len(), asked.len(), asked[0].1.asker), (1, 1, 100));
+        assert_eq!(take_next(&mut waiting).expect("one thing more than there was room for").1.len(), 1);
+        assert!(take_next(&mut waiting).is_none());
+    }
 }

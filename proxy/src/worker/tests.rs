@@ -80,3 +80,18 @@ fn time_follows_a_system_clock_that_is_set() {
     give(Order::Drain { limit: Duration::ZERO });
     worker.expect("a thread").join().expect("no panic");
 }
+
+/// Which of three workers are asked.
+fn asked(filter: &ClientFilter) -> Vec<usize> {
+    (0..3).filter(|&worker| may_have(filter, worker, 3)).collect()
+}
+
+#[test]
+fn only_workers_that_can_have_a_client_are_asked_about_it() {
+    let of =
+        |ids: &[u64]| ClientFilter { ids: Some(ids.iter().copied().collect()), ..ClientFilter::default() };
+    assert_eq!(asked(&of(&[5])), [1]);
+    assert_eq!(asked(&of(&[0, 1, 6, 9])), [0, 2]);
+    assert_eq!(asked(&ClientFilter::default()), [0, 1, 2]);
+    assert_eq!(asked(&ClientFilter { none: true, ..ClientFilter::default() }), [0; 0]);
+}

@@ -80,3 +80,63 @@ impl<P: Protocol> Driver<P> {
 fn ends_of(clients: &[Option<ClientSocket>], id: ClientId) -> Option<[End<'_>; 2]> {
     Some(clients.get(id.index as usize)?.as_ref()?.ends.both())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::{BUSY, DRAINING, NO_ANSWER};
+    use crate::worker::driver::rig::{Rig, heard, say};
+    use crate::worker::{Order, Report};
+
+    /// Whether the process is asked about clients.
+    fn is_asked(rig: &mut Rig) -> bool {
+        matches!(rig.reports.try_recv(), Ok(Report::Asked { .. }))
+    }
+
+    #[test]
+    fn what_is_about_nobody_else_is_answered_without_the_process() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        for (request, reply) in [
+            ("CLIENT INFO\r\n", "id=1 "),
+            ("CLIENT LIST ID 1 1\r\n", "id=1 "),
+            ("CLIENT KILL TYPE pubsub\r\n", ":0\r\n"),
+        ] {
+            say(&mut client, request);
+            rig.passes();
+            let said = heard(&mut client);
+            assert!(said.contains(reply), "{request}{said}");
+            assert!(!is_asked(&mut rig), "{request}");
+        }
+    }
+
+    /// Also where the control thread is told nothing more, is silent, or has no time for it.
+    #[test]
+    fn every_question_is_answered() {
+        let mut rig = Rig::new(1, |_| {});
+        let mut client = rig.client();
+        let ask = |rig: &mut Rig, client: &mut UnixStream| {
+            say(client, "CLIENT LIST\r\n");
+            rig.passes();
+            heard(client)
+        };
+        while rig.driver.setup.reports.try_send(Report::Stale { pool: 9 }).is_ok() {}
+        let said = ask(&mut rig, &mut client);
+        assert!(said.contains(BUSY), "{said}");
+        while rig.reports.try_recv().is_ok() {}
+        for ends in [false, true] {
+            assert_eq!(ask(&mut rig, &mut client), "");
+            assert!(is_asked(&mut rig));
+            if ends {
+                rig.order(Order::Drain { limit: Duration::from_secs(60) });
+                rig.passes();
+            } else {
+                rig.blind_pass(Duration::from_secs(5));
+            }
+            let said = heard(&mut client);
+            assert!(said.contains(if ends { DRAINING } else { NO_ANSWER }), "{said}");
+        }
+    }
+}
