@@ -297,11 +297,11 @@ fn a_drain_under_load_shows_no_client_an_error() {
 }
 
 /// Clients that ask and wait, as most do, and that look whether they were hung up on before they ask.
-#[test]
-fn clients_leave_during_the_grace_one_after_the_other_and_none_unanswered() {
-    const GRACE: Duration = Duration::from_secs(5);
+///
+/// When each of them left, since the process was told to end, and when that had said so.
+fn leave(grace: Duration) -> (Vec<Duration>, Duration) {
     let shards = [Server::redis(&[])];
-    let grace = format!("{}ms", GRACE.as_millis());
+    let grace = format!("{}ms", grace.as_millis());
     let lines = [shards[0].line(0)];
     let (mut proxy, _) = Server::memstore_with_admin(&["timeout: 20000"], &lines, &["--drain-grace", &grace]);
     let told = std::sync::OnceLock::new();
@@ -348,9 +348,47 @@ fn clients_leave_during_the_grace_one_after_the_other_and_none_unanswered() {
         "{unanswered} of {} clients got the end of the connection for a reply",
         left.len()
     );
+    let mut left: Vec<Duration> = left.into_iter().flatten().collect();
     left.sort();
-    let (first, last) = (left[10].unwrap(), left[80].unwrap());
+    (left, heard)
+}
+
+#[test]
+fn clients_leave_during_the_grace_one_after_the_other_and_none_unanswered() {
+    const GRACE: Duration = Duration::from_secs(5);
+    let (left, heard) = leave(GRACE);
+    let (first, last) = (left[10], left[80]);
     assert!(last - first > GRACE / 5, "from {first:?} to {last:?}");
     // Counted from when the process heard of it.
     assert!(last - heard < GRACE, "{last:?}");
+}
+
+/// Many go at the same moment then.
+#[test]
+fn a_short_grace_leaves_no_client_unanswered_either() {
+    assert_eq!(leave(Duration::from_millis(500)).0.len(), 100);
+}
+
+/// The kernel's word on the timers of a connection: 2 where it looks whether an idle peer is still there.
+fn timer(proxy: &Server, client: &mut servers::Client) -> String {
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", proxy.id())).expect("it runs");
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().expect("a port"), 16);
+    let of = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ends = [words[1], words[2]].map(|address| port(address).unwrap_or(0));
+        ends == [client.peer().port(), client.local().port()]
+    };
+    let line = table.lines().skip(1).find(of).expect("the proxy's end");
+    line.split_whitespace().nth(5).and_then(|timer| timer.split(':').next()).expect("a timer").to_owned()
+}
+
+#[test]
+fn it_is_noticed_that_a_client_has_vanished_unless_that_is_not_wanted() {
+    let shards = [Server::redis(&[])];
+    for (settings, wanted) in [(&[][..], "02"), (&["tcpkeepalive: false"], "00")] {
+        let proxy = Server::memstore(settings, &shards);
+        let mut client = proxy.connect();
+        eventually(|| timer(&proxy, &mut client), wanted);
+    }
 }

@@ -463,6 +463,11 @@ impl Client {
     }
 
     /// The server's address.
+    pub fn local(&self) -> std::net::SocketAddr {
+        self.stream.local_addr().expect("a socket")
+    }
+
+    /// Where it is connected to.
     pub fn peer(&self) -> std::net::SocketAddr {
         self.stream.peer_addr().expect("connected")
     }

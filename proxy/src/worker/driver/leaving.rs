@@ -135,6 +135,26 @@ mod tests {
         assert_eq!(heard(&mut client), "+b\r\n|");
     }
 
+    /// Who is let go during the grace has been answered all that it has sent: what came in the meantime is read first.
+    #[test]
+    fn a_client_does_not_go_while_something_of_it_is_unread() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        say(&mut client, "GET a\r\n");
+        rig.passes();
+        let mut shard = rig.shard();
+        rig.passes();
+        rig.order(Order::Retire { within: SECOND });
+        rig.blind_pass(2 * SECOND);
+        say(&mut shard, "+a\r\n");
+        rig.pass_while(|| say(&mut client, "GET b\r\n"));
+        assert_eq!(heard(&mut client), "+a\r\n");
+        rig.passes();
+        say(&mut shard, "+b\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut client), "+b\r\n|");
+    }
+
     /// A client is not read while it has too much in flight; what it has sent until then was sent before the drain.
     #[test]
     fn a_drain_answers_what_clients_have_sent_that_were_not_read() {

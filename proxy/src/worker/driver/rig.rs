@@ -106,8 +106,14 @@ impl Rig {
 
     /// A pass in which the kernel tells of all that there is.
     pub fn pass(&mut self) {
+        self.pass_while(|| {});
+    }
+
+    /// The same, where something happens that the kernel has not told of yet.
+    pub fn pass_while(&mut self, happens: impl FnOnce()) {
         let mut events = Vec::new();
         self.sockets.wait(&mut events, Some(Duration::ZERO)).expect("it waits");
+        happens();
         for event in &events {
             self.driver.ready(Ready::of(event).1, self.now);
         }
