@@ -1,6 +1,6 @@
 //! The admin address: probes, metrics, the topology, and what changes the process.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -485,4 +485,69 @@ fn statistics_are_for_everybody_whoever_holds_connections_or_reads_in_a_loop() {
     assert!(begin.elapsed() >= Duration::from_millis(400), "{:?}", begin.elapsed());
     assert_eq!(get(&admin, "/alive").0, 200);
     assert_eq!(proxy.connect().say("PING"), "+PONG\\r\\n");
+}
+
+/// Lines of the log with these words.
+fn told(proxy: &Server, words: &str) -> usize {
+    proxy.printed().lines().filter(|line| line.contains(words)).count()
+}
+
+#[test]
+fn who_is_refused_again_and_again_does_not_fill_the_log() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&["redis_auth: secret"], &lines(&shards), &[]);
+    let (refused, wrong) = ("admin request refused", "client sent a wrong password");
+    let begin = Instant::now();
+    for _ in 0..6 {
+        let mut client = proxy.connect();
+        for _ in 0..10 {
+            assert!(ask(&admin, "POST /reload", "Origin: http://evil\r\n", "").0 == 403);
+            assert!(client.tell("AUTH guess").starts_with("-WRONGPASS"));
+        }
+    }
+    // Five in each second, and those of a worker are its own.
+    let most = 5 * (begin.elapsed().as_secs() as usize + 2);
+    proxy.says(refused);
+    proxy.says(wrong);
+    ask(&admin, "PUT /log-level", "", "debug");
+    proxy.says("log level changed");
+    assert!(told(&proxy, refused) <= most, "{} lines", told(&proxy, refused));
+    assert!(told(&proxy, wrong) <= most, "{} lines", told(&proxy, wrong));
+}
+
+/// Asks so often over one connection that stays open; the statuses.
+fn ask_on(admin: &str, path: &str, count: usize) -> Vec<u16> {
+    let mut stream = std::io::BufReader::new(TcpStream::connect(admin).expect("the admin server listens"));
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = |_| {
+        stream.get_mut().write_all(request.as_bytes()).expect("it reads");
+        let (mut head, mut length) = (Vec::new(), 0);
+        loop {
+            let mut line = String::new();
+            assert!(stream.read_line(&mut line).expect("a line") > 0, "it closes");
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(bytes) = line.strip_prefix("content-length: ") {
+                length = bytes.parse().expect("a number");
+            }
+            if line.is_empty() {
+                break;
+            }
+            head.push(line);
+        }
+        stream.read_exact(&mut vec![0; length]).expect("a body");
+        head[0].split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    };
+    (0..count).map(answer).collect()
+}
+
+#[test]
+fn who_asks_in_a_loop_is_slowed_down() {
+    let shards = [Server::redis(&[])];
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let begin = Instant::now();
+    assert_eq!(ask_on(&admin, "/ready", 32), [200; 32]);
+    // Twenty at once, and then one every 50 ms.
+    assert!(begin.elapsed() >= Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert_eq!(get(&admin, "/alive").0, 200, "others are not");
 }

@@ -3,15 +3,17 @@
 
 mod world;
 
+use std::cell::Cell;
+use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::pool::{ClientId, Limits};
-use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::protocol::{ClientFilter, ClientRow, Protocol, Question, Rows};
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::World;
 
@@ -242,4 +244,46 @@ fn who_waits_for_a_turn_has_it_before_those_that_come_later() {
             world.client_sends(id, ask.as_bytes());
         }
     }
+}
+
+#[test]
+fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
+    const CLIENTS: u64 = 200_000;
+    let numbers = (0..CLIENTS).map(|number| 2 * number).collect();
+    let filter = ClientFilter { ids: Some(numbers), ..ClientFilter::default() };
+    let row = |id| ClientRow {
+        id,
+        address: &"",
+        local_address: &"",
+        age: 0,
+        idle: 0,
+        in_flight: 0,
+        input_bytes: 0,
+        output_bytes: 0,
+    };
+    let began = Instant::now();
+    let count = (0..CLIENTS).filter(|&id| filter.matches(&row(id))).count();
+    assert_eq!(count as u64, CLIENTS / 2);
+    assert!(began.elapsed() < LONGEST, "{:?}", began.elapsed());
+}
+
+/// Counts how often it is written.
+struct Counted<'c>(&'c Cell<usize>);
+
+impl Display for Counted<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        self.0.set(self.0.get() + 1);
+        formatter.write_str("a:1")
+    }
+}
+
+#[test]
+fn nothing_is_written_of_clients_that_are_not_meant() {
+    let mut crowd = Crowd::new(64);
+    let filter = ClientFilter { ids: Some([3, 60].into_iter().collect()), ..ClientFilter::default() };
+    let question = Question { filter, kill: false, form: 0 };
+    let (written, mut rows) = (Cell::new(0), Rows::default());
+    let ends = |_| Some([Counted(&written), Counted(&written)]);
+    crowd.world.pool.list_clients(&question, 1, 0..usize::MAX, crowd.world.now, ends, &mut rows);
+    assert_eq!(written.get(), 4, "two addresses of each of two");
 }
