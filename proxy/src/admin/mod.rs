@@ -236,13 +236,16 @@ impl Admin {
             "/alive" => self.alive().await,
             "/metrics" => {
                 let open_metrics = wants_open_metrics(&request);
-                self.document(peer, || self.metrics(open_metrics)).await
+                document(&self.shares, peer.ip(), || self.metrics(open_metrics)).await
             }
             "/topology" => {
                 let text = || format!("{:#}\n", topology::document(&self.status));
-                self.document(peer, || reply(StatusCode::OK, JSON, text())).await
+                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
-            "/stats" => self.document(peer, || reply(StatusCode::OK, JSON, stats::json(&self.status))).await,
+            "/stats" => {
+                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, stats::json(&self.status)))
+                    .await
+            }
             "/drain" => self.drain(),
             "/reload" => self.reload().await,
             "/log-level" => self.log_level(request).await,
@@ -303,26 +306,6 @@ impl Admin {
         }
     }
 
-    /// What takes time to write, for a peer that has not taken more than its share.
-    async fn document(&self, peer: Peer, write: impl FnOnce() -> Reply) -> Reply {
-        let (wait, taken) = match self.shares.enter(peer.ip(), Instant::now()) {
-            Ok(entered) => entered,
-            Err(wait) => {
-                let text = "too many requests from this address; retry later\n";
-                let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
-                refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-                return refused;
-            }
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
-        let begin = Instant::now();
-        let reply = write();
-        self.shares.spent(peer.ip(), taken, begin.elapsed());
-        reply
-    }
-
     fn metrics(&self, open_metrics: bool) -> Reply {
         let page = metrics::page(&self.status, open_metrics);
         reply(StatusCode::OK, if open_metrics { OPEN_METRICS } else { PROMETHEUS }, page)
@@ -370,6 +353,26 @@ impl Admin {
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("log level {level:?}: {why}\n")),
         }
     }
+}
+
+/// What takes time to write, for a peer that has not taken more than its share.
+async fn document(shares: &Shares, peer: Option<IpAddr>, write: impl FnOnce() -> Reply) -> Reply {
+    let (wait, taken) = match shares.enter(peer, Instant::now()) {
+        Ok(entered) => entered,
+        Err(wait) => {
+            let text = "too many requests from this address; retry later\n";
+            let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
+            refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            return refused;
+        }
+    };
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    let begin = Instant::now();
+    let reply = write();
+    shares.spent(peer, taken, begin.elapsed());
+    reply
 }
 
 /// Who can open the Unix socket may. With a token whoever has it: a sidecar delivers what comes from anywhere from the
@@ -463,5 +466,24 @@ mod tests {
             assert!(!may(peer, None, &[("host", "localhost"), ("origin", "http://localhost")]), "{shown:?}");
         }
         assert!(may(Peer::Unix, None, &[]) && may(Peer::Unix, Some("s3cret"), &[]));
+    }
+
+    #[test]
+    fn who_has_taken_more_than_its_share_is_refused_documents_and_nobody_else_is() {
+        let shares = Shares::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let [greedy, other] = [1, 2].map(|last| Some(IpAddr::from([127, 0, 0, last])));
+        let ask = |peer, cost| {
+            let write = || {
+                std::thread::sleep(cost);
+                reply(StatusCode::OK, TEXT, String::new())
+            };
+            runtime.block_on(document(&shares, peer, write))
+        };
+        assert_eq!(ask(greedy, Duration::from_millis(600)).status(), StatusCode::OK);
+        let refused = ask(greedy, Duration::ZERO);
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.headers().contains_key(RETRY_AFTER));
+        assert_eq!(ask(other, Duration::ZERO).status(), StatusCode::OK);
     }
 }
