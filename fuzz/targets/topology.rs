@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 
-use memstore_proxy::cluster::map::{Map, View};
-use memstore_proxy::cluster::view;
 use shard_discovery::document::Document;
-use shard_discovery::{Address, Topology};
+use shard_discovery::source::cluster::{Map, View, view};
+use shard_discovery::{Address, DistributionKind, KeyHash, Topology};
 
 /// Shards beyond this only cost time.
 const SHARDS_MAX: usize = 64;
@@ -43,10 +42,11 @@ pub fn run_input(bytes: &[u8]) {
         })
         .collect();
     let map = Map::of(&views);
-    let shards = map.shards().len();
+    let listing = map.listing();
+    let shards = listing.servers.len();
     assert!(map.owners.iter().flatten().all(|&owner| owner < shards));
     if shards <= SHARDS_MAX
-        && let Ok(topology) = map.topology(vec![Vec::new(); shards])
+        && let Ok(topology) = listing.topology(DistributionKind::Slots, KeyHash::Crc16, None)
     {
         check(&topology);
     }

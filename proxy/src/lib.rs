@@ -6,9 +6,6 @@ pub mod account;
 mod admin;
 pub mod buffer;
 pub mod cli;
-/// Its parsers of what nodes say are fuzzed.
-#[doc(hidden)]
-pub mod cluster;
 pub mod config;
 mod control;
 pub mod failure;

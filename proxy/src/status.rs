@@ -10,9 +10,9 @@ use shard_discovery::Topology;
 use shard_discovery::resolver::Resolver;
 
 use crate::account::Account;
-use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
+use shard_discovery::source::cluster::Map;
 
 /// What the process is doing.
 pub struct Status {

@@ -20,14 +20,15 @@
 //! ```
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology, TopologyError};
+use crate::source::fixed::bare;
+use crate::stamp::Stamp;
+use crate::{Address, DistributionKind, Group, HashTag, KeyHash, Shard, Topology, TopologyError};
 
 /// The version that this crate writes and reads.
 pub const VERSION: u32 = 1;
@@ -117,34 +118,6 @@ impl DocumentFile {
         self.topology = Arc::new(Document::parse(&text)?.topology(&self.pool)?);
         self.seen = now;
         Ok(true)
-    }
-}
-
-/// What tells a file from the one that was there before: not its time alone, which archives and volumes set, which may go
-/// backwards, and which counts in steps that two writes may fall into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    /// Which file it is, and when anything about it changed last.
-    #[cfg(unix)]
-    place: [i64; 4],
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = std::fs::metadata(path).ok()?;
-        #[cfg(unix)]
-        let place = {
-            use std::os::unix::fs::MetadataExt as _;
-            [found.dev() as i64, found.ino() as i64, found.ctime(), found.ctime_nsec()]
-        };
-        Some(Self {
-            modified: found.modified().ok(),
-            length: found.len(),
-            #[cfg(unix)]
-            place,
-        })
     }
 }
 
@@ -244,7 +217,11 @@ impl Pool {
             protocol: protocol.into(),
             hash: topology.key_hash().name().into(),
             // The slots of a cluster are told by its nodes, not computed: readers are to refuse it.
-            distribution: if topology.is_cluster() { "cluster" } else { topology.kind().name() }.into(),
+            distribution: match topology.group() {
+                Group::Slot => "cluster",
+                Group::Shard => topology.kind().name(),
+            }
+            .into(),
             // Two characters, or the two bytes of one.
             hash_tag: topology.hash_tag().map(|tag| {
                 let bytes = [tag.open, tag.close];
@@ -256,19 +233,20 @@ impl Pool {
     }
 }
 
-/// `host:port`, `[IPv6]:port` or a path.
+/// `host:port`, `[IPv6]:port` or a path. A port that is not known yet is 0.
 fn address(text: &str) -> Option<Address> {
     if text.starts_with('/') {
         return Some(Address::Unix(text.into()));
     }
     let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok()?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let (host, port) = (bare(host), port.parse().ok()?);
     if host.is_empty() { None } else { Some(Address::Tcp { host: host.into(), port }) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const TEXT: &str = r#"{ "version": 1, "more": true, "pools": { "cache": {

@@ -8,10 +8,16 @@ mod ejector;
 mod explanation;
 mod hash;
 mod hash_tag;
+pub mod mistake;
 #[cfg(feature = "watch")]
 pub mod resolver;
 mod shard;
+pub mod source;
+#[cfg(any(feature = "document", feature = "file"))]
+mod stamp;
 mod topology;
+#[cfg(feature = "file")]
+pub mod yaml;
 
 pub use distribution::{DistributionKind, UnknownDistribution};
 pub use ejector::{Ejector, EjectorOptions, FitnessChange};
@@ -19,4 +25,4 @@ pub use explanation::{Explanation, Place, Share};
 pub use hash::{KeyHash, UnknownKeyHash};
 pub use hash_tag::{HashTag, HashTagLength};
 pub use shard::{Address, Shard};
-pub use topology::{Home, Topology, TopologyError};
+pub use topology::{Group, Home, Topology, TopologyError};

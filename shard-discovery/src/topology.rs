@@ -26,8 +26,19 @@ pub struct Topology {
     /// Whether the key decides anything; otherwise nothing is paid for its hash.
     hashes: bool,
     distribution: Distribution,
-    /// For each shard who else answers reads of its keys. Only clusters have it.
+    /// The servers say themselves who owns what; else it is computed.
+    is_told: bool,
+    /// For each shard who else answers reads of its keys, if anybody does.
     readers: Option<Arc<[Vec<usize>]>>,
+}
+
+/// What keys have to share to be used in one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// The shard that owns them.
+    Shard,
+    /// Their slot, which may move to another shard as a whole.
+    Slot,
 }
 
 /// Where a key belongs.
@@ -35,7 +46,7 @@ pub struct Topology {
 pub struct Home {
     /// Index of the shard that owns it.
     pub shard: usize,
-    /// The keys of one request have to share it: the shard, or in a cluster the slot.
+    /// The keys of one request have to share it: see [`Group`].
     pub unit: usize,
 }
 
@@ -115,21 +126,31 @@ impl Topology {
             ejected: Box::default(),
             hashes: true,
             distribution: Distribution::told(owners),
+            is_told: true,
             readers: Some(readers.into()),
         })
     }
 
-    /// Whether it is of a cluster, which says itself who owns what.
-    pub fn is_cluster(&self) -> bool {
-        self.readers.is_some()
+    /// What the keys of one request have to share.
+    #[inline]
+    pub fn group(&self) -> Group {
+        if self.is_told { Group::Slot } else { Group::Shard }
     }
 
-    /// Whether reads go to the same shards as in the other one.
-    pub fn has_readers_of(&self, other: &Topology) -> bool {
-        self.readers == other.readers
+    /// Whether a shard sends requests for keys that it does not own to the one that does. Keys then move while both are
+    /// there, so that requests of one client to them have to stay in order.
+    #[inline]
+    pub fn redirects(&self) -> bool {
+        self.is_told
     }
 
-    /// Who else answers reads of the shard's keys; nobody but in a cluster.
+    /// Whether shards can be taken out, so that their keys move to others. Not where the servers say who owns what.
+    #[inline]
+    pub fn can_eject(&self) -> bool {
+        !self.is_told
+    }
+
+    /// Who else answers reads of the shard's keys.
     #[inline]
     pub fn readers(&self, shard: usize) -> &[usize] {
         self.readers.as_ref().map_or(&[], |readers| &readers[shard])
@@ -141,10 +162,10 @@ impl Topology {
     /// an ejected shard move. With `slots` only the slots of ejected shards move.
     ///
     /// # Panics
-    /// When an index is not below `self.shards().len()`, and of a cluster, whose slots stay where they are told to be.
+    /// When an index is not below `self.shards().len()`, and where no shard can be ejected.
     #[must_use]
     pub fn without(&self, ejected: &[usize]) -> Topology {
-        if self.is_cluster() {
+        if !self.can_eject() {
             assert!(ejected.is_empty(), "nodes of a cluster cannot be ejected");
             return self.clone();
         }
@@ -175,7 +196,17 @@ impl Topology {
             DistributionKind::Random | DistributionKind::Single => false,
         };
         let distribution = Distribution::new(kind, &shards, &live);
-        Topology { shards, kind, key_hash, hash_tag, ejected, hashes, distribution, readers: None }
+        Topology {
+            shards,
+            kind,
+            key_hash,
+            hash_tag,
+            ejected,
+            hashes,
+            distribution,
+            is_told: false,
+            readers: None,
+        }
     }
 
     /// Where `key` belongs; `None` only when every shard is ejected, or nobody owns the slot.
@@ -183,7 +214,10 @@ impl Topology {
     pub fn home_of(&self, key: &[u8]) -> Option<Home> {
         let hash = if self.hashes { self.key_hash.hash(self.hashed_part(key)) } else { 0 };
         let shard = self.distribution.pick(hash)?;
-        let unit = if self.is_cluster() { slots::slot(hash) as usize } else { shard };
+        let unit = match self.group() {
+            Group::Slot => slots::slot(hash) as usize,
+            Group::Shard => shard,
+        };
         Some(Home { shard, unit })
     }
 
@@ -198,7 +232,10 @@ impl Topology {
 
     /// How many units there may be: [`Home::unit`] is below it.
     pub fn units(&self) -> usize {
-        if self.is_cluster() { slots::SLOTS } else { self.shards.len() }
+        match self.group() {
+            Group::Slot => slots::SLOTS,
+            Group::Shard => self.shards.len(),
+        }
     }
 
     /// Index of the shard that owns `key`; `None` only when every shard is ejected. For `random` it is
@@ -359,6 +396,17 @@ mod tests {
         assert_eq!(topology.shares()[1].points, 1);
         let unknown = Topology::of_cluster(vec![], &vec![None; slots::SLOTS], vec![]).unwrap();
         assert_eq!(unknown.home_of(b"foo"), None);
+        assert_eq!(
+            (topology.group(), topology.redirects(), topology.can_eject()),
+            (Group::Slot, true, false)
+        );
+        // Slots that are computed are only a way to deal keys to shards.
+        let computed =
+            Topology::new(vec![shard("a", 1)], DistributionKind::Slots, KeyHash::Md5, None).unwrap();
+        assert_eq!(
+            (computed.group(), computed.redirects(), computed.can_eject()),
+            (Group::Shard, false, true)
+        );
     }
 
     #[test]

@@ -292,7 +292,7 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
         ("later", |pool| pool.redirects_later.get() as i64),
         ("given_up", |pool| pool.redirects_given_up.get() as i64),
     ];
-    let clusters: Vec<&PoolStatus> = pools.iter().filter(|pool| pool.config.cluster.is_some()).collect();
+    let clusters: Vec<&PoolStatus> = pools.iter().filter(|pool| pool.config.cluster().is_some()).collect();
     if clusters.is_empty() {
         return;
     }

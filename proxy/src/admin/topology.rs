@@ -60,7 +60,7 @@ fn add(pool: &PoolStatus, document: &mut Value) {
         json!(counters.workers().len() * pool.config.server_connections as usize);
     document["servers_within"] = pool.ring.within();
     document["shards_awaited"] = json!(pool.ring.awaited);
-    if pool.config.cluster.is_some() {
+    if pool.config.cluster().is_some() {
         let [succeeded, failed] = pool.refreshes;
         document["cluster"] = json!({
             "slots_covered": pool.map.covered(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
+use shard_discovery::source::file::File;
 
 use super::common::print;
 use crate::admin;
@@ -40,7 +41,8 @@ pub struct AwaitRing {
 
 /// Waits until no proxy has a shard that is not in the list; an error says which one still has.
 pub fn await_ring(asked: &AwaitRing) -> anyhow::Result<()> {
-    let meant: Vec<String> = config::servers(&asked.servers)?.into_iter().map(|shard| shard.name).collect();
+    let meant: Vec<String> =
+        File { path: asked.servers.clone() }.read()?.into_iter().map(|shard| shard.name).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begin = Instant::now();
     let until = begin + asked.limit.max(ONCE_MIN);

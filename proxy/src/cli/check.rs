@@ -48,7 +48,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
     }
     let mut text = String::new();
     for pool in &config.pools {
-        let shards = match &pool.cluster {
+        let shards = match pool.cluster() {
             Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
             None => {
                 format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)

@@ -95,7 +95,7 @@ impl Change {
         if from.db != to.db {
             return Ok(Self::Elsewhere("uses another database"));
         }
-        match (&from.cluster, &to.cluster) {
+        match (from.cluster(), to.cluster()) {
             (None, None) => Ok(Self::Moves(Moves::of(&from.topology()?, &to.topology()?, keys))),
             (Some(before), Some(after)) if before.seeds == after.seeds => Ok(Self::SameCluster),
             _ => Ok(Self::Unknown),

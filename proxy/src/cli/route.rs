@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use clap::Args;
 use serde_json::json;
-use shard_discovery::{Place, Topology};
+use shard_discovery::{Group, Place, Topology};
 
 use super::check::warnings;
 use super::common::{File, Format, Output, keys_of_input, print, topologies};
@@ -56,7 +56,7 @@ pub fn route(asked: &Route) -> anyhow::Result<()> {
 fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String {
     let why = topology.explain(key);
     // Twemproxy's crc16 has more bits than its name says; slots are taken from the 16 that Redis Cluster knows.
-    let hash = if topology.is_cluster() { why.hash & 0xffff } else { why.hash };
+    let hash = if topology.group() == Group::Slot { why.hash & 0xffff } else { why.hash };
     let shard = why.shard.map(|shard| &topology.shards()[shard]);
     let place = match &why.place {
         None => None,
@@ -76,7 +76,7 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
         }
         return format!("{told}\n");
     }
-    let nobody = if topology.is_cluster() { "the owner of the slot" } else { "any shard" };
+    let nobody = if topology.group() == Group::Slot { "the owner of the slot" } else { "any shard" };
     let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
     let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));
@@ -92,7 +92,7 @@ pub fn ring(asked: &Ring) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     for (name, topology) in topologies(&config, &asked.output)? {
-        if topology.is_cluster() {
+        if topology.group() == Group::Slot {
             // Nothing is in the file; the nodes say it.
             text.push_str(&match asked.output.format {
                 Format::Json => format!("{}\n", json!({"pool": name, "cluster": true})),

@@ -1,86 +1,86 @@
 //! A pool over a Redis Cluster.
 
-use std::time::Duration;
+use shard_discovery::source::cluster::{Cluster, ReadFrom};
+use shard_discovery::source::fixed::address;
+use shard_discovery::yaml::{Node, Value};
 
-use shard_discovery::Address;
-
-use super::listen::bare;
 use super::mistake::did_you_mean;
 use super::section::Section;
 use super::settings;
 use super::value::positive;
-use super::yaml::{Node, Value};
 
-/// Where a cluster is, and how it is used. [`settings::CLUSTER`] says what each means.
-#[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the table has it
-pub struct Cluster {
-    pub seeds: Vec<Address>,
-    pub read_from: ReadFrom,
-    pub refresh: Duration,
-}
-
-/// Who serves commands that only read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReadFrom {
-    /// Who owns the slot.
-    Primary,
-    /// A replica, else the primary.
-    PreferReplica,
-    /// Whoever of them answers fastest.
-    Nearest,
-}
-
-impl Cluster {
-    /// Reads the mapping.
-    pub(super) fn read(outer: &mut Section<'_, '_>, node: &Node) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            outer.wrong(node.place, format!("cluster has to be a mapping, not {}", node.value.kind()));
-            return None;
-        };
-        let mut section = outer.below("cluster", node.place, entries, settings::CLUSTER);
-        let read_from = section.setting("read_from", |text| match text {
-            "primary" => Ok(ReadFrom::Primary),
-            "prefer-replica" => Ok(ReadFrom::PreferReplica),
-            "nearest" => Ok(ReadFrom::Nearest),
-            _ => {
-                let names = ["primary", "prefer-replica", "nearest"];
-                Err(format!("allowed are {}{}", names.join(", "), did_you_mean(text, names)))
-            }
-        });
-        let refresh = section.setting("refresh", positive);
-        let Some(seeds) = section.node("seeds") else {
-            section.missing("seeds");
-            return None;
-        };
-        let Value::List(lines) = &seeds.value else {
-            let text = format!("seeds has to be a list of host:port, not {}", seeds.value.kind());
-            section.wrong(seeds.place, text);
-            return None;
-        };
-        if lines.is_empty() {
-            section.wrong(seeds.place, "seeds is empty; at least one node is needed");
-        }
-        let mut found = Vec::new();
-        for Node { place, value } in lines {
-            match value {
-                Value::Text(text) => match address(text) {
-                    Some(address) => found.push(address),
-                    None => {
-                        section.wrong(*place, format!("seed {text:?} cannot be used: allowed is host:port"))
-                    }
-                },
-                other => section.wrong(*place, format!("a seed has to be a string, not {}", other.kind())),
-            }
-        }
-        (!found.is_empty()).then_some(Self { seeds: found, read_from, refresh })
+/// A cluster decides for itself what other pools are told.
+pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
+    const OTHERS: [(&str, &str); 18] = [
+        ("servers", "the nodes are discovered"),
+        ("servers_file", "the nodes are discovered"),
+        ("servers_within", "the nodes are discovered"),
+        ("servers_within_limit", "the nodes are discovered"),
+        ("servers_within_attempt", "the nodes are discovered"),
+        ("servers_peers", "the nodes are discovered"),
+        ("servers_dns", "the nodes are discovered; list them as seeds"),
+        ("servers_srv", "the addresses are discovered"),
+        ("servers_count", "the nodes are discovered"),
+        ("servers_names", "the nodes are discovered"),
+        ("hash", "keys are hashed as Redis Cluster does"),
+        ("distribution", "slot ownership is discovered"),
+        ("hash_tag", "it is always {}"),
+        ("redis_db", "it has database 0 only"),
+        ("databases", "it has database 0 only"),
+        ("auto_eject_hosts", "it replaces failed nodes itself"),
+        ("shard_identity", "nodes are verified by their IDs"),
+        ("preconnect", "nodes are connected on demand"),
+    ];
+    if !redis {
+        section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");
     }
+    for (name, why) in OTHERS {
+        if section.has(name) {
+            let place = section.place(name);
+            section.wrong(place, format!("{name} is not for a cluster: {why}"));
+        }
+    }
+    read(section, node)
 }
 
-/// `host:port`, IPv6 in brackets.
-pub fn address(text: &str) -> Option<Address> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|&port| port > 0)?;
-    let host = bare(host);
-    (!host.is_empty()).then(|| Address::Tcp { host: host.to_owned(), port })
+/// Reads the mapping.
+fn read(outer: &mut Section<'_, '_>, node: &Node) -> Option<Cluster> {
+    let Value::Map(entries) = &node.value else {
+        outer.wrong(node.place, format!("cluster has to be a mapping, not {}", node.value.kind()));
+        return None;
+    };
+    let mut section = outer.below("cluster", node.place, entries, settings::CLUSTER);
+    let read_from = section.setting("read_from", |text| match text {
+        "primary" => Ok(ReadFrom::Primary),
+        "prefer-replica" => Ok(ReadFrom::PreferReplica),
+        "nearest" => Ok(ReadFrom::Nearest),
+        _ => {
+            let names = ["primary", "prefer-replica", "nearest"];
+            Err(format!("allowed are {}{}", names.join(", "), did_you_mean(text, names)))
+        }
+    });
+    let refresh = section.setting("refresh", positive);
+    let Some(seeds) = section.node("seeds") else {
+        section.missing("seeds");
+        return None;
+    };
+    let Value::List(lines) = &seeds.value else {
+        let text = format!("seeds has to be a list of host:port, not {}", seeds.value.kind());
+        section.wrong(seeds.place, text);
+        return None;
+    };
+    if lines.is_empty() {
+        section.wrong(seeds.place, "seeds is empty; at least one node is needed");
+    }
+    let mut found = Vec::new();
+    for Node { place, value } in lines {
+        match value {
+            Value::Text(text) => match address(text) {
+                Some(address) => found.push(address),
+                None => section.wrong(*place, format!("seed {text:?} cannot be used: allowed is host:port")),
+            },
+            other => section.wrong(*place, format!("a seed has to be a string, not {}", other.kind())),
+        }
+    }
+    (!found.is_empty()).then_some(Cluster { seeds: found, read_from, refresh })
 }

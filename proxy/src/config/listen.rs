@@ -1,10 +1,10 @@
-//! Addresses that we listen on, and those of servers.
+//! Addresses that we listen on.
 
 use std::fmt;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
-use shard_discovery::{Address, Shard};
+use shard_discovery::source::fixed::bare;
 
 use super::value::number;
 
@@ -120,87 +120,9 @@ impl fmt::Display for Listen {
     }
 }
 
-/// A line of `servers:`, taken apart from the right as nutcracker does: `host:port:weight [name]` or
-/// `/path:weight [name]`.
-pub fn server(line: &str) -> Result<Shard, String> {
-    const ALLOWED: &str =
-        "allowed is host:port:weight or /path:weight, and a name behind a blank if it has one";
-    let (address, name) = match line.rsplit_once(' ') {
-        Some((address, name)) => (address.trim_end(), Some(name.to_owned())),
-        None => (line, None),
-    };
-    let (rest, weight) = address.rsplit_once(':').ok_or(ALLOWED)?;
-    let weight = match number(weight, 1, u64::from(u32::MAX)) {
-        Ok(weight) => weight as u32,
-        Err(_) if weight.bytes().all(|byte| byte == b'0') && !weight.is_empty() => {
-            return Err("a server of weight 0 gets no keys; leave it out or give it 1".into());
-        }
-        Err(allowed) => return Err(format!("weight {weight:?}: {allowed}; {ALLOWED}")),
-    };
-    if rest.starts_with('/') {
-        return Ok(Shard::new(Address::Unix(rest.into()), weight, name));
-    }
-    let Some((host, written_port)) = rest.rsplit_once(':') else {
-        return Err(format!("a port or a weight is missing; {ALLOWED}"));
-    };
-    if host.is_empty() {
-        return Err(format!("the host is missing; {ALLOWED}"));
-    }
-    let port =
-        number(written_port, 1, 65535).map_err(|allowed| format!("port {written_port:?}: {allowed}"))? as u16;
-    let shard = Shard::new(Address::Tcp { host: bare(host).to_owned(), port }, weight, name.clone());
-    // nutcracker hashes what is written: the port with its leading zeros, the host with its brackets.
-    let as_written = format!("{host}:{written_port}");
-    if name.is_none() && port != 11211 && shard.name != as_written {
-        let Shard { address, .. } = shard;
-        return Ok(Shard::new(address, weight, Some(as_written)));
-    }
-    Ok(shard)
-}
-
-/// An IPv6 address without the brackets that keep its colons together.
-pub(super) fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check_server(line: &str, address: &str, weight: u32, name: &str) {
-        let shard = server(line).expect(line);
-        assert_eq!(
-            (shard.address.to_string().as_str(), shard.weight, shard.name.as_str()),
-            (address, weight, name)
-        );
-    }
-
-    #[test]
-    fn servers_are_taken_apart_from_the_right() {
-        check_server("127.0.0.1:6379:1", "127.0.0.1:6379", 1, "127.0.0.1:6379");
-        check_server("127.0.0.1:6379:3 alpha", "127.0.0.1:6379", 3, "alpha");
-        check_server("cache:11211:1", "cache:11211", 1, "cache");
-        check_server("h:07002:1", "h:7002", 1, "h:07002");
-        check_server("h:011211:1", "h:11211", 1, "h");
-        check_server("::1:6379:1", "[::1]:6379", 1, "::1:6379");
-        check_server("[::1]:6379:1 six", "[::1]:6379", 1, "six");
-        check_server("/run/a.sock:2 ua", "/run/a.sock", 2, "ua");
-    }
-
-    #[test]
-    fn a_bad_server_is_told_what_is_missing() {
-        for (line, part) in [
-            ("127.0.0.1:6379", "a port or a weight is missing"),
-            ("127.0.0.1:6379:0", "weight 0"),
-            ("127.0.0.1:6379:x", "weight \"x\""),
-            ("127.0.0.1:99999:1", "port \"99999\""),
-            (":6379:1", "host is missing"),
-            ("nonsense", "host:port:weight"),
-        ] {
-            let error = server(line).expect_err(line);
-            assert!(error.contains(part), "{line}: {error}");
-        }
-    }
 
     #[test]
     fn listeners_of_all_kinds() {

@@ -2,7 +2,7 @@
 //! at once.
 //!
 //! A file is either a mapping of pools, as nutcracker reads it, or has the pools under `pools:` with settings of the
-//! process beside them. [`yaml`] reads it into a tree of texts with their places, [`section`] takes the settings of
+//! process beside them. [`shard_discovery::yaml`] reads it into a tree of texts with their places, [`section`] takes the settings of
 //! [`settings`] from it.
 
 use std::cell::RefCell;
@@ -10,13 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use auth::{Auth, Reauth, Secret};
-pub use cluster::{Cluster, ReadFrom, address};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Pool, Protocol};
 pub use process::{LogFormat, Process, SideListen};
-pub use servers::{Within, servers};
-use yaml::{Entry, Node, Value};
+pub use servers::Within;
+pub use shard_discovery::source::fixed::address;
+use shard_discovery::yaml::{self, Entry, Node, Value};
 
 mod auth;
 mod cluster;
@@ -29,7 +29,6 @@ mod section;
 mod servers;
 pub mod settings;
 pub mod value;
-pub mod yaml;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]

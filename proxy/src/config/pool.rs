@@ -3,18 +3,21 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
+use shard_discovery::source::cluster::{Cluster, Map};
+use shard_discovery::source::fixed::address;
+use shard_discovery::source::{Listing, Source};
+use shard_discovery::yaml::{Entry, Value};
+use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology, TopologyError};
 
 use super::Surroundings;
 use super::auth::{Auth, Reauth, read_auth};
-use super::cluster::{Cluster, address};
+use super::cluster::read_cluster;
 use super::listen::Listen;
 use super::mistake::Mistake;
 use super::section::Section;
-use super::servers::{Within, keep_within, read_servers};
+use super::servers::{Within, keep_within, read_source};
 use super::settings;
 use super::value::{boolean, duration, limit, named, number, percent, positive, size, text};
-use super::yaml::{Entry, Node, Value};
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,15 +58,15 @@ pub struct Pool {
     pub server_failure_limit: u32,
     /// In percent.
     pub eject_max_share: u8,
-    /// Of a cluster: as far as they are known.
+    /// Where the shards are listed.
+    pub source: Source,
+    /// Those that are to be used of what it listed when this was read; none where it has to be asked over the network.
     pub shards: Vec<Shard>,
     /// What `servers_within` leaves out of the list, if anything.
     pub within: Option<Within>,
     pub servers_within_limit: Option<Duration>,
     /// Admin addresses of other processes that serve this pool.
     pub servers_peers: Option<Address>,
-    /// It is a cluster, which says itself who owns what.
-    pub cluster: Option<Cluster>,
     /// Whose SRV records say the ports of the shards.
     pub servers_srv: Option<String>,
     pub connect_timeout: Duration,
@@ -83,13 +86,28 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Who owns what in this pool.
-    pub fn topology(&self) -> Result<Topology, shard_discovery::TopologyError> {
-        if self.cluster.is_some() {
+    /// Who owns what in this pool, as far as it was known when this was read.
+    pub fn topology(&self) -> Result<Topology, TopologyError> {
+        self.topology_of(&self.listing())
+    }
+
+    /// What was listed when this was read.
+    pub fn listing(&self) -> Listing {
+        match self.source {
             // Nothing is known yet.
-            return Topology::of_cluster(Vec::new(), &[None; 16_384], Vec::new());
+            Source::Cluster(_) => Map::default().listing(),
+            _ => Listing::of(self.shards.clone()),
         }
-        Topology::new(self.shards.clone(), self.distribution, self.key_hash, self.hash_tag)
+    }
+
+    /// Who owns what if this is listed.
+    pub fn topology_of(&self, listing: &Listing) -> Result<Topology, TopologyError> {
+        listing.topology(self.distribution, self.key_hash, self.hash_tag)
+    }
+
+    /// The cluster that it is over, if it is one.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.source.cluster()
     }
 
     /// Servers that `servers_within` leaves out.
@@ -119,13 +137,16 @@ impl Pool {
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
-        let cluster = match section.node("cluster") {
-            Some(node) => read_cluster(&mut section, node, redis),
-            None => None,
+        let listed = match section.node("cluster") {
+            Some(node) => {
+                read_cluster(&mut section, node, redis).map(|cluster| (Source::Cluster(cluster), Vec::new()))
+            }
+            None => read_source(&mut section, around),
         };
-        let mut shards = if section.has("cluster") { Vec::new() } else { read_servers(&mut section, around) };
+        // Where it is wrong the rest is read all the same, for its mistakes.
+        let (source, mut shards) = listed.unwrap_or((Source::Fixed(Vec::new()), Vec::new()));
         let within = keep_within(&mut section, around, &mut shards);
-        let databases = if cluster.is_some() && !section.has("databases") {
+        let databases = if source.cluster().is_some() && !section.has("databases") {
             1
         } else {
             section.setting("databases", counted(1, 65536))
@@ -175,12 +196,12 @@ impl Pool {
             server_retry_timeout: section.setting("server_retry_timeout", duration),
             server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
             eject_max_share: section.setting("eject_max_share", percent),
+            source,
             shards,
             within,
             servers_within_limit: section.setting("servers_within_limit", limit),
             servers_peers: section
                 .optional("servers_peers", |text| address(text).ok_or_else(|| "allowed is host:port".into())),
-            cluster,
             servers_srv,
             connect_timeout: section.setting("connect_timeout", positive),
             queue_wait: section.setting("queue_wait", positive),
@@ -205,38 +226,4 @@ impl Pool {
         }
         (mistakes.len() == before).then_some(pool)
     }
-}
-
-/// A cluster decides for itself what other pools are told.
-fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 18] = [
-        ("servers", "the nodes are discovered"),
-        ("servers_file", "the nodes are discovered"),
-        ("servers_within", "the nodes are discovered"),
-        ("servers_within_limit", "the nodes are discovered"),
-        ("servers_within_attempt", "the nodes are discovered"),
-        ("servers_peers", "the nodes are discovered"),
-        ("servers_dns", "the nodes are discovered; list them as seeds"),
-        ("servers_srv", "the addresses are discovered"),
-        ("servers_count", "the nodes are discovered"),
-        ("servers_names", "the nodes are discovered"),
-        ("hash", "keys are hashed as Redis Cluster does"),
-        ("distribution", "slot ownership is discovered"),
-        ("hash_tag", "it is always {}"),
-        ("redis_db", "it has database 0 only"),
-        ("databases", "it has database 0 only"),
-        ("auto_eject_hosts", "it replaces failed nodes itself"),
-        ("shard_identity", "nodes are verified by their IDs"),
-        ("preconnect", "nodes are connected on demand"),
-    ];
-    if !redis {
-        section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");
-    }
-    for (name, why) in OTHERS {
-        if section.has(name) {
-            let place = section.place(name);
-            section.wrong(place, format!("{name} is not for a cluster: {why}"));
-        }
-    }
-    Cluster::read(section, node)
 }

@@ -11,8 +11,8 @@ use super::mistake::{Mistake, Place, did_you_mean};
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, number, percent, positive, size, text};
-use super::yaml::Entry;
 use super::{Secret, Surroundings};
+use shard_discovery::yaml::Entry;
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

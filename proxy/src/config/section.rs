@@ -2,7 +2,7 @@
 
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::settings::Setting;
-use super::yaml::{Entry, Node, Value};
+use shard_discovery::yaml::{Entry, Node, Value};
 
 /// A mapping whose settings are taken one by one.
 pub struct Section<'n, 'm> {

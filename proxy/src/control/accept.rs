@@ -26,7 +26,7 @@ impl PoolControl {
     /// Accepts clients from now on.
     pub fn accept(self: &Rc<Self>, listener: Rc<Listener>) {
         let config = self.config();
-        tracing::info!(pool = %config.name, listen = %config.listen, shards = config.shards.len(), "pool listening");
+        tracing::info!(pool = %config.name, listen = %config.listen, shards = self.topology().shards().len(), "pool listening");
         let (close, closed) = watch::channel(false);
         let task = tokio::task::spawn_local(accept(listener.clone(), self.clone(), closed));
         self.accepts(listener, close, task);

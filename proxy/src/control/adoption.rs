@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use shard_discovery::Shard;
+use shard_discovery::source::cluster::Map;
 
 use super::change::{Change, Opening, Superseded};
 use super::{Control, care, probe};
-use crate::cluster::map::Map;
 use crate::config;
 use crate::net::conversation::ConversationError;
 
@@ -25,17 +25,18 @@ pub async fn wait_for_shards(
 ) -> anyhow::Result<HashMap<String, Map>> {
     let maps = wait_for_clusters(changes, openings, control).await?;
     let mut asking = tokio::task::JoinSet::new();
-    let changed = changes.iter().map(|change| (&change.config, Some(change.pool.config())));
+    let changed =
+        changes.iter().map(|change| (&change.config, Some((change.pool.config(), change.pool.topology()))));
     let opened = openings.iter().map(|(config, _)| (config, None));
     for (config, before) in changed.chain(opened) {
         let Some(limit) = config.adopt_wait else { continue };
         let (known, has_new_auth) = match &before {
             // Where they are, or who they have to be, may have changed for all.
-            Some(before)
+            Some((before, topology))
                 if before.servers_srv == config.servers_srv
                     && (before.shard_identity || !config.shard_identity) =>
             {
-                (&before.shards[..], before.auth != config.auth)
+                (topology.shards(), before.auth != config.auth)
             }
             _ => (&[][..], false),
         };
@@ -43,7 +44,7 @@ pub async fn wait_for_shards(
             known.iter().any(|known| known.name == shard.name && known.address == shard.address)
         };
         let names = |shards: &[Shard]| shards.iter().map(|shard| shard.name.clone()).collect::<HashSet<_>>();
-        let used = before.as_ref().map(|before| names(&before.shards[..])).unwrap_or_default();
+        let used = before.as_ref().map(|(_, topology)| names(topology.shards())).unwrap_or_default();
         let new = config.shards.iter().filter(|shard| before.is_some() && !used.contains(&shard.name));
         control.rings.awaits(&config.name, new.map(|shard| shard.name.clone()).collect());
         for shard in &config.shards {
@@ -85,14 +86,15 @@ async fn wait_for_clusters(
     control: &Rc<Control>,
 ) -> anyhow::Result<HashMap<String, Map>> {
     let is_new = |change: &&Change| {
-        let seeds = |config: &config::Pool| config.cluster.as_ref().map(|cluster| cluster.seeds.clone());
+        let seeds = |config: &config::Pool| config.cluster().map(|cluster| cluster.seeds.clone());
         seeds(&change.config) != seeds(&change.pool.config())
             || change.config.auth != change.pool.config().auth
     };
     let changed = changes.iter().filter(is_new).map(|change| &change.config);
-    let opened = openings.iter().map(|(config, _)| config);
     let mut maps = HashMap::new();
-    for config in changed.chain(opened).filter(|config| config.cluster.is_some()) {
+    for config in
+        changed.chain(openings.iter().map(|(config, _)| config)).filter(|config| config.cluster().is_some())
+    {
         let Some(limit) = config.adopt_wait else { continue };
         let until = tokio::time::Instant::now() + limit;
         let map = loop {
@@ -110,6 +112,7 @@ async fn wait_for_clusters(
                 }
             }
         };
+        config.topology_of(&map.listing()).with_context(|| format!("pool {}", config.name))?;
         maps.insert(config.name.clone(), map);
     }
     Ok(maps)

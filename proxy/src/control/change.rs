@@ -14,11 +14,9 @@ pub struct Change {
     pub pool: Rc<PoolControl>,
     /// What it is to be.
     pub config: Arc<config::Pool>,
-    /// Who is to own what.
-    pub topology: Arc<Topology>,
 }
 
-/// A pool that is to be served.
+/// A pool that is to be served, with who owns what as far as it is known.
 pub type Opening = (Arc<config::Pool>, Arc<Topology>);
 
 /// The files have changed since they were read: what they say now counts.

@@ -6,8 +6,6 @@
 
 use std::cell::Cell;
 
-use crate::config;
-
 /// For the process itself, files, lookups, connections that are being made, and those that are accepted to be refused.
 const OWN: u64 = 64;
 /// Listeners beside those of pools: the admin address and the statistics.
@@ -18,6 +16,14 @@ const SIDE_CONNECTIONS: std::ops::RangeInclusive<u64> = 8..=64;
 const SIDE_SHARE: u64 = 16;
 /// Lanes to each shard that there is room for: clients of RESP2 and of RESP3.
 const LANES: u64 = 2;
+
+/// What decides how many connections to shards a pool may need.
+pub struct Sockets {
+    /// Its shards.
+    pub shards: usize,
+    /// Connections of each worker to each.
+    pub per_shard: u32,
+}
 
 /// The descriptors of this process.
 #[derive(Debug)]
@@ -60,11 +66,11 @@ impl Descriptors {
 
     /// These pools are served. Returns what they need, where that is more than can be kept for them, each
     /// time that it changes.
-    pub fn reserve<'p>(&self, pools: impl Iterator<Item = &'p config::Pool>, workers: usize) -> Option<u64> {
-        let of_pool = |pool: &config::Pool| {
-            let connections = workers as u64 * u64::from(pool.server_connections) * LANES;
+    pub fn reserve(&self, pools: impl Iterator<Item = Sockets>, workers: usize) -> Option<u64> {
+        let of_pool = |pool: Sockets| {
+            let connections = workers as u64 * u64::from(pool.per_shard) * LANES;
             // And a probe of each.
-            pool.shards.len() as u64 * (connections + 1)
+            pool.shards as u64 * (connections + 1)
         };
         let needed = self.aside() + pools.map(of_pool).sum::<u64>();
         // Without clients it would be of no use at all.

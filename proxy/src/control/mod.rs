@@ -22,7 +22,7 @@ use crate::log::SetLogLevel;
 use crate::net::listen::Bound;
 use crate::status::Status;
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
-use descriptors::Descriptors;
+use descriptors::{Descriptors, Sockets};
 use pool::PoolControl;
 use questions::{Asking, Questions};
 use signals::{Signals, Told};
@@ -96,8 +96,12 @@ impl Control {
 
     /// Keeps from clients the descriptors that the present shards need.
     fn reserve_files(&self) {
-        let configs: Vec<_> = self.served().iter().map(|pool| pool.config()).collect();
-        let missing = self.descriptors.reserve(configs.iter().map(|config| &**config), self.workers.len());
+        let served = self.served();
+        let sockets = served.iter().map(|pool| Sockets {
+            shards: pool.topology().shards().len(),
+            per_shard: pool.config().server_connections,
+        });
+        let missing = self.descriptors.reserve(sockets, self.workers.len());
         let (limit, reserved) = (self.descriptors.limit(), self.descriptors.reserved());
         if let Some(needed) = missing {
             tracing::warn!(
@@ -284,7 +288,7 @@ async fn run(
         }
         let learner = pool.clone();
         learning.spawn_local(async move {
-            if learner.config().cluster.is_some() {
+            if learner.config().cluster().is_some() {
                 care::cluster::refresh(&learner).await;
             }
             tokio::join!(learner.inquired.notified(), care::capabilities::learn(learner.clone()));

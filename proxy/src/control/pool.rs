@@ -8,25 +8,28 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use shard_discovery::resolver::Resolver;
+use shard_discovery::source::Listing;
+use shard_discovery::source::cluster::Map;
 use shard_discovery::{Address, Shard, Topology};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::descriptors::Descriptors;
 use super::ejection::Ejection;
-use crate::cluster::map::Map;
 use crate::config;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
 use crate::status::{PoolStatus, Record, Ring};
-use crate::worker::{Door, Order, Orders, PoolSetup, Reconfiguration};
+use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
 
 /// One pool, as the control thread sees it.
 pub struct PoolControl {
     /// As it was written.
-    written: RefCell<Arc<config::Pool>>,
-    /// With what was learnt since.
     config: RefCell<Arc<config::Pool>>,
+    /// What was learnt of its shards since.
+    learnt: Cell<Learnt>,
+    /// What its source listed last.
+    listing: RefCell<Listing>,
     counters: RefCell<Counters>,
     /// Each worker's orders.
     pub orders: Vec<Orders>,
@@ -109,7 +112,16 @@ impl PoolControl {
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
             let (config, topology) = (config.clone(), topology.clone());
-            worker.open(PoolSetup { number, config, topology, counters, orders: receiver, memory_max });
+            let learnt = Learnt::default();
+            worker.open(PoolSetup {
+                number,
+                config,
+                learnt,
+                topology,
+                counters,
+                orders: receiver,
+                memory_max,
+            });
             orders.push(sender);
         }
         let status = PoolStatus {
@@ -143,7 +155,8 @@ impl PoolControl {
             refreshes: Cell::default(),
             lost: Cell::default(),
             ejection: RefCell::new(Ejection::new(&config, topology)),
-            written: RefCell::new(config.clone()),
+            learnt: Cell::default(),
+            listing: RefCell::new(config.listing()),
             config: RefCell::new(config),
             ejected: Notify::new(),
             removed: Cell::new(false),
@@ -156,19 +169,29 @@ impl PoolControl {
         })
     }
 
-    /// Its configuration as it was written.
-    pub fn written(&self) -> Arc<config::Pool> {
-        self.written.borrow().clone()
-    }
-
-    /// Its configuration, with what was learnt since it was read.
+    /// Its configuration.
     pub fn config(&self) -> Arc<config::Pool> {
         self.config.borrow().clone()
+    }
+
+    /// What was learnt of its shards.
+    pub fn learnt(&self) -> Learnt {
+        self.learnt.get()
+    }
+
+    /// Its shards, with who would own what if all were fit.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.ejection.borrow().all().clone()
     }
 
     /// Bytes that the process may hold.
     pub fn memory_max(&self) -> usize {
         self.memory_max.get()
+    }
+
+    /// They hold from the next change of the configuration on.
+    pub fn set_memory_max(&self, bytes: usize) {
+        self.memory_max.set(bytes);
     }
 
     /// What its workers count.
@@ -230,6 +253,11 @@ impl PoolControl {
     /// Tells all workers which shards are out now.
     pub async fn publish(&self) {
         let _telling = self.telling.lock().await;
+        self.tell_topology().await;
+    }
+
+    /// Tells all workers who owns what; the shards are the same.
+    async fn tell_topology(&self) {
         let epoch = self.next_epoch();
         self.tell_status();
         let topology = self.ejection.borrow().live();
@@ -243,67 +271,69 @@ impl PoolControl {
         self.epoch.get()
     }
 
-    /// Another configuration of the same pool; of a cluster the map that is known goes on, if there is no other. Returns
-    /// how long workers disagreed.
-    pub async fn reconfigure(
-        &self,
-        config: Arc<config::Pool>,
-        topology: Arc<Topology>,
-        map: Option<Map>,
-        memory_max: usize,
-    ) -> Duration {
-        self.memory_max.set(memory_max);
-        self.written.replace(config.clone());
-        let present = self.config().cluster.is_some().then(|| self.map.borrow().clone());
-        let map = map.map(Arc::new).or(present).filter(|_| config.cluster.is_some()).unwrap_or_default();
-        let window = if config.cluster.is_some() {
-            let readers = vec![Vec::new(); map.members.len()];
-            match map.topology(readers) {
-                Ok(topology) => {
-                    let config = config::Pool { shards: map.shards(), ..(*config).clone() };
-                    self.apply(Arc::new(config), Arc::new(topology)).await
-                }
-                Err(_) => self.apply(config, topology).await,
-            }
-        } else {
-            self.apply(config, topology).await
-        };
-        self.map.replace(map);
+    /// What is listed for the pool once this configuration holds: of a cluster what its nodes have said just now, or have
+    /// said before.
+    pub fn listing_of(&self, config: &config::Pool, map: Option<Map>) -> Listing {
+        let before = self.config().cluster().is_some().then(|| self.map.borrow().clone());
+        let map = map.map(Arc::new).or(before).filter(|_| config.cluster().is_some()).unwrap_or_default();
+        self.map.replace(map.clone());
+        match config.cluster() {
+            Some(_) => map.listing(),
+            None => config.listing(),
+        }
+    }
+
+    /// Another configuration holds, under which this is listed. Returns how long workers disagreed.
+    pub async fn reconfigure(&self, config: Arc<config::Pool>, listing: &Listing) -> Duration {
+        let _telling = self.telling.lock().await;
+        let window = self.take(config, listing).await;
         self.stale.notify_one();
         window
     }
 
-    /// Others own what in the cluster by now, or answer reads.
-    pub async fn adopt_map(&self, map: Map, readers: Vec<Vec<usize>>) {
-        let (name, members, covered) = (self.config().name.clone(), map.members.len(), map.covered());
-        let topology = match map.topology(readers) {
-            Ok(topology) => Arc::new(topology),
-            Err(error) => return tracing::error!(pool = %name, reason = %error, "cluster topology rejected"),
-        };
-        let before = self.map.replace(Arc::new(map));
-        let map = self.map.borrow().clone();
-        if *before != *map {
-            tracing::info!(pool = %name, nodes = members, slots = covered, "cluster topology changed");
-        }
-        let shards = map.shards();
-        let present = self.ejection.borrow().all().clone();
-        if *before == *map && present.has_readers_of(&topology) {
-            self.tell_status();
-        } else if present.shards() == shards {
-            let config = self.config();
-            self.ejection.borrow_mut().adopt(&config, topology);
-            self.publish().await;
-        } else {
-            let config = config::Pool { shards, ..(*self.config()).clone() };
-            self.apply(Arc::new(config), topology).await;
+    /// The source lists something else by now. It was asked under this configuration; where another one holds by now, so does
+    /// what is listed under that.
+    pub async fn adopt(&self, under: &Arc<config::Pool>, listing: &Listing) {
+        let _telling = self.telling.lock().await;
+        if Arc::ptr_eq(under, &self.config()) {
+            self.take(under.clone(), listing).await;
         }
     }
 
-    /// Tells all workers of another configuration. Returns how long they disagreed.
-    async fn apply(&self, config: Arc<config::Pool>, topology: Arc<Topology>) -> Duration {
+    /// The one way in which the shards of a pool, and who owns what, change, whatever its source.
+    async fn take(&self, config: Arc<config::Pool>, listing: &Listing) -> Duration {
+        let topology = match config.topology_of(listing) {
+            Ok(topology) => Arc::new(topology),
+            Err(error) => {
+                tracing::error!(pool = %config.name, reason = %error, "list of shards rejected; keeping the previous one");
+                return Duration::ZERO;
+            }
+        };
+        let has_changed = self.listing.replace(listing.clone()) != *listing;
+        if !Arc::ptr_eq(&config, &self.config()) || self.topology().shards() != topology.shards() {
+            return self.apply(config, topology).await;
+        }
+        if has_changed {
+            self.ejection.borrow_mut().adopt(&config, topology);
+            self.tell_topology().await;
+        } else {
+            self.tell_status();
+        }
+        Duration::ZERO
+    }
+
+    /// Something was learnt of the shards that the configuration leaves open.
+    pub async fn learn(&self, learnt: Learnt) {
         let _telling = self.telling.lock().await;
+        if self.learnt.replace(learnt) != learnt {
+            self.apply(self.config(), self.topology()).await;
+        }
+    }
+
+    /// Tells all workers of another configuration, or of other shards. Returns how long they disagreed.
+    async fn apply(&self, config: Arc<config::Pool>, topology: Arc<Topology>) -> Duration {
         let before = self.config();
-        let memory_max = self.memory_max.get();
+        let (memory_max, learnt) = (self.memory_max.get(), self.learnt.get());
         let kept: Vec<Option<usize>> = {
             let present = self.ejection.borrow();
             let place = |name: &str| present.shards().iter().position(|known| known.name == name);
@@ -315,13 +345,14 @@ impl PoolControl {
         *self.config.borrow_mut() = config.clone();
         let epoch = self.next_epoch();
         self.tell_status();
-        let is_wanted = |address: &Address| config.shards.iter().any(|shard| shard.address == *address);
+        let is_wanted = |address: &Address| topology.shards().iter().any(|shard| shard.address == *address);
         self.found.borrow_mut().retain(|address, _| is_wanted(address));
         let mut heard = Vec::new();
         for (orders, counters) in self.orders.iter().zip(all) {
             let (applied, told) = oneshot::channel();
             let (config, topology) = (config.clone(), topology.clone());
-            let reconfiguration = Reconfiguration { config, topology, epoch, counters, memory_max, applied };
+            let reconfiguration =
+                Reconfiguration { config, learnt, topology, epoch, counters, memory_max, applied };
             orders.send(Order::Reconfigure(Box::new(reconfiguration))).await;
             heard.push(told);
         }
@@ -332,7 +363,7 @@ impl PoolControl {
         let is_judged_anew =
             config.servers_srv != before.servers_srv || (config.shard_identity && !before.shard_identity);
         if is_judged_anew {
-            for shard in &config.shards {
+            for shard in topology.shards() {
                 self.renew(shard).await;
             }
         }
@@ -346,14 +377,6 @@ impl PoolControl {
             (Some(first), Some(last)) => last.duration_since(*first),
             _ => Duration::ZERO,
         }
-    }
-
-    /// Something was learnt of the shards that the configuration leaves open.
-    pub async fn know(&self, learnt: impl FnOnce(&mut config::Pool)) {
-        let mut config = (*self.config()).clone();
-        learnt(&mut config);
-        let topology = self.ejection.borrow().all().clone();
-        self.apply(Arc::new(config), topology).await;
     }
 
     /// Connects to all shards ahead of the first request.

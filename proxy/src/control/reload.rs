@@ -97,16 +97,17 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let mut changes = Vec::new();
     let mut openings = Vec::new();
     for wanted in config.pools {
-        let topology = Arc::new(wanted.topology().with_context(|| format!("pool {}", wanted.name))?);
+        // What is listed can be used; a cluster's slots are asked for below.
+        let topology = wanted.topology().with_context(|| format!("pool {}", wanted.name))?;
         let config = Arc::new(wanted);
         match present.iter().find(|pool| pool.config().name == config.name) {
-            None => openings.push((config, topology)),
-            Some(pool) if pool.written() == config && pool.memory_max() == memory_max => {}
+            None => openings.push((config, Arc::new(topology))),
+            Some(pool) if pool.config() == config && pool.memory_max() == memory_max => {}
             Some(pool) if pool.config().protocol != config.protocol => bail!(
                 "pool {}: a pool that is served cannot change between Redis and memcache; give it another name",
                 config.name
             ),
-            Some(pool) => changes.push(Change { pool: pool.clone(), config, topology }),
+            Some(pool) => changes.push(Change { pool: pool.clone(), config }),
         }
     }
     let removed: Vec<_> =
@@ -158,21 +159,24 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let entered: Vec<_> = doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
     let opened: Vec<_> = opening_doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
     let mut window = Duration::ZERO;
-    for (Change { pool, config, topology }, listener) in changes.into_iter().zip(entered) {
+    for (Change { pool, config }, listener) in changes.into_iter().zip(entered) {
         if let Err(error) = config.listen.permit() {
             tracing::warn!(pool = %config.name, listen = %config.listen, reason = %error, "changing socket permissions failed");
         }
-        let map = maps.remove(&config.name);
-        window = window.max(pool.reconfigure(config, topology, map, memory_max).await);
+        pool.set_memory_max(memory_max);
+        let listing = pool.listing_of(&config, maps.remove(&config.name));
+        window = window.max(pool.reconfigure(config, &listing).await);
         tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
         if let Some(listener) = listener {
             pool.accept(listener);
         }
     }
     for ((config, topology), listener) in openings.into_iter().zip(opened) {
-        let pool = control.open(config.clone(), topology.clone(), memory_max);
-        if let Some(map) = maps.remove(&config.name) {
-            pool.reconfigure(config, topology, Some(map), memory_max).await;
+        let map = maps.remove(&config.name);
+        let pool = control.open(config.clone(), topology, memory_max);
+        if map.is_some() {
+            let listing = pool.listing_of(&config, map);
+            pool.reconfigure(config, &listing).await;
         }
         tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
         if let Some(listener) = listener {
@@ -276,18 +280,18 @@ impl Control {
 
     /// Where shards were that are in no pool any more.
     fn forget_hosts(&self) {
-        let configs: Vec<_> = self.served().iter().map(|pool| pool.config()).collect();
-        let hosts: HashSet<&str> = configs
+        let pools: Vec<_> = self.served().iter().map(|pool| (pool.config(), pool.topology())).collect();
+        let hosts: HashSet<&str> = pools
             .iter()
-            .flat_map(|config| {
-                let seeds = config.cluster.iter().flat_map(|cluster| &cluster.seeds);
-                config.shards.iter().map(|shard| &shard.address).chain(seeds)
+            .flat_map(|(config, topology)| {
+                let seeds = config.cluster().into_iter().flat_map(|cluster| &cluster.seeds);
+                topology.shards().iter().map(|shard| &shard.address).chain(seeds)
             })
             .filter_map(|address| match address {
                 Address::Tcp { host, .. } => Some(host.as_str()),
                 Address::Unix(_) => None,
             })
-            .chain(configs.iter().filter_map(|config| config.servers_srv.as_deref()))
+            .chain(pools.iter().filter_map(|(config, _)| config.servers_srv.as_deref()))
             .collect();
         self.names.retain(|host| hosts.contains(host));
     }

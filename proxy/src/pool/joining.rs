@@ -34,7 +34,7 @@ impl<P: Protocol> Shards<P> {
         // Where a shard was found elsewhere its former member may still be leaving: the present one comes later here and
         // counts, or clients' requests could overtake those that are in flight there.
         let mut known: Vec<usize> = (0..self.members.len()).collect();
-        let keeps = topology.is_cluster();
+        let keeps = topology.redirects();
         known.retain(|&index| {
             self.members[index].per_shard == self.per_shard && self.members[index].keeps == keeps
         });

@@ -296,7 +296,7 @@ impl<P: Protocol> Pool<P> {
     /// The same shards, but other owners: one was ejected or restored, or slots have moved.
     pub fn set_topology(&mut self, topology: Arc<Topology>, now: Time) {
         debug_assert_eq!(topology.shards(), self.shards.topology.shards());
-        if topology.is_cluster() {
+        if topology.redirects() {
             self.pause_until_quiet();
         }
         self.shards.topology = topology;
@@ -315,7 +315,7 @@ impl<P: Protocol> Pool<P> {
         counters: Counters,
         now: Time,
     ) {
-        if limits.server_connections != self.limits.server_connections || topology.is_cluster() {
+        if limits.server_connections != self.limits.server_connections || topology.redirects() {
             self.pause_until_quiet();
         }
         let waiting =

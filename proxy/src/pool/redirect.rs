@@ -244,7 +244,7 @@ impl<P: Protocol> Pool<P> {
     /// A node that owns nothing any more may have been replaced because it hangs: what is in flight there is not waited for
     /// as long as it likes.
     pub(super) fn watch_abandoned(&mut self, now: Time) {
-        if !self.shards.topology.is_cluster() {
+        if !self.shards.topology.redirects() {
             return;
         }
         let needed = self.shards.needed_members();

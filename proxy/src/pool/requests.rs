@@ -361,9 +361,9 @@ impl<P: Protocol> Pool<P> {
                 }
                 Err(Refusal::Nobody) => {
                     counters.forward_error.add(1);
-                    let words = match shards.topology.is_cluster() {
-                        true => "no node of the cluster is known to serve the slot",
-                        false => "every shard of the pool is ejected",
+                    let words = match shards.topology.can_eject() {
+                        true => "every shard of the pool is ejected",
+                        false => "no node of the cluster is known to serve the slot",
                     };
                     P::failure(plan.manner, words, &mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard_discovery::{Address, HashTag, Home, Topology};
+use shard_discovery::{Address, Group, HashTag, Home, Topology};
 
 use super::members::{Lane, Member};
 use super::replies::{Merging, Replies};
@@ -133,7 +133,7 @@ impl<P: Protocol> Shards<P> {
 
     /// Why these keys do not belong together.
     pub fn spread_of<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> Spread {
-        if self.topology.is_cluster() {
+        if self.topology.group() == Group::Slot {
             return Spread::Slots;
         }
         let tag = |key: &'k [u8]| {
@@ -155,7 +155,7 @@ impl<P: Protocol> Shards<P> {
 
     /// Members of a cluster that own slots, and those that answer reads; none elsewhere.
     pub(super) fn owners_and_readers(&self) -> (HashSet<usize>, HashSet<usize>) {
-        if !self.topology.is_cluster() {
+        if !self.topology.redirects() {
             return Default::default();
         }
         // Slots lie in ranges: most have the owner of the one before.

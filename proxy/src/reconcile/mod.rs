@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::cluster::map::View;
-use crate::cluster::view;
 use crate::config::Auth;
 use crate::failure::ShardFailure;
 use crate::net::conversation::{Conversation, ConversationError};
 use crate::net::socket::Socket;
+use shard_discovery::source::cluster::View;
+use shard_discovery::source::cluster::view;
 use step::{Advice, Facts, Goal, Step};
 
 mod plan;

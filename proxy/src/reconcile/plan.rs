@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::step::{Advice, Facts, Goal, Step, parts};
-use crate::cluster::map::{View, claims, ranges};
-use crate::cluster::view::{Node, SLOTS};
+use shard_discovery::source::cluster::map::{View, claims, ranges};
+use shard_discovery::source::cluster::view::{Node, SLOTS};
 
 /// Slots that one step moves, so that what is planned keeps up with what happens.
 const MOVED_MAX: usize = 1024;
@@ -497,7 +497,7 @@ mod tests {
     use shard_discovery::Address;
 
     use super::*;
-    use crate::cluster::view::nodes;
+    use shard_discovery::source::cluster::view::nodes;
 
     fn goal(count: usize, primaries: usize) -> Goal {
         Goal {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::cluster::map::View;
-use crate::cluster::view::Node;
+use shard_discovery::source::cluster::View;
+use shard_discovery::source::cluster::view::Node;
 
 /// How the cluster is meant to be.
 #[derive(Clone, Debug)]

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use super::linger::{self, Lingering};
 use super::questions::{Listing, Questions};
 use super::{Order, Report};
-use crate::config;
 use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
@@ -25,6 +24,7 @@ use crate::pool::client::places_to_add;
 use crate::pool::{ClientId, ConnectionIndex, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
 use crate::time::Time;
+use crate::worker::MakeSettings;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
@@ -48,7 +48,7 @@ const PASS_BYTES_MAX: usize = 1024 * 1024;
 /// What a driver is given.
 pub struct Setup<P: Protocol> {
     /// The part of a pool's configuration that its protocol knows.
-    pub settings: fn(&config::Pool) -> P::Settings,
+    pub settings: MakeSettings<P::Settings>,
     /// Clients' connections are probed by the kernel when idle.
     pub client_keepalive: bool,
     /// Where its orders come from.

@@ -98,10 +98,24 @@ impl Order {
     }
 }
 
+/// What was learnt of a pool's shards. It holds where the configuration leaves it open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// One of them does not speak RESP3.
+    pub lacks_resp3: bool,
+    /// How many databases the one with the fewest has, where it has fewer than the pool.
+    pub databases: Option<u32>,
+}
+
+/// Makes of all that is known of a pool what its protocol goes by.
+type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
+
 /// Another configuration of a pool that is served.
 pub struct Reconfiguration {
     /// What holds from now on.
     pub config: Arc<config::Pool>,
+    /// What was learnt of its shards.
+    pub learnt: Learnt,
     /// Who owns what.
     pub topology: Arc<Topology>,
     /// Its epoch; see [`Order::Topology`].
@@ -205,6 +219,8 @@ pub struct PoolSetup {
     pub number: usize,
     /// Its configuration.
     pub config: Arc<config::Pool>,
+    /// What was learnt of its shards.
+    pub learnt: Learnt,
     /// Its shards.
     pub topology: Arc<Topology>,
     /// What this worker counts of it.
@@ -384,8 +400,8 @@ impl Worker {
         drivers[number] = Some(driver);
     }
 
-    fn driver<P: Protocol>(&self, setup: PoolSetup, settings: fn(&config::Pool) -> P::Settings) -> Driver<P> {
-        let PoolSetup { number, config, topology, counters, orders, memory_max } = setup;
+    fn driver<P: Protocol>(&self, setup: PoolSetup, settings: MakeSettings<P::Settings>) -> Driver<P> {
+        let PoolSetup { number, config, learnt, topology, counters, orders, memory_max } = setup;
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
@@ -408,14 +424,14 @@ impl Worker {
             start: self.start,
             alarms: self.alarms.clone(),
         };
-        let mut pool = Pool::new(identity, settings(&config), limits, topology, counters);
+        let mut pool = Pool::new(identity, settings(&config, learnt, &topology), limits, topology, counters);
         pool.share_account(&self.account, self.number);
         Driver::new(pool, shell)
     }
 }
 
 impl memcache::Settings {
-    fn of(config: &config::Pool) -> Self {
+    fn of(config: &config::Pool, _: Learnt, _: &Topology) -> Self {
         Self { miss_on_get_errors: config.miss_on_get_errors }
     }
 }
@@ -445,7 +461,7 @@ impl Limits {
 }
 
 impl session::Settings {
-    fn of(config: &config::Pool) -> Self {
+    fn of(config: &config::Pool, learnt: Learnt, topology: &Topology) -> Self {
         Self {
             password: config.auth.as_ref().map(|auth| auth.password.expose().as_bytes().to_vec()),
             previous: config
@@ -456,10 +472,10 @@ impl session::Settings {
             user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
             keeps_revoked: config.reauth == Reauth::Keep,
             db: config.db,
-            databases: config.databases,
+            databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
             port: config.listen.port().unwrap_or(0),
-            resp2_only: config.resp3 == Some(false),
-            one_shard: config.cluster.is_none() && config.shards.len() == 1,
+            resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
+            one_shard: config.cluster().is_none() && topology.shards().len() == 1,
         }
     }
 }

@@ -41,6 +41,7 @@ fn time_follows_a_system_clock_that_is_set() {
     door.open(PoolSetup {
         number: 0,
         config: config.pools.remove(0).into(),
+        learnt: Learnt::default(),
         topology: Arc::new(topology.expect("one shard")),
         counters: Counters::of_workers(1, 1).remove(0),
         orders: obeyed,

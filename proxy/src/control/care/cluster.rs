@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
+use shard_discovery::source::Listing;
+use shard_discovery::source::cluster::view::Endpoint;
+use shard_discovery::source::cluster::{Map, ReadFrom, View, view};
 use tokio::task::JoinSet;
 
 use super::capabilities;
-use crate::cluster::map::{Map, View};
-use crate::cluster::view;
-use crate::config::{self, ReadFrom};
+use crate::config;
 use crate::control::pool::PoolControl;
 use crate::control::probe;
 use crate::log_limit::warn_limited;
@@ -29,13 +31,11 @@ const PAUSE_UNKNOWN: Duration = Duration::from_secs(1);
 const LOST_MAX: u32 = 20;
 /// Primaries asked at a time, another part of them each time.
 const ASKED_MAX: usize = 15;
-/// Nodes that answer in at most this much more than the nearest are as near.
-const NEAR: Duration = Duration::from_micros(200);
 
 /// Keeps the pool's map as long as it is served.
 pub async fn follow(pool: Rc<PoolControl>) {
     while !pool.removed.get() {
-        let pause = match &pool.config().cluster {
+        let pause = match pool.config().cluster() {
             None => PAUSE_UNKNOWN,
             // It may just be forming, or being mended.
             Some(cluster) if pool.map.borrow().covered() < usize::from(view::SLOTS) => {
@@ -47,7 +47,7 @@ pub async fn follow(pool: Rc<PoolControl>) {
             () = tokio::time::sleep(pause) => {}
             () = pool.stale.notified() => {}
         }
-        let has_answer = pool.config().cluster.is_none() || refresh(&pool).await;
+        let has_answer = pool.config().cluster().is_none() || refresh(&pool).await;
         // Where nobody answers everybody who fails says so: that is no reason to ask more often.
         tokio::time::sleep(if has_answer { PAUSE_MIN } else { PAUSE_UNKNOWN }).await;
     }
@@ -55,12 +55,12 @@ pub async fn follow(pool: Rc<PoolControl>) {
 
 /// Asks now and tells the workers what has changed. Returns whether anybody has answered.
 pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
-    let (config, written) = (pool.config(), pool.written());
+    let config = pool.config();
     let round = pool.refreshes.get()[0] + pool.refreshes.get()[1];
     let present = pool.map.borrow().clone();
     let found = discover(&config, &pool.names, &present, pool.lost.get() >= LOST_MAX, round as usize).await;
     let [succeeded, failed] = pool.refreshes.get();
-    if !Arc::ptr_eq(&written, &pool.written()) {
+    if !Arc::ptr_eq(&config, &pool.config()) {
         // It may be another cluster by now, which is asked next.
         return true;
     }
@@ -76,17 +76,28 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
             pool.refreshes.set([succeeded + 1, failed]);
             pool.lost.set(0);
             let readers = readers(&config, &pool.names, &map).await;
-            let first = pool.map.borrow().covered() == 0;
-            if !Arc::ptr_eq(&written, &pool.written()) {
+            if !Arc::ptr_eq(&config, &pool.config()) {
                 return true;
             }
-            pool.adopt_map(map, readers).await;
+            let first = pool.map.borrow().covered() == 0;
+            adopt(pool, &config, map, readers).await;
             if first {
                 tokio::task::spawn_local(capabilities::learn(pool.clone()));
             }
             true
         }
     }
+}
+
+/// Others own what in the cluster by now, or answer reads; or nothing has changed.
+async fn adopt(pool: &PoolControl, config: &Arc<config::Pool>, map: Map, readers: Vec<Vec<usize>>) {
+    let (nodes, slots) = (map.members.len(), map.covered());
+    let listing = Listing { readers, ..map.listing() };
+    let map = Arc::new(map);
+    if pool.map.replace(map.clone()) != map {
+        tracing::info!(pool = %config.name, nodes, slots, "cluster topology changed");
+    }
+    pool.adopt(config, &listing).await;
 }
 
 /// Asks the seeds and the known primaries; an error says why none of them answers.
@@ -103,7 +114,7 @@ pub async fn discover(
         .filter(|member| member.replica_of.is_none())
         .map(|member| member.address.clone())
         .collect();
-    let Some(cluster) = &config.cluster else { return Err("it is no cluster".into()) };
+    let Some(cluster) = config.cluster() else { return Err("it is no cluster".into()) };
     let mut views = Vec::new();
     let mut problems = Vec::new();
     if known.is_empty() {
@@ -193,31 +204,37 @@ async fn ask(address: &Address, config: &config::Pool, names: &Resolver) -> Resu
         asked: address.clone(),
         is_well: view::info(&info, "cluster_state") == Some("ok"),
         nodes: view::nodes(&nodes).map_err(refused)?,
-        endpoints: view::endpoints(&slots, address),
+        endpoints: view::endpoints(endpoints(slots), address),
     })
+}
+
+/// What `CLUSTER SLOTS` says of where the nodes are.
+fn endpoints(slots: BytesFrame) -> Vec<Endpoint> {
+    let text = |frame: &BytesFrame| match frame {
+        BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => {
+            String::from_utf8(bytes.to_vec()).ok()
+        }
+        _ => None,
+    };
+    let list = |frame: BytesFrame| match frame {
+        BytesFrame::Array(list) => list,
+        _ => Vec::new(),
+    };
+    let endpoint = |node: BytesFrame| {
+        let [host, BytesFrame::Integer(port), id, ..] = &list(node)[..] else { return None };
+        Some(Endpoint { host: text(host), port: *port, id: text(id)? })
+    };
+    list(slots).into_iter().flat_map(|range| list(range).into_iter().skip(2)).filter_map(endpoint).collect()
 }
 
 /// For each member who answers its reads, as `read_from` says.
 async fn readers(config: &Arc<config::Pool>, names: &Arc<Resolver>, map: &Map) -> Vec<Vec<usize>> {
-    let read_from = config.cluster.as_ref().map_or(ReadFrom::Primary, |cluster| cluster.read_from);
-    let near = match read_from {
-        ReadFrom::Primary => return vec![Vec::new(); map.members.len()],
-        ReadFrom::PreferReplica => HashMap::new(),
+    let read_from = config.cluster().map_or(ReadFrom::Primary, |cluster| cluster.read_from);
+    let nearness = match read_from {
+        ReadFrom::Primary | ReadFrom::PreferReplica => HashMap::new(),
         ReadFrom::Nearest => measure(config, names, map).await,
     };
-    let of_member = |index: usize| {
-        let mut candidates = map.replicas(index);
-        if read_from == ReadFrom::Nearest {
-            candidates.push(index);
-            let Some(best) = candidates.iter().filter_map(|candidate| near.get(candidate)).min() else {
-                return Vec::new();
-            };
-            let is_near = |candidate: &usize| near.get(candidate).is_some_and(|time| *time <= *best + NEAR);
-            candidates.retain(is_near);
-        }
-        candidates
-    };
-    (0..map.members.len()).map(of_member).collect()
+    map.readers(read_from, &nearness)
 }
 
 /// How long each member takes to answer: the best of three.

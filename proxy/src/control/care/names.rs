@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use shard_discovery::source::cluster::Map;
 use shard_discovery::{Address, Shard};
 
-use crate::cluster::map::Map;
 use crate::config;
 use crate::control::pool::{Found, PoolControl};
 use crate::control::probe;
@@ -101,7 +101,7 @@ impl PoolControl {
 
     /// Looks up where shards are, those that were not found the last time more often. No name waits for another.
     pub fn follow_names(self: &Rc<Self>, refresh: Duration) {
-        for shard in &self.config().shards {
+        for shard in self.topology().shards() {
             let Address::Tcp { host, .. } = &shard.address else { continue };
             if host.parse::<IpAddr>().is_ok() {
                 continue;

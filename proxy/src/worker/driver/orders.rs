@@ -61,14 +61,16 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn reconfigure(&mut self, reconfiguration: Reconfiguration, now: Time) {
-        let Reconfiguration { config, topology, epoch, counters, memory_max, applied } = reconfiguration;
+        let Reconfiguration { config, learnt, topology, epoch, counters, memory_max, applied } =
+            reconfiguration;
         let limits = Limits::of(&config, memory_max);
         self.setup.client_keepalive = config.tcpkeepalive;
         self.setup.watches_clients = limits.watches_clients();
         if self.setup.watches_clients {
             self.next_sweep.get_or_insert(now.plus(SWEEP));
         }
-        self.pool.reconfigure((self.setup.settings)(&config), limits, topology, counters, now);
+        let settings = (self.setup.settings)(&config, learnt, &topology);
+        self.pool.reconfigure(settings, limits, topology, counters, now);
         self.pool.counters().epoch.set(epoch);
         // Nobody waits for it if the process is about to end.
         let _ = applied.send(Instant::now());

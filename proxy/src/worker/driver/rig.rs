@@ -46,7 +46,7 @@ impl Rig {
         let (orders, obeyed) = mpsc::channel(64);
         let (told, reports) = mpsc::channel(reports);
         let setup = Setup {
-            settings: |_| Settings::default(),
+            settings: |_, _, _| Settings::default(),
             client_keepalive: false,
             orders: obeyed,
             reports: told,

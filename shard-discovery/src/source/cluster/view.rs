@@ -4,8 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redis_protocol::resp2::types::BytesFrame;
-use shard_discovery::Address;
+use crate::Address;
 
 /// How many slots a cluster has.
 pub const SLOTS: u16 = 16_384;
@@ -55,6 +54,9 @@ impl Node {
 }
 
 /// Reads the lines of `CLUSTER NODES`. An error names the line that is none.
+///
+/// # Errors
+/// See above.
 pub fn nodes(text: &str) -> Result<Vec<Node>, String> {
     text.lines()
         .filter(|line| !line.is_empty())
@@ -118,31 +120,31 @@ fn slot_of(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&slot| slot < SLOTS)
 }
 
-/// Where clients reach each node, by its id: `CLUSTER SLOTS`. A node that is named without a host is at the one that was
-/// asked. Source: <https://redis.io/docs/latest/commands/cluster-slots/>.
-pub fn endpoints(slots: &BytesFrame, asked: &Address) -> HashMap<String, Address> {
-    let text = |frame: &BytesFrame| match frame {
-        BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => {
-            String::from_utf8(bytes.to_vec()).ok()
-        }
-        _ => None,
-    };
+/// Where one node is, as another one says: one of the entries of `CLUSTER SLOTS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address; absent, empty or `?`: that of the node that was asked.
+    pub host: Option<String>,
+    /// Its port.
+    pub port: i64,
+    /// 40 hexadecimal digits.
+    pub id: String,
+}
+
+/// Where clients reach each node, by its id, from what the node at `asked` says. Source:
+/// <https://redis.io/docs/latest/commands/cluster-slots/>.
+pub fn endpoints(told: impl IntoIterator<Item = Endpoint>, asked: &Address) -> HashMap<String, Address> {
     let own = match asked {
         Address::Tcp { host, .. } => host.clone(),
         Address::Unix(_) => String::new(),
     };
-    let list = |frame: &BytesFrame| match frame {
-        BytesFrame::Array(list) => list.clone(),
-        _ => Vec::new(),
-    };
-    let endpoint = |node: BytesFrame| {
-        let [host, BytesFrame::Integer(port), id, ..] = &list(&node)[..] else { return None };
-        let host = text(host).filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| own.clone());
+    let place = |Endpoint { host, port, id }: Endpoint| {
+        let host = host.filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| own.clone());
         // A node whose address nobody knows has port 0.
-        let port = u16::try_from(*port).ok().filter(|&port| port > 0)?;
-        Some((text(id)?, Address::Tcp { host, port }))
+        let port = u16::try_from(port).ok().filter(|&port| port > 0)?;
+        Some((id, Address::Tcp { host, port }))
     };
-    list(slots).iter().flat_map(|range| list(range).into_iter().skip(2)).filter_map(endpoint).collect()
+    told.into_iter().filter_map(place).collect()
 }
 
 /// A line of `CLUSTER INFO`.
@@ -192,6 +194,26 @@ mod tests {
             }
             let _ = info(&text, "a");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_host_is_where_the_one_is_that_was_asked() {
+        let asked = Address::Tcp { host: "10.0.0.1".into(), port: 7000 };
+        let told = [
+            (Some("h"), 1, "a"),
+            (None, 2, "b"),
+            (Some("?"), 3, "c"),
+            (Some("h"), 0, "d"),
+            (Some("h"), 65536, "e"),
+        ];
+        let told = told.map(|(host, port, id)| Endpoint { host: host.map(Into::into), port, id: id.into() });
+        let found = endpoints(told, &asked);
+        let at = |id: &str| found.get(id).map(ToString::to_string);
+        assert_eq!(
+            [at("a"), at("b"), at("c")],
+            ["h:1", "10.0.0.1:2", "10.0.0.1:3"].map(|at| Some(at.into()))
+        );
+        assert_eq!((at("d"), at("e")), (None, None));
     }
 
     #[test]

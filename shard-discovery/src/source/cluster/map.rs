@@ -5,10 +5,15 @@
 //! to a slot that with the highest configuration epoch holds, as it does in the cluster.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use shard_discovery::{Address, Shard, Topology, TopologyError};
-
+use super::ReadFrom;
 use super::view::{Node, SLOTS};
+use crate::source::Listing;
+use crate::{Address, Shard};
+
+/// Nodes that answer in at most this much more than the nearest are as near.
+const NEAR: Duration = Duration::from_micros(200);
 
 /// What one node says.
 #[derive(Clone, Debug)]
@@ -120,20 +125,35 @@ impl Map {
         Self { members, owners }
     }
 
-    /// The nodes as shards of a pool, called by their addresses.
-    pub fn shards(&self) -> Vec<Shard> {
+    /// The nodes as shards of a pool, called by their addresses. Nobody but owners answers reads.
+    pub fn listing(&self) -> Listing {
         let shard = |member: &Member| Shard::new(member.address.clone(), 1, Some(member.address.to_string()));
-        self.members.iter().map(shard).collect()
+        let nobody = || vec![None; usize::from(SLOTS)];
+        Listing {
+            servers: self.members.iter().map(shard).collect(),
+            owners: Some(if self.owners.is_empty() { nobody() } else { self.owners.clone() }),
+            readers: Vec::new(),
+        }
     }
 
-    /// The topology of [`Self::shards`]; `readers` says for each member who may answer its reads.
-    pub fn topology(&self, readers: Vec<Vec<usize>>) -> Result<Topology, TopologyError> {
-        let nobody = vec![None; usize::from(SLOTS)];
-        Topology::of_cluster(
-            self.shards(),
-            if self.owners.is_empty() { &nobody } else { &self.owners },
-            readers,
-        )
+    /// For each member who answers its reads. `nearness` says of members how long they take to answer, where that counts.
+    pub fn readers(&self, read_from: ReadFrom, nearness: &HashMap<usize, Duration>) -> Vec<Vec<usize>> {
+        let of_member = |index: usize| match read_from {
+            ReadFrom::Primary => Vec::new(),
+            ReadFrom::PreferReplica => self.replicas(index),
+            ReadFrom::Nearest => {
+                let mut candidates = self.replicas(index);
+                candidates.push(index);
+                let best = candidates.iter().filter_map(|candidate| nearness.get(candidate)).min().copied();
+                let is_near = |candidate: &usize| match (nearness.get(candidate), best) {
+                    (Some(time), Some(best)) => *time <= best + NEAR,
+                    _ => false,
+                };
+                candidates.retain(is_near);
+                candidates
+            }
+        };
+        (0..self.members.len()).map(of_member).collect()
     }
 
     /// The replicas of a primary.
@@ -222,8 +242,33 @@ mod tests {
         assert_eq!(shown, [("aaa", None), ("bbb", None), ("ccc", Some(0))]);
         assert_eq!(map.members[1].slots, [(8192, 16383)]);
         assert_eq!((map.covered(), map.replicas(0), map.replicas(1)), (16384, vec![2], vec![]));
-        let topology = map.topology((0..3).map(|member| map.replicas(member)).collect()).unwrap();
-        assert_eq!(topology.readers(0), [2]);
+    }
+
+    #[test]
+    fn reads_go_where_they_are_to_go() {
+        let map = Map::of(&[view("10.0.0.1:6379", true, BEFORE)]);
+        let nearness = |times: &[(usize, u64)]| {
+            times.iter().map(|&(member, micros)| (member, Duration::from_micros(micros))).collect()
+        };
+        let none = HashMap::new();
+        assert_eq!(map.readers(ReadFrom::Primary, &none), vec![vec![0; 0]; 3]);
+        assert_eq!(map.readers(ReadFrom::PreferReplica, &none), [vec![2], vec![], vec![]]);
+        let nearest = |times| map.readers(ReadFrom::Nearest, &nearness(times));
+        assert_eq!(nearest(&[(0, 900), (1, 900), (2, 800)])[0], [2, 0]);
+        assert_eq!(nearest(&[(0, 100), (1, 900), (2, 800)])[..2], [vec![0], vec![1]]);
+        // Of those that did not answer nothing is known.
+        assert_eq!(nearest(&[(2, 800)])[..2], [vec![2], vec![]]);
+    }
+
+    #[test]
+    fn a_map_is_a_listing_of_nodes_and_slots() {
+        let map = Map::of(&[view("10.0.0.1:6379", true, BEFORE)]);
+        let listing = map.listing();
+        assert_eq!(listing.servers[2].name, "10.0.0.3:6379");
+        assert_eq!(listing.owners.unwrap()[8192], Some(1));
+        let unknown = Map::default().listing();
+        assert!(unknown.servers.is_empty());
+        assert_eq!(unknown.owners, Some(vec![None; 16_384]));
     }
 
     #[test]

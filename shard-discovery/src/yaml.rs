@@ -7,7 +7,7 @@
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::mistake::{Mistake, Place};
+use crate::mistake::{Mistake, Place};
 
 /// Deeper nesting than any configuration has.
 const DEPTH_MAX: usize = 16;
@@ -60,6 +60,9 @@ impl Value {
 }
 
 /// Reads the one document of a file.
+///
+/// # Errors
+/// The first mistake.
 pub fn parse(text: &str) -> Result<Node, Mistake> {
     if text.len() > BYTES_MAX {
         return Err(mistake(Place::START, format!("the file is larger than {BYTES_MAX} bytes")));
@@ -77,7 +80,7 @@ pub fn parse(text: &str) -> Result<Node, Mistake> {
                 break (node, span);
             }
             (Event::StreamEnd, _) => {
-                return Err(mistake(Place::START, "the file is empty; it needs at least one pool"));
+                return Err(mistake(Place::START, "the file is empty"));
             }
             _ => {}
         }
