@@ -104,6 +104,9 @@ fn human(bytes: u64) -> String {
     format!("{size:.2}{}", unit.copied().unwrap_or_default())
 }
 
+/// Parameters that CONFIG GET knows: those below, and two of the shards.
+pub const PARAMETERS_MAX: usize = 11;
+
 /// `CONFIG GET pattern ...`: the parameters that clients and tools ask for.
 pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec<u8>) {
     let parameters = [

@@ -86,7 +86,11 @@ pub fn answer(
             encode::integer(out, 0);
             encode::array(out, 0);
         }
-        Local::ConfigGet => info::config(&all, session.resp3, facts, out),
+        Local::ConfigGet => {
+            // Each pattern is held against each parameter.
+            plan.searched = all.len() * info::PARAMETERS_MAX;
+            info::config(&all, session.resp3, facts, out);
+        }
         Local::Info => info::info(&all[1..], facts, session.resp3, out),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
         Local::Cluster | Local::Asking => {
