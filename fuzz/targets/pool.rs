@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::{Found, Protocol};
@@ -52,8 +52,8 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
 fn settle<P: Protocol>(
     pool: &mut Pool<P>,
     clients: &mut Vec<ClientId>,
-    connecting: &mut Vec<usize>,
-    up: &mut Vec<usize>,
+    connecting: &mut Vec<ConnectionId>,
+    up: &mut Vec<ConnectionId>,
     now: Time,
 ) {
     let (mut scratch, mut dirty, mut shards, mut closes) =

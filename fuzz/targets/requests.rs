@@ -6,7 +6,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, RequestBounds, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route, Silence};
 
 const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
 
@@ -47,7 +47,8 @@ fn requests<P: Protocol<Settings: Default>>(
                 silence: Silence::Short,
                 behind: &[],
             };
-            let route = P::plan(&decoder, canonical, &mut session, &facts, &mut plan);
+            let request = Request { decoder: &decoder, canonical };
+            let route = P::plan(request, &mut session, &facts, &mut plan);
             let text = plan.key_text(canonical);
             for &(place, length) in &plan.keys {
                 assert!(place + length <= text.len());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use memstore_proxy::failure::{Blame, ShardFailure};
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool, ShardEvent};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool, ShardEvent};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -132,7 +132,7 @@ struct World {
     random: Random,
     workers: Vec<Pool<Resp>>,
     clients: Vec<(usize, ClientId)>,
-    connections: BTreeMap<(usize, ConnectionIndex), Connection>,
+    connections: BTreeMap<(usize, ConnectionId), Connection>,
     ejector: Ejector,
     /// Responses of each shard when its last failure counted.
     responses: [u64; SHARDS],
@@ -268,7 +268,7 @@ impl World {
     fn serve(&mut self) {
         let all: Vec<_> = self.connections.keys().copied().collect();
         for (worker, index) in all {
-            let shard = self.workers[worker].shard_of(index).name.clone();
+            let shard = self.workers[worker].shard_of(index).expect("it is there").name.clone();
             if self.hangs && shard == format!("shard-{HANGS}") {
                 continue;
             }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Pool};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{Found, Rows};
@@ -42,7 +43,7 @@ fn heard(pool: &mut Pool<Resp>, client: ClientId) -> String {
     text
 }
 
-fn sent(pool: &mut Pool<Resp>, connection: ConnectionIndex) -> String {
+fn sent(pool: &mut Pool<Resp>, connection: ConnectionId) -> String {
     let output = pool.shard_output(connection).expect("connected");
     let mut vectors = [std::io::IoSlice::new(&[]); 8];
     let used = output.vectors(&mut vectors);
@@ -51,7 +52,7 @@ fn sent(pool: &mut Pool<Resp>, connection: ConnectionIndex) -> String {
     text
 }
 
-fn answer(pool: &mut Pool<Resp>, connection: ConnectionIndex, response: &str, now: Time) {
+fn answer(pool: &mut Pool<Resp>, connection: ConnectionId, response: &str, now: Time) {
     let mut scratch = BytesMut::new();
     pool.before_shard_read(connection, &mut scratch);
     scratch.extend_from_slice(response.as_bytes());
@@ -60,7 +61,7 @@ fn answer(pool: &mut Pool<Resp>, connection: ConnectionIndex, response: &str, no
 }
 
 /// Does what the worker does after a pass; every shard answers everything with OK. Returns how many connections are open.
-fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<ConnectionIndex>, now: Time) {
+fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<ConnectionId>, now: Time) {
     let (mut connects, mut dirty, mut closes) = (Vec::new(), Vec::new(), Vec::new());
     let mut clients = Vec::new();
     loop {
@@ -193,4 +194,40 @@ fn reloads_leave_no_connections_behind() {
         assert_eq!(open.len(), per_shard, "after {round} reloads");
     }
     assert!(pool.connection_count() <= 24, "{}", pool.connection_count());
+}
+
+/// A connection that is not there any more may have had its place taken by another.
+#[test]
+fn what_comes_late_for_a_connection_that_has_ended_meets_nobody() {
+    let now = Time::from_micros(1);
+    let counters = Counters::of_workers(1, 1).remove(0);
+    let mut pool = pool();
+    pool.preconnect();
+    let mut connects = Vec::new();
+    pool.take_connects(&mut connects);
+    let former = connects.pop().expect("a connection is wanted");
+    pool.shard_closed(former, &ShardFailure::ConnectRefused, now);
+    let limits = Limits { server_connections: 2, ..Limits::default() };
+    pool.reconfigure(Settings::default(), limits, topology(), counters.clone(), now);
+    pool.preconnect();
+    pool.take_connects(&mut connects);
+    let in_place = connects.iter().find(|id| id.index == former.index);
+    let present = *in_place.expect("one of the new connections has the place");
+    assert!(present != former && pool.shard_of(former).is_none());
+    pool.shard_connected(former, now);
+    assert_eq!(counters.shards()[0].server_connections.get(), 0);
+    pool.shard_connected(present, now);
+    // The first of two uses the other connection.
+    let [_, client] = [(); 2].map(|()| pool.client_connected(now));
+    say(&mut pool, client, "GET a\r\n", now);
+    assert!(pool.shard_output(former).is_none());
+    sent(&mut pool, present);
+    let mut scratch = BytesMut::new();
+    pool.before_shard_read(former, &mut scratch);
+    scratch.extend_from_slice(b"+late\r\n");
+    pool.shard_received(former, &mut scratch, now).expect("nobody is told");
+    pool.shard_closed(former, &ShardFailure::Reset, now);
+    assert_eq!(heard(&mut pool, client), "");
+    answer(&mut pool, present, "+a\r\n", now);
+    assert_eq!(heard(&mut pool, client), "+a\r\n");
 }

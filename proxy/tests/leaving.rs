@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
@@ -170,7 +170,7 @@ fn set(size: usize) -> String {
 }
 
 /// A client has gone whose large request is half written to a shard that hangs; the first of the two others waits behind it.
-fn half_written() -> (World<Resp>, ConnectionIndex, [ClientId; 2]) {
+fn half_written() -> (World<Resp>, ConnectionId, [ClientId; 2]) {
     let limits = Limits {
         memory_max: 1 << 20,
         shard_queue_bytes_max: 4 << 20,
@@ -192,7 +192,7 @@ fn half_written() -> (World<Resp>, ConnectionIndex, [ClientId; 2]) {
     (world, index, [behind, other])
 }
 
-fn is_served_by_the_next_connection(world: &mut World<Resp>, index: ConnectionIndex, behind: ClientId) {
+fn is_served_by_the_next_connection(world: &mut World<Resp>, index: ConnectionId, behind: ClientId) {
     assert_eq!(world.wanted, [index], "the next connection");
     world.shard_connects(index);
     world.settle();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, Identity, Limits, PASS_WORK_MAX, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, PASS_WORK_MAX, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -28,7 +28,7 @@ struct Bench {
     /// The shard is given no time.
     frozen: bool,
     unanswered: Vec<u8>,
-    connected: bool,
+    connection: Option<ConnectionId>,
 }
 
 impl Bench {
@@ -67,7 +67,7 @@ impl Bench {
             value: vec![b'v'; 1000],
             frozen: false,
             unanswered: Vec::new(),
-            connected: false,
+            connection: None,
         }
     }
 
@@ -94,9 +94,9 @@ impl Bench {
             self.pool.resume(&mut self.scratch, self.now);
             let mut connects = Vec::new();
             self.pool.take_connects(&mut connects);
-            if !connects.is_empty() {
-                assert!(!std::mem::replace(&mut self.connected, true), "one connection will do");
-                self.pool.shard_connected(0, self.now);
+            if let Some(connection) = connects.pop() {
+                assert!(self.connection.replace(connection).is_none(), "one connection will do");
+                self.pool.shard_connected(connection, self.now);
             }
             self.pool.take_dirty_shards(&mut Vec::new());
             self.serve();
@@ -114,12 +114,10 @@ impl Bench {
 
     /// The shard answers what it is sent.
     fn serve(&mut self) {
-        if self.frozen || !self.connected {
-            return;
-        }
-        let Some(output) = self.pool.shard_output(0) else { return };
+        let Some(connection) = self.connection.filter(|_| !self.frozen) else { return };
+        let Some(output) = self.pool.shard_output(connection) else { return };
         self.unanswered.extend(taken(output, usize::MAX));
-        self.pool.settle_shard(0);
+        self.pool.settle_shard(connection);
         let mut responses = Vec::new();
         let mut used = 0;
         for at in memchr::memchr_iter(b'*', &self.unanswered) {
@@ -136,9 +134,9 @@ impl Bench {
         }
         self.unanswered.drain(..used);
         for piece in responses.chunks(100_000) {
-            self.pool.before_shard_read(0, &mut self.scratch);
+            self.pool.before_shard_read(connection, &mut self.scratch);
             self.scratch.extend_from_slice(piece);
-            self.pool.shard_received(0, &mut self.scratch, self.now).expect("good responses");
+            self.pool.shard_received(connection, &mut self.scratch, self.now).expect("good responses");
         }
     }
 

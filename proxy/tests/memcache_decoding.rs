@@ -5,7 +5,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::response::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, RequestBounds, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route, Silence};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -60,7 +60,8 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 silence: Silence::Short,
                 behind: &[],
             };
-            let route = Memcache::plan(&decoder, canonical, &mut (), &facts, &mut plan);
+            let request = Request { decoder: &decoder, canonical };
+            let route = Memcache::plan(request, &mut (), &facts, &mut plan);
             let text = plan.key_text(canonical);
             let keys = plan.keys.iter().map(|&(start, length)| shown(&text[start..start + length]));
             match route {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
@@ -26,6 +26,8 @@ struct World {
     /// What clients have sent and was not read yet, and since when that is so.
     unread: HashMap<ClientId, (Time, String)>,
     rest: String,
+    /// The last one that was made.
+    connection: Option<ConnectionId>,
 }
 
 fn ms(millis: u64) -> Time {
@@ -54,6 +56,7 @@ impl World {
             heard: HashMap::new(),
             unread: HashMap::new(),
             rest: String::new(),
+            connection: None,
         }
     }
 
@@ -84,11 +87,12 @@ impl World {
     /// The shard answers the oldest requests.
     fn answer(&mut self, count: usize) {
         let mut scratch = BytesMut::new();
-        self.pool.before_shard_read(0, &mut scratch);
+        let connection = self.connection.expect("it is connected");
+        self.pool.before_shard_read(connection, &mut scratch);
         for key in self.asked.drain(..count) {
             scratch.extend_from_slice(format!("+{key}\r\n").as_bytes());
         }
-        self.pool.shard_received(0, &mut scratch, self.now).expect("good responses");
+        self.pool.shard_received(connection, &mut scratch, self.now).expect("good responses");
     }
 
     /// The end of a pass.
@@ -99,7 +103,10 @@ impl World {
         for _ in 0..10_000 {
             self.pool.resume(&mut scratch, self.now);
             self.pool.take_connects(&mut connects);
-            connects.drain(..).for_each(|index| self.pool.shard_connected(index, self.now));
+            for connection in connects.drain(..) {
+                self.connection = Some(connection);
+                self.pool.shard_connected(connection, self.now);
+            }
             self.pool.take_dirty_shards(&mut shards);
             for index in shards.drain(..) {
                 self.rest.push_str(&taken(self.pool.shard_output(index).expect("connected")));

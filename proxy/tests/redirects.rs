@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, PASS_WORK_MAX};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PASS_WORK_MAX};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, Shard, Topology};
@@ -142,7 +142,7 @@ struct Run {
     world: World<Resp>,
     truth: Truth,
     clients: Vec<Counting>,
-    connections: BTreeMap<ConnectionIndex, Connection>,
+    connections: BTreeMap<ConnectionId, Connection>,
     given_up: u64,
     answered: u64,
     /// Slots that may move once more.
@@ -343,7 +343,8 @@ impl Run {
             self.world.shard_connects(index);
         }
         for index in self.connections.keys().copied().collect::<Vec<_>>() {
-            let Address::Tcp { port, .. } = self.world.pool.shard_of(index).address else {
+            let Address::Tcp { port, .. } = self.world.pool.shard_of(index).expect("it is there").address
+            else {
                 panic!("no port")
             };
             let connection = self.connections.get_mut(&index).expect("just seen");
@@ -491,7 +492,9 @@ fn rounds(limits: impl FnOnce(&mut Limits), answer: impl Fn(u16) -> String) -> (
             world.shard_connects(index);
         }
         for index in world.up.clone() {
-            let Address::Tcp { port, .. } = world.pool.shard_of(index).address else { panic!("no port") };
+            let Address::Tcp { port, .. } = world.pool.shard_of(index).expect("it is there").address else {
+                panic!("no port")
+            };
             if !world.shard_takes(index, |length| length).is_empty() {
                 world.shard_sends(index, answer(port).as_bytes()).expect("it is a response");
             }
@@ -535,7 +538,7 @@ fn two_nodes() -> Arc<Topology> {
 }
 
 /// A world of two nodes, with a connection to both: `foo` is on the first, `bar` on the second.
-fn world(change: impl FnOnce(&mut Limits)) -> (World<Resp>, [ConnectionIndex; 2]) {
+fn world(change: impl FnOnce(&mut Limits)) -> (World<Resp>, [ConnectionId; 2]) {
     let mut limits = Limits { queue_wait: Duration::from_secs(3600), ..Limits::default() };
     change(&mut limits);
     let settings = Settings { databases: 1, ..Settings::default() };
@@ -543,7 +546,7 @@ fn world(change: impl FnOnce(&mut Limits)) -> (World<Resp>, [ConnectionIndex; 2]
     world.pool.preconnect();
     world.settle();
     let mut wanted = std::mem::take(&mut world.wanted);
-    wanted.sort_by_key(|&index| world.pool.shard_of(index).name.clone());
+    wanted.sort_by_key(|&index| world.pool.shard_of(index).expect("it is there").name.clone());
     wanted.iter().for_each(|&index| world.shard_connects(index));
     world.settle();
     (world, [wanted[0], wanted[1]])

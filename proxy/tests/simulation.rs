@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Limits, PASS_WORK_MAX, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PASS_WORK_MAX, Verdict};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
@@ -90,7 +90,7 @@ struct Run<D: Dialect> {
     clients: Vec<Client>,
     /// What each shard stores, by its name.
     shards: BTreeMap<String, Shard>,
-    connections: BTreeMap<ConnectionIndex, Connection>,
+    connections: BTreeMap<ConnectionId, Connection>,
     next_client: usize,
     /// Whether shards fail in this run.
     faulty: bool,
@@ -265,7 +265,7 @@ impl<D: Dialect> Run<D> {
     fn read_from_shards(&mut self) {
         let indexes: Vec<_> = self.connections.keys().copied().collect();
         for index in indexes {
-            let shard = self.world.pool.shard_of(index);
+            let shard = self.world.pool.shard_of(index).expect("it is there");
             let shard = format!("{} {}", shard.name, shard.address);
             let connection = self.connections.get_mut(&index).expect("just seen");
             for _ in 0..self.random.below(6) {
@@ -310,7 +310,7 @@ impl<D: Dialect> Run<D> {
         }
     }
 
-    fn lose(&mut self, index: ConnectionIndex, failure: &ShardFailure) {
+    fn lose(&mut self, index: ConnectionId, failure: &ShardFailure) {
         if self.connections.remove(&index).is_some() {
             let unwritten = self.world.pool.shard_output(index).map_or(0, |output| output.len());
             let wanted = self.world.wanted.len();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, Identity, Limits, Parting, Pool, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_millis(250);
 struct Talk {
     pool: Pool<Resp>,
     client: ClientId,
-    connected: bool,
+    connection: Option<ConnectionId>,
     now: Time,
     /// What the shard was sent, inline.
     executed: Vec<String>,
@@ -57,7 +57,7 @@ impl Talk {
         let mut pool = Pool::new(identity, settings, limits, Arc::new(topology), counters);
         let now = Time::from_micros(1_000_000);
         let client = pool.client_connected(now);
-        Self { pool, client, connected: false, now, executed: vec![], heard: String::new(), ended: None }
+        Self { pool, client, connection: None, now, executed: vec![], heard: String::new(), ended: None }
     }
 
     /// Bytes come, and the worker does all that follows.
@@ -86,21 +86,21 @@ impl Talk {
             self.pool.resume(&mut BytesMut::new(), self.now);
             let (mut connects, mut shards, mut clients) = (vec![], vec![], vec![]);
             self.pool.take_connects(&mut connects);
-            if !connects.is_empty() {
-                self.connected = true;
-                self.pool.shard_connected(0, self.now);
+            if let Some(connection) = connects.pop() {
+                self.connection = Some(connection);
+                self.pool.shard_connected(connection, self.now);
             }
             self.pool.take_dirty_shards(&mut shards);
-            if self.connected
-                && let Some(output) = self.pool.shard_output(0)
+            if let Some(connection) = self.connection
+                && let Some(output) = self.pool.shard_output(connection)
             {
                 let text = taken(output);
-                self.pool.settle_shard(0);
+                self.pool.settle_shard(connection);
                 let requests = words(&text);
                 let mut replies = BytesMut::from("+OK\r\n".repeat(requests.len()).as_bytes());
                 self.executed.extend(requests);
                 if !replies.is_empty() {
-                    self.pool.shard_received(0, &mut replies, self.now).expect("well-formed");
+                    self.pool.shard_received(connection, &mut replies, self.now).expect("well-formed");
                 }
             }
             self.pool.take_dirty_clients(&mut clients);

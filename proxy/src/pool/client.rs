@@ -3,7 +3,7 @@
 //! An idle client owns nothing but its place in the slab; [`super::replies`] keeps the order of its replies. No sockets
 //! here: the worker owns them.
 
-use super::ConnectionIndex;
+use super::connections::ConnectionId;
 use super::replies::Replies;
 use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
@@ -74,7 +74,7 @@ pub struct Stall {
     /// Since when.
     pub since: Time,
     /// The connection whose queue was full.
-    pub at: ConnectionIndex,
+    pub at: ConnectionId,
 }
 
 /// What a client has going on: an unfinished request, requests in flight, replies not yet taken.

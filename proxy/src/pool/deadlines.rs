@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::client::State;
-use super::shard::Link;
-use super::{ClientId, ConnectionIndex, Pool, SILENCE, find, mark};
+use super::connection::Link;
+use super::connections::ConnectionId;
+use super::{ClientId, Pool, SILENCE, find, mark};
 use crate::buffer::Output;
 use crate::failure::{ShardFailure, Stage};
 use crate::protocol::Protocol;
@@ -32,7 +33,7 @@ impl<P: Protocol> Pool<P> {
         let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
         let delayed = self.delayed.front().map(|denial| denial.due);
-        [silence, parked, abandoned, delayed, self.shards.wait_deadline, self.shards.deadline]
+        [silence, parked, abandoned, delayed, self.router.wait_deadline, self.router.deadline]
             .into_iter()
             .flatten()
             .min()
@@ -75,56 +76,53 @@ impl<P: Protocol> Pool<P> {
         self.unpark(now, false);
         self.close_abandoned(now);
         let Some(timeout) = self.limits.timeout else { return };
-        if self.shards.deadline.is_none_or(|deadline| deadline > now) {
+        if self.router.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
-        let default_lane = self.shards.lane_key(self.shards.usual);
-        for index in 0..self.shards.connections.len() {
-            let connection = &mut self.shards.connections[index];
-            if connection.in_flight.is_empty() {
-                continue;
-            }
-            let shard = connection.shard;
+        let default_lane = self.router.connections.usual_key();
+        for id in self.router.connections.find(|connection| !connection.in_flight().is_empty()) {
+            let connection = &mut self.router.connections[id];
+            let member = connection.member;
             let is_default = connection.lane == default_lane;
             let mut expired = Vec::new();
             connection.expire(timeout, now, |ticket| expired.push(ticket));
-            if connection.is_dead(timeout, now) {
-                self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
-            }
-            let Some(latest) = expired.last() else { continue };
-            let (began, stage) = (latest.since, connection.stage(is_default, latest.since));
+            let latest =
+                expired.last().map(|latest| (latest.since, connection.stage(is_default, latest.since)));
+            let mut is_given_up = connection.is_dead(timeout, now);
             // A write that its client has been told of as failed must not be executed after one that is made later on
             // another connection, and bytes that the kernel has are sent until the connection is reset. Where the shard
             // is only busy the kernel is asked, so that a large response goes on.
             if expired.iter().any(|ticket| !ticket.reads) {
-                match stage {
-                    Stage::Serving { is_silent: false } if connection.has_written_expired() => {
-                        self.doubtful.push(index);
+                match latest.map(|(_, stage)| stage) {
+                    Some(Stage::Serving { is_silent: false }) if connection.has_written_expired() => {
+                        self.doubtful.push(id);
                     }
-                    Stage::Serving { .. } | Stage::Handshake { .. } => {
-                        self.shards.to_close.push((index, ShardFailure::ResponseTimeout));
-                    }
-                    Stage::Connecting | Stage::Idle => {}
+                    Some(Stage::Serving { .. } | Stage::Handshake { .. }) => is_given_up = true,
+                    Some(Stage::Connecting | Stage::Idle) | None => {}
                 }
             }
-            self.shards.members[shard].counters.server_timedout.add(expired.len() as u64);
+            if is_given_up {
+                self.router.connections.to_close.push((id, ShardFailure::ResponseTimeout));
+            }
+            let Some((began, stage)) = latest else { continue };
+            self.router.members[member].counters.server_timedout.add(expired.len() as u64);
             let blame = ShardFailure::ResponseTimeout.blame(stage);
-            self.shards.failed(shard, &ShardFailure::ResponseTimeout, blame, began, now);
+            self.router.members.failed(member, &ShardFailure::ResponseTimeout, blame, began, now);
             for ticket in expired {
-                self.fail(ticket, shard, &ShardFailure::ResponseTimeout);
+                self.fail(ticket, member, &ShardFailure::ResponseTimeout);
             }
         }
-        let connections = self.shards.connections.iter();
-        self.shards.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
+        let connections = self.router.connections.iter();
+        self.router.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
     }
 
     /// Those that have waited for room long enough get an answer.
     fn expire_waiting(&mut self, now: Time) {
-        if self.shards.wait_deadline.is_none_or(|deadline| deadline > now) {
+        if self.router.wait_deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
         let mut next: Option<Time> = None;
-        for connection in &mut self.shards.connections {
+        for connection in self.router.connections.iter_mut() {
             connection.waiting.retain(|waiter| {
                 let deadline = waiter.deadline(&self.limits);
                 if deadline <= now {
@@ -135,7 +133,7 @@ impl<P: Protocol> Pool<P> {
                 true
             });
         }
-        self.shards.wait_deadline = next;
+        self.router.wait_deadline = next;
     }
 
     /// Not everything could be written to the client, or with `some` false nothing at all.
@@ -198,24 +196,22 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether [`Self::sweep_connections`] may find something.
     pub fn has_extra_connections(&self) -> bool {
-        self.shards.lane_count() > 1
+        self.router.connections.lane_count() > 1
     }
 
     /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
     pub fn sweep_connections(&mut self, now: Time) {
-        let unused: Vec<ConnectionIndex> = self
-            .shards
-            .extra_connections()
-            .filter(|&index| {
-                let connection = &self.shards.connections[index];
-                matches!(connection.link, Link::Up)
-                    && connection.is_quiet()
-                    && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
-            })
-            .collect();
-        self.shards.to_close.extend(unused.into_iter().map(|index| (index, ShardFailure::Closed)));
-        self.shards.end_spent_lanes();
-        self.counters.lanes.set(self.shards.lane_count() as i64);
+        let connections = &mut self.router.connections;
+        let is_unused = |id: &ConnectionId| {
+            let connection = &connections[*id];
+            matches!(connection.link, Link::Up)
+                && connection.is_quiet()
+                && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
+        };
+        let unused: Vec<ConnectionId> = connections.extra().filter(is_unused).collect();
+        connections.to_close.extend(unused.into_iter().map(|id| (id, ShardFailure::Closed)));
+        connections.end_spent_lanes();
+        self.counters.lanes.set(self.router.connections.lane_count() as i64);
     }
 }
 

@@ -1,16 +1,33 @@
-//! The members of a pool: its shards and their connections while the list of shards changes.
+//! The members of a pool: its shards while the list of shards changes, and how they fare.
 //!
 //! A shard has a place of its own here, its member, that stays what it is while the list changes around it: only the way
 //! from the topology to the members is made anew.
 
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use shard_discovery::Shard;
 
-use super::ConnectionIndex;
+use super::{Failed, ShardEvent};
+use crate::failure::{Blame, ShardFailure};
 use crate::metrics::ShardCounters;
-use crate::protocol::Protocol;
 use crate::time::Time;
+
+/// Place of a shard among the members.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct MemberIndex(u32);
+
+impl MemberIndex {
+    /// As a place in a list that has an entry for each member.
+    #[inline]
+    pub fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Place of a shard in the topology's list, which is another one after each change of the list.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct ShardIndex(pub usize);
 
 /// One shard, and what stays the same as long as it is one.
 pub(super) struct Member {
@@ -31,13 +48,114 @@ pub(super) struct Member {
     pub leaving: bool,
 }
 
-/// Connections shared by clients of the same database and protocol version.
-pub(super) struct Lane<P: Protocol> {
-    pub key: P::Lane,
-    /// Clients that use it.
-    pub clients: usize,
-    /// Nothing remains of it: its place is for the next.
-    pub ended: bool,
-    /// For each member the place of its first connection; its others stand behind.
-    pub first: Vec<ConnectionIndex>,
+/// All shards that a pool has, and had as long as something of them is under way.
+#[derive(Default)]
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// For each shard of the topology, its member.
+    of_shards: Vec<MemberIndex>,
+    /// What has become of them, for the worker.
+    pub events: Vec<ShardEvent>,
+}
+
+impl Members {
+    /// The member that the shard of the topology is.
+    #[inline]
+    pub fn of(&self, ShardIndex(shard): ShardIndex) -> MemberIndex {
+        self.of_shards[shard]
+    }
+
+    /// The members that the topology has, in its order.
+    pub fn present(&self) -> &[MemberIndex] {
+        &self.of_shards
+    }
+
+    /// The topology has these from now on, in its order.
+    pub fn set_present(&mut self, present: Vec<MemberIndex>) {
+        self.of_shards = present;
+    }
+
+    /// All of them, also those that are leaving or have left.
+    pub fn indexes(&self) -> impl DoubleEndedIterator<Item = MemberIndex> + use<> {
+        (0..self.all.len() as u32).map(MemberIndex)
+    }
+
+    /// One more.
+    pub fn add(&mut self, member: Member) -> MemberIndex {
+        self.all.push(member);
+        MemberIndex(self.all.len() as u32 - 1)
+    }
+
+    /// The shard with this name has answered somebody.
+    pub fn recovered(&mut self, name: &str) {
+        for index in self.indexes() {
+            if *self[index].name == *name {
+                self.answered(index);
+            }
+        }
+    }
+
+    /// The shard has answered somebody.
+    #[inline]
+    pub fn answered(&mut self, index: MemberIndex) {
+        let member = &mut self[index];
+        if std::mem::take(&mut member.failing) {
+            member.counters.failing.add(-1);
+            let shard = member.name.clone();
+            self.events.push(ShardEvent { shard, failure: None });
+        }
+    }
+
+    /// The shard does not serve: it counts as unhealthy until it answers somebody.
+    pub fn failing(&mut self, index: MemberIndex) {
+        let member = &mut self[index];
+        if !member.leaving && !std::mem::replace(&mut member.failing, true) {
+            member.counters.failing.add(1);
+        }
+    }
+
+    /// Something that was begun at `began` has failed. What was under way at a failure fails with it: one stall is
+    /// reported once for each timeout, however many requests and connections wait. One that has left may have a successor
+    /// elsewhere, which is known by the same name.
+    pub fn failed(
+        &mut self,
+        index: MemberIndex,
+        failure: &ShardFailure,
+        blame: Blame,
+        began: Time,
+        now: Time,
+    ) {
+        match blame {
+            _ if self[index].leaving => return,
+            Blame::Nobody => return,
+            Blame::Unknown => {}
+            Blame::Shard => {
+                self.failing(index);
+                let member = &mut self[index];
+                if member.failed_at.is_some_and(|last| began < last) {
+                    return;
+                }
+                member.failed_at = Some(now);
+            }
+        }
+        let failed = Failed { failure: failure.clone(), blame, began, at: now };
+        let shard = self[index].name.clone();
+        self.events.push(ShardEvent { shard, failure: Some(failed) });
+    }
+}
+
+impl Index<MemberIndex> for Members {
+    type Output = Member;
+
+    #[inline]
+    fn index(&self, index: MemberIndex) -> &Member {
+        &self.all[index.place()]
+    }
+}
+
+impl IndexMut<MemberIndex> for Members {
+    #[inline]
+    fn index_mut(&mut self, index: MemberIndex) -> &mut Member {
+        &mut self.all[index.place()]
+    }
 }

@@ -19,8 +19,9 @@
 //!    have the bytes, and after each write `settle_shard` or [`Pool::settle_client`], whose [`Verdict`] says what becomes of
 //!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated, with [`Pool::resume_others`].
 //!
-//! One concern, one file: [`client`] keeps the order of one client's replies, [`shard`] the queue of one shard connection,
-//! [`crate::buffer`] the bytes; this one moves requests and responses between them.
+//! One concern, one file: [`replies`] keeps the order of one client's replies, `connection` the queue of one shard connection,
+//! [`crate::buffer`] the bytes; `connections` and `members` are the books of what there is of shards, and `router` knows which
+//! of them a request takes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -38,21 +39,23 @@ use crate::protocol::store::Store;
 use crate::protocol::{Malformed, Plan, Protocol, Silence};
 use crate::time::Time;
 use client::{Activity, Client, Pause, Stall, State};
+use connection::Link;
 use deadlines::Denial;
 use pass::Pass;
 use redirect::{Parked, Redirected};
 use requests::{may_submit, reads_ahead};
-use shard::Link;
-use shards::Shards;
+use router::Router;
 
+pub use connections::ConnectionId;
 pub use limits::Limits;
 pub use listing::Asked;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 
 pub mod client;
+mod connection;
+mod connections;
 mod deadlines;
-mod forsake;
 mod joining;
 mod lanes;
 mod limits;
@@ -65,8 +68,8 @@ mod relief;
 pub mod replies;
 mod requests;
 mod responses;
-pub mod shard;
-mod shards;
+mod router;
+mod split;
 mod ticket;
 
 /// Activities kept for the next clients that need one.
@@ -84,9 +87,6 @@ pub struct ClientId {
     /// Tells apart those that had the place.
     pub generation: u32,
 }
-
-/// Which shard connection.
-pub type ConnectionIndex = usize;
 
 /// What the worker has to do about a client after it was written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,7 +146,7 @@ pub struct Pool<P: Protocol> {
     /// What is known of the shards taken together.
     store: Arc<Store>,
     clients: Slab<Client<P>>,
-    shards: Shards<P>,
+    router: Router<P>,
     next_client_id: u64,
     next_generation: u32,
     spare_activities: Vec<Box<Activity<P>>>,
@@ -159,7 +159,7 @@ pub struct Pool<P: Protocol> {
     /// What the pass may still serve.
     pass: Pass,
     /// Connections with room for clients that wait for it.
-    roomy: Vec<ConnectionIndex>,
+    roomy: Vec<ConnectionId>,
     /// Wrong passwords that are answered later, by when.
     delayed: VecDeque<Denial>,
     /// Wrong passwords since then.
@@ -170,9 +170,9 @@ pub struct Pool<P: Protocol> {
     /// What clients sent that is no request, for the log.
     malformed: Vec<(ClientId, Malformed)>,
     /// Connections with a write that timed out and may not have reached the shard.
-    doubtful: Vec<ConnectionIndex>,
+    doubtful: Vec<ConnectionId>,
     /// What shards have said that do not want us, for the log.
-    complaints: Vec<(ConnectionIndex, String)>,
+    complaints: Vec<(ConnectionId, String)>,
     /// Clients that did not take all of their replies the last time.
     blocked: Vec<ClientId>,
     /// Those that have taken none for long, for the log, and bytes held for them.
@@ -188,7 +188,7 @@ pub struct Pool<P: Protocol> {
     /// Bytes of those.
     parked_bytes: usize,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
-    abandoned: Vec<(Time, ConnectionIndex)>,
+    abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
     stale: bool,
     /// What is held for all clients and shards.
@@ -212,7 +212,7 @@ impl<P: Protocol> Pool<P> {
         counters: Counters,
     ) -> Self {
         let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
-        let shards = Shards::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
+        let router = Router::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
         let mut pool = Self {
             next_client_id: identity.client_id_first,
             identity,
@@ -221,7 +221,7 @@ impl<P: Protocol> Pool<P> {
             counters,
             store: Arc::default(),
             clients: Slab::new(),
-            shards,
+            router,
             next_generation: 0,
             spare_activities: Vec::new(),
             dirty_clients: Vec::new(),
@@ -252,9 +252,9 @@ impl<P: Protocol> Pool<P> {
             plan: Plan::default(),
         };
         let first = P::lane(&P::session(&pool.settings));
-        pool.shards.set_usual_lane(first);
+        pool.router.connections.set_usual_lane(first, &pool.router.members);
         pool.counters.lanes.set(1);
-        pool.shards.set_roles(Time::default());
+        pool.router.set_roles(Time::default());
         pool
     }
 
@@ -286,21 +286,24 @@ impl<P: Protocol> Pool<P> {
 
     /// Connects to every shard before the first request needs it.
     pub fn preconnect(&mut self) {
-        for index in self.shards.usual_connections().collect::<Vec<_>>() {
-            if matches!(self.shards.connections[index].link, Link::Idle) {
-                self.shards.connect(index);
+        let Router { connections, members, .. } = &mut self.router;
+        for id in
+            members.present().iter().flat_map(|&member| connections.usual_of(member)).collect::<Vec<_>>()
+        {
+            if matches!(connections[id].link, Link::Idle) {
+                connections.connect(id);
             }
         }
     }
 
     /// The same shards, but other owners: one was ejected or restored, or slots have moved.
     pub fn set_topology(&mut self, topology: Arc<Topology>, now: Time) {
-        debug_assert_eq!(topology.shards(), self.shards.topology.shards());
+        debug_assert_eq!(topology.shards(), self.router.topology.shards());
         if topology.redirects() {
             self.pause_until_quiet();
         }
-        self.shards.topology = topology;
-        self.shards.set_roles(now);
+        self.router.topology = topology;
+        self.router.set_roles(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
     }
@@ -319,34 +322,34 @@ impl<P: Protocol> Pool<P> {
             self.pause_until_quiet();
         }
         let waiting =
-            self.shards.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
-        self.shards.set_roles(now);
+            self.router.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
+        self.router.set_roles(now);
         self.resumable.extend(waiting);
         self.close_revoked(&settings);
         self.settings = settings;
         self.share.account().set_max(limits.memory_max);
         self.limits = limits;
         self.counters = counters;
-        self.shards.set_usual_lane(P::lane(&P::session(&self.settings)));
-        self.counters.lanes.set(self.shards.lane_count() as i64);
+        let Router { connections, members, .. } = &mut self.router;
+        connections.set_usual_lane(P::lane(&P::session(&self.settings)), members);
+        self.counters.lanes.set(connections.lane_count() as i64);
         // Those that wait for room may have waited long enough by now, or may find more room.
-        let waits = |&index: &usize| !self.shards.connections[index].waiting.is_empty();
-        self.roomy.extend((0..self.shards.connections.len()).filter(waits));
-        self.shards.wait_deadline = (!self.roomy.is_empty()).then_some(now);
+        self.roomy.extend(connections.find(|connection| !connection.waiting.is_empty()));
+        self.router.wait_deadline = (!self.roomy.is_empty()).then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
     }
 
     /// The shard with this name has answered somebody: its last failure is past.
     pub fn recovered(&mut self, name: &str) {
-        self.shards.recovered(name);
+        self.router.members.recovered(name);
     }
 
     /// The shard with this name is found elsewhere: requests go there from now on, what is in flight is finished where it
     /// was.
     pub fn renew(&mut self, name: &str) {
         self.pause_until_quiet();
-        let waiting = self.shards.renew(name);
+        let waiting = self.router.renew(name);
         self.resumable.extend(waiting);
     }
 
@@ -369,7 +372,7 @@ impl<P: Protocol> Pool<P> {
         let id = self.next_client_id;
         self.next_client_id += self.identity.client_id_step;
         let session = P::session(&self.settings);
-        let lane = self.shards.client_connected();
+        let lane = self.router.connections.client_connected();
         if self.clients.len() == self.clients.capacity() {
             self.clients.reserve(client::places_to_add(self.clients.len()));
         }
@@ -473,10 +476,10 @@ impl<P: Protocol> Pool<P> {
         let client = self.clients.remove(id.index as usize);
         self.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);
-        self.shards.client_gone(client.lane);
+        self.router.connections.client_gone(client.lane);
         if let Some(activity) = client.activity {
             if let Some(Stall { since, at }) = activity.stalled {
-                self.shards.connections[at].stop_waiting(id, since);
+                self.router.stop_waiting(at, id, since);
             }
             self.share.change(activity.counted, 0);
             if let Some(at) = activity.silent_at {

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use shard_discovery::Address;
 
 use super::client::Pause;
-use super::shards::Turn;
+use super::connections::ConnectionId;
+use super::members::MemberIndex;
+use super::router::Turn;
 use super::ticket::Ticket;
-use super::{ClientId, ConnectionIndex, Pool, find, mark};
+use super::{ClientId, Pool, find, mark};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::protocol::{Protocol, Redirect};
@@ -31,7 +33,7 @@ const PARKED_MAX: usize = 4096;
 /// A request that was not executed.
 pub(super) struct Redirected<P: Protocol> {
     /// Who says so.
-    pub from: ConnectionIndex,
+    pub from: MemberIndex,
     pub ticket: Ticket<P>,
     pub request: Bytes,
     /// In these words.
@@ -68,7 +70,7 @@ impl<P: Protocol> Pool<P> {
                     Redirect::Later { .. } => true,
                 };
             let Some(id) = ticket.client else {
-                self.shards.counters_of(from).late_responses.add(1);
+                self.router.members[from].counters.late_responses.add(1);
                 continue;
             };
             match redirect {
@@ -198,13 +200,13 @@ impl<P: Protocol> Pool<P> {
         let (number, lane) = (client.id, client.lane);
         let target = match P::redirect(&redirected.reply) {
             Some(Redirect::Moved { host, port, .. }) => {
-                self.shards.connection_at(self.host(host, from), port, number, lane)
+                self.router.connection_at(self.host(host, from), port, number, lane)
             }
             Some(Redirect::Ask { host, port, .. }) => {
                 P::asking(&mut prelude);
-                self.shards.connection_at(self.host(host, from), port, number, lane)
+                self.router.connection_at(self.host(host, from), port, number, lane)
             }
-            _ => self.shards.connection_of_slot(ticket.slot, number, lane),
+            _ => self.router.connection_of_slot(ticket.slot, number, lane),
         };
         let Some(target) = target else {
             if ticket.tries >= TRIES_MAX {
@@ -215,27 +217,25 @@ impl<P: Protocol> Pool<P> {
             return self.park(redirected, now);
         };
         // It had its turn when it was sent first. It has no time of its own.
-        self.shards.turn.queue = Some((target, 1));
+        self.router.turn.queue = Some((target, 1));
         let is_late = |timeout: Duration| ticket.since.plus(timeout) <= now;
-        self.shards.turn.late = self.limits.timeout.is_some_and(is_late);
-        let admitted = self.shards.admit(target, redirected.request.len(), &self.limits, now);
-        self.shards.turn = Turn::default();
+        self.router.turn.late = self.limits.timeout.is_some_and(is_late);
+        let admitted = self.router.admit(target, redirected.request.len(), &self.limits, now);
+        self.router.turn = Turn::default();
         if let Err(failure) = admitted {
-            let shard = self.shards.connections[target].shard;
+            let shard = self.router.connections[target].member;
             return self.fail(ticket, shard, &failure);
         }
         ticket.asks = !prelude.is_empty();
         if ticket.asks {
-            self.shards.submit_ticket(target, Ticket::prelude(prelude.len(), ticket.since), now);
-            self.shards.connections[target].copy(&prelude);
+            self.router.submit(target, Ticket::prelude(ticket.since), Piece::Copied(&prelude), now);
         }
-        self.shards.submit_ticket(target, ticket, now);
-        self.shards.connections[target].share(redirected.request);
+        self.router.submit(target, ticket, Piece::Shared(redirected.request), now);
     }
 
     /// The host that is named, or else that of the node that names it.
-    fn host<'h>(&'h self, host: &'h str, from: ConnectionIndex) -> &'h str {
-        match &self.shard_of(from).address {
+    fn host<'h>(&'h self, host: &'h str, from: MemberIndex) -> &'h str {
+        match &self.router.members[from].shard.address {
             Address::Tcp { host: own, .. } if host.is_empty() => own,
             _ => host,
         }
@@ -244,37 +244,36 @@ impl<P: Protocol> Pool<P> {
     /// A node that owns nothing any more may have been replaced because it hangs: what is in flight there is not waited for
     /// as long as it likes.
     pub(super) fn watch_abandoned(&mut self, now: Time) {
-        if !self.shards.topology.redirects() {
+        if !self.router.topology.redirects() {
             return;
         }
-        let needed = self.shards.needed_members();
-        let is_abandoned = |index: &ConnectionIndex| {
-            let connection = &self.shards.connections[*index];
-            !connection.in_flight.is_empty() && !needed.contains(&connection.shard)
-        };
-        let known: HashSet<ConnectionIndex> = self.abandoned.iter().map(|&(_, index)| index).collect();
-        let found = (0..self.shards.connections.len()).filter(is_abandoned);
-        let new = found.filter(|index| !known.contains(index)).map(|index| (now.plus(ABANDONED_MAX), index));
-        self.abandoned.extend(new.collect::<Vec<_>>());
+        let needed = self.router.needed_members();
+        let found = self
+            .router
+            .connections
+            .find(|connection| !connection.in_flight().is_empty() && !needed.contains(&connection.member));
+        let known: HashSet<ConnectionId> = self.abandoned.iter().map(|&(_, id)| id).collect();
+        let new = found.into_iter().filter(|id| !known.contains(id));
+        self.abandoned.extend(new.map(|id| (now.plus(ABANDONED_MAX), id)));
     }
 
     pub(super) fn close_abandoned(&mut self, now: Time) {
         if self.abandoned.is_empty() {
             return;
         }
-        let needed = self.shards.needed_members();
+        let needed = self.router.needed_members();
         let (due, later) = self.abandoned.drain(..).partition(|(due, _)| *due <= now);
         self.abandoned = later;
-        let due: Vec<(Time, ConnectionIndex)> = due;
-        for (_, index) in due {
-            let connection = &self.shards.connections[index];
-            if connection.in_flight.is_empty() || needed.contains(&connection.shard) {
+        let due: Vec<(Time, ConnectionId)> = due;
+        for (_, id) in due {
+            let Some(connection) = self.router.connections.get(id) else { continue };
+            if connection.in_flight().is_empty() || needed.contains(&connection.member) {
                 continue;
             }
             if connection.heard.plus(ABANDONED_MAX) <= now {
-                self.shards.to_close.push((index, ShardFailure::Removed));
+                self.router.connections.to_close.push((id, ShardFailure::Removed));
             } else {
-                self.abandoned.push((now.plus(ABANDONED_MAX), index));
+                self.abandoned.push((now.plus(ABANDONED_MAX), id));
             }
         }
     }
@@ -284,10 +283,9 @@ impl<P: Protocol> Pool<P> {
         let Redirected { ticket, reply, from, .. } = redirected;
         let Some(id) = ticket.client else { return };
         self.counters.redirects_given_up.add(1);
-        let shard = self.shards.connections[*from].shard;
         let Some(client) = find(&mut self.clients, id) else { return };
         let Some(activity) = client.activity.as_mut() else {
-            return self.fail(*ticket, shard, &ShardFailure::Removed);
+            return self.fail(*ticket, *from, &ShardFailure::Removed);
         };
         activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(reply), true);
         mark(client, id.index, &mut self.dirty_clients);

@@ -8,9 +8,10 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::client::{Stall, State};
+use super::connections::ConnectionId;
 use super::requests::listen_no_more;
 use super::ticket::Ticket;
-use super::{ClientId, ConnectionIndex, Pool, find, mark};
+use super::{ClientId, Pool, find, mark};
 use crate::buffer::{Ahead, Rest};
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
@@ -76,15 +77,15 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Counts what the connection holds.
-    pub(super) fn count_shard(&mut self, index: ConnectionIndex) {
-        let connection = &mut self.shards.connections[index];
+    pub(super) fn count_shard(&mut self, id: ConnectionId) {
+        let connection = &mut self.router.connections[id];
         let bytes = connection.bytes();
         self.share.change(std::mem::replace(&mut connection.counted, bytes), bytes);
     }
 
     /// Requests that have timed out, or whose client has gone, are not worth keeping now. True if connections are closed.
     fn drop_orphans(&mut self) -> bool {
-        let tickets = self.shards.connections.iter().flat_map(|connection| &connection.in_flight);
+        let tickets = self.router.connections.iter().flat_map(|connection| connection.in_flight());
         let clients = tickets.filter_map(|ticket| ticket.client);
         let gone: HashSet<ClientId> = clients.filter(|&id| self.client(id).is_none()).collect();
         self.forsake(|ticket| ticket.client.is_none_or(|id| gone.contains(&id)))
@@ -94,17 +95,17 @@ impl<P: Protocol> Pool<P> {
     /// is to go for that. True if connections are closed.
     fn forsake(&mut self, is_unwanted: impl Fn(&Ticket<P>) -> bool) -> bool {
         let mut closes = false;
-        for index in 0..self.shards.connections.len() {
-            let connection = &mut self.shards.connections[index];
+        for id in self.router.connections.find(|_| true) {
+            let connection = &mut self.router.connections[id];
             connection.forsake(&is_unwanted);
             if connection.is_forsaken() {
                 connection.closing = true;
-                self.shards.to_close.push((index, ShardFailure::Removed));
+                self.router.connections.to_close.push((id, ShardFailure::Removed));
                 closes = true;
             }
-            self.count_shard(index);
-            self.wake_waiting(index);
-            self.shards.close_if_left(index);
+            self.count_shard(id);
+            self.wake_waiting(id);
+            self.router.close_if_left(id);
         }
         self.share.tell();
         closes
@@ -113,14 +114,14 @@ impl<P: Protocol> Pool<P> {
     /// The clients that hold something, and how much, those that hold most first.
     fn holders(&self) -> Vec<(ClientId, usize)> {
         let mut queued: HashMap<ClientId, usize> = HashMap::new();
-        for connection in &self.shards.connections {
+        for connection in self.router.connections.iter() {
             for (ticket, bytes) in connection.held_requests() {
                 if let Some(id) = ticket.client {
                     *queued.entry(id).or_default() += bytes;
                 }
             }
             // A response that is not complete is for the oldest request.
-            if let Some(id) = connection.in_flight.front().and_then(|ticket| ticket.client) {
+            if let Some(id) = connection.in_flight().front().and_then(|ticket| ticket.client) {
                 *queued.entry(id).or_default() += connection.rest.memory();
             }
         }
@@ -158,7 +159,7 @@ impl<P: Protocol> Pool<P> {
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
             if let Some(Stall { since, at }) = activity.stalled {
-                self.shards.connections[at].stop_waiting(id, since);
+                self.router.stop_waiting(at, id, since);
             }
             activity.rest = Rest::default();
             activity.ahead = Ahead::default();

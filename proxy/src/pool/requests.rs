@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::client::{Activity, Pause, Stall, State};
+use super::connections::ConnectionId;
 use super::pass::{REFUSED_WORK, answer_work, work};
-use super::shards::{Refusal, Sender, Turn};
-use super::ticket::Waiter;
-use super::{Asked, ClientId, ConnectionIndex, Denial, Limits, Pool, SILENCE, find, mark};
-use crate::buffer::{Ahead, SHARE_MIN};
+use super::router::{Refusal, Router, Turn};
+use super::ticket::{Sender, Waiter};
+use super::{Asked, ClientId, Denial, Limits, Pool, SILENCE, find, mark};
+use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
-use crate::protocol::{Facts, Protocol, RequestBounds, Route, Silence};
+use crate::protocol::{Facts, Protocol, Request, RequestBounds, Route, Silence};
 use crate::time::Time;
 
 /// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
@@ -55,8 +56,8 @@ impl<P: Protocol> Pool<P> {
     /// The same, in the same pass, but for those that wait for their turn.
     pub fn resume_others(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
-        while let Some(index) = self.roomy.pop() {
-            self.resume_waiting(index, scratch, now);
+        while let Some(connection) = self.roomy.pop() {
+            self.resume_waiting(connection, scratch, now);
         }
         while let Some(id) = self.resumable.pop_front() {
             self.go_on(id, scratch, now);
@@ -67,16 +68,15 @@ impl<P: Protocol> Pool<P> {
         let stalled = self.client(id).and_then(|client| client.activity.as_ref()?.stalled);
         if let Some(Stall { since, at }) = stalled {
             // It may stand in that line still; it will find its place again.
-            self.shards.connections[at].stop_waiting(id, since);
+            self.router.stop_waiting(at, id, since);
         }
         self.resume_client(id, scratch, now);
     }
 
     /// There is room in the queue of the connection: those that wait for it share it, who waits longest first. One that
     /// wants more than its share waits anew, behind the others.
-    fn resume_waiting(&mut self, index: ConnectionIndex, scratch: &mut BytesMut, now: Time) {
-        loop {
-            let connection = &self.shards.connections[index];
+    fn resume_waiting(&mut self, at: ConnectionId, scratch: &mut BytesMut, now: Time) {
+        while let Some(connection) = self.router.connections.get(at) {
             let waiting = connection.waiting.len();
             let Some(room) = connection.room(&self.limits) else { break };
             if waiting == 0 {
@@ -84,16 +84,16 @@ impl<P: Protocol> Pool<P> {
             }
             let share = (room / waiting).max(1);
             for _ in 0..waiting {
-                let connection = &mut self.shards.connections[index];
+                let Some(connection) = self.router.connections.get_mut(at) else { break };
                 if connection.room(&self.limits).is_none() {
                     break;
                 }
                 let Some(waiter) = connection.waiting.pop_front() else { break };
-                self.shards.turn.queue = Some((index, share));
+                self.router.turn.queue = Some((at, share));
                 self.resume_client(waiter.client, scratch, now);
             }
         }
-        self.shards.turn = Turn::default();
+        self.router.turn = Turn::default();
     }
 
     fn resume_client(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
@@ -160,7 +160,7 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Self { clients, shards, counters, limits, plan, identity, settings, store, share, pass, .. } =
+        let Self { clients, router, counters, limits, plan, identity, settings, store, share, pass, .. } =
             self;
         let client = &mut clients[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
@@ -170,8 +170,8 @@ impl<P: Protocol> Pool<P> {
         if activity.is_held() {
             activity.paused = None;
         }
-        shards.turn.late = limits.timeout.is_some_and(|timeout| arrived.plus(timeout) <= now);
-        shards.turn.since = activity.stalled.map(|stall| stall.since);
+        router.turn.late = limits.timeout.is_some_and(|timeout| arrived.plus(timeout) <= now);
+        router.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
         pass.read(limits.pass_work_max, now);
@@ -226,12 +226,13 @@ impl<P: Protocol> Pool<P> {
                 behind: &input[length..],
             };
             let canonical = P::canonical(&activity.decoder, &input[..length]);
+            let request = Request { decoder: &activity.decoder, canonical };
             // Serving it may take more than the request itself.
             let is_large = length >= LARGE_MIN;
             let route = if is_large && P::arguments(&activity.decoder) * ARGUMENT_BYTES > share.room() {
                 Route::NoRoom
             } else {
-                P::plan(&activity.decoder, canonical, &mut client.session, &facts, plan)
+                P::plan(request, &mut client.session, &facts, plan)
             };
             let route = match route {
                 // The fragments are a second copy of it.
@@ -240,7 +241,7 @@ impl<P: Protocol> Pool<P> {
             };
             let sender = Sender { id, number: client.id, lane: client.lane, since: arrived, now };
             let keys = match route {
-                Route::Everywhere(_) => shards.topology.shards().len(),
+                Route::Everywhere(_) => router.topology.shards().len(),
                 _ => plan.keys.len(),
             };
             done += work(keys);
@@ -254,15 +255,16 @@ impl<P: Protocol> Pool<P> {
                     let bytes = length + plan.reply.len();
                     done += answer_work(P::arguments(&activity.decoder), bytes, plan.searched);
                     // Only what is answered here changes what a client speaks with shards.
-                    let (present, wanted) = (shards.lane_key(client.lane), P::lane(&client.session));
+                    let Router { connections, members, .. } = router;
+                    let (present, wanted) = (connections.lane_key(client.lane), P::lane(&client.session));
                     if wanted != present {
-                        if !shards.change_lane(&mut client.lane, wanted) {
+                        if !connections.change_lane(&mut client.lane, wanted, members) {
                             P::keep_lane(&mut client.session, present);
                             counters.lanes_refused.add(1);
                             plan.reply.clear();
                             P::failure(plan.manner, TOO_MANY_LANES, &mut plan.reply);
                         }
-                        counters.lanes.set(shards.lane_count() as i64);
+                        counters.lanes.set(connections.lane_count() as i64);
                     }
                     activity.replies.replied_with(&mut plan.reply, plan.manner);
                     Ok(())
@@ -295,39 +297,38 @@ impl<P: Protocol> Pool<P> {
                     }
                     Ok(())
                 }
-                Route::Forward if length < SHARE_MIN || length * 2 < received || !as_it_came => {
-                    shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
-                        shards.connections[connection].copy(canonical);
+                Route::Forward => match router.admit_whole(sender, canonical, plan, limits) {
+                    Ok(target) => {
+                        let request = if length < SHARE_MIN || length * 2 < received || !as_it_came {
+                            Piece::Copied(canonical)
+                        } else {
+                            shared = true;
+                            scratch.advance(used);
+                            Piece::Shared(scratch.split_to(length).freeze())
+                        };
+                        router.submit_whole(target, sender, request, plan, &mut activity.replies);
+                        Ok(())
+                    }
+                    Err(refusal) => Err(refusal),
+                },
+                Route::Split(merge) => {
+                    router.admit_split(sender, canonical, plan, limits).map(|whole| match whole {
+                        Some(target) => {
+                            let request = Piece::Copied(canonical);
+                            router.submit_whole(target, sender, request, plan, &mut activity.replies);
+                        }
+                        None => {
+                            let replies = &mut activity.replies;
+                            router.submit_fragments(sender, request, merge, plan, replies, counters);
+                        }
                     })
                 }
-                Route::Forward => {
-                    shards.forward(sender, &mut activity.replies, canonical, plan, limits).map(|connection| {
-                        scratch.advance(used);
-                        let request = scratch.split_to(length).freeze();
-                        shards.connections[connection].share(request);
-                        shared = true;
+                Route::Everywhere(merge) => {
+                    router.admit_everywhere(sender, canonical, plan, limits).map(|()| {
+                        let replies = &mut activity.replies;
+                        router.submit_fragments(sender, request, merge, plan, replies, counters);
                     })
                 }
-                Route::Split(merge) => shards.forward_split(
-                    sender,
-                    &mut activity.replies,
-                    &activity.decoder,
-                    canonical,
-                    merge,
-                    plan,
-                    limits,
-                    counters,
-                ),
-                Route::Everywhere(merge) => shards.forward_everywhere(
-                    sender,
-                    &mut activity.replies,
-                    &activity.decoder,
-                    canonical,
-                    merge,
-                    plan,
-                    limits,
-                    counters,
-                ),
                 Route::WhenQuiet => {
                     activity.paused = Some(Pause::UntilQuiet);
                     break;
@@ -356,12 +357,12 @@ impl<P: Protocol> Pool<P> {
                     counters.refused.add(1);
                     let canonical = P::canonical(&activity.decoder, &scratch[used..used + length]);
                     let keys = plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
-                    let reply = P::spread_keys(shards.spread_of(keys));
+                    let reply = P::spread_keys(router.spread_of(keys));
                     activity.replies.replied(reply.as_bytes(), plan.manner);
                 }
                 Err(Refusal::Nobody) => {
                     counters.forward_error.add(1);
-                    let words = match shards.topology.can_eject() {
+                    let words = match router.topology.can_eject() {
                         true => "every shard of the pool is ejected",
                         false => "no node of the cluster is known to serve the slot",
                     };
@@ -376,14 +377,14 @@ impl<P: Protocol> Pool<P> {
                         });
                         if now < since.plus(limits.queue_wait) {
                             activity.stalled = Some(Stall { since, at: connection });
-                            shards.wait(connection, Waiter { client: id, since, arrived }, limits);
+                            router.wait(connection, Waiter { client: id, since, arrived }, limits);
                             break;
                         }
                         counters.queue_full.add(1);
                     }
                     counters.forward_error.add(1);
-                    shards.counters_of(connection).failures[failure.reason()].add(1);
-                    let words = failure.of_shard(shards.name_of(connection));
+                    router.counters_of(connection).failures[failure.reason()].add(1);
+                    let words = failure.of_shard(router.name_of(connection));
                     P::failure(plan.manner, &words, &mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
                 }
@@ -398,7 +399,7 @@ impl<P: Protocol> Pool<P> {
                 activity.begun = None;
             }
             if activity.stalled.take().is_some() {
-                shards.turn.since = None;
+                router.turn.since = None;
             }
             if stops {
                 if closes {
@@ -411,7 +412,7 @@ impl<P: Protocol> Pool<P> {
             }
         }
         pass.done(done);
-        shards.turn.late = false;
+        router.turn.late = false;
         if activity.waits() {
             activity.arrived = Some(arrived);
         }

@@ -3,11 +3,14 @@
 use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Shard;
 
+use super::client::State;
+use super::connection::{Connection, Link};
+use super::connections::ConnectionId;
+use super::members::MemberIndex;
 use super::redirect::Redirected;
-use super::shard::Link;
-use super::shards::Shards;
+use super::router::Router;
 use super::ticket::Ticket;
-use super::{Asked, ClientId, ConnectionIndex, Pool, ShardEvent, client::State, find, mark};
+use super::{Asked, ClientId, Pool, ShardEvent, find, mark};
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::failure::{Blame, ShardFailure};
 use crate::protocol::{Malformed, Protocol};
@@ -23,43 +26,47 @@ const COMPLAINTS_MAX: usize = 8;
 const COMPLAINT_SHOWN_MAX: usize = 200;
 
 impl<P: Protocol> Pool<P> {
-    /// Number of shard connections, made or not, and of those that once were and leave their place to the next.
+    /// Number of shard connections, made or not.
     pub fn connection_count(&self) -> usize {
-        self.shards.connections.len()
+        self.router.connections.len()
     }
 
-    /// Which shard a connection belongs to; it may have left the pool.
-    pub fn shard_of(&self, connection: ConnectionIndex) -> &Shard {
-        &self.shards.members[self.shards.connections[connection].shard].shard
+    /// Which shard a connection belongs to; it may have left the pool. `None` if the connection is not there any more.
+    pub fn shard_of(&self, id: ConnectionId) -> Option<&Shard> {
+        let connection = self.router.connections.get(id)?;
+        Some(&self.router.members[connection.member].shard)
     }
 
     /// The worker has connected to the shard.
-    pub fn shard_connected(&mut self, index: ConnectionIndex, now: Time) {
-        let connection = &mut self.shards.connections[index];
+    pub fn shard_connected(&mut self, id: ConnectionId, now: Time) {
+        let Some(connection) = self.router.connections.get_mut(id) else { return };
         let mut greeting = Vec::new();
-        let is_replica = self.shards.members[connection.shard].is_replica;
+        let is_replica = self.router.members[connection.member].is_replica;
         let missing = P::greeting(&self.settings, connection.lane, is_replica, &mut greeting);
         connection.is_replica = is_replica;
         connection.connected(greeting, missing, now);
-        let counters = &self.shards.members[connection.shard].counters;
+        let counters = &self.router.members[connection.member].counters;
         counters.server_connections.add(1);
         counters.server_connections_total.add(1);
-        self.shards.mark(index);
+        self.router.connections.mark(id);
         // Requests that had timed out meanwhile have left room.
-        self.wake_waiting(index);
-        self.shards.close_if_left(index);
+        self.wake_waiting(id);
+        self.router.close_if_left(id);
     }
 
     /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
-    pub fn before_shard_read(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) {
-        let connection = &mut self.shards.connections[index];
+    pub fn before_shard_read(&mut self, id: ConnectionId, scratch: &mut BytesMut) {
+        let Some(connection) = self.router.connections.get_mut(id) else { return };
         let missing = P::response_missing(&connection.decoder);
         connection.rest.restore(scratch, usize::try_from(missing).unwrap_or(usize::MAX));
     }
 
     /// Nothing has come after all: takes back what [`Self::before_shard_read`] put into `scratch`.
-    pub fn keep_shard_rest(&mut self, index: ConnectionIndex, scratch: &mut BytesMut) {
-        self.shards.connections[index].rest.keep(scratch, 0);
+    pub fn keep_shard_rest(&mut self, id: ConnectionId, scratch: &mut BytesMut) {
+        match self.router.connections.get_mut(id) {
+            Some(connection) => connection.rest.keep(scratch, 0),
+            None => scratch.clear(),
+        }
     }
 
     /// Whether a large response was handed on since the last call: it is worth writing at once.
@@ -71,36 +78,41 @@ impl<P: Protocol> Pool<P> {
     /// Leaves `scratch` empty. An error means that the connection is of no use any more and is to be closed.
     pub fn shard_received(
         &mut self,
-        index: ConnectionIndex,
+        id: ConnectionId,
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        self.shards.connections[index].received(now);
+        let Some(connection) = self.router.connections.get_mut(id) else {
+            scratch.clear();
+            return Ok(());
+        };
+        connection.received(now);
         let length = scratch.len();
-        let received = self.take_responses(index, scratch, now);
-        let connection = &mut self.shards.connections[index];
+        let received = self.take_responses(id, scratch, now);
+        let connection = &mut self.router.connections[id];
         match &received {
             Ok(()) => connection.rest.keep(scratch, length - scratch.len()),
             Err(_) => scratch.clear(),
         }
-        connection.publish(&self.shards.members[connection.shard].counters);
-        self.count_shard(index);
-        self.wake_waiting(index);
+        connection.publish(&self.router.members[connection.member].counters);
+        self.count_shard(id);
+        self.wake_waiting(id);
         self.follow_redirects(now);
         received
     }
 
     fn take_responses(
         &mut self,
-        index: ConnectionIndex,
+        at: ConnectionId,
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { settings, clients, shards, dirty_clients, large, redirected, complaints, .. } = self;
-        let Shards { connections, members, .. } = shards;
-        let connection = &mut connections[index];
-        let member = &mut members[connection.shard];
-        let counters = &member.counters;
+        let Self { settings, clients, router, dirty_clients, large, redirected, complaints, .. } = self;
+        let Router { connections, members, .. } = router;
+        let connection = &mut connections[at];
+        let member = connection.member;
+        let counters = &members[member].counters;
+        let mut is_up = false;
         let (mut responses, mut response_bytes) = (0, 0);
         // Bytes of `scratch` before `start` are done with; the response at hand is understood up to `end`.
         let mut start = 0;
@@ -132,9 +144,7 @@ impl<P: Protocol> Pool<P> {
                 }
                 if *missing == 0 {
                     connection.up();
-                    if !std::mem::replace(&mut connection.dirty, true) {
-                        shards.dirty.push(index);
-                    }
+                    is_up = true;
                 }
                 start = end;
                 continue;
@@ -161,7 +171,7 @@ impl<P: Protocol> Pool<P> {
                     responses += 1;
                     response_bytes += (end - start) as u64;
                     let reply = Bytes::copy_from_slice(&scratch[start..end]);
-                    redirected.push(Redirected { from: index, ticket, request, reply });
+                    redirected.push(Redirected { from: member, ticket, request, reply });
                     start = end;
                     continue;
                 }
@@ -169,11 +179,14 @@ impl<P: Protocol> Pool<P> {
                 if !scripted && complaints.len() < COMPLAINTS_MAX && P::is_complaint(&scratch[start..end]) {
                     let words = scratch[start..end].trim_ascii_end();
                     let words = String::from_utf8_lossy(&words[..words.len().min(COMPLAINT_SHOWN_MAX)]);
-                    complaints.push((index, words.escape_debug().to_string()));
+                    complaints.push((at, words.escape_debug().to_string()));
                 }
             }
-            let ticket =
-                if progress.complete { connection.answered() } else { connection.in_flight.front().copied() };
+            let ticket = if progress.complete {
+                connection.answered()
+            } else {
+                connection.in_flight().front().copied()
+            };
             let ticket = ticket.expect("somebody has asked");
             response_bytes += (end - start) as u64;
             if ticket.prelude {
@@ -233,49 +246,49 @@ impl<P: Protocol> Pool<P> {
         counters.response_bytes.add(response_bytes);
         if responses > 0 {
             connection.served();
-            if std::mem::take(&mut member.failing) {
-                counters.failing.add(-1);
-                shards.events.push(ShardEvent { shard: member.name.clone(), failure: None });
-            }
+        }
+        connection.understood = end - start;
+        if responses > 0 {
+            members.answered(member);
+        }
+        if is_up {
+            connections.mark(at);
         }
         // Not only after a response to a client: the last that was in flight may be dropped as the connection comes up, or be
         // a request of our own.
-        if member.leaving {
-            shards.close_if_left(index);
-        }
+        router.close_if_left(at);
         scratch.advance(start);
-        shards.connections[index].understood = end - start;
         failure.map_or(Ok(()), Err)
     }
 
     /// Where the shard has room again, clients that wait for it go on.
-    pub(super) fn wake_waiting(&mut self, index: ConnectionIndex) {
-        if self.shards.connections[index].wakes(&self.limits) {
-            self.roomy.push(index);
+    pub(super) fn wake_waiting(&mut self, id: ConnectionId) {
+        if self.router.connections[id].wakes(&self.limits) {
+            self.roomy.push(id);
         }
     }
 
     /// Bytes waiting to be written to the shard, if it may be written to.
-    pub fn shard_output(&mut self, index: ConnectionIndex) -> Option<&mut Output> {
-        self.shards.connections[index].writable()
+    pub fn shard_output(&mut self, id: ConnectionId) -> Option<&mut Output> {
+        self.router.connections.get_mut(id)?.writable()
     }
 
     /// As much as possible was written to the shard.
-    pub fn settle_shard(&mut self, index: ConnectionIndex) {
-        let connection = &mut self.shards.connections[index];
-        connection.publish(&self.shards.members[connection.shard].counters);
-        self.count_shard(index);
-        self.wake_waiting(index);
+    pub fn settle_shard(&mut self, id: ConnectionId) {
+        let Some(connection) = self.router.connections.get_mut(id) else { return };
+        connection.publish(&self.router.members[connection.member].counters);
+        self.count_shard(id);
+        self.wake_waiting(id);
     }
 
     /// The connection is lost, or could not be made. What was sent on it is answered with the reason; what was not
     /// may be sent on the next one.
-    pub fn shard_closed(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
-        let (jitter, default_lane) = (self.shards.random(), self.shards.lane_key(self.shards.usual));
-        let connection = &mut self.shards.connections[index];
-        let shard = connection.shard;
-        let counters = &self.shards.members[shard].counters;
-        if matches!(connection.link, Link::Up | Link::Greeting { .. }) {
+    pub fn shard_closed(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
+        let (jitter, default_lane) = (self.router.random(), self.router.connections.usual_key());
+        let Some(connection) = self.router.connections.get_mut(id) else { return };
+        let member = connection.member;
+        let counters = &self.router.members[member].counters;
+        if connection.is_made() {
             counters.server_connections.add(-1);
         }
         // Whoever makes connections has judged an attempt that failed.
@@ -299,29 +312,29 @@ impl<P: Protocol> Pool<P> {
         match failure {
             // Reported when the deadlines had passed.
             ShardFailure::ResponseTimeout if is_made => {}
-            _ if is_made => self.shards.failed(shard, failure, blame, began, now),
+            _ if is_made => self.router.members.failed(member, failure, blame, began, now),
             _ if blame == Blame::Nobody => {}
-            _ => self.shards.failing(shard),
+            _ => self.router.members.failing(member),
         }
-        self.count_shard(index);
+        self.count_shard(id);
         if connect {
-            self.shards.connect(index);
+            self.router.connections.connect(id);
         }
         for ticket in lost {
-            self.fail(ticket, shard, failure);
+            self.fail(ticket, member, failure);
         }
-        self.wake_waiting(index);
+        self.wake_waiting(id);
     }
 
     /// Answers a request with the reason why its shard did not.
-    pub(super) fn fail(&mut self, ticket: Ticket<P>, shard: usize, failure: &ShardFailure) {
+    pub(super) fn fail(&mut self, ticket: Ticket<P>, member: MemberIndex, failure: &ShardFailure) {
         let Some(id) = ticket.client else { return };
         let Some(client) = find(&mut self.clients, id) else {
             return;
         };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.counters.forward_error.add(1);
-        self.shards.members[shard].counters.failures[failure.reason()].add(1);
+        self.router.members[member].counters.failures[failure.reason()].add(1);
         if activity.replies.is_streaming(ticket.number) {
             // Half the reply is out: there is no way to say so but to close.
             if matches!(client.state, State::Open | State::Ended) {
@@ -330,7 +343,7 @@ impl<P: Protocol> Pool<P> {
             client.state = State::Broken;
         } else {
             let mut reply = Vec::new();
-            let words = failure.of_shard(&self.shards.members[shard].name);
+            let words = failure.of_shard(&self.router.members[member].name);
             P::failure(activity.replies.manner(ticket.number), &words, &mut reply);
             activity.replies.forget_partial(ticket.number, ticket.fragment);
             activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true);
@@ -339,33 +352,38 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Shard connections with something to write.
-    pub fn take_dirty_shards(&mut self, into: &mut Vec<ConnectionIndex>) {
-        for place in 0..self.shards.dirty.len() {
-            let index = self.shards.dirty[place];
-            self.shards.connections[index].dirty = false;
-            self.count_shard(index);
-            into.push(index);
+    pub fn take_dirty_shards(&mut self, into: &mut Vec<ConnectionId>) {
+        for place in 0..self.router.connections.dirty.len() {
+            let id = self.router.connections.dirty[place];
+            if let Some(connection) = self.router.connections.get_mut(id) {
+                connection.dirty = false;
+                self.count_shard(id);
+                into.push(id);
+            }
         }
-        self.shards.dirty.clear();
+        self.router.connections.dirty.clear();
     }
 
     /// Shard connections to be made.
-    pub fn take_connects(&mut self, into: &mut Vec<ConnectionIndex>) {
-        into.append(&mut self.shards.to_connect);
+    pub fn take_connects(&mut self, into: &mut Vec<ConnectionId>) {
+        into.append(&mut self.router.connections.to_connect);
     }
 
     /// Shard connections to be closed, with the reason; the worker then calls [`Self::shard_closed`].
-    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionIndex, ShardFailure)>) {
-        into.append(&mut self.shards.to_close);
+    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionId, ShardFailure)>) {
+        let connections = &mut self.router.connections;
+        into.append(&mut connections.to_close);
         // A request may have come for one of them since.
-        let Shards { unneeded, connections, .. } = &mut self.shards;
-        let unneeded = unneeded.drain(..).filter(|&index| connections[index].is_quiet());
-        into.extend(unneeded.map(|index| (index, ShardFailure::Removed)));
+        for id in std::mem::take(&mut connections.unneeded) {
+            if connections.get(id).is_some_and(Connection::is_quiet) {
+                into.push((id, ShardFailure::Removed));
+            }
+        }
     }
 
     /// What became of shards since the last call.
     pub fn take_events(&mut self) -> Vec<ShardEvent> {
-        std::mem::take(&mut self.shards.events)
+        std::mem::take(&mut self.router.members.events)
     }
 
     /// Questions to the whole process since the last call.
@@ -380,12 +398,12 @@ impl<P: Protocol> Pool<P> {
 
     /// Connections on which a write has timed out, though the shard answers others: they are to be closed as after a
     /// timeout unless it has acknowledged all that was sent.
-    pub fn take_doubtful(&mut self) -> Vec<ConnectionIndex> {
+    pub fn take_doubtful(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.doubtful)
     }
 
     /// Responses since the last call that say that a shard does not want the proxy, for the log.
-    pub fn take_complaints(&mut self) -> Vec<(ConnectionIndex, String)> {
+    pub fn take_complaints(&mut self) -> Vec<(ConnectionId, String)> {
         std::mem::take(&mut self.complaints)
     }
 
@@ -404,16 +422,13 @@ impl<P: Protocol> Pool<P> {
         !self.dirty_clients.is_empty()
             || !self.resumable.is_empty()
             || !self.roomy.is_empty()
-            || !self.shards.dirty.is_empty()
-            || !self.shards.to_connect.is_empty()
-            || !self.shards.to_close.is_empty()
-            || !self.shards.unneeded.is_empty()
+            || self.router.connections.has_work()
             || self.is_asked_for_relief()
     }
 
     /// Whether the control thread is to be told something.
     pub fn has_events(&self) -> bool {
-        !self.shards.events.is_empty() || self.stale
+        !self.router.members.events.is_empty() || self.stale
     }
 }
 

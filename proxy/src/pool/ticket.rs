@@ -1,8 +1,20 @@
 //! What stands in line at a shard connection: a ticket for each request sent, and the clients that wait for room.
 
 use super::{ClientId, Limits};
-use crate::protocol::Protocol;
+use crate::protocol::{Plan, Protocol};
 use crate::time::Time;
+
+/// Whose request it is.
+#[derive(Clone, Copy)]
+pub(super) struct Sender {
+    pub id: ClientId,
+    /// The client's number: it stays on one connection of a shard, so that its requests keep their order.
+    pub number: u64,
+    pub lane: u32,
+    /// When the request was read.
+    pub since: Time,
+    pub now: Time,
+}
 
 /// Whom the response to one request, or to one fragment of it, goes to.
 #[derive(Debug)]
@@ -13,7 +25,7 @@ pub struct Ticket<P: Protocol> {
     pub number: u32,
     /// Fragment of a split request; 0 for a whole one.
     pub fragment: u32,
-    /// Bytes of the request.
+    /// Bytes of the request, as many as were queued with it.
     pub length: u64,
     /// When the request was read.
     pub since: Time,
@@ -65,13 +77,34 @@ impl<P: Protocol> Clone for Ticket<P> {
 impl<P: Protocol> Copy for Ticket<P> {}
 
 impl<P: Protocol> Ticket<P> {
+    /// Of a request with keys in this unit, or of a fragment of one.
+    #[inline]
+    pub(super) fn new(sender: Sender, number: u32, fragment: u32, unit: usize, plan: &Plan<P>) -> Self {
+        Self {
+            client: Some(sender.id),
+            number,
+            fragment,
+            length: 0,
+            since: sender.since,
+            expected: plan.expected,
+            slot: unit as u16,
+            scripted: plan.scripted,
+            reads: plan.reads,
+            tries: 0,
+            asks: false,
+            unkept: false,
+            prelude: false,
+            expired: false,
+        }
+    }
+
     /// Of a request of our own, whose response only clears the way for those behind it.
-    pub fn prelude(length: usize, since: Time) -> Self {
+    pub fn prelude(since: Time) -> Self {
         Self {
             client: None,
             number: 0,
             fragment: 0,
-            length: length as u64,
+            length: 0,
             since,
             expected: P::Expected::default(),
             slot: 0,

@@ -81,8 +81,7 @@ pub trait Protocol: Sized + 'static {
     /// Decides what is to be done with the complete request. The session changes only where the request is answered at
     /// once: a request that has to wait is planned again.
     fn plan(
-        decoder: &Self::RequestDecoder,
-        canonical: &[u8],
+        request: Request<'_, Self>,
         session: &mut Self::Session,
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
@@ -100,13 +99,7 @@ pub trait Protocol: Sized + 'static {
 
     /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
     /// it belongs to, and nothing if the request goes to every shard; `fragments` holds one output for each.
-    fn split(
-        merge: &Self::Merge,
-        decoder: &Self::RequestDecoder,
-        canonical: &[u8],
-        owners: &[u32],
-        fragments: &mut [Vec<u8>],
-    );
+    fn split(merge: &Self::Merge, request: Request<'_, Self>, owners: &[u32], fragments: &mut [Vec<u8>]);
 
     /// Joins the responses of all fragments into one reply.
     fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output);
@@ -292,6 +285,22 @@ pub enum Silence {
     /// It has closed its writing side.
     Final,
 }
+
+/// A complete request, and who has found its end.
+pub struct Request<'b, P: Protocol> {
+    /// Knows where its arguments are.
+    pub decoder: &'b P::RequestDecoder,
+    /// The form that shards are sent.
+    pub canonical: &'b [u8],
+}
+
+impl<P: Protocol> Clone for Request<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Protocol> Copy for Request<'_, P> {}
 
 /// Scratch space of [`Protocol::plan`], used again for every request.
 #[derive(Debug)]

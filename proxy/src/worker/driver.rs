@@ -21,7 +21,7 @@ use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::{self, Ends, Read, Socket};
 use crate::pool::client::places_to_add;
-use crate::pool::{ClientId, ConnectionIndex, Parting, Pool, Verdict};
+use crate::pool::{ClientId, ConnectionId, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
 use crate::time::Time;
 use crate::worker::MakeSettings;
@@ -100,9 +100,9 @@ pub struct Driver<P: Protocol> {
     /// Bytes read in this pass.
     passed: usize,
     dirty_clients: Vec<ClientId>,
-    dirty_shards: Vec<ConnectionIndex>,
-    connects: Vec<ConnectionIndex>,
-    closes: Vec<(ConnectionIndex, ShardFailure)>,
+    dirty_shards: Vec<ConnectionId>,
+    connects: Vec<ConnectionId>,
+    closes: Vec<(ConnectionId, ShardFailure)>,
     wakes: Vec<usize>,
     untold: Untold,
     pub(super) questions: Questions,
@@ -223,28 +223,29 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn shard_ready(&mut self, index: ConnectionIndex, ready: Ready, now: Time) {
+    fn shard_ready(&mut self, index: usize, ready: Ready, now: Time) {
         let Some(Some(shard)) = self.shards.get_mut(index) else { return };
+        let id = shard.id;
         shard.ended |= ready.ended;
-        if self.pool.shard_output(index).is_some_and(|output| !output.is_empty()) {
-            self.dirty_shards.push(index);
+        if self.pool.shard_output(id).is_some_and(|output| !output.is_empty()) {
+            self.dirty_shards.push(id);
         }
-        self.read_shard(index, now);
+        self.read_shard(id, now);
     }
 
-    fn read_shard(&mut self, index: ConnectionIndex, now: Time) {
-        let Some(Some(shard)) = self.shards.get_mut(index) else { return };
-        self.pool.before_shard_read(index, &mut self.scratch);
+    fn read_shard(&mut self, id: ConnectionId, now: Time) {
+        let Some(shard) = find(&mut self.shards, id) else { return };
+        self.pool.before_shard_read(id, &mut self.scratch);
         let rest = self.scratch.len();
         let failure = match shard.socket.read(&mut self.scratch) {
-            Ok(Read::Nothing) => return self.pool.keep_shard_rest(index, &mut self.scratch),
+            Ok(Read::Nothing) => return self.pool.keep_shard_rest(id, &mut self.scratch),
             Ok(Read::Ended) => ShardFailure::Closed,
             Ok(read) => {
                 if (read == Read::Full || shard.ended) && !std::mem::replace(&mut shard.queued, true) {
-                    self.again.push_back(Ready::again(Token::Shard(index as u32)));
+                    self.again.push_back(Ready::again(Token::Shard(id.index)));
                 }
                 self.passed += self.scratch.len() - rest;
-                match self.pool.shard_received(index, &mut self.scratch, now) {
+                match self.pool.shard_received(id, &mut self.scratch, now) {
                     Ok(()) => {
                         // Large responses leave at once, while they are in the cache, and free the buffer.
                         if self.pool.take_large() {
@@ -258,7 +259,7 @@ impl<P: Protocol> Driver<P> {
             Err(_) => ShardFailure::Reset,
         };
         self.scratch.clear();
-        self.close_shard(index, &failure, now);
+        self.close_shard(id, &failure, now);
     }
 
     // --- writing ------------------------------------------------------------------------------------------------
@@ -269,14 +270,12 @@ impl<P: Protocol> Driver<P> {
         loop {
             // First: what is given up must be gone before a client hears of it and writes again.
             self.pool.take_closes(&mut self.closes);
-            while let Some((index, failure)) = self.closes.pop() {
-                self.close_shard(index, &failure, now);
+            while let Some((id, failure)) = self.closes.pop() {
+                self.close_shard(id, &failure, now);
             }
-            for index in self.pool.take_doubtful() {
-                if let Some(Some(shard)) = self.shards.get(index)
-                    && !shard.socket.has_delivered()
-                {
-                    self.close_shard(index, &ShardFailure::ResponseTimeout, now);
+            for id in self.pool.take_doubtful() {
+                if find(&mut self.shards, id).is_some_and(|shard| !shard.socket.has_delivered()) {
+                    self.close_shard(id, &ShardFailure::ResponseTimeout, now);
                 }
             }
             if std::mem::take(&mut is_first) {
@@ -300,15 +299,15 @@ impl<P: Protocol> Driver<P> {
     fn write_shards(&mut self, now: Time) {
         let mut dirty = std::mem::take(&mut self.dirty_shards);
         self.pool.take_dirty_shards(&mut dirty);
-        for index in dirty.drain(..) {
-            let Some(Some(shard)) = self.shards.get_mut(index) else { continue };
-            let Some(output) = self.pool.shard_output(index) else { continue };
+        for id in dirty.drain(..) {
+            let Some(shard) = find(&mut self.shards, id) else { continue };
+            let Some(output) = self.pool.shard_output(id) else { continue };
             match shard.socket.write(output) {
-                Ok(()) => self.pool.settle_shard(index),
+                Ok(()) => self.pool.settle_shard(id),
                 // Responses that came before the reset are still worth reading; that also tells how it ended.
                 Err(_) => {
-                    self.read_shard(index, now);
-                    self.close_shard(index, &ShardFailure::Reset, now);
+                    self.read_shard(id, now);
+                    self.close_shard(id, &ShardFailure::Reset, now);
                 }
             }
         }
@@ -372,42 +371,45 @@ impl<P: Protocol> Driver<P> {
 
     // --- connections --------------------------------------------------------------------------------------------
 
-    fn shard_connected(&mut self, index: ConnectionIndex, result: Result<Socket, ShardFailure>, now: Time) {
+    fn shard_connected(&mut self, id: ConnectionId, result: Result<Socket, ShardFailure>, now: Time) {
+        // What comes for one that is not there any more is closed.
+        let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
         match result {
             Ok(socket) => {
+                let index = id.index as usize;
                 if self.shards.len() <= index {
                     self.shards.resize_with(index + 1, || None);
                 }
-                let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(index as u32));
-                self.shards[index] = Some(ShardSocket { socket, ended: false, queued: false });
-                self.pool.shard_connected(index, now);
+                let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
+                self.shards[index] = Some(ShardSocket { socket, id, ended: false, queued: false });
+                self.pool.shard_connected(id, now);
                 if self.pool.has_extra_connections() {
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
                 }
                 if let Err(error) = watched {
-                    self.close_shard(index, &socket::failure(&error), now);
+                    self.close_shard(id, &socket::failure(&error), now);
                 }
             }
             Err(failure) => {
-                let Shard { name, address, .. } = self.pool.shard_of(index);
                 warn_limited!(pool = %self.pool.name(), shard = %name, %address, reason = %failure, "connecting to shard failed");
-                self.pool.shard_closed(index, &failure, now);
+                self.pool.shard_closed(id, &failure, now);
             }
         }
     }
 
-    fn close_shard(&mut self, index: ConnectionIndex, failure: &ShardFailure, now: Time) {
-        let Some(slot) = self.shards.get_mut(index) else { return };
-        if slot.take().is_none() {
+    fn close_shard(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
+        let Some(slot) = self.shards.get_mut(id.index as usize) else { return };
+        if slot.take_if(|shard| shard.id == id).is_none() {
             return;
         }
-        let (pool, Shard { name, address, .. }) = (self.pool.name(), self.pool.shard_of(index));
+        let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
+        let pool = self.pool.name();
         if matches!(failure, ShardFailure::Closed | ShardFailure::Removed) {
             tracing::debug!(%pool, shard = %name, %address, reason = %failure, "connection to shard closed");
         } else {
             warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
         }
-        self.pool.shard_closed(index, failure, now);
+        self.pool.shard_closed(id, failure, now);
     }
 
     fn close_client(&mut self, id: ClientId, error: Option<&io::Error>) {
@@ -538,4 +540,9 @@ impl<P: Protocol> Drive for Driver<P> {
         let deadlines = [self.pool.next_deadline(), self.questions.deadline(), self.untold.retry()];
         deadlines.into_iter().chain([self.next_sweep, self.drain_until]).flatten().min()
     }
+}
+
+/// The socket of the connection, if it has one.
+fn find(shards: &mut [Option<ShardSocket>], id: ConnectionId) -> Option<&mut ShardSocket> {
+    shards.get_mut(id.index as usize)?.as_mut().filter(|shard| shard.id == id)
 }

@@ -21,7 +21,7 @@ use crate::failure::{Blame, ShardFailure};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::Socket;
-use crate::pool::{ConnectionIndex, Identity, Limits, PASS_WORK_MAX, Pool};
+use crate::pool::{ConnectionId, Identity, Limits, PASS_WORK_MAX, Pool};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::store::Store;
@@ -46,7 +46,7 @@ pub enum Order {
     /// A shard connection is made, or cannot be made.
     Connected {
         /// Which, as in [`Report::Connect`].
-        connection: ConnectionIndex,
+        connection: ConnectionId,
         /// The connection, or why there is none.
         result: Result<Socket, ShardFailure>,
     },
@@ -147,7 +147,7 @@ pub enum Report {
         /// To which shard.
         shard: Shard,
         /// To be repeated in the order.
-        connection: ConnectionIndex,
+        connection: ConnectionId,
     },
     /// A shard has failed.
     Failed {

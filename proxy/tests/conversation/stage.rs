@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::failure::{Blame, ShardFailure};
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Parting};
+use memstore_proxy::pool::{ClientId, ConnectionId, Parting};
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
@@ -29,7 +29,7 @@ struct Client {
 
 #[derive(Default)]
 struct Connection {
-    index: Option<ConnectionIndex>,
+    index: Option<ConnectionId>,
     stopped: bool,
     inbox: Vec<u8>,
     /// Why it was closed by the proxy, each time.
@@ -416,31 +416,30 @@ impl<D: Dialect> Stage<D> {
     }
 
     /// The number of the shard that the connection leads to.
-    fn shard_of(&self, index: ConnectionIndex) -> usize {
-        self.world.pool.shard_of(index).name["shard-".len()..].parse().expect("a shard's number")
+    fn shard_of(&self, index: ConnectionId) -> usize {
+        self.world.pool.shard_of(index).expect("it is there").name["shard-".len()..]
+            .parse()
+            .expect("a shard's number")
     }
 
-    fn connection_of(&mut self, index: ConnectionIndex) -> &mut Connection {
+    fn connection_of(&mut self, index: ConnectionId) -> &mut Connection {
         let shard = self.shard_of(index);
-        let known = self.connections.iter().find(|((of, _), connection)| {
-            *of == shard && connection.index.is_none_or(|known| known == index)
-        });
-        let key = match known {
-            Some((&key, _)) => key,
-            None => (shard, self.connections.range((shard, 0)..(shard + 1, 0)).count() + 1),
+        let of_shard = || self.connections.range((shard, 0)..(shard + 1, 0));
+        let is_free = |connection: &Connection| {
+            connection.index.is_none_or(|id| self.world.pool.shard_of(id).is_none())
         };
-        // A place that another shard had before.
-        for (other, connection) in &mut self.connections {
-            if *other != key && connection.index == Some(index) {
-                connection.index = None;
-            }
-        }
+        let known = of_shard().find(|(_, connection)| connection.index == Some(index));
+        // One that is not there any more leaves its number to the next.
+        let key = match known.or_else(|| of_shard().find(|(_, connection)| is_free(connection))) {
+            Some((&key, _)) => key,
+            None => (shard, of_shard().count() + 1),
+        };
         let connection = self.connections.entry(key).or_default();
         connection.index = Some(index);
         connection
     }
 
-    fn connected(&self, shard: usize, number: usize) -> Result<ConnectionIndex, Mismatch> {
+    fn connected(&self, shard: usize, number: usize) -> Result<ConnectionId, Mismatch> {
         let connection = self.connections.get(&(shard, number));
         let index = connection.and_then(|connection| connection.index);
         index.filter(|index| self.world.up.contains(index)).ok_or_else(|| "it is not connected".into())

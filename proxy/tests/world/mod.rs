@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionIndex, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
 use memstore_proxy::protocol::{Found, Protocol, Rows};
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
@@ -23,9 +23,9 @@ pub struct World<P: Protocol> {
     pub counters: Counters,
     pub now: Time,
     /// Connections that the pool wants.
-    pub wanted: Vec<ConnectionIndex>,
+    pub wanted: Vec<ConnectionId>,
     /// Connections that are made.
-    pub up: BTreeSet<ConnectionIndex>,
+    pub up: BTreeSet<ConnectionId>,
     /// Clients that take every reply as soon as it is there, with what they took.
     pub eager: HashMap<ClientId, Vec<u8>>,
     scratch: BytesMut,
@@ -37,7 +37,7 @@ pub enum Event {
     /// The pool has ended the connection.
     ClientLeft(ClientId, Verdict),
     /// The pool has given the connection up.
-    ConnectionClosed(ConnectionIndex, ShardFailure),
+    ConnectionClosed(ConnectionId, ShardFailure),
     /// For the ejector.
     Shard(ShardEvent),
 }
@@ -100,13 +100,13 @@ impl<P: Protocol> World<P> {
     }
 
     /// The connection is made.
-    pub fn shard_connects(&mut self, index: ConnectionIndex) {
+    pub fn shard_connects(&mut self, index: ConnectionId) {
         self.up.insert(index);
         self.pool.shard_connected(index, self.now);
     }
 
     /// Requests on their way to a shard, as much of them as `most` says of the length; empty where there are none.
-    pub fn shard_takes(&mut self, index: ConnectionIndex, most: impl FnOnce(usize) -> usize) -> Vec<u8> {
+    pub fn shard_takes(&mut self, index: ConnectionId, most: impl FnOnce(usize) -> usize) -> Vec<u8> {
         let bytes = self.pool.shard_output(index).map_or_else(Vec::new, |output| taken(output, most));
         if !bytes.is_empty() {
             self.pool.settle_shard(index);
@@ -115,7 +115,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// Bytes of a shard reach the proxy. An error is why it gives the connection up; it is closed then.
-    pub fn shard_sends(&mut self, index: ConnectionIndex, bytes: &[u8]) -> Result<(), ShardFailure> {
+    pub fn shard_sends(&mut self, index: ConnectionId, bytes: &[u8]) -> Result<(), ShardFailure> {
         self.pool.before_shard_read(index, &mut self.scratch);
         self.scratch.extend_from_slice(bytes);
         let received = self.pool.shard_received(index, &mut self.scratch, self.now);
@@ -127,7 +127,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// The connection is lost, or could not be made. True if it was there.
-    pub fn shard_closes(&mut self, index: ConnectionIndex, failure: &ShardFailure) -> bool {
+    pub fn shard_closes(&mut self, index: ConnectionId, failure: &ShardFailure) -> bool {
         let was_up = self.up.remove(&index);
         self.pool.shard_closed(index, failure, self.now);
         was_up

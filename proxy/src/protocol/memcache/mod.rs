@@ -11,8 +11,8 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, RequestBounds,
-    Route, Spread,
+    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
+    RequestBounds, Route, Spread,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -130,8 +130,7 @@ impl Protocol for Memcache {
 
     #[inline(always)]
     fn plan(
-        decoder: &RequestDecoder,
-        canonical: &[u8],
+        Request { decoder, canonical }: Request<'_, Self>,
         _session: &mut (),
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
@@ -227,8 +226,7 @@ impl Protocol for Memcache {
 
     fn split(
         merge: &Merge,
-        decoder: &RequestDecoder,
-        canonical: &[u8],
+        Request { decoder, canonical }: Request<'_, Self>,
         owners: &[u32],
         fragments: &mut [Vec<u8>],
     ) {

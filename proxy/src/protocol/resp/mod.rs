@@ -7,7 +7,7 @@
 use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
+    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect, Request,
     RequestBounds, Route, Spread,
 };
 use command::{Command, Feature, Handling, Merge, WrongArity, category, flag};
@@ -101,8 +101,7 @@ impl Protocol for Resp {
 
     #[inline(always)]
     fn plan(
-        decoder: &RequestDecoder,
-        canonical: &[u8],
+        Request { decoder, canonical }: Request<'_, Self>,
         session: &mut Session,
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
@@ -150,8 +149,7 @@ impl Protocol for Resp {
 
     fn split(
         merge: &Merge,
-        decoder: &RequestDecoder,
-        canonical: &[u8],
+        Request { decoder, canonical }: Request<'_, Self>,
         owners: &[u32],
         fragments: &mut [Vec<u8>],
     ) {

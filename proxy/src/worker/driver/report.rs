@@ -91,8 +91,8 @@ impl<P: Protocol> Driver<P> {
     }
 
     pub(super) fn log_complaints(&mut self) {
-        for (index, words) in self.pool.take_complaints() {
-            let Shard { name, address, .. } = self.pool.shard_of(index);
+        for (id, words) in self.pool.take_complaints() {
+            let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { continue };
             warn_limited!(
                 pool = %self.pool.name(), shard = %name, %address, reason = %words,
                 "shard refused the proxy's requests"
@@ -105,8 +105,9 @@ impl<P: Protocol> Driver<P> {
         self.pool.take_connects(&mut self.connects);
         let (worker, pool) = (self.setup.worker, self.setup.pool);
         while let Some(&connection) = self.connects.last() {
-            let shard = self.pool.shard_of(connection).clone();
-            if !tell(&self.setup.reports, Report::Connect { worker, pool, shard, connection }) {
+            if let Some(shard) = self.pool.shard_of(connection).cloned()
+                && !tell(&self.setup.reports, Report::Connect { worker, pool, shard, connection })
+            {
                 self.untold.retry = Some(now.plus(RETRY));
                 return;
             }

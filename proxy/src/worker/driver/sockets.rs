@@ -1,7 +1,7 @@
 //! What a driver keeps of each socket. Every idle client has one, so it is small.
 
 use crate::net::socket::{Ends, Socket};
-use crate::pool::ClientId;
+use crate::pool::{ClientId, ConnectionId};
 use crate::time::Time;
 
 /// A client's.
@@ -30,6 +30,7 @@ pub struct Left {
 /// A shard's.
 pub struct ShardSocket {
     pub socket: Socket,
+    pub id: ConnectionId,
     /// The kernel has said that nothing more will come after what there is.
     pub ended: bool,
     /// It has more to read than it was read at once, and has its next turn.

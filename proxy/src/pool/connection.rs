@@ -18,13 +18,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::members::MemberIndex;
 use super::ticket::{Ticket, Waiter};
 use super::{ClientId, Limits};
-use crate::buffer::{Output, Rest, unpinned};
+use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{ShardFailure, Stage};
 use crate::metrics::{Gauge, ShardCounters};
 use crate::protocol::Protocol;
 use crate::time::Time;
+
+mod forsake;
 
 /// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
 const SMALL_MAX: usize = 4 * 1024;
@@ -88,9 +91,11 @@ pub enum Admission {
 }
 
 /// One connection to one shard.
-pub struct ShardConnection<P: Protocol> {
-    /// Which member of the pool.
-    pub shard: usize,
+pub struct Connection<P: Protocol> {
+    /// Tells apart connections that had the same place in the book.
+    pub generation: u32,
+    /// The shard.
+    pub member: MemberIndex,
     /// What is spoken on it.
     pub lane: P::Lane,
     /// What was said on it last: the shard is a replica that is only read from.
@@ -98,15 +103,15 @@ pub struct ShardConnection<P: Protocol> {
     /// How far it is.
     pub link: Link,
     /// Requests not yet written.
-    pub output: Output,
+    output: Output,
     /// The bytes of all requests in flight, where they may have to be sent elsewhere.
-    pub(super) kept: Option<Box<Output>>,
+    kept: Option<Box<Output>>,
     /// Requests not yet answered, oldest first. At most `shard_queue_max`.
-    pub in_flight: VecDeque<Ticket<P>>,
+    in_flight: VecDeque<Ticket<P>>,
     /// Bytes of all requests in flight, written or not.
-    pub(super) in_flight_bytes: u64,
+    in_flight_bytes: u64,
     /// So many tickets of `in_flight` are past their deadline.
-    pub expired: usize,
+    expired: usize,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
     /// Bytes received that do not end a response yet.
@@ -126,7 +131,7 @@ pub struct ShardConnection<P: Protocol> {
     /// Failed attempts to connect in a row.
     attempts: u32,
     /// It is about to be closed for what is held there for nobody: nothing that somebody waits for is begun on it.
-    pub(super) closing: bool,
+    pub closing: bool,
     /// Unwritten requests were carried over from a lost connection: the next loss fails them.
     carried: bool,
     /// Bytes it was last counted with in the pool's share of the account.
@@ -135,12 +140,13 @@ pub struct ShardConnection<P: Protocol> {
     published: [i64; 4],
 }
 
-impl<P: Protocol> ShardConnection<P> {
+impl<P: Protocol> Connection<P> {
     /// A connection that is made when the first request needs it. With `keeps` the bytes of requests are kept until they
     /// are answered.
-    pub fn new(shard: usize, lane: P::Lane, keeps: bool) -> Self {
+    pub fn new(generation: u32, member: MemberIndex, lane: P::Lane, keeps: bool) -> Self {
         Self {
-            shard,
+            generation,
+            member,
             lane,
             is_replica: false,
             link: Link::Idle,
@@ -229,21 +235,59 @@ impl<P: Protocol> ShardConnection<P> {
         }
     }
 
-    /// Appends a copy of the request that was submitted last.
+    /// One more request: its ticket is queued and its bytes are appended in one step. A ticket without bytes, or bytes without
+    /// a ticket, and every later response would go to the wrong client.
     #[inline]
-    pub fn copy(&mut self, request: &[u8]) {
-        self.output.copy(request);
-        if let Some(kept) = &mut self.kept {
-            kept.copy(request);
+    pub fn submit(&mut self, ticket: Ticket<P>, request: Piece<'_>, now: Time) {
+        if self.in_flight.is_empty() {
+            self.heard = self.heard.max(now);
+        }
+        let length = request.as_slice().len() as u64;
+        self.in_flight_bytes += length;
+        self.in_flight.push_back(Ticket { length, ..ticket });
+        match request {
+            Piece::Copied(request) => {
+                self.output.copy(request);
+                if let Some(kept) = &mut self.kept {
+                    kept.copy(request);
+                }
+            }
+            Piece::Shared(request) => self.share(request),
         }
     }
 
-    /// Appends the request that was submitted last without copying, if it leaves soon.
-    pub fn share(&mut self, request: Bytes) {
+    /// Appends a request without copying, if it leaves soon.
+    fn share(&mut self, request: Bytes) {
         if let Some(kept) = &mut self.kept {
             kept.share(unpinned(request.clone()));
         }
         self.output.share(if matches!(self.link, Link::Up) { request } else { unpinned(request) });
+    }
+
+    /// Whether the tickets in flight and the bytes that are held belong together.
+    fn is_in_step(&self) -> bool {
+        let (mut bytes, mut kept_bytes, mut expired) = (0, 0, 0);
+        for ticket in &self.in_flight {
+            bytes += ticket.length;
+            kept_bytes += if ticket.unkept { 0 } else { ticket.length };
+            expired += usize::from(ticket.expired);
+        }
+        self.in_flight_bytes == bytes
+            && self.output.len() as u64 <= bytes
+            && self.kept.as_ref().is_none_or(|kept| kept.len() as u64 == kept_bytes)
+            && self.expired == expired
+    }
+
+    /// Requests not yet answered, oldest first.
+    #[inline]
+    pub fn in_flight(&self) -> &VecDeque<Ticket<P>> {
+        &self.in_flight
+    }
+
+    /// Whether something is in flight that has time still.
+    #[inline]
+    pub fn is_waited_for(&self) -> bool {
+        self.in_flight.len() > self.expired
     }
 
     /// Whether the bytes of requests are kept until they are answered.
@@ -257,16 +301,6 @@ impl<P: Protocol> ShardConnection<P> {
         let &Ticket { length, .. } = self.in_flight.front().filter(|ticket| !ticket.unkept)?;
         let request = self.kept.as_ref()?.first(length as usize);
         Some((self.answered()?, request))
-    }
-
-    /// A request of so many bytes is to be appended.
-    #[inline]
-    pub fn submitted(&mut self, ticket: Ticket<P>, now: Time) {
-        if self.in_flight.is_empty() {
-            self.heard = self.heard.max(now);
-        }
-        self.in_flight_bytes += ticket.length;
-        self.in_flight.push_back(ticket);
     }
 
     /// Whose response has to be the next, if any: that of the oldest request of which something was written. Before that
@@ -365,9 +399,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Silent for so long, with requests in flight, that it is given up.
     pub fn is_dead(&self, timeout: Duration, now: Time) -> bool {
-        matches!(self.link, Link::Up | Link::Greeting { .. })
-            && !self.in_flight.is_empty()
-            && now >= self.silence_ends(timeout)
+        self.is_made() && !self.in_flight.is_empty() && now >= self.silence_ends(timeout)
     }
 
     /// Takes the tickets whose deadline has passed; they stay in line, for nobody. A response that is already on
@@ -445,7 +477,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Whether requests of which no byte was written may go on with the next connection, if this one is given up. In a
     /// cluster there may be another node for them by then.
-    pub(super) fn may_move(&self) -> bool {
+    pub fn may_move(&self) -> bool {
         matches!(self.link, Link::Up) && !self.carried && !self.keeps()
     }
 
@@ -455,7 +487,7 @@ impl<P: Protocol> ShardConnection<P> {
     }
 
     /// How many tickets, counted from the last, have no byte written.
-    pub(super) fn unwritten(&self) -> usize {
+    fn unwritten(&self) -> usize {
         let mut room = self.output.len() as u64;
         let mut count = 0;
         for ticket in self.in_flight.iter().rev() {
@@ -501,6 +533,16 @@ impl<P: Protocol> ShardConnection<P> {
         begun.into_iter().chain(whole)
     }
 
+    /// It is not there and nobody connects.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.link, Link::Idle | Link::Down { .. })
+    }
+
+    /// It is made, whether requests flow already or not.
+    pub fn is_made(&self) -> bool {
+        matches!(self.link, Link::Greeting { .. } | Link::Up)
+    }
+
     /// Nothing was asked and not answered, and nobody waits.
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.waiting.is_empty()
@@ -517,7 +559,7 @@ impl<P: Protocol> ShardConnection<P> {
             for (gauge, published) in Self::gauges(counters).into_iter().zip(self.published) {
                 gauge.add(sign * published);
             }
-            if matches!(self.link, Link::Up | Link::Greeting { .. }) {
+            if self.is_made() {
                 counters.server_connections.add(sign);
             }
         }
@@ -525,6 +567,7 @@ impl<P: Protocol> ShardConnection<P> {
 
     /// Tells the counters how long the queues are.
     pub fn publish(&mut self, counters: &ShardCounters) {
+        debug_assert!(self.is_in_step());
         let unwritten_bytes = self.output.len() as i64;
         let unwritten = if unwritten_bytes == 0 { 0 } else { self.unwritten() as i64 };
         let now = [

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::shard::{Link, ShardConnection};
-use super::ticket::Ticket;
+use super::Connection;
+use crate::pool::ticket::Ticket;
 use crate::protocol::Protocol;
 
 /// A connection that holds less is of no interest to who looks for memory.
@@ -36,11 +36,11 @@ impl Parts {
     }
 }
 
-impl<P: Protocol> ShardConnection<P> {
+impl<P: Protocol> Connection<P> {
     /// Whether the shard is asked for nothing but what is forsaken, and bytes are held for it nevertheless: a response, or a
     /// request of which a part is written. What is wanted and not written can go on with the next connection.
     pub fn is_forsaken(&self) -> bool {
-        if !matches!(self.link, Link::Up | Link::Greeting { .. }) {
+        if !self.is_made() {
             return false;
         }
         let written = self.in_flight.len() - self.unwritten();
@@ -116,7 +116,9 @@ impl<P: Protocol> ShardConnection<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Piece;
     use crate::pool::ClientId;
+    use crate::pool::members::MemberIndex;
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
     use crate::time::Time;
@@ -124,24 +126,24 @@ mod tests {
     const CLIENT: ClientId = ClientId { index: 0, generation: 1 };
 
     struct Bench {
-        connection: ShardConnection<Resp>,
+        connection: Connection<Resp>,
         random: u64,
     }
 
     impl Bench {
         fn new(keeps: bool) -> Self {
-            let connection = ShardConnection::new(0, Resp::lane(&Resp::session(&Settings::default())), keeps);
+            let lane = Resp::lane(&Resp::session(&Settings::default()));
+            let connection = Connection::new(1, MemberIndex::default(), lane, keeps);
             Self { connection, random: 0x9e37_79b9_7f4a_7c15 }
         }
 
         /// A request that is this text.
         fn submit(&mut self, text: &str, change: impl FnOnce(&mut Ticket<Resp>)) {
-            let mut ticket = Ticket::prelude(text.len(), Time::default());
+            let mut ticket = Ticket::prelude(Time::default());
             (ticket.client, ticket.prelude, ticket.reads) = (Some(CLIENT), false, false);
             change(&mut ticket);
             self.connection.expired += usize::from(ticket.expired);
-            self.connection.submitted(ticket, Time::default());
-            self.connection.copy(text.as_bytes());
+            self.connection.submit(ticket, Piece::Copied(text.as_bytes()), Time::default());
         }
 
         fn unwritten(&self) -> String {

@@ -1,0 +1,223 @@
+//! The book of shard connections: which there are, who shares them, and what the worker has to do about them.
+//!
+//! A connection has its place here from when it may be needed until its lane or its shard has ended, whether it is made or
+//! not. The next one in that place has another generation, so what comes late for the one before meets nobody.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
+
+use slab::Slab;
+
+use super::connection::{Connection, Link};
+use super::members::MemberIndex;
+use crate::failure::ShardFailure;
+use crate::protocol::Protocol;
+
+/// Which shard connection: its place in the book, and which of those that had the place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId {
+    /// Place in the book.
+    pub index: u32,
+    /// Tells apart those that had the place.
+    pub generation: u32,
+}
+
+/// Connections shared by clients of the same database and protocol version.
+pub(super) struct Lane<P: Protocol> {
+    pub key: P::Lane,
+    /// Clients that use it.
+    pub clients: usize,
+    /// Nothing remains of it: its place is for the next.
+    pub ended: bool,
+    /// For each member its connections; each client uses one of them. Empty where the lane has ended.
+    pub of_members: Vec<Vec<ConnectionId>>,
+}
+
+/// The shard connections of a pool. It is indexed by those that are known to be there; [`Self::get`] finds out.
+pub(super) struct Connections<P: Protocol> {
+    slab: Slab<Connection<P>>,
+    next_generation: u32,
+    pub(super) lanes: Vec<Lane<P>>,
+    /// Those that have not ended, by their keys.
+    pub(super) lane_of: HashMap<P::Lane, u32>,
+    /// The lane of new clients.
+    pub(super) usual: u32,
+    /// Those with something to write.
+    pub dirty: Vec<ConnectionId>,
+    pub to_connect: Vec<ConnectionId>,
+    pub to_close: Vec<(ConnectionId, ShardFailure)>,
+    /// Those that nobody needs any more; to be closed unless somebody does by then.
+    pub unneeded: Vec<ConnectionId>,
+}
+
+impl<P: Protocol> Default for Connections<P> {
+    fn default() -> Self {
+        Self {
+            slab: Slab::new(),
+            next_generation: 0,
+            lanes: Vec::new(),
+            lane_of: HashMap::new(),
+            usual: 0,
+            dirty: Vec::new(),
+            to_connect: Vec::new(),
+            to_close: Vec::new(),
+            unneeded: Vec::new(),
+        }
+    }
+}
+
+impl<P: Protocol> Connections<P> {
+    /// How many there are, made or not.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The connection, if it is still there.
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection<P>> {
+        self.slab.get(id.index as usize).filter(|connection| connection.generation == id.generation)
+    }
+
+    /// The connection, if it is still there.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<P>> {
+        self.slab.get_mut(id.index as usize).filter(|connection| connection.generation == id.generation)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection<P>> {
+        self.slab.iter().map(|(_, connection)| connection)
+    }
+
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection<P>> {
+        self.slab.iter_mut().map(|(_, connection)| connection)
+    }
+
+    /// Those that are so.
+    pub fn find(&self, is_meant: impl Fn(&Connection<P>) -> bool) -> Vec<ConnectionId> {
+        let meant = self.slab.iter().filter(|(_, connection)| is_meant(connection));
+        meant.map(|(index, connection)| id(index, connection)).collect()
+    }
+
+    /// Adds connections to a member to a lane; they are made when somebody needs them.
+    pub(super) fn add(&mut self, lane: usize, member: MemberIndex, count: usize, keeps: bool) {
+        let lane = &mut self.lanes[lane];
+        if lane.of_members.len() <= member.place() {
+            lane.of_members.resize_with(member.place() + 1, Vec::new);
+        }
+        let list = &mut lane.of_members[member.place()];
+        debug_assert!(list.is_empty(), "it has its connections");
+        for _ in 0..count {
+            self.next_generation = self.next_generation.wrapping_add(1);
+            let connection = Connection::new(self.next_generation, member, lane.key, keeps);
+            list.push(id(self.slab.vacant_key(), &connection));
+            self.slab.insert(connection);
+        }
+    }
+
+    /// Every lane gets connections to the member.
+    pub fn add_member(&mut self, member: MemberIndex, count: usize, keeps: bool) {
+        for lane in 0..self.lanes.len() {
+            if !self.lanes[lane].ended {
+                self.add(lane, member, count, keeps);
+            }
+        }
+    }
+
+    /// Takes the member's connections out of the book.
+    pub fn remove_member(&mut self, member: MemberIndex) {
+        for lane in 0..self.lanes.len() {
+            if let Some(gone) = self.lanes[lane].of_members.get_mut(member.place()) {
+                let gone = std::mem::take(gone);
+                self.remove(gone);
+            }
+        }
+    }
+
+    /// Takes connections out of the book that are not made, and with which nothing is under way.
+    pub(super) fn remove(&mut self, gone: impl IntoIterator<Item = ConnectionId>) {
+        for id in gone {
+            let connection = self.slab.remove(id.index as usize);
+            debug_assert!(connection.generation == id.generation && connection.is_closed());
+            debug_assert!(connection.is_quiet() && connection.counted == 0);
+        }
+    }
+
+    /// The connections of a lane, to all members.
+    pub fn of_lane(&self, lane: usize) -> impl Iterator<Item = ConnectionId> {
+        self.lanes[lane].of_members.iter().flatten().copied()
+    }
+
+    /// The connections of a member, in all lanes.
+    pub fn of_member(&self, member: MemberIndex) -> impl Iterator<Item = ConnectionId> {
+        self.lanes.iter().filter_map(move |lane| lane.of_members.get(member.place())).flatten().copied()
+    }
+
+    /// Connections of other lanes than the usual one.
+    pub fn extra(&self) -> impl Iterator<Item = ConnectionId> {
+        let extra = (0..self.lanes.len()).filter(|&lane| lane != self.usual as usize);
+        extra.flat_map(|lane| self.of_lane(lane))
+    }
+
+    /// Connections of the usual lane to a member.
+    pub fn usual_of(&self, member: MemberIndex) -> impl Iterator<Item = ConnectionId> {
+        self.lanes[self.usual as usize].of_members[member.place()].iter().copied()
+    }
+
+    /// The connection of the lane to the member that the client with this number uses: always the same one, so that its
+    /// requests keep their order.
+    #[inline]
+    pub fn shared(&self, lane: u32, member: MemberIndex, number: u64) -> ConnectionId {
+        match self.lanes[lane as usize].of_members[member.place()].as_slice() {
+            &[only] => only,
+            several => several[(number % several.len() as u64) as usize],
+        }
+    }
+
+    /// Whether the worker has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+            || !self.to_connect.is_empty()
+            || !self.to_close.is_empty()
+            || !self.unneeded.is_empty()
+    }
+
+    /// The connection is to be made.
+    pub fn connect(&mut self, id: ConnectionId) {
+        self[id].link = Link::Connecting { after: None };
+        self.to_connect.push(id);
+    }
+
+    /// The connection has something to write.
+    #[inline]
+    pub fn mark(&mut self, id: ConnectionId) {
+        if !std::mem::replace(&mut self[id].dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+}
+
+fn id<P: Protocol>(index: usize, connection: &Connection<P>) -> ConnectionId {
+    ConnectionId { index: index as u32, generation: connection.generation }
+}
+
+impl<P: Protocol> Index<ConnectionId> for Connections<P> {
+    type Output = Connection<P>;
+
+    #[inline]
+    fn index(&self, id: ConnectionId) -> &Connection<P> {
+        let connection = &self.slab[id.index as usize];
+        debug_assert_eq!(connection.generation, id.generation, "another connection has its place");
+        connection
+    }
+}
+
+impl<P: Protocol> IndexMut<ConnectionId> for Connections<P> {
+    #[inline]
+    fn index_mut(&mut self, id: ConnectionId) -> &mut Connection<P> {
+        let connection = &mut self.slab[id.index as usize];
+        debug_assert_eq!(connection.generation, id.generation, "another connection has its place");
+        connection
+    }
+}

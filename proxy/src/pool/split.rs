@@ -1,0 +1,160 @@
+//! Requests that are sent in fragments: each shard gets the keys it owns, or the same as all others.
+//!
+//! A request is split in two steps: where its fragments go is found, and whether they may, and only then anything is queued.
+
+use bytes::Bytes;
+use shard_discovery::Home;
+
+use super::Limits;
+use super::members::ShardIndex;
+use super::replies::{Merging, Replies};
+use super::router::{Refusal, Router, Target};
+use super::ticket::{Sender, Ticket};
+use crate::buffer::{Piece, SHARE_MIN};
+use crate::failure::ShardFailure;
+use crate::metrics::PoolCounters;
+use crate::protocol::{Owners, Part, Plan, Protocol, Request};
+
+impl<P: Protocol> Router<P> {
+    /// A fragment for every shard that owns a key of the request may be submitted; where one shard owns all of them, the
+    /// request goes there as it is. Where one shard is known to be down nothing is half done, unless the client wants it
+    /// so.
+    pub fn admit_split(
+        &mut self,
+        sender: Sender,
+        canonical: &[u8],
+        plan: &mut Plan<P>,
+        limits: &Limits,
+    ) -> Result<Option<Target>, Refusal> {
+        self.find_owners(sender, canonical, plan)?;
+        self.admit_targets(sender, canonical.len(), limits, P::is_served_partly(plan.manner))?;
+        Ok(match self.fragments.targets[..] {
+            [target] if self.fragments.down.is_empty() => Some(target),
+            _ => None,
+        })
+    }
+
+    /// A fragment for every shard may be submitted. One that is down fails its fragment only: what is meant for all is done
+    /// by those that can.
+    pub fn admit_everywhere(
+        &mut self,
+        sender: Sender,
+        canonical: &[u8],
+        plan: &mut Plan<P>,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        for place in 0..self.members.present().len() {
+            let connection = self.connection(sender, self.members.of(ShardIndex(place)));
+            self.fragments.targets.push(Target { connection, unit: 0 });
+        }
+        self.admit_targets(sender, canonical.len(), limits, true)
+    }
+
+    /// Whether `targets` take a fragment each. If the request is to be served partly, `down` has those that do not.
+    fn admit_targets(
+        &mut self,
+        sender: Sender,
+        length: usize,
+        limits: &Limits,
+        partly: bool,
+    ) -> Result<(), Refusal> {
+        self.fragments.down.clear();
+        for place in 0..self.fragments.targets.len() {
+            let Target { connection, .. } = self.fragments.targets[place];
+            match self.admit(connection, length, limits, sender.now) {
+                Ok(()) => {}
+                Err(failure) if partly && failure != ShardFailure::QueueFull => {
+                    self.fragments.down.push((place, failure))
+                }
+                Err(failure) => return Err(Refusal::Failed(connection, failure)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the fragments of the request that was admitted last; answers those of shards that are down at once.
+    pub fn submit_fragments(
+        &mut self,
+        sender: Sender,
+        request: Request<'_, P>,
+        merge: P::Merge,
+        plan: &mut Plan<P>,
+        replies: &mut Replies<P>,
+        counters: &PoolCounters,
+    ) {
+        let number = self.begin_merging(replies, request, merge, plan, counters);
+        let mut down = std::mem::take(&mut self.fragments.down).into_iter().peekable();
+        for place in 0..self.fragments.targets.len() {
+            let Target { connection, unit } = self.fragments.targets[place];
+            if let Some((_, failure)) = down.next_if(|(failed, _)| *failed == place) {
+                counters.forward_error.add(1);
+                self.counters_of(connection).failures[failure.reason()].add(1);
+                let words = failure.of_shard(self.name_of(connection));
+                plan.reply.clear();
+                P::failure(plan.manner, &words, &mut plan.reply);
+                replies.answer(number, place as u32, Piece::Copied(&plan.reply), true);
+                continue;
+            }
+            let ticket = Ticket::new(sender, number, place as u32, unit, plan);
+            let fragment = &mut plan.fragments[place];
+            if fragment.len() < SHARE_MIN {
+                self.submit(connection, ticket, Piece::Copied(fragment), sender.now);
+                fragment.clear();
+            } else {
+                let fragment = Bytes::from(std::mem::take(fragment));
+                self.submit(connection, ticket, Piece::Shared(fragment), sender.now);
+            }
+        }
+    }
+
+    /// One more request is in flight, in a fragment for each of `targets`; returns its number.
+    fn begin_merging(
+        &mut self,
+        replies: &mut Replies<P>,
+        request: Request<'_, P>,
+        merge: P::Merge,
+        plan: &mut Plan<P>,
+        counters: &PoolCounters,
+    ) -> u32 {
+        let targets = &self.fragments.targets;
+        let count = targets.len();
+        if plan.fragments.len() < count {
+            plan.fragments.resize_with(count, Vec::new);
+        }
+        P::split(&merge, request, &plan.owners, &mut plan.fragments[..count]);
+        counters.fragments.add(count as u64);
+        let part = |target: &Target| Part::new(self.name_of(target.connection).clone());
+        let merging = Merging {
+            merge,
+            owners: Owners::new(&plan.owners, count),
+            parts: targets.iter().map(part).collect(),
+            missing: count,
+        };
+        replies.submitted_split(plan.manner, merging)
+    }
+
+    /// Sets `plan.owners` (a fragment for each key) and `targets` (where each fragment goes).
+    fn find_owners(&mut self, sender: Sender, canonical: &[u8], plan: &mut Plan<P>) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        let mut complete = true;
+        for &(start, length) in &plan.keys {
+            let Some(Home { shard, unit }) = self.topology.home_of(&canonical[start..start + length]) else {
+                complete = false;
+                break;
+            };
+            if self.fragments.of_units[unit] == u32::MAX {
+                self.fragments.of_units[unit] = self.fragments.targets.len() as u32;
+                let connection = self.connection_for(sender, ShardIndex(shard), plan.reads);
+                self.fragments.targets.push(Target { connection, unit });
+            }
+            plan.owners.push(self.fragments.of_units[unit]);
+        }
+        for &Target { unit, .. } in &self.fragments.targets {
+            self.fragments.of_units[unit] = u32::MAX;
+        }
+        if complete { Ok(()) } else { Err(Refusal::Nobody) }
+    }
+}
