@@ -1,11 +1,17 @@
-"""The shard of a key, as memstore and Twemproxy choose it, from a topology document (version 1).
+"""The shard of a key, as memstore and Twemproxy choose it, from a topology document (version 1) or a list of servers.
 
-Python's standard library is all it needs. `python3 memstore_ring.py topology.json POOL KEY...` shows shards.
+Python's standard library is all it needs. It shows shards:
+
+    python3 memstore_ring.py topology.json POOL KEY...
+    python3 memstore_ring.py --servers servers.yml [--hash md5] [--distribution modula] [--hash-tag {}] KEY...
+    python3 memstore_ring.py --template cache-{}.cache:6379 --count 3 KEY...
 """
 
+import argparse
 import bisect
 import hashlib
 import json
+import os
 import struct
 import sys
 import zlib
@@ -201,6 +207,104 @@ class Ring:
         raise ValueError(f"distribution {self.distribution} gives no key an owner")
 
 
+def server(line):
+    """One server as nutcracker.yml has it: `host:port:weight [name]` or `/path:weight [name]`."""
+    address, blank, name = line.rpartition(" ")
+    if not blank:
+        address, name = line, None
+    rest, _, weight = address.rstrip().rpartition(":")
+    if not (rest and weight.isascii() and weight.isdigit() and 1 <= int(weight) < 1 << 32):
+        raise ValueError(f"server {line!r}: allowed is host:port:weight or /path:weight, and a name behind a blank")
+    shard = {"name": name, "address": rest, "weight": int(weight)}
+    if rest.startswith("/"):
+        return shard if name is not None else {**shard, "name": rest + ":"}
+    host, _, port = rest.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 1 <= int(port) < 1 << 16):
+        raise ValueError(f"server {line!r}: host and port are missing")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    shard["address"] = f"[{bare}]:{int(port)}" if ":" in bare else f"{bare}:{int(port)}"
+    if name is None:
+        # Twemproxy hashes what is written, but leaves this port out.
+        shard["name"] = bare if int(port) == 11211 else rest
+    return shard
+
+
+def servers(text):
+    """The servers in a file that lists them: JSON, or YAML with one server in each line that begins with a dash."""
+    if text.lstrip().startswith("["):
+        lines = json.loads(text)
+    else:
+        lines = []
+        for number, line in enumerate(text.splitlines(), 1):
+            written = line.strip()
+            if not written or written.startswith("#") or written == "---":
+                continue
+            dash, value = written[:2], written[2:].strip()
+            if value[:1] in ("'", '"') and value.find(value[0], 1) > 0:
+                end = value.find(value[0], 1)
+                value, rest = value[1:end], value[end + 1 :].strip()
+                good = dash == "- " and "\\" not in value and (not rest or rest.startswith("#"))
+            else:
+                value = value.partition(" #")[0].rstrip()
+                good = dash == "- " and value[:1] not in tuple("'\"[{&*!|>%@`#") and ": " not in value
+            if not good:
+                raise ValueError(f"line {number}: this reads lines such as `- host:port:weight name`, or JSON")
+            lines.append(value)
+    if not lines or not all(isinstance(line, str) for line in lines):
+        raise ValueError("a list of servers has at least one, and all of them are strings")
+    shards = [server(line) for line in lines]
+    names = [shard["name"] for shard in shards]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two servers have the name {twice!r}; give one of them another name")
+    return shards
+
+
+def template(host, count, names="shard-{}"):
+    """The servers that a template of host names stands for: `cache-{}.cache:6379`."""
+    if "{}" not in host or "{}" not in names:
+        raise ValueError("a template needs {} for the number")
+    numbers = [str(number) for number in range(count)]
+    return [server(f"{host.replace('{}', number)}:1 {names.replace('{}', number)}") for number in numbers]
+
+
+def ring_of(shards, hash="fnv1a_64", distribution="ketama", hash_tag=None):
+    """The ring of a list of servers; the defaults are those of the proxy's pools."""
+    return Ring({"shards": shards, "hash": hash, "distribution": distribution, "hash_tag": hash_tag})
+
+
+class Followed:
+    """The ring of a file that may change: `read` makes it of the path, and is called again once the file is another.
+
+    It starts no thread: call `refresh` now and then, which costs one look at the file's times and size. An error leaves
+    the ring as it was.
+    """
+
+    def __init__(self, path, read):
+        self.path, self.read = path, read
+        self.seen = self.stamp()
+        self.ring = read(path)
+
+    def stamp(self):
+        found = os.stat(self.path)
+        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev)
+
+    def refresh(self):
+        """Whether there is another ring by now."""
+        now = self.stamp()
+        if now == self.seen:
+            return False
+        self.ring = self.read(self.path)
+        self.seen = now
+        return True
+
+
+def read_servers(path, **placement):
+    """The ring of the list of servers in a file."""
+    with open(path, encoding="utf-8") as file:
+        return ring_of(servers(file.read()), **placement)
+
+
 def read(path, pool):
     """The ring of one pool of the topology document in a file."""
     with open(path, encoding="utf-8") as file:
@@ -216,19 +320,35 @@ def read(path, pool):
 
 def main(arguments):
     """Prints who owns each key; returns the exit code."""
-    if len(arguments) < 2:
-        print("usage: memstore_ring.py TOPOLOGY POOL [KEY ...]", file=sys.stderr)
-        return 2
-    path, pool, *keys = arguments
+    parser = argparse.ArgumentParser(description="shows the shards of keys")
+    parser.add_argument("--servers", metavar="FILE", help="a list of servers instead of a topology document")
+    parser.add_argument("--template", metavar="HOST:PORT", help="a template of host names instead of one, with {} in the host")
+    parser.add_argument("--count", type=int, default=1, help="number of servers of the template")
+    parser.add_argument("--hash", choices=sorted(HASHES), default="fnv1a_64")
+    parser.add_argument("--distribution", choices=["ketama", "modula", "single"], default="ketama")
+    parser.add_argument("--hash-tag", metavar="TWO")
+    parser.add_argument("words", nargs="*", metavar="TOPOLOGY POOL KEY")
+    asked = parser.parse_args(arguments)
+    placement = {"hash": asked.hash, "distribution": asked.distribution, "hash_tag": asked.hash_tag}
+    listed = asked.servers or asked.template
+    if not listed and len(asked.words) < 2:
+        parser.error("a topology document and a pool are needed, or a list of servers")
+    path, keys = (listed, asked.words) if listed else (asked.words[0], asked.words[2:])
+    where = path if listed else f"{path}: pool {asked.words[1]}"
     try:
-        ring = read(path, pool)
+        if asked.servers:
+            ring = read_servers(path, **placement)
+        elif asked.template:
+            ring = ring_of(template(path, asked.count), **placement)
+        else:
+            ring = read(path, asked.words[1])
         for key in keys:
             shard = ring.shard_for(key.encode("utf-8", "surrogateescape"))
             print(f"{key} -> {shard['name']} ({shard['address']})")
     except OSError as error:
         print(f"{path}: {error.strerror}", file=sys.stderr)
     except (ValueError, NotImplementedError) as error:  # also JSON that is none
-        print(f"{path}: pool {pool}: {error}", file=sys.stderr)
+        print(f"{where}: {error}", file=sys.stderr)
     else:
         return 0
     return 1

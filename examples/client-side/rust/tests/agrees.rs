@@ -66,11 +66,21 @@ fn rust_and_python_find_the_same_shards() {
     std::fs::write(&file, document).expect("a file");
     let keys: Vec<String> = (0..40u64).map(|key| format!("user:{{{}}}:{key}", key * 7919)).collect();
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/memstore_ring.py");
-    for (pool, binary) in
-        [("r", env!("CARGO_BIN_EXE_client-side-redis")), ("m", env!("CARGO_BIN_EXE_client-side-memcached"))]
+    // The same shards once more, as a list.
+    let list = file.with_extension("yml");
+    std::fs::write(
+        &list,
+        format!("# two\n- 127.0.0.1:{}:1 shard-0\n- 127.0.0.1:{}:3 shard-1\n", ports[0], ports[1]),
+    )
+    .expect("a file");
+    let (redis, memcached) =
+        (env!("CARGO_BIN_EXE_client-side-redis"), env!("CARGO_BIN_EXE_client-side-memcached"));
+    let (file_name, list_name) = (file.to_str().expect("UTF-8"), list.to_str().expect("UTF-8"));
+    for (binary, source) in
+        [(redis, [file_name, "r"]), (memcached, [file_name, "m"]), (redis, ["--servers", list_name])]
     {
-        let by_rust = said(Command::new(binary).arg(&file).arg(pool).args(&keys));
-        let by_python = said(Command::new("python3").arg("-B").arg(&python).arg(&file).arg(pool).args(&keys));
+        let by_rust = said(Command::new(binary).args(source).args(&keys));
+        let by_python = said(Command::new("python3").arg("-B").arg(&python).args(source).args(&keys));
         let lines = by_rust.lines().zip(by_python.lines()).zip(&keys);
         assert_eq!(lines.clone().count(), keys.len());
         for ((rust, python), key) in lines {
@@ -78,5 +88,6 @@ fn rust_and_python_find_the_same_shards() {
         }
         assert!(by_rust.contains("shard-0") && by_rust.contains("shard-1"));
     }
+    let _ = std::fs::remove_file(list);
     let _ = std::fs::remove_file(file);
 }

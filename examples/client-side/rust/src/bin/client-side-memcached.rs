@@ -9,15 +9,15 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let (mut file, keys) = arguments()?;
+    let (mut shards, keys) = arguments()?;
     // One connection to each shard, made when its first key comes.
     let mut connections: HashMap<String, Protocol<Compat<TcpStream>>> = HashMap::new();
     for key in keys {
-        if let Err(error) = file.refresh() {
+        if let Err(error) = shards.refresh() {
             // What was read last goes on.
             eprintln!("{error}");
         }
-        let (name, address) = owner(file.topology(), key.as_bytes())?;
+        let (name, address) = owner(shards.topology(), key.as_bytes())?;
         if !connections.contains_key(&address) {
             let stream = TcpStream::connect(&address).await?;
             connections.insert(address.clone(), Protocol::new(stream.compat()));

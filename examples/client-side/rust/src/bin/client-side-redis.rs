@@ -6,15 +6,15 @@ use memstore_client_side::{arguments, owner};
 use redis::{Client, Connection};
 
 fn main() -> anyhow::Result<()> {
-    let (mut file, keys) = arguments()?;
+    let (mut shards, keys) = arguments()?;
     // One connection to each shard, made when its first key comes.
     let mut connections: HashMap<String, Connection> = HashMap::new();
     for key in keys {
-        if let Err(error) = file.refresh() {
+        if let Err(error) = shards.refresh() {
             // What was read last goes on.
             eprintln!("{error}");
         }
-        let (name, address) = owner(file.topology(), key.as_bytes())?;
+        let (name, address) = owner(shards.topology(), key.as_bytes())?;
         if !connections.contains_key(&address) {
             let connection = Client::open(format!("redis://{address}/"))?.get_connection()?;
             connections.insert(address.clone(), connection);
