@@ -62,6 +62,8 @@ pub struct PoolStatus {
     pub unreachable: HashSet<String>,
     /// What is known of its servers beside the list of those that are used.
     pub ring: Ring,
+    /// Why its source could not be read the last time, if so: what it listed before is still used.
+    pub source_error: Option<String>,
     /// Clients are accepted.
     pub listening: bool,
     /// The epoch of the topology that workers were told last; [`PoolCounters::epoch`](crate::metrics::PoolCounters::epoch) is

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::fixed::bare;
+use crate::shard::bare;
 use crate::stamp::Stamp;
 use crate::{Address, DistributionKind, Group, HashTag, KeyHash, Shard, Topology, TopologyError};
 

@@ -25,4 +25,4 @@ pub use explanation::{Explanation, Place, Share};
 pub use hash::{KeyHash, UnknownKeyHash};
 pub use hash_tag::{HashTag, HashTagLength};
 pub use shard::{Address, Shard};
-pub use topology::{Group, Home, Topology, TopologyError};
+pub use topology::{Group, Home, Placement, Topology, TopologyError};

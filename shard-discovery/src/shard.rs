@@ -60,6 +60,11 @@ impl Shard {
     }
 }
 
+/// An IPv6 address without the brackets that keep its colons together.
+pub fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The shards of a pool and who owns what, at one moment.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::distribution::{Distribution, DistributionKind, slots};
@@ -50,6 +51,29 @@ pub struct Home {
     pub unit: usize,
 }
 
+/// How keys are dealt to shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The distribution.
+    pub kind: DistributionKind,
+    /// The key hash.
+    pub key_hash: KeyHash,
+    /// The hash tag, if there is one.
+    pub hash_tag: Option<HashTag>,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "distribution {} over hash {}", self.kind, self.key_hash)?;
+        match self.hash_tag {
+            Some(tag) => {
+                write!(formatter, " with hash_tag {}{}", char::from(tag.open), char::from(tag.close))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Why a list of shards makes no topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyError {
@@ -68,6 +92,9 @@ pub enum TopologyError {
     /// More shards than a topology can number.
     #[error("{0} shards are more than {SHARDS_MAX}")]
     TooManyShards(usize),
+    /// The source of the shards says that keys are dealt to them in another way.
+    #[error("the list is for {0}; the pool has others")]
+    OtherPlacement(Placement),
     /// `single` says that there is one shard.
     #[error("distribution single needs exactly one shard, not {0}; choose ketama to spread keys")]
     NotSingle(usize),
@@ -287,6 +314,11 @@ impl Topology {
     #[inline]
     pub fn ejected(&self) -> &[usize] {
         &self.ejected
+    }
+
+    /// How keys are dealt to the shards.
+    pub fn placement(&self) -> Placement {
+        Placement { kind: self.kind, key_hash: self.key_hash, hash_tag: self.hash_tag }
     }
 
     /// The distribution.

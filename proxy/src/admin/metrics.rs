@@ -227,6 +227,14 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             acknowledged.sample(&labels, worker.epoch.get());
         }
     }
+    let mut family = page.begin(
+        "memstore_servers_refresh_failed",
+        Kind::Gauge,
+        "1 if the list of servers (servers_url, cluster) could not be refreshed and the previous one is still active.",
+    );
+    for pool in pools {
+        family.sample(&[("pool", &pool.config.name)], usize::from(pool.source_error.is_some()));
+    }
     const RINGS: [(&str, Kind, &str, OfRing); 3] = [
         (
             "memstore_shards_awaited",

@@ -58,6 +58,7 @@ fn add(pool: &PoolStatus, document: &mut Value) {
     // Sockets to each shard at most, without those for further databases and RESP3.
     document["shard_connections_max"] =
         json!(counters.workers().len() * pool.config.server_connections as usize);
+    document["servers_error"] = json!(pool.source_error);
     document["servers_within"] = pool.ring.within();
     document["shards_awaited"] = json!(pool.ring.awaited);
     if pool.config.cluster().is_some() {

@@ -48,9 +48,12 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
     }
     let mut text = String::new();
     for pool in &config.pools {
-        let shards = match pool.cluster() {
-            Some(cluster) => format!("a cluster with {} seeds", cluster.seeds.len()),
-            None => {
+        let shards = match (pool.cluster(), pool.source.polled()) {
+            (Some(cluster), _) => format!("a cluster with {} seeds", cluster.seeds.len()),
+            (None, Some(polled)) => {
+                format!("shards listed at {}, {} over {}", polled.place(), pool.distribution, pool.key_hash)
+            }
+            (None, None) => {
                 format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
             }
         };

@@ -56,7 +56,17 @@ pub fn topologies<'c>(config: &'c Config, output: &Output) -> anyhow::Result<Vec
         let wanted = output.pool.as_deref().unwrap_or_default();
         anyhow::bail!("unknown pool {wanted:?}; the file has {}", names.join(", "));
     }
-    found.into_iter().map(|pool| Ok((pool.name.as_str(), pool.topology()?))).collect()
+    let topology = |pool: &'c config::Pool| {
+        if let Some(polled) = pool.source.polled() {
+            anyhow::bail!(
+                "pool {}: its shards are listed at {}; a running proxy shows them: curl 127.0.0.1:9121/topology",
+                pool.name,
+                polled.place()
+            );
+        }
+        Ok((pool.name.as_str(), pool.topology()?))
+    };
+    found.into_iter().map(topology).collect()
 }
 
 /// To standard output; a reader that has seen enough is no error.

@@ -95,6 +95,9 @@ impl Change {
         if from.db != to.db {
             return Ok(Self::Elsewhere("uses another database"));
         }
+        if from.source.polled().is_some() || to.source.polled().is_some() {
+            return Ok(Self::Unknown);
+        }
         match (from.cluster(), to.cluster()) {
             (None, None) => Ok(Self::Moves(Moves::of(&from.topology()?, &to.topology()?, keys))),
             (Some(before), Some(after)) if before.seeds == after.seeds => Ok(Self::SameCluster),

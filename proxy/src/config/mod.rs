@@ -51,8 +51,10 @@ pub struct Surroundings<'s> {
 
 /// A number that is the same wherever the same settings hold, whatever the file looks like; passwords do not count. Only
 /// processes of one version can be compared.
-pub fn digest(process: &Process, pools: &[Pool]) -> u64 {
-    fnv(format!("{process:?} {pools:?}").as_bytes())
+pub fn digest<'p>(process: &Process, pools: impl Iterator<Item = &'p Pool>) -> u64 {
+    // In whatever order they were opened.
+    let pools = pools.map(|pool| fnv(format!("{pool:?}").as_bytes())).fold(0, u64::wrapping_add);
+    fnv(format!("{process:?} {pools}").as_bytes())
 }
 
 /// FNV-1a with 64 bits. Source: <https://datatracker.ietf.org/doc/html/rfc9923>.

@@ -34,6 +34,7 @@ mod change;
 mod descriptors;
 mod ejection;
 mod files;
+mod lists;
 mod machine;
 mod memory;
 pub mod pool;
@@ -206,8 +207,9 @@ async fn run(
     let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
     let rings = ring::Rings::default();
     rings.settle(&mut pools);
+    lists::settle(&mut pools, &[], &names).await?;
     let is_behind = rings.ask_peers(&mut pools, &names).await;
-    let digest = config::digest(&process, &pools);
+    let digest = config::digest(&process, pools.iter());
     let mut openings = Vec::new();
     for pool in pools {
         let listener = Bound::new(&pool, false)
@@ -308,6 +310,7 @@ async fn run(
     control.status.reloaded(Duration::ZERO);
     tokio::task::spawn_local(memory::give_back(account));
     tokio::task::spawn_local(follow_names(control.clone()));
+    tokio::task::spawn_local(lists::follow(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     if is_behind {
         let control = control.clone();

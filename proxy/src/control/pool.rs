@@ -24,12 +24,16 @@ use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
 
 /// One pool, as the control thread sees it.
 pub struct PoolControl {
+    /// Its number in this process, never used for another one.
+    pub number: usize,
     /// As it was written.
     config: RefCell<Arc<config::Pool>>,
     /// What was learnt of its shards since.
     learnt: Cell<Learnt>,
     /// What its source listed last.
     listing: RefCell<Listing>,
+    /// Why its source could not be read the last time, if so.
+    source_error: RefCell<Option<String>>,
     counters: RefCell<Counters>,
     /// Each worker's orders.
     pub orders: Vec<Orders>,
@@ -132,6 +136,7 @@ impl PoolControl {
             records: vec![Record::default(); topology.shards().len()],
             unreachable: HashSet::new(),
             ring: Ring::default(),
+            source_error: None,
             listening: false,
             map: Arc::default(),
             epoch: 0,
@@ -139,6 +144,7 @@ impl PoolControl {
             names: names.clone(),
         };
         Rc::new(Self {
+            number,
             status: Arc::new(std::sync::Mutex::new(status)),
             counters,
             dealt: vec![Cell::default(); orders.len()],
@@ -157,6 +163,7 @@ impl PoolControl {
             ejection: RefCell::new(Ejection::new(&config, topology)),
             learnt: Cell::default(),
             listing: RefCell::new(config.listing()),
+            source_error: RefCell::default(),
             config: RefCell::new(config),
             ejected: Notify::new(),
             removed: Cell::new(false),
@@ -199,6 +206,13 @@ impl PoolControl {
         self.counters.borrow().clone()
     }
 
+    /// The source was read, or it could not be, for this reason.
+    pub fn note_source(&self, error: Option<String>) {
+        if self.source_error.replace(error.clone()) != error {
+            self.tell_status();
+        }
+    }
+
     /// Tells other threads what has changed.
     pub fn tell_status(&self) {
         let ejection = self.ejection.borrow();
@@ -211,6 +225,7 @@ impl PoolControl {
             records: ejection.records.clone(),
             unreachable: self.unreachable.borrow().clone(),
             ring: self.ring.borrow().clone(),
+            source_error: self.source_error.borrow().clone(),
             listening: self.accepting.borrow().is_some(),
             epoch: self.epoch.get(),
             map: self.map.borrow().clone(),
@@ -286,6 +301,9 @@ impl PoolControl {
     /// Another configuration holds, under which this is listed. Returns how long workers disagreed.
     pub async fn reconfigure(&self, config: Arc<config::Pool>, listing: &Listing) -> Duration {
         let _telling = self.telling.lock().await;
+        if self.config().source != config.source {
+            self.source_error.replace(None);
+        }
         let window = self.take(config, listing).await;
         self.stale.notify_one();
         window

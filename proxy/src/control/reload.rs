@@ -16,7 +16,7 @@ use super::adoption::{ADOPT_PAUSE, wait_for_shards};
 use super::change::{Change, Superseded};
 use super::files::Files;
 use super::pool::PoolControl;
-use super::{Control, care};
+use super::{Control, care, lists};
 use crate::admin::Reloaded;
 use crate::config::{self, Listen};
 use crate::net::listen::{Bound, Listener};
@@ -83,7 +83,8 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
 /// Returns how long workers disagreed, or nothing if nothing has changed.
 async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     control.refuse_draining()?;
-    let config = control.read()?;
+    let mut config = control.read()?;
+    lists::settle(&mut config.pools, &control.served(), &control.names).await?;
     let process = control.status.process();
     let (settings, fixed) = process.adopt(config.process);
     if control.told_fixed.replace(fixed.clone()) != fixed && !fixed.is_empty() {
@@ -92,7 +93,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     let present = control.served();
     let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let memory_max = super::memory_max(&settings);
-    let digest = config::digest(&settings, &config.pools);
+    let digest = config::digest(&settings, config.pools.iter());
     refuse_overlaps(&config.pools)?;
     let mut changes = Vec::new();
     let mut openings = Vec::new();
@@ -279,13 +280,14 @@ impl Control {
     }
 
     /// Where shards were that are in no pool any more.
-    fn forget_hosts(&self) {
+    pub(super) fn forget_hosts(&self) {
         let pools: Vec<_> = self.served().iter().map(|pool| (pool.config(), pool.topology())).collect();
         let hosts: HashSet<&str> = pools
             .iter()
             .flat_map(|(config, topology)| {
                 let seeds = config.cluster().into_iter().flat_map(|cluster| &cluster.seeds);
-                topology.shards().iter().map(|shard| &shard.address).chain(seeds)
+                let list = config.source.polled().map(|polled| polled.place());
+                topology.shards().iter().map(|shard| &shard.address).chain(seeds).chain(list)
             })
             .filter_map(|address| match address {
                 Address::Tcp { host, .. } => Some(host.as_str()),

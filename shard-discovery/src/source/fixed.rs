@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
+pub use crate::shard::bare;
 use crate::{Address, Shard};
 
 /// A list that is read line by line. No two servers in it have the same name.
@@ -85,11 +86,6 @@ pub fn address(text: &str) -> Option<Address> {
     let port = port.parse().ok().filter(|&port| port > 0)?;
     let host = bare(host);
     (!host.is_empty()).then(|| Address::Tcp { host: host.to_owned(), port })
-}
-
-/// An IPv6 address without the brackets that keep its colons together.
-pub fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Decimal digits, from 1 on.

@@ -10,8 +10,11 @@ pub mod file;
 pub mod fixed;
 pub mod template;
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use crate::mistake::Mistakes;
-use crate::{DistributionKind, HashTag, KeyHash, Shard, Topology, TopologyError};
+use crate::{Address, DistributionKind, HashTag, KeyHash, Placement, Shard, Topology, TopologyError};
 
 use cluster::Cluster;
 #[cfg(feature = "file")]
@@ -27,6 +30,37 @@ pub struct Listing {
     pub owners: Option<Vec<Option<usize>>>,
     /// For each shard the indexes of those that answer reads of its keys as well; empty: nobody else does.
     pub readers: Vec<Vec<usize>>,
+    /// How keys are dealt to the shards, if the source says so: then it cannot be otherwise.
+    pub placement: Option<Placement>,
+}
+
+/// What a source that is asked over the network has listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polled {
+    /// What it had before.
+    Same,
+    /// This.
+    Listed {
+        /// The list.
+        listing: Listing,
+        /// What tells it from others of the same source: sent along when it is asked the next time.
+        version: Option<String>,
+    },
+}
+
+/// A source that is asked over the network for its whole list, by whoever has found the addresses of its host.
+pub trait Poll {
+    /// Whom to ask.
+    fn place(&self) -> &Address;
+
+    /// How often.
+    fn refresh(&self) -> Duration;
+
+    /// Asks, if it has not this version any more. Blocks, but not for long.
+    ///
+    /// # Errors
+    /// Why there is no list.
+    fn poll(&self, at: &[SocketAddr], version: Option<&str>) -> Result<Polled, Mistakes>;
 }
 
 impl Listing {
@@ -46,7 +80,13 @@ impl Listing {
         hash_tag: Option<HashTag>,
     ) -> Result<Topology, TopologyError> {
         let servers = self.servers.clone();
-        let Some(owners) = &self.owners else { return Topology::new(servers, kind, key_hash, hash_tag) };
+        let Some(owners) = &self.owners else {
+            let topology = Topology::new(servers, kind, key_hash, hash_tag)?;
+            return match self.placement {
+                Some(told) if told != topology.placement() => Err(TopologyError::OtherPlacement(told)),
+                _ => Ok(topology),
+            };
+        };
         let mut readers = self.readers.clone();
         readers.resize(servers.len(), Vec::new());
         Topology::of_cluster(servers, owners, readers)
@@ -68,7 +108,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// What is listed as far as it is known without a network: of a cluster that nobody owns anything yet.
+    /// What is listed as far as it is known without a network: of a cluster that nobody owns anything yet, of a source that is
+    /// polled no shards.
     ///
     /// # Errors
     /// The mistakes in a file, or that it cannot be read.
@@ -82,6 +123,11 @@ impl Source {
         })
     }
 
+    /// What has to be asked over the network for its list, if it has to be.
+    pub fn polled(&self) -> Option<&dyn Poll> {
+        None
+    }
+
     /// The cluster, if it is one.
     pub fn cluster(&self) -> Option<&Cluster> {
         match self {
@@ -91,14 +137,16 @@ impl Source {
     }
 }
 
-/// A source that needs no network, followed: what it lists now, and again after each change.
+/// A source, followed: what it lists now, and again after each change. (Of a cluster nothing: see [`cluster`].)
 ///
-/// It starts no thread: whoever uses it asks now and then, which costs one look at a file's times and size.
+/// It starts no thread: whoever uses it asks now and then, which costs one look at a file's times and size; or where the
+/// source is polled, one question over the network, so as often as [`Poll::refresh`] says.
 #[derive(Debug)]
 pub struct Follower {
     source: Source,
     #[cfg(feature = "file")]
     seen: Option<crate::stamp::Stamp>,
+    version: Option<String>,
     listing: Listing,
 }
 
@@ -111,12 +159,15 @@ impl Follower {
         #[cfg(feature = "file")]
         let seen = source.stamp();
         let listing = source.read()?;
-        Ok(Self {
+        let mut follower = Self {
             source,
             #[cfg(feature = "file")]
             seen,
+            version: None,
             listing,
-        })
+        };
+        follower.poll()?;
+        Ok(follower)
     }
 
     /// What was listed when it was last read.
@@ -138,8 +189,31 @@ impl Follower {
                 return Ok(before != self.listing);
             }
         }
-        Ok(false)
+        self.poll()
     }
+
+    fn poll(&mut self) -> Result<bool, Mistakes> {
+        let Some(source) = self.source.polled() else { return Ok(false) };
+        let at = look_up(source.place())?;
+        match source.poll(&at, self.version.as_deref())? {
+            Polled::Same => Ok(false),
+            Polled::Listed { listing, version } => {
+                self.version = version;
+                Ok(std::mem::replace(&mut self.listing, listing.clone()) != listing)
+            }
+        }
+    }
+}
+
+/// The addresses that the system finds.
+fn look_up(place: &Address) -> Result<Vec<SocketAddr>, Mistakes> {
+    use std::net::ToSocketAddrs as _;
+
+    let Address::Tcp { host, port } = place else { return Ok(Vec::new()) };
+    let found = (host.as_str(), *port).to_socket_addrs();
+    found
+        .map(Iterator::collect)
+        .map_err(|error| Mistakes::of_all(place.to_string(), format!("cannot be resolved: {error}")))
 }
 
 #[cfg(feature = "file")]
@@ -171,6 +245,23 @@ mod tests {
         assert!(topology(&listing).readers(1).is_empty());
         listing.readers = vec![vec![], vec![0]];
         assert_eq!(topology(&listing).readers(1), [0]);
+    }
+
+    #[test]
+    fn a_list_that_says_how_keys_are_dealt_is_used_only_like_that() {
+        let placement = Placement {
+            kind: DistributionKind::Modula,
+            key_hash: KeyHash::Md5,
+            hash_tag: Some(HashTag::REDIS_CLUSTER),
+        };
+        let mut listing = Listing::of(vec![fixed::server("10.0.0.1:1:1 a").unwrap()]);
+        listing.placement = Some(placement);
+        let deal = |key_hash| listing.topology(placement.kind, key_hash, placement.hash_tag);
+        assert!(deal(KeyHash::Md5).is_ok());
+        assert_eq!(
+            deal(KeyHash::Murmur).unwrap_err().to_string(),
+            "the list is for distribution modula over hash md5 with hash_tag {}; the pool has others"
+        );
     }
 
     #[test]

@@ -69,12 +69,14 @@ pub async fn refresh(pool: &Rc<PoolControl>) -> bool {
             pool.refreshes.set([succeeded, failed + 1]);
             pool.lost.set(pool.lost.get() + 1);
             warn_limited!(pool = %config.name, reason = %reason, "cluster topology refresh failed; keeping the previous topology");
+            pool.note_source(Some(reason));
             pool.tell_status();
             false
         }
         Ok(map) => {
             pool.refreshes.set([succeeded + 1, failed]);
             pool.lost.set(0);
+            pool.note_source(None);
             let readers = readers(&config, &pool.names, &map).await;
             if !Arc::ptr_eq(&config, &pool.config()) {
                 return true;

@@ -132,7 +132,7 @@ impl Map {
         Listing {
             servers: self.members.iter().map(shard).collect(),
             owners: Some(if self.owners.is_empty() { nobody() } else { self.owners.clone() }),
-            readers: Vec::new(),
+            ..Listing::default()
         }
     }
 

@@ -1,0 +1,148 @@
+//! Lists of shards that are asked for over the network: known before the first client comes, then asked for again and again.
+//!
+//! Another list is taken over as a reload takes one over: once its new shards have answered. Until then, and while the source
+//! cannot be asked or lists what cannot be used, the one before stays.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shard_discovery::Address;
+use shard_discovery::resolver::Resolver;
+use shard_discovery::source::{Listing, Polled, Source};
+
+use super::adoption::wait_for_shards;
+use super::change::Change;
+use super::pool::PoolControl;
+use super::{Control, care};
+use crate::config;
+use crate::log_limit::warn_limited;
+
+/// How often it is looked whether there is another pool whose list has to be asked for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Fills in what is listed for pools whose configuration was read just now. Those that are served already keep their list.
+pub async fn settle(
+    pools: &mut [config::Pool],
+    served: &[Rc<PoolControl>],
+    names: &Resolver,
+) -> anyhow::Result<()> {
+    for pool in pools.iter_mut().filter(|pool| pool.source.polled().is_some()) {
+        let mut present = served.iter().map(|present| present.config());
+        let present = present.find(|present| present.name == pool.name && present.source == pool.source);
+        pool.shards = match present {
+            Some(present) => present.shards.clone(),
+            None => {
+                let failed = || format!("pool {}: the list of servers cannot be used", pool.name);
+                match ask(&pool.source, None, names).await.with_context(failed)? {
+                    Polled::Same => Vec::new(),
+                    Polled::Listed { listing, .. } => {
+                        pool.topology_of(&listing).with_context(failed)?;
+                        listing.servers
+                    }
+                }
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Follows the lists of all pools as long as the process lives.
+pub async fn follow(control: Rc<Control>) {
+    let followed: Rc<RefCell<HashSet<usize>>> = Rc::default();
+    loop {
+        for pool in control.served() {
+            if pool.config().source.polled().is_some() && followed.borrow_mut().insert(pool.number) {
+                let (control, followed) = (control.clone(), followed.clone());
+                tokio::task::spawn_local(async move {
+                    follow_one(&control, &pool).await;
+                    followed.borrow_mut().remove(&pool.number);
+                });
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn follow_one(control: &Rc<Control>, pool: &Rc<PoolControl>) {
+    let mut version: Option<String> = None;
+    let mut asked = pool.config().source.clone();
+    while !pool.removed.get()
+        && let Some(pause) = pool.config().source.polled().map(|source| source.refresh())
+    {
+        tokio::time::sleep(pause).await;
+        let config = pool.config();
+        if config.source != asked {
+            (asked, version) = (config.source.clone(), None);
+        }
+        let result = match ask(&asked, version.as_deref(), &control.names).await {
+            Ok(Polled::Same) => Ok(()),
+            Ok(Polled::Listed { listing, version: other }) => {
+                let adopted = adopt(control, pool, &config, listing).await;
+                if let Ok(true) = adopted {
+                    version = other;
+                }
+                adopted.map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        let error = result.err().map(|error| format!("{error:#}"));
+        if let Some(reason) = &error {
+            warn_limited!(pool = %config.name, reason, "list of servers not refreshed; keeping the previous one");
+        }
+        pool.note_source(error);
+    }
+}
+
+/// Asks where the host is now.
+async fn ask(source: &Source, version: Option<&str>, names: &Resolver) -> anyhow::Result<Polled> {
+    let Some(Address::Tcp { host, port }) = source.polled().map(|polled| polled.place().clone()) else {
+        return Ok(Polled::Same);
+    };
+    let found = names.refresh(&host).await.with_context(|| host)?;
+    let at: Vec<SocketAddr> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+    let (source, version) = (source.clone(), version.map(str::to_owned));
+    let asking = move || match source.polled() {
+        Some(polled) => polled.poll(&at, version.as_deref()),
+        None => Ok(Polled::Same),
+    };
+    Ok(tokio::task::spawn_blocking(asking).await??)
+}
+
+/// Takes over another list, once its new shards have answered. Returns whether it is in force; it is not where the
+/// configuration that it was asked for is not any more.
+async fn adopt(
+    control: &Rc<Control>,
+    pool: &Rc<PoolControl>,
+    under: &Arc<config::Pool>,
+    listing: Listing,
+) -> anyhow::Result<bool> {
+    let _reloading = control.reloading.lock().await;
+    under.topology_of(&listing)?;
+    if !Arc::ptr_eq(under, &pool.config()) {
+        return Ok(false);
+    }
+    if listing.servers == under.shards {
+        return Ok(true);
+    }
+    let config = Arc::new(config::Pool { shards: listing.servers.clone(), ..(**under).clone() });
+    let change = Change { pool: pool.clone(), config: config.clone() };
+    let answered = wait_for_shards(std::slice::from_ref(&change), &[], control).await;
+    control.rings.awaits(&config.name, Vec::new());
+    control.tell_rings();
+    answered?;
+    let shards = config.shards.len();
+    let window = pool.reconfigure(config.clone(), &listing).await;
+    tracing::info!(pool = %config.name, shards, ?window, "list of servers changed");
+    tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
+    let process = control.status.process();
+    let served: Vec<_> = control.served().iter().map(|pool| pool.config()).collect();
+    control.status.set_digest(config::digest(&process, served.iter().map(|config| &**config)));
+    control.tell_status();
+    control.forget_hosts();
+    Ok(true)
+}
