@@ -11,9 +11,11 @@ use super::value::positive;
 
 /// A cluster decides for itself what other pools are told.
 pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 18] = [
+    const OTHERS: [(&str, &str); 20] = [
         ("servers", "the nodes are discovered"),
         ("servers_file", "the nodes are discovered"),
+        ("servers_url", "the nodes are discovered"),
+        ("servers_url_refresh", "the nodes are discovered"),
         ("servers_within", "the nodes are discovered"),
         ("servers_within_limit", "the nodes are discovered"),
         ("servers_within_attempt", "the nodes are discovered"),

@@ -141,7 +141,7 @@ impl Pool {
             Some(node) => {
                 read_cluster(&mut section, node, redis).map(|cluster| (Source::Cluster(cluster), Vec::new()))
             }
-            None => read_source(&mut section, around),
+            None => read_source(&mut section, &entry.key, around),
         };
         // Where it is wrong the rest is read all the same, for its mistakes.
         let (source, mut shards) = listed.unwrap_or((Source::Fixed(Vec::new()), Vec::new()));

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use shard_discovery::Shard;
 use shard_discovery::source::file::File;
+use shard_discovery::source::http::Http;
 use shard_discovery::source::template::{Template, host, names};
 use shard_discovery::source::{Source, file};
 
 use super::mistake::Place;
 use super::section::Section;
-use super::value::number;
+use super::value::{number, positive};
 use super::{Surroundings, fnv};
 
 /// What a list of `servers_within` does to the servers, where it leaves some of them out.
@@ -28,16 +29,29 @@ pub struct Within {
 /// which.
 pub(super) fn read_source(
     section: &mut Section<'_, '_>,
+    pool: &str,
     around: &Surroundings<'_>,
 ) -> Option<(Source, Vec<Shard>)> {
-    const SOURCES: [&str; 3] = ["servers", "servers_file", "servers_dns"];
+    const SOURCES: [&str; 4] = ["servers", "servers_file", "servers_dns", "servers_url"];
     let given: Vec<_> = SOURCES.into_iter().filter(|name| section.has(name)).collect();
     if let [first, second, ..] = given[..] {
         let place = section.place(second);
         section.wrong(place, format!("{first} and {second} are both set; keep one of them"));
     }
     let (names, count) = read_template(section);
+    let refresh = section.setting("servers_url_refresh", positive);
     match given.first() {
+        Some(&"servers_url") => {
+            if section.has("servers_within") {
+                let place = section.place("servers_within");
+                section.wrong(
+                    place,
+                    "servers_within is for lists in files; the list in servers_url changes by itself",
+                );
+            }
+            let http = section.optional("servers_url", |url| Http::parse(url, pool, refresh))?;
+            Some((Source::Http(http), Vec::new()))
+        }
         Some(&"servers_dns") => {
             let has_srv = section.has("servers_srv");
             let (host, port) = section.optional("servers_dns", |text| host(text, has_srv))?;

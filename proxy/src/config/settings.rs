@@ -29,7 +29,7 @@ const fn setting(
 #[rustfmt::skip]
 pub const POOL: &[Setting] = &[
     setting("listen", None, "host:port, /path, /path 0660", "address that clients connect to; required"),
-    setting("servers", None, "a list of host:port:weight [name] or /path:weight [name]", "the shards; required unless servers_dns, servers_file or cluster is set"),
+    setting("servers", None, "a list of host:port:weight [name] or /path:weight [name]", "the shards; required unless servers_dns, servers_file, servers_url or cluster is set"),
     setting("hash", Some("fnv1a_64"), "one_at_a_time md5 crc16 crc32 crc32a fnv1_64 fnv1a_64 fnv1_32 fnv1a_32 hsieh murmur jenkins", "hash function for keys"),
     setting("hash_tag", None, "two characters in quotes", "only the part of a key between these two characters is hashed"),
     setting("distribution", Some("ketama"), "ketama modula random slots single", "how hashes are mapped to shards"),
@@ -53,6 +53,8 @@ pub const POOL: &[Setting] = &[
     setting("servers_count", None, "1 to 65535", "number of shards in servers_dns"),
     setting("servers_names", Some("shard-{}"), "string with {}", "template of the shard names on the ring, independent of the host names"),
     setting("servers_file", None, "path, relative to this file", "instead of servers: a separate file with the list of servers, in YAML"),
+    setting("servers_url", None, "http://host:port/path", "instead of servers: URL of a JSON document with the list of servers, or of a topology document with this pool; polled with If-None-Match; the previous list stays active while it cannot be read"),
+    setting("servers_url_refresh", Some("5s"), "duration above 0", "how often servers_url is polled"),
     setting("servers_within", None, "path, relative to this file", "a YAML list with a subset of the servers; only these are used; all are used if the file does not exist or names other servers"),
     setting("servers_within_limit", Some("15m"), "duration or none", "how long servers_within may exclude servers; it is ignored after that if the list of servers still has them"),
     setting("servers_within_attempt", None, "path, relative to this file", "a copy of servers_within that exists only while a rollout applies that list; when it appears, servers_within_limit starts anew, even if it had already expired"),

@@ -340,7 +340,7 @@ fn config(port: u16, settings: &[&str], lines: &[String]) -> String {
     for line in settings {
         text.push_str(&format!("  {line}\n"));
     }
-    if !settings.iter().any(|line| line.starts_with("cluster:")) {
+    if !settings.iter().any(|line| line.starts_with("cluster:") || line.starts_with("servers_url:")) {
         text.push_str("  servers:\n");
     }
     for line in lines {

@@ -8,6 +8,8 @@ pub mod cluster;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod fixed;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod template;
 
 use std::net::SocketAddr;
@@ -19,6 +21,8 @@ use crate::{Address, DistributionKind, HashTag, KeyHash, Placement, Shard, Topol
 use cluster::Cluster;
 #[cfg(feature = "file")]
 use file::File;
+#[cfg(feature = "http")]
+use http::Http;
 use template::Template;
 
 /// The shards of a pool at one moment, and who owns what if the source says so.
@@ -105,6 +109,9 @@ pub enum Source {
     Template(Template),
     /// A Redis Cluster, whose nodes say who owns what.
     Cluster(Cluster),
+    /// A document at a URL.
+    #[cfg(feature = "http")]
+    Http(Http),
 }
 
 impl Source {
@@ -120,12 +127,18 @@ impl Source {
             Self::File(file) => Listing::of(file.read()?),
             Self::Template(template) => Listing::of(template.servers()),
             Self::Cluster(_) => cluster::Map::default().listing(),
+            #[cfg(feature = "http")]
+            Self::Http(_) => Listing::default(),
         })
     }
 
     /// What has to be asked over the network for its list, if it has to be.
     pub fn polled(&self) -> Option<&dyn Poll> {
-        None
+        match self {
+            #[cfg(feature = "http")]
+            Self::Http(http) => Some(http),
+            _ => None,
+        }
     }
 
     /// The cluster, if it is one.

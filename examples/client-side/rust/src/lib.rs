@@ -1,10 +1,12 @@
 //! What both applications do alike: follow where the list of shards comes from, and find the shard of a key.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use shard_discovery::document::DocumentFile;
 use shard_discovery::source::file::File;
+use shard_discovery::source::http::Http;
 use shard_discovery::source::template::{self, Template};
 use shard_discovery::source::{Follower, Source};
 use shard_discovery::{Address, DistributionKind, KeyHash, Topology};
@@ -64,8 +66,8 @@ pub fn owner<'t>(topology: &'t Topology, key: &[u8]) -> anyhow::Result<(&'t str,
 
 /// The source of the shards, and keys, from the command line.
 pub fn arguments() -> anyhow::Result<(Shards, Vec<String>)> {
-    const USAGE: &str =
-        "usage: topology.json POOL KEY... | --servers FILE KEY... | --template HOST:PORT COUNT KEY...";
+    const USAGE: &str = "usage: topology.json POOL KEY... | --servers FILE KEY... | --template HOST:PORT COUNT KEY... | \
+                         --url http://HOST:PORT/PATH POOL KEY...";
     let mut arguments = std::env::args().skip(1);
     let (first, second) = (arguments.next().context(USAGE)?, arguments.next().context(USAGE)?);
     let shards = match first.as_str() {
@@ -74,6 +76,11 @@ pub fn arguments() -> anyhow::Result<(Shards, Vec<String>)> {
             let (host, port) = template::host(&second, false).map_err(anyhow::Error::msg)?;
             let count = arguments.next().context(USAGE)?.parse().context(USAGE)?;
             Shards::of(Source::Template(Template { host, port, count, names: "shard-{}".into() }))?
+        }
+        "--url" => {
+            let pool = arguments.next().context(USAGE)?;
+            let http = Http::parse(&second, &pool, Duration::from_secs(5)).map_err(anyhow::Error::msg)?;
+            Shards::of(Source::Http(http))?
         }
         _ => Shards::Document(DocumentFile::read(PathBuf::from(first), second)?),
     };

@@ -1,0 +1,203 @@
+//! The list of a pool's shards at a URL, followed by a proxy that serves clients.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use servers::{Server, address, eventually};
+
+mod servers;
+
+/// Serves one document over HTTP, with its number as the tag, until the test ends.
+struct Document {
+    at: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is sent whole, head and all, instead of the document.
+    raw: Option<String>,
+    body: String,
+    version: usize,
+    /// Answers so far: the document, and that it is the same.
+    answers: [usize; 2],
+}
+
+impl Document {
+    fn serve(body: &str) -> Self {
+        let listener = TcpListener::bind((address(), 0)).expect("a port");
+        let at = listener.local_addr().expect("bound");
+        let state = Arc::new(Mutex::new(State { body: body.into(), ..State::default() }));
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, &shared);
+            }
+        });
+        Self { at, state }
+    }
+
+    fn url(&self) -> String {
+        format!("servers_url: http://{}/pools/cache", self.at)
+    }
+
+    fn put(&self, body: &str) {
+        let mut state = self.state.lock().expect("nobody panics with it");
+        (state.body, state.raw) = (body.into(), None);
+        state.version += 1;
+    }
+
+    fn put_raw(&self, raw: &str) {
+        self.state.lock().expect("nobody panics with it").raw = Some(raw.into());
+    }
+
+    fn answers(&self) -> [usize; 2] {
+        self.state.lock().expect("nobody panics with it").answers
+    }
+}
+
+fn answer(mut stream: TcpStream, state: &Mutex<State>) {
+    let mut request = Vec::new();
+    let mut piece = [0; 1024];
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut piece) {
+            Ok(length) if length > 0 => request.extend_from_slice(&piece[..length]),
+            _ => return,
+        }
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let mut state = state.lock().expect("nobody panics with it");
+    let tag = format!("\"{}\"", state.version);
+    let is_same = request.contains(&format!("If-None-Match: {tag}\r\n"));
+    let text = match &state.raw {
+        Some(raw) => raw.clone(),
+        None if is_same => format!("HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\n\r\n"),
+        None => {
+            let (length, body) = (state.body.len(), &state.body);
+            format!("HTTP/1.1 200 OK\r\nETag: {tag}\r\nContent-Length: {length}\r\n\r\n{body}")
+        }
+    };
+    state.answers[usize::from(is_same)] += 1;
+    let _ = stream.write_all(text.as_bytes());
+}
+
+fn get(admin: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).expect("it listens");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer.split_once("\r\n\r\n").expect("an answer").1.to_owned()
+}
+
+fn pool(admin: &str) -> serde_json::Value {
+    let document: serde_json::Value = serde_json::from_str(&get(admin, "/topology")).expect("JSON");
+    document["pools"]["pool"].clone()
+}
+
+fn names(admin: &str) -> String {
+    let pool = pool(admin);
+    let shards = pool["shards"].as_array().expect("shards").iter();
+    shards.filter_map(|shard| shard["name"].as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn has_failed(admin: &str) -> String {
+    get(admin, "/metrics").contains("memstore_servers_refresh_failed{pool=\"pool\"} 1").to_string()
+}
+
+fn list(lines: &[String]) -> String {
+    serde_json::to_string(lines).expect("strings")
+}
+
+#[test]
+fn a_list_at_a_url_is_followed_and_a_broken_one_changes_nothing() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let document = Document::serve(&list(&lines[..1]));
+    let settings = [document.url(), "servers_url_refresh: 50ms".into()];
+    let (proxy, admin) = Server::memstore_with_admin(&settings.each_ref().map(|line| &**line), &[], &[]);
+    let mut client = proxy.connect();
+    assert_eq!(client.say("SET a 1"), "+OK\\r\\n");
+    // Asked only whether there is another.
+    eventually(|| (document.answers()[1] >= 2).to_string(), "true");
+    assert_eq!(names(&admin), "shard-0");
+
+    document.put(&list(&lines));
+    eventually(|| names(&admin), "shard-0 shard-1");
+    // By now each worker has acknowledged it.
+    proxy.says("list of servers changed");
+    for key in 0..50 {
+        assert_eq!(client.say(&format!("SET k{key} 1")), "+OK\\r\\n");
+    }
+    let mut direct = shards[1].connect();
+    assert_ne!(direct.say("DBSIZE"), ":0\\r\\n");
+    assert_eq!(has_failed(&admin), "false");
+
+    let other = r#"{"version":1,"pools":{"pool":{"protocol":"redis","hash":"md5","distribution":"ketama","shards":[{"name":"shard-0","address":"127.0.0.1:1"}]}}}"#;
+    for (broken, words) in [
+        ("[]", "the list is empty"),
+        ("[\"h:1\"]", "cannot be used"),
+        (other, "the list is for distribution ketama over hash md5"),
+    ] {
+        document.put(broken);
+        eventually(|| get(&admin, "/topology").contains(words).to_string(), "true");
+        assert_eq!((names(&admin), has_failed(&admin)), ("shard-0 shard-1".into(), "true".into()));
+    }
+    document.put_raw("HTTP/1.1 500 Oops\r\n\r\n");
+    eventually(|| get(&admin, "/topology").contains("status 500").to_string(), "true");
+    proxy.says("list of servers not refreshed; keeping the previous one");
+    // What holds by now is told when the file is read again as well.
+    proxy.signal("HUP");
+    proxy.says("configuration unchanged");
+    assert_eq!(names(&admin), "shard-0 shard-1");
+
+    // Of a topology document, such as another proxy has.
+    let same =
+        other.replace("md5", "fnv1a_64").replace("127.0.0.1:1", &format!("{}:{}", address(), shards[0].port));
+    document.put(&same);
+    eventually(|| names(&admin), "shard-0");
+    eventually(|| has_failed(&admin), "false");
+}
+
+#[test]
+fn a_shard_that_is_listed_gets_keys_once_it_has_answered() {
+    let shard = Server::redis(&[]);
+    let port = servers::unused_port();
+    let lines = [shard.line(0), format!("{}:{port}:1 shard-1", address())];
+    let document = Document::serve(&list(&lines[..1]));
+    let settings = [document.url(), "servers_url_refresh: 50ms".into()];
+    let (_proxy, admin) = Server::memstore_with_admin(&settings.each_ref().map(|line| &**line), &[], &[]);
+    document.put(&list(&lines));
+    eventually(|| pool(&admin)["shards_awaited"].to_string(), "[\"shard-1\"]");
+    assert_eq!(names(&admin), "shard-0");
+    let _late = Server::redis_at(port);
+    eventually(|| names(&admin), "shard-0 shard-1");
+}
+
+#[test]
+fn without_a_first_list_nothing_starts() {
+    let at = format!("{}:{}", address(), servers::unused_port());
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lists-{}.yml", servers::unused_port()));
+    let listen = format!("{}:{}", address(), servers::unused_port());
+    let text = format!("pool:\n  listen: {listen}\n  redis: true\n  servers_url: http://{at}/\n");
+    std::fs::write(&file, text).expect("a file");
+    let memstore = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_memstore")).args(arguments).arg("-c").arg(&file).output();
+        let output = output.expect("the proxy is built");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let (good, told) = memstore(&["serve", "-s", "0", "--admin-port", "0"]);
+    let words = format!("pool pool: the list of servers cannot be used: http://{at}/:1:1: cannot be read");
+    assert!(!good && told.contains(&words), "{told}");
+    let (good, told) = memstore(&["check"]);
+    assert!(good && told.contains(&format!("shards listed at {at}")), "{told}");
+    let (good, told) = memstore(&["ring"]);
+    assert!(!good && told.contains("a running proxy shows them"), "{told}");
+    let _ = std::fs::remove_file(file);
+}
