@@ -48,6 +48,8 @@ pub(super) struct Connections<P: Protocol> {
     pub to_close: Vec<(ConnectionId, ShardFailure)>,
     /// Those that nobody needs any more; to be closed unless somebody does by then.
     pub unneeded: Vec<ConnectionId>,
+    /// Those with room for clients that wait for it.
+    pub roomy: Vec<ConnectionId>,
 }
 
 impl<P: Protocol> Default for Connections<P> {
@@ -62,6 +64,7 @@ impl<P: Protocol> Default for Connections<P> {
             to_connect: Vec::new(),
             to_close: Vec::new(),
             unneeded: Vec::new(),
+            roomy: Vec::new(),
         }
     }
 }
@@ -175,12 +178,13 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
-    /// Whether the worker has something to do.
+    /// Whether something is to be done in this pass.
     pub fn has_work(&self) -> bool {
         !self.dirty.is_empty()
             || !self.to_connect.is_empty()
             || !self.to_close.is_empty()
             || !self.unneeded.is_empty()
+            || !self.roomy.is_empty()
     }
 
     /// The connection is to be made.

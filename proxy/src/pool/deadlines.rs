@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::client::State;
+use super::clients::ClientId;
 use super::connection::Link;
 use super::connections::ConnectionId;
-use super::{ClientId, Pool, SILENCE, find, mark};
+use super::denials::Denial;
+use super::{Pool, SILENCE};
 use crate::buffer::Output;
 use crate::failure::{ShardFailure, Stage};
 use crate::protocol::Protocol;
@@ -18,22 +20,12 @@ const WEDGED_AFTER: Duration = Duration::from_secs(5);
 /// One that is to go and takes none of its last replies is closed after so long.
 const FINISH_MAX: Duration = Duration::from_secs(30);
 
-/// A wrong password that is answered later.
-pub(super) struct Denial {
-    pub due: Time,
-    pub client: ClientId,
-    pub number: u32,
-    pub reply: Box<[u8]>,
-}
-
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let silence = self.silences.first().map(|&(at, _)| at);
-        let parked = self.parked.iter().map(|parked| parked.due).min();
-        let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        let delayed = self.delayed.front().map(|denial| denial.due);
-        [silence, parked, abandoned, delayed, self.router.wait_deadline, self.router.deadline]
+        let silence = self.clients.silences.first().map(|&(at, _)| at);
+        let [parked, abandoned] = self.redirects.due();
+        [silence, parked, abandoned, self.denials.due(), self.router.wait_deadline, self.router.deadline]
             .into_iter()
             .flatten()
             .min()
@@ -41,35 +33,31 @@ impl<P: Protocol> Pool<P> {
 
     /// A wrong password has waited long enough.
     fn deny(&mut self, Denial { client: id, number, reply, .. }: Denial) {
-        let Some(client) = find(&mut self.clients, id) else { return };
-        if let Some(activity) = client.activity.as_mut()
+        if let Some(activity) = self.clients.activity_mut(id)
             && activity.replies.has(number)
         {
             let mut output = Output::default();
             output.copy(&reply);
             activity.replies.answer_whole(number, output);
-            mark(client, id.index, &mut self.dirty_clients);
-            self.resumable.push_back(id);
+            self.clients.touch(id);
+            self.clients.resumable.push_back(id);
         }
     }
 
     /// Deadlines may have passed.
     pub fn tick(&mut self, now: Time) {
-        while self.delayed.front().is_some_and(|denial| denial.due <= now)
-            && let Some(denial) = self.delayed.pop_front()
-        {
+        while let Some(denial) = self.denials.take_due(now) {
             self.deny(denial);
         }
-        while let Some(&(at, id)) = self.silences.first()
+        while let Some(&(at, id)) = self.clients.silences.first()
             && at <= now
         {
-            self.silences.pop_first();
-            let client = find(&mut self.clients, id);
-            if let Some(activity) = client.and_then(|client| client.activity.as_mut()) {
+            self.clients.silences.pop_first();
+            if let Some(activity) = self.clients.activity_mut(id) {
                 let next = now.plus(SILENCE);
                 activity.silent_at = Some(next);
-                self.silences.insert((next, id));
-                self.resumable.push_back(id);
+                self.clients.silences.insert((next, id));
+                self.clients.resumable.push_back(id);
             }
         }
         self.expire_waiting(now);
@@ -95,7 +83,7 @@ impl<P: Protocol> Pool<P> {
             if expired.iter().any(|ticket| !ticket.reads) {
                 match latest.map(|(_, stage)| stage) {
                     Some(Stage::Serving { is_silent: false }) if connection.has_written_expired() => {
-                        self.doubtful.push(id);
+                        self.wishes.doubtful.push(id);
                     }
                     Some(Stage::Serving { .. } | Stage::Handshake { .. }) => is_given_up = true,
                     Some(Stage::Connecting | Stage::Idle) | None => {}
@@ -126,7 +114,7 @@ impl<P: Protocol> Pool<P> {
             connection.waiting.retain(|waiter| {
                 let deadline = waiter.deadline(&self.limits);
                 if deadline <= now {
-                    self.resumable.push_back(waiter.client);
+                    self.clients.resumable.push_back(waiter.client);
                     return false;
                 }
                 next = Some(next.map_or(deadline, |earliest| earliest.min(deadline)));
@@ -138,12 +126,11 @@ impl<P: Protocol> Pool<P> {
 
     /// Not everything could be written to the client, or with `some` false nothing at all.
     pub fn client_blocked(&mut self, id: ClientId, some: bool, now: Time) {
-        let Some(client) = find(&mut self.clients, id) else { return };
-        let Some(activity) = client.activity.as_mut() else { return };
+        let Some(activity) = self.clients.activity_mut(id) else { return };
         match activity.blocked {
             None => {
                 activity.blocked = Some(now);
-                self.blocked.push(id);
+                self.clients.blocked.push(id);
             }
             Some(_) if some => {
                 activity.blocked = Some(now);
@@ -155,17 +142,18 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether [`Self::sweep_blocked`] may find something.
     pub fn has_blocked(&self) -> bool {
-        !self.blocked.is_empty()
+        !self.clients.blocked.is_empty()
     }
 
     /// Looks after clients that do not take their replies. To be called about once a second where
     /// [`Self::has_blocked`].
     pub fn sweep_blocked(&mut self, now: Time) {
-        let Self { clients, blocked, wedged, counters, limits, dirty_clients, .. } = self;
+        let Self { clients, wishes, counters, limits, .. } = self;
+        let mut blocked = std::mem::take(&mut clients.blocked);
         blocked.sort_unstable_by_key(|id| (id.index, id.generation));
         blocked.dedup();
         blocked.retain(|&id| {
-            let Some(client) = find(clients, id) else { return false };
+            let Some(client) = clients.get_mut(id) else { return false };
             let Some(activity) = client.activity.as_mut() else { return false };
             let Some(since) = activity.blocked else { return false };
             let limit = match client.state {
@@ -178,20 +166,16 @@ impl<P: Protocol> Pool<P> {
             if limit.is_some_and(|limit| now.since(since) >= limit) {
                 counters.client_timedout.add(1);
                 client.state = State::Broken;
-                mark(client, id.index, dirty_clients);
+                clients.touch(id);
                 return false;
             }
             if now.since(since) >= WEDGED_AFTER && !std::mem::replace(&mut activity.told, true) {
                 counters.client_wedged.add(1);
-                wedged.push((id, activity.bytes()));
+                wishes.wedged.push((id, activity.bytes()));
             }
             true
         });
-    }
-
-    /// Clients that have taken none of their replies for long, found since the last call, and bytes held for them.
-    pub fn take_wedged(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.wedged)
+        self.clients.blocked = blocked;
     }
 
     /// Whether [`Self::sweep_connections`] may find something.

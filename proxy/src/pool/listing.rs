@@ -3,8 +3,9 @@
 use std::fmt::Display;
 use std::ops::Range;
 
+use super::Pool;
 use super::client::State;
-use super::{ClientId, Pool, find, mark};
+use super::clients::{ClientId, Clients, mark};
 use crate::buffer::Output;
 use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
 use crate::time::Time;
@@ -25,11 +26,12 @@ pub struct Asked {
 impl<P: Protocol> Pool<P> {
     /// Clients that were let in with a password that is not good any more from now on are closed.
     pub(super) fn close_revoked(&mut self, settings: &P::Settings) {
-        for (index, client) in &mut self.clients {
+        let Clients { slab, dirty, .. } = &mut self.clients;
+        for (index, client) in slab {
             if client.state == State::Open && P::is_revoked(&mut client.session, &self.settings, settings) {
                 self.counters.client_revoked.add(1);
                 client.state = State::Finishing;
-                mark(client, index as u32, &mut self.dirty_clients);
+                mark(client, index as u32, dirty);
             }
         }
     }
@@ -46,9 +48,10 @@ impl<P: Protocol> Pool<P> {
         ends: impl Fn(ClientId) -> Option<[A; 2]>,
         rows: &mut Rows,
     ) -> bool {
-        let all = self.clients.capacity();
+        let Clients { slab, dirty, .. } = &mut self.clients;
+        let all = slab.capacity();
         for index in places.start..places.end.min(all) {
-            let Some(client) = self.clients.get_mut(index) else { continue };
+            let Some(client) = slab.get_mut(index) else { continue };
             let id = ClientId { index: index as u32, generation: client.generation };
             let Some([address, local_address]) = ends(id) else { continue };
             let activity = client.activity.as_ref();
@@ -76,7 +79,7 @@ impl<P: Protocol> Pool<P> {
                     self.counters.client_killed.add(1);
                 }
                 client.state = if client.id == asker { State::Finishing } else { State::Broken };
-                mark(client, id.index, &mut self.dirty_clients);
+                mark(client, id.index, dirty);
             }
         }
         places.end < all
@@ -84,7 +87,7 @@ impl<P: Protocol> Pool<P> {
 
     /// The process has answered a client's question.
     pub fn answer_question(&mut self, asked: &Asked, found: &Found) {
-        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        let Some(client) = self.clients.touch(asked.client) else { return };
         let mut reply = Output::default();
         P::answer(&asked.question, &client.session, found, &mut reply);
         // One that had to go has nothing in flight any more.
@@ -93,12 +96,11 @@ impl<P: Protocol> Pool<P> {
         {
             activity.replies.answer_whole(asked.number, reply);
         }
-        mark(client, asked.client.index, &mut self.dirty_clients);
     }
 
     /// The process has no answer to a client's question, for this reason.
     pub fn refuse_question(&mut self, asked: &Asked, reason: &str) {
-        let Some(client) = find(&mut self.clients, asked.client) else { return };
+        let Some(client) = self.clients.touch(asked.client) else { return };
         if let Some(activity) = client.activity.as_mut()
             && activity.replies.has(asked.number)
         {
@@ -106,6 +108,5 @@ impl<P: Protocol> Pool<P> {
             P::failure(activity.replies.manner(asked.number), reason, reply.tail());
             activity.replies.answer_whole(asked.number, reply);
         }
-        mark(client, asked.client.index, &mut self.dirty_clients);
     }
 }

@@ -20,32 +20,33 @@
 //!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated, with [`Pool::resume_others`].
 //!
 //! One concern, one file: [`replies`] keeps the order of one client's replies, `connection` the queue of one shard connection,
-//! [`crate::buffer`] the bytes; `connections` and `members` are the books of what there is of shards, and `router` knows which
-//! of them a request takes.
+//! [`crate::buffer`] the bytes; `clients` is the book of clients, `connections` and `members` are those of what there is of
+//! shards, `router` knows which of them a request takes, and `wishes` what the worker is to do.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use shard_discovery::Topology;
-use slab::Slab;
 
 use crate::account::{Account, Share};
 use crate::buffer::{Output, READ_SIZE};
 use crate::failure::{Blame, ShardFailure};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{Malformed, Plan, Protocol, Silence};
+use crate::protocol::{Plan, Protocol, Silence};
 use crate::time::Time;
-use client::{Activity, Client, Pause, Stall, State};
+use client::{Activity, Pause, Stall, State};
+use clients::{Clients, find, mark};
 use connection::Link;
-use deadlines::Denial;
+use denials::Denials;
 use pass::Pass;
-use redirect::{Parked, Redirected};
+use redirect::Redirects;
 use requests::{may_submit, reads_ahead};
 use router::Router;
+use wishes::Wishes;
 
+pub use clients::ClientId;
 pub use connections::ConnectionId;
 pub use limits::Limits;
 pub use listing::Asked;
@@ -53,9 +54,11 @@ pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 
 pub mod client;
+mod clients;
 mod connection;
 mod connections;
 mod deadlines;
+mod denials;
 mod joining;
 mod lanes;
 mod limits;
@@ -71,22 +74,11 @@ mod responses;
 mod router;
 mod split;
 mod ticket;
-
-/// Activities kept for the next clients that need one.
-const SPARE_ACTIVITIES_MAX: usize = 128;
+mod wishes;
 
 /// After so long without a byte of a client it is taken to have sent all that it wanted to send at once. Longer than TCP
 /// needs to send a lost segment again (200 ms on Linux).
 const SILENCE: Duration = Duration::from_millis(250);
-
-/// Which client: its place in the slab, and which of those that had the place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ClientId {
-    /// Place in the slab.
-    pub index: u32,
-    /// Tells apart those that had the place.
-    pub generation: u32,
-}
 
 /// What the worker has to do about a client after it was written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,61 +137,17 @@ pub struct Pool<P: Protocol> {
     counters: Counters,
     /// What is known of the shards taken together.
     store: Arc<Store>,
-    clients: Slab<Client<P>>,
+    clients: Clients<P>,
     router: Router<P>,
-    next_client_id: u64,
-    next_generation: u32,
-    spare_activities: Vec<Box<Activity<P>>>,
-    /// Clients that the worker has to look at.
-    dirty_clients: Vec<u32>,
-    /// Clients whose unread requests may go on.
-    resumable: VecDeque<ClientId>,
-    /// Those that wait for their turn, who waits longest first, one entry each.
-    next_turn: VecDeque<ClientId>,
+    redirects: Redirects<P>,
+    denials: Denials,
     /// What the pass may still serve.
     pass: Pass,
-    /// Connections with room for clients that wait for it.
-    roomy: Vec<ConnectionId>,
-    /// Wrong passwords that are answered later, by when.
-    delayed: VecDeque<Denial>,
-    /// Wrong passwords since then.
-    recent_wrong_passwords: (Time, usize),
-    /// Clients whose silence is waited for, one entry each; when to look at them.
-    silences: BTreeSet<(Time, ClientId)>,
-    questions: Vec<Asked>,
-    /// What clients sent that is no request, for the log.
-    malformed: Vec<(ClientId, Malformed)>,
-    /// Connections with a write that timed out and may not have reached the shard.
-    doubtful: Vec<ConnectionId>,
-    /// What shards have said that do not want us, for the log.
-    complaints: Vec<(ConnectionId, String)>,
-    /// Clients that did not take all of their replies the last time.
-    blocked: Vec<ClientId>,
-    /// Those that have taken none for long, for the log, and bytes held for them.
-    wedged: Vec<(ClientId, usize)>,
-    /// Clients that sent a wrong password, for the log.
-    wrong_passwords: Vec<ClientId>,
-    /// A large response was handed on since the worker last asked.
-    large: bool,
-    /// Requests that a node of a cluster has just sent elsewhere.
-    redirected: Vec<Redirected<P>>,
-    /// Those that wait for their next attempt.
-    parked: Vec<Parked<P>>,
-    /// Bytes of those.
-    parked_bytes: usize,
-    /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
-    abandoned: Vec<(Time, ConnectionId)>,
-    /// A node has said that others own what it is thought to own.
-    stale: bool,
     /// What is held for all clients and shards.
     share: Share,
-    /// Workers that have to look at theirs.
-    wakes: Vec<usize>,
-    /// Clients that had to go because too much was held, for the log, and what each held.
-    evicted: Vec<(ClientId, usize)>,
-    /// Those whose request was refused for that, and its size.
-    oversized: Vec<(ClientId, usize)>,
+    /// Of the request at hand.
     plan: Plan<P>,
+    wishes: Wishes,
 }
 
 impl<P: Protocol> Pool<P> {
@@ -214,42 +162,19 @@ impl<P: Protocol> Pool<P> {
         let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
         let router = Router::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
         let mut pool = Self {
-            next_client_id: identity.client_id_first,
+            clients: Clients::new(identity.client_id_first, identity.client_id_step),
             identity,
             settings,
             limits,
             counters,
             store: Arc::default(),
-            clients: Slab::new(),
             router,
-            next_generation: 0,
-            spare_activities: Vec::new(),
-            dirty_clients: Vec::new(),
-            resumable: VecDeque::new(),
-            next_turn: VecDeque::new(),
+            redirects: Redirects::default(),
+            denials: Denials::default(),
             pass: Pass::default(),
-            roomy: Vec::new(),
-            delayed: VecDeque::new(),
-            recent_wrong_passwords: (Time::default(), 0),
-            silences: BTreeSet::new(),
-            questions: Vec::new(),
-            malformed: Vec::new(),
-            doubtful: Vec::new(),
-            complaints: Vec::new(),
-            blocked: Vec::new(),
-            wedged: Vec::new(),
-            wrong_passwords: Vec::new(),
-            large: false,
-            redirected: Vec::new(),
-            parked: Vec::new(),
-            parked_bytes: 0,
-            abandoned: Vec::new(),
-            stale: false,
             share: Share::new(&Account::new(memory_max), 0),
-            wakes: Vec::new(),
-            evicted: Vec::new(),
-            oversized: Vec::new(),
             plan: Plan::default(),
+            wishes: Wishes::default(),
         };
         let first = P::lane(&P::session(&pool.settings));
         pool.router.connections.set_usual_lane(first, &pool.router.members);
@@ -324,7 +249,7 @@ impl<P: Protocol> Pool<P> {
         let waiting =
             self.router.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
         self.router.set_roles(now);
-        self.resumable.extend(waiting);
+        self.clients.resumable.extend(waiting);
         self.close_revoked(&settings);
         self.settings = settings;
         self.share.account().set_max(limits.memory_max);
@@ -334,8 +259,9 @@ impl<P: Protocol> Pool<P> {
         connections.set_usual_lane(P::lane(&P::session(&self.settings)), members);
         self.counters.lanes.set(connections.lane_count() as i64);
         // Those that wait for room may have waited long enough by now, or may find more room.
-        self.roomy.extend(connections.find(|connection| !connection.waiting.is_empty()));
-        self.router.wait_deadline = (!self.roomy.is_empty()).then_some(now);
+        let waited_for = connections.find(|connection| !connection.waiting.is_empty());
+        connections.roomy.extend(waited_for);
+        self.router.wait_deadline = (!connections.roomy.is_empty()).then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
     }
@@ -350,12 +276,12 @@ impl<P: Protocol> Pool<P> {
     pub fn renew(&mut self, name: &str) {
         self.pause_until_quiet();
         let waiting = self.router.renew(name);
-        self.resumable.extend(waiting);
+        self.clients.resumable.extend(waiting);
     }
 
     /// Clients change connections: what they have in flight comes first, or the next could overtake it.
     fn pause_until_quiet(&mut self) {
-        for (_, client) in &mut self.clients {
+        for (_, client) in &mut self.clients.slab {
             if let Some(activity) = client.activity.as_mut()
                 && activity.replies.in_flight() > 0
             {
@@ -368,41 +294,23 @@ impl<P: Protocol> Pool<P> {
 
     /// A client has connected.
     pub fn client_connected(&mut self, now: Time) -> ClientId {
-        self.next_generation = self.next_generation.wrapping_add(1);
-        let id = self.next_client_id;
-        self.next_client_id += self.identity.client_id_step;
         let session = P::session(&self.settings);
         let lane = self.router.connections.client_connected();
-        if self.clients.len() == self.clients.capacity() {
-            self.clients.reserve(client::places_to_add(self.clients.len()));
-        }
-        let index = self.clients.insert(Client {
-            generation: self.next_generation,
-            id,
-            session,
-            lane,
-            state: State::Open,
-            dirty: false,
-            usual_reply: 0,
-            connected: now,
-            active: now,
-            activity: None,
-        });
         self.counters.client_connections.add(1);
         self.counters.client_connections_total.add(1);
-        ClientId { index: index as u32, generation: self.next_generation }
+        self.clients.add(session, lane, now)
     }
 
     /// Number of clients connected.
     pub fn client_count(&self) -> usize {
-        self.clients.len()
+        self.clients.slab.len()
     }
 
     /// Whether the client's socket should be read.
     #[inline]
     pub fn wants_read(&self, client: ClientId) -> bool {
         let is_read = |activity: &Activity<P>| activity.is_read() || reads_ahead(activity, &self.limits);
-        self.client(client).is_some_and(|client| {
+        self.clients.get(client).is_some_and(|client| {
             client.state == State::Open && client.activity.as_deref().is_none_or(is_read)
         })
     }
@@ -410,7 +318,7 @@ impl<P: Protocol> Pool<P> {
     /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
     #[inline]
     pub fn before_client_read(&mut self, client: ClientId, scratch: &mut BytesMut) {
-        match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
+        match self.clients.activity_mut(client) {
             // What comes stays behind what waits.
             Some(activity) if activity.is_ahead() => scratch.reserve(READ_SIZE),
             Some(activity) => {
@@ -423,7 +331,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Nothing has come after all: takes back what [`Self::before_client_read`] put into `scratch`.
     pub fn keep_client_rest(&mut self, client: ClientId, scratch: &mut BytesMut) {
-        match find(&mut self.clients, client).and_then(|client| client.activity.as_mut()) {
+        match self.clients.activity_mut(client) {
             Some(activity) if !activity.is_ahead() => activity.rest.keep(scratch, 0),
             _ => scratch.clear(),
         }
@@ -443,37 +351,29 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Some(found) = self.clients.get_mut(client.index as usize) else { return scratch.clear() };
-        if found.generation != client.generation {
-            return scratch.clear();
-        }
+        let Clients { slab, spare_activities, dirty, .. } = &mut self.clients;
+        let Some(found) = find(slab, client) else { return scratch.clear() };
         let silence = if now.since(found.active) >= SILENCE { Silence::Long } else { Silence::Short };
         found.active = now;
-        if found.activity.is_none() {
-            let mut activity = self.spare_activities.pop().unwrap_or_default();
-            activity.replies.expect(found.usual_reply);
-            found.activity = Some(activity);
-        }
-        if let Some(activity) = &mut found.activity
-            && activity.is_ahead()
-        {
+        let activity = spare_activities.give(found);
+        if activity.is_ahead() {
             activity.ahead.push(scratch);
             scratch.clear();
-            return mark(found, client.index, &mut self.dirty_clients);
+            return mark(found, client.index, dirty);
         }
         self.process(client, scratch, silence, arrived, now);
     }
 
     /// The client's connection is gone, `broken` if not in good order. Responses still to come find nobody.
     pub fn client_gone(&mut self, id: ClientId, broken: bool) {
-        let Some(client) = self.client(id) else { return };
+        let Some(client) = self.clients.get(id) else { return };
         match client.state {
             State::Open | State::Ended if broken => self.counters.client_err.add(1),
             State::Open | State::Ended => self.counters.client_eof.add(1),
             // Counted when that was decided.
             State::Finishing | State::Broken => {}
         }
-        let client = self.clients.remove(id.index as usize);
+        let client = self.clients.remove(id);
         self.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);
         self.router.connections.client_gone(client.lane);
@@ -482,25 +382,20 @@ impl<P: Protocol> Pool<P> {
                 self.router.stop_waiting(at, id, since);
             }
             self.share.change(activity.counted, 0);
-            if let Some(at) = activity.silent_at {
-                self.silences.remove(&(at, id));
-            }
-        }
-        if self.clients.is_empty() {
-            self.clients.shrink_to_fit();
         }
     }
 
     /// Bytes waiting to be written to the client, if any.
     #[inline]
     pub fn client_output(&mut self, client: ClientId) -> Option<&mut Output> {
-        find(&mut self.clients, client)?.activity.as_mut().map(|activity| &mut activity.replies.output)
+        self.clients.activity_mut(client).map(|activity| &mut activity.replies.output)
     }
 
     /// What is to be done about a client now that as much as possible was written to it.
     pub fn settle_client(&mut self, id: ClientId) -> Verdict {
         let limits = &self.limits;
-        let Some(client) = self.clients.get_mut(id.index as usize) else { return Verdict::Close };
+        let Clients { slab, spare_activities, next_turn, .. } = &mut self.clients;
+        let Some(client) = slab.get_mut(id.index as usize) else { return Verdict::Close };
         if client.generation != id.generation || client.state == State::Broken {
             return Verdict::Close;
         }
@@ -527,7 +422,7 @@ impl<P: Protocol> Pool<P> {
             Some(Pause::UntilSilent) => false,
         };
         if resumes && !std::mem::replace(&mut activity.in_line, true) {
-            self.next_turn.push_back(id);
+            next_turn.push_back(id);
         }
         if !activity.replies.output.is_empty() {
             activity.arrived = None;
@@ -545,42 +440,14 @@ impl<P: Protocol> Pool<P> {
         }
         let read = client.state == State::Open && (activity.is_read() || reads_ahead(activity, limits));
         if activity.is_idle() && !waits {
-            let mut activity = client.activity.take().expect("just used");
             self.share.change(std::mem::take(&mut activity.counted), 0);
-            client.usual_reply = activity.recycle();
-            if self.spare_activities.len() < SPARE_ACTIVITIES_MAX {
-                self.spare_activities.push(activity);
-            }
+            spare_activities.take_back(client);
         }
         if read { Verdict::Read } else { Verdict::Wait }
     }
 
     /// Clients to be written to, settled, and read again if they are to be.
     pub fn take_dirty_clients(&mut self, into: &mut Vec<ClientId>) {
-        for index in self.dirty_clients.drain(..) {
-            if let Some(client) = self.clients.get_mut(index as usize)
-                && std::mem::take(&mut client.dirty)
-            {
-                into.push(ClientId { index, generation: client.generation });
-            }
-        }
-    }
-
-    fn client(&self, id: ClientId) -> Option<&Client<P>> {
-        self.clients.get(id.index as usize).filter(|client| client.generation == id.generation)
-    }
-}
-
-/// The client, if it is still connected.
-#[inline]
-fn find<P: Protocol>(clients: &mut Slab<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
-    clients.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
-}
-
-/// The client is to be looked at by the worker.
-#[inline]
-fn mark<P: Protocol>(client: &mut Client<P>, index: u32, dirty: &mut Vec<u32>) {
-    if !std::mem::replace(&mut client.dirty, true) {
-        dirty.push(index);
+        self.clients.take_dirty(into);
     }
 }

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::client::State;
-use super::{ClientId, Pool, deadlines, find, mark};
+use super::clients::ClientId;
+use super::{Pool, deadlines};
 use crate::protocol::Protocol;
 use crate::time::Time;
 
@@ -35,7 +36,7 @@ impl<P: Protocol> Pool<P> {
 
     /// We want to end the connection once everything read is answered.
     pub fn part_with(&mut self, id: ClientId, why: Parting) {
-        if self.client(id).is_some_and(|client| client.state == State::Open) {
+        if self.clients.get(id).is_some_and(|client| client.state == State::Open) {
             let counter = match why {
                 Parting::Drained => &self.counters.client_drained,
                 Parting::Idle | Parting::Unfinished => &self.counters.client_timedout,
@@ -49,7 +50,7 @@ impl<P: Protocol> Pool<P> {
     /// Whether the client may go once its output is written, because nothing else is owed to it. Where clients go one
     /// after the other, it is among the first `share` of 1024.
     pub fn may_leave(&self, id: ClientId, share: u32) -> bool {
-        let Some(client) = self.client(id) else { return false };
+        let Some(client) = self.clients.get(id) else { return false };
         let Some(activity) = &client.activity else { return false };
         matches!(client.state, State::Open | State::Finishing)
             && deadlines::spread(client.id, self.identity.seed) < u64::from(share)
@@ -61,7 +62,9 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether nothing is owed to the client and it has asked for nothing for a while.
     pub fn is_quiet(&self, id: ClientId, now: Time) -> bool {
-        self.client(id).is_some_and(|client| client.activity.is_none() && now.since(client.active) >= QUIET)
+        self.clients
+            .get(id)
+            .is_some_and(|client| client.activity.is_none() && now.since(client.active) >= QUIET)
     }
 
     /// Adds those that do nothing, take too long or are old to `due`, with the reason. To be called about once a second
@@ -70,7 +73,7 @@ impl<P: Protocol> Pool<P> {
         let limits = &self.limits;
         let passed =
             |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
-        for (index, client) in &self.clients {
+        for (id, client) in self.clients.iter() {
             if client.state != State::Open {
                 continue;
             }
@@ -90,19 +93,18 @@ impl<P: Protocol> Pool<P> {
             } else {
                 continue;
             };
-            due.push((ClientId { index: index as u32, generation: client.generation }, why));
+            due.push((id, why));
         }
     }
 
     fn end_client(&mut self, id: ClientId, state: State) {
-        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(client) = self.clients.touch(id) else { return };
         if client.state == State::Open {
             client.state = state;
         }
         if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
-            self.resumable.push_back(id);
+            self.clients.resumable.push_back(id);
         }
-        mark(client, id.index, &mut self.dirty_clients);
     }
 }
 

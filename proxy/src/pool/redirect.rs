@@ -15,7 +15,7 @@ use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::router::Turn;
 use super::ticket::Ticket;
-use super::{ClientId, Pool, find, mark};
+use super::{ClientId, Pool};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::protocol::{Protocol, Redirect};
@@ -43,24 +43,60 @@ pub(super) struct Redirected<P: Protocol> {
 /// A request that waits for its next attempt.
 pub(super) struct Parked<P: Protocol> {
     /// When that is, unless who owns what is known anew before.
-    pub due: Time,
+    due: Time,
     redirected: Redirected<P>,
+}
+
+/// The requests of a pool that nodes of a cluster have not executed.
+pub(super) struct Redirects<P: Protocol> {
+    /// Those that were just sent elsewhere.
+    pub fresh: Vec<Redirected<P>>,
+    /// Those that wait for their next attempt.
+    parked: Vec<Parked<P>>,
+    /// Bytes of those.
+    parked_bytes: usize,
+    /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
+    abandoned: Vec<(Time, ConnectionId)>,
+    /// A node has said that others own what it is thought to own.
+    pub stale: bool,
+}
+
+impl<P: Protocol> Default for Redirects<P> {
+    fn default() -> Self {
+        Self { fresh: Vec::new(), parked: Vec::new(), parked_bytes: 0, abandoned: Vec::new(), stale: false }
+    }
+}
+
+impl<P: Protocol> Redirects<P> {
+    /// When a request is sent again, and when a connection is looked at.
+    pub fn due(&self) -> [Option<Time>; 2] {
+        let parked = self.parked.iter().map(|parked| parked.due).min();
+        let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
+        [parked, abandoned]
+    }
+
+    /// For each request that waits, its client and its size.
+    pub fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
+        let of_client =
+            |parked: &Parked<P>| Some((parked.redirected.ticket.client?, parked.redirected.request.len()));
+        self.parked.iter().filter_map(of_client)
+    }
 }
 
 impl<P: Protocol> Pool<P> {
     /// Whether who owns what should be asked for, since the last call.
     pub fn take_stale(&mut self) -> bool {
-        std::mem::take(&mut self.stale)
+        std::mem::take(&mut self.redirects.stale)
     }
 
     /// Requests that wait for their next attempt.
     pub fn parked_count(&self) -> usize {
-        self.parked.len()
+        self.redirects.parked.len()
     }
 
     /// Sends what was sent elsewhere on its way, in the order in which it came.
     pub(super) fn follow_redirects(&mut self, now: Time) {
-        for redirected in std::mem::take(&mut self.redirected) {
+        for redirected in std::mem::take(&mut self.redirects.fresh) {
             let Redirected { from, ticket, ref reply, .. } = redirected;
             let Some(redirect) = P::redirect(reply) else { continue };
             // A script may have said so itself, after it has done something.
@@ -75,17 +111,17 @@ impl<P: Protocol> Pool<P> {
             };
             match redirect {
                 Redirect::Moved { .. } => {
-                    self.stale = true;
+                    self.redirects.stale = true;
                     self.counters.redirects_moved.add(1);
                 }
                 Redirect::Ask { .. } => self.counters.redirects_ask.add(1),
                 Redirect::Later { stale } => {
-                    self.stale |= stale;
+                    self.redirects.stale |= stale;
                     self.counters.redirects_later.add(1);
                 }
             }
             let waits = matches!(redirect, Redirect::Later { .. });
-            let activity = self.client(id).and_then(|client| client.activity.as_ref());
+            let activity = self.clients.activity(id);
             let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
             if !is_meant || ticket.tries >= TRIES_MAX || (waits && !is_newest) {
                 self.give_up(&redirected);
@@ -100,11 +136,12 @@ impl<P: Protocol> Pool<P> {
 
     /// Those whose time has come are sent again, or with `all` every one.
     pub(super) fn unpark(&mut self, now: Time, all: bool) {
-        if self.parked.is_empty() || (!all && self.parked.iter().all(|parked| parked.due > now)) {
+        let parked = &mut self.redirects.parked;
+        if parked.is_empty() || (!all && parked.iter().all(|parked| parked.due > now)) {
             return;
         }
         // Those of one client go together and in order, when the first of them is due.
-        self.parked.sort_by_key(|parked| {
+        parked.sort_by_key(|parked| {
             (parked.redirected.ticket.client.map(|id| id.index), parked.redirected.ticket.number)
         });
         let mut client = None;
@@ -112,19 +149,18 @@ impl<P: Protocol> Pool<P> {
         let mut first = now;
         let mut due: Vec<Redirected<P>> = Vec::new();
         let mut kept = Vec::new();
-        for mut parked in std::mem::take(&mut self.parked) {
+        for mut parked in std::mem::take(parked) {
             let of = parked.redirected.ticket.client;
             if client != of {
                 client = of;
                 first = parked.due;
             }
             if all || first <= now {
-                let found = of.and_then(|id| find(&mut self.clients, id));
-                if let Some(activity) = found.and_then(|client| client.activity.as_mut()) {
+                if let Some(activity) = of.and_then(|id| self.clients.activity_mut(id)) {
                     activity.parked -= 1;
                 }
                 let length = parked.redirected.request.len();
-                self.parked_bytes -= length;
+                self.redirects.parked_bytes -= length;
                 self.share.change(length, 0);
                 due.push(parked.redirected);
             } else {
@@ -133,7 +169,7 @@ impl<P: Protocol> Pool<P> {
                 kept.push(parked);
             }
         }
-        self.parked = kept;
+        self.redirects.parked = kept;
         for redirected in due {
             if redirected.ticket.client.is_some_and(|id| self.has_parked(id)) {
                 // One before it has to wait longer.
@@ -144,57 +180,49 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// For each request that waits, its client and its size.
-    pub(super) fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
-        let of_client =
-            |parked: &Parked<P>| Some((parked.redirected.ticket.client?, parked.redirected.request.len()));
-        self.parked.iter().filter_map(of_client)
-    }
-
     /// Requests of these clients wait no more.
     pub(super) fn forsake_parked(&mut self, gone: &HashSet<ClientId>) {
-        let before = self.parked_bytes;
-        let Self { parked, parked_bytes, .. } = self;
+        let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
+        let before = *parked_bytes;
         parked.retain(|parked| {
             let stays = parked.redirected.ticket.client.is_none_or(|id| !gone.contains(&id));
             *parked_bytes -= if stays { 0 } else { parked.redirected.request.len() };
             stays
         });
-        self.share.change(before, self.parked_bytes);
+        self.share.change(before, *parked_bytes);
     }
 
     fn has_parked(&self, id: ClientId) -> bool {
-        self.client(id)
-            .and_then(|client| client.activity.as_ref())
-            .is_some_and(|activity| activity.parked > 0)
+        self.clients.activity(id).is_some_and(|activity| activity.parked > 0)
     }
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
-        let Some(client) = redirected.ticket.client.and_then(|id| find(&mut self.clients, id)) else {
+        let Some(client) = redirected.ticket.client.and_then(|id| self.clients.get_mut(id)) else {
             return;
         };
         let length = redirected.request.len();
         let is_late = |timeout: Duration| redirected.ticket.since.plus(timeout) < now.plus(pause);
-        if self.parked.len() >= PARKED_MAX
-            || (self.parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max
+        let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
+        if parked.len() >= PARKED_MAX
+            || (*parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max
             || self.limits.timeout.is_some_and(is_late)
         {
             return self.give_up(&redirected);
         }
-        self.parked_bytes += length;
+        *parked_bytes += length;
         self.share.change(0, length);
         if let Some(activity) = client.activity.as_mut() {
             activity.paused = Some(Pause::UntilQuiet);
             activity.parked += 1;
         }
-        self.parked.push(Parked { due: now.plus(pause), redirected });
+        parked.push(Parked { due: now.plus(pause), redirected });
     }
 
     /// To the node that is named, else to who owns the slot now.
     fn send_on(&mut self, mut redirected: Redirected<P>, now: Time) {
         let Redirected { from, mut ticket, .. } = redirected;
-        let Some(client) = ticket.client.and_then(|id| find(&mut self.clients, id)) else { return };
+        let Some(client) = ticket.client.and_then(|id| self.clients.get(id)) else { return };
         ticket.tries = ticket.tries.saturating_add(1);
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
@@ -252,18 +280,18 @@ impl<P: Protocol> Pool<P> {
             .router
             .connections
             .find(|connection| !connection.in_flight().is_empty() && !needed.contains(&connection.member));
-        let known: HashSet<ConnectionId> = self.abandoned.iter().map(|&(_, id)| id).collect();
+        let known: HashSet<ConnectionId> = self.redirects.abandoned.iter().map(|&(_, id)| id).collect();
         let new = found.into_iter().filter(|id| !known.contains(id));
-        self.abandoned.extend(new.map(|id| (now.plus(ABANDONED_MAX), id)));
+        self.redirects.abandoned.extend(new.map(|id| (now.plus(ABANDONED_MAX), id)));
     }
 
     pub(super) fn close_abandoned(&mut self, now: Time) {
-        if self.abandoned.is_empty() {
+        if self.redirects.abandoned.is_empty() {
             return;
         }
         let needed = self.router.needed_members();
-        let (due, later) = self.abandoned.drain(..).partition(|(due, _)| *due <= now);
-        self.abandoned = later;
+        let (due, later) = self.redirects.abandoned.drain(..).partition(|(due, _)| *due <= now);
+        self.redirects.abandoned = later;
         let due: Vec<(Time, ConnectionId)> = due;
         for (_, id) in due {
             let Some(connection) = self.router.connections.get(id) else { continue };
@@ -273,7 +301,7 @@ impl<P: Protocol> Pool<P> {
             if connection.heard.plus(ABANDONED_MAX) <= now {
                 self.router.connections.to_close.push((id, ShardFailure::Removed));
             } else {
-                self.abandoned.push((now.plus(ABANDONED_MAX), id));
+                self.redirects.abandoned.push((now.plus(ABANDONED_MAX), id));
             }
         }
     }
@@ -283,11 +311,10 @@ impl<P: Protocol> Pool<P> {
         let Redirected { ticket, reply, from, .. } = redirected;
         let Some(id) = ticket.client else { return };
         self.counters.redirects_given_up.add(1);
-        let Some(client) = find(&mut self.clients, id) else { return };
+        let Some(client) = self.clients.touch(id) else { return };
         let Some(activity) = client.activity.as_mut() else {
             return self.fail(*ticket, *from, &ShardFailure::Removed);
         };
         activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(reply), true);
-        mark(client, id.index, &mut self.dirty_clients);
     }
 }

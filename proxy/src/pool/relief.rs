@@ -7,19 +7,18 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
+use super::Pool;
 use super::client::{Stall, State};
+use super::clients::{ClientId, Clients, find, mark};
 use super::connections::ConnectionId;
 use super::requests::listen_no_more;
 use super::ticket::Ticket;
-use super::{ClientId, Pool, find, mark};
 use crate::buffer::{Ahead, Rest};
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
 
 /// A client that has so many bytes of replies to read before would hardly come to hear why it goes.
 const LAST_WORDS_MAX: usize = 64 * 1024;
-/// Clients and requests remembered for the log between two passes.
-const TOLD_MAX: usize = 64;
 
 impl<P: Protocol> Pool<P> {
     /// Whether more is held than may be, or another pool wants to know who holds most.
@@ -37,7 +36,7 @@ impl<P: Protocol> Pool<P> {
         while self.share.is_asked() {
             let mut holders = self.holders();
             let largest = holders.first().map_or(0, |&(_, bytes)| bytes);
-            if !self.share.bid(largest, &mut self.wakes) || holders.is_empty() {
+            if !self.share.bid(largest, &mut self.wishes.wakes) || holders.is_empty() {
                 return;
             }
             // Many that hold about the same go at once: looking for each of them anew would take longer than they need to
@@ -55,27 +54,6 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Workers that have to look at what their clients hold.
-    pub fn take_wakes(&mut self, into: &mut Vec<usize>) {
-        into.append(&mut self.wakes);
-    }
-
-    /// Clients that were disconnected since the last call because too much was held, and what each held.
-    pub fn take_evicted(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.evicted)
-    }
-
-    /// Clients whose request was refused since the last call because too much would be held, and its size.
-    pub fn take_oversized(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.oversized)
-    }
-
-    pub(super) fn tell_oversized(oversized: &mut Vec<(ClientId, usize)>, id: ClientId, bytes: usize) {
-        if oversized.len() < TOLD_MAX {
-            oversized.push((id, bytes));
-        }
-    }
-
     /// Counts what the connection holds.
     pub(super) fn count_shard(&mut self, id: ConnectionId) {
         let connection = &mut self.router.connections[id];
@@ -87,7 +65,7 @@ impl<P: Protocol> Pool<P> {
     fn drop_orphans(&mut self) -> bool {
         let tickets = self.router.connections.iter().flat_map(|connection| connection.in_flight());
         let clients = tickets.filter_map(|ticket| ticket.client);
-        let gone: HashSet<ClientId> = clients.filter(|&id| self.client(id).is_none()).collect();
+        let gone: HashSet<ClientId> = clients.filter(|&id| self.clients.get(id).is_none()).collect();
         self.forsake(|ticket| ticket.client.is_none_or(|id| gone.contains(&id)))
     }
 
@@ -125,12 +103,11 @@ impl<P: Protocol> Pool<P> {
                 *queued.entry(id).or_default() += connection.rest.memory();
             }
         }
-        for (id, bytes) in self.parked_of_clients() {
+        for (id, bytes) in self.redirects.parked_of_clients() {
             *queued.entry(id).or_default() += bytes;
         }
         let clients = self.clients.iter().filter(|(_, client)| client.state != State::Broken);
-        let held = clients.map(|(index, client)| {
-            let id = ClientId { index: index as u32, generation: client.generation };
+        let held = clients.map(|(id, client)| {
             let own = client.activity.as_ref().map_or(0, |activity| activity.bytes());
             (id, own + P::session_bytes(&client.session) + queued.get(&id).copied().unwrap_or(0))
         });
@@ -152,10 +129,10 @@ impl<P: Protocol> Pool<P> {
 
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
         self.counters.client_evicted.add(1);
-        if self.evicted.len() < TOLD_MAX {
-            self.evicted.push((id, bytes));
-        }
-        let Some(client) = find(&mut self.clients, id) else { return };
+        self.wishes.tell_evicted(id, bytes);
+        let Clients { slab, silences, dirty, .. } = &mut self.clients;
+        let Some(client) = find(slab, id) else { return };
+        mark(client, id.index, dirty);
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
             if let Some(Stall { since, at }) = activity.stalled {
@@ -165,7 +142,7 @@ impl<P: Protocol> Pool<P> {
             activity.ahead = Ahead::default();
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
             activity.parked = 0;
-            listen_no_more(&mut self.silences, activity, id);
+            listen_no_more(silences, activity, id);
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();
             if is_whole && activity.replies.output.len() <= LAST_WORDS_MAX {
@@ -179,6 +156,5 @@ impl<P: Protocol> Pool<P> {
             let bytes = activity.bytes();
             self.share.change(std::mem::replace(&mut activity.counted, bytes), bytes);
         }
-        mark(client, id.index, &mut self.dirty_clients);
     }
 }

@@ -1,16 +1,16 @@
 //! From bytes of a client to requests in the queues of shards.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
 use super::client::{Activity, Pause, Stall, State};
+use super::clients::{ClientId, Clients, find, mark};
 use super::connections::ConnectionId;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Turn};
 use super::ticket::{Sender, Waiter};
-use super::{Asked, ClientId, Denial, Limits, Pool, SILENCE, find, mark};
+use super::{Asked, Limits, Pool, SILENCE};
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::protocol::{Facts, Protocol, Request, RequestBounds, Route, Silence};
@@ -23,11 +23,6 @@ const IN_FLIGHT_UNKNOWN_MAX: usize = 16;
 const LARGE_MIN: usize = 256 * 1024;
 /// What an argument takes while its request is served, beside its bytes.
 const ARGUMENT_BYTES: usize = 48;
-
-/// How long a wrong password waits for its reply after many others: of the same client, or, because connecting anew is cheap,
-/// of all clients within the last second.
-const DENIED_PAUSE: Duration = Duration::from_secs(1);
-const DENIED_AT_ONCE_MAX: usize = 100;
 /// The reply to what would need one more kind of shard connections.
 const TOO_MANY_LANES: &str =
     "too many databases are in use by other clients; use one of theirs, or try again later";
@@ -38,13 +33,12 @@ impl<P: Protocol> Pool<P> {
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
         self.pass.turns(self.limits.pass_work_max, now);
         // Those that come to wait for another turn meanwhile have theirs in the next pass.
-        for _ in 0..self.next_turn.len() {
+        for _ in 0..self.clients.next_turn.len() {
             if self.pass.turn() == 0 {
                 break;
             }
-            let Some(id) = self.next_turn.pop_front() else { break };
-            let activity = find(&mut self.clients, id).and_then(|client| client.activity.as_mut());
-            if let Some(activity) = activity
+            let Some(id) = self.clients.next_turn.pop_front() else { break };
+            if let Some(activity) = self.clients.activity_mut(id)
                 && std::mem::take(&mut activity.in_line)
             {
                 self.go_on(id, scratch, now);
@@ -56,16 +50,16 @@ impl<P: Protocol> Pool<P> {
     /// The same, in the same pass, but for those that wait for their turn.
     pub fn resume_others(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
-        while let Some(connection) = self.roomy.pop() {
+        while let Some(connection) = self.router.connections.roomy.pop() {
             self.resume_waiting(connection, scratch, now);
         }
-        while let Some(id) = self.resumable.pop_front() {
+        while let Some(id) = self.clients.resumable.pop_front() {
             self.go_on(id, scratch, now);
         }
     }
 
     fn go_on(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
-        let stalled = self.client(id).and_then(|client| client.activity.as_ref()?.stalled);
+        let stalled = self.clients.activity(id).and_then(|activity| activity.stalled);
         if let Some(Stall { since, at }) = stalled {
             // It may stand in that line still; it will find its place again.
             self.router.stop_waiting(at, id, since);
@@ -97,7 +91,8 @@ impl<P: Protocol> Pool<P> {
     }
 
     fn resume_client(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
-        let Some(client) = find(&mut self.clients, id) else { return };
+        let Clients { slab, silences, dirty, .. } = &mut self.clients;
+        let Some(client) = find(slab, id) else { return };
         let Some(activity) = client.activity.as_mut() else { return };
         if !activity.waits() {
             return;
@@ -116,9 +111,9 @@ impl<P: Protocol> Pool<P> {
         if drops {
             // What it sends next will not be read. It is told nothing, and nothing of it is executed.
             activity.drop_requests();
-            listen_no_more(&mut self.silences, activity, id);
+            listen_no_more(silences, activity, id);
         }
-        mark(client, id.index, &mut self.dirty_clients);
+        mark(client, id.index, dirty);
         if !drops {
             self.process_ahead(id, scratch, silence, arrived, now);
         }
@@ -133,15 +128,14 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Some(client) = find(&mut self.clients, id) else { return };
-        let Some(activity) = client.activity.as_mut() else { return };
+        let Some(activity) = self.clients.activity_mut(id) else { return };
         if !activity.is_held() {
             activity.paused = None;
         }
         activity.rest.take(scratch);
         activity.ahead.pop(scratch);
         self.process(id, scratch, silence, arrived, now);
-        if let Some(activity) = find(&mut self.clients, id).and_then(|client| client.activity.as_mut())
+        if let Some(activity) = self.clients.activity_mut(id)
             && !activity.waits()
             && !activity.ahead.is_empty()
         {
@@ -162,7 +156,8 @@ impl<P: Protocol> Pool<P> {
     ) {
         let Self { clients, router, counters, limits, plan, identity, settings, store, share, pass, .. } =
             self;
-        let client = &mut clients[id.index as usize];
+        let Clients { slab, silences, dirty, .. } = clients;
+        let client = &mut slab[id.index as usize];
         let activity = client.activity.as_mut().expect("a client that is read has an activity");
         let session_bytes = P::session_bytes(&client.session);
         let received = scratch.len();
@@ -203,7 +198,7 @@ impl<P: Protocol> Pool<P> {
                     plan.reply.clear();
                     P::malformed(&malformed, input, &mut plan.reply);
                     activity.replies.replied(&plan.reply, P::Manner::default());
-                    self.malformed.push((id, malformed));
+                    self.wishes.malformed.push((id, malformed));
                     client.state = State::Finishing;
                     used = scratch.len();
                     activity.ahead = Ahead::default();
@@ -274,24 +269,18 @@ impl<P: Protocol> Pool<P> {
                     plan.reply.clear();
                     P::out_of_memory(&mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
-                    Self::tell_oversized(&mut self.oversized, id, length);
+                    self.wishes.tell_oversized(id, length);
                     Ok(())
                 }
                 Route::Deny { slowly } => {
                     counters.refused.add(1);
                     counters.wrong_passwords.add(1);
-                    self.wrong_passwords.push(id);
-                    let (since, count) = &mut self.recent_wrong_passwords;
-                    if now.since(*since) >= DENIED_PAUSE {
-                        (*since, *count) = (now, 0);
-                    }
-                    *count += 1;
-                    stops = slowly || *count > DENIED_AT_ONCE_MAX;
+                    self.wishes.wrong_passwords.push(id);
+                    stops = self.denials.is_one_too_many(now) || slowly;
                     if stops {
                         activity.paused = Some(Pause::Delayed);
                         let number = activity.replies.submitted(plan.manner);
-                        let (due, reply) = (now.plus(DENIED_PAUSE), plan.reply.as_slice().into());
-                        self.delayed.push_back(Denial { due, client: id, number, reply });
+                        self.denials.delay(id, number, &plan.reply, now);
                     } else {
                         activity.replies.replied(&plan.reply, plan.manner);
                     }
@@ -338,13 +327,13 @@ impl<P: Protocol> Pool<P> {
                     if activity.silent_at.is_none() {
                         let at = now.plus(SILENCE);
                         activity.silent_at = Some(at);
-                        self.silences.insert((at, id));
+                        silences.insert((at, id));
                     }
                     break;
                 }
                 Route::Ask(question) => {
                     let number = activity.replies.submitted(plan.manner);
-                    self.questions.push(Asked { client: id, asker: client.id, number, question });
+                    self.wishes.questions.push(Asked { client: id, asker: client.id, number, question });
                     Ok(())
                 }
             };
@@ -417,7 +406,7 @@ impl<P: Protocol> Pool<P> {
             activity.arrived = Some(arrived);
         }
         if activity.silent_at.is_some() && !activity.is_held() {
-            listen_no_more(&mut self.silences, activity, id);
+            listen_no_more(silences, activity, id);
         }
         scratch.advance(used);
         let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
@@ -429,7 +418,7 @@ impl<P: Protocol> Pool<P> {
         activity.rest.keep(scratch, received - scratch.len());
         plan.end();
         share.change(session_bytes, P::session_bytes(&client.session));
-        mark(client, id.index, &mut self.dirty_clients);
+        mark(client, id.index, dirty);
     }
 }
 

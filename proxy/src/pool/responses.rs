@@ -10,7 +10,7 @@ use super::members::MemberIndex;
 use super::redirect::Redirected;
 use super::router::Router;
 use super::ticket::Ticket;
-use super::{Asked, ClientId, Pool, ShardEvent, find, mark};
+use super::{Pool, ShardEvent};
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::failure::{Blame, ShardFailure};
 use crate::protocol::{Malformed, Protocol};
@@ -21,9 +21,6 @@ const STREAM_MIN: usize = 1024 * 1024;
 
 /// Longest response to the greeting.
 const GREETING_MAX: usize = 64 * 1024;
-/// Complaints of shards that are kept for the log until the worker takes them, and bytes that are shown of one.
-const COMPLAINTS_MAX: usize = 8;
-const COMPLAINT_SHOWN_MAX: usize = 200;
 
 impl<P: Protocol> Pool<P> {
     /// Number of shard connections, made or not.
@@ -69,11 +66,6 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Whether a large response was handed on since the last call: it is worth writing at once.
-    pub fn take_large(&mut self) -> bool {
-        std::mem::take(&mut self.large)
-    }
-
     /// Bytes have come from the shard: they are at the end of `scratch`, which began with the rest of earlier ones.
     /// Leaves `scratch` empty. An error means that the connection is of no use any more and is to be closed.
     pub fn shard_received(
@@ -107,7 +99,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { settings, clients, router, dirty_clients, large, redirected, complaints, .. } = self;
+        let Self { settings, clients, router, redirects, wishes, .. } = self;
         let Router { connections, members, .. } = router;
         let connection = &mut connections[at];
         let member = connection.member;
@@ -171,15 +163,13 @@ impl<P: Protocol> Pool<P> {
                     responses += 1;
                     response_bytes += (end - start) as u64;
                     let reply = Bytes::copy_from_slice(&scratch[start..end]);
-                    redirected.push(Redirected { from: member, ticket, request, reply });
+                    redirects.fresh.push(Redirected { from: member, ticket, request, reply });
                     start = end;
                     continue;
                 }
                 // What a script says is its client's word.
-                if !scripted && complaints.len() < COMPLAINTS_MAX && P::is_complaint(&scratch[start..end]) {
-                    let words = scratch[start..end].trim_ascii_end();
-                    let words = String::from_utf8_lossy(&words[..words.len().min(COMPLAINT_SHOWN_MAX)]);
-                    complaints.push((at, words.escape_debug().to_string()));
+                if !scripted && P::is_complaint(&scratch[start..end]) {
+                    wishes.tell_complaint(at, &scratch[start..end]);
                 }
             }
             let ticket = if progress.complete {
@@ -198,7 +188,7 @@ impl<P: Protocol> Pool<P> {
                 counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
             }
             connection.streaming = !progress.complete;
-            let waiting = ticket.client.and_then(|id| find(clients, id).map(|client| (id, client)));
+            let waiting = ticket.client.and_then(|id| clients.touch(id));
             let shared = end - start >= SHARE_MIN;
             if shared {
                 scratch.advance(start);
@@ -207,10 +197,10 @@ impl<P: Protocol> Pool<P> {
             }
             let mut is_odd = false;
             match waiting {
-                Some((id, client)) => {
+                Some(client) => {
                     let activity =
                         client.activity.as_mut().expect("a client with a request in flight has an activity");
-                    *large |= shared;
+                    wishes.large |= shared;
                     let piece = if shared {
                         Piece::Shared(scratch.split_to(end).freeze())
                     } else {
@@ -218,7 +208,6 @@ impl<P: Protocol> Pool<P> {
                     };
                     is_odd =
                         activity.replies.answer(ticket.number, ticket.fragment, piece, progress.complete);
-                    mark(client, id.index, dirty_clients);
                 }
                 None => {
                     connection.streaming = !progress.complete;
@@ -264,7 +253,7 @@ impl<P: Protocol> Pool<P> {
     /// Where the shard has room again, clients that wait for it go on.
     pub(super) fn wake_waiting(&mut self, id: ConnectionId) {
         if self.router.connections[id].wakes(&self.limits) {
-            self.roomy.push(id);
+            self.router.connections.roomy.push(id);
         }
     }
 
@@ -329,9 +318,7 @@ impl<P: Protocol> Pool<P> {
     /// Answers a request with the reason why its shard did not.
     pub(super) fn fail(&mut self, ticket: Ticket<P>, member: MemberIndex, failure: &ShardFailure) {
         let Some(id) = ticket.client else { return };
-        let Some(client) = find(&mut self.clients, id) else {
-            return;
-        };
+        let Some(client) = self.clients.touch(id) else { return };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.counters.forward_error.add(1);
         self.router.members[member].counters.failures[failure.reason()].add(1);
@@ -348,7 +335,6 @@ impl<P: Protocol> Pool<P> {
             activity.replies.forget_partial(ticket.number, ticket.fragment);
             activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true);
         }
-        mark(client, id.index, &mut self.dirty_clients);
     }
 
     /// Shard connections with something to write.
@@ -386,49 +372,19 @@ impl<P: Protocol> Pool<P> {
         std::mem::take(&mut self.router.members.events)
     }
 
-    /// Questions to the whole process since the last call.
-    pub fn take_questions(&mut self) -> Vec<Asked> {
-        std::mem::take(&mut self.questions)
-    }
-
-    /// What clients have sent since the last call that is no request.
-    pub fn take_malformed(&mut self) -> Vec<(ClientId, Malformed)> {
-        std::mem::take(&mut self.malformed)
-    }
-
-    /// Connections on which a write has timed out, though the shard answers others: they are to be closed as after a
-    /// timeout unless it has acknowledged all that was sent.
-    pub fn take_doubtful(&mut self) -> Vec<ConnectionId> {
-        std::mem::take(&mut self.doubtful)
-    }
-
-    /// Responses since the last call that say that a shard does not want the proxy, for the log.
-    pub fn take_complaints(&mut self) -> Vec<(ConnectionId, String)> {
-        std::mem::take(&mut self.complaints)
-    }
-
-    /// Clients that have sent a wrong password since the last call, once for each.
-    pub fn take_wrong_passwords(&mut self) -> Vec<ClientId> {
-        std::mem::take(&mut self.wrong_passwords)
-    }
-
     /// Whether the worker has something to write, to connect, to close or to go on with.
     pub fn has_work(&self) -> bool {
-        self.has_more() || !self.next_turn.is_empty()
+        self.has_more() || !self.clients.next_turn.is_empty()
     }
 
     /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.
     pub fn has_more(&self) -> bool {
-        !self.dirty_clients.is_empty()
-            || !self.resumable.is_empty()
-            || !self.roomy.is_empty()
-            || self.router.connections.has_work()
-            || self.is_asked_for_relief()
+        self.clients.has_work() || self.router.connections.has_work() || self.is_asked_for_relief()
     }
 
     /// Whether the control thread is to be told something.
     pub fn has_events(&self) -> bool {
-        !self.router.members.events.is_empty() || self.stale
+        !self.router.members.events.is_empty() || self.redirects.stale
     }
 }
 

@@ -1,0 +1,191 @@
+//! The book of clients: who is connected, and whom the pool or the worker has to look at.
+//!
+//! An idle client has nothing but its place in the slab. What one with something going on needs comes from those that have
+//! become idle.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use slab::Slab;
+
+use super::client::{Activity, Client, State, places_to_add};
+use crate::protocol::Protocol;
+use crate::time::Time;
+
+/// Activities kept for the next clients that need one.
+const SPARE_ACTIVITIES_MAX: usize = 128;
+
+/// Which client: its place in the slab, and which of those that had the place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientId {
+    /// Place in the slab.
+    pub index: u32,
+    /// Tells apart those that had the place.
+    pub generation: u32,
+}
+
+/// The clients of a pool.
+pub(super) struct Clients<P: Protocol> {
+    pub slab: Slab<Client<P>>,
+    next_number: u64,
+    number_step: u64,
+    next_generation: u32,
+    pub spare_activities: SpareActivities<P>,
+    /// Those that the worker has to look at, by their places.
+    pub dirty: Vec<u32>,
+    /// Those whose unread requests may go on.
+    pub resumable: VecDeque<ClientId>,
+    /// Those that wait for their turn, who waits longest first, one entry each.
+    pub next_turn: VecDeque<ClientId>,
+    /// Those whose silence is waited for, one entry each; when to look at them.
+    pub silences: BTreeSet<(Time, ClientId)>,
+    /// Those that did not take all of their replies the last time.
+    pub blocked: Vec<ClientId>,
+}
+
+/// Activities that nobody has.
+pub(super) struct SpareActivities<P: Protocol>(Vec<Box<Activity<P>>>);
+
+impl<P: Protocol> SpareActivities<P> {
+    /// One for the client, if it has none.
+    pub fn give<'c>(&mut self, client: &'c mut Client<P>) -> &'c mut Activity<P> {
+        let usual_reply = client.usual_reply;
+        client.activity.get_or_insert_with(|| {
+            let mut activity = self.0.pop().unwrap_or_default();
+            activity.replies.expect(usual_reply);
+            activity
+        })
+    }
+
+    /// Takes back that of a client that has become idle.
+    pub fn take_back(&mut self, client: &mut Client<P>) {
+        let Some(mut activity) = client.activity.take() else { return };
+        client.usual_reply = activity.recycle();
+        if self.0.len() < SPARE_ACTIVITIES_MAX {
+            self.0.push(activity);
+        }
+    }
+}
+
+impl<P: Protocol> Clients<P> {
+    /// Nobody yet; they are numbered from `first` in steps of `step`.
+    pub fn new(first: u64, step: u64) -> Self {
+        Self {
+            slab: Slab::new(),
+            next_number: first,
+            number_step: step,
+            next_generation: 0,
+            spare_activities: SpareActivities(Vec::new()),
+            dirty: Vec::new(),
+            resumable: VecDeque::new(),
+            next_turn: VecDeque::new(),
+            silences: BTreeSet::new(),
+            blocked: Vec::new(),
+        }
+    }
+
+    /// The client, if it is still connected.
+    #[inline]
+    pub fn get(&self, id: ClientId) -> Option<&Client<P>> {
+        self.slab.get(id.index as usize).filter(|client| client.generation == id.generation)
+    }
+
+    /// The client, if it is still connected.
+    #[inline]
+    pub fn get_mut(&mut self, id: ClientId) -> Option<&mut Client<P>> {
+        find(&mut self.slab, id)
+    }
+
+    /// The same, for a change that the worker has to look at.
+    #[inline]
+    pub fn touch(&mut self, id: ClientId) -> Option<&mut Client<P>> {
+        let Self { slab, dirty, .. } = self;
+        let client = find(slab, id)?;
+        mark(client, id.index, dirty);
+        Some(client)
+    }
+
+    /// What the client has going on, if it is still connected and has something.
+    #[inline]
+    pub fn activity(&self, id: ClientId) -> Option<&Activity<P>> {
+        self.get(id)?.activity.as_deref()
+    }
+
+    /// What the client has going on, if it is still connected and has something.
+    #[inline]
+    pub fn activity_mut(&mut self, id: ClientId) -> Option<&mut Activity<P>> {
+        self.get_mut(id)?.activity.as_deref_mut()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (ClientId, &Client<P>)> {
+        let id = |index: usize, generation| ClientId { index: index as u32, generation };
+        self.slab.iter().map(move |(index, client)| (id(index, client.generation), client))
+    }
+
+    /// One more.
+    pub fn add(&mut self, session: P::Session, lane: u32, now: Time) -> ClientId {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let (generation, id) = (self.next_generation, self.next_number);
+        self.next_number += self.number_step;
+        if self.slab.len() == self.slab.capacity() {
+            self.slab.reserve(places_to_add(self.slab.len()));
+        }
+        let index = self.slab.insert(Client {
+            generation,
+            id,
+            session,
+            lane,
+            state: State::Open,
+            dirty: false,
+            usual_reply: 0,
+            connected: now,
+            active: now,
+            activity: None,
+        });
+        ClientId { index: index as u32, generation }
+    }
+
+    /// One less, which has to be there.
+    pub fn remove(&mut self, id: ClientId) -> Client<P> {
+        let client = self.slab.remove(id.index as usize);
+        if let Some(activity) = &client.activity
+            && let Some(at) = activity.silent_at
+        {
+            self.silences.remove(&(at, id));
+        }
+        if self.slab.is_empty() {
+            self.slab.shrink_to_fit();
+        }
+        client
+    }
+
+    /// Those that the worker has to look at since the last call.
+    pub fn take_dirty(&mut self, into: &mut Vec<ClientId>) {
+        for index in self.dirty.drain(..) {
+            if let Some(client) = self.slab.get_mut(index as usize)
+                && std::mem::take(&mut client.dirty)
+            {
+                into.push(ClientId { index, generation: client.generation });
+            }
+        }
+    }
+
+    /// Whether somebody has to be looked at in this pass.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.resumable.is_empty()
+    }
+}
+
+/// The client, if it is still connected.
+#[inline]
+pub(super) fn find<P: Protocol>(slab: &mut Slab<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
+    slab.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
+}
+
+/// The client is to be looked at by the worker.
+#[inline]
+pub(super) fn mark<P: Protocol>(client: &mut Client<P>, index: u32, dirty: &mut Vec<u32>) {
+    if !std::mem::replace(&mut client.dirty, true) {
+        dirty.push(index);
+    }
+}
