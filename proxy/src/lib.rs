@@ -16,6 +16,7 @@ mod net;
 pub mod pool;
 pub mod protocol;
 mod reconcile;
+pub mod secret;
 mod status;
 pub mod time;
 pub mod worker;

@@ -436,11 +436,13 @@ fn a_cluster_that_is_being_formed_is_known_as_soon_as_it_is_whole() {
 #[test]
 fn a_cluster_that_comes_late_or_moves_is_found() {
     let mut nodes = Nodes::start(3, &[]);
-    let (proxy, _) = nodes.proxy(&[], &[0, 1, 2]);
+    let (proxy, admin) = nodes.proxy(&[], &[0, 1, 2]);
     let mut client = proxy.connect();
     assert_eq!(client.tell("GET a"), "-ERR no node of the cluster is known to serve the slot\r\n");
+    assert_eq!(get(&admin, "/ready"), "pool pool: the topology of the cluster is not known yet\n");
     nodes.form(3);
     eventually(|| client.tell("SET foo 1"), "+OK\r\n");
+    eventually(|| get(&admin, "/ready"), "ready\n");
     assert_eq!(client.tell("SET bar 1"), "+OK\r\n");
     // The owner of "foo" comes back elsewhere; the others tell where.
     nodes.restart(2, true, false);

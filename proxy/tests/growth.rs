@@ -126,8 +126,6 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),
-    ("protocol/resp/session.rs Settings.password", Configured),
-    ("protocol/resp/session.rs Settings.previous", Configured),
     ("protocol/resp/session.rs Settings.user", Configured),
     ("protocol/store.rs Store.keyspace", Configured),
     ("protocol/store.rs Store.policy", Configured),

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::secret::Secret;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::{Event, World};
 
@@ -20,7 +21,7 @@ fn topology(name: &str) -> Arc<Topology> {
 }
 
 fn settings(password: Option<&str>) -> Settings {
-    Settings { password: password.map(|password| password.as_bytes().to_vec()), ..Settings::default() }
+    Settings { password: password.map(|password| Secret::new(password.into())), ..Settings::default() }
 }
 
 fn limits() -> Limits {

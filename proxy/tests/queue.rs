@@ -10,6 +10,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool, Verdict};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
+use memstore_proxy::secret::Secret;
 use memstore_proxy::time::Time;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
@@ -242,7 +243,7 @@ fn a_request_that_waited_is_due_before_others_that_were_queued_ahead_of_it() {
 #[test]
 fn who_connects_anew_for_each_wrong_password_is_slowed_down() {
     let mut world = World::new(|_| {});
-    let settings = Settings { password: Some(b"right".to_vec()), ..Settings::default() };
+    let settings = Settings { password: Some(Secret::new("right".into())), ..Settings::default() };
     let counters = world.counters.with_shards(&[Some(0)]).remove(0);
     world.pool.reconfigure(settings, world.limits.clone(), topology(), counters, world.now);
     let guessers: Vec<_> = (0..150).map(|_| world.connect()).collect();

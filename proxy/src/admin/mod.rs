@@ -17,18 +17,20 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::uri::Authority;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::config::{Secret, SideListen};
+use crate::config::SideListen;
 use crate::log_limit::warn_limited;
 use crate::net::brake::Brake;
 use crate::net::epoll::Alarm;
+use crate::secret::Secret;
 use crate::status::Status;
 use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
+use routes::Action;
 use share::Pace;
 pub use share::Shares;
 
@@ -39,6 +41,7 @@ mod connections;
 mod endpoint;
 mod exposition;
 mod metrics;
+mod routes;
 mod share;
 pub mod stats;
 mod topology;
@@ -195,61 +198,47 @@ const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const INDEX: &str = "\
-GET  /ready      200 when clients can be served\n\
-GET  /alive      200 when the workers make progress\n\
-GET  /metrics    Prometheus, or OpenMetrics if asked for\n\
-GET  /topology   pools, shards and slot ownership, as JSON\n\
-GET  /stats      Twemproxy's statistics\n\
-POST /drain      accept no more clients, answer the others, end\n\
-POST /reload     read the configuration again\n\
-PUT  /log-level  error, warn, info, debug or trace, in the body\n";
-
 impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer, work: &Work) -> Reply {
         let path = request.uri().path().to_owned();
-        let (wanted, changes) = match path.as_str() {
-            "/" | "/ready" | "/alive" | "/metrics" | "/topology" | "/stats" => (Method::GET, false),
-            "/drain" | "/reload" => (Method::POST, true),
-            "/log-level" => (Method::PUT, true),
-            _ => return reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {path}\n{INDEX}")),
+        let Some(route) = routes::route(&path) else {
+            return reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {path}\n{}", routes::index()));
         };
-        let method = request.method();
-        if *method != wanted && !(wanted == Method::GET && *method == Method::HEAD) {
+        if !route.allows(request.method()) {
             let mut refused =
-                reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} requires {wanted}\n"));
-            if let Ok(value) = HeaderValue::from_str(wanted.as_str()) {
+                reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} requires {}\n", route.method));
+            if let Ok(value) = HeaderValue::from_str(route.method.as_str()) {
                 refused.headers_mut().insert(ALLOW, value);
             }
             return refused;
         }
-        let process = self.status.process();
-        if changes && let Err(why) = may_change(&request, peer, process.admin_token.as_ref()) {
-            warn_limited!(%peer, path, reason = why, "admin request refused");
-            return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
-        }
-        if changes {
+        if route.changes() {
+            let process = self.status.process();
+            if let Err(why) = may_change(&request, peer, process.admin_token.as_ref()) {
+                warn_limited!(%peer, path, reason = why, "admin request refused");
+                return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
+            }
             work.set(Busy::Changing);
         }
-        match path.as_str() {
-            "/ready" => self.ready(),
-            "/alive" => self.alive().await,
-            "/metrics" => {
+        match route.action {
+            Action::Index => reply(StatusCode::OK, TEXT, routes::index()),
+            Action::Ready => self.ready(),
+            Action::Alive => self.alive().await,
+            Action::Metrics => {
                 let open_metrics = wants_open_metrics(&request);
                 document(&self.shares, peer.ip(), || self.metrics(open_metrics)).await
             }
-            "/topology" => {
+            Action::Topology => {
                 let text = || format!("{:#}\n", topology::document(&self.status));
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
-            "/stats" => {
-                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, stats::json(&self.status)))
-                    .await
+            Action::Stats => {
+                let text = || stats::json(&self.status);
+                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
-            "/drain" => self.drain(),
-            "/reload" => self.reload().await,
-            "/log-level" => self.log_level(request).await,
-            _ => reply(StatusCode::OK, TEXT, INDEX.into()),
+            Action::Drain => self.drain(),
+            Action::Reload => self.reload().await,
+            Action::LogLevel => self.log_level(request).await,
         }
     }
 
@@ -267,6 +256,9 @@ impl Admin {
             let name = &pool.config.name;
             if !pool.listening {
                 let _ = writeln!(reasons, "pool {name}: not listening");
+            }
+            if pool.config.cluster().is_some() && pool.topology.shards().is_empty() {
+                let _ = writeln!(reasons, "pool {name}: the topology of the cluster is not known yet");
             }
             let (healthy, all) = (pool.healthy(), pool.topology.shards().len());
             if healthy * 100 < all * least {
@@ -384,22 +376,22 @@ fn may_change<B>(request: &Request<B>, peer: Peer, token: Option<&Secret>) -> Re
     if let Some(token) = token {
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         return match given.and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(given) if is_same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
-            Some(_) => Err("the token is wrong"),
-            None => Err("this needs the token, as Authorization: Bearer TOKEN"),
+            Some(given) if token.is(given.as_bytes()) => Ok(()),
+            Some(_) => Err("wrong token"),
+            None => Err("token required: Authorization: Bearer TOKEN"),
         };
     }
     if headers.contains_key(ORIGIN) {
-        return Err("pages in browsers may not change anything");
+        return Err("requests from web pages (Origin) are refused");
     }
     let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
     if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
-        return Err("without a token (admin_token_file) Host has to be localhost or an address");
+        return Err("Host has to be localhost or an IP address unless admin_token_file is set");
     }
     if peer.ip().to_canonical().is_loopback() {
         Ok(())
     } else {
-        Err("without a token (admin_token_file) this is for the loopback address only")
+        Err("allowed from the loopback address only unless admin_token_file is set")
     }
 }
 
@@ -415,11 +407,6 @@ fn is_here(host: &str) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
-/// Takes the same time wherever the first difference is.
-fn is_same(given: &[u8], token: &[u8]) -> bool {
-    given.len() == token.len() && given.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::common::{Format, print};
-use crate::{admin, config};
+use crate::admin;
+use crate::secret::Secret;
 
 /// How long a proxy may take to answer a question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -32,8 +33,8 @@ pub struct Ask {
 /// Asks a running proxy; prints what it says.
 pub fn ask(method: &str, path: &str, asked: &Ask) -> anyhow::Result<ExitCode> {
     let answer = || -> anyhow::Result<(u16, String)> {
-        let token = asked.token_file.as_deref().map(config::Secret::of_file).transpose()?;
-        let token = token.as_ref().map(config::Secret::expose);
+        let token = asked.token_file.as_deref().map(Secret::of_file).transpose()?;
+        let token = token.as_ref().map(Secret::expose);
         let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
         admin::ask(&asked.admin, method, path, token, limit)
             .with_context(|| format!("cannot query the proxy at {}", asked.admin))

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 
-use crate::config::{self, Auth, Secret, value};
+use crate::config::{self, Auth, value};
 use crate::reconcile::step::Goal;
 use crate::reconcile::{self, Reconcile};
+use crate::secret::Secret;
 
 /// `memstore cluster ...`
 #[derive(Subcommand)]

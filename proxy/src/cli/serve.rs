@@ -9,6 +9,7 @@ use clap::{Args, Parser};
 use super::check::warnings;
 use super::common::File;
 use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::secret::Secret;
 use crate::{Hooks, log};
 
 /// Its flags.
@@ -98,7 +99,7 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     let flags = (&serve.admin_address, serve.admin_port);
     process.admin = overridden(process.admin.take(), plain.admin, flags);
     if let Some(file) = &serve.admin_token_file {
-        process.admin_token = Some(config::Secret::of_file(file)?);
+        process.admin_token = Some(Secret::of_file(file)?);
         config.files.push(file.clone());
     }
     let process = &mut config.process;

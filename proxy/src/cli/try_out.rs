@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::common::print;
-use crate::config::{self, Auth, Secret, value};
+use crate::config::{self, Auth, value};
 use crate::net::conversation::Conversation;
 use crate::net::socket::Socket;
+use crate::secret::Secret;
 
 /// How long connecting, or one answer, may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

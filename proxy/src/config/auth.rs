@@ -1,48 +1,12 @@
 //! Passwords: what is said to the shards, and asked of clients.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
-
-use anyhow::Context as _;
 
 use super::Surroundings;
 use super::section::Section;
 use super::value::text;
-
-/// A password; it does not show itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a secret.
-    pub fn new(secret: String) -> Self {
-        Self(secret)
-    }
-
-    /// What a file holds, without the line end that editors leave.
-    ///
-    /// # Errors
-    /// With the file's name, when it cannot be read or is empty.
-    pub fn of_file(file: &Path) -> anyhow::Result<Self> {
-        let named = || file.display().to_string();
-        let text = std::fs::read_to_string(file).with_context(named)?;
-        let secret = without_line_ends(&text);
-        anyhow::ensure!(!secret.is_empty(), "{}: the file is empty", named());
-        Ok(Self(secret.to_owned()))
-    }
-
-    /// The password itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(..)")
-    }
-}
+use crate::secret::{Secret, without_line_ends};
 
 /// What is said to the shards, and asked of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,11 +74,7 @@ pub(super) fn read_auth(
             Ok(text) => Ok(Some(without_line_ends(&text).to_owned()).filter(|text| !text.is_empty())),
         }
     });
-    Some(Auth { user, password: Secret(password?), previous: previous.flatten().map(Secret) })
-}
-
-fn without_line_ends(text: &str) -> &str {
-    text.trim_end_matches(['\r', '\n'])
+    Some(Auth { user, password: Secret::new(password?), previous: previous.flatten().map(Secret::new) })
 }
 
 /// The secret in a file, without the line end that editors leave.

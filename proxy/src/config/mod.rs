@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use auth::{Auth, Reauth, Secret};
+pub use auth::{Auth, Reauth};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{Pool, Protocol};

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use shard_discovery::yaml::Entry;
+
+use super::Surroundings;
 use super::auth::secret_file;
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::section::Section;
 use super::settings;
 use super::value::{boolean, duration, number, percent, positive, size, text};
-use super::{Secret, Surroundings};
-use shard_discovery::yaml::Entry;
+use crate::secret::Secret;
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

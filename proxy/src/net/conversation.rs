@@ -12,11 +12,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
-use crate::config::{Auth, Secret};
+use crate::config::Auth;
 use crate::failure::ShardFailure;
 use crate::net::socket::{Socket, failure};
 use crate::protocol::resp::decode::ResponseDecoder;
 use crate::protocol::resp::is_needless_password;
+use crate::secret::Secret;
 
 /// Largest answer; the nodes and slots of a large cluster are told in a few megabytes.
 const ANSWER_MAX: usize = 32 << 20;

@@ -463,12 +463,8 @@ impl Limits {
 impl session::Settings {
     fn of(config: &config::Pool, learnt: Learnt, topology: &Topology) -> Self {
         Self {
-            password: config.auth.as_ref().map(|auth| auth.password.expose().as_bytes().to_vec()),
-            previous: config
-                .auth
-                .as_ref()
-                .and_then(|auth| auth.previous.as_ref())
-                .map(|previous| previous.expose().as_bytes().to_vec()),
+            password: config.auth.as_ref().map(|auth| auth.password.clone()),
+            previous: config.auth.as_ref().and_then(|auth| auth.previous.clone()),
             user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
             keeps_revoked: config.reauth == Reauth::Keep,
             db: config.db,

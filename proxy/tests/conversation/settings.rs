@@ -5,6 +5,7 @@ use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::{Resp, session};
+use memstore_proxy::secret::Secret;
 use shard_discovery::HashTag;
 
 use super::script::{Setting, duration};
@@ -29,8 +30,8 @@ impl Dialect for Resp {
         ("databases", |settings, value| put(&mut settings.databases, number(value))),
         ("redis_db", |settings, value| put(&mut settings.db, number(value))),
         ("redis_user", |settings, value| put(&mut settings.user, Some(Some(value.to_owned())))),
-        ("redis_auth", |settings, value| put(&mut settings.password, Some(Some(value.into())))),
-        ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, Some(Some(value.into())))),
+        ("redis_auth", |settings, value| put(&mut settings.password, secret(value))),
+        ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
@@ -121,6 +122,10 @@ fn set<S>(rows: &[Row<S>], into: &mut S, setting: &Setting) -> Result<bool, (usi
 fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
     *place = value?;
     Some(())
+}
+
+fn secret(value: &str) -> Option<Option<Secret>> {
+    Some(Some(Secret::new(value.to_owned())))
 }
 
 fn number<T: std::str::FromStr>(value: &str) -> Option<T> {

@@ -178,7 +178,7 @@ impl Protocol for Resp {
         let user = settings.user.as_deref().unwrap_or("default");
         // One of the two will do, and the request behind them shows whether it has.
         if let (Some(password), Some(previous)) = (&settings.password, &settings.previous) {
-            for password in [previous, password] {
+            for password in [previous.expose().as_bytes(), password.expose().as_bytes()] {
                 match &settings.user {
                     Some(user) => encode::request(out, &[b"AUTH", user.as_bytes(), password]),
                     None => encode::request(out, &[b"AUTH", password]),
@@ -188,7 +188,8 @@ impl Protocol for Resp {
             encode::request(out, proof);
             return PROVEN + entering(lane, is_replica, out);
         }
-        match (&settings.password, lane.resp3) {
+        let password = settings.password.as_ref().map(|password| password.expose().as_bytes());
+        match (password, lane.resp3) {
             (Some(password), true) => {
                 encode::request(out, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), password]);
                 requests += 1;

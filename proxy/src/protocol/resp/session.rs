@@ -6,14 +6,15 @@ use super::Resp;
 use super::command::{Command, Feature, flag};
 use super::transaction::Transaction;
 use crate::protocol::Facts;
+use crate::secret::Secret;
 
 /// What all clients of a pool share.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// What clients have to say before anything else, and what is said to the shards.
-    pub password: Option<Vec<u8>>,
+    pub password: Option<Secret>,
     /// The one before it, while it is being changed.
-    pub previous: Option<Vec<u8>>,
+    pub previous: Option<Secret>,
     /// The user that is named to the shards beside the password.
     pub user: Option<String>,
     /// Clients stay when the password changes that they were let in with.

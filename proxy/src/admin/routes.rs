@@ -1,0 +1,118 @@
+//! What the admin server can be asked: a row for each path. Whoever adds one adds its row, and an arm where it is answered.
+
+use std::fmt::Write as _;
+
+use hyper::Method;
+
+/// What a request is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    Index,
+    Ready,
+    Alive,
+    Metrics,
+    Topology,
+    Stats,
+    Drain,
+    Reload,
+    LogLevel,
+}
+
+/// One path, and the method it requires. Every method but GET changes something, so that not everybody may.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub path: &'static str,
+    pub method: Method,
+    pub action: Action,
+    about: &'static str,
+}
+
+impl Route {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    /// Whether a request may have this method. HEAD is GET without the body.
+    pub fn allows(&self, method: &Method) -> bool {
+        *method == self.method || (*method == Method::HEAD && !self.changes())
+    }
+}
+
+const fn get(path: &'static str, action: Action, about: &'static str) -> Route {
+    Route { path, method: Method::GET, action, about }
+}
+
+static ROUTES: [Route; 9] = [
+    get("/", Action::Index, "this list"),
+    get("/ready", Action::Ready, "200 when clients can be served"),
+    get("/alive", Action::Alive, "200 when the workers make progress"),
+    get("/metrics", Action::Metrics, "Prometheus, or OpenMetrics if asked for"),
+    get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
+    get("/stats", Action::Stats, "Twemproxy's statistics"),
+    Route {
+        path: "/drain",
+        method: Method::POST,
+        action: Action::Drain,
+        about: "accept no more clients, answer the others, end",
+    },
+    Route {
+        path: "/reload",
+        method: Method::POST,
+        action: Action::Reload,
+        about: "read the configuration again",
+    },
+    Route {
+        path: "/log-level",
+        method: Method::PUT,
+        action: Action::LogLevel,
+        about: "error, warn, info, debug or trace, in the body",
+    },
+];
+
+/// The row of a path.
+pub(super) fn route(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path)
+}
+
+/// All of them, a line each.
+pub(super) fn index() -> String {
+    ROUTES.iter().fold(String::new(), |mut lines, route| {
+        let Route { path, about, .. } = route;
+        let _ = writeln!(lines, "{:<4} {path:<10} {about}", route.method.as_str());
+        lines
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_is_no_get() {
+        let changing: Vec<&str> =
+            ROUTES.iter().filter(|route| route.changes()).map(|route| route.path).collect();
+        assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
+        for row in &ROUTES {
+            assert_eq!(route(row.path).unwrap().action, row.action);
+            assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);
+            assert!(!row.allows(&Method::DELETE));
+        }
+        assert!(route("/nothing").is_none());
+    }
+
+    #[test]
+    fn the_readme_names_every_path() {
+        let readme = include_str!("../../../README.md");
+        for row in ROUTES.iter().filter(|row| row.path != "/") {
+            assert!(readme.contains(row.path), "{}", row.path);
+        }
+    }
+
+    #[test]
+    fn the_list_is_made_of_the_rows() {
+        let index = index();
+        assert!(index.starts_with("GET  /          this list\nGET  /ready     200 when"), "{index}");
+        assert!(index.contains("\nPUT  /log-level error, warn"), "{index}");
+    }
+}
