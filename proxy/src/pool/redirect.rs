@@ -3,6 +3,9 @@
 //! What was not executed can be sent again without running twice. The requests of one client keep their order: an error
 //! that names another node finds those behind it on the same way, and a client with a request that waits is not read. A
 //! request that would have to wait while later ones of its client are in flight gets the error instead.
+//!
+//! A script may answer in the words of a redirect itself, after it has done something. A node names another owner before it
+//! runs anything, and then the nodes together say the same: a script is sent on only once they do.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,6 +26,8 @@ use crate::time::Time;
 
 /// How often a request is sent before its client gets the error.
 const TRIES_MAX: u8 = 8;
+/// The same for a script whose slot has the same owner as before, as far as is known: 620 ms altogether, some refreshes.
+const SCRIPT_TRIES_MAX: u8 = 5;
 /// The pause before a request is sent again to who did not want it; it doubles with every try.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// A node that owns nothing any more, and is silent for so long, answers nothing any more.
@@ -99,12 +104,11 @@ impl<P: Protocol> Pool<P> {
         for redirected in std::mem::take(&mut self.redirects.fresh) {
             let Redirected { from, ticket, ref reply, .. } = redirected;
             let Some(redirect) = P::redirect(reply) else { continue };
-            // A script may have said so itself, after it has done something.
-            let is_meant = !ticket.scripted
-                && match redirect {
-                    Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. } => slot == ticket.slot,
-                    Redirect::Later { .. } => true,
-                };
+            let is_meant = match redirect {
+                Redirect::Moved { slot, .. } => slot == ticket.slot,
+                Redirect::Ask { slot, .. } => slot == ticket.slot && !ticket.scripted,
+                Redirect::Later { .. } => !ticket.scripted,
+            };
             let Some(id) = ticket.client else {
                 self.router.members[from].counters.late_responses.add(1);
                 continue;
@@ -120,7 +124,7 @@ impl<P: Protocol> Pool<P> {
                     self.counters.redirects_later.add(1);
                 }
             }
-            let waits = matches!(redirect, Redirect::Later { .. });
+            let waits = ticket.scripted || matches!(redirect, Redirect::Later { .. });
             let activity = self.clients.activity(id);
             let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
             if !is_meant || ticket.tries >= TRIES_MAX || (waits && !is_newest) {
@@ -227,6 +231,10 @@ impl<P: Protocol> Pool<P> {
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
         let target = match P::redirect(&redirected.reply) {
+            Some(Redirect::Moved { .. }) if ticket.scripted => {
+                let owner = self.router.connection_of_slot(ticket.slot, number, lane);
+                owner.filter(|&owner| self.router.connections[owner].member != from)
+            }
             Some(Redirect::Moved { host, port, .. }) => {
                 self.router.connection_at(self.host(host, from), port, number, lane)
             }
@@ -237,10 +245,11 @@ impl<P: Protocol> Pool<P> {
             _ => self.router.connection_of_slot(ticket.slot, number, lane),
         };
         let Some(target) = target else {
-            if ticket.tries >= TRIES_MAX {
+            if ticket.tries >= if ticket.scripted { SCRIPT_TRIES_MAX } else { TRIES_MAX } {
                 return self.give_up(&redirected);
             }
-            // A node that is not known yet; soon it is.
+            // A node that is not known yet, or not as the owner; soon it is.
+            self.redirects.stale |= ticket.scripted;
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
