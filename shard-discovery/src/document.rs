@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::bare;
+use crate::shard::{bare, check_name, quoted};
 use crate::stamp::Stamp;
 use crate::{Address, DistributionKind, Group, HashTag, KeyHash, Shard, Topology, TopologyError};
 
@@ -137,7 +137,7 @@ pub enum DocumentError {
     #[error("the topology document has no pool {0:?}; it has {1}")]
     NoPool(String, String),
     /// A name that means nothing.
-    #[error("pool {pool}: {what} {value:?} is not known")]
+    #[error("pool {pool}: {what} {} is not known", quoted(.value))]
     Unknown {
         /// The pool.
         pool: String,
@@ -145,6 +145,16 @@ pub enum DocumentError {
         what: &'static str,
         /// What stands there.
         value: String,
+    },
+    /// No shard can be called that.
+    #[error("pool {pool}: name {} cannot be used: {allowed}", quoted(.name))]
+    Name {
+        /// The pool.
+        pool: String,
+        /// What stands there.
+        name: String,
+        /// What is allowed.
+        allowed: String,
     },
     /// The shards make no topology.
     #[error("pool {0}: {1}")]
@@ -188,6 +198,11 @@ impl Pool {
         let mut shards = Vec::new();
         for shard in &self.shards {
             let address = address(&shard.address).ok_or_else(|| unknown("address", &shard.address))?;
+            check_name(&shard.name).map_err(|allowed| DocumentError::Name {
+                pool: name.into(),
+                name: shard.name.clone(),
+                allowed,
+            })?;
             shards.push(Shard::new(address, shard.weight, Some(shard.name.clone())));
         }
         let topology = Topology::new(shards, kind, key_hash, hash_tag)
@@ -235,6 +250,10 @@ impl Pool {
 
 /// `host:port`, `[IPv6]:port` or a path. A port that is not known yet is 0.
 fn address(text: &str) -> Option<Address> {
+    const ADDRESS_MAX: usize = 512;
+    if text.len() > ADDRESS_MAX || text.contains(char::is_control) {
+        return None;
+    }
     if text.starts_with('/') {
         return Some(Address::Unix(text.into()));
     }
@@ -264,6 +283,21 @@ mod tests {
         assert_eq!(topology.shards()[1].address.to_string(), "[::1]:6379");
         let again = Pool::of("redis", &topology, topology.ejected());
         assert_eq!(again, document.pools["cache"]);
+    }
+
+    #[test]
+    fn names_and_addresses_that_would_forge_log_lines_are_refused() {
+        for (from, to) in [
+            ("\"a\"", "\"\"".to_owned()),
+            ("\"a\"", "\"a\\nERROR\"".to_owned()),
+            ("\"a\"", format!("\"{}\"", "n".repeat(1_000_000))),
+            ("10.0.0.1:", "h\\u001b:".to_owned()),
+            ("10.0.0.1:", format!("{}:", "h".repeat(1_000_000))),
+        ] {
+            let error = Document::parse(&TEXT.replace(from, &to)).unwrap().topology("cache").unwrap_err();
+            let told = error.to_string();
+            assert!(told.len() < 512 && !told.contains(char::is_control), "{told}");
+        }
     }
 
     #[test]

@@ -60,6 +60,41 @@ impl Shard {
     }
 }
 
+/// Longest ring name in bytes.
+const NAME_MAX: usize = 256;
+
+/// Whether a shard may be called that: names stand in log lines, metrics and replies of one line each.
+///
+/// # Errors
+/// What is allowed.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let is_odd = |character: char| character.is_control() || character.is_whitespace();
+    if name.is_empty() || name.len() > NAME_MAX || name.contains(is_odd) {
+        return Err(format!("a name has 1 to {NAME_MAX} bytes, no blanks and no control characters"));
+    }
+    Ok(())
+}
+
+/// Puts shards into Twemproxy's order, by length of the name and then by its bytes.
+pub(crate) fn put_in_order(shards: &mut [Shard]) {
+    shards.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+}
+
+/// The beginning of a text, at most so many bytes.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
+}
+
+/// Text for people as it was written, in quotes; cut where it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    const QUOTED_MAX: usize = 200;
+    match text.len() {
+        ..=QUOTED_MAX => format!("{text:?}"),
+        length => format!("{:?}... ({length} bytes)", cut(text, QUOTED_MAX)),
+    }
+}
+
 /// An IPv6 address without the brackets that keep its colons together.
 pub fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)

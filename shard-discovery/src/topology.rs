@@ -8,7 +8,7 @@ use crate::distribution::{Distribution, DistributionKind, slots};
 use crate::explanation::{Explanation, Share};
 use crate::hash::KeyHash;
 use crate::hash_tag::HashTag;
-use crate::shard::Shard;
+use crate::shard::{Shard, put_in_order};
 
 /// Shard indexes are kept in 16 bits, which halves the tables a lookup reads.
 const SHARDS_MAX: usize = u16::MAX as usize;
@@ -115,7 +115,7 @@ impl Topology {
         key_hash: KeyHash,
         hash_tag: Option<HashTag>,
     ) -> Result<Topology, TopologyError> {
-        shards.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        put_in_order(&mut shards);
         check(&shards, kind)?;
         // The low half of Twemproxy's crc16 is the CRC that Redis Cluster takes slots from.
         let (key_hash, hash_tag) = match kind {

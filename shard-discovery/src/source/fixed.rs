@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 pub use crate::shard::bare;
+use crate::shard::{check_name, quoted};
 use crate::{Address, Shard};
 
 /// A list that is read line by line. No two servers in it have the same name.
@@ -21,10 +22,12 @@ impl Servers {
     /// # Errors
     /// What is wrong with it, and the way out.
     pub fn add(&mut self, line: &str, number: usize) -> Result<(), String> {
-        let shard = server(line).map_err(|allowed| format!("server {line:?} cannot be used: {allowed}"))?;
+        let shard =
+            server(line).map_err(|allowed| format!("server {} cannot be used: {allowed}", quoted(line)))?;
         if let Some(first) = self.lines.get(&shard.name) {
             return Err(format!(
-                "server {line:?} has the name {:?}, as the one in line {first}; give one of them another name",
+                "server {} has the name {:?}, as the one in line {first}; give one of them another name",
+                quoted(line),
                 shard.name
             ));
         }
@@ -39,12 +42,27 @@ impl Servers {
     }
 }
 
+/// Longest line: more than a name, a host and two numbers need.
+const LINE_MAX: usize = 1024;
+
 /// A line of `servers:`, taken apart from the right as nutcracker does: `host:port:weight [name]` or
 /// `/path:weight [name]`.
 ///
 /// # Errors
 /// What is allowed.
 pub fn server(line: &str) -> Result<Shard, String> {
+    if line.len() > LINE_MAX {
+        return Err(format!("it is longer than {LINE_MAX} bytes"));
+    }
+    if line.contains(char::is_control) {
+        return Err("it has control characters".into());
+    }
+    let shard = taken_apart(line)?;
+    check_name(&shard.name)?;
+    Ok(shard)
+}
+
+fn taken_apart(line: &str) -> Result<Shard, String> {
     const ALLOWED: &str =
         "allowed is host:port:weight or /path:weight, and a name behind a blank if it has one";
     let (address, name) = match line.rsplit_once(' ') {
@@ -128,9 +146,18 @@ mod tests {
             ("127.0.0.1:99999:1", "port \"99999\""),
             (":6379:1", "host is missing"),
             ("nonsense", "host:port:weight"),
+            ("h:1:1 ", "a name has 1 to 256 bytes"),
+            ("h:1:1 a\u{a0}b", "a name has 1 to 256 bytes"),
+            ("h:1:1 a\nERROR", "control characters"),
+            ("h\u{1b}[31m:1:1 a", "control characters"),
+            (&format!("h:1:1 {}", "n".repeat(257)), "a name has 1 to 256 bytes"),
+            (&"n".repeat(1025), "longer than 1024 bytes"),
         ] {
             let error = server(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
+            let told = Servers::default().add(line, 1).expect_err(line);
+            assert!(told.len() < 512 && !told.contains(char::is_control), "{told}");
         }
+        check_server(&format!("h:1:1 {}", "n".repeat(256)), "h:1", 1, &"n".repeat(256));
     }
 }

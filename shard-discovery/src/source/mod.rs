@@ -60,6 +60,9 @@ pub trait Poll {
     /// How often.
     fn refresh(&self) -> Duration;
 
+    /// Whether it is the same list, however often it is asked for.
+    fn is_same(&self, other: &Source) -> bool;
+
     /// Asks, if it has not this version any more. Blocks, but not for long.
     ///
     /// # Errors
@@ -208,8 +211,13 @@ impl Follower {
     fn poll(&mut self) -> Result<bool, Mistakes> {
         let Some(source) = self.source.polled() else { return Ok(false) };
         let at = look_up(source.place())?;
-        match source.poll(&at, self.version.as_deref())? {
-            Polled::Same => Ok(false),
+        // After an error the whole list is asked for: it may be the condition that was refused.
+        let version = self.version.take();
+        match source.poll(&at, version.as_deref())? {
+            Polled::Same => {
+                self.version = version;
+                Ok(false)
+            }
             Polled::Listed { listing, version } => {
                 self.version = version;
                 Ok(std::mem::replace(&mut self.listing, listing.clone()) != listing)
