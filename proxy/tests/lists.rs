@@ -161,6 +161,36 @@ fn a_list_at_a_url_is_followed_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn a_reload_deals_keys_only_as_the_list_says() {
+    let shard = Server::redis(&[]);
+    let of = |hash: &str, name: &str| {
+        let shard = format!("{{\"name\":\"{name}\",\"address\":\"{}:{}\"}}", address(), shard.port);
+        format!(
+            "{{\"version\":1,\"pools\":{{\"pool\":{{\"protocol\":\"redis\",\"hash\":\"{hash}\",\"distribution\":\"ketama\",\"shards\":[{shard}]}}}}}}"
+        )
+    };
+    let document = Document::serve(&of("fnv1a_64", "a"));
+    let url = document.url();
+    let settings = [&*url, "servers_url_refresh: 1h", "hash: fnv1a_64"];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &[], &[]);
+    proxy.rewrite(&[&url, "servers_url_refresh: 1h", "hash: md5"], &[]);
+    proxy.signal("HUP");
+    proxy.says("the list is for distribution ketama over hash fnv1a_64");
+    assert_eq!(pool(&admin)["hash"], "fnv1a_64");
+    // Once the list says so as well.
+    document.put(&of("md5", "a"));
+    proxy.signal("HUP");
+    eventually(|| pool(&admin)["hash"].to_string(), "\"md5\"");
+    // Another pause holds at once, not after the one before.
+    document.put(&of("md5", "b"));
+    proxy.rewrite(&[&url, "servers_url_refresh: 50ms", "hash: md5"], &[]);
+    proxy.signal("HUP");
+    eventually(|| names(&admin), "b");
+    document.put(&of("md5", "c"));
+    eventually(|| names(&admin), "c");
+}
+
+#[test]
 fn a_shard_that_is_listed_gets_keys_once_it_has_answered() {
     let shard = Server::redis(&[]);
     let port = servers::unused_port();

@@ -7,7 +7,9 @@ use shard_discovery::source::cluster::{Cluster, Map};
 use shard_discovery::source::fixed::address;
 use shard_discovery::source::{Listing, Source};
 use shard_discovery::yaml::{Entry, Value};
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology, TopologyError};
+use shard_discovery::{
+    Address, DistributionKind, HashTag, KeyHash, Placement, Shard, Topology, TopologyError,
+};
 
 use super::Surroundings;
 use super::auth::{Auth, Reauth, read_auth};
@@ -62,6 +64,8 @@ pub struct Pool {
     pub source: Source,
     /// Those that are to be used of what it listed when this was read; none where it has to be asked over the network.
     pub shards: Vec<Shard>,
+    /// How keys are dealt to them, where their source says so.
+    pub placement: Option<Placement>,
     /// What `servers_within` leaves out of the list, if anything.
     pub within: Option<Within>,
     pub servers_within_limit: Option<Duration>,
@@ -96,7 +100,7 @@ impl Pool {
         match self.source {
             // Nothing is known yet.
             Source::Cluster(_) => Map::default().listing(),
-            _ => Listing::of(self.shards.clone()),
+            _ => Listing { placement: self.placement, ..Listing::of(self.shards.clone()) },
         }
     }
 
@@ -198,6 +202,7 @@ impl Pool {
             eject_max_share: section.setting("eject_max_share", percent),
             source,
             shards,
+            placement: None,
             within,
             servers_within_limit: section.setting("servers_within_limit", limit),
             servers_peers: section

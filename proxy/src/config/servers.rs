@@ -40,6 +40,10 @@ pub(super) fn read_source(
     }
     let (names, count) = read_template(section);
     let refresh = section.setting("servers_url_refresh", positive);
+    if section.has("servers_url_refresh") && !section.has("servers_url") {
+        let place = section.place("servers_url_refresh");
+        section.wrong(place, "servers_url_refresh is how often servers_url is polled, which is missing");
+    }
     match given.first() {
         Some(&"servers_url") => {
             if section.has("servers_within") {
@@ -49,8 +53,15 @@ pub(super) fn read_source(
                     "servers_within is for lists in files; the list in servers_url changes by itself",
                 );
             }
-            let http = section.optional("servers_url", |url| Http::parse(url, pool, refresh))?;
-            Some((Source::Http(http), Vec::new()))
+            let place = section.node("servers_url")?.place;
+            // Without the URL in the sentence, in which there may be a password.
+            match section.optional("servers_url", |url| Ok(Http::parse(url, pool, refresh)))? {
+                Ok(http) => Some((Source::Http(http), Vec::new())),
+                Err(allowed) => {
+                    section.wrong(place, format!("servers_url cannot be used: {allowed}"));
+                    None
+                }
+            }
         }
         Some(&"servers_dns") => {
             let has_srv = section.has("servers_srv");

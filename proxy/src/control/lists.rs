@@ -14,13 +14,14 @@ use anyhow::Context as _;
 use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
 use shard_discovery::source::{Listing, Polled, Source};
+use tokio::time::Instant;
 
 use super::adoption::wait_for_shards;
 use super::change::Change;
 use super::pool::PoolControl;
 use super::{Control, care};
 use crate::config;
-use crate::log_limit::warn_limited;
+use crate::log_limit::{LogLimit, warn_limited};
 
 /// How often it is looked whether there is another pool whose list has to be asked for.
 const TICK: Duration = Duration::from_millis(250);
@@ -32,21 +33,20 @@ pub async fn settle(
     names: &Resolver,
 ) -> anyhow::Result<()> {
     for pool in pools.iter_mut().filter(|pool| pool.source.polled().is_some()) {
+        let failed = || format!("pool {}: the list of servers cannot be used", pool.name);
         let mut present = served.iter().map(|present| present.config());
         let present = present.find(|present| present.name == pool.name && present.source == pool.source);
-        pool.shards = match present {
-            Some(present) => present.shards.clone(),
-            None => {
-                let failed = || format!("pool {}: the list of servers cannot be used", pool.name);
-                match ask(&pool.source, None, names).await.with_context(failed)? {
-                    Polled::Same => Vec::new(),
-                    Polled::Listed { listing, .. } => {
-                        pool.topology_of(&listing).with_context(failed)?;
-                        listing.servers
-                    }
-                }
-            }
+        let present = present.map(|present| present.listing());
+        let listing = match present.filter(|listing| pool.topology_of(listing).is_ok()) {
+            Some(listing) => listing,
+            // Keys are to be dealt otherwise: there may be a list by now that says the same.
+            None => match ask(&pool.source, None, names).await.with_context(failed)? {
+                Polled::Same => Listing::default(),
+                Polled::Listed { listing, .. } => listing,
+            },
         };
+        pool.topology_of(&listing).with_context(failed)?;
+        (pool.shards, pool.placement) = (listing.servers, listing.placement);
     }
     Ok(())
 }
@@ -71,31 +71,48 @@ pub async fn follow(control: Rc<Control>) {
 async fn follow_one(control: &Rc<Control>, pool: &Rc<PoolControl>) {
     let mut version: Option<String> = None;
     let mut asked = pool.config().source.clone();
-    while !pool.removed.get()
-        && let Some(pause) = pool.config().source.polled().map(|source| source.refresh())
-    {
-        tokio::time::sleep(pause).await;
+    while let Some(pause) = asked.polled().map(|source| source.refresh()) {
+        let until = Instant::now() + pause;
+        while is_followed(control, pool) && pool.config().source == asked && Instant::now() < until {
+            tokio::time::sleep_until(until.min(Instant::now() + TICK)).await;
+        }
+        if !is_followed(control, pool) {
+            return;
+        }
         let config = pool.config();
         if config.source != asked {
+            // Asked for just now.
             (asked, version) = (config.source.clone(), None);
+            continue;
         }
-        let result = match ask(&asked, version.as_deref(), &control.names).await {
-            Ok(Polled::Same) => Ok(()),
+        // After an error the whole list is asked for: it may be the condition that was refused.
+        let known = version.take();
+        let result = match ask(&asked, known.as_deref(), &control.names).await {
+            Ok(Polled::Same) => {
+                version = known;
+                Ok(())
+            }
             Ok(Polled::Listed { listing, version: other }) => {
                 let adopted = adopt(control, pool, &config, listing).await;
-                if let Ok(true) = adopted {
-                    version = other;
-                }
+                version = other.filter(|_| matches!(adopted, Ok(true)));
                 adopted.map(drop)
             }
             Err(error) => Err(error),
         };
+        if !is_followed(control, pool) {
+            return;
+        }
         let error = result.err().map(|error| format!("{error:#}"));
         if let Some(reason) = &error {
-            warn_limited!(pool = %config.name, reason, "list of servers not refreshed; keeping the previous one");
+            warn_limited!(pool = %config.name, reason = %reason, "list of servers not refreshed; keeping the previous one");
         }
         pool.note_source(error);
     }
+}
+
+/// Whether it matters what is listed for the pool.
+fn is_followed(control: &Control, pool: &PoolControl) -> bool {
+    !pool.removed.get() && control.refuse_draining().is_ok()
 }
 
 /// Asks where the host is now.
@@ -121,23 +138,30 @@ async fn adopt(
     under: &Arc<config::Pool>,
     listing: Listing,
 ) -> anyhow::Result<bool> {
+    static LIMIT: LogLimit = LogLimit::new();
     let _reloading = control.reloading.lock().await;
     under.topology_of(&listing)?;
     if !Arc::ptr_eq(under, &pool.config()) {
         return Ok(false);
     }
-    if listing.servers == under.shards {
+    if listing == under.listing() {
         return Ok(true);
     }
-    let config = Arc::new(config::Pool { shards: listing.servers.clone(), ..(**under).clone() });
+    let (shards, placement) = (listing.servers.clone(), listing.placement);
+    let config = Arc::new(config::Pool { shards, placement, ..(**under).clone() });
     let change = Change { pool: pool.clone(), config: config.clone() };
     let answered = wait_for_shards(std::slice::from_ref(&change), &[], control).await;
     control.rings.awaits(&config.name, Vec::new());
     control.tell_rings();
+    if answered.is_err() {
+        control.forget_hosts();
+    }
     answered?;
     let shards = config.shards.len();
     let window = pool.reconfigure(config.clone(), &listing).await;
-    tracing::info!(pool = %config.name, shards, ?window, "list of servers changed");
+    if let Some(suppressed) = LIMIT.admit() {
+        tracing::info!(suppressed, pool = %config.name, shards, ?window, "list of servers changed");
+    }
     tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
     let process = control.status.process();
     let served: Vec<_> = control.served().iter().map(|pool| pool.config()).collect();

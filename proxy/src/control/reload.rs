@@ -46,6 +46,9 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
         result = attempt(control).await;
     }
     control.tell_rings();
+    if result.is_err() {
+        control.forget_hosts();
+    }
     // Those that are no more are closed with their listeners.
     for pool in control.served() {
         pool.tolerate(false);
