@@ -69,10 +69,10 @@ pub enum Change {
     Gone,
     /// Its clients find nothing of what they had, for this reason.
     Elsewhere(&'static str),
-    /// The nodes of a Redis Cluster say who owns what, before or after.
-    Unknown,
-    /// It is over the cluster that it was over.
-    SameCluster,
+    /// Who owns what is not in the files, before or after, for this reason.
+    Unknown(&'static str),
+    /// It is over the shards that it was over, wherever they are listed: here.
+    Same(&'static str),
     /// It is over these shards.
     Moves(Moves),
 }
@@ -96,21 +96,31 @@ impl Change {
             return Ok(Self::Elsewhere("uses another database"));
         }
         if from.source.polled().is_some() || to.source.polled().is_some() {
-            return Ok(Self::Unknown);
+            let is_dealt_alike = from.distribution == to.distribution
+                && from.key_hash == to.key_hash
+                && from.hash_tag == to.hash_tag;
+            return Ok(match from.source.polled() {
+                Some(before) if is_dealt_alike && before.is_same(&to.source) => {
+                    Self::Same("servers listed at the same URL")
+                }
+                _ => Self::Unknown("the servers are listed at a URL and not in the file"),
+            });
         }
         match (from.cluster(), to.cluster()) {
             (None, None) => Ok(Self::Moves(Moves::of(&from.topology()?, &to.topology()?, keys))),
-            (Some(before), Some(after)) if before.seeds == after.seeds => Ok(Self::SameCluster),
-            _ => Ok(Self::Unknown),
+            (Some(before), Some(after)) if before.seeds == after.seeds => {
+                Ok(Self::Same("a Redis Cluster by the same seeds"))
+            }
+            _ => Ok(Self::Unknown("the nodes of a Redis Cluster assign its slots and not the file")),
         }
     }
 
     /// Whether more than this share moves, in percent, or may.
     pub fn is_above(&self, most: f64) -> bool {
         match self {
-            Self::New | Self::SameCluster => false,
+            Self::New | Self::Same(_) => false,
             Self::Gone | Self::Elsewhere(_) => most < 100.0,
-            Self::Unknown => true,
+            Self::Unknown(_) => true,
             Self::Moves(moves) => moves.moved() > most,
         }
     }
@@ -121,12 +131,8 @@ impl Change {
             Self::New => format!("{pool}: new pool\n"),
             Self::Gone => format!("{pool}: removed; all of its keys are lost\n"),
             Self::Elsewhere(why) => format!("{pool}: {why}; all of its keys are lost\n"),
-            Self::Unknown => {
-                format!(
-                    "{pool}: unknown, since the nodes of a Redis Cluster assign its slots and not the file\n"
-                )
-            }
-            Self::SameCluster => format!("{pool}: a Redis Cluster by the same seeds; nothing moves\n"),
+            Self::Unknown(why) => format!("{pool}: unknown, since {why}\n"),
+            Self::Same(what) => format!("{pool}: {what}; nothing moves\n"),
             Self::Moves(moves) => moves.text(pool),
         }
     }
@@ -138,8 +144,8 @@ impl Change {
             Self::New => object("new", Some(0.0)),
             Self::Gone => object("gone", Some(100.0)),
             Self::Elsewhere(why) => object(why, Some(100.0)),
-            Self::Unknown => object("unknown", None),
-            Self::SameCluster => object("none", Some(0.0)),
+            Self::Unknown(_) => object("unknown", None),
+            Self::Same(_) => object("none", Some(0.0)),
             Self::Moves(moves) => moves.json(pool),
         }
     }

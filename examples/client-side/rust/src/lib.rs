@@ -9,14 +9,22 @@ use shard_discovery::source::file::File;
 use shard_discovery::source::http::Http;
 use shard_discovery::source::template::{self, Template};
 use shard_discovery::source::{Follower, Source};
-use shard_discovery::{Address, DistributionKind, KeyHash, Topology};
+use shard_discovery::{Address, DistributionKind, KeyHash, Placement, Topology};
 
 /// The shards and who owns what, by the source that says so.
 pub enum Shards {
     /// A topology document, which says how keys are dealt as well.
     Document(DocumentFile),
-    /// A list, whose keys are dealt as the proxy does it where nothing else is set.
-    Listed(Box<Follower>, Box<Topology>),
+    /// A list.
+    Listed(Box<Listed>),
+}
+
+/// A list that is followed, and who owns what by the last one that could be used.
+pub struct Listed {
+    follower: Follower,
+    topology: Topology,
+    /// The last list could not be used.
+    is_behind: bool,
 }
 
 impl Shards {
@@ -24,14 +32,14 @@ impl Shards {
     pub fn of(source: Source) -> anyhow::Result<Self> {
         let follower = Follower::new(source)?;
         let topology = dealt(&follower)?;
-        Ok(Self::Listed(follower.into(), topology.into()))
+        Ok(Self::Listed(Listed { follower, topology, is_behind: false }.into()))
     }
 
     /// Who owns what.
     pub fn topology(&self) -> &Topology {
         match self {
             Self::Document(file) => file.topology(),
-            Self::Listed(_, topology) => topology,
+            Self::Listed(listed) => &listed.topology,
         }
     }
 
@@ -39,10 +47,13 @@ impl Shards {
     pub fn refresh(&mut self) -> anyhow::Result<bool> {
         match self {
             Self::Document(file) => Ok(file.refresh()?),
-            Self::Listed(follower, topology) => {
-                let has_changed = follower.refresh()?;
+            Self::Listed(listed) => {
+                // What could not be used is an error until another list comes.
+                listed.is_behind |= listed.follower.refresh()?;
+                let has_changed = listed.is_behind;
                 if has_changed {
-                    **topology = dealt(follower)?;
+                    listed.topology = dealt(&listed.follower)?;
+                    listed.is_behind = false;
                 }
                 Ok(has_changed)
             }
@@ -50,8 +61,12 @@ impl Shards {
     }
 }
 
+/// Keys are dealt as the list says, or as the proxy does it where nothing is set.
 fn dealt(follower: &Follower) -> anyhow::Result<Topology> {
-    Ok(follower.listing().topology(DistributionKind::Ketama, KeyHash::Fnv1a64, None)?)
+    const DEFAULT: Placement =
+        Placement { kind: DistributionKind::Ketama, key_hash: KeyHash::Fnv1a64, hash_tag: None };
+    let Placement { kind, key_hash, hash_tag } = follower.listing().placement.unwrap_or(DEFAULT);
+    Ok(follower.listing().topology(kind, key_hash, hash_tag)?)
 }
 
 /// Name and `host:port` of the shard that owns the key.
@@ -121,6 +136,38 @@ mod tests {
         put("- 10.0.0.1:6379:1 a\n- 10.0.0.2:6379:1 a\n");
         assert!(shards.refresh().is_err());
         assert_eq!(owners(&shards), ["a", "b"]);
+    }
+
+    #[test]
+    fn keys_are_dealt_as_the_document_at_a_url_says() {
+        use std::io::{Read as _, Write as _};
+
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", server.local_addr().expect("bound"));
+        let lists = std::thread::spawn(move || {
+            for (kind, shards) in [
+                ("modula", r#"{"name":"a","address":"h:1"}"#),
+                ("single", r#"{"name":"a","address":"h:1"},{"name":"b","address":"h:2"}"#),
+                ("random", r#"{"name":"a","address":"h:1"},{"name":"b","address":"h:2"}"#),
+            ] {
+                let (mut stream, _) = server.accept().expect("a question");
+                let _ = stream.read(&mut [0; 1024]).expect("a request");
+                let body = format!(
+                    r#"{{"version":1,"pools":{{"cache":{{"protocol":"redis","hash":"md5","distribution":"{kind}","shards":[{shards}]}}}}}}"#
+                );
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                    .expect("it reads");
+            }
+        });
+        let http = Http::parse(&url, "cache", Duration::from_secs(5)).expect("a URL");
+        let mut shards = Shards::of(Source::Http(http)).expect("a list");
+        let kind = |shards: &Shards| (shards.topology().kind(), shards.topology().key_hash());
+        assert_eq!(kind(&shards), (DistributionKind::Modula, KeyHash::Md5));
+        assert!(shards.refresh().is_err());
+        assert_eq!(kind(&shards), (DistributionKind::Modula, KeyHash::Md5));
+        assert!(shards.refresh().expect("another list"));
+        assert_eq!(kind(&shards), (DistributionKind::Random, KeyHash::Md5));
+        lists.join().expect("all were asked for");
     }
 
     #[test]
