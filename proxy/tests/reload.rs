@@ -208,6 +208,25 @@ fn a_pool_of_one_shard_becomes_one_of_two_and_back() {
     assert!(client.tell("COMMAND INFO scan").starts_with("*1\r\n*10\r\n"));
 }
 
+/// Also while another shard cannot say what it can do.
+#[test]
+fn what_was_learnt_of_a_shard_goes_with_it() {
+    let shards = [Server::redis(&["--databases", "4"]), Server::redis(&[])];
+    let mut lines: Vec<String> = shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect();
+    lines.push(format!("{}:{}:1 shard-2", servers::address(), servers::unused_port()));
+    let proxy = Server::memstore_over(&["adopt_wait: none"], &lines);
+    let mut client = proxy.connect();
+    eventually(|| client.tell("SELECT 10"), "-ERR DB index is out of range\r\n");
+    proxy.rewrite(&["adopt_wait: none"], &lines[1..]);
+    reload(&proxy);
+    assert_eq!(client.tell("SELECT 10"), "+OK\r\n");
+    // What was asked for fewer databases says nothing about more.
+    proxy.rewrite(&["adopt_wait: none", "databases: 32"], &lines[1..]);
+    reload(&proxy);
+    eventually(|| client.tell("SELECT 20"), "-ERR DB index is out of range\r\n");
+    assert_eq!(client.tell("SELECT 10"), "+OK\r\n");
+}
+
 #[test]
 fn pools_come_and_go_and_listeners_are_handed_over() {
     let shard = Server::redis(&[]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use shard_discovery::Shard;
 use shard_discovery::source::cluster::Map;
+use tokio::sync::Semaphore;
 
 use super::change::{Change, Opening, Superseded};
 use super::{Control, care, probe};
@@ -15,6 +16,8 @@ use crate::net::conversation::ConversationError;
 
 /// Pause between two probes of a shard that is to be adopted.
 pub const ADOPT_PAUSE: Duration = Duration::from_millis(200);
+/// Probes at once, each with a descriptor: a list may name thousands.
+const PROBES_MAX: usize = 64;
 
 /// Every shard that is new has to answer once, and none may refuse a new password. Of clusters that are new somebody has
 /// to say who owns what; returns that by the names of their pools.
@@ -25,6 +28,7 @@ pub async fn wait_for_shards(
 ) -> anyhow::Result<HashMap<String, Map>> {
     let maps = wait_for_clusters(changes, openings, control).await?;
     let mut asking = tokio::task::JoinSet::new();
+    let probes = Rc::new(Semaphore::new(PROBES_MAX));
     let changed =
         changes.iter().map(|change| (&change.config, Some((change.pool.config(), change.pool.topology()))));
     let opened = openings.iter().map(|(config, _)| (config, None));
@@ -53,9 +57,10 @@ pub async fn wait_for_shards(
                 true if has_new_auth => Asked::NewPassword,
                 true => continue,
             };
-            let (shard, config, control) = (shard.clone(), config.clone(), control.clone());
+            let (shard, config, control, probes) =
+                (shard.clone(), config.clone(), control.clone(), probes.clone());
             asking.spawn_local(async move {
-                let answer = answers(&shard, what, &config, &control, limit).await;
+                let answer = answers(&shard, what, &config, &control, &probes, limit).await;
                 (config.name.clone(), what, answer)
             });
         }
@@ -64,7 +69,12 @@ pub async fn wait_for_shards(
     let mut silent = Vec::new();
     // By pool: who takes the new password, and who does not.
     let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
-    for (pool, what, answer) in asking.join_all().await {
+    let answers = tokio::select! {
+        answers = asking.join_all() => answers,
+        // They do not matter any more; what is so is told below.
+        () = control.is_overtaken() => Vec::new(),
+    };
+    for (pool, what, answer) in answers {
         match (what, answer) {
             (Asked::Adopted, answer) => silent.extend(answer.err()),
             (Asked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
@@ -127,12 +137,13 @@ enum Asked {
     NewPassword,
 }
 
-/// Asks until the shard answers, at most for `limit`, and only as long as its answer matters.
+/// Asks until the shard answers, at most for `limit`.
 async fn answers(
     shard: &Shard,
     what: Asked,
     config: &config::Pool,
     control: &Control,
+    probes: &Semaphore,
     limit: Duration,
 ) -> Result<(), String> {
     let complaint = match what {
@@ -142,7 +153,10 @@ async fn answers(
     let mut reason = "timed out".to_owned();
     let asking = async {
         loop {
-            match probe::probe(&shard.address, &control.names, config).await {
+            let turn = probes.acquire().await;
+            let answer = probe::probe(&shard.address, &control.names, config).await;
+            drop(turn);
+            match answer {
                 Ok(()) => return Ok(()),
                 Err(error) if matches!(what, Asked::NewPassword) => {
                     // Once: another shard may take it.
@@ -156,7 +170,6 @@ async fn answers(
     tokio::select! {
         answer = asking => if let Err(words) = answer { reason = words } else { return Ok(()) },
         () = tokio::time::sleep(limit) => {}
-        () = control.is_overtaken() => {}
     }
     Err(format!("pool {}: shard {} {complaint}: {reason}", config.name, shard.name))
 }

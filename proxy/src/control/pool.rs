@@ -28,8 +28,8 @@ pub struct PoolControl {
     pub number: usize,
     /// As it was written.
     config: RefCell<Arc<config::Pool>>,
-    /// What was learnt of its shards since.
-    learnt: Cell<Learnt>,
+    /// What was learnt of each of its shards, which holds as long as that is one.
+    learnt: RefCell<HashMap<Shard, Learnt>>,
     /// What its source listed last.
     listing: RefCell<Listing>,
     /// Why its source could not be read the last time, if so.
@@ -161,7 +161,7 @@ impl PoolControl {
             refreshes: Cell::default(),
             lost: Cell::default(),
             ejection: RefCell::new(Ejection::new(&config, topology)),
-            learnt: Cell::default(),
+            learnt: RefCell::default(),
             listing: RefCell::new(config.listing()),
             source_error: RefCell::default(),
             config: RefCell::new(config),
@@ -183,7 +183,7 @@ impl PoolControl {
 
     /// What was learnt of its shards.
     pub fn learnt(&self) -> Learnt {
-        self.learnt.get()
+        self.learnt.borrow().values().copied().fold(Learnt::default(), Learnt::and)
     }
 
     /// Its shards, with who would own what if all were fit.
@@ -340,10 +340,14 @@ impl PoolControl {
         Duration::ZERO
     }
 
-    /// Something was learnt of the shards that the configuration leaves open.
-    pub async fn learn(&self, learnt: Learnt) {
+    /// Something was learnt of the shard that the configuration leaves open.
+    pub async fn learn(&self, shard: &Shard, learnt: Learnt) {
         let _telling = self.telling.lock().await;
-        if self.learnt.replace(learnt) != learnt {
+        let before = self.learnt();
+        if self.topology().shards().contains(shard) {
+            self.learnt.borrow_mut().insert(shard.clone(), learnt);
+        }
+        if self.learnt() != before {
             self.apply(self.config(), self.topology()).await;
         }
     }
@@ -351,7 +355,8 @@ impl PoolControl {
     /// Tells all workers of another configuration, or of other shards. Returns how long they disagreed.
     async fn apply(&self, config: Arc<config::Pool>, topology: Arc<Topology>) -> Duration {
         let before = self.config();
-        let (memory_max, learnt) = (self.memory_max.get(), self.learnt.get());
+        self.learnt.borrow_mut().retain(|shard, _| topology.shards().contains(shard));
+        let (memory_max, learnt) = (self.memory_max.get(), self.learnt());
         let kept: Vec<Option<usize>> = {
             let present = self.ejection.borrow();
             let place = |name: &str| present.shards().iter().position(|known| known.name == name);

@@ -107,6 +107,16 @@ pub struct Learnt {
     pub databases: Option<u32>,
 }
 
+impl Learnt {
+    /// And this, of another shard.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            lacks_resp3: self.lacks_resp3 || other.lacks_resp3,
+            databases: self.databases.into_iter().chain(other.databases).min(),
+        }
+    }
+}
+
 /// Makes of all that is known of a pool what its protocol goes by.
 type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
 

@@ -4,8 +4,9 @@
 //! the client has to be told so at its HELLO, where it can still go on with RESP2. A database that some shard does not have is
 //! refused at SELECT, as Redis does.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shard_discovery::Shard;
@@ -39,23 +40,12 @@ pub async fn learn(pool: Rc<PoolControl>) {
     }
 }
 
-/// What one shard can do.
-struct Answer {
-    /// None if it was not asked.
-    resp3: Option<bool>,
-    /// None if it does not say, or has as many as the pool.
-    databases: Option<u32>,
-}
-
 async fn ask_one(
     shard: &Shard,
     names: &Resolver,
     config: &config::Pool,
-) -> Result<Answer, ConversationError> {
-    let resp3 = match config.resp3 {
-        None => Some(probe::speaks_resp3(&shard.address, names, config).await?),
-        Some(_) => None,
-    };
+) -> Result<Learnt, ConversationError> {
+    let lacks_resp3 = config.resp3.is_none() && !probe::speaks_resp3(&shard.address, names, config).await?;
     let databases = match asks_for_databases(config) {
         true => {
             let found = probe::databases(&shard.address, names, config, config.databases).await?;
@@ -63,19 +53,26 @@ async fn ask_one(
         }
         false => None,
     };
-    Ok(Answer { resp3, databases })
+    Ok(Learnt { lacks_resp3, databases })
 }
 
 async fn ask(pool: &PoolControl) {
     let mut pause = PAUSE_MIN;
-    let mut answered: HashMap<Shard, Answer> = HashMap::new();
+    let mut under = pool.config();
+    // Those that have answered under this configuration.
+    let mut answered: HashSet<Shard> = HashSet::new();
     while !pool.removed.get() {
         let config = pool.config();
         if !has_questions(&config) {
             return;
         }
+        if !Arc::ptr_eq(&config, &under) {
+            // What was asked may have been something else.
+            answered.clear();
+            under = config.clone();
+        }
         let mut asking = tokio::task::JoinSet::new();
-        for shard in pool.topology().shards().iter().filter(|shard| !answered.contains_key(shard)).cloned() {
+        for shard in pool.topology().shards().iter().filter(|shard| !answered.contains(shard)).cloned() {
             let (config, names) = (config.clone(), pool.names.clone());
             asking.spawn_local(async move {
                 let answer = ask_one(&shard, &names, &config).await;
@@ -83,36 +80,21 @@ async fn ask(pool: &PoolControl) {
             });
         }
         for (shard, answer) in asking.join_all().await {
-            let answer = match answer {
-                Ok(answer) => answer,
+            match answer {
+                // At once: others may take long to answer.
+                Ok(learnt) => tell(pool, &config, &shard, learnt).await,
                 Err(reason) => {
                     tracing::debug!(
                         pool = %config.name, shard = %shard.name, %reason, "shard capability query failed"
                     );
                     continue;
                 }
-            };
-            // At once: others may take long to answer.
-            let before = pool.learnt();
-            let learnt = before.with(&answer);
-            if learnt.lacks_resp3 && !before.lacks_resp3 {
-                tracing::info!(pool = %config.name, shard = %shard.name, "shard without RESP3 detected; clients are limited to RESP2");
             }
-            if let Some(databases) = learnt.databases.filter(|_| learnt.databases != before.databases) {
-                tracing::info!(
-                    pool = %config.name, shard = %shard.name, databases,
-                    "shard with fewer databases than the pool detected; SELECT is limited to these"
-                );
-            }
-            pool.learn(learnt).await;
-            answered.insert(shard, answer);
+            answered.insert(shard);
         }
-        let topology = pool.topology();
-        let answers: Option<Vec<&Answer>> =
-            topology.shards().iter().map(|shard| answered.get(shard)).collect();
-        if let Some(answers) = answers {
-            // What was known before may have been of shards that have gone, or are others by now.
-            pool.learn(answers.into_iter().fold(Learnt::default(), Learnt::with)).await;
+        if Arc::ptr_eq(&pool.config(), &under)
+            && pool.topology().shards().iter().all(|shard| answered.contains(shard))
+        {
             return;
         }
         tokio::time::sleep(pause).await;
@@ -120,12 +102,17 @@ async fn ask(pool: &PoolControl) {
     }
 }
 
-impl Learnt {
-    /// And this, of another shard.
-    fn with(self, answer: &Answer) -> Self {
-        Self {
-            lacks_resp3: self.lacks_resp3 || answer.resp3 == Some(false),
-            databases: self.databases.into_iter().chain(answer.databases).min(),
-        }
+async fn tell(pool: &PoolControl, config: &config::Pool, shard: &Shard, learnt: Learnt) {
+    let before = pool.learnt();
+    pool.learn(shard, learnt).await;
+    let now = pool.learnt();
+    if now.lacks_resp3 && !before.lacks_resp3 {
+        tracing::info!(pool = %config.name, shard = %shard.name, "shard without RESP3 detected; clients are limited to RESP2");
+    }
+    if let Some(databases) = now.databases.filter(|_| now.databases != before.databases) {
+        tracing::info!(
+            pool = %config.name, shard = %shard.name, databases,
+            "shard with fewer databases than the pool detected; SELECT is limited to these"
+        );
     }
 }
