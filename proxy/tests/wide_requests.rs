@@ -204,6 +204,34 @@ fn many_clients_that_ask_for_what_takes_long_to_find_do_not_make_a_pass_longer()
     }
 }
 
+/// Nor does it have to be answered at once.
+#[test]
+fn many_clients_that_ask_long_questions_do_not_make_a_pass_longer() {
+    let numbers = format!("CLIENT LIST ID{}\r\n", " 1".repeat(1000));
+    let kinds = format!("CLIENT KILL{}\r\n", " TYPE pubsub".repeat(500));
+    for request in [numbers, kinds] {
+        let mut crowd = Crowd::new(64);
+        let served = crowd.send(request.as_bytes());
+        assert!((1..32).contains(&served), "{served} in one pass: {request:.60}");
+    }
+}
+
+/// A database that nobody uses yet takes a place for connections to each shard.
+#[test]
+fn many_clients_that_walk_through_databases_do_not_make_a_pass_longer() {
+    const SHARDS: usize = 100;
+    let topology =
+        Topology::new((0..SHARDS).map(shard).collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let settings = Settings { databases: 1000, ..Settings::default() };
+    let topology = Arc::new(topology.expect("shards"));
+    let mut world = World::<Resp>::new(settings, Limits::default(), topology, 1);
+    let clients = (0..64).map(|_| world.pool.client_connected(world.now)).collect();
+    let mut crowd = Crowd { world, clients };
+    let walk: String = (1..1000).map(|db| format!("SELECT {db}\r\n")).collect();
+    let served = crowd.send(walk.as_bytes());
+    assert!((64..1000).contains(&served), "{served} in one pass");
+}
+
 #[test]
 fn many_clients_that_ask_for_many_keys_do_not_make_a_pass_longer() {
     const CLIENTS: usize = 64;

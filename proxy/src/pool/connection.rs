@@ -124,6 +124,8 @@ pub struct Connection<P: Protocol> {
     pub waiting: VecDeque<Waiter>,
     /// It is in the pool's list of connections with something to write.
     pub dirty: bool,
+    /// It is in the pool's list of connections that nobody needs.
+    pub unneeded: bool,
     /// When the last byte came, the connection was made, or the first request was queued after a pause.
     pub heard: Time,
     /// When the last byte came.
@@ -161,6 +163,7 @@ impl<P: Protocol> Connection<P> {
             streaming: false,
             waiting: VecDeque::new(),
             dirty: false,
+            unneeded: false,
             heard: Time::default(),
             received: None,
             attempts: 0,

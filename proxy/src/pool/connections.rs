@@ -1,7 +1,7 @@
 //! The book of shard connections: which there are, who shares them, and what the worker has to do about them.
 //!
-//! A connection has its place here from when it may be needed until its lane or its shard has ended, whether it is made or
-//! not. The next one in that place has another generation, so what comes late for the one before meets nobody.
+//! A connection has its place here from when it may be needed until its lane has ended or another shard takes the place of
+//! its own, whether it is made or not. The next one in that place has another generation, so what comes late for the one before meets nobody.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
@@ -46,8 +46,8 @@ pub(super) struct Connections<P: Protocol> {
     pub dirty: Vec<ConnectionId>,
     pub to_connect: Vec<ConnectionId>,
     pub to_close: Vec<(ConnectionId, ShardFailure)>,
-    /// Those that nobody needs any more; to be closed unless somebody does by then.
-    pub unneeded: Vec<ConnectionId>,
+    /// Those that nobody needs any more, one entry each; to be closed unless somebody does by then.
+    unneeded: Vec<ConnectionId>,
     /// Those with room for clients that wait for it.
     pub roomy: Vec<ConnectionId>,
 }
@@ -191,6 +191,30 @@ impl<P: Protocol> Connections<P> {
     pub fn connect(&mut self, id: ConnectionId) {
         self[id].link = Link::Connecting { after: None };
         self.to_connect.push(id);
+    }
+
+    /// Nobody needs the connection any more.
+    pub fn not_needed(&mut self, id: ConnectionId) {
+        if !std::mem::replace(&mut self[id].unneeded, true) {
+            self.unneeded.push(id);
+        }
+    }
+
+    /// Those that are to be closed. A request may have come for some that were not needed.
+    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionId, ShardFailure)>) {
+        into.append(&mut self.to_close);
+        for id in std::mem::take(&mut self.unneeded) {
+            let Some(connection) = self.get_mut(id) else { continue };
+            connection.unneeded = false;
+            if connection.is_quiet() {
+                into.push((id, ShardFailure::Removed));
+            }
+        }
+    }
+
+    /// Gives back the memory of places at the end of the book that are not used any more.
+    pub fn shrink(&mut self) {
+        self.slab.shrink_to_fit();
     }
 
     /// The connection has something to write.

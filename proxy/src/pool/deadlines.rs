@@ -195,6 +195,7 @@ impl<P: Protocol> Pool<P> {
         let unused: Vec<ConnectionId> = connections.extra().filter(is_unused).collect();
         connections.to_close.extend(unused.into_iter().map(|id| (id, ShardFailure::Closed)));
         connections.end_spent_lanes();
+        connections.shrink();
         self.counters.lanes.set(self.router.connections.lane_count() as i64);
     }
 }

@@ -174,7 +174,7 @@ impl<P: Protocol> Router<P> {
         let connection = &self.connections[id];
         let is_left = connection.is_made() && connection.in_flight().is_empty();
         if self.members[connection.member].leaving && is_left {
-            self.connections.unneeded.push(id);
+            self.connections.not_needed(id);
         }
     }
 

@@ -22,6 +22,11 @@ impl<P: Protocol> Connections<P> {
         self.lanes[lane as usize].key
     }
 
+    /// Whether there is a lane with this key.
+    pub fn has_lane(&self, key: P::Lane) -> bool {
+        self.lane_of.contains_key(&key)
+    }
+
     /// What is spoken in the lane of new clients.
     pub fn usual_key(&self) -> P::Lane {
         self.lane_key(self.usual)
@@ -114,7 +119,7 @@ impl<P: Protocol> Connections<P> {
         for lane in self.unused_lanes() {
             for id in self.of_lane(lane).collect::<Vec<_>>() {
                 if self[id].is_made() {
-                    self.unneeded.push(id);
+                    self.not_needed(id);
                 }
             }
         }

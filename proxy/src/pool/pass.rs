@@ -23,7 +23,7 @@ pub fn work(keys: usize) -> usize {
     keys.max(1)
 }
 
-/// What a request costs beyond that where it is answered here: with so many words, so many bytes to read and to write, and
+/// What a request costs beyond that where it is not sent on: with so many words, so many bytes to read and to write, and
 /// `searched` of the proxy's own names to look through.
 pub fn answer_work(words: usize, bytes: usize, searched: usize) -> usize {
     words.saturating_sub(1) + bytes / WORK_ANSWER_BYTES + searched

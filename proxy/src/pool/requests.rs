@@ -235,11 +235,15 @@ impl<P: Protocol> Pool<P> {
                 route => route,
             };
             let sender = Sender { id, number: client.id, lane: client.lane, since: arrived, now };
-            let keys = match route {
-                Route::Everywhere(_) => router.topology.shards().len(),
-                _ => plan.keys.len(),
+            done += match route {
+                Route::Forward | Route::Split(_) | Route::Ignore | Route::NoRoom => work(plan.keys.len()),
+                Route::Everywhere(_) => work(router.topology.shards().len()),
+                // What is not sent on is read, looked up and answered by the proxy itself.
+                _ => {
+                    let bytes = length + plan.reply.len();
+                    1 + answer_work(P::arguments(&activity.decoder), bytes, plan.searched)
+                }
             };
-            done += work(keys);
             let closes = matches!(route, Route::AnswerAndClose);
             let mut stops = closes;
             let ignored = matches!(route, Route::Ignore);
@@ -247,12 +251,14 @@ impl<P: Protocol> Pool<P> {
             let outcome = match route {
                 Route::Ignore => Ok(()),
                 Route::Answer | Route::AnswerAndClose => {
-                    let bytes = length + plan.reply.len();
-                    done += answer_work(P::arguments(&activity.decoder), bytes, plan.searched);
                     // Only what is answered here changes what a client speaks with shards.
                     let Router { connections, members, .. } = router;
                     let (present, wanted) = (connections.lane_key(client.lane), P::lane(&client.session));
                     if wanted != present {
+                        if !connections.has_lane(wanted) {
+                            // It has a place for the connections to each shard.
+                            done += members.present().len();
+                        }
                         if !connections.change_lane(&mut client.lane, wanted, members) {
                             P::keep_lane(&mut client.session, present);
                             counters.lanes_refused.add(1);

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Shard;
 
 use super::client::State;
-use super::connection::{Connection, Link};
+use super::connection::Link;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::redirect::Redirected;
@@ -357,14 +357,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Shard connections to be closed, with the reason; the worker then calls [`Self::shard_closed`].
     pub fn take_closes(&mut self, into: &mut Vec<(ConnectionId, ShardFailure)>) {
-        let connections = &mut self.router.connections;
-        into.append(&mut connections.to_close);
-        // A request may have come for one of them since.
-        for id in std::mem::take(&mut connections.unneeded) {
-            if connections.get(id).is_some_and(Connection::is_quiet) {
-                into.push((id, ShardFailure::Removed));
-            }
-        }
+        self.router.connections.take_closes(into);
     }
 
     /// What became of shards since the last call.

@@ -383,9 +383,6 @@ impl<P: Protocol> Driver<P> {
                 let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
                 self.shards[index] = Some(ShardSocket { socket, id, ended: false, queued: false });
                 self.pool.shard_connected(id, now);
-                if self.pool.has_extra_connections() {
-                    self.next_sweep.get_or_insert(now.plus(SWEEP));
-                }
                 if let Err(error) = watched {
                     self.close_shard(id, &socket::failure(&error), now);
                 }
@@ -524,6 +521,9 @@ impl<P: Protocol> Drive for Driver<P> {
         self.keep_time(now);
         self.settle(now);
         self.report(now);
+        if self.pool.has_extra_connections() {
+            self.next_sweep.get_or_insert(now.plus(SWEEP));
+        }
         self.turns = self.again.len();
         self.drain_until.is_none() || self.pool.client_count() > 0 || !self.lingering.is_empty()
     }

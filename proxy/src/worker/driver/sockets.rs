@@ -62,6 +62,7 @@ mod tests {
     use crate::pool::client::Client;
     use crate::protocol::memcache::Memcache;
     use crate::protocol::resp::Resp;
+    use crate::worker::driver::Drive as _;
     use crate::worker::driver::rig::{Rig, heard, say};
 
     /// What it owns beside the kernel's socket; a table has room for more clients than there are.
@@ -71,6 +72,25 @@ mod tests {
         for client in [size_of::<Client<Resp>>(), size_of::<Client<Memcache>>()] {
             assert!(socket + client <= 112, "{socket} + {client}");
         }
+    }
+
+    /// No shard is ever connected to for it.
+    #[test]
+    fn what_nobody_speaks_any_more_ends_although_it_was_never_used() {
+        let mut rig = Rig::new(1, |_| {});
+        let mut client = rig.client();
+        say(&mut client, "HELLO 3\r\n");
+        rig.passes();
+        assert!(heard(&mut client).starts_with("%7\r\n"));
+        assert!(rig.driver.pool.has_extra_connections());
+        drop(client);
+        rig.passes();
+        while let Some(next) = rig.driver.next_pass() {
+            assert!(rig.now < Time::from_micros(60_000_000), "it has no end");
+            rig.now = rig.now.max(next);
+            rig.pass();
+        }
+        assert!(!rig.driver.pool.has_extra_connections());
     }
 
     /// Shards that send faster than they are read: each has one turn at a time, however often the kernel tells of it.
