@@ -147,6 +147,11 @@ fn a_list_at_a_url_is_followed_and_a_broken_one_changes_nothing() {
     document.put_raw("HTTP/1.1 500 Oops\r\n\r\n");
     eventually(|| get(&admin, "/topology").contains("status 500").to_string(), "true");
     proxy.says("list of servers not refreshed; keeping the previous one");
+    // Told once a minute, however often it is asked.
+    let asked = document.answers()[0];
+    eventually(|| (document.answers()[0] >= asked + 25).to_string(), "true");
+    let told = |words| proxy.printed().lines().filter(|line| line.contains(words)).count();
+    assert!(told("status 500") <= 1, "{}", proxy.printed());
     // What holds by now is told when the file is read again as well.
     proxy.signal("HUP");
     proxy.says("configuration unchanged");

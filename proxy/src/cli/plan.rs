@@ -266,6 +266,29 @@ mod tests {
     }
 
     #[test]
+    fn a_list_at_the_same_url_moves_nothing_unless_keys_are_dealt_otherwise() {
+        let change = |from: &str, to: &str| {
+            let [from, to] = [from, to].map(|settings| {
+                let text = format!("pool:\n  listen: 127.0.0.1:1\n  redis: true\n  {settings}\n");
+                let around = config::Surroundings {
+                    read_file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+                    environment: &|_| None,
+                };
+                config::parse(&text, "file.yml".as_ref(), &around).expect("a configuration")
+            });
+            Change::of(from.pools.first(), to.pools.first(), None).expect("a change").text("p")
+        };
+        let [list, other] = ["servers_url: http://lists/a", "servers_url: http://lists/b"];
+        let slower = "servers_url: http://lists/a\n  servers_url_refresh: 1h";
+        let hashed = "servers_url: http://lists/a\n  hash: md5";
+        assert_eq!(change(list, slower), "p: servers listed at the same URL; nothing moves\n");
+        for after in [other, hashed, "servers: [127.0.0.1:1:1]"] {
+            let told = change(list, after);
+            assert_eq!(told, "p: unknown, since the servers are listed at a URL and not in the file\n");
+        }
+    }
+
+    #[test]
     fn keys_that_are_given_are_those_that_count() {
         let ketama = |shards| topology(shards, DistributionKind::Ketama);
         let moves = Moves::of(&ketama(2), &ketama(2), Some(&[b"a".to_vec(), b"b".to_vec()]));

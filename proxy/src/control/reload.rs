@@ -46,9 +46,8 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
         result = attempt(control).await;
     }
     control.tell_rings();
-    if result.is_err() {
-        control.forget_hosts();
-    }
+    // Also those of a configuration that was refused.
+    control.forget_hosts();
     // Those that are no more are closed with their listeners.
     for pool in control.served() {
         pool.tolerate(false);
@@ -193,7 +192,6 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
         tracing::info!(pool = %pool.config().name, "pool removed; draining its clients");
     }
     control.tell_status();
-    control.forget_hosts();
     Ok(Some(window))
 }
 

@@ -1,6 +1,7 @@
 //! A template of host names, as a StatefulSet gives them: so many shards, each called by its number. What is declared
 //! counts, not what runs: a shard that cannot be found keeps its keys.
 
+use crate::shard::check_name;
 use crate::{Address, Shard};
 
 /// Stands for the number of a shard, from 0 on.
@@ -55,7 +56,11 @@ pub fn host(text: &str, has_srv: bool) -> Result<(String, u16), String> {
 /// # Errors
 /// What is allowed.
 pub fn names(text: &str) -> Result<String, String> {
-    if text.contains(NUMBER) { Ok(text.to_owned()) } else { Err("it needs {} for the number".into()) }
+    if !text.contains(NUMBER) {
+        return Err("it needs {} for the number".into());
+    }
+    check_name(&text.replace(NUMBER, &u16::MAX.to_string()))?;
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
@@ -84,5 +89,6 @@ mod tests {
         }
         assert_eq!(host("cache-{}", true), Ok(("cache-{}".into(), 0)));
         assert!(host("cache-{}:1", true).is_err() && host("cache", true).is_err() && names("shard").is_err());
+        assert!(names("a {}").is_err() && names("{}\n").is_err() && names(&"{}".repeat(99)).is_err());
     }
 }
