@@ -8,6 +8,9 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
 SOAK_CASES ?= 20000
+# target/debug/memstore, with the features that the tests of the workspace compile it with: alone it would compile most of its
+# dependencies once more.
+DEBUG_PROXY := cargo test --workspace --test trial --no-run
 COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
@@ -31,12 +34,12 @@ test-rust: tools-test
 	python3 -B examples/client-side/python/test_vectors.py
 
 test-clients: tools-test
-	cargo build -p memstore-proxy
+	$(DEBUG_PROXY)
 	proxy/tests/clients/run
 	examples/session-store/run
 
 test-chart: tools-test
-	cargo build -p memstore-proxy
+	$(DEBUG_PROXY)
 	chart/tests/run
 
 test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes in namespaces; needs root and Go
