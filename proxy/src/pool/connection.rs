@@ -267,7 +267,8 @@ impl<P: Protocol> Connection<P> {
         self.output.share(if matches!(self.link, Link::Up) { request } else { unpinned(request) });
     }
 
-    /// Whether the tickets in flight and the bytes that are held belong together.
+    /// Whether the tickets in flight and the bytes that are kept of them belong together. (There may be more to write than
+    /// the tickets have: a shard may answer a request before it has read all of it.)
     fn is_in_step(&self) -> bool {
         let (mut bytes, mut kept_bytes, mut expired) = (0, 0, 0);
         for ticket in &self.in_flight {
@@ -276,7 +277,6 @@ impl<P: Protocol> Connection<P> {
             expired += usize::from(ticket.expired);
         }
         self.in_flight_bytes == bytes
-            && self.output.len() as u64 <= bytes
             && self.kept.as_ref().is_none_or(|kept| kept.len() as u64 == kept_bytes)
             && self.expired == expired
     }
@@ -577,7 +577,7 @@ impl<P: Protocol> Connection<P> {
             unwritten,
             unwritten_bytes,
             self.in_flight.len() as i64 - unwritten,
-            self.in_flight_bytes as i64 - unwritten_bytes,
+            (self.in_flight_bytes as i64 - unwritten_bytes).max(0),
         ];
         for ((gauge, now), before) in Self::gauges(counters).into_iter().zip(now).zip(self.published) {
             if now != before {
