@@ -71,8 +71,11 @@ pub async fn wait_for_shards(
     let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
     let answers = tokio::select! {
         answers = asking.join_all() => answers,
-        // They do not matter any more; what is so is told below.
-        () = control.is_overtaken() => Vec::new(),
+        // They do not matter any more, also where the files are what they were by now.
+        () = control.is_overtaken() => {
+            control.refuse_draining()?;
+            return Err(Superseded.into());
+        }
     };
     for (pool, what, answer) in answers {
         match (what, answer) {
