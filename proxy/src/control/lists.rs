@@ -139,13 +139,14 @@ async fn adopt(
     listing: Listing,
 ) -> anyhow::Result<bool> {
     static LIMIT: LogLimit = LogLimit::new();
-    let _reloading = control.reloading.lock().await;
     under.topology_of(&listing)?;
+    if listing == under.listing() {
+        return Ok(Arc::ptr_eq(under, &pool.config()));
+    }
+    // A reload, or another pool's list, may wait for its new shards.
+    let _reloading = control.reloading.lock().await;
     if !Arc::ptr_eq(under, &pool.config()) {
         return Ok(false);
-    }
-    if listing == under.listing() {
-        return Ok(true);
     }
     let (shards, placement) = (listing.servers.clone(), listing.placement);
     let config = Arc::new(config::Pool { shards, placement, ..(**under).clone() });

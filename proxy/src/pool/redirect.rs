@@ -208,8 +208,10 @@ impl<P: Protocol> Pool<P> {
         let length = redirected.request.len();
         let is_late = |timeout: Duration| redirected.ticket.since.plus(timeout) < now.plus(pause);
         let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
-        if parked.len() >= PARKED_MAX
-            || (*parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max
+        // Scripts may say what they like: they leave half of the room to what only nodes say.
+        let share = if redirected.ticket.scripted { 2 } else { 1 };
+        if parked.len() >= PARKED_MAX / share
+            || (*parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max / share as u64
             || self.limits.timeout.is_some_and(is_late)
         {
             return self.give_up(&redirected);
