@@ -14,7 +14,7 @@
   {{- end -}}
 {{- end -}}
 {{- range $name, $value := dict "shards.count" .Values.shards.count "metrics.port" .Values.metrics.port -}}
-  {{- if not $value -}}{{- fail (printf "%s is taken away, and there has to be one: leave it out for the default" $name) -}}{{- end -}}
+  {{- if not $value -}}{{- fail (printf "%s is null, but it is required: omit it for the default" $name) -}}{{- end -}}
 {{- end -}}
 {{- if eq $mode "redis-cluster" -}}
   {{- if not $redis -}}
@@ -24,7 +24,7 @@
     {{- fail (printf "a Redis Cluster needs 3 nodes that own slots, so that two of them can outvote a lost one, and shards.count is %d: make it 3 or more" $count) -}}
   {{- end -}}
   {{- if .Values.shards.ringNames -}}
-    {{- fail "shards.ringNames means nothing in a Redis Cluster, which deals keys by slots: remove it" -}}
+    {{- fail "shards.ringNames has no meaning in a Redis Cluster, which maps keys to slots: remove it" -}}
   {{- end -}}
 {{- end -}}
 {{- if .Values.auth.enabled -}}
@@ -32,13 +32,13 @@
     {{- fail "auth.enabled needs auth.existingSecret, the name of a Secret with the password: kubectl create secret generic cache-auth --from-literal=password=... , then --set auth.existingSecret=cache-auth" -}}
   {{- end -}}
   {{- if not $redis -}}
-    {{- fail "auth.enabled: memcached's text protocol has no password that clients would say; remove it, and let networkPolicy say who may connect" -}}
+    {{- fail "auth.enabled: memcached's text protocol has no passwords; remove it, and restrict clients with networkPolicy" -}}
   {{- end -}}
   {{- if and .Values.auth.user (not (include "memstore.shardsSince" (dict "root" . "version" "6.2"))) -}}
     {{- fail (printf "auth.user needs Redis 6.2 or later, and the shards' image is %s: remove auth.user or take a newer image" (include "memstore.shardImage" .)) -}}
   {{- end -}}
 {{- else if .Values.auth.existingSecret -}}
-  {{- fail "auth.existingSecret is given and auth.enabled is false, so that nobody would be asked for the password: set auth.enabled to true, or remove the Secret's name" -}}
+  {{- fail "auth.existingSecret is set and auth.enabled is false, so that no password would be required: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}
 {{- if and (eq (toString (.Values.proxy.pool | default dict).distribution) "single") (gt $count 1) (ne $mode "redis-cluster") -}}
   {{- fail (printf "proxy.pool.distribution is \"single\", which is for one shard, and shards.count is %d: use ketama to spread keys, or make shards.count 1" $count) -}}
@@ -47,24 +47,24 @@
 {{- include "memstore.decided" . -}}
 {{- include "memstore.effects" . -}}
 {{- if and .Values.shards.persistence.enabled (not $redis) -}}
-  {{- fail "shards.persistence.enabled: memcached keeps nothing on disk; remove it" -}}
+  {{- fail "shards.persistence.enabled: memcached stores nothing on disk; remove it" -}}
 {{- end -}}
 {{- if and .Values.shards.persistence.enabled (eq (include "memstore.kept" .) "nothing") (not .Values.shards.allowDataLoss) -}}
-  {{- fail "shards.persistence.enabled is true, and yet nothing would be kept: there is neither a log of writes (shards.persistence.appendOnly, appendonly) nor a snapshot (save); set shards.persistence.appendOnly to true, or give save lines in shards.config, or set shards.persistence.enabled to false, or shards.allowDataLoss to true if that is meant" -}}
+  {{- fail "shards.persistence.enabled is true, but nothing would be persisted: neither appendonly (shards.persistence.appendOnly) nor snapshots (save) are configured; set shards.persistence.appendOnly to true, or add save lines to shards.config, or set shards.persistence.enabled to false, or shards.allowDataLoss to true if this is intended" -}}
 {{- end -}}
 {{- if include "memstore.hasProxy" . -}}
   {{- if and .Values.proxy.autoscaling.enabled .Values.proxy.keda.enabled -}}
-    {{- fail "proxy.autoscaling and proxy.keda would both decide about the number of proxies: enable one of them" -}}
+    {{- fail "proxy.autoscaling and proxy.keda would both control the number of proxies: enable one of them" -}}
   {{- end -}}
   {{- with .Values.proxy.autoscaling -}}
     {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
       {{- fail (printf "proxy.autoscaling.minReplicas %d is more than maxReplicas %d" (int .minReplicas) (int .maxReplicas)) -}}
     {{- end -}}
     {{- if and .enabled .targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" ($.Values.proxy.resources | default dict))) -}}
-      {{- fail "proxy.autoscaling.targetCPUUtilizationPercentage is a share of what is requested, and proxy.resources.requests.cpu is not set: set it" -}}
+      {{- fail "proxy.autoscaling.targetCPUUtilizationPercentage is a percentage of the CPU request, and proxy.resources.requests.cpu is not set: set it" -}}
     {{- end -}}
     {{- if and .enabled (not .targetCPUUtilizationPercentage) (not .metrics) -}}
-      {{- fail "proxy.autoscaling.enabled needs proxy.autoscaling.targetCPUUtilizationPercentage or proxy.autoscaling.metrics: say what to scale by" -}}
+      {{- fail "proxy.autoscaling.enabled needs proxy.autoscaling.targetCPUUtilizationPercentage or proxy.autoscaling.metrics: set one of them" -}}
     {{- end -}}
   {{- end -}}
   {{- if eq (toString .Values.proxy.service.clusterIP) "None" -}}
@@ -72,7 +72,7 @@
       {{- fail "proxy.service.clusterIP None is for proxy.service.type ClusterIP only" -}}
     {{- end -}}
     {{- if ne (toString (int .Values.proxy.service.port)) (include "memstore.clientsPort" .) -}}
-      {{- fail (printf "with proxy.service.clusterIP None clients reach the proxies themselves, which listen on %s: make proxy.service.port that" (include "memstore.clientsPort" .)) -}}
+      {{- fail (printf "with proxy.service.clusterIP None clients connect to the proxies directly, which listen on %s: set proxy.service.port to that" (include "memstore.clientsPort" .)) -}}
     {{- end -}}
   {{- end -}}
   {{- if eq (toString (int .Values.metrics.port)) (include "memstore.clientsPort" .) -}}
@@ -84,13 +84,13 @@
     {{- end -}}
   {{- end -}}
   {{- if and .Values.proxy.keda.enabled (not .Values.proxy.keda.triggers) -}}
-    {{- fail "proxy.keda.enabled needs proxy.keda.triggers: say what to scale by" -}}
+    {{- fail "proxy.keda.enabled needs proxy.keda.triggers: set them" -}}
   {{- end -}}
   {{- if and .Values.proxy.service.nodePort (eq .Values.proxy.service.type "ClusterIP") -}}
-    {{- fail "proxy.service.nodePort means nothing with proxy.service.type ClusterIP: remove it, or use NodePort or LoadBalancer" -}}
+    {{- fail "proxy.service.nodePort has no meaning with proxy.service.type ClusterIP: remove it, or use NodePort or LoadBalancer" -}}
   {{- end -}}
   {{- if and .Values.proxy.service.loadBalancerSourceRanges (ne .Values.proxy.service.type "LoadBalancer") -}}
-    {{- fail "proxy.service.loadBalancerSourceRanges means something only with proxy.service.type LoadBalancer: remove it, or say with networkPolicy who may connect" -}}
+    {{- fail "proxy.service.loadBalancerSourceRanges has a meaning only with proxy.service.type LoadBalancer: remove it, or restrict clients with networkPolicy" -}}
   {{- end -}}
 {{- end -}}
 {{- /* Shards that leave take their keys along. What runs can be asked only where the chart is installed, not where it is rendered. */ -}}
@@ -104,23 +104,23 @@
   {{- if and $smaller (gt $volume $smaller) (eq (regexReplaceAll $size $before "") (regexReplaceAll $size $kind "")) -}}
     {{- $name := include "memstore.shards" . -}}
     {{- $asked := ternary .Values.shards.persistence.size .Values.redisCluster.nodesVolume.size .Values.shards.persistence.enabled -}}
-    {{- fail (printf "the volumes of the shards would become larger (%d to %d bytes), which a StatefulSet cannot do; nothing has to be restarted for it. 1. Enlarge every claim, where its storage class allows it: kubectl -n %s patch pvc data-%s-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%v\"}}}}' and so on. 2. Take the StatefulSet away and leave its pods: kubectl -n %s delete statefulset %s --cascade=orphan. 3. Run this upgrade again: its StatefulSet takes over the pods that run" $smaller $volume .Release.Namespace $name $asked .Release.Namespace $name) -}}
+    {{- fail (printf "the volumes of the shards would become larger (%d to %d bytes), which a StatefulSet cannot do. It is possible without a restart: 1. Enlarge every claim, if its storage class allows it: kubectl -n %s patch pvc data-%s-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%v\"}}}}' and so on. 2. Delete the StatefulSet and keep its pods: kubectl -n %s delete statefulset %s --cascade=orphan. 3. Run this upgrade again: the new StatefulSet adopts the running pods" $smaller $volume .Release.Namespace $name $asked .Release.Namespace $name) -}}
   {{- end -}}
   {{- if ne $before $kind -}}
-    {{- fail (printf "the shards of this release are %q and would become %q, which a StatefulSet cannot: install another release beside it with these values, and move applications there" $before $kind) -}}
+    {{- fail (printf "the shards of this release are %q and would become %q, which a StatefulSet cannot do: install another release beside it with these values, and move applications there" $before $kind) -}}
   {{- end -}}
 {{- end -}}
 {{- if and (include "memstore.restartsEmpty" .) (eq .Values.shards.updateStrategy "RollingUpdate") (not .Values.shards.allowDataLoss) -}}
   {{- if eq (include "memstore.kept" .) "all" -}}
-    {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it starts from a log of writes (shards.persistence.appendOnly) which those that run do not have: say CONFIG SET appendonly yes to each of them and wait until INFO persistence has aof_rewrite_in_progress:0, then upgrade with shards.allowDataLoss set to true, or leave shards.persistence.appendOnly false" -}}
+    {{- fail "this upgrade replaces the shards' pods one after the other, and each returns empty, because it loads the append-only file (shards.persistence.appendOnly), which the running shards do not have: send CONFIG SET appendonly yes to each of them and wait until INFO persistence has aof_rewrite_in_progress:0, then upgrade with shards.allowDataLoss set to true, or leave shards.persistence.appendOnly false" -}}
   {{- end -}}
-  {{- fail "this upgrade replaces the shards' pods one after the other, and each comes back empty, for it keeps nothing on disk and has no replica: all keys would be lost; set shards.allowDataLoss to true if that is meant, or shards.updateStrategy to OnDelete, which leaves the pods as they are until you delete them" -}}
+  {{- fail "this upgrade replaces the shards' pods one after the other, and each returns empty, because it has neither persistence nor a replica: all keys would be lost; set shards.allowDataLoss to true if this is intended, or shards.updateStrategy to OnDelete, which leaves the pods as they are until you delete them" -}}
 {{- end -}}
 {{- if and (not $running) .Release.IsUpgrade -}}
   {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "" | default dict).items -}}
     {{- $labels := .metadata.labels | default dict -}}
     {{- if and (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) (eq (get $labels "app.kubernetes.io/component") "shard") (not $.Values.shards.allowDataLoss) -}}
-      {{- fail (printf "the shards of this release are %s and would be called %s, and be empty: take nameOverride and fullnameOverride back to what they were, or set shards.allowDataLoss to true if that is meant" .metadata.name (include "memstore.shards" $)) -}}
+      {{- fail (printf "the shards of this release are called %s and would be called %s, and be empty: restore nameOverride and fullnameOverride, or set shards.allowDataLoss to true if this is intended" .metadata.name (include "memstore.shards" $)) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
@@ -128,12 +128,12 @@
   {{- $ring := splitList ":" (dig "metadata" "annotations" "memstore.dev/ring" "" $running) -}}
   {{- if and (eq (len $ring) 2) (le (int (first $ring)) $count) (not .Values.shards.allowDataLoss) -}}
     {{- if ne (include "memstore.ringDigest" (dict "root" . "count" (int (first $ring)))) (last $ring) -}}
-      {{- fail "this upgrade changes which shard has which key (shards.ringNames, or hash, distribution or hash_tag of proxy.pool): keys would not be found any more; take that back, or set shards.allowDataLoss to true if that is meant" -}}
+      {{- fail "this upgrade changes which shard has which key (shards.ringNames, or hash, distribution or hash_tag of proxy.pool): keys would no longer be found; restore these values, or set shards.allowDataLoss to true if this is intended" -}}
     {{- end -}}
   {{- end -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
   {{- if and (gt $before $count) (not .Values.shards.allowDataLoss) -}}
-    {{- fail (printf "shards.count is %d and %d shards run: about %d%% of the keys would be lost with those that leave; set shards.allowDataLoss to true if that is meant" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
+    {{- fail (printf "shards.count is %d and %d shards are running: about %d%% of the keys would be lost with the removed shards; set shards.allowDataLoss to true if this is intended" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}
@@ -175,7 +175,7 @@
   {{- range regexFindAll (printf "%s.*" $setting) (toString $text | replace "\"" "" | replace "'" "") -1 -}}
     {{- $found := regexFind "(?i)[a-z][-a-z]*" . -}}
     {{- if or (ne (lower $found) "user") (regexMatch "\\s[>#]\\S" .) -}}
-      {{- fail (printf "%s has a password (%s), which everybody could read there and the proxy would not know: put it into a Secret and name that in auth.existingSecret" $name $found) -}}
+      {{- fail (printf "%s has a password (%s), which is not secret there and unknown to the proxy: put it into a Secret and set auth.existingSecret to its name" $name $found) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
@@ -191,14 +191,14 @@
   {{- range include "memstore.redisSettings" . | fromJsonArray -}}
     {{- if hasKey $decided .setting -}}
       {{- $value := get $decided .setting -}}
-      {{- fail (printf "%s says %s, which the chart itself tells Redis: remove it%s" .place .setting (ternary "" (printf ", and say it in %s" $value) (empty $value))) -}}
+      {{- fail (printf "%s sets %s, which the chart configures itself: remove it%s" .place .setting (ternary "" (printf ", and set %s" $value) (empty $value))) -}}
     {{- end -}}
   {{- end -}}
 {{- else -}}
   {{- range $given := .Values.shards.extraArgs -}}
     {{- range $argument, $value := dict "(-m *[0-9]*|--memory-limit(=.*)?)" "shards.maxmemory" "(-p *[0-9]*|--port(=.*)?)" "shards.service.port" -}}
       {{- if regexMatch (printf "^%s$" $argument) $given -}}
-        {{- fail (printf "shards.extraArgs says %s, which the chart itself tells memcached: remove it, and say it in %s" $given $value) -}}
+        {{- fail (printf "shards.extraArgs sets %s, which the chart configures itself: remove it, and set %s" $given $value) -}}
       {{- end -}}
     {{- end -}}
   {{- end -}}

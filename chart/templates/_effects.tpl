@@ -26,19 +26,19 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" $why "of" (ternary $of (append $of "proxy") $off) "but" $but) -}}
 {{- end -}}
 {{- if not $cluster -}}
-  {{- $rows = append $rows (dict "why" "it is for a Redis Cluster, and these shards know nothing of each other: remove it, or use partitioning \"redis-cluster\"" "of" (list "redisCluster")) -}}
+  {{- $rows = append $rows (dict "why" "it is for a Redis Cluster, and these shards are independent: remove it, or use partitioning \"redis-cluster\"" "of" (list "redisCluster")) -}}
 {{- else -}}
   {{- if $persistence.enabled -}}
-    {{- $rows = append $rows (dict "why" "shards.persistence.enabled is true, so that volumes have shards.persistence.size: remove it" "of" (list "redisCluster.nodesVolume")) -}}
+    {{- $rows = append $rows (dict "why" "shards.persistence.enabled is true, so that the size of volumes is shards.persistence.size: remove it" "of" (list "redisCluster.nodesVolume")) -}}
   {{- end -}}
   {{- if $hasProxy -}}
-    {{- $rows = append $rows (dict "why" "nodes of a Redis Cluster are known by their numbers: remove it" "of" (list "proxy.shardIdentity")) -}}
+    {{- $rows = append $rows (dict "why" "nodes of a Redis Cluster are identified by their node IDs: remove it" "of" (list "proxy.shardIdentity")) -}}
   {{- end -}}
 {{- end -}}
 {{- if not $persistence.enabled -}}
   {{- $of := list "shards.persistence.size" "shards.persistence.appendOnly" -}}
   {{- if not $cluster -}}{{- $of = list "shards.persistence" -}}{{- end -}}
-  {{- $rows = append $rows (dict "why" "shards.persistence.enabled is false, so that nothing is kept: remove it, or set that to true" "of" $of) -}}
+  {{- $rows = append $rows (dict "why" "shards.persistence.enabled is false, so that nothing is persisted: remove it, or set that to true" "of" $of) -}}
 {{- end -}}
 {{- if $redis -}}
   {{- if eq (toString $pool.miss_on_get_errors) "true" -}}
@@ -50,7 +50,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" "it is for Redis, and the shards are memcached: remove it" "of" $of) -}}
 {{- end -}}
 {{- if and (eq (toString $pool.distribution) "slots") (not $cluster) -}}
-  {{- $rows = append $rows (dict "why" "proxy.pool.distribution is slots, which hashes as a Redis Cluster does: remove it, or use another distribution" "of" (list "proxy.pool.hash" "proxy.pool.hash_tag")) -}}
+  {{- $rows = append $rows (dict "why" "proxy.pool.distribution is slots, which has its own hash function and hash tag: remove it, or use another distribution" "of" (list "proxy.pool.hash" "proxy.pool.hash_tag")) -}}
 {{- end -}}
 {{- if $hasProxy -}}
   {{- if eq $service.type "ClusterIP" -}}
@@ -63,7 +63,7 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- $external := ne $service.type "ClusterIP" -}}
 {{- if kindIs "bool" .Values.networkPolicy.allowExternal -}}{{- $external = .Values.networkPolicy.allowExternal -}}{{- end -}}
 {{- if and $external (eq $mode "proxy") -}}
-  {{- $why := ternary "networkPolicy.allowExternal is true" (printf "proxy.service.type is %s, whose clients are no pods" $service.type) (eq (toString .Values.networkPolicy.allowExternal) "true") -}}
+  {{- $why := ternary "networkPolicy.allowExternal is true" (printf "proxy.service.type is %s, whose clients are not pods" $service.type) (eq (toString .Values.networkPolicy.allowExternal) "true") -}}
   {{- $rows = append $rows (dict "why" (printf "%s, so that everybody may connect: remove it, or set networkPolicy.allowExternal to false" $why) "of" (list "networkPolicy.clientNamespaces" "networkPolicy.clientPeers")) -}}
 {{- end -}}
 {{- if not (or $metrics.serviceMonitor.enabled $metrics.podMonitor.enabled) -}}
@@ -76,7 +76,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" "auth.enabled is false: remove it, or set that to true" "of" (list "auth" (ternary "auth" "proxy.pool.reauth" $off))) -}}
 {{- end -}}
 {{- if and (eq $mode "client-side") (not .Values.tests.enabled) -}}
-  {{- $rows = append $rows (dict "why" "nothing runs for a moment only: remove it, or set tests.enabled to true" "of" (list "jobs")) -}}
+  {{- $rows = append $rows (dict "why" "there are no Jobs or test pods: remove it, or set tests.enabled to true" "of" (list "jobs")) -}}
 {{- end -}}
 {{- if not .Values.serviceAccount.create -}}
   {{- $rows = append $rows (dict "why" "serviceAccount.create is false: remove it, or set that to true" "of" (list "serviceAccount.annotations")) -}}
@@ -93,7 +93,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- if not $section.enabled -}}
     {{- $rows = append $rows (dict "why" (printf "%s.enabled is false: remove it, or set that to true" $name) "of" (list $name) "but" (list (printf "%s.enabled" $name))) -}}
   {{- else if $section.custom -}}
-    {{- $rows = append $rows (dict "why" (printf "%s.custom is a whole probe, which takes the place of the chart's: write it there" $name) "of" (list $name) "but" (list (printf "%s.custom" $name))) -}}
+    {{- $rows = append $rows (dict "why" (printf "%s.custom is a complete probe, which replaces the chart's: set it there" $name) "of" (list $name) "but" (list (printf "%s.custom" $name))) -}}
   {{- end -}}
 {{- end -}}
 {{- if .Values.ofOlderChart -}}{{- $rows = list -}}{{- end -}}

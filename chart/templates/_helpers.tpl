@@ -139,7 +139,7 @@ annotations:
 {{- else if not (contains "@" $repository) -}}
   {{- $tag := coalesce .image.tag $inside .tag "" -}}
   {{- if not $tag -}}
-    {{- fail (printf "%s.repository %q has no tag, and what \":latest\" is changes without a word: add %s.tag or %s.digest" .of $repository .of .of) -}}
+    {{- fail (printf "%s.repository %q has no tag, and \":latest\" may change at any time: add %s.tag or %s.digest" .of $repository .of .of) -}}
   {{- end -}}
   {{- $image = printf "%s:%s" $plain $tag -}}
 {{- end -}}
@@ -149,7 +149,7 @@ annotations:
 {{- define "memstore.proxyImage" -}}
 {{- $repository := .Values.proxy.image.repository -}}
 {{- if regexMatch "(?i)(twemproxy|nutcracker)" (splitList "/" $repository | last) -}}
-  {{- fail (printf "proxy.image.repository: %s is Twemproxy, whose place the proxy of this chart takes: remove that line, or use memstore/memstore" $repository) -}}
+  {{- fail (printf "proxy.image.repository: %s is Twemproxy, which the proxy of this chart replaces: remove that line, or use memstore/memstore" $repository) -}}
 {{- end -}}
 {{- include "memstore.image" (dict "root" . "of" "proxy.image" "image" .Values.proxy.image "default" "memstore/memstore" "tag" .Chart.AppVersion) -}}
 {{- end }}
@@ -203,7 +203,7 @@ annotations:
 {{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text -}}
 {{- $unit := trimPrefix $number $text -}}
 {{- if or (not $number) (not (hasKey $units $unit)) -}}
-  {{- fail (printf "%s: %q is no quantity of memory; write it as 6Gi or 512Mi" .name $text) -}}
+  {{- fail (printf "%s: %q is not a quantity of memory; write it as 6Gi or 512Mi" .name $text) -}}
 {{- end -}}
 {{- mulf (float64 $number) (get $units $unit) | int64 -}}
 {{- end }}
@@ -227,17 +227,17 @@ annotations:
 {{- else if $limit -}}
   {{- $percent := $asked | default $share | trimSuffix "%" -}}
   {{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?$" $percent) -}}
-    {{- fail (printf "shards.maxmemory: %q is no share; write it as 75%%" $asked) -}}
+    {{- fail (printf "shards.maxmemory: %q is not a percentage; write it as 75%%" $asked) -}}
   {{- end -}}
   {{- $bytes = divf (mulf (float64 $limit) (float64 $percent)) 100.0 | int64 | toString -}}
 {{- else if $asked -}}
-  {{- fail (printf "shards.maxmemory is %s of nothing: set shards.resources.limits.memory, or write it as a quantity such as 6Gi" $asked) -}}
+  {{- fail (printf "shards.maxmemory is %s of the memory limit, but there is no limit: set shards.resources.limits.memory, or write it as a quantity such as 6Gi" $asked) -}}
 {{- end -}}
 {{- if and $bytes (eq (int64 $bytes) 0) -}}
-  {{- fail "shards.maxmemory is 0, which servers take for no limit: leave it out, or say how much" -}}
+  {{- fail "shards.maxmemory is 0, which means no limit for the servers: omit it, or set a size" -}}
 {{- end -}}
 {{- if and $bytes (lt (int64 $bytes) 1048576) -}}
-  {{- fail (printf "shards.maxmemory is %s bytes, less than a server itself needs: write it with a unit, as 6Gi or 512Mi" $bytes) -}}
+  {{- fail (printf "shards.maxmemory is %s bytes, less than an empty server needs: write it with a unit, as 6Gi or 512Mi" $bytes) -}}
 {{- end -}}
 {{- if and $bytes $limit (gt (int64 $bytes) (mulf (float64 $limit) 0.95 | int64)) -}}
   {{- fail (printf "shards.maxmemory %s is more than 95%% of shards.resources.limits.memory %v, so that a full shard would be killed: make it smaller, or the limit larger" $asked .Values.shards.resources.limits.memory) -}}
@@ -250,7 +250,7 @@ annotations:
 {{- $count := int .Values.shards.count -}}
 {{- $names := .Values.shards.ringNames | default list -}}
 {{- if and $names (ne (len $names) $count) -}}
-  {{- fail (printf "shards.ringNames has %d names and shards.count is %d: give every shard its name" (len $names) $count) -}}
+  {{- fail (printf "shards.ringNames has %d names and shards.count is %d: set one name for each shard" (len $names) $count) -}}
 {{- end -}}
 {{- if not $names -}}
   {{- range $ordinal := until $count -}}{{- $names = append $names (printf "shard-%d" $ordinal) -}}{{- end -}}
@@ -274,7 +274,7 @@ annotations:
 {{- else if and $limit $request -}}
   {{- $bytes := include "memstore.bytes" (dict "of" $limit "name" (printf "%s.limits.memory" .name)) | int64 -}}
   {{- if gt (include "memstore.bytes" (dict "of" $request "name" (printf "%s.requests.memory" .name)) | int64) $bytes -}}
-    {{- fail (printf "%s: requests.memory %v is more than limits.memory %v: raise the limit, or leave the request out" .name $request $limit) -}}
+    {{- fail (printf "%s: requests.memory %v is more than limits.memory %v: raise the limit, or omit the request" .name $request $limit) -}}
   {{- end -}}
 {{- end -}}
 {{- toYaml $resources -}}

@@ -40,15 +40,15 @@ class Running(unittest.TestCase):
             {"config": 'save 60 1', "extraArgs": ["--io-threads", "2", "--save", "''"]},
         ):
             values = {"shards": {"persistence": none} | more}
-            self.assertIn("nothing would be kept", refused(values))
+            self.assertIn("nothing would be persisted", refused(values))
             meant = {"shards": values["shards"] | {"allowDataLoss": True}}
             running = self.statefulset(meant)
-            self.assertIn("shards keep nothing", told(meant))
+            self.assertIn("nothing is persisted", told(meant))
             # What comes after takes no copy along that there is not.
             for later in ({"persistence": {"enabled": True}}, {"persistence": none, "config": "save 60 1"}):
-                self.assertIn("comes back empty", refused({"shards": later}, running=[running]))
+                self.assertIn("returns empty", refused({"shards": later}, running=[running]))
         for overruled in ({"config": 'appendonly no\nsave ""'}, {"extraArgs": ["--appendonly", "no", "--save", ""]}):
-            self.assertIn("nothing would be kept", refused({"shards": {"persistence": {"enabled": True}} | overruled}))
+            self.assertIn("nothing would be persisted", refused({"shards": {"persistence": {"enabled": True}} | overruled}))
         for fine in ({}, {"config": "save 60 1"}, {"config": 'save ""\nsave 60 1'}, {"config": '# save ""'}, {"config": 'save ""\nappendonly yes'}):
             rendered({"shards": {"persistence": none} | fine})
         rendered({"shards": {"persistence": {"enabled": True}, "config": 'save ""'}})

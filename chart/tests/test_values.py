@@ -55,7 +55,7 @@ class Effects(unittest.TestCase):
             (CLIENT_SIDE | {"networkPolicy": {"allowExternal": True}}, "networkPolicy.allowExternal", proxy),
             (CLIENT_SIDE | {"tests": {"enabled": False}, "jobs": {"podLabels": {"a": "b"}}}, "jobs.podLabels", "tests.enabled"),
             (CLUSTER | {"proxy": {"enabled": False}, "redisCluster": {"readFrom": "nearest"}}, "redisCluster.readFrom", proxy),
-            (CLUSTER | {"proxy": {"shardIdentity": False}}, "proxy.shardIdentity", "by their numbers"),
+            (CLUSTER | {"proxy": {"shardIdentity": False}}, "proxy.shardIdentity", "by their node IDs"),
             ({"redisCluster": {"nodeTimeout": 9000}}, "redisCluster.nodeTimeout", "Redis Cluster"),
             ({"redisCluster": {"reconcile": {"interval": "9s"}}}, "redisCluster.reconcile.interval", "Redis Cluster"),
             (CLUSTER | {"redisCluster": {"reconcile": {"enabled": False, "limit": "9m"}}}, "redisCluster.reconcile.limit", "set that to true"),
@@ -70,7 +70,7 @@ class Effects(unittest.TestCase):
             ({"shards": {"livenessProbe": {"enabled": False, "periodSeconds": 9}}}, "shards.livenessProbe.periodSeconds", "set that to true"),
             (
                 {"shards": {"readinessProbe": {"custom": {"tcpSocket": {"port": "shard"}}, "periodSeconds": 9}}},
-                "shards.readinessProbe.periodSeconds", "write it there",
+                "shards.readinessProbe.periodSeconds", "set it there",
             ),
             ({"proxy": {"startupProbe": {"enabled": False, "failureThreshold": 9}}}, "proxy.startupProbe.failureThreshold", "set that to true"),
             ({"proxy": {"pdb": {"enabled": False, "maxUnavailable": 2}}}, "proxy.pdb.maxUnavailable", "set that to true"),
@@ -84,7 +84,7 @@ class Effects(unittest.TestCase):
             ({"networkPolicy": {"metricsPeers": [{}]}}, "networkPolicy.metricsPeers", "networkPolicy.metricsNamespaces"),
             (
                 {"networkPolicy": {"clientNamespaces": ["shop"]}, "proxy": {"service": {"type": "NodePort"}}},
-                "networkPolicy.clientNamespaces", "NodePort, whose clients are no pods, so that everybody may connect",
+                "networkPolicy.clientNamespaces", "NodePort, whose clients are not pods, so that everybody may connect",
             ),
             ({"networkPolicy": {"clientPeers": [{}], "allowExternal": True}}, "networkPolicy.clientPeers", "allowExternal is true"),
             ({"metrics": {"serviceMonitor": {"interval": "1m"}}}, "metrics.serviceMonitor.interval", "set that to true"),
@@ -465,7 +465,7 @@ class Upgrades(unittest.TestCase):
                 self.assertEqual(*found)
         self.assertEqual(rendered({"cluster": {"domain": None}})[0]["kind"], rendered()[0]["kind"])
         for name, part in [("shards", "count"), ("metrics", "port")]:
-            self.assertIn(f"{name}.{part} is taken away", refused({name: {part: None}}))
+            self.assertIn(f"{name}.{part} is null", refused({name: {part: None}}))
 
     def test_every_template_takes_its_values_from_one_place(self):
         for path in (CHART / "templates").rglob("*"):
