@@ -50,7 +50,8 @@ impl Piece<'_> {
     }
 }
 
-/// Bytes waiting to be written to one socket, in order.
+/// Bytes on their way to one socket, in order: those that are queued here, and how many its transport has taken and not
+/// written yet. A socket of the kernel takes what it writes; what encrypts takes bytes first and writes them as there is room.
 #[derive(Default, Debug)]
 pub struct Output {
     /// Small messages, copied one after the other.
@@ -63,25 +64,54 @@ pub struct Output {
     shared_bytes: usize,
     /// The first so many of `shared` pin no memory but their own.
     settled: usize,
+    /// Bytes that the transport holds until it can write them.
+    held: usize,
 }
 
 impl Output {
-    /// Bytes still to be written.
+    /// Bytes queued: the transport has not taken them.
+    #[inline]
     pub fn len(&self) -> usize {
         self.copied.len() - self.written + self.shared_bytes
     }
 
-    /// Memory held; what an empty one keeps for the next message is not counted.
+    /// Bytes that the transport has taken and not written.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Bytes that are not written: queued, or held by the transport.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.len() + self.held
+    }
+
+    /// Memory held, here and by the transport; what an empty one keeps for the next message is not counted.
     pub fn memory(&self) -> usize {
         if self.is_empty() {
-            return 0;
+            return self.held;
         }
-        self.copied.capacity() + self.shared_bytes + self.shared.len() * size_of::<(usize, Bytes)>()
+        self.held
+            + self.copied.capacity()
+            + self.shared_bytes
+            + self.shared.len() * size_of::<(usize, Bytes)>()
+    }
+
+    /// Nothing is queued. The transport may hold something still: see [`Self::is_sent`].
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Everything is written.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    #[inline]
+    pub fn is_sent(&self) -> bool {
+        self.unsent() == 0
+    }
+
+    /// The transport holds so many bytes from now on that it has taken and not written; none once it is gone.
+    pub fn hold(&mut self, bytes: usize) {
+        self.held = bytes;
     }
 
     /// Where small messages are written directly, after everything before them.
@@ -193,7 +223,7 @@ impl Output {
         first.freeze()
     }
 
-    /// The first `count` bytes are written, or not wanted any more.
+    /// The first `count` bytes queued are taken by the transport, or not wanted any more.
     pub fn advance(&mut self, mut count: usize) {
         debug_assert!(count <= self.len());
         if self.shared.is_empty() {
@@ -221,7 +251,7 @@ impl Output {
         self.reclaim();
     }
 
-    /// Drops everything.
+    /// Drops everything that is queued.
     pub fn clear(&mut self) {
         self.advance(self.len());
     }

@@ -105,7 +105,7 @@ async fn exchange(stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> an
         say(&mut lines, &format!("get {key}"), &[&format!("VALUE {key} 0 {size}"), value, "END"]).await?;
         return say(&mut lines, &format!("delete {key}"), &["DELETED"]).await;
     }
-    let mut conversation = Conversation::over(Socket::Tcp(stream.into_std()?), ANSWER_LIMIT)?;
+    let mut conversation = Conversation::over(Socket::from(stream.into_std()?), ANSWER_LIMIT)?;
     conversation.authenticate(auth).await?;
     conversation.ask(&["SET", &key, value, "EX", EXPIRES]).await?;
     let read = conversation.ask(&["GET", &key]).await?;

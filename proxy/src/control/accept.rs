@@ -3,7 +3,6 @@
 //! One thread accepts for all workers: clients of caches keep few connections for long, and the kernel's hashing
 //! (SO_REUSEPORT) spreads few of them unevenly. Each goes to the worker with the fewest.
 
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -102,13 +101,10 @@ fn gone(counters: &PoolCounters) -> u64 {
 }
 
 /// Says why, in the words of the server, and closes. A client that does not read at once gets no reason.
-fn refuse(accepted: Socket, protocol: config::Protocol) {
+fn refuse(mut accepted: Socket, protocol: config::Protocol) {
     let reason: &[u8] = match protocol {
         config::Protocol::Redis => b"-ERR max number of clients reached\r\n",
         config::Protocol::Memcache => b"ERROR Too many open connections\r\n",
     };
-    let _ = match accepted {
-        Socket::Tcp(mut stream) => stream.write(reason),
-        Socket::Unix(mut stream) => stream.write(reason),
-    };
+    let _ = accepted.send(reason);
 }

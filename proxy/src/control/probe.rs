@@ -14,6 +14,7 @@ use crate::config;
 use crate::failure::ShardFailure;
 use crate::net::connect::connect;
 use crate::net::conversation::{Conversation, ConversationError, stream};
+use crate::net::plain::Plain;
 use crate::net::socket::{Socket, failure};
 
 /// A shard that takes longer is not well.
@@ -94,9 +95,9 @@ pub async fn is_node(
 
 /// A conversation on a connection that somebody else is going to use; none over a Unix socket, which nobody else can have.
 async fn beside(socket: &Socket, config: &config::Pool) -> Result<Option<Conversation>, ConversationError> {
-    let Socket::Tcp(stream) = socket else { return Ok(None) };
+    let Socket::Plain(Plain::Tcp(stream)) = socket else { return Ok(None) };
     let cloned = stream.try_clone().map_err(|error| ConversationError::Lost(failure(&error)))?;
-    let mut conversation = Conversation::over(Socket::Tcp(cloned), PROBE_TIMEOUT)?;
+    let mut conversation = Conversation::over(Socket::from(cloned), PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
     Ok(Some(conversation))
 }

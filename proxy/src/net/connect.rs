@@ -41,7 +41,7 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
     let (host, port) = match address {
         Address::Unix(path) => {
             return match UnixStream::connect(path).await.and_then(UnixStream::into_std) {
-                Ok(stream) => Ok(Socket::Unix(stream)),
+                Ok(stream) => Ok(stream.into()),
                 Err(error) => Err(failure(&error)),
             };
         }
@@ -112,7 +112,7 @@ async fn to_address(address: SocketAddr) -> Result<Socket, ShardFailure> {
     match TcpStream::connect(address).await.and_then(TcpStream::into_std) {
         Ok(stream) => {
             let _ = stream.set_nodelay(true);
-            let socket = Socket::Tcp(stream);
+            let socket = Socket::from(stream);
             socket.keep_alive(KEEPALIVE, Some(UNACKNOWLEDGED_MAX));
             socket.forget_unsent().map_err(|error| failure(&error))?;
             Ok(socket)

@@ -14,6 +14,7 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use crate::config::Auth;
 use crate::failure::ShardFailure;
+use crate::net::plain::Plain;
 use crate::net::socket::{Socket, failure};
 use crate::protocol::resp::decode::ResponseDecoder;
 use crate::protocol::resp::is_needless_password;
@@ -33,9 +34,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// The socket for use inside a tokio runtime.
 pub fn stream(socket: Socket) -> Result<Box<dyn Stream>, ConversationError> {
-    let stream: std::io::Result<Box<dyn Stream>> = match socket {
-        Socket::Tcp(stream) => TcpStream::from_std(stream).map(|stream| Box::new(stream) as _),
-        Socket::Unix(stream) => UnixStream::from_std(stream).map(|stream| Box::new(stream) as _),
+    let stream: io::Result<Box<dyn Stream>> = match socket {
+        Socket::Plain(Plain::Tcp(stream)) => TcpStream::from_std(stream).map(|stream| Box::new(stream) as _),
+        Socket::Plain(Plain::Unix(stream)) => {
+            UnixStream::from_std(stream).map(|stream| Box::new(stream) as _)
+        }
+        Socket::Layered(_) => Err(io::ErrorKind::Unsupported.into()),
     };
     stream.map_err(|error| ConversationError::Lost(failure(&error)))
 }
@@ -300,7 +304,7 @@ mod tests {
                 (0..2).all(|_| std::io::Write::write_all(&mut &theirs, &answer).is_ok())
             });
             let mut conversation =
-                Conversation::over(Socket::Unix(ours), Duration::from_secs(60)).expect("a conversation");
+                Conversation::over(Socket::from(ours), Duration::from_secs(60)).expect("a conversation");
             assert_eq!(conversation.text(&["INFO"]).await.expect("a long answer").len(), 3_000_000);
             conversation.expect_short();
             assert!(conversation.text(&["INFO"]).await.is_err());

@@ -114,9 +114,9 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Replies are small and awaited.
                 let _ = stream.set_nodelay(true);
-                Socket::Tcp(stream.into_std()?)
+                stream.into_std()?.into()
             }
-            Self::Unix { listener, .. } => Socket::Unix(listener.accept().await?.0.into_std()?),
+            Self::Unix { listener, .. } => listener.accept().await?.0.into_std()?.into(),
         })
     }
 }

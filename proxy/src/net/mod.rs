@@ -4,5 +4,8 @@ pub mod brake;
 pub mod connect;
 pub mod conversation;
 pub mod epoll;
+pub mod late;
+pub mod layer;
 pub mod listen;
+pub mod plain;
 pub mod socket;

@@ -1,31 +1,30 @@
-//! A TCP or Unix connection, read into shared buffers and written from an [`Output`].
+//! A connection, read into shared buffers and written from an [`Output`]: a socket of the kernel, or one with a [`Layer`]
+//! above it.
 
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 
+use super::layer::{Layer, Layered};
+use super::plain::Plain;
 use crate::buffer::Output;
 use crate::failure::ShardFailure;
 
-/// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
-const READ_MAX: usize = 256 * 1024;
-/// Vectors handed to the kernel in one write.
-const VECTORS_MAX: usize = 64;
+pub use super::plain::{Read, Written};
 
-/// One connection. Non-blocking; it belongs to no runtime, so it can be handed from thread to thread.
+/// One connection. Whoever reads, writes and closes it does not know which of them it is.
 #[derive(Debug)]
 pub enum Socket {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix socket.
-    Unix(UnixStream),
+    /// What is said is what the kernel is given.
+    Plain(Plain),
+    /// There is something between.
+    Layered(Box<Layered>),
 }
 
 /// The addresses of a connection's two ends. They are kept: asking the kernel costs two system calls for every client of a
@@ -50,14 +49,14 @@ pub enum End<'e> {
 impl Ends {
     /// Those of a socket that is connected.
     pub fn of(socket: &Socket) -> Self {
-        match socket {
-            Socket::Tcp(stream) => match [stream.peer_addr(), stream.local_addr()] {
+        match socket.plain() {
+            Plain::Tcp(stream) => match [stream.peer_addr(), stream.local_addr()] {
                 [Ok(SocketAddr::V4(peer)), Ok(SocketAddr::V4(local))] => Self::V4([peer, local]),
                 both => Self::Shown(Box::new(
                     both.map(|end| end.map_or_else(|_| "?".to_owned(), |address| address.to_string())),
                 )),
             },
-            Socket::Unix(stream) => {
+            Plain::Unix(stream) => {
                 let path = stream
                     .local_addr()
                     .ok()
@@ -91,19 +90,6 @@ impl fmt::Display for End<'_> {
     }
 }
 
-/// What became of a read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Read {
-    /// Bytes came; there may be more.
-    Full,
-    /// Bytes came, and for now that is all.
-    Drained,
-    /// Nothing came.
-    Nothing,
-    /// The peer has closed its writing side.
-    Ended,
-}
-
 /// Why a system call failed that was to reach a shard, as the core knows it.
 pub fn failure(error: &io::Error) -> ShardFailure {
     match error.kind() {
@@ -123,161 +109,127 @@ pub fn is_local(error: &io::Error) -> bool {
 }
 
 impl Socket {
-    /// Reads once into the room behind `scratch`. Straight to the kernel: the C library makes these calls points of
-    /// cancellation, which costs some percent of a small request.
-    #[inline]
-    pub fn read(&self, scratch: &mut BytesMut) -> io::Result<Read> {
-        let room = (scratch.capacity() - scratch.len()).min(READ_MAX);
-        let count = match rustix::io::read(self, &mut scratch.spare_capacity_mut()[..room]) {
-            Ok((filled, _)) => filled.len(),
-            Err(Errno::AGAIN) => return Ok(Read::Nothing),
-            Err(Errno::INTR) => return Ok(Read::Full),
-            Err(error) => return Err(error.into()),
-        };
-        // SAFETY: `read` has just filled so many bytes of the spare capacity.
-        #[allow(unsafe_code)]
-        unsafe {
-            scratch.advance_mut(count);
+    /// A socket of the kernel with a layer above it.
+    pub fn layered(plain: Plain, layer: Box<dyn Layer>) -> Self {
+        Self::Layered(Box::new(Layered::new(plain, layer)))
+    }
+
+    /// Gives these bytes to the kernel as they are, where nobody waits for room; returns how many it has taken.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(plain) => plain.send(bytes),
+            // There was no time for the layer to begin.
+            Self::Layered(_) => Ok(0),
         }
-        Ok(match count {
-            0 => Read::Ended,
-            _ if count < room => Read::Drained,
-            _ => Read::Full,
-        })
+    }
+
+    /// Reads once into the room behind `scratch`.
+    #[inline]
+    pub fn read(&mut self, scratch: &mut BytesMut) -> io::Result<Read> {
+        match self {
+            Self::Plain(plain) => plain.read(scratch),
+            Self::Layered(layered) => layered.read(scratch),
+        }
     }
 
     /// Reads once, to no purpose but that it is gone.
-    pub fn discard(&self, room: &mut [u8]) -> io::Result<Read> {
-        let length = room.len();
-        match rustix::io::read(self, room) {
-            Ok(0) => Ok(Read::Ended),
-            Ok(count) if count < length => Ok(Read::Drained),
-            Ok(_) | Err(Errno::INTR) => Ok(Read::Full),
-            Err(Errno::AGAIN) => Ok(Read::Nothing),
-            Err(error) => Err(error.into()),
+    pub fn discard(&mut self, room: &mut [u8]) -> io::Result<Read> {
+        match self {
+            Self::Plain(plain) => plain.discard(room),
+            Self::Layered(layered) => layered.plain_mut().discard(room),
         }
     }
 
-    /// Writes as much of `output` as the kernel takes.
+    /// Writes as much of `output` as there is room for.
     #[inline]
-    pub fn write(&self, output: &mut Output) -> io::Result<()> {
-        while !output.is_empty() {
-            let (written, length) = match output.whole() {
-                // Small messages are one piece: they need no table of vectors, which takes as long as to decode one.
-                Some(whole) => (rustix::net::send(self, whole, SendFlags::NOSIGNAL), whole.len()),
-                None => self.write_vectors(output),
-            };
-            let count = match written {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => count,
-                Err(Errno::AGAIN) => 0,
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            output.advance(count);
-            if count < length {
-                // No room is left; the socket becomes ready when there is.
-                output.settle();
-                return Ok(());
-            }
+    pub fn write(&mut self, output: &mut Output) -> io::Result<Written> {
+        match self {
+            Self::Plain(plain) => plain.write(output),
+            Self::Layered(layered) => layered.write(output),
         }
-        Ok(())
     }
 
-    /// Writes the first pieces of `output` in one call; the second number is how many bytes were tried.
-    fn write_vectors(&self, output: &Output) -> (rustix::io::Result<usize>, usize) {
-        let mut vectors = [IoSlice::new(&[]); VECTORS_MAX];
-        let used = output.vectors(&mut vectors);
-        let length = vectors[..used].iter().map(|vector| vector.len()).sum();
-        // The standard library has SIGPIPE ignored.
-        (rustix::io::writev(self, &vectors[..used]), length)
+    /// Says that nothing more will be written. To be repeated when the socket is ready until nothing of that waits.
+    pub fn finish(&mut self) -> Written {
+        match self {
+            Self::Plain(plain) => {
+                plain.finish();
+                Written::All
+            }
+            Self::Layered(layered) => layered.finish(),
+        }
     }
 
     /// Whether the peer has sent something that was not read, its end too.
     pub fn has_unread(&self) -> bool {
-        let mut room = [0; 1];
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        !matches!(rustix::net::recv(self, &mut room, flags), Err(Errno::AGAIN))
-    }
-
-    /// What is written leaves together with the end of the connection, so that whoever reads it knows of both; or else
-    /// when it is taken back.
-    pub fn hold_back(&self, held: bool) {
-        if let Self::Tcp(_) = self {
-            // Without it the two follow each other closely.
-            let _ = rustix::net::sockopt::set_tcp_cork(self, held);
+        match self {
+            Self::Plain(plain) => plain.has_unread(),
+            Self::Layered(layered) => layered.unread() > 0 || layered.plain().has_unread(),
         }
     }
 
     /// Bytes that have come and were not read.
     pub fn waiting(&self) -> usize {
-        rustix::io::ioctl_fionread(self).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
-    }
-
-    /// Says that nothing more will be written.
-    pub fn finish(&self) {
-        let socket = self.reference();
-        // It may be closed already, which is as good.
-        let _ = socket.shutdown(Shutdown::Write);
-    }
-
-    /// The address it leads to, if it has one.
-    pub fn peer(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// A peer that vanished without a word is noticed: probes when idle, and a limit for unanswered data.
-    pub fn keep_alive(&self, idle: Duration, unanswered: Option<Duration>) {
-        if let Self::Tcp(_) = self {
-            let socket = self.reference();
-            let keepalive =
-                socket2::TcpKeepalive::new().with_time(idle).with_interval(idle / 4).with_retries(4);
-            // A socket that refuses these options works without them.
-            let _ = socket.set_tcp_keepalive(&keepalive);
-            if unanswered.is_some() {
-                let _ = socket.set_tcp_user_timeout(unanswered);
-            }
-        }
-    }
-
-    /// Whatever the peer has not acknowledged is dropped when the connection is closed, by whom and how ever: the kernel
-    /// would send it for minutes, and a shard that comes back would execute what its clients were told has failed.
-    pub fn forget_unsent(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(_) => self.reference().set_linger(Some(Duration::ZERO)),
-            // Here bytes are with the peer as soon as they are written.
-            Self::Unix(_) => Ok(()),
+            Self::Plain(plain) => plain.waiting(),
+            Self::Layered(layered) => layered.unread() + layered.plain().waiting(),
         }
     }
 
     /// Whether the peer's host has acknowledged all that was written.
     pub fn has_delivered(&self) -> bool {
-        let mut left: libc::c_int = 0;
-        // SAFETY: the descriptor is open, and this request (SIOCOUTQ, for sockets) writes one integer.
-        #[allow(unsafe_code)]
-        let asked =
-            unsafe { libc::ioctl(self.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(left)) };
-        asked == 0 && left == 0
+        match self {
+            Self::Plain(plain) => plain.has_delivered(),
+            Self::Layered(layered) => layered.held() == 0 && layered.plain().has_delivered(),
+        }
     }
 
-    fn reference(&self) -> socket2::SockRef<'_> {
+    /// As [`Plain::hold_back`].
+    pub fn hold_back(&self, held: bool) {
+        self.plain().hold_back(held);
+    }
+
+    /// The address it leads to, if it has one.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.plain().peer()
+    }
+
+    /// As [`Plain::keep_alive`].
+    pub fn keep_alive(&self, idle: Duration, unanswered: Option<Duration>) {
+        self.plain().keep_alive(idle, unanswered);
+    }
+
+    /// As [`Plain::forget_unsent`].
+    pub fn forget_unsent(&self) -> io::Result<()> {
+        self.plain().forget_unsent()
+    }
+
+    /// The socket of the kernel.
+    #[inline]
+    fn plain(&self) -> &Plain {
         match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream),
-            Self::Unix(stream) => socket2::SockRef::from(stream),
+            Self::Plain(plain) => plain,
+            Self::Layered(layered) => layered.plain(),
         }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(Plain::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self::Plain(Plain::Unix(stream))
     }
 }
 
 impl AsFd for Socket {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
+        self.plain().as_fd()
     }
 }
 

@@ -441,6 +441,7 @@ impl<P: Protocol> Connection<P> {
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;
         self.output.advance(self.output.len() - kept_bytes as usize);
+        self.output.hold(0);
         lost.iter().for_each(|ticket| self.forget(ticket));
         if let Some(first) = self.in_flight.front_mut() {
             // Its prelude is lost.

@@ -424,16 +424,16 @@ impl<P: Protocol> Pool<P> {
         if resumes && !std::mem::replace(&mut activity.in_line, true) {
             next_turn.push_back(id);
         }
-        if !activity.replies.output.is_empty() {
+        if !activity.replies.output.is_sent() {
             activity.arrived = None;
         }
-        let answered = activity.replies.in_flight() == 0 && activity.replies.output.is_empty() && !waits;
+        let answered = activity.replies.in_flight() == 0 && activity.replies.output.is_sent() && !waits;
         match client.state {
             State::Ended if answered => return Verdict::Close,
             State::Finishing if answered => return Verdict::Finish,
             _ => {}
         }
-        if activity.replies.output.is_empty() {
+        if activity.replies.output.is_sent() {
             activity.sent = 0;
             activity.blocked = None;
             activity.told = false;

@@ -55,7 +55,7 @@ impl<P: Protocol> Pool<P> {
         matches!(client.state, State::Open | State::Finishing)
             && deadlines::spread(client.id, self.identity.seed) < u64::from(share)
             && activity.replies.in_flight() == 0
-            && !activity.replies.output.is_empty()
+            && !activity.replies.output.is_sent()
             && activity.rest.is_empty()
             && !activity.waits()
     }

@@ -145,7 +145,7 @@ impl<P: Protocol> Pool<P> {
             listen_no_more(silences, activity, id);
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();
-            if is_whole && activity.replies.output.len() <= LAST_WORDS_MAX {
+            if is_whole && activity.replies.output.unsent() <= LAST_WORDS_MAX {
                 let mut words = Vec::new();
                 P::out_of_memory(&mut words);
                 activity.replies.output.copy(&words);

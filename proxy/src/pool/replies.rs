@@ -98,15 +98,15 @@ impl<P: Protocol> Replies<P> {
         self.queue.len()
     }
 
-    /// Nothing is in flight and no reply waits.
+    /// Nothing is in flight and every reply is sent.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.output.is_empty()
+        self.queue.is_empty() && self.output.is_sent()
     }
 
     /// Bytes of replies that are waiting.
     pub fn bytes(&self) -> usize {
-        self.output.len() + self.waiting_bytes
+        self.output.unsent() + self.waiting_bytes
     }
 
     /// Memory it holds.

@@ -427,7 +427,7 @@ async fn enter(
     };
     let connected = timeout(NODE_TIMEOUT, connect).await;
     let (stream, place) = connected.unwrap_or(Err(lost(ShardFailure::ConnectTimeout)))?;
-    let mut conversation = Conversation::over(Socket::Tcp(stream), limit)?;
+    let mut conversation = Conversation::over(Socket::from(stream), limit)?;
     conversation.authenticate(auth).await?;
     Ok((conversation, place))
 }

@@ -19,7 +19,7 @@ use super::{Order, Report};
 use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
-use crate::net::socket::{self, Ends, Read, Socket};
+use crate::net::socket::{self, Ends, Read, Socket, Written};
 use crate::pool::client::places_to_add;
 use crate::pool::{ClientId, ConnectionId, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
@@ -36,6 +36,7 @@ mod report;
 mod rig;
 mod sockets;
 mod tell;
+mod unsent;
 
 /// How long a client may take to close after we have finished with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -172,13 +173,13 @@ impl<P: Protocol> Driver<P> {
 
     fn client_ready(&mut self, index: usize, ready: Ready, now: Time) {
         let Some(Some(client)) = self.clients.get_mut(index) else { return };
-        let id = client.id;
+        let id = client.id(index);
         client.ended |= ready.ended;
         if ready.broken {
             return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()));
         }
         // It may have become ready to be written.
-        if self.pool.client_output(id).is_some_and(|output| !output.is_empty()) {
+        if self.pool.client_output(id).is_some_and(|output| !output.is_sent()) {
             self.dirty_clients.push(id);
         }
         if !client.queued {
@@ -188,10 +189,10 @@ impl<P: Protocol> Driver<P> {
 
     fn read_client(&mut self, index: usize, now: Time) {
         let Some(Some(client)) = self.clients.get_mut(index) else { return };
-        let id = client.id;
+        let id = client.id(index);
         if !self.pool.wants_read(id) {
             client.unread = true;
-            let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_empty());
+            let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_sent());
             let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
             client.left = waiting.map(|bytes| Box::new(Left { since: now, bytes }));
             return;
@@ -227,7 +228,7 @@ impl<P: Protocol> Driver<P> {
         let Some(Some(shard)) = self.shards.get_mut(index) else { return };
         let id = shard.id;
         shard.ended |= ready.ended;
-        if self.pool.shard_output(id).is_some_and(|output| !output.is_empty()) {
+        if self.pool.shard_output(id).is_some_and(|output| !output.is_sent()) {
             self.dirty_shards.push(id);
         }
         self.read_shard(id, now);
@@ -303,7 +304,8 @@ impl<P: Protocol> Driver<P> {
             let Some(shard) = find(&mut self.shards, id) else { continue };
             let Some(output) = self.pool.shard_output(id) else { continue };
             match shard.socket.write(output) {
-                Ok(()) => self.pool.settle_shard(id),
+                // What waits is written when the socket is ready.
+                Ok(_) => self.pool.settle_shard(id),
                 // Responses that came before the reset are still worth reading; that also tells how it ended.
                 Err(_) => {
                     self.read_shard(id, now);
@@ -320,33 +322,36 @@ impl<P: Protocol> Driver<P> {
         self.pool.take_dirty_clients(&mut dirty);
         for id in dirty.drain(..) {
             let Some(Some(client)) = self.clients.get_mut(id.index as usize) else { continue };
-            if client.id != id {
+            if client.generation != id.generation {
                 continue;
             }
             let share = if client.leaving { 1024 } else { share };
             // What is unread would be lost with the connection.
             let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
             if let Some(output) = self.pool.client_output(id)
-                && !output.is_empty()
+                && !output.is_sent()
             {
                 if leaves {
                     client.socket.hold_back(true);
                 }
-                let before = output.len();
+                let (queued, held) = (output.len(), output.held());
                 let written = client.socket.write(output);
-                let sent = before - output.len();
-                let blocked = !output.is_empty();
-                self.pool.counters().client_sent_bytes.add(sent as u64);
-                if leaves && sent < before {
+                let taken = queued - output.len();
+                let moved = taken > 0 || output.held() < held;
+                self.pool.counters().client_sent_bytes.add(taken as u64);
+                if leaves && !matches!(written, Ok(Written::All)) {
                     client.socket.hold_back(false);
                     leaves = false;
                 }
-                if let Err(error) = written {
-                    self.close_client(id, Some(&error));
-                    continue;
-                }
-                if blocked {
-                    self.pool.client_blocked(id, sent > 0, now);
+                let written = match written {
+                    Ok(written) => written,
+                    Err(error) => {
+                        self.close_client(id, Some(&error));
+                        continue;
+                    }
+                };
+                if written == Written::Pending {
+                    self.pool.client_blocked(id, moved, now);
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
                     // It waits for itself.
                     client.left = None;
@@ -411,7 +416,7 @@ impl<P: Protocol> Driver<P> {
 
     fn close_client(&mut self, id: ClientId, error: Option<&io::Error>) {
         let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_none_or(|client| client.id != id) {
+        if slot.as_ref().is_none_or(|client| client.generation != id.generation) {
             return;
         }
         *slot = None;
@@ -424,7 +429,7 @@ impl<P: Protocol> Driver<P> {
     /// Our side is closed; theirs may take a little.
     fn finish_client(&mut self, id: ClientId, now: Time) {
         let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_none_or(|client| client.id != id) {
+        if slot.as_ref().is_none_or(|client| client.generation != id.generation) {
             return;
         }
         let socket = slot.take().expect("just seen").socket;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use crate::net::epoll::{Ready, Sockets, Token};
-use crate::net::socket::{Read, Socket};
+use crate::net::socket::{Read, Socket, Written};
 use crate::time::Time;
 
 /// Connections that linger; further ones are just closed.
@@ -21,6 +21,8 @@ struct Connection {
     until: Time,
     /// It waits for its turn to be read.
     queued: bool,
+    /// What its transport has to say last is not written yet.
+    finishing: bool,
 }
 
 /// The lingering connections of one pool.
@@ -42,15 +44,15 @@ impl Lingering {
     }
 
     /// One more, until then at most. Returns what is to be read next.
-    pub fn add(&mut self, socket: Socket, until: Time) -> Option<Ready> {
-        socket.finish();
+    pub fn add(&mut self, mut socket: Socket, until: Time) -> Option<Ready> {
+        let finishing = socket.finish() == Written::Pending;
         if self.connections.len() >= LINGERING_MAX {
             return None;
         }
         let entry = self.connections.vacant_entry();
         let token = Token::Lingering(entry.key() as u32);
         self.sockets.rename(&socket, self.pool, token).ok()?;
-        entry.insert(Connection { socket, until, queued: true });
+        entry.insert(Connection { socket, until, queued: true, finishing });
         Some(Ready::again(token))
     }
 
@@ -65,6 +67,9 @@ impl Lingering {
     pub fn read(&mut self, index: usize) -> Option<Ready> {
         let connection = self.connections.get_mut(index)?;
         connection.queued = false;
+        if connection.finishing {
+            connection.finishing = connection.socket.finish() == Written::Pending;
+        }
         match connection.socket.discard(&mut [0; READ_SIZE]) {
             Ok(Read::Nothing) => None,
             Ok(Read::Full | Read::Drained) => self.wake(index),
@@ -107,7 +112,7 @@ mod tests {
         ours.set_nonblocking(true).expect("a socket");
         std::io::Write::write_all(&mut theirs, &[0; 3 * READ_SIZE / 2]).expect("there is room");
         lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
-        let turn = lingering.add(Socket::Unix(ours), Time::from_micros(1));
+        let turn = lingering.add(Socket::from(ours), Time::from_micros(1));
         assert_eq!(turn, Some(Ready::again(Token::Lingering(0))));
         assert_eq!(lingering.wake(0), None, "it has a turn already");
         let left = |lingering: &Lingering| lingering.connections[0].socket.waiting();

@@ -65,7 +65,7 @@ fn time_follows_a_system_clock_that_is_set() {
     let (theirs, ours) = UnixStream::pair().expect("descriptors");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     ours.set_nonblocking(true).expect("a socket");
-    give(Order::Serve(Socket::Unix(ours)));
+    give(Order::Serve(Socket::from(ours)));
     let mut client = BufReader::new(theirs);
     let begin = Instant::now();
     let before = told(&mut client);

@@ -1,6 +1,7 @@
 //! How clients leave: one after the other before the process ends, all that remain when it does, and each with what it is
 //! owed.
 
+use super::sockets::ids;
 use super::{Driver, SWEEP};
 use crate::pool::{ClientId, Parting};
 use crate::protocol::Protocol;
@@ -46,7 +47,7 @@ impl<P: Protocol> Driver<P> {
             if let Some(client) = &self.clients[index]
                 && !client.socket.has_unread()
             {
-                self.pool.part_with(client.id, Parting::Drained);
+                self.pool.part_with(client.id(index), Parting::Drained);
             }
         }
         self.refuse_questions();
@@ -56,14 +57,14 @@ impl<P: Protocol> Driver<P> {
 
     /// Those that never stop asking are read no more.
     pub(super) fn drain_others(&mut self) {
-        for client in self.clients.iter().flatten() {
-            self.pool.part_with(client.id, Parting::Drained);
+        for id in ids(&self.clients) {
+            self.pool.part_with(id, Parting::Drained);
         }
     }
 
     /// The limit of the drain has passed.
     pub(super) fn close_remaining(&mut self) {
-        let ids: Vec<ClientId> = self.clients.iter().flatten().map(|client| client.id).collect();
+        let ids: Vec<ClientId> = ids(&self.clients).collect();
         if !ids.is_empty() {
             tracing::warn!(
                 pool = %self.pool.name(),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::{Drive as _, Driver, Setup};
 use crate::metrics::Counters;
 use crate::net::epoll::{Alarm, Ready, Sockets};
+use crate::net::late::Late;
 use crate::net::socket::Socket;
 use crate::pool::{Identity, Limits, Pool};
 use crate::protocol::resp::Resp;
@@ -90,17 +91,33 @@ impl Rig {
     /// A client, that is the other end of it.
     pub fn client(&mut self) -> UnixStream {
         let (theirs, ours) = pair();
-        self.order(Order::Serve(ours));
+        self.order(Order::Serve(ours.into()));
+        theirs
+    }
+
+    /// A client whose transport takes what it is given at once and writes it later.
+    pub fn late_client(&mut self) -> UnixStream {
+        let (theirs, ours) = pair();
+        self.order(Order::Serve(Late::over(ours)));
         theirs
     }
 
     /// The shard that the driver wants to be connected to.
     pub fn shard(&mut self) -> UnixStream {
+        self.shard_over(Socket::from)
+    }
+
+    /// The same, with a transport that writes later.
+    pub fn late_shard(&mut self) -> UnixStream {
+        self.shard_over(Late::over)
+    }
+
+    fn shard_over(&mut self, over: impl FnOnce(UnixStream) -> Socket) -> UnixStream {
         let Ok(Report::Connect { connection, .. }) = self.reports.try_recv() else {
             panic!("no connection is wanted");
         };
         let (theirs, ours) = pair();
-        self.order(Order::Connected { connection, result: Ok(ours) });
+        self.order(Order::Connected { connection, result: Ok(over(ours)) });
         theirs
     }
 
@@ -135,11 +152,11 @@ impl Rig {
     }
 }
 
-fn pair() -> (UnixStream, Socket) {
+fn pair() -> (UnixStream, UnixStream) {
     let (theirs, ours) = UnixStream::pair().expect("descriptors");
     theirs.set_nonblocking(true).expect("a socket");
     ours.set_nonblocking(true).expect("a socket");
-    (theirs, Socket::Unix(ours))
+    (theirs, ours)
 }
 
 pub fn say(peer: &mut UnixStream, bytes: &str) {

@@ -8,7 +8,8 @@ use crate::time::Time;
 pub struct ClientSocket {
     pub socket: Socket,
     pub ends: Ends,
-    pub id: ClientId,
+    /// Of its [`ClientId`]; its place says the rest.
+    pub generation: u32,
     /// The kernel has said that nothing more will come after what there is.
     pub ended: bool,
     /// It may have something to read that was left because the pool did not want it.
@@ -39,9 +40,15 @@ pub struct ShardSocket {
 
 impl ClientSocket {
     /// Of a client that has just come.
-    pub fn new(socket: Socket, ends: Ends, id: ClientId) -> Self {
+    pub fn new(socket: Socket, ends: Ends, ClientId { generation, .. }: ClientId) -> Self {
         let (ended, unread, queued, leaving) = (false, false, false, false);
-        Self { socket, ends, id, ended, unread, queued, leaving, left: None }
+        Self { socket, ends, generation, ended, unread, queued, leaving, left: None }
+    }
+
+    /// Who it is, in this place.
+    #[inline]
+    pub fn id(&self, place: usize) -> ClientId {
+        ClientId { index: place as u32, generation: self.generation }
     }
 
     /// Since when the bytes just read have been there, if they were left before.
@@ -52,6 +59,11 @@ impl ClientSocket {
         }
         (count <= bytes).then_some(since)
     }
+}
+
+/// All clients that there are.
+pub fn ids(clients: &[Option<ClientSocket>]) -> impl Iterator<Item = ClientId> {
+    clients.iter().enumerate().filter_map(|(place, client)| Some(client.as_ref()?.id(place)))
 }
 
 #[cfg(test)]
