@@ -21,6 +21,8 @@ enum Bound {
     Pass,
     /// As large as the configuration and the topology.
     Configured,
+    /// As large as a table of the code.
+    Table,
 }
 
 use Bound::*;
@@ -35,7 +37,7 @@ impl Bound {
             Connections => (Limit::Setting("server_connections"), "memstore_shard_connections"),
             Account => (Limit::Setting("memory_max"), "memstore_memory_held_bytes"),
             Pass => (Limit::Constant("PASS_BYTES_MAX"), "memstore_worker_pass_duration_seconds"),
-            Configured => return None,
+            Configured | Table => return None,
         })
     }
 }
@@ -123,6 +125,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/mod.rs Plan.reply", Pass),
     ("protocol/resp/decode.rs RequestDecoder.rewritten", Constant("LINE_MAX", "memstore_client_disconnects")),
     ("protocol/resp/glob.rs Pattern.elements", Constant("TEXT_MAX", REFUSED)),
+    ("protocol/resp/local/encoded.rs Encoded.places", Table),
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),

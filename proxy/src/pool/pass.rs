@@ -14,8 +14,10 @@ const TURN_WORK_MIN: usize = 16;
 /// A request that is refused costs so much more than one that is forwarded: its reply is made here, in words.
 pub const REFUSED_WORK: usize = 8;
 /// So many bytes of a request that is answered here, or of its reply, cost as much as a request, where they are made of many
-/// small pieces (COMMAND DOCS). Most are cheaper, but what is large is asked for now and then, or by somebody who means harm.
-const WORK_ANSWER_BYTES: usize = 16;
+/// small pieces. Most are cheaper, but what is large is asked for now and then, or by somebody who means harm.
+const WORK_MADE_BYTES: usize = 16;
+/// So many bytes of a reply that was made before, and has only to be written (COMMAND DOCS), cost as much as a request.
+const WORK_SHARED_BYTES: usize = 512;
 
 /// The work of a request that is sent for so many keys, or to so many shards.
 #[inline]
@@ -23,10 +25,10 @@ pub fn work(keys: usize) -> usize {
     keys.max(1)
 }
 
-/// What a request costs beyond that where it is not sent on: with so many words, so many bytes to read and to write, and
-/// `searched` of the proxy's own names to look through.
-pub fn answer_work(words: usize, bytes: usize, searched: usize) -> usize {
-    words.saturating_sub(1) + bytes / WORK_ANSWER_BYTES + searched
+/// What a request costs beyond that where it is not sent on: with so many words, so many bytes that are read or `made` for the
+/// reply, so many that are `shared` with other replies, and `searched` of the proxy's own names to look through.
+pub fn answer_work(words: usize, made: usize, shared: usize, searched: usize) -> usize {
+    words.saturating_sub(1) + made / WORK_MADE_BYTES + shared / WORK_SHARED_BYTES + searched
 }
 
 /// What the pass at hand may still do.

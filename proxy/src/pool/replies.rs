@@ -183,12 +183,15 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
-    /// As [`Self::replied`]; a large reply is taken instead of copied.
-    pub fn replied_with(&mut self, reply: &mut Vec<u8>, manner: P::Manner) {
-        if reply.len() < SHARE_MIN || P::is_withheld(manner, reply) {
-            return self.replied(reply, manner);
+    /// As [`Self::replied`]; what is shared is not copied.
+    pub fn replied_with(&mut self, reply: Piece<'_>, manner: P::Manner) {
+        let reply = match reply {
+            Piece::Copied(reply) => return self.replied(reply, manner),
+            Piece::Shared(reply) => reply,
+        };
+        if P::is_withheld(manner, &reply) {
+            return;
         }
-        let reply = Bytes::from(std::mem::take(reply));
         if self.queue.is_empty() {
             self.output.share(reply);
         } else {

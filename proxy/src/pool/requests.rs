@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::client::{Activity, Pause, Stall, State};
 use super::clients::{ClientId, Clients, find, mark};
@@ -240,8 +240,9 @@ impl<P: Protocol> Pool<P> {
                 Route::Everywhere(_) => work(router.topology.shards().len()),
                 // What is not sent on is read, looked up and answered by the proxy itself.
                 _ => {
-                    let bytes = length + plan.reply.len();
-                    1 + answer_work(P::arguments(&activity.decoder), bytes, plan.searched)
+                    let made = length + plan.reply.len();
+                    let shared = plan.shared.as_ref().map_or(0, Bytes::len);
+                    1 + answer_work(P::arguments(&activity.decoder), made, shared, plan.searched)
                 }
             };
             let closes = matches!(route, Route::AnswerAndClose);
@@ -267,7 +268,8 @@ impl<P: Protocol> Pool<P> {
                         }
                         counters.lanes.set(connections.lane_count() as i64);
                     }
-                    activity.replies.replied_with(&mut plan.reply, plan.manner);
+                    let manner = plan.manner;
+                    activity.replies.replied_with(plan.take_reply(), manner);
                     Ok(())
                 }
                 Route::NoRoom => {

@@ -7,10 +7,10 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::account::Account;
-use crate::buffer::Output;
+use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
 use store::Store;
 
@@ -312,6 +312,8 @@ pub struct Plan<P: Protocol> {
     pub decoded: Vec<u8>,
     /// What the proxy itself replies.
     pub reply: Vec<u8>,
+    /// What it replies instead, where that is made once and the same for everybody.
+    pub shared: Option<Bytes>,
     /// So many names of its own it has looked through for that.
     pub searched: usize,
     /// How the client wants to be answered.
@@ -336,6 +338,7 @@ impl<P: Protocol> Default for Plan<P> {
             keys: Vec::new(),
             decoded: Vec::new(),
             reply: Vec::new(),
+            shared: None,
             searched: 0,
             manner: P::Manner::default(),
             family: 0,
@@ -355,11 +358,21 @@ impl<P: Protocol> Plan<P> {
         self.keys.clear();
         self.decoded.clear();
         self.reply.clear();
+        debug_assert!(self.shared.is_none(), "it is taken with the reply");
         self.searched = 0;
         self.manner = P::Manner::default();
         self.family = 0;
         self.reads = false;
         self.scripted = false;
+    }
+
+    /// The reply, to be given to the client.
+    pub fn take_reply(&mut self) -> Piece<'_> {
+        match self.shared.take() {
+            Some(shared) => Piece::Shared(shared),
+            None if self.reply.len() < SHARE_MIN => Piece::Copied(&self.reply),
+            None => Piece::Shared(std::mem::take(&mut self.reply).into()),
+        }
     }
 
     /// What the places of the keys are places in.
@@ -387,7 +400,7 @@ pub enum Route<M> {
     Ignore,
     /// It is refused because serving it would take too much memory now.
     NoRoom,
-    /// [`Plan::reply`] is the reply.
+    /// [`Plan::reply`] is the reply, or [`Plan::shared`].
     Answer,
     /// [`Plan::reply`] is the reply, and the last one.
     AnswerAndClose,

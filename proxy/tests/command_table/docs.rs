@@ -106,8 +106,8 @@ fn documentation_is_the_servers_byte_for_byte_where_it_says_the_same() {
 
 #[test]
 fn every_argument_of_every_command_is_told() {
-    let mut out = Vec::new();
-    command_reply::answer(&[b"COMMAND", b"DOCS"], true, false, &mut out);
+    let out =
+        command_reply::answer(&[b"COMMAND", b"DOCS"], true, false, &mut Vec::new()).expect("it is shared");
     let reply = read(&mut &out[..]).value;
     let mut told = 0;
     for dump in

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command as Process;
 
 use memstore_proxy::protocol::resp::command::index::lookup;
+use memstore_proxy::protocol::resp::command::info::info;
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
 use memstore_proxy::protocol::resp::command::{Command, Handling, Version};
 use memstore_proxy::protocol::resp::local::command as command_reply;
@@ -153,7 +154,7 @@ fn compare(theirs: &Value, find: Find<'_>, differences: &mut Vec<String>) {
         return;
     };
     let mut ours = Vec::new();
-    command_reply::info(row, false, false, &mut ours);
+    info(row, false, false, &mut ours);
     let ours = read(&mut &ours[..]).value;
     let mut differ = |part: &str, ours: &dyn std::fmt::Debug, theirs: &dyn std::fmt::Debug| {
         differences.push(format!("{name}: {part}: row {ours:?}, server {theirs:?}"));
@@ -652,6 +653,8 @@ fn reply(request: &str) -> Value {
 
 fn answer(request: &[&[u8]], resp3: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    command_reply::answer(request, false, resp3, &mut out);
-    out
+    match command_reply::answer(request, false, resp3, &mut out) {
+        Some(shared) => shared.to_vec(),
+        None => out,
+    }
 }

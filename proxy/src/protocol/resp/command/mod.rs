@@ -15,6 +15,7 @@ pub mod docs;
 mod feature;
 mod flags;
 pub mod index;
+pub mod info;
 pub mod keys;
 mod since;
 pub mod table;
@@ -451,6 +452,11 @@ impl fmt::Display for WrongArity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ERR wrong number of arguments for '{}' command", self.0.name)
     }
+}
+
+/// Those of these rows that the proxy does in pools of one shard, or of several.
+pub fn served(rows: &'static [Command], one_shard: bool) -> impl Iterator<Item = &'static Command> {
+    rows.iter().filter(move |row| row.is_served(one_shard))
 }
 
 #[cfg(test)]

@@ -4,38 +4,41 @@
 //! Replies have the shape that Redis gives them. COMMAND DOCS leaves out history and complexity, which only people read.
 //! Source: <https://redis.io/docs/latest/commands/command/>.
 
-use crate::protocol::resp::command::docs::doc;
+use bytes::Bytes;
+
+use super::encoded;
 use crate::protocol::resp::command::index::lookup;
+use crate::protocol::resp::command::info::names;
 use crate::protocol::resp::command::table::COMMANDS;
-use crate::protocol::resp::command::{Begin, Command, Find, KeySpec, WrongArity, access, flag};
-use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, set, simple};
+use crate::protocol::resp::command::{Command, WrongArity, access, flag, served};
+use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, simple};
 use crate::protocol::resp::glob;
 
 /// Several times what all rows take.
 const REPLY_MAX: usize = 4 << 20;
 
-/// Answers COMMAND and its subcommands; `args` starts with the word COMMAND. A pool of one shard does more.
-pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
+/// Answers COMMAND and its subcommands; `args` starts with the word COMMAND. A pool of one shard does more. A reply that is the
+/// same for everybody is returned instead of written.
+pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Option<Bytes> {
     let Some((name, rest)) = args.get(1..).and_then(<[_]>::split_first) else {
         return infos(&[], one_shard, resp3, out);
     };
     let row = lookup(b"command").and_then(|container| container.subcommand(name));
-    let Some(row) = row else {
-        return unknown_subcommand("command", name, out);
-    };
-    if !row.accepts(args.len()) {
-        return error(out, &WrongArity(row).to_string());
+    match row {
+        Some(row) if !row.accepts(args.len()) => error(out, &WrongArity(row).to_string()),
+        Some(row) => match row.name {
+            "command|info" => return infos(rest, one_shard, resp3, out),
+            "command|docs" => return docs(rest, one_shard, resp3, out),
+            "command|count" => integer(out, served(&COMMANDS, one_shard).count() as i64),
+            "command|list" => list(rest, one_shard, out),
+            "command|getkeys" => keys(rest, false, resp3, out),
+            "command|getkeysandflags" => keys(rest, true, resp3, out),
+            "command|help" => help(lookup(b"command").expect("its subcommand was found"), one_shard, out),
+            _ => unknown_subcommand("command", name, out),
+        },
+        None => unknown_subcommand("command", name, out),
     }
-    match row.name {
-        "command|count" => integer(out, served(&COMMANDS, one_shard).count() as i64),
-        "command|info" => infos(rest, one_shard, resp3, out),
-        "command|docs" => docs(rest, one_shard, resp3, out),
-        "command|list" => list(rest, one_shard, out),
-        "command|getkeys" => keys(rest, false, resp3, out),
-        "command|getkeysandflags" => keys(rest, true, resp3, out),
-        "command|help" => help(lookup(b"command").expect("its subcommand was found"), one_shard, out),
-        _ => unknown_subcommand("command", name, out),
-    }
+    None
 }
 
 /// Answers HELP of a container: one line per subcommand that the proxy does, and what it is for.
@@ -57,10 +60,6 @@ pub fn unknown_subcommand(container: &str, word: &[u8], out: &mut Vec<u8>) {
     error(out, &format!("ERR unknown subcommand '{word}'. Try {title} HELP."));
 }
 
-fn served(rows: &'static [Command], one_shard: bool) -> impl Iterator<Item = &'static Command> {
-    rows.iter().filter(move |row| row.is_served(one_shard))
-}
-
 /// Finds `config|get` as well as `get`.
 fn find(name: &[u8], one_shard: bool) -> Option<&'static Command> {
     let row = match name.iter().position(|byte| *byte == b'|') {
@@ -70,21 +69,23 @@ fn find(name: &[u8], one_shard: bool) -> Option<&'static Command> {
     row.filter(|row| row.is_served(one_shard))
 }
 
-fn infos(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
+fn infos(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Option<Bytes> {
+    let infos = encoded::infos(one_shard, resp3);
     if names.is_empty() {
-        array(out, served(&COMMANDS, one_shard).count());
-        return served(&COMMANDS, one_shard).for_each(|row| info(row, one_shard, resp3, out));
+        return Some(infos.all());
     }
     array(out, names.len());
     for name in names {
         match find(name, one_shard) {
-            Some(row) => info(row, one_shard, resp3, out),
+            Some(row) => out.extend_from_slice(infos.of(row)),
             None => null(out, resp3),
         }
         if out.len() > REPLY_MAX {
-            return too_much(out);
+            too_much(out);
+            break;
         }
     }
+    None
 }
 
 /// The rows are not worth a reply that is many times the request.
@@ -93,116 +94,21 @@ fn too_much(out: &mut Vec<u8>) {
     error(out, &format!("ERR the reply is larger than {REPLY_MAX} bytes; ask for fewer commands at a time"));
 }
 
-/// The description of one command as COMMAND and COMMAND INFO list it.
-pub fn info(row: &Command, one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
-    array(out, 10);
-    bulk(out, row.name.as_bytes());
-    integer(out, row.arity.into());
-    names(row.flags.names(), resp3, out);
-    for number in range(row) {
-        integer(out, number);
+fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Option<Bytes> {
+    let docs = encoded::docs(one_shard, resp3);
+    if names.is_empty() {
+        return Some(docs.all());
     }
-    names(row.categories.names(), resp3, out);
-    set(out, resp3, row.tips.len());
-    row.tips.iter().for_each(|tip| bulk(out, tip.as_bytes()));
-    set(out, resp3, row.keys.len());
-    row.keys.iter().for_each(|spec| key_spec(spec, resp3, out));
-    set(out, resp3, served(row.subcommands, one_shard).count());
-    served(row.subcommands, one_shard).for_each(|row| info(row, one_shard, resp3, out));
-}
-
-fn names(names: impl Iterator<Item = &'static str> + Clone, resp3: bool, out: &mut Vec<u8>) {
-    set(out, resp3, names.clone().count());
-    names.for_each(|name| simple(out, name));
-}
-
-/// First key, last key and step, as servers published them before there were key specs: the first run of neighbouring
-/// specs, and zeros where the keys move.
-fn range(row: &Command) -> [i64; 3] {
-    let mut found: Option<[i64; 3]> = None;
-    for spec in row.keys {
-        let (Begin::Index(begin), Find::Range { last, step, .. }) = (spec.begin, spec.find) else {
-            continue;
-        };
-        let (begin, last, step) = (i64::from(begin), i64::from(last), i64::from(step));
-        let last = if last < 0 { last } else { begin + last };
-        match &mut found {
-            None => found = Some([begin, last, step]),
-            Some([_, end, _]) if *end + 1 == begin => *end = last,
-            Some(_) => {}
-        }
-    }
-    found.unwrap_or_default()
-}
-
-fn key_spec(spec: &KeySpec, resp3: bool, out: &mut Vec<u8>) {
-    map(out, resp3, if spec.notes.is_empty() { 3 } else { 4 });
-    if !spec.notes.is_empty() {
-        bulk(out, b"notes");
-        bulk(out, spec.notes.as_bytes());
-    }
-    bulk(out, b"flags");
-    names(spec.access.names(), resp3, out);
-
-    bulk(out, b"begin_search");
-    match spec.begin {
-        Begin::Index(index) => {
-            kind("index", 1, resp3, out);
-            pair("index", index.into(), out);
-        }
-        Begin::Keyword { word, from } => {
-            kind("keyword", 2, resp3, out);
-            bulk(out, b"keyword");
-            bulk(out, word.as_bytes());
-            pair("startfrom", from.into(), out);
-        }
-        Begin::Option { .. } => kind("unknown", 0, resp3, out),
-    }
-
-    bulk(out, b"find_keys");
-    match (spec.begin, spec.find) {
-        (Begin::Option { .. }, _) | (_, Find::Pattern) => kind("unknown", 0, resp3, out),
-        (_, Find::Range { last, step, limit }) => {
-            kind("range", 3, resp3, out);
-            pair("lastkey", last.into(), out);
-            pair("keystep", step.into(), out);
-            pair("limit", limit.into(), out);
-        }
-        (_, Find::KeyNum { index, first, step, .. }) => {
-            kind("keynum", 3, resp3, out);
-            pair("keynumidx", index.into(), out);
-            pair("firstkey", first.into(), out);
-            pair("keystep", step.into(), out);
-        }
-    }
-}
-
-fn kind(kind: &str, pairs: usize, resp3: bool, out: &mut Vec<u8>) {
-    map(out, resp3, 2);
-    bulk(out, b"type");
-    bulk(out, kind.as_bytes());
-    bulk(out, b"spec");
-    map(out, resp3, pairs);
-}
-
-fn pair(name: &str, number: i64, out: &mut Vec<u8>) {
-    bulk(out, name.as_bytes());
-    integer(out, number);
-}
-
-fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) {
-    let rows: Vec<_> = if names.is_empty() {
-        served(&COMMANDS, one_shard).collect()
-    } else {
-        names.iter().filter_map(|name| find(name, one_shard)).collect()
-    };
+    let rows: Vec<_> = names.iter().filter_map(|name| find(name, one_shard)).collect();
     map(out, resp3, rows.len());
     for row in rows {
-        doc(row, &|row| row.is_served(one_shard), resp3, out);
+        out.extend_from_slice(docs.of(row));
         if out.len() > REPLY_MAX {
-            return too_much(out);
+            too_much(out);
+            break;
         }
     }
+    None
 }
 
 fn list(filter: &[&[u8]], one_shard: bool, out: &mut Vec<u8>) {

@@ -12,6 +12,7 @@ use crate::protocol::{Facts, Plan, Route};
 mod access;
 pub mod client;
 pub mod command;
+mod encoded;
 pub mod info;
 
 /// Answers a command that the proxy itself answers.
@@ -64,7 +65,7 @@ pub fn answer(
         Local::Command => {
             // Also for a reply of a few bytes: whether the names match a pattern.
             plan.searched = COMMANDS.len();
-            command::answer(&all, facts.settings.one_shard, session.resp3, out);
+            plan.shared = command::answer(&all, facts.settings.one_shard, session.resp3, out);
         }
         Local::Help => {
             let container = lookup(all[0]).expect("its subcommand was found");
