@@ -201,11 +201,19 @@ fn a_shard_that_is_listed_gets_keys_once_it_has_answered() {
     let port = servers::unused_port();
     let lines = [shard.line(0), format!("{}:{port}:1 shard-1", address())];
     let document = Document::serve(&list(&lines[..1]));
-    let settings = [document.url(), "servers_url_refresh: 50ms".into()];
-    let (_proxy, admin) = Server::memstore_with_admin(&settings.each_ref().map(|line| &**line), &[], &[]);
+    let url = document.url();
+    let settings = [&*url, "servers_url_refresh: 50ms", "adopt_wait: 10m"];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &[], &[]);
     document.put(&list(&lines));
     eventually(|| pool(&admin)["shards_awaited"].to_string(), "[\"shard-1\"]");
     assert_eq!(names(&admin), "shard-0");
+    // Nobody else waits for it.
+    proxy.signal("HUP");
+    proxy.says("configuration unchanged");
+    proxy.rewrite(&[&settings[..], &["server_connections: 64"]].concat(), &[]);
+    proxy.signal("HUP");
+    eventually(|| (pool(&admin)["shard_connections_max"].as_u64() >= Some(64)).to_string(), "true");
+    eventually(|| pool(&admin)["shards_awaited"].to_string(), "[\"shard-1\"]");
     let _late = Server::redis_at(port);
     eventually(|| names(&admin), "shard-0 shard-1");
 }

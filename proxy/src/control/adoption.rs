@@ -20,13 +20,14 @@ pub const ADOPT_PAUSE: Duration = Duration::from_millis(200);
 const PROBES_MAX: usize = 64;
 
 /// Every shard that is new has to answer once, and none may refuse a new password. Of clusters that are new somebody has
-/// to say who owns what; returns that by the names of their pools.
+/// to say who owns what; returns that by the names of their pools. Ends early, with [`Superseded`], once that is needed no more.
 pub async fn wait_for_shards(
     changes: &[Change],
     openings: &[Opening],
     control: &Rc<Control>,
+    is_superseded: &dyn Fn() -> bool,
 ) -> anyhow::Result<HashMap<String, Map>> {
-    let maps = wait_for_clusters(changes, openings, control).await?;
+    let maps = wait_for_clusters(changes, openings, control, is_superseded).await?;
     let mut asking = tokio::task::JoinSet::new();
     let probes = Rc::new(Semaphore::new(PROBES_MAX));
     let changed =
@@ -71,8 +72,8 @@ pub async fn wait_for_shards(
     let mut passwords: HashMap<String, (usize, Vec<String>)> = HashMap::new();
     let answers = tokio::select! {
         answers = asking.join_all() => answers,
-        // They do not matter any more, also where the files are what they were by now.
-        () = control.is_overtaken() => {
+        () = until(|| is_superseded() || control.refuse_draining().is_err()) => {
+            // Also where it would be needed again by now.
             control.refuse_draining()?;
             return Err(Superseded.into());
         }
@@ -87,7 +88,7 @@ pub async fn wait_for_shards(
     // Where some take it and some do not, it is just being changed.
     silent.extend(passwords.into_values().filter(|(taken, _)| *taken == 0).flat_map(|(_, refused)| refused));
     control.refuse_draining()?;
-    if control.has_changed() {
+    if is_superseded() {
         return Err(Superseded.into());
     }
     if silent.is_empty() { Ok(maps) } else { Err(anyhow!(silent.join("; "))) }
@@ -97,6 +98,7 @@ async fn wait_for_clusters(
     changes: &[Change],
     openings: &[Opening],
     control: &Rc<Control>,
+    is_superseded: &dyn Fn() -> bool,
 ) -> anyhow::Result<HashMap<String, Map>> {
     let is_new = |change: &&Change| {
         let seeds = |config: &config::Pool| config.cluster().map(|cluster| cluster.seeds.clone());
@@ -115,7 +117,7 @@ async fn wait_for_clusters(
                 Ok(map) => break map,
                 Err(reason) => {
                     control.refuse_draining()?;
-                    if control.has_changed() {
+                    if is_superseded() {
                         return Err(Superseded.into());
                     }
                     if tokio::time::Instant::now() + ADOPT_PAUSE >= until {
@@ -182,11 +184,9 @@ fn is_about_passwords(error: &ConversationError) -> bool {
     ["WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password"].iter().any(|code| words.starts_with(code))
 }
 
-impl Control {
-    /// Returns when what is read now will not be needed.
-    async fn is_overtaken(&self) {
-        while !self.has_changed() && self.refuse_draining().is_ok() {
-            tokio::time::sleep(ADOPT_PAUSE).await;
-        }
+/// Returns once this is so.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(ADOPT_PAUSE).await;
     }
 }

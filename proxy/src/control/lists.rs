@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
 use shard_discovery::source::{Listing, Polled, Source};
@@ -32,7 +33,7 @@ pub async fn settle(
     served: &[Rc<PoolControl>],
     names: &Resolver,
 ) -> anyhow::Result<()> {
-    for pool in pools.iter_mut().filter(|pool| pool.source.polled().is_some()) {
+    let asking = pools.iter_mut().filter(|pool| pool.source.polled().is_some()).map(async |pool| {
         let failed = || format!("pool {}: the list of servers cannot be used", pool.name);
         let mut present = served.iter().map(|present| present.config());
         let present = present.find(|present| present.name == pool.name && present.source == pool.source);
@@ -47,8 +48,9 @@ pub async fn settle(
         };
         pool.topology_of(&listing).with_context(failed)?;
         (pool.shards, pool.placement) = (listing.servers, listing.placement);
-    }
-    Ok(())
+        anyhow::Ok(())
+    });
+    try_join_all(asking).await.map(drop)
 }
 
 /// Follows the lists of all pools as long as the process lives.
@@ -143,15 +145,16 @@ async fn adopt(
     if listing == under.listing() {
         return Ok(Arc::ptr_eq(under, &pool.config()));
     }
-    // A reload, or another pool's list, may wait for its new shards.
-    let _reloading = control.reloading.lock().await;
-    if !Arc::ptr_eq(under, &pool.config()) {
-        return Ok(false);
-    }
     let (shards, placement) = (listing.servers.clone(), listing.placement);
     let config = Arc::new(config::Pool { shards, placement, ..(**under).clone() });
     let change = Change { pool: pool.clone(), config: config.clone() };
-    let answered = wait_for_shards(std::slice::from_ref(&change), &[], control).await;
+    let is_superseded = || pool.removed.get() || !Arc::ptr_eq(under, &pool.config());
+    let answered = wait_for_shards(std::slice::from_ref(&change), &[], control, &is_superseded).await;
+    // Only now: nobody else has to wait for shards of this pool.
+    let _reloading = control.reloading.lock().await;
+    if is_superseded() {
+        return Ok(false);
+    }
     control.rings.awaits(&config.name, Vec::new());
     control.tell_rings();
     if answered.is_err() {

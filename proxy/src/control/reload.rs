@@ -132,7 +132,7 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     for (config, _) in &openings {
         opening_doors.push(Some(find_door(config, &given_up)?));
     }
-    let mut maps = wait_for_shards(&changes, &openings, control).await?;
+    let mut maps = wait_for_shards(&changes, &openings, control, &|| control.has_changed()).await?;
     let doors = open_doors(doors)?;
     let opening_doors = open_doors(opening_doors)?;
 
