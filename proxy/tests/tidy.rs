@@ -76,12 +76,18 @@ fn the_core_does_no_io_and_knows_no_clock() {
 
 #[test]
 fn only_one_match_knows_the_protocols() {
-    for folder in ["src/pool", "src/worker", "src/control"] {
-        // The probe is a client of the shards itself.
-        let allowed = ["worker/mod.rs", "control/probe.rs"];
+    for folder in
+        ["src/pool", "src/worker", "src/control", "src/admin", "src/cli", "src/net", "src/reconcile"]
+    {
+        // A conversation is one with a Redis server.
+        let allowed = ["worker/settings.rs", "net/conversation.rs"];
         check(
             "nobody outside protocol/ asks which protocol it is",
-            offences(folder, &["resp::", "Resp>", "memcache::", "Memcache>"], &allowed),
+            offences(
+                folder,
+                &["resp::", "Resp>", "memcache::", "Memcache>", "Protocol::Redis", "Protocol::Memcache"],
+                &allowed,
+            ),
         );
     }
 }

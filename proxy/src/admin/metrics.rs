@@ -285,7 +285,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     }
     let mut family = page.begin("memstore_commands", Kind::Counter, "Requests by command family.");
     for pool in pools {
-        for (index, name) in worker::families(pool.config.protocol).iter().enumerate() {
+        for (index, name) in worker::about(pool.config.protocol).families.iter().enumerate() {
             let count = pool.counters.sum(|counters| counters.families[index].get() as i64);
             family.sample(&[("pool", &pool.config.name), ("family", name)], count);
         }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use shard_discovery::Address;
 use shard_discovery::document::{Document, Pool, VERSION};
 
-use crate::config::Protocol;
 use crate::status::{PoolStatus, Status};
+use crate::worker;
 
 /// The document as `/topology` serves it. Readers of the document take no notice of the additions.
 pub fn document(status: &Status) -> Value {
@@ -29,10 +29,7 @@ pub fn document(status: &Status) -> Value {
 }
 
 fn plain(pool: &PoolStatus) -> Pool {
-    let protocol = match pool.config.protocol {
-        Protocol::Redis => "redis",
-        Protocol::Memcache => "memcache",
-    };
+    let protocol = worker::about(pool.config.protocol).name;
     let mut document = Pool::of(protocol, &pool.topology, &pool.ejected);
     if let Some(service) = &pool.config.servers_srv {
         // Their ports are in the records only.

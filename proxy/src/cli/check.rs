@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::common::{File, Format, print};
 use crate::config::{self, Mistake};
+use crate::worker;
 
 /// What is to be checked.
 #[derive(Args)]
@@ -37,7 +38,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|pool| {
                 json!({
-                    "pool": pool.name, "protocol": protocol(pool), "listen": pool.listen.to_string(),
+                    "pool": pool.name, "protocol": worker::about(pool.protocol).name, "listen": pool.listen.to_string(),
                     "shards": pool.shards.len(), "warnings": warnings(pool),
                 })
             })
@@ -57,20 +58,18 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
                 format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)
             }
         };
-        text.push_str(&format!("pool {}: {} on {}, {shards}\n", pool.name, protocol(pool), pool.listen));
+        text.push_str(&format!(
+            "pool {}: {} on {}, {shards}\n",
+            pool.name,
+            worker::about(pool.protocol).name,
+            pool.listen
+        ));
         for warning in warnings(pool) {
             text.push_str(&format!("  warning: {warning}\n"));
         }
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn protocol(pool: &config::Pool) -> &'static str {
-    match pool.protocol {
-        config::Protocol::Redis => "Redis",
-        config::Protocol::Memcache => "memcache",
-    }
 }
 
 /// What is allowed and most likely not meant.

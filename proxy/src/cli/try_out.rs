@@ -6,12 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::codec::{Framed, LinesCodec};
 
 use super::common::print;
 use crate::config::{self, Auth, value};
@@ -25,8 +24,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Seconds until a value that could not be removed removes itself.
 const EXPIRES: &str = "60";
-/// Longest line of a memcached server that is looked at.
-const LINE_MAX: usize = 1024;
 
 /// Arguments of `memstore try`.
 #[derive(Args)]
@@ -93,17 +90,17 @@ async fn places(address: &str) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-async fn exchange(stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
+async fn exchange(mut stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     // Nobody else has it: not another run, and not the application.
     let key = format!("memstore:try:{}:{}", std::process::id(), since.as_nanos());
     let value = "kept";
     if memcached {
-        let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LINE_MAX));
         let size = value.len();
-        say(&mut lines, &format!("set {key} 0 {EXPIRES} {size}\r\n{value}"), &["STORED"]).await?;
-        say(&mut lines, &format!("get {key}"), &[&format!("VALUE {key} 0 {size}"), value, "END"]).await?;
-        return say(&mut lines, &format!("delete {key}"), &["DELETED"]).await;
+        say(&mut stream, &format!("set {key} 0 {EXPIRES} {size}\r\n{value}\r\n"), "STORED\r\n").await?;
+        let found = format!("VALUE {key} 0 {size}\r\n{value}\r\nEND\r\n");
+        say(&mut stream, &format!("get {key}\r\n"), &found).await?;
+        return say(&mut stream, &format!("delete {key}\r\n"), "DELETED\r\n").await;
     }
     let mut conversation = Conversation::over(Socket::from(stream.into_std()?), ANSWER_LIMIT)?;
     conversation.authenticate(auth).await?;
@@ -114,14 +111,15 @@ async fn exchange(stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> an
     Ok(())
 }
 
-/// Says a line to a memcached server, which has to answer with these.
-async fn say(lines: &mut Framed<TcpStream, LinesCodec>, line: &str, expected: &[&str]) -> anyhow::Result<()> {
-    // The codec ends a line with LF alone, which memcached takes for CRLF.
-    lines.send(format!("{line}\r")).await?;
-    for expected in expected {
-        let answer = timeout(ANSWER_LIMIT, lines.next()).await.context("no answer")?;
-        let answer = answer.context("connection closed")??;
-        ensure!(answer == *expected, "unexpected answer {answer:?} instead of {expected:?}");
+/// Sends a request to a memcached server, which has to answer so.
+async fn say(stream: &mut TcpStream, request: &str, expected: &str) -> anyhow::Result<()> {
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while answer != expected.as_bytes() {
+        let read = timeout(ANSWER_LIMIT, stream.read_buf(&mut answer)).await.context("no answer")??;
+        ensure!(read > 0, "connection closed");
+        let so_far = String::from_utf8_lossy(&answer);
+        ensure!(expected.starts_with(&*so_far), "unexpected answer {so_far:?} instead of {expected:?}");
     }
     Ok(())
 }

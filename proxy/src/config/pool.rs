@@ -150,16 +150,19 @@ impl Pool {
         // Where it is wrong the rest is read all the same, for its mistakes.
         let (source, mut shards) = listed.unwrap_or((Source::Fixed(Vec::new()), Vec::new()));
         let within = keep_within(&mut section, around, &mut shards);
-        let databases = if source.cluster().is_some() && !section.has("databases") {
-            1
-        } else {
-            section.setting("databases", counted(1, 65536))
+        let databases = match section.setting("databases", counted(1, 65536)) {
+            _ if !redis || source.cluster().is_some() && !section.has("databases") => 1,
+            databases => databases,
         };
         let hash_tag = section.optional("hash_tag", |text| match HashTag::from_str(text) {
             Ok(tag) if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(tag),
             _ => Err("allowed are two characters of ASCII, such as \"{}\"".into()),
         });
         let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
+        let resp3 = section.setting("resp3", |text| match text {
+            "auto" => Ok(None),
+            _ => boolean(text).map(Some).map_err(|_| "allowed are auto, true and false".into()),
+        });
         let miss_on_get_errors = section.setting("miss_on_get_errors", boolean);
         if miss_on_get_errors && redis {
             let place = section.place("miss_on_get_errors");
@@ -189,11 +192,8 @@ impl Pool {
             db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
             databases,
             miss_on_get_errors,
-            shard_identity: section.setting("shard_identity", boolean),
-            resp3: section.setting("resp3", |text| match text {
-                "auto" => Ok(None),
-                _ => boolean(text).map(Some).map_err(|_| "allowed are auto, true and false".into()),
-            }),
+            shard_identity: section.setting("shard_identity", boolean) && redis,
+            resp3: if redis { resp3 } else { Some(false) },
             preconnect: section.setting("preconnect", boolean),
             auto_eject_hosts: section.setting("auto_eject_hosts", boolean),
             server_connections: section.setting("server_connections", counted(1, 65536)),
@@ -211,7 +211,7 @@ impl Pool {
             connect_timeout: section.setting("connect_timeout", positive),
             queue_wait: section.setting("queue_wait", positive),
             adopt_wait: section.setting("adopt_wait", limit),
-            info_refresh: section.setting("info_refresh", limit),
+            info_refresh: section.setting("info_refresh", limit).filter(|_| redis),
             client_idle_timeout: section.setting("client_idle_timeout", limit),
             client_request_timeout: section.setting("client_request_timeout", limit),
             client_age_max: section.setting("client_age_max", limit),

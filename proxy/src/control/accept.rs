@@ -16,7 +16,7 @@ use crate::metrics::PoolCounters;
 use crate::net::brake::Brake;
 use crate::net::listen::Listener;
 use crate::net::socket::Socket;
-use crate::worker::Order;
+use crate::worker::{self, Order};
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -102,9 +102,5 @@ fn gone(counters: &PoolCounters) -> u64 {
 
 /// Says why, in the words of the server, and closes. A client that does not read at once gets no reason.
 fn refuse(mut accepted: Socket, protocol: config::Protocol) {
-    let reason: &[u8] = match protocol {
-        config::Protocol::Redis => b"-ERR max number of clients reached\r\n",
-        config::Protocol::Memcache => b"ERROR Too many open connections\r\n",
-    };
-    let _ = accepted.send(reason);
+    let _ = accepted.send(worker::about(protocol).too_many_clients);
 }

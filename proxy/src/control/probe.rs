@@ -1,27 +1,28 @@
 //! One question to one shard on a connection of its own: are you well?
 
+use std::io;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::config;
 use crate::failure::ShardFailure;
 use crate::net::connect::connect;
-use crate::net::conversation::{Conversation, ConversationError, stream};
+use crate::net::conversation::{Conversation, ConversationError, Stream};
 use crate::net::plain::Plain;
 use crate::net::socket::{Socket, failure};
+use crate::protocol::About;
+use crate::worker;
 
 /// A shard that takes longer is not well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest answer of a memcached server that is looked at.
-const LINE_MAX: usize = 1024;
+/// Longest answer to a probe that is looked at.
+const ANSWER_MAX: usize = 1024;
 
 /// Asks; an error says what is wrong.
 pub async fn probe(
@@ -29,21 +30,31 @@ pub async fn probe(
     names: &Resolver,
     config: &config::Pool,
 ) -> Result<(), ConversationError> {
-    match config.protocol {
-        config::Protocol::Redis => {
-            enter(address, names, config).await?.ask(&["PING"]).await?;
-            Ok(())
+    let stream = enter(address, names, config).await?.into_stream();
+    timeout(PROBE_TIMEOUT, is_well(stream, worker::about(config.protocol)))
+        .await
+        .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
+}
+
+async fn is_well(mut stream: impl Stream, about: About) -> Result<(), ConversationError> {
+    let lost = |error: io::Error| ConversationError::Lost(failure(&error));
+    stream.write_all(about.probe).await.map_err(lost)?;
+    let mut answer = Vec::new();
+    loop {
+        if stream.read_buf(&mut answer).await.map_err(lost)? == 0 {
+            return Err(ConversationError::Lost(ShardFailure::Closed));
         }
-        config::Protocol::Memcache => {
-            let socket = connect(address, names, config).await.map_err(ConversationError::Lost)?;
-            timeout(PROBE_TIMEOUT, ask_memcached(socket))
-                .await
-                .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
+        match (about.probed)(&answer) {
+            Some(judged) => return judged.map_err(ConversationError::Refused),
+            None if answer.len() > ANSWER_MAX => {
+                return Err(ConversationError::Refused("the response to a probe is too long".into()));
+            }
+            None => {}
         }
     }
 }
 
-/// Connects to a Redis shard, tells the password, and makes sure who it is where that is asked for.
+/// Connects to a shard, tells the password, and makes sure who it is, where that is asked for.
 pub async fn enter(
     address: &Address,
     names: &Resolver,
@@ -172,17 +183,4 @@ fn is_out_of_range(words: &str) -> bool {
     ["index is out of range", "invalid DB index", "not allowed in cluster mode"]
         .iter()
         .any(|known| words.contains(known))
-}
-
-/// Any version will do.
-async fn ask_memcached(socket: Socket) -> Result<(), ConversationError> {
-    let refused = ConversationError::Refused;
-    let mut lines = Framed::new(stream(socket)?, LinesCodec::new_with_max_length(LINE_MAX));
-    lines.send("version\r").await.map_err(|error| refused(error.to_string()))?;
-    match lines.next().await {
-        None => Err(ConversationError::Lost(ShardFailure::Closed)),
-        Some(Err(error)) => Err(refused(error.to_string())),
-        Some(Ok(line)) if line.starts_with("VERSION ") => Ok(()),
-        Some(Ok(line)) => Err(refused(line)),
-    }
 }

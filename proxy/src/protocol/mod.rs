@@ -43,8 +43,14 @@ pub trait Protocol: Sized + 'static {
     /// Which responses a request can have.
     type Expected: Copy + Default + Debug + 'static;
 
+    /// What it is called in documents and messages.
+    const NAME: &'static str;
     /// Kinds of commands that requests are counted by; the first is of what is none of the others.
     const FAMILIES: &'static [&'static str];
+    /// The last reply to a client that is one too many.
+    const TOO_MANY_CLIENTS: &'static [u8];
+    /// What a shard that is well answers at once; see [`Self::probed`].
+    const PROBE: &'static [u8];
 
     /// A client has connected.
     fn session(settings: &Self::Settings) -> Self::Session;
@@ -150,6 +156,9 @@ pub trait Protocol: Sized + 'static {
     /// responses are there, also those that the shard has not given.
     fn greeted(settings: &Self::Settings, response: &[u8]) -> Result<Option<usize>, String>;
 
+    /// Judges what has come in response to [`Self::PROBE`]: None where there is more to come; an error is in the shard's words.
+    fn probed(response: &[u8]) -> Option<Result<(), String>>;
+
     /// Whether a reply that begins so is kept from the client. Nothing is known of it yet if the beginning is empty.
     fn is_withheld(manner: Self::Manner, beginning: &[u8]) -> bool;
 
@@ -182,6 +191,43 @@ pub trait Protocol: Sized + 'static {
 
     /// The reply to a [`Question`] about clients: those of the whole process that it names.
     fn answer(question: &Question, session: &Self::Session, found: &Found, reply: &mut Output);
+}
+
+/// [`Protocol::probed`].
+pub type Probed = fn(&[u8]) -> Option<Result<(), String>>;
+
+/// What those go by who need no more of a protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// [`Protocol::NAME`].
+    pub name: &'static str,
+    /// [`Protocol::FAMILIES`].
+    pub families: &'static [&'static str],
+    /// [`Protocol::TOO_MANY_CLIENTS`].
+    pub too_many_clients: &'static [u8],
+    /// [`Protocol::PROBE`].
+    pub probe: &'static [u8],
+    /// [`Protocol::probed`].
+    pub probed: Probed,
+}
+
+impl About {
+    /// What is to be known of this one.
+    pub const fn of<P: Protocol>() -> Self {
+        Self {
+            name: P::NAME,
+            families: P::FAMILIES,
+            too_many_clients: P::TOO_MANY_CLIENTS,
+            probe: P::PROBE,
+            probed: P::probed,
+        }
+    }
+}
+
+/// The first line of a response; None before its end.
+fn first_line(response: &[u8]) -> Option<&[u8]> {
+    let end = response.iter().position(|&byte| byte == b'\n')?;
+    Some(response[..end].trim_ascii_end())
 }
 
 /// Bytes that no peer should send, in words.

@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use shard_discovery::Shard;
+use shard_discovery::{Shard, Topology};
 use tokio::sync::mpsc;
 
 use super::linger::{self, Lingering};
 use super::questions::{Listing, Questions};
-use super::{Order, Report};
+use super::{Learnt, Order, Report};
+use crate::config;
 use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
@@ -24,7 +25,6 @@ use crate::pool::client::places_to_add;
 use crate::pool::{ClientId, ConnectionId, Parting, Pool, Verdict};
 use crate::protocol::Protocol;
 use crate::time::Time;
-use crate::worker::MakeSettings;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
 use sockets::{Left, ShardSocket};
@@ -45,6 +45,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
 /// request are not held up for longer than this takes: about half a millisecond.
 const PASS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Makes of all that is known of a pool what its protocol goes by.
+pub type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
 
 /// What a driver is given.
 pub struct Setup<P: Protocol> {

@@ -16,22 +16,24 @@ use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Account;
-use crate::config::{self, Reauth};
+use crate::config;
 use crate::failure::{Blame, ShardFailure};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::Socket;
-use crate::pool::{ConnectionId, Identity, Limits, PASS_WORK_MAX, Pool};
-use crate::protocol::memcache::{self, Memcache};
-use crate::protocol::resp::{Resp, session};
+use crate::pool::{ConnectionId, Identity, Limits, Pool};
 use crate::protocol::store::Store;
-use crate::protocol::{ClientFilter, Found, Protocol, Question, Rows};
+use crate::protocol::{ClientFilter, Found, Question, Rows};
 use crate::time::Time;
 use driver::{Drive, Driver, Setup};
+use settings::{Configured, speaker};
+
+pub use settings::about;
 
 mod driver;
 mod linger;
 mod questions;
+mod settings;
 
 /// Orders that may wait for one driver; the control thread waits when there are more.
 const ORDERS_MAX: usize = 1024;
@@ -116,9 +118,6 @@ impl Learnt {
         }
     }
 }
-
-/// Makes of all that is known of a pool what its protocol goes by.
-type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
 
 /// Another configuration of a pool that is served.
 pub struct Reconfiguration {
@@ -301,14 +300,6 @@ pub fn alarm() -> io::Result<Alarm> {
     Alarm::new()
 }
 
-/// Kinds of commands that a pool's requests are counted by.
-pub fn families(protocol: config::Protocol) -> &'static [&'static str] {
-    match protocol {
-        config::Protocol::Redis => Resp::FAMILIES,
-        config::Protocol::Memcache => Memcache::FAMILIES,
-    }
-}
-
 /// Starts the worker's thread. It ends when all of its pools are drained.
 pub fn spawn(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{}", setup.number)).spawn(move || {
@@ -400,17 +391,14 @@ impl Worker {
     /// Makes the driver of a pool.
     fn open(&self, setup: PoolSetup, drivers: &mut Vec<Option<Box<dyn Drive>>>) {
         let number = setup.number;
-        let driver: Box<dyn Drive> = match setup.config.protocol {
-            config::Protocol::Redis => Box::new(self.driver::<Resp>(setup, session::Settings::of)),
-            config::Protocol::Memcache => Box::new(self.driver::<Memcache>(setup, memcache::Settings::of)),
-        };
+        let driver = speaker(setup.config.protocol).open(self, setup);
         if drivers.len() <= number {
             drivers.resize_with(number + 1, || None);
         }
         drivers[number] = Some(driver);
     }
 
-    fn driver<P: Protocol>(&self, setup: PoolSetup, settings: MakeSettings<P::Settings>) -> Driver<P> {
+    fn driver<P: Configured>(&self, setup: PoolSetup) -> Driver<P> {
         let PoolSetup { number, config, learnt, topology, counters, orders, memory_max } = setup;
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
@@ -424,7 +412,7 @@ impl Worker {
         let shell = Setup {
             client_keepalive: config.tcpkeepalive,
             watches_clients: limits.watches_clients(),
-            settings,
+            settings: P::settings,
             orders,
             reports: self.reports.clone(),
             worker: self.number,
@@ -434,55 +422,10 @@ impl Worker {
             start: self.start,
             alarms: self.alarms.clone(),
         };
-        let mut pool = Pool::new(identity, settings(&config, learnt, &topology), limits, topology, counters);
+        let mut pool =
+            Pool::new(identity, P::settings(&config, learnt, &topology), limits, topology, counters);
         pool.share_account(&self.account, self.number);
         Driver::new(pool, shell)
-    }
-}
-
-impl memcache::Settings {
-    fn of(config: &config::Pool, _: Learnt, _: &Topology) -> Self {
-        Self { miss_on_get_errors: config.miss_on_get_errors }
-    }
-}
-
-impl Limits {
-    fn of(config: &config::Pool, memory_max: usize) -> Self {
-        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self {
-            timeout: config.timeout,
-            queue_wait: config.timeout.map_or(config.queue_wait, |timeout| timeout.min(config.queue_wait)),
-            in_flight_max: config.in_flight_max as usize,
-            request_bytes_max: config.request_bytes_max,
-            arguments_max: config.arguments_max as usize,
-            client_output_max: size(config.client_output_max),
-            client_output_pause: size(config.client_output_pause),
-            shard_queue_max: config.shard_queue_max as usize,
-            shard_queue_bytes_max: config.shard_queue_bytes_max,
-            memory_max,
-            pass_work_max: PASS_WORK_MAX,
-            eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },
-            server_connections: config.server_connections as usize,
-            client_idle_timeout: config.client_idle_timeout,
-            client_request_timeout: config.client_request_timeout,
-            client_age_max: config.client_age_max,
-        }
-    }
-}
-
-impl session::Settings {
-    fn of(config: &config::Pool, learnt: Learnt, topology: &Topology) -> Self {
-        Self {
-            password: config.auth.as_ref().map(|auth| auth.password.clone()),
-            previous: config.auth.as_ref().and_then(|auth| auth.previous.clone()),
-            user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
-            keeps_revoked: config.reauth == Reauth::Keep,
-            db: config.db,
-            databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
-            port: config.listen.port().unwrap_or(0),
-            resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
-            one_shard: config.cluster().is_none() && topology.shards().len() == 1,
-        }
     }
 }
 

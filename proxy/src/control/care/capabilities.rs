@@ -12,7 +12,7 @@ use std::time::Duration;
 use shard_discovery::Shard;
 use shard_discovery::resolver::Resolver;
 
-use crate::config::{self, Protocol};
+use crate::config;
 use crate::control::pool::PoolControl;
 use crate::control::probe;
 use crate::net::conversation::ConversationError;
@@ -24,7 +24,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Whether the shards have to be asked.
 pub fn has_questions(config: &config::Pool) -> bool {
-    config.protocol == Protocol::Redis && (config.resp3.is_none() || asks_for_databases(config))
+    config.resp3.is_none() || asks_for_databases(config)
 }
 
 /// Clients can SELECT databases, which the shards need not have. (A cluster says itself that it has one.)

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use shard_discovery::source::cluster::Map;
 use shard_discovery::{Address, Shard};
 
-use crate::config;
 use crate::control::pool::{Found, PoolControl};
 use crate::control::probe;
 use crate::failure::{ShardFailure, Stage};
@@ -69,7 +68,6 @@ impl PoolControl {
         let config = self.config();
         let mut connected = connect(&address, &self.names, &config).await;
         if config.shard_identity
-            && config.protocol == config::Protocol::Redis
             && let Ok(socket) = &connected
             && let Err(reason) = probe::identify(socket, &address, &config).await
         {

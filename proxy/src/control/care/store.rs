@@ -11,7 +11,6 @@ use std::time::Duration;
 use shard_discovery::Shard;
 use tokio::time::timeout;
 
-use crate::config::Protocol;
 use crate::control::pool::PoolControl;
 use crate::control::{machine, probe};
 use crate::protocol::store::Store;
@@ -57,7 +56,7 @@ impl Inquiry {
     /// Asks all shards that are in use, and tells the workers if something is new.
     async fn ask(&mut self, pool: &PoolControl) {
         let config = pool.config();
-        if config.protocol != Protocol::Redis || config.info_refresh.is_none() {
+        if config.info_refresh.is_none() {
             return self.tell(pool, Store::default()).await;
         }
         let (shards, ejected) = {

@@ -12,7 +12,7 @@ use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, Spread,
+    RequestBounds, Route, Spread, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -87,8 +87,18 @@ impl Protocol for Memcache {
     type Manner = Manner;
     type Expected = Answers;
 
+    const NAME: &'static str = "memcache";
     const FAMILIES: &'static [&'static str] = &commands::FAMILIES;
+    const TOO_MANY_CLIENTS: &'static [u8] = b"ERROR Too many open connections\r\n";
+    /// Of any version.
+    const PROBE: &'static [u8] = b"version\r\n";
     // Every command with several keys can be split.
+
+    fn probed(response: &[u8]) -> Option<Result<(), String>> {
+        let line = first_line(response)?;
+        let is_version = line.starts_with(b"VERSION ");
+        Some(if is_version { Ok(()) } else { Err(String::from_utf8_lossy(line).into_owned()) })
+    }
 
     fn session(_settings: &Settings) {}
 

@@ -8,7 +8,7 @@ use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect, Request,
-    RequestBounds, Route, Spread,
+    RequestBounds, Route, Spread, first_line,
 };
 use command::{Command, Feature, Handling, Merge, WrongArity, category, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -57,7 +57,10 @@ impl Protocol for Resp {
     // RESP values say themselves what they are; whose they are they do not.
     type Expected = ();
 
+    const NAME: &'static str = "redis";
     const FAMILIES: &'static [&'static str] = &command::FAMILIES;
+    const TOO_MANY_CLIENTS: &'static [u8] = b"-ERR max number of clients reached\r\n";
+    const PROBE: &'static [u8] = b"*1\r\n$4\r\nPING\r\n";
 
     fn session(settings: &Settings) -> Session {
         Session::new(settings)
@@ -130,6 +133,14 @@ impl Protocol for Resp {
             facts.counters.refused.add(1);
         }
         route
+    }
+
+    fn probed(response: &[u8]) -> Option<Result<(), String>> {
+        let line = first_line(response)?;
+        Some(match line.strip_prefix(b"+") {
+            Some(_) => Ok(()),
+            None => Err(String::from_utf8_lossy(line.strip_prefix(b"-").unwrap_or(line)).into_owned()),
+        })
     }
 
     #[inline]

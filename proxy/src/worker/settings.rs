@@ -1,0 +1,100 @@
+//! From the configuration to what a pool goes by, and the one place where the name of a protocol becomes the type that speaks it.
+
+use std::marker::PhantomData;
+
+use shard_discovery::Topology;
+
+use super::driver::Drive;
+use super::{Learnt, PoolSetup, Worker};
+use crate::config::{self, Reauth};
+use crate::pool::{Limits, PASS_WORK_MAX};
+use crate::protocol::memcache::{self, Memcache};
+use crate::protocol::resp::{Resp, session};
+use crate::protocol::{About, Protocol};
+
+/// A protocol that pools are configured for.
+pub trait Configured: Protocol {
+    /// What it goes by, of all that is known of a pool.
+    fn settings(config: &config::Pool, learnt: Learnt, topology: &Topology) -> Self::Settings;
+}
+
+/// A protocol whose type the caller does not know.
+pub trait Speaker {
+    /// What is to be known of it.
+    fn about(&self) -> About;
+
+    /// Makes the driver of a pool.
+    fn open(&self, worker: &Worker, setup: PoolSetup) -> Box<dyn Drive>;
+}
+
+struct Speaks<P>(PhantomData<P>);
+
+impl<P: Configured> Speaker for Speaks<P> {
+    fn about(&self) -> About {
+        About::of::<P>()
+    }
+
+    fn open(&self, worker: &Worker, setup: PoolSetup) -> Box<dyn Drive> {
+        Box::new(worker.driver::<P>(setup))
+    }
+}
+
+/// Who speaks this protocol.
+pub fn speaker(protocol: config::Protocol) -> &'static dyn Speaker {
+    match protocol {
+        config::Protocol::Redis => &Speaks::<Resp>(PhantomData),
+        config::Protocol::Memcache => &Speaks::<Memcache>(PhantomData),
+    }
+}
+
+/// What is to be known of this protocol.
+pub fn about(protocol: config::Protocol) -> About {
+    speaker(protocol).about()
+}
+
+impl Configured for Memcache {
+    fn settings(config: &config::Pool, _: Learnt, _: &Topology) -> memcache::Settings {
+        memcache::Settings { miss_on_get_errors: config.miss_on_get_errors }
+    }
+}
+
+impl Configured for Resp {
+    fn settings(config: &config::Pool, learnt: Learnt, topology: &Topology) -> session::Settings {
+        session::Settings {
+            password: config.auth.as_ref().map(|auth| auth.password.clone()),
+            previous: config.auth.as_ref().and_then(|auth| auth.previous.clone()),
+            user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
+            keeps_revoked: config.reauth == Reauth::Keep,
+            db: config.db,
+            databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
+            port: config.listen.port().unwrap_or(0),
+            resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
+            one_shard: config.cluster().is_none() && topology.shards().len() == 1,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a pool, in a process that may hold so many bytes.
+    pub fn of(config: &config::Pool, memory_max: usize) -> Self {
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            timeout: config.timeout,
+            queue_wait: config.timeout.map_or(config.queue_wait, |timeout| timeout.min(config.queue_wait)),
+            in_flight_max: config.in_flight_max as usize,
+            request_bytes_max: config.request_bytes_max,
+            arguments_max: config.arguments_max as usize,
+            client_output_max: size(config.client_output_max),
+            client_output_pause: size(config.client_output_pause),
+            shard_queue_max: config.shard_queue_max as usize,
+            shard_queue_bytes_max: config.shard_queue_bytes_max,
+            memory_max,
+            pass_work_max: PASS_WORK_MAX,
+            eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },
+            server_connections: config.server_connections as usize,
+            client_idle_timeout: config.client_idle_timeout,
+            client_request_timeout: config.client_request_timeout,
+            client_age_max: config.client_age_max,
+        }
+    }
+}
