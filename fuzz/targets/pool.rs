@@ -119,7 +119,7 @@ fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
                     if which % 3 == 0 {
                         pool.shard_closed(index, &ShardFailure::ConnectRefused, now);
                     } else {
-                        pool.shard_connected(index, now);
+                        pool.shard_connected(index, None, now);
                         up.push(index);
                     }
                 }

@@ -204,7 +204,7 @@ impl World {
                 for index in connects {
                     // Also one that hangs: its kernel accepts.
                     self.connections.insert((worker, index), Connection::default());
-                    pool.shard_connected(index, self.now);
+                    pool.shard_connected(index, None, self.now);
                 }
                 let mut dirty = Vec::new();
                 pool.take_dirty_shards(&mut dirty);
@@ -415,7 +415,7 @@ fn a_write_that_timed_out_is_not_left_on_its_way_but_a_slow_read_does_no_harm() 
         pool.client_received(id, &mut scratch, begin);
         let mut connects = Vec::new();
         pool.take_connects(&mut connects);
-        pool.shard_connected(connects[0], begin);
+        pool.shard_connected(connects[0], None, begin);
         pool.tick(begin.plus(TIMEOUT));
         let mut given_up = Vec::new();
         pool.take_closes(&mut given_up);
@@ -433,7 +433,7 @@ fn a_write_behind_a_large_response_leaves_the_connection_to_it() {
     let mut connects = Vec::new();
     pool.take_connects(&mut connects);
     let connection = connects[0];
-    pool.shard_connected(connection, begin);
+    pool.shard_connected(connection, None, begin);
     let output = pool.shard_output(connection).expect("it is up");
     output.advance(output.len());
     let mut scratch = BytesMut::new();

@@ -87,6 +87,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/connections.rs Connections.unneeded", Connections),
     ("pool/connections.rs Lane.of_members", Connections),
     ("pool/denials.rs Denials.delayed", Clients),
+    ("pool/handshake.rs Handshake.output", Configured),
     ("pool/members.rs Members.all", Configured),
     ("pool/members.rs Members.events", Pass),
     ("pool/members.rs Members.of_shards", Configured),

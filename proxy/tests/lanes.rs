@@ -75,7 +75,7 @@ fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<Connectio
         pool.resume(&mut BytesMut::new(), now);
         pool.take_connects(&mut connects);
         for index in connects.drain(..) {
-            pool.shard_connected(index, now);
+            pool.shard_connected(index, None, now);
             open.insert(index);
         }
         pool.take_dirty_shards(&mut dirty);
@@ -214,9 +214,9 @@ fn what_comes_late_for_a_connection_that_has_ended_meets_nobody() {
     let in_place = connects.iter().find(|id| id.index == former.index);
     let present = *in_place.expect("one of the new connections has the place");
     assert!(present != former && pool.shard_of(former).is_none());
-    pool.shard_connected(former, now);
+    pool.shard_connected(former, None, now);
     assert_eq!(counters.shards()[0].server_connections.get(), 0);
-    pool.shard_connected(present, now);
+    pool.shard_connected(present, None, now);
     // The first of two uses the other connection.
     let [_, client] = [(); 2].map(|()| pool.client_connected(now));
     say(&mut pool, client, "GET a\r\n", now);

@@ -96,7 +96,7 @@ impl Bench {
             self.pool.take_connects(&mut connects);
             if let Some(connection) = connects.pop() {
                 assert!(self.connection.replace(connection).is_none(), "one connection will do");
-                self.pool.shard_connected(connection, self.now);
+                self.pool.shard_connected(connection, None, self.now);
             }
             self.pool.take_dirty_shards(&mut Vec::new());
             self.serve();

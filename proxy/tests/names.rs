@@ -329,7 +329,9 @@ fn an_address_that_somebody_else_has_now_is_not_used() {
     let _at_last = Shard::called("shard-1.cache.test", nth_address(3), port);
     names.set("shard-0", &[nth_address(1)]);
     names.set("shard-1", &[nth_address(2)]);
-    let proxy = proxy(&names, port, "    shard_identity: true\n    adopt_wait: 300ms\n");
+    let servers = format!("servers_dns: shard-{{}}.cache.test.:{port}");
+    // Long before the names are due.
+    let proxy = proxy_that_looks(&names, "1h", &servers, "    shard_identity: true\n    adopt_wait: 300ms\n");
     let mut client = proxy.connect();
     assert_eq!(client.tell(&format!("SET {first} 1")), "+OK\r\n");
     assert_eq!(

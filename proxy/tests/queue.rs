@@ -106,7 +106,7 @@ impl World {
             self.pool.take_connects(&mut connects);
             for connection in connects.drain(..) {
                 self.connection = Some(connection);
-                self.pool.shard_connected(connection, self.now);
+                self.pool.shard_connected(connection, None, self.now);
             }
             self.pool.take_dirty_shards(&mut shards);
             for index in shards.drain(..) {

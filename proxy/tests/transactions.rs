@@ -88,7 +88,7 @@ impl Talk {
             self.pool.take_connects(&mut connects);
             if let Some(connection) = connects.pop() {
                 self.connection = Some(connection);
-                self.pool.shard_connected(connection, self.now);
+                self.pool.shard_connected(connection, None, self.now);
             }
             self.pool.take_dirty_shards(&mut shards);
             if let Some(connection) = self.connection

@@ -455,6 +455,7 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
             Report::Failed { pool, shard, failure, blame, time } => {
                 if let Some(pool) = control.pool(pool) {
                     pool.stale.notify_one();
+                    pool.note_missing(&shard, &failure);
                     pool.judge(&shard, &failure, blame, time).await;
                 }
             }
@@ -468,7 +469,8 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                 let Some(pool) = control.pool(pool) else { continue };
                 tokio::task::spawn_local(async move {
                     let result = pool.connect(&shard).await;
-                    pool.orders[worker].send(Order::Connected { connection, result }).await;
+                    let identity = pool.identity_of(&shard.address);
+                    pool.orders[worker].send(Order::Connected { connection, result, identity }).await;
                 });
             }
             Report::Asked { worker, pool, ask, asker, question } => {

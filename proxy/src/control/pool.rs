@@ -19,6 +19,7 @@ use super::ejection::Ejection;
 use crate::config;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
+use crate::protocol::NodeIds;
 use crate::status::{PoolStatus, Record, Ring};
 use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
 
@@ -56,6 +57,8 @@ pub struct PoolControl {
     pub inquired: Notify,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
+    /// The IDs of the nodes in a map, which was the present one when they were asked for last.
+    pub(super) ids: RefCell<(Arc<Map>, NodeIds)>,
     /// Something says that others own what by now.
     pub stale: Notify,
     /// Times the nodes of the cluster were asked who owns what: with an answer, and without.
@@ -157,6 +160,7 @@ impl PoolControl {
             learning: Cell::new(false),
             inquired: Notify::new(),
             map: RefCell::default(),
+            ids: RefCell::default(),
             stale: Notify::new(),
             refreshes: Cell::default(),
             lost: Cell::default(),

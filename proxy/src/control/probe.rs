@@ -13,9 +13,8 @@ use crate::config;
 use crate::failure::ShardFailure;
 use crate::net::connect::connect;
 use crate::net::conversation::{Conversation, ConversationError, Stream};
-use crate::net::plain::Plain;
-use crate::net::socket::{Socket, failure};
-use crate::protocol::About;
+use crate::net::socket::failure;
+use crate::protocol::{About, is_called};
 use crate::worker;
 
 /// A shard that takes longer is not well.
@@ -64,67 +63,27 @@ pub async fn enter(
     let mut conversation = Conversation::over(socket, PROBE_TIMEOUT)?;
     conversation.authenticate(config.auth.as_ref()).await?;
     if config.shard_identity {
-        is_called(&mut conversation, address).await?;
+        identify(&mut conversation, address).await?;
     }
     Ok(conversation)
 }
 
-/// Asks a Redis shard for its name, which it tells as the address it announces to replicas; an error says that it is
-/// another one, or none that says who it is. Nothing is left to be read on the connection.
-pub async fn identify(
-    socket: &Socket,
-    address: &Address,
-    config: &config::Pool,
-) -> Result<(), ConversationError> {
-    let Some(mut conversation) = beside(socket, config).await? else { return Ok(()) };
-    is_called(&mut conversation, address).await
-}
-
-/// Makes sure that the node of a cluster is the one with this id, or one that knows any of the `others`. Nothing is left
-/// to be read on the connection.
-pub async fn is_node(
-    socket: &Socket,
-    id: &str,
-    others: &[&str],
-    config: &config::Pool,
-) -> Result<(), ConversationError> {
-    let Some(mut conversation) = beside(socket, config).await? else { return Ok(()) };
-    match conversation.text(&["CLUSTER", "MYID"]).await {
-        Ok(found) if found.len() == id.len() && found != id => {
-            // One of the same cluster sends requests where they belong.
-            let known = conversation.text(&["CLUSTER", "NODES"]).await?;
-            if others.iter().any(|other| known.contains(other)) {
-                return Ok(());
-            }
-            Err(ConversationError::Refused(format!("it is node {found}, not {id}")))
-        }
-        Err(ConversationError::Lost(failure)) => Err(ConversationError::Lost(failure)),
-        // A user may not be allowed to ask.
-        Ok(_) | Err(ConversationError::Refused(_)) => Ok(()),
-    }
-}
-
-/// A conversation on a connection that somebody else is going to use; none over a Unix socket, which nobody else can have.
-async fn beside(socket: &Socket, config: &config::Pool) -> Result<Option<Conversation>, ConversationError> {
-    let Socket::Plain(Plain::Tcp(stream)) = socket else { return Ok(None) };
-    let cloned = stream.try_clone().map_err(|error| ConversationError::Lost(failure(&error)))?;
-    let mut conversation = Conversation::over(Socket::from(cloned), PROBE_TIMEOUT)?;
-    conversation.authenticate(config.auth.as_ref()).await?;
-    Ok(Some(conversation))
-}
-
-async fn is_called(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
+/// A connection of our own: the workers ask as it is usual in their protocol.
+async fn identify(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
     let Address::Tcp { host, .. } = address else { return Ok(()) };
-    let refused = |words: &str| ConversationError::Refused(words.to_owned());
-    let BytesFrame::Array(words) = conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? else {
-        return Err(refused("the server does not report its identity"));
+    let answer = match conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? {
+        BytesFrame::Array(elements) => Some(elements),
+        _ => None,
     };
-    let [_, BytesFrame::BulkString(name)] = &words[..] else {
-        return Err(refused("the server does not support replica-announce-ip"));
-    };
-    let name = String::from_utf8_lossy(name);
-    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-    if plain(&name) == plain(host) { Ok(()) } else { Err(refused(&format!("it is {name:?}, not {host:?}"))) }
+    let strings = answer.as_ref().map(|elements| elements.iter().map(string).collect::<Vec<_>>());
+    is_called(host, strings.as_deref()).map_err(ConversationError::Refused)
+}
+
+fn string(element: &BytesFrame) -> Option<&[u8]> {
+    match element {
+        BytesFrame::BulkString(string) => Some(string),
+        _ => None,
+    }
 }
 
 /// Asks a Redis shard whether it speaks RESP3; an error says why that cannot be known now.

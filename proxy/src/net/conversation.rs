@@ -63,11 +63,6 @@ impl ConversationError {
             Self::Refused(words) => ShardFailure::GreetingRefused(words),
         }
     }
-
-    /// Whether our own process or machine is the reason: nothing is known of the server then.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Lost(ShardFailure::LocalResources(_)))
-    }
 }
 
 /// A connection that questions are asked on, one after the other.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::handshake::Handshake;
 use super::members::MemberIndex;
 use super::ticket::{Ticket, Waiter};
 use super::{ClientId, Limits};
@@ -53,15 +54,8 @@ pub enum Link {
         /// Why the last attempt failed, if that took its time: then nobody waits for this one.
         after: Option<ShardFailure>,
     },
-    /// Connected; the greeting (AUTH, HELLO, SELECT) has to be answered first.
-    Greeting {
-        /// Responses that it brings.
-        all: usize,
-        /// Responses still to come.
-        missing: usize,
-        /// Greeting not yet written.
-        output: Output,
-    },
+    /// Connected; the greeting has to be answered first.
+    Greeting(Box<Handshake>),
     /// Requests flow.
     Up,
     /// The last attempt failed: requests are answered with the reason at once, until the next attempt is due.
@@ -356,22 +350,19 @@ impl<P: Protocol> Connection<P> {
     pub fn writable(&mut self) -> Option<&mut Output> {
         match &mut self.link {
             _ if self.closing => None,
-            Link::Greeting { output, .. } => Some(output),
+            Link::Greeting(handshake) => Some(&mut handshake.output),
             Link::Up => Some(&mut self.output),
             Link::Idle | Link::Connecting { .. } | Link::Down { .. } => None,
         }
     }
 
     /// The worker has connected.
-    pub fn connected(&mut self, greeting: Vec<u8>, missing: usize, now: Time) {
+    pub fn connected(&mut self, handshake: Option<Handshake>, now: Time) {
         self.heard = now;
         self.received = None;
-        if missing == 0 {
-            self.up();
-        } else {
-            let mut output = Output::default();
-            output.copy(&greeting);
-            self.link = Link::Greeting { all: missing, missing, output };
+        match handshake {
+            Some(handshake) => self.link = Link::Greeting(Box::new(handshake)),
+            None => self.up(),
         }
     }
 
@@ -384,6 +375,11 @@ impl<P: Protocol> Connection<P> {
         }
         self.link = Link::Up;
         self.attempts = 0;
+    }
+
+    /// When the shard has to have said who it is, if it is asked and has not.
+    pub fn identity_deadline(&self) -> Option<Time> {
+        if let Link::Greeting(handshake) = &self.link { handshake.identity_deadline() } else { None }
     }
 
     /// The earliest deadline of the connection, if it has requests in flight.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::client::State;
 use super::clients::ClientId;
-use super::connection::Link;
+use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::denials::Denial;
 use super::{Pool, SILENCE};
@@ -25,8 +25,10 @@ impl<P: Protocol> Pool<P> {
     pub fn next_deadline(&self) -> Option<Time> {
         let silence = self.clients.silences.first().map(|&(at, _)| at);
         let [parked, abandoned] = self.redirects.due();
-        [silence, parked, abandoned, self.denials.due(), self.router.wait_deadline, self.router.deadline]
+        let router = &self.router;
+        [silence, parked, abandoned, self.denials.due()]
             .into_iter()
+            .chain([router.wait_deadline, router.deadline, router.identity_deadline])
             .flatten()
             .min()
     }
@@ -61,6 +63,7 @@ impl<P: Protocol> Pool<P> {
             }
         }
         self.expire_waiting(now);
+        self.expire_handshakes(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         let Some(timeout) = self.limits.timeout else { return };
@@ -102,6 +105,23 @@ impl<P: Protocol> Pool<P> {
         }
         let connections = self.router.connections.iter();
         self.router.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
+    }
+
+    /// Connections to shards that do not say who they are are given up.
+    fn expire_handshakes(&mut self, now: Time) {
+        let router = &mut self.router;
+        if router.identity_deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let is_late = |connection: &Connection<P>| {
+            connection.identity_deadline().is_some_and(|deadline| deadline <= now)
+        };
+        for id in router.connections.find(is_late) {
+            let failure = ShardFailure::ConnectFailed(ShardFailure::ResponseTimeout.to_string());
+            router.connections.to_close.push((id, failure));
+        }
+        let deadlines = router.connections.iter().filter_map(Connection::identity_deadline);
+        router.identity_deadline = deadlines.filter(|&deadline| deadline > now).min();
     }
 
     /// Those that have waited for room long enough get an answer.

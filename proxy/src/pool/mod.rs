@@ -59,6 +59,7 @@ mod connection;
 mod connections;
 mod deadlines;
 mod denials;
+mod handshake;
 mod joining;
 mod lanes;
 mod limits;

@@ -6,6 +6,7 @@ use shard_discovery::Shard;
 use super::client::State;
 use super::connection::Link;
 use super::connections::ConnectionId;
+use super::handshake::{Handshake, Step};
 use super::members::MemberIndex;
 use super::redirect::Redirected;
 use super::router::Router;
@@ -13,14 +14,11 @@ use super::ticket::Ticket;
 use super::{Pool, ShardEvent};
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::failure::{Blame, ShardFailure};
-use crate::protocol::{Malformed, Protocol};
+use crate::protocol::{Malformed, Protocol, ShardIdentity};
 use crate::time::Time;
 
 /// From this size on a response goes to its client piece by piece instead of whole.
 const STREAM_MIN: usize = 1024 * 1024;
-
-/// Longest response to the greeting.
-const GREETING_MAX: usize = 64 * 1024;
 
 impl<P: Protocol> Pool<P> {
     /// Number of shard connections, made or not.
@@ -34,14 +32,17 @@ impl<P: Protocol> Pool<P> {
         Some(&self.router.members[connection.member].shard)
     }
 
-    /// The worker has connected to the shard.
-    pub fn shard_connected(&mut self, id: ConnectionId, now: Time) {
+    /// The worker has connected to the shard, which has to be this one where that can be asked.
+    pub fn shard_connected(&mut self, id: ConnectionId, identity: Option<ShardIdentity>, now: Time) {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
         let mut greeting = Vec::new();
         let is_replica = self.router.members[connection.member].is_replica;
-        let missing = P::greeting(&self.settings, connection.lane, is_replica, &mut greeting);
+        let said = P::greeting(&self.settings, connection.lane, is_replica, identity.as_ref(), &mut greeting);
         connection.is_replica = is_replica;
-        connection.connected(greeting, missing, now);
+        let handshake = (said.responses > 0).then(|| Handshake::new(said, &greeting, identity, now));
+        connection.connected(handshake, now);
+        let due = connection.identity_deadline();
+        self.router.identity_deadline = self.router.identity_deadline.into_iter().chain(due).min();
         let counters = &self.router.members[connection.member].counters;
         counters.server_connections.add(1);
         counters.server_connections_total.add(1);
@@ -104,7 +105,8 @@ impl<P: Protocol> Pool<P> {
         let connection = &mut connections[at];
         let member = connection.member;
         let counters = &members[member].counters;
-        let mut is_up = false;
+        // To be written.
+        let mut has_more = false;
         let (mut responses, mut response_bytes) = (0, 0);
         // Bytes of `scratch` before `start` are done with; the response at hand is understood up to `end`.
         let mut start = 0;
@@ -124,19 +126,19 @@ impl<P: Protocol> Pool<P> {
                 }
                 break None;
             }
-            if let Link::Greeting { all, missing, .. } = &mut connection.link {
+            if let Link::Greeting(handshake) = &mut connection.link {
                 if !progress.complete {
-                    break (end - start > GREETING_MAX)
+                    break (end - start > handshake.response_max())
                         .then(|| ShardFailure::Malformed("handshake response too long".into()));
                 }
-                match P::greeted(settings, &scratch[start..end]) {
-                    Ok(None) => *missing -= 1,
-                    Ok(Some(first)) => *missing = (*all).saturating_sub(first),
-                    Err(words) => break Some(ShardFailure::GreetingRefused(words)),
-                }
-                if *missing == 0 {
-                    connection.up();
-                    is_up = true;
+                match handshake.hear::<P>(settings, &scratch[start..end]) {
+                    Ok(Step::Goes) => {}
+                    Ok(Step::Asks) => has_more = true,
+                    Ok(Step::Done) => {
+                        connection.up();
+                        has_more = true;
+                    }
+                    Err(failure) => break Some(failure),
                 }
                 start = end;
                 continue;
@@ -240,7 +242,7 @@ impl<P: Protocol> Pool<P> {
         if responses > 0 {
             members.answered(member);
         }
-        if is_up {
+        if has_more {
             connections.mark(at);
         }
         // Not only after a response to a client: the last that was in flight may be dropped as the connection comes up, or be

@@ -30,6 +30,8 @@ pub(super) struct Router<P: Protocol> {
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
     pub(super) timeout: Option<Duration>,
+    /// No shard has to have said who it is before.
+    pub identity_deadline: Option<Time>,
     /// Nobody who waits for room has waited long enough before.
     pub wait_deadline: Option<Time>,
     /// Whose turn it is: who waits for room goes before all others.
@@ -94,6 +96,7 @@ impl<P: Protocol> Router<P> {
             keeps: false,
             deadline: None,
             timeout,
+            identity_deadline: None,
             wait_deadline: None,
             turn: Turn::default(),
             random: seed | 1,

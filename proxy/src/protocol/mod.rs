@@ -15,9 +15,11 @@ use crate::metrics::Counters;
 use store::Store;
 
 pub use clients::{ClientFilter, ClientRow, Found, Ids, Question, Rows};
+pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::Owners;
 
 mod clients;
+mod identity;
 pub mod memcache;
 mod owners;
 pub mod resp;
@@ -126,9 +128,15 @@ pub trait Protocol: Sized + 'static {
     /// Payload bytes the current response is known to need still.
     fn response_missing(decoder: &Self::ResponseDecoder) -> u64;
 
-    /// Writes what a new shard connection of the lane has to say first; returns how many responses that brings. The shard
-    /// is a replica that is only read from, or not.
-    fn greeting(settings: &Self::Settings, lane: Self::Lane, is_replica: bool, out: &mut Vec<u8>) -> usize;
+    /// Writes what a new shard connection of the lane has to say first. The shard is a replica that is only read from, or
+    /// not; it is asked who it is where that is to be known and the protocol has a question for it.
+    fn greeting(
+        settings: &Self::Settings,
+        lane: Self::Lane,
+        is_replica: bool,
+        identity: Option<&ShardIdentity>,
+        out: &mut Vec<u8>,
+    ) -> Greeting;
 
     /// Writes what tells a shard that it is only read from, as a replica, from now on, or that it is not; that brings one
     /// response of its own.
@@ -155,6 +163,12 @@ pub trait Protocol: Sized + 'static {
     /// Judges one response to the greeting; an error carries the shard's words. A number says that with it the first so many
     /// responses are there, also those that the shard has not given.
     fn greeted(settings: &Self::Settings, response: &[u8]) -> Result<Option<usize>, String>;
+
+    /// Judges what the shard says of who it is. Where that leaves something open a further question is written to `out`, whose
+    /// response is the next to be judged. An error says who it is instead, or why that is not known.
+    fn identified(_identity: &mut ShardIdentity, _response: &[u8], _out: &mut Vec<u8>) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Judges what has come in response to [`Self::PROBE`]: None where there is more to come; an error is in the shard's words.
     fn probed(response: &[u8]) -> Option<Result<(), String>>;

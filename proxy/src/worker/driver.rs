@@ -23,7 +23,7 @@ use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::{self, Ends, Read, Socket, Written};
 use crate::pool::client::places_to_add;
 use crate::pool::{ClientId, ConnectionId, Parting, Pool, Verdict};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, ShardIdentity};
 use crate::time::Time;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
@@ -379,27 +379,33 @@ impl<P: Protocol> Driver<P> {
 
     // --- connections --------------------------------------------------------------------------------------------
 
-    fn shard_connected(&mut self, id: ConnectionId, result: Result<Socket, ShardFailure>, now: Time) {
+    fn shard_connected(
+        &mut self,
+        id: ConnectionId,
+        socket: Socket,
+        identity: Option<ShardIdentity>,
+        now: Time,
+    ) {
         // What comes for one that is not there any more is closed.
-        let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
-        match result {
-            Ok(socket) => {
-                let index = id.index as usize;
-                if self.shards.len() <= index {
-                    self.shards.resize_with(index + 1, || None);
-                }
-                let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
-                self.shards[index] = Some(ShardSocket { socket, id, ended: false, queued: false });
-                self.pool.shard_connected(id, now);
-                if let Err(error) = watched {
-                    self.close_shard(id, &socket::failure(&error), now);
-                }
-            }
-            Err(failure) => {
-                warn_limited!(pool = %self.pool.name(), shard = %name, %address, reason = %failure, "connecting to shard failed");
-                self.pool.shard_closed(id, &failure, now);
-            }
+        if self.pool.shard_of(id).is_none() {
+            return;
         }
+        let index = id.index as usize;
+        if self.shards.len() <= index {
+            self.shards.resize_with(index + 1, || None);
+        }
+        let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
+        self.shards[index] = Some(ShardSocket { socket, id, ended: false, queued: false });
+        self.pool.shard_connected(id, identity, now);
+        if let Err(error) = watched {
+            self.close_shard(id, &socket::failure(&error), now);
+        }
+    }
+
+    fn shard_not_connected(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
+        let Some(shard) = self.pool.shard_of(id) else { return };
+        log_shard(self.pool.name(), shard, failure);
+        self.pool.shard_closed(id, failure, now);
     }
 
     fn close_shard(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
@@ -407,13 +413,8 @@ impl<P: Protocol> Driver<P> {
         if slot.take_if(|shard| shard.id == id).is_none() {
             return;
         }
-        let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
-        let pool = self.pool.name();
-        if matches!(failure, ShardFailure::Closed | ShardFailure::Removed) {
-            tracing::debug!(%pool, shard = %name, %address, reason = %failure, "connection to shard closed");
-        } else {
-            warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
-        }
+        let Some(shard) = self.pool.shard_of(id) else { return };
+        log_shard(self.pool.name(), shard, failure);
         self.pool.shard_closed(id, failure, now);
     }
 
@@ -547,6 +548,26 @@ impl<P: Protocol> Drive for Driver<P> {
         }
         let deadlines = [self.pool.next_deadline(), self.questions.deadline(), self.untold.retry()];
         deadlines.into_iter().chain([self.next_sweep, self.drain_until]).flatten().min()
+    }
+}
+
+/// A connection to the shard has ended, or could not be made.
+fn log_shard(pool: &str, Shard { name, address, .. }: &Shard, failure: &ShardFailure) {
+    use ShardFailure as F;
+    match failure {
+        F::Closed | F::Removed => {
+            tracing::debug!(%pool, shard = %name, %address, reason = %failure, "connection to shard closed");
+        }
+        F::ConnectRefused
+        | F::ConnectTimeout
+        | F::ConnectFailed(_)
+        | F::LocalResources(_)
+        | F::Unresolved(_) => {
+            warn_limited!(%pool, shard = %name, %address, reason = %failure, "connecting to shard failed");
+        }
+        F::GreetingRefused(_) | F::ResponseTimeout | F::Reset | F::Malformed(_) | F::QueueFull => {
+            warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::Socket;
 use crate::pool::{ConnectionId, Identity, Limits, Pool};
 use crate::protocol::store::Store;
-use crate::protocol::{ClientFilter, Found, Question, Rows};
+use crate::protocol::{ClientFilter, Found, Question, Rows, ShardIdentity};
 use crate::time::Time;
 use driver::{Drive, Driver, Setup};
 use settings::{Configured, speaker};
@@ -51,6 +51,8 @@ pub enum Order {
         connection: ConnectionId,
         /// The connection, or why there is none.
         result: Result<Socket, ShardFailure>,
+        /// Who has to be at its other end, where that can be asked.
+        identity: Option<ShardIdentity>,
     },
     /// Other owners.
     Topology {

@@ -80,6 +80,8 @@ pub struct Scene {
     pub is_cluster: bool,
     pub tag: Option<HashTag>,
     pub preconnects: bool,
+    /// Shards are asked who they are.
+    pub asks_identity: bool,
 }
 
 pub const SCENE: &[Row<Scene>] = &[
@@ -91,12 +93,13 @@ pub const SCENE: &[Row<Scene>] = &[
         value => put(&mut scene.tag, Some(Some(value.parse().ok()?))),
     }),
     ("preconnect", |scene, value| put(&mut scene.preconnects, either(value, "true", "false"))),
+    ("shard_identity", |scene, value| put(&mut scene.asks_identity, either(value, "true", "false"))),
 ];
 
 /// All that a header says, or the line that says what is not known.
 pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Settings), (usize, String)> {
-    let mut scene =
-        Scene { shards: 1, is_cluster: false, tag: Some(HashTag::REDIS_CLUSTER), preconnects: false };
+    let tag = Some(HashTag::REDIS_CLUSTER);
+    let mut scene = Scene { shards: 1, is_cluster: false, tag, preconnects: false, asks_identity: false };
     let mut limits = Limits::default();
     for setting in header {
         if !set(SCENE, &mut scene, setting)? && !set(LIMITS, &mut limits, setting)? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use memstore_proxy::failure::{Blame, ShardFailure};
 use memstore_proxy::pool::{ClientId, ConnectionId, Parting};
+use memstore_proxy::protocol::ShardIdentity;
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
@@ -353,7 +354,10 @@ impl<D: Dialect> Stage<D> {
             for index in std::mem::take(&mut self.world.wanted) {
                 let shard = self.shard_of(index);
                 match self.manners[shard - 1].clone() {
-                    Manner::Accepts => self.world.shard_connects(index),
+                    Manner::Accepts => {
+                        let identity = self.scene.asks_identity.then(|| self.identity_of(shard));
+                        self.world.shard_connects_as(index, identity);
+                    }
                     Manner::Fails(failure) => {
                         self.world.shard_closes(index, &failure);
                     }
@@ -411,6 +415,18 @@ impl<D: Dialect> Stage<D> {
                     self.failures[shard - 1].counted += u64::from(blame == Some(Blame::Shard));
                     self.failures[shard - 1].probed += u64::from(blame == Some(Blame::Unknown));
                 }
+            }
+        }
+    }
+
+    /// Who the shard has to be: as its address says, or by its ID as a node of a cluster.
+    fn identity_of(&self, shard: usize) -> ShardIdentity {
+        let node = |number: usize| format!("node-{number}").into_boxed_str();
+        match &self.cluster {
+            None => ShardIdentity::Host(format!("shard-{shard}").into()),
+            Some(_) => {
+                let known = (1..=self.scene.shards).map(node).collect();
+                ShardIdentity::Node { id: node(shard), known, found: None }
             }
         }
     }

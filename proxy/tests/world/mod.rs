@@ -13,7 +13,7 @@ use memstore_proxy::buffer::Output;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
-use memstore_proxy::protocol::{Found, Protocol, Rows};
+use memstore_proxy::protocol::{Found, Protocol, Rows, ShardIdentity};
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
@@ -101,8 +101,13 @@ impl<P: Protocol> World<P> {
 
     /// The connection is made.
     pub fn shard_connects(&mut self, index: ConnectionId) {
+        self.shard_connects_as(index, None);
+    }
+
+    /// The same, where the shard has to say who it is.
+    pub fn shard_connects_as(&mut self, index: ConnectionId, identity: Option<ShardIdentity>) {
         self.up.insert(index);
-        self.pool.shard_connected(index, self.now);
+        self.pool.shard_connected(index, identity, self.now);
     }
 
     /// Requests on their way to a shard, as much of them as `most` says of the length; empty where there are none.

@@ -4,29 +4,20 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard_discovery::source::cluster::Map;
 use shard_discovery::{Address, Shard};
 
 use crate::control::pool::{Found, PoolControl};
-use crate::control::probe;
 use crate::failure::{ShardFailure, Stage};
 use crate::net::connect::connect;
-use crate::net::conversation::ConversationError;
 use crate::net::socket::Socket;
+use crate::protocol::{NodeIds, ShardIdentity};
 
 /// How often a shard is looked for that was not found the last time.
 const MISSING_REFRESH: Duration = Duration::from_millis(250);
-
-/// A connection that is made leads to somebody else.
-fn unfit(reason: ConversationError) -> ShardFailure {
-    if reason.is_local() { reason.failure() } else { ShardFailure::ConnectFailed(reason.to_string()) }
-}
-
-fn ids(map: &Map) -> Vec<&str> {
-    map.members.iter().map(|member| &*member.id).collect()
-}
 
 impl PoolControl {
     /// Connects to a shard, remembers where it was found, and judges the shard by it.
@@ -66,20 +57,7 @@ impl PoolControl {
 
     async fn find(&self, address: Address) -> Result<Socket, ShardFailure> {
         let config = self.config();
-        let mut connected = connect(&address, &self.names, &config).await;
-        if config.shard_identity
-            && let Ok(socket) = &connected
-            && let Err(reason) = probe::identify(socket, &address, &config).await
-        {
-            connected = Err(unfit(reason));
-        }
-        let map = self.map.borrow().clone();
-        if let Some(member) = map.members.iter().find(|member| member.address == address)
-            && let Ok(socket) = &connected
-            && let Err(reason) = probe::is_node(socket, &member.id, &ids(&map), &config).await
-        {
-            connected = Err(unfit(reason));
-        }
+        let connected = connect(&address, &self.names, &config).await;
         let mut found = self.found.borrow_mut();
         let found = found.entry(address).or_insert_with(|| Found {
             at: BTreeSet::new(),
@@ -95,6 +73,39 @@ impl PoolControl {
         }
         found.at.extend(connected.as_ref().ok().and_then(Socket::peer));
         connected
+    }
+
+    /// Who has to be there, where the worker that has the connection can ask. A Unix socket nobody else can have.
+    pub fn identity_of(&self, address: &Address) -> Option<ShardIdentity> {
+        let Address::Tcp { host, .. } = address else { return None };
+        let map = self.map.borrow().clone();
+        if let Some(member) = map.members.iter().find(|member| member.address == *address) {
+            return Some(ShardIdentity::Node { id: (*member.id).into(), known: self.ids(&map), found: None });
+        }
+        self.config().shard_identity.then(|| ShardIdentity::Host(host.as_str().into()))
+    }
+
+    /// The IDs of all nodes in the present map, written down once for all connections.
+    fn ids(&self, map: &Arc<Map>) -> NodeIds {
+        let mut ids = self.ids.borrow_mut();
+        if !Arc::ptr_eq(&ids.0, map) {
+            *ids = (map.clone(), map.members.iter().map(|member| (*member.id).into()).collect());
+        }
+        ids.1.clone()
+    }
+
+    /// Somebody else is where the shard was found, as a worker that has connected there was told: its name is looked up again
+    /// soon.
+    pub fn note_missing(&self, shard: &str, failure: &ShardFailure) {
+        if !matches!(failure, ShardFailure::ConnectFailed(_)) {
+            return;
+        }
+        let known = self.topology();
+        let address = known.shards().iter().find(|known| known.name == shard).map(|known| &known.address);
+        let mut found = self.found.borrow_mut();
+        if let Some(found) = address.and_then(|address| found.get_mut(address)) {
+            found.is_missing = true;
+        }
     }
 
     /// Looks up where shards are, those that were not found the last time more often. No name waits for another.

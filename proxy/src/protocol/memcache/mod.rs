@@ -11,8 +11,8 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, Spread, first_line,
+    ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
+    RequestBounds, Route, ShardIdentity, Spread, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -265,8 +265,14 @@ impl Protocol for Memcache {
         decoder.missing()
     }
 
-    fn greeting(_settings: &Settings, _lane: (), _is_replica: bool, _out: &mut Vec<u8>) -> usize {
-        0
+    fn greeting(
+        _settings: &Settings,
+        _lane: (),
+        _is_replica: bool,
+        _identity: Option<&ShardIdentity>,
+        _out: &mut Vec<u8>,
+    ) -> Greeting {
+        Greeting { responses: 0, identity: None }
     }
 
     const ERROR: u8 = b'E';

@@ -7,8 +7,8 @@
 use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect, Request,
-    RequestBounds, Route, Spread, first_line,
+    ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
+    Request, RequestBounds, Route, ShardIdentity, Spread, first_line,
 };
 use command::{Command, Feature, Handling, Merge, WrongArity, category, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -20,6 +20,7 @@ pub mod command;
 pub mod decode;
 pub mod encode;
 mod glob;
+pub mod identity;
 pub mod local;
 pub mod redirect;
 pub mod session;
@@ -184,7 +185,13 @@ impl Protocol for Resp {
         decoder.missing()
     }
 
-    fn greeting(settings: &Settings, lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
+    fn greeting(
+        settings: &Settings,
+        lane: Lane,
+        is_replica: bool,
+        identity: Option<&ShardIdentity>,
+        out: &mut Vec<u8>,
+    ) -> Greeting {
         let mut requests = 0;
         let user = settings.user.as_deref().unwrap_or("default");
         // One of the two will do, and the request behind them shows whether it has.
@@ -197,7 +204,7 @@ impl Protocol for Resp {
             }
             let proof: &[&[u8]] = if lane.resp3 { &[b"HELLO", b"3"] } else { &[b"PING"] };
             encode::request(out, proof);
-            return PROVEN + entering(lane, is_replica, out);
+            return entering(PROVEN, lane, is_replica, identity, out);
         }
         let password = settings.password.as_ref().map(|password| password.expose().as_bytes());
         match (password, lane.resp3) {
@@ -218,7 +225,7 @@ impl Protocol for Resp {
             }
             (None, false) => {}
         }
-        requests + entering(lane, is_replica, out)
+        entering(requests, lane, is_replica, identity, out)
     }
 
     fn spread_keys(spread: Spread) -> &'static str {
@@ -268,6 +275,10 @@ impl Protocol for Resp {
         }
     }
 
+    fn identified(identity: &mut ShardIdentity, response: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        identity::judge(identity, response, out)
+    }
+
     #[inline]
     fn is_withheld(manner: Manner, _beginning: &[u8]) -> bool {
         manner.silent
@@ -310,18 +321,29 @@ fn is_wrong_password(error: &[u8]) -> bool {
     error.starts_with(b"WRONGPASS") || error.starts_with(b"ERR invalid password")
 }
 
-/// What a lane asks for beside the password and the version; the number of requests.
-fn entering(lane: Lane, is_replica: bool, out: &mut Vec<u8>) -> usize {
-    let mut requests = 0;
+/// Writes what follows once so many `requests` have let us in: who the shard is comes before all else, for another one may
+/// have no such database.
+fn entering(
+    requests: usize,
+    lane: Lane,
+    is_replica: bool,
+    identity: Option<&ShardIdentity>,
+    out: &mut Vec<u8>,
+) -> Greeting {
+    if let Some(identity) = identity {
+        identity::ask(identity, out);
+    }
+    let mut behind = 0;
     if is_replica {
         Resp::replica(true, out);
-        requests += 1;
+        behind += 1;
     }
     if lane.db > 0 {
         encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
-        requests += 1;
+        behind += 1;
     }
-    requests
+    let identity = identity.map(|_| behind + 1);
+    Greeting { responses: requests + identity.unwrap_or(behind), identity }
 }
 
 /// Responses to two passwords and the request that shows whether one of them has been taken.

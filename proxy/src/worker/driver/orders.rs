@@ -43,7 +43,12 @@ impl<P: Protocol> Driver<P> {
     fn obey(&mut self, order: Order, now: Time) {
         match order {
             Order::Serve(socket) => self.client_connected(socket, now),
-            Order::Connected { connection, result } => self.shard_connected(connection, result, now),
+            Order::Connected { connection, result: Ok(socket), identity } => {
+                self.shard_connected(connection, socket, identity, now);
+            }
+            Order::Connected { connection, result: Err(failure), .. } => {
+                self.shard_not_connected(connection, &failure, now);
+            }
             Order::Topology { topology, epoch } => {
                 self.pool.set_topology(topology, now);
                 self.pool.counters().epoch.set(epoch);

@@ -117,7 +117,7 @@ impl Rig {
             panic!("no connection is wanted");
         };
         let (theirs, ours) = pair();
-        self.order(Order::Connected { connection, result: Ok(over(ours)) });
+        self.order(Order::Connected { connection, result: Ok(over(ours)), identity: None });
         theirs
     }
 
