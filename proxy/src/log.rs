@@ -213,7 +213,7 @@ pub fn begin(process: &Process) -> anyhow::Result<SetLogLevel> {
 
 fn setter<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>) -> SetLogLevel {
     Arc::new(move |level| {
-        let level = process::log_level(level)?;
+        let level: &str = process::read("log_level", level)?;
         handle.reload(EnvFilter::new(level)).map_err(|error| error.to_string())
     })
 }

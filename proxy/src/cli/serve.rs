@@ -8,7 +8,7 @@ use clap::{Args, Parser};
 
 use super::check::warnings;
 use super::common::File;
-use crate::config::{self, Config, LogFormat, SideListen, process, value};
+use crate::config::{self, Config, LogFormat, SideListen, process};
 use crate::secret::Secret;
 use crate::{Hooks, log};
 
@@ -18,13 +18,13 @@ pub struct Serve {
     #[command(flatten)]
     file: File,
     /// Port for statistics in Twemproxy's format; 0 disables them
-    #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = process::port)]
+    #[arg(short = 's', long, value_name = "PORT", env = "MEMSTORE_STATS_PORT", value_parser = |text: &str| process::read::<u16>("stats_port", text))]
     stats_port: Option<u16>,
     /// Listen address for statistics
     #[arg(short = 'a', long, value_name = "ADDRESS", env = "MEMSTORE_STATS_ADDRESS")]
     stats_address: Option<String>,
     /// Port of the admin server (HTTP): probes, metrics, topology; 0 disables it
-    #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = process::port)]
+    #[arg(long, value_name = "PORT", env = "MEMSTORE_ADMIN_PORT", value_parser = |text: &str| process::read::<u16>("admin_port", text))]
     admin_port: Option<u16>,
     /// Listen address of the admin server, or the path of a Unix socket
     #[arg(long, value_name = "ADDRESS", env = "MEMSTORE_ADMIN_ADDRESS")]
@@ -33,22 +33,22 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
     /// Number of worker threads, or auto
-    #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::workers(text).map(Chosen))]
+    #[arg(long, value_name = "COUNT", env = "MEMSTORE_WORKERS", value_parser = |text: &str| process::read::<Option<usize>>("workers", text).map(Chosen))]
     workers: Option<Chosen<Option<usize>>>,
     /// Minimum log level: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", env = "MEMSTORE_LOG_LEVEL", value_parser = process::log_level)]
+    #[arg(long, value_name = "LEVEL", env = "MEMSTORE_LOG_LEVEL", value_parser = |text: &str| process::read::<&str>("log_level", text).map(str::to_owned))]
     log_level: Option<String>,
     /// Log format: text, json
-    #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = process::log_format)]
+    #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = |text: &str| process::read::<&str>("log_format", text).map(LogFormat::of))]
     log_format: Option<LogFormat>,
     /// How long new clients are still accepted after SIGTERM, such as 5s
-    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = value::duration)]
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = |text: &str| process::read::<Duration>("drain_grace", text))]
     drain_grace: Option<Duration>,
     /// How long a drain waits for clients to read their last replies and close, such as 30s
-    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = value::duration)]
+    #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_LIMIT", value_parser = |text: &str| process::read::<Duration>("drain_limit", text))]
     drain_limit: Option<Duration>,
     /// Maximum memory for client and shard data, such as 512MiB, or auto
-    #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::memory_max(text).map(Chosen))]
+    #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::read::<Option<u64>>("memory_max", text).map(Chosen))]
     memory_max: Option<Chosen<Option<u64>>>,
 }
 

@@ -4,10 +4,8 @@ use shard_discovery::source::cluster::{Cluster, ReadFrom};
 use shard_discovery::source::fixed::address;
 use shard_discovery::yaml::{Node, Value};
 
-use super::mistake::did_you_mean;
 use super::section::Section;
 use super::settings;
-use super::value::positive;
 
 /// A cluster decides for itself what other pools are told.
 pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
@@ -52,16 +50,12 @@ fn read(outer: &mut Section<'_, '_>, node: &Node) -> Option<Cluster> {
         return None;
     };
     let mut section = outer.below("cluster", node.place, entries, settings::CLUSTER);
-    let read_from = section.setting("read_from", |text| match text {
-        "primary" => Ok(ReadFrom::Primary),
-        "prefer-replica" => Ok(ReadFrom::PreferReplica),
-        "nearest" => Ok(ReadFrom::Nearest),
-        _ => {
-            let names = ["primary", "prefer-replica", "nearest"];
-            Err(format!("allowed are {}{}", names.join(", "), did_you_mean(text, names)))
-        }
-    });
-    let refresh = section.setting("refresh", positive);
+    let read_from = match section.value("read_from") {
+        "nearest" => ReadFrom::Nearest,
+        "prefer-replica" => ReadFrom::PreferReplica,
+        _ => ReadFrom::Primary,
+    };
+    let refresh = section.value("refresh");
     let Some(seeds) = section.node("seeds") else {
         section.missing("seeds");
         return None;

@@ -1,12 +1,11 @@
 //! The table of settings as a JSON schema: for editors, and for the values of the chart.
 //!
-//! What may be written stands in the table as text, in a little language: a kind (`time`, `size`, `1 to 256`), then words
-//! that are allowed as well (`time or none`); or the words alone, of which one is the default. Whatever is not in it is
-//! any text. So a schema never refuses what the configuration takes; and what has a kind or words it takes exactly as far as
-//! the configuration does.
+//! A schema never refuses what the configuration takes; and what has a kind that the configuration judges it takes exactly as
+//! far as that does. Whatever has a reader of its own is any string.
 
 use serde_json::{Map, Value, json};
 
+use super::kind::Kind;
 use super::settings::{CLUSTER, POOL, PROCESS, Setting};
 use super::value::{DURATION_MAX, SIZES, TIMES};
 
@@ -32,7 +31,7 @@ fn properties(settings: &[Setting]) -> Value {
     let described = |setting: &Setting| {
         let mut schema = schema(setting);
         if let Some(schema) = schema.as_object_mut() {
-            let text = format!("{} ({})", setting.meaning, setting.allowed);
+            let text = format!("{} ({})", setting.meaning, setting.kind);
             schema.insert("description".into(), text.into());
             if let Some(default) = setting.default {
                 schema.insert("default".into(), default.into());
@@ -63,7 +62,11 @@ fn schema(setting: &Setting) -> Value {
         }
         _ => {}
     }
-    let (kind, words) = parts(setting.allowed);
+    let (kind, words) = match setting.kind {
+        Kind::Auto(kind) => (*kind, &["auto"][..]),
+        Kind::Limit => (Kind::Duration, &["none"][..]),
+        kind => (kind, &[][..]),
+    };
     // Who writes something else is told what it looks like, and only who writes too much is shown all the digits.
     let counted = |least: u64, most: u64, looks: &str, exactly: &[String]| {
         let all = |texts: &str| {
@@ -80,8 +83,8 @@ fn schema(setting: &Setting) -> Value {
         })
     };
     match kind {
-        "duration" | "duration above 0" => {
-            let (least, most) = (u64::from(kind != "duration"), DURATION_MAX.as_millis() as u64);
+        Kind::Duration | Kind::Positive => {
+            let (least, most) = (u64::from(kind == Kind::Positive), DURATION_MAX.as_millis() as u64);
             let looks = if least == 0 { "[0-9]+ *(ms|s|m|h)?" } else { "0*[1-9][0-9]* *(ms|s|m|h)?" };
             let exactly = TIMES.map(|(unit, millis)| {
                 let optional = if millis == 1 { "?" } else { "" };
@@ -89,7 +92,7 @@ fn schema(setting: &Setting) -> Value {
             });
             counted(least, most, looks, &exactly)
         }
-        "size" => {
+        Kind::Size => {
             let exactly = SIZES.map(|(units, _, most)| {
                 let any_case = |letter: char| format!("[{letter}{}]", letter.to_ascii_uppercase());
                 let units: Vec<String> =
@@ -98,23 +101,17 @@ fn schema(setting: &Setting) -> Value {
             });
             counted(1, SIZES[0].2, "0*[1-9][0-9]* *([kKmMgG]([iI]?[bB])?|[bB])?", &exactly)
         }
-        "0% to 100%" => json!({ "type": "string", "pattern": "^0*(100|[0-9]{1,2})%$" }),
-        _ => match (bounds(kind), choices(setting)) {
-            (Some((least, most)), _) => counted(least, most, "[0-9]+", &[digits(least, most)]),
-            (None, Some(choices)) => json!({ "enum": choices }),
-            (None, None) if kind.starts_with("a list") || kind.starts_with("list") => {
-                json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 })
-            }
-            (None, None) => json!({ "type": ["string", "number", "boolean"] }),
-        },
+        Kind::Percent => json!({ "type": "string", "pattern": "^0*(100|[0-9]{1,2})%$" }),
+        Kind::Whole(least, most) => counted(least, most, "[0-9]+", &[digits(least, most)]),
+        Kind::Flag => {
+            let flags: [Value; 4] = [true.into(), false.into(), "true".into(), "false".into()];
+            let words = words.iter().map(|word| Value::from(*word));
+            json!({ "enum": flags.into_iter().chain(words).collect::<Vec<_>>() })
+        }
+        Kind::Word(words) => json!({ "enum": words }),
+        Kind::Node(_) => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        Kind::Text(_) | Kind::Auto(_) | Kind::Limit => json!({ "type": ["string", "number", "boolean"] }),
     }
-}
-
-/// The kind, and the words that may stand instead.
-fn parts(allowed: &str) -> (&str, Vec<&str>) {
-    let (kind, rest) =
-        allowed.split_once(" or ").or_else(|| allowed.split_once(", ")).unwrap_or((allowed, ""));
-    (kind, rest.split([',', ' ']).filter(|word| !word.is_empty() && *word != "or").collect())
 }
 
 /// Decimal digits of a number from 0 or 1 on, as a pattern.
@@ -148,23 +145,6 @@ fn digits(least: u64, most: u64) -> String {
     format!("0*({})", all.join("|"))
 }
 
-/// Of `1 to 256`.
-fn bounds(kind: &str) -> Option<(u64, u64)> {
-    let (least, most) = kind.split_once(" to ")?;
-    Some((least.parse().ok()?, most.parse().ok()?))
-}
-
-/// The words of a list of words, of which one is the default.
-fn choices(setting: &Setting) -> Option<Vec<Value>> {
-    let words: Vec<_> = setting.allowed.split(' ').collect();
-    if !words.contains(&setting.default?) {
-        return None;
-    }
-    let truths = [("true", true), ("false", false)].into_iter();
-    let truths = truths.filter(|(word, _)| words.contains(word)).map(|(_, truth)| truth.into());
-    Some(truths.chain(words.iter().map(|word| (*word).into())).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +158,7 @@ mod tests {
         let time = "[0-9]+ *(ms|s|m|h)?";
         for (name, schema) in [
             ("redis", json!({ "enum": [true, false, "true", "false"] })),
-            ("resp3", json!({ "enum": [true, false, "auto", "true", "false"] })),
+            ("resp3", json!({ "enum": [true, false, "true", "false", "auto"] })),
             ("distribution", json!({ "enum": ["ketama", "modula", "random", "slots", "single"] })),
             ("log_format", json!({ "enum": ["text", "json"] })),
             ("admin_address", json!({ "type": ["string", "number", "boolean"] })),
@@ -202,17 +182,5 @@ mod tests {
         assert_eq!(digits(1, 256), "0*([1-9][0-9]{0,1}|[1-1][0-9]{2}|2[0-4][0-9]|25[0-5]|256)");
         assert_eq!(digits(0, 7), "0*(0|[1-6]|7)");
         assert_eq!(digits(1, 999), "0*([1-9][0-9]{0,2})");
-    }
-
-    #[test]
-    fn every_kind_in_the_table_is_one_that_is_known() {
-        // What only looks like a number, a time or a size would be taken for any text.
-        for setting in POOL.iter().chain(CLUSTER).chain(PROCESS) {
-            let begins = |kinds: &[&str]| kinds.iter().any(|kind| setting.allowed.starts_with(kind));
-            let is_counted = begins(&["duration", "size"]) || setting.allowed.split(' ').nth(1) == Some("to");
-            if is_counted {
-                assert!(schema(setting).get("pattern").is_some(), "{}: {}", setting.name, setting.allowed);
-            }
-        }
     }
 }

@@ -21,6 +21,7 @@ use shard_discovery::yaml::{self, Entry, Node, Value};
 mod auth;
 mod cluster;
 pub mod json_schema;
+pub mod kind;
 mod listen;
 mod mistake;
 mod pool;

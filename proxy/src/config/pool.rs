@@ -19,7 +19,7 @@ use super::mistake::Mistake;
 use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
-use super::value::{boolean, duration, limit, named, number, percent, positive, size, text};
+use super::value::text;
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,12 +132,9 @@ impl Pool {
         };
         let before = mistakes.len();
         let mut section = Section::new(title, entry.place, entries, settings::POOL, mistakes);
-        let counted =
-            |least: u64, most: u64| move |text: &str| number(text, least, most).map(|number| number as u32);
-        let redis = section.setting("redis", boolean);
-        let key_hash = section.setting("hash", named::<KeyHash, _>(KeyHash::ALL, |hash| hash.name()));
-        let distribution = section
-            .setting("distribution", named::<DistributionKind, _>(DistributionKind::ALL, |kind| kind.name()));
+        let redis = section.value("redis");
+        let key_hash = section.named("hash");
+        let distribution = section.named("distribution");
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
@@ -150,7 +147,7 @@ impl Pool {
         // Where it is wrong the rest is read all the same, for its mistakes.
         let (source, mut shards) = listed.unwrap_or((Source::Fixed(Vec::new()), Vec::new()));
         let within = keep_within(&mut section, around, &mut shards);
-        let databases = match section.setting("databases", counted(1, 65536)) {
+        let databases = match section.value("databases") {
             _ if !redis || source.cluster().is_some() && !section.has("databases") => 1,
             databases => databases,
         };
@@ -158,12 +155,9 @@ impl Pool {
             Ok(tag) if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(tag),
             _ => Err("allowed are two characters of ASCII, such as \"{}\"".into()),
         });
-        let client_connections = section.setting("client_connections", counted(0, u64::from(u32::MAX)));
-        let resp3 = section.setting("resp3", |text| match text {
-            "auto" => Ok(None),
-            _ => boolean(text).map(Some).map_err(|_| "allowed are auto, true and false".into()),
-        });
-        let miss_on_get_errors = section.setting("miss_on_get_errors", boolean);
+        let client_connections = section.value("client_connections");
+        let resp3 = section.value("resp3");
+        let miss_on_get_errors = section.value("miss_on_get_errors");
         if miss_on_get_errors && redis {
             let place = section.place("miss_on_get_errors");
             section.wrong(
@@ -178,50 +172,49 @@ impl Pool {
             key_hash,
             distribution,
             hash_tag,
-            timeout: section.setting("timeout", limit),
-            backlog: section.setting("backlog", counted(0, i32::MAX as u64)),
+            timeout: section.value("timeout"),
+            backlog: section.value("backlog"),
             client_connections: Some(client_connections).filter(|&most| most > 0),
-            reuseport: section.setting("reuseport", boolean),
-            tcpkeepalive: section.setting("tcpkeepalive", boolean),
+            reuseport: section.value("reuseport"),
+            tcpkeepalive: section.value("tcpkeepalive"),
             auth,
-            reauth: section.setting("reauth", |text| match text {
-                "close" => Ok(Reauth::Close),
-                "keep" => Ok(Reauth::Keep),
-                _ => Err("allowed are close and keep".into()),
-            }),
-            db: section.setting("redis_db", counted(0, u64::from(u32::MAX) - 1)),
+            reauth: match section.value("reauth") {
+                "keep" => Reauth::Keep,
+                _ => Reauth::Close,
+            },
+            db: section.value("redis_db"),
             databases,
             miss_on_get_errors,
-            shard_identity: section.setting("shard_identity", boolean) && redis,
+            shard_identity: section.value("shard_identity") && redis,
             resp3: if redis { resp3 } else { Some(false) },
-            preconnect: section.setting("preconnect", boolean),
-            auto_eject_hosts: section.setting("auto_eject_hosts", boolean),
-            server_connections: section.setting("server_connections", counted(1, 65536)),
-            server_retry_timeout: section.setting("server_retry_timeout", duration),
-            server_failure_limit: section.setting("server_failure_limit", counted(0, u64::from(u32::MAX))),
-            eject_max_share: section.setting("eject_max_share", percent),
+            preconnect: section.value("preconnect"),
+            auto_eject_hosts: section.value("auto_eject_hosts"),
+            server_connections: section.value("server_connections"),
+            server_retry_timeout: section.value("server_retry_timeout"),
+            server_failure_limit: section.value("server_failure_limit"),
+            eject_max_share: section.value("eject_max_share"),
             source,
             shards,
             placement: None,
             within,
-            servers_within_limit: section.setting("servers_within_limit", limit),
+            servers_within_limit: section.value("servers_within_limit"),
             servers_peers: section
                 .optional("servers_peers", |text| address(text).ok_or_else(|| "allowed is host:port".into())),
             servers_srv,
-            connect_timeout: section.setting("connect_timeout", positive),
-            queue_wait: section.setting("queue_wait", positive),
-            adopt_wait: section.setting("adopt_wait", limit),
-            info_refresh: section.setting("info_refresh", limit).filter(|_| redis),
-            client_idle_timeout: section.setting("client_idle_timeout", limit),
-            client_request_timeout: section.setting("client_request_timeout", limit),
-            client_age_max: section.setting("client_age_max", limit),
-            in_flight_max: section.setting("in_flight_max", counted(1, 1 << 20)),
-            request_bytes_max: section.setting("request_bytes_max", size),
-            arguments_max: section.setting("arguments_max", counted(1, i32::MAX as u64)),
-            client_output_max: section.setting("client_output_max", size),
-            client_output_pause: section.setting("client_output_pause", size),
-            shard_queue_max: section.setting("shard_queue_max", counted(1, 1 << 22)),
-            shard_queue_bytes_max: section.setting("shard_queue_bytes_max", size),
+            connect_timeout: section.value("connect_timeout"),
+            queue_wait: section.value("queue_wait"),
+            adopt_wait: section.value("adopt_wait"),
+            info_refresh: section.value::<Option<Duration>>("info_refresh").filter(|_| redis),
+            client_idle_timeout: section.value("client_idle_timeout"),
+            client_request_timeout: section.value("client_request_timeout"),
+            client_age_max: section.value("client_age_max"),
+            in_flight_max: section.value("in_flight_max"),
+            request_bytes_max: section.value("request_bytes_max"),
+            arguments_max: section.value("arguments_max"),
+            client_output_max: section.value("client_output_max"),
+            client_output_pause: section.value("client_output_pause"),
+            shard_queue_max: section.value("shard_queue_max"),
+            shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
         };
         if !pool.shards.is_empty()
             && let Err(error) = pool.topology()

@@ -10,10 +10,11 @@ use shard_discovery::yaml::Entry;
 
 use super::Surroundings;
 use super::auth::secret_file;
-use super::mistake::{Mistake, Place, did_you_mean};
+use super::kind;
+use super::mistake::{Mistake, Place};
 use super::section::Section;
 use super::settings;
-use super::value::{boolean, duration, number, percent, positive, size, text};
+use super::value::text;
 use crate::secret::Secret;
 
 /// How log lines look.
@@ -87,14 +88,14 @@ impl Process {
         let mut section = Section::new("process".into(), place, entries, settings::PROCESS, mistakes);
         let implied = !section.has("stats_address") && !section.has("stats_port");
         let host = section.setting("stats_address", text);
-        let stats_port = section.setting("stats_port", port);
+        let stats_port = section.value("stats_port");
         let admin_implied = !section.has("admin_address") && !section.has("admin_port");
         let admin_host = section.setting("admin_address", text);
-        let admin_port = section.setting("admin_port", port);
+        let admin_port = section.value("admin_port");
         Self {
-            workers: section.setting("workers", workers),
-            log_level: section.setting("log_level", log_level),
-            log_format: section.setting("log_format", log_format),
+            workers: section.value("workers"),
+            log_level: section.value::<&str>("log_level").to_owned(),
+            log_format: LogFormat::of(section.value("log_format")),
             stats: SideListen::of(host, stats_port, implied),
             admin: SideListen::of(admin_host, admin_port, admin_implied),
             admin_token: section
@@ -103,12 +104,12 @@ impl Process {
             dns_server: section.optional("dns_server", |text| {
                 text.parse().map_err(|_| "allowed is an address and a port, such as 10.96.0.10:53".to_owned())
             }),
-            dns_refresh: section.setting("dns_refresh", positive),
-            ready_min_healthy: section.setting("ready_min_healthy", percent),
-            drain_grace: section.setting("drain_grace", duration),
-            drain_limit: section.setting("drain_limit", duration),
-            memory_max: section.setting("memory_max", memory_max),
-            watch_config: section.setting("watch_config", boolean),
+            dns_refresh: section.value("dns_refresh"),
+            ready_min_healthy: section.value("ready_min_healthy"),
+            drain_grace: section.value("drain_grace"),
+            drain_limit: section.value("drain_limit"),
+            memory_max: section.value("memory_max"),
+            watch_config: section.value("watch_config"),
         }
     }
 
@@ -141,44 +142,14 @@ impl Process {
     }
 }
 
-/// `auto`, or so many.
-pub fn workers(text: &str) -> Result<Option<usize>, String> {
-    match text {
-        "auto" => Ok(None),
-        _ => number(text, 1, 256)
-            .map(|workers| Some(workers as usize))
-            .map_err(|allowed| format!("{allowed}, or auto")),
-    }
+/// A setting of the process that is written elsewhere than in the file.
+pub fn read<T: kind::Value>(name: &str, text: &str) -> Result<T, String> {
+    settings::row(settings::PROCESS, name).read(text)
 }
 
-/// A level by its name.
-pub fn log_level(text: &str) -> Result<String, String> {
-    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-    match LEVELS.into_iter().find(|level| *level == text) {
-        Some(level) => Ok(level.to_owned()),
-        None => Err(format!("allowed are {}{}", LEVELS.join(", "), did_you_mean(text, LEVELS))),
-    }
-}
-
-/// `text` or `json`.
-pub fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("allowed are text and json".into()),
-    }
-}
-
-/// A port, or 0 for none.
-pub fn port(text: &str) -> Result<u16, String> {
-    number(text, 0, 65535).map(|port| port as u16)
-}
-
-/// `auto`, or a size.
-pub fn memory_max(text: &str) -> Result<Option<u64>, String> {
-    if text == "auto" {
-        Ok(None)
-    } else {
-        size(text).map(Some).map_err(|allowed| format!("{allowed}, or auto"))
+impl LogFormat {
+    /// By its word in the table.
+    pub fn of(word: &str) -> Self {
+        if word == "json" { Self::Json } else { Self::Text }
     }
 }

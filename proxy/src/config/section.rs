@@ -1,7 +1,10 @@
 //! A mapping of the file, read setting by setting against the table; mistakes are collected, not thrown.
 
+use std::str::FromStr;
+
+use super::kind;
 use super::mistake::{Mistake, Place, did_you_mean};
-use super::settings::Setting;
+use super::settings::{Setting, row};
 use shard_discovery::yaml::{Entry, Node, Value};
 
 /// A mapping whose settings are taken one by one.
@@ -93,10 +96,27 @@ impl<'n, 'm> Section<'n, 'm> {
         }
     }
 
-    /// The value of a setting, or its default. After a mistake the default goes on, so that more can be found.
+    /// The value of a setting as its kind reads it, or its default. After a mistake the default goes on, so that more can be found.
+    pub fn value<T: kind::Value>(&mut self, name: &str) -> T {
+        let row = row(self.table, name);
+        self.setting(name, |text| row.read(text))
+    }
+
+    /// The same of a setting that may be absent.
+    pub fn value_if_set<T: kind::Value>(&mut self, name: &str) -> Option<T> {
+        let row = row(self.table, name);
+        self.optional(name, |text| row.read(text))
+    }
+
+    /// One of the words of a setting, as what it names.
+    pub fn named<T: FromStr>(&mut self, name: &str) -> T {
+        let named = self.value::<&str>(name).parse().ok();
+        named.unwrap_or_else(|| panic!("{name}: its row has a word that names nothing"))
+    }
+
+    /// The value of a setting that its own reader judges, or its default. After a mistake the default goes on, so that more can be found.
     pub fn setting<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> T {
-        let default =
-            self.table.iter().find(|setting| setting.name == name).and_then(|setting| setting.default);
+        let default = row(self.table, name).default;
         let default =
             read(default.expect("settings with a default are read this way")).expect("defaults are valid");
         self.optional(name, read).unwrap_or(default)
@@ -112,8 +132,7 @@ impl<'n, 'm> Section<'n, 'm> {
 
     /// A required setting is not there.
     pub fn missing(&mut self, name: &str) {
-        let allowed =
-            self.table.iter().find(|setting| setting.name == name).map_or("", |setting| setting.allowed);
+        let allowed = row(self.table, name).kind;
         self.wrong(self.place, format!("{name} is missing; it is {allowed}"));
     }
 }

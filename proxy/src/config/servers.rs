@@ -11,7 +11,6 @@ use shard_discovery::source::{Source, file};
 
 use super::mistake::Place;
 use super::section::Section;
-use super::value::{number, positive};
 use super::{Surroundings, fnv};
 
 /// What a list of `servers_within` does to the servers, where it leaves some of them out.
@@ -39,7 +38,7 @@ pub(super) fn read_source(
         section.wrong(place, format!("{first} and {second} are both set; keep one of them"));
     }
     let (names, count) = read_template(section);
-    let refresh = section.setting("servers_url_refresh", positive);
+    let refresh = section.value("servers_url_refresh");
     if section.has("servers_url_refresh") && !section.has("servers_url") {
         let place = section.place("servers_url_refresh");
         section.wrong(place, "servers_url_refresh is how often servers_url is polled, which is missing");
@@ -107,7 +106,7 @@ pub(super) fn read_source(
 /// What is said of a template, which is looked at whether or not there is one: the ring names, and how many.
 fn read_template(section: &mut Section<'_, '_>) -> (String, Option<u16>) {
     let names = section.setting("servers_names", names);
-    let count = section.optional("servers_count", |text| number(text, 1, u64::from(u16::MAX)));
+    let count = section.value_if_set::<u16>("servers_count");
     if count.is_some() && !section.has("servers_dns") {
         let place = section.place("servers_count");
         section.wrong(place, "servers_count is how many shards servers_dns stands for, which is missing");
@@ -116,7 +115,7 @@ fn read_template(section: &mut Section<'_, '_>) -> (String, Option<u16>) {
         let place = section.place("servers_srv");
         section.wrong(place, "servers_srv is for the ports of servers_dns, which is missing");
     }
-    (names, count.map(|count| count as u16))
+    (names, count)
 }
 
 /// The list in a file that the setting names. Each mistake in it is told where the setting is, with its place in the file.

@@ -1,9 +1,6 @@
 //! Texts of the configuration as values. Errors say what is allowed.
 
-use std::str::FromStr;
 use std::time::Duration;
-
-use super::mistake::did_you_mean;
 
 /// Longest duration that is a duration and not a mistake.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -65,15 +62,6 @@ fn counted(text: &str) -> Option<(Option<u64>, &str)> {
     (digits > 0).then(|| (number.parse().ok(), unit.trim_start_matches(' ')))
 }
 
-/// A duration, or `none` or 0 for no limit.
-pub fn limit(text: &str) -> Result<Option<Duration>, String> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let duration = duration(text).map_err(|allowed| format!("{allowed}; none or 0 is no limit"))?;
-    Ok(Some(duration).filter(|duration| !duration.is_zero()))
-}
-
 /// A number of bytes, with or without a unit.
 pub fn size(text: &str) -> Result<u64, String> {
     const ALLOWED: &str = "allowed is a size such as 512KiB, 64MiB, 1GiB, 100MB or a number of bytes";
@@ -100,23 +88,4 @@ pub fn text(text: &str) -> Result<String, String> {
 pub fn percent(text: &str) -> Result<u8, String> {
     let digits = text.strip_suffix('%').ok_or("allowed is a share such as 80%")?;
     number(digits, 0, 100).map(|percent| percent as u8).map_err(|_| "allowed are 0% to 100%".into())
-}
-
-/// A duration of more than zero.
-pub fn positive(text: &str) -> Result<Duration, String> {
-    duration(text)
-        .and_then(|time| if time.is_zero() { Err("it has to be more than 0".into()) } else { Ok(time) })
-}
-
-/// One of a fixed set of names.
-pub fn named<T: FromStr + Copy, const N: usize>(
-    all: [T; N],
-    name: fn(T) -> &'static str,
-) -> impl Fn(&str) -> Result<T, String> {
-    move |text| {
-        text.parse().map_err(|_| {
-            let names = all.map(name);
-            format!("allowed are {}{}", names.join(", "), did_you_mean(text, names))
-        })
-    }
 }
