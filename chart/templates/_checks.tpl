@@ -4,6 +4,7 @@
 {{- $type := include "memstore.type" . -}}
 {{- $redis := eq $type "redis" -}}
 {{- $count := int .Values.shards.count -}}
+{{- $hasShards := include "memstore.hasShards" . -}}
 {{- $whole := include "memstore.wholeName" . -}}
 {{- if gt (len $whole) 44 -}}
   {{- /* Such names were only cut once, and other ones are other shards. */ -}}
@@ -40,7 +41,7 @@
 {{- else if .Values.auth.existingSecret -}}
   {{- fail "auth.existingSecret is set and auth.enabled is false, so that no password would be required: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}
-{{- if and (eq (toString (.Values.proxy.pool | default dict).distribution) "single") (gt $count 1) (ne $mode "redis-cluster") -}}
+{{- if and (eq (toString (.Values.proxy.pool | default dict).distribution) "single") (gt $count 1) (ne $mode "redis-cluster") $hasShards -}}
   {{- fail (printf "proxy.pool.distribution is \"single\", which is for one shard, and shards.count is %d: use ketama to spread keys, or make shards.count 1" $count) -}}
 {{- end -}}
 {{- include "memstore.passwords" . -}}
@@ -93,6 +94,14 @@
     {{- fail "proxy.service.loadBalancerSourceRanges has a meaning only with proxy.service.type LoadBalancer: remove it, or restrict clients with networkPolicy" -}}
   {{- end -}}
 {{- end -}}
+{{- if not $hasShards -}}
+  {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.proxyExtraEgress) -}}
+    {{- fail "proxy.serversUrl is set, and the NetworkPolicy of the proxies does not allow connections to that URL and its servers: set networkPolicy.proxyExtraEgress" -}}
+  {{- end -}}
+  {{- if and (lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .)) (not .Values.shards.allowDataLoss) -}}
+    {{- fail "proxy.serversUrl is set, and this release runs shards, which would be deleted with their keys: install another release beside it, or set shards.allowDataLoss to true if this is intended" -}}
+  {{- end -}}
+{{- else -}}
 {{- /* Shards that leave take their keys along. What runs can be asked only where the chart is installed, not where it is rendered. */ -}}
 {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .) -}}
 {{- if $running -}}
@@ -135,6 +144,7 @@
   {{- if and (gt $before $count) (not .Values.shards.allowDataLoss) -}}
     {{- fail (printf "shards.count is %d and %d shards are running: about %d%% of the keys would be lost with the removed shards; set shards.allowDataLoss to true if this is intended" $count $before (div (mul 100 (sub $before $count)) $before)) -}}
   {{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

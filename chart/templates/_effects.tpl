@@ -25,6 +25,14 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- if eq (toString (int $service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "proxy.service.port" -}}{{- end -}}
   {{- $rows = append $rows (dict "why" $why "of" (ternary $of (append $of "proxy") $off) "but" $but) -}}
 {{- end -}}
+{{- if not (include "memstore.hasShards" .) -}}
+  {{- $of := list "shards" "proxy.shardIdentity" "proxy.pool.servers_within_limit" "networkPolicy.shardsExtraIngress" "networkPolicy.shardsExtraEgress" -}}
+  {{- $but := list "shards.type" "shards.isRedis" "shards.allowDataLoss" -}}
+  {{- if eq (toString (int .Values.shards.service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "shards.service.port" -}}{{- end -}}
+  {{- $rows = append $rows (dict "why" "proxy.serversUrl is set, so that the release runs no shards: remove it" "of" $of "but" $but) -}}
+{{- else if and $hasProxy (not $cluster) -}}
+  {{- $rows = append $rows (dict "why" "proxy.serversUrl is empty: remove it, or set that" "of" (list "proxy.serversUrlRefresh")) -}}
+{{- end -}}
 {{- if not $cluster -}}
   {{- $rows = append $rows (dict "why" "it is for a Redis Cluster, and these shards are independent: remove it, or use partitioning \"redis-cluster\"" "of" (list "redisCluster")) -}}
 {{- else -}}
@@ -33,6 +41,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- end -}}
   {{- if $hasProxy -}}
     {{- $rows = append $rows (dict "why" "nodes of a Redis Cluster are identified by their node IDs: remove it" "of" (list "proxy.shardIdentity")) -}}
+    {{- $rows = append $rows (dict "why" "a Redis Cluster provides the list of its nodes itself: remove it, or use partitioning \"proxy\"" "of" (list "proxy.serversUrl" "proxy.serversUrlRefresh")) -}}
   {{- end -}}
 {{- end -}}
 {{- if not $persistence.enabled -}}
@@ -75,7 +84,7 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- if not .Values.auth.enabled -}}
   {{- $rows = append $rows (dict "why" "auth.enabled is false: remove it, or set that to true" "of" (list "auth" (ternary "auth" "proxy.pool.reauth" $off))) -}}
 {{- end -}}
-{{- if and (eq $mode "client-side") (not .Values.tests.enabled) -}}
+{{- if and (or (eq $mode "client-side") (not (include "memstore.hasShards" .))) (not .Values.tests.enabled) -}}
   {{- $rows = append $rows (dict "why" "there are no Jobs or test pods: remove it, or set tests.enabled to true" "of" (list "jobs")) -}}
 {{- end -}}
 {{- if not .Values.serviceAccount.create -}}

@@ -97,6 +97,16 @@ annotations:
 {{- if or (eq $mode "proxy") (and (eq $mode "redis-cluster") (ne (toString .Values.proxy.enabled) "false")) -}}true{{- end -}}
 {{- end }}
 
+{{/* "true" if the release runs shards; those of a list at a URL run elsewhere. */}}
+{{- define "memstore.hasShards" -}}
+{{- if not (and (eq (include "memstore.mode" .) "proxy") .Values.proxy.serversUrl) -}}true{{- end -}}
+{{- end }}
+
+{{/* "true" if proxies use a ring of the release's own shards. */}}
+{{- define "memstore.hasRing" -}}
+{{- if and (eq (include "memstore.mode" .) "proxy") (include "memstore.hasShards" .) -}}true{{- end -}}
+{{- end }}
+
 {{/* redis or memcached. */}}
 {{- define "memstore.type" -}}
 {{- $type := .Values.shards.type -}}

@@ -22,6 +22,14 @@ def sentence(error):
     return " ".join(error.split())
 
 
+def listed(values):
+    """Values of a release whose servers are listed at a URL, with these besides."""
+    merged = {"proxy": {"serversUrl": "http://lists:8080/cache"}, "networkPolicy": {"proxyExtraEgress": [{}]}}
+    for section, given in values.items():
+        merged[section] = merged.get(section, {}) | given
+    return merged
+
+
 def named(values, *path):
     """The values with one more."""
     *path, last, value = path
@@ -114,6 +122,13 @@ class Effects(unittest.TestCase):
             ({"auth": {"user": "app"}}, "auth.user", "set that to true"),
             ({"serviceAccount": {"annotations": {"a": "b"}}}, "serviceAccount.annotations", "set that to true"),
             ({"tests": {"enabled": False, "memtier": {"enabled": True}}}, "tests.memtier.enabled", "set that to true"),
+            (listed({"shards": {"count": 5}}), "shards.count", "the release runs no shards"),
+            (listed({"shards": {"persistence": {"enabled": True}}}), "shards.persistence.enabled", "the release runs no shards"),
+            (listed({"networkPolicy": {"shardsExtraEgress": [{}]}}), "networkPolicy.shardsExtraEgress", "the release runs no shards"),
+            (listed({"tests": {"enabled": False}, "jobs": {"podLabels": {"a": "b"}}}), "jobs.podLabels", "tests.enabled"),
+            ({"proxy": {"serversUrlRefresh": "9s"}}, "proxy.serversUrlRefresh", "proxy.serversUrl is empty"),
+            (CLIENT_SIDE | {"proxy": {"serversUrl": "http://lists/cache"}}, "proxy.serversUrl", proxy),
+            (CLUSTER | {"proxy": {"serversUrl": "http://lists/cache"}}, "proxy.serversUrl", "the list of its nodes itself"),
         ]:
             with self.subTest(name):
                 said = sentence(refused(values))
@@ -302,6 +317,38 @@ class Pool(unittest.TestCase):
         for values in [{}, MEMCACHED, CLUSTER]:
             pool = yaml.safe_load(pick(rendered(values), "ConfigMap", "-proxy")["data"]["memstore.yml"])["pools"]["cache"]
             self.assertEqual((pool["client_connections"], pool["tcpkeepalive"]), (10000, True))
+
+
+class Listed(unittest.TestCase):
+    """Servers that run elsewhere, listed at a URL."""
+
+    def test_proxies_poll_the_list_and_nothing_else_runs(self):
+        for values in [{}, MEMCACHED, {"proxy": {"pool": {"distribution": "single"}, "serversUrlRefresh": "1m"}, "auth": {"enabled": True, "existingSecret": "s"}}]:
+            if "proxy" in values:
+                values = values | {"proxy": values["proxy"] | {"serversUrl": "http://lists:8080/cache"}}
+            resources = rendered(listed(values))
+            self.assertEqual({one["kind"] for one in pods(resources)}, {"Deployment", "Pod"})
+            self.assertFalse([one for one in resources if "shard" in one["metadata"]["name"] or "ring" in one["metadata"]["name"]])
+            with tempfile.TemporaryDirectory() as folder:
+                done = memstore("check", "-c", proxy_files(resources, Path(folder)))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("shards listed at lists:8080", done.stdout)
+            mounted = {one["name"] for one in pod_spec(pick(resources, "Deployment", "-proxy"))["volumes"]}
+            self.assertLessEqual(mounted, {"config", "auth"})
+        self.assertIn("the servers listed at proxy.serversUrl", told(listed({})))
+        self.assertNotIn("WARNING", told(listed({})))
+
+    def test_it_needs_a_way_to_the_servers(self):
+        values = {"proxy": {"serversUrl": "http://lists:8080/cache"}}
+        self.assertIn("set networkPolicy.proxyExtraEgress", sentence(refused(values)))
+        rendered(values | {"networkPolicy": {"enabled": False}})
+        for url in ["https://lists/cache", "lists/cache", "http://lists/a b"]:
+            self.assertIn("/proxy/serversUrl", refused({"proxy": {"serversUrl": url}}))
+
+    def test_shards_that_run_are_not_deleted_for_it(self):
+        running = pick(rendered(), "StatefulSet")
+        self.assertIn("would be deleted with their keys", sentence(refused(listed({}), running=[running])))
+        rendered(listed({"shards": {"allowDataLoss": True}}), running=[running])
 
 
 class Ports(unittest.TestCase):

@@ -21,6 +21,9 @@
   {{- end -}}
   {{- $seed := printf "%s.%s.:%d" (include "memstore.shards" .) (include "memstore.domain" .) (int .Values.shards.service.port) -}}
   {{- $_ := set $pool "cluster" (dict "seeds" (list $seed) "read_from" .Values.redisCluster.readFrom) -}}
+{{- else if not (include "memstore.hasShards" .) -}}
+  {{- $_ := set $pool "servers_url" .Values.proxy.serversUrl -}}
+  {{- $_ := set $pool "servers_url_refresh" .Values.proxy.serversUrlRefresh -}}
 {{- else -}}
   {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
   {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
