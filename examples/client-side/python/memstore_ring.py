@@ -5,15 +5,19 @@ Python's standard library is all it needs. It shows shards:
     python3 memstore_ring.py topology.json POOL KEY...
     python3 memstore_ring.py --servers servers.yml [--hash md5] [--distribution modula] [--hash-tag {}] KEY...
     python3 memstore_ring.py --template cache-{}.cache:6379 --count 3 KEY...
+    python3 memstore_ring.py --url http://127.0.0.1:9121/topology POOL KEY...
 """
 
 import argparse
 import bisect
 import hashlib
+import http.client
 import json
 import os
 import struct
 import sys
+import time
+import urllib.parse
 import zlib
 
 MASK = 0xFFFFFFFF
@@ -214,7 +218,7 @@ def server(line):
         address, name = line, None
     rest, _, weight = address.rstrip().rpartition(":")
     if not (rest and weight.isascii() and weight.isdigit() and 1 <= int(weight) < 1 << 32):
-        raise ValueError(f"server {line!r}: allowed is host:port:weight or /path:weight, and a name behind a blank")
+        raise ValueError(f"server {line!r}: allowed is host:port:weight or /path:weight, optionally followed by a blank and a name")
     shard = {"name": name, "address": rest, "weight": int(weight)}
     if rest.startswith("/"):
         return shard if name is not None else {**shard, "name": rest + ":"}
@@ -299,6 +303,76 @@ class Followed:
         return True
 
 
+# Longest document at a URL, in bytes, and how long reading one may take, in seconds: as in the proxy.
+ANSWER_MAX = 4 << 20
+POLL_LIMIT = 5
+
+
+def poll(url, tag=None):
+    """The document at a URL (plain HTTP), as text, and its ETag; None if it is still the one with this tag.
+
+    Raises OSError if it cannot be read, ValueError if the answer cannot be used.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("allowed is http://host:port/path")
+    until = time.monotonic() + POLL_LIMIT
+    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=POLL_LIMIT)
+    try:
+        headers = {"Accept": "application/json", "Connection": "close"}
+        if tag is not None:
+            headers["If-None-Match"] = tag
+        connection.request("GET", urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, "")), headers=headers)
+        answer = connection.getresponse()
+        if answer.status == 304 and tag is not None:
+            return None
+        if answer.status != 200:
+            raise ValueError(f"the response has status {answer.status}")
+        body = bytearray()
+        while piece := answer.read1(1 << 16):
+            body += piece
+            if len(body) > ANSWER_MAX:
+                raise ValueError("the response is longer than 4 MiB")
+            if time.monotonic() > until:
+                raise TimeoutError("timed out")
+        # A part of a list is no list: it would move keys. A connection that is lost is no error of `read1`.
+        if str(len(body)) != (answer.headers["Content-Length"] or str(len(body))).strip():
+            raise ValueError("the response is truncated")
+        return body.decode("utf-8"), answer.headers["ETag"]
+    except http.client.HTTPException as error:
+        raise ValueError(f"the response is not HTTP: {error!r}") from error
+    finally:
+        connection.close()
+
+
+class Polled:
+    """The ring of a document at a URL: `read` makes it of the text, and is called again once the document is another.
+
+    It starts no thread: call `refresh` every few seconds, which sends one request (`If-None-Match`). An error leaves the
+    ring as it was.
+    """
+
+    def __init__(self, url, read):
+        self.url, self.read = url, read
+        self.tag = self.text = None
+        self.refresh()
+
+    def refresh(self):
+        """Whether there is another ring by now."""
+        # After an error the whole document is asked for.
+        tag, self.tag = self.tag, None
+        answer = poll(self.url, tag)
+        if answer is None:
+            self.tag = tag
+            return False
+        text, tag = answer
+        has_changed = text != self.text
+        if has_changed:
+            self.ring = self.read(text)
+        self.text, self.tag = text, tag
+        return has_changed
+
+
 def read_servers(path, **placement):
     """The ring of the list of servers in a file."""
     with open(path, encoding="utf-8") as file:
@@ -308,14 +382,32 @@ def read_servers(path, **placement):
 def read(path, pool):
     """The ring of one pool of the topology document in a file."""
     with open(path, encoding="utf-8") as file:
-        document = json.load(file)
+        return of_document(file.read(), pool)
+
+
+def of_url(text, pool, **placement):
+    """The ring of what is at a URL: a JSON list of servers, or a topology document, whose pool has its own placement.
+
+    Which shards a proxy has ejected at the moment does not count.
+    """
+    if text.lstrip().startswith("["):
+        return ring_of(servers(text), **placement)
+    return of_document(text, pool, is_live=False)
+
+
+def of_document(text, pool, is_live=True):
+    """The ring of one pool of a topology document, with or without the ejections in it."""
+    document = json.loads(text)
     if not isinstance(document, dict) or "version" not in document or "pools" not in document:
         raise ValueError("not a topology document; a proxy serves it at /topology")
     if document["version"] != 1:
         raise ValueError(f"this reads version 1 of the topology document, not {document['version']}")
     if pool not in document["pools"]:
         raise ValueError(f"no such pool; there are {', '.join(document['pools']) or 'none'}")
-    return Ring(document["pools"][pool])
+    found = document["pools"][pool]
+    if not is_live:
+        found = {**found, "shards": [{**shard, "ejected": False} for shard in found["shards"]]}
+    return Ring(found)
 
 
 def main(arguments):
@@ -323,6 +415,7 @@ def main(arguments):
     parser = argparse.ArgumentParser(description="shows the shards of keys")
     parser.add_argument("--servers", metavar="FILE", help="a list of servers instead of a topology document")
     parser.add_argument("--template", metavar="HOST:PORT", help="a template of host names instead of one, with {} in the host")
+    parser.add_argument("--url", metavar="URL", help="a list of servers, or a topology document, at a URL; followed by the pool")
     parser.add_argument("--count", type=int, default=1, help="number of servers of the template")
     parser.add_argument("--hash", choices=sorted(HASHES), default="fnv1a_64")
     parser.add_argument("--distribution", choices=["ketama", "modula", "single"], default="ketama")
@@ -331,22 +424,25 @@ def main(arguments):
     asked = parser.parse_args(arguments)
     placement = {"hash": asked.hash, "distribution": asked.distribution, "hash_tag": asked.hash_tag}
     listed = asked.servers or asked.template
-    if not listed and len(asked.words) < 2:
+    words = asked.words if listed else ([asked.url] if asked.url else []) + asked.words
+    if not listed and len(words) < 2:
         parser.error("a topology document and a pool are needed, or a list of servers")
-    path, keys = (listed, asked.words) if listed else (asked.words[0], asked.words[2:])
-    where = path if listed else f"{path}: pool {asked.words[1]}"
+    path, keys = (listed, words) if listed else (words[0], words[2:])
+    where = path if listed else f"{path}: pool {words[1]}"
     try:
         if asked.servers:
             ring = read_servers(path, **placement)
         elif asked.template:
             ring = ring_of(template(path, asked.count), **placement)
+        elif asked.url:
+            ring = Polled(path, lambda text: of_url(text, words[1], **placement)).ring
         else:
-            ring = read(path, asked.words[1])
+            ring = read(path, words[1])
         for key in keys:
             shard = ring.shard_for(key.encode("utf-8", "surrogateescape"))
             print(f"{key} -> {shard['name']} ({shard['address']})")
     except OSError as error:
-        print(f"{path}: {error.strerror}", file=sys.stderr)
+        print(f"{path}: {error.strerror or error}", file=sys.stderr)
     except (ValueError, NotImplementedError) as error:  # also JSON that is none
         print(f"{where}: {error}", file=sys.stderr)
     else:

@@ -3,14 +3,18 @@
 The Rust library is held against the same recordings by tests of its own.
 """
 
+import contextlib
+import http.server
+import io
 import json
 import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 import unittest
 
-from memstore_ring import HASHES, Followed, Ring, read_servers, ring_of, server, servers, template
+from memstore_ring import ANSWER_MAX, HASHES, Followed, Polled, Ring, main, of_url, poll, read_servers, ring_of, server, servers, template
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VECTORS = ROOT / "shard-discovery/tests/vectors"
@@ -152,6 +156,96 @@ class Sources(unittest.TestCase):
             put("- h:1:1 a\n- h:2:1 b\n")
             self.assertTrue(followed.refresh())
             self.assertEqual(len(followed.ring.shards), 2)
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """Serves `server.document` under its ETag, or `server.raw`, which is sent as it is."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers["If-None-Match"]))
+        if self.server.raw is not None:
+            self.wfile.write(self.server.raw)
+            return
+        tag = f'"{hash(self.server.document)}"'
+        is_same = self.headers["If-None-Match"] == tag
+        self.send_response(304 if is_same else 200)
+        if self.server.has_tags:
+            self.send_header("ETag", tag)
+        body = b"" if is_same else self.server.document.encode()
+        self.send_header("Content-Length", len(body))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words):
+        pass
+
+
+class AtAUrl(unittest.TestCase):
+    """As the tests of shard-discovery/src/source/http.rs."""
+
+    def setUp(self):
+        self.web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
+        self.web.document, self.web.raw, self.web.has_tags, self.web.asked = '["h:1:1 a"]', None, True, []
+        self.url = f"http://127.0.0.1:{self.web.server_port}/list?token=1"
+        thread = threading.Thread(target=self.web.serve_forever, args=(0.01,))
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.web.server_close)
+        self.addCleanup(self.web.shutdown)
+
+    def polled(self):
+        return Polled(self.url, lambda text: of_url(text, "cache", distribution="modula"))
+
+    def test_a_list_is_polled_with_its_tag_and_a_broken_one_changes_nothing(self):
+        polled = self.polled()
+        self.assertEqual([shard["name"] for shard in polled.ring.shards], ["a"])
+        first = polled.tag
+        self.assertFalse(polled.refresh())
+        self.assertEqual(self.web.asked, [("/list?token=1", None), ("/list?token=1", first)])
+        self.web.document = '["h:1:1 a", "broken"]'
+        for _ in range(2):
+            with self.assertRaises(ValueError):
+                polled.refresh()
+            self.assertEqual(len(polled.ring.shards), 1)
+        self.assertEqual([tag for _, tag in self.web.asked[2:]], [first, None])
+        self.web.document = '["h:1:1 a", "h:2:1 b"]'
+        self.assertTrue(polled.refresh())
+        self.assertEqual(len(polled.ring.shards), 2)
+
+    def test_the_same_list_without_a_tag_is_no_change(self):
+        self.web.has_tags = False
+        polled = self.polled()
+        self.assertFalse(polled.refresh())
+        self.web.document = '["h:2:1 b"]'
+        self.assertTrue(polled.refresh())
+
+    def test_a_topology_document_says_how_keys_are_dealt_and_ejections_do_not_count(self):
+        shards = [{"name": name, "address": "h:1", "ejected": name == "a"} for name in "ab"]
+        pool = {"protocol": "redis", "hash": "md5", "distribution": "modula", "shards": shards}
+        self.web.document = json.dumps({"version": 1, "pools": {"cache": pool}})
+        ring = self.polled().ring
+        self.assertEqual((ring.distribution, len(ring.live)), ("modula", 2))
+        with self.assertRaises(ValueError):
+            of_url(self.web.document, "other")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            self.assertEqual(main(["--url", self.url, "cache", "k"]), 0)
+        self.assertIn("k -> ", printed.getvalue())
+
+    def test_answers_that_are_none_are_refused(self):
+        for raw in [
+            b"HTTP/1.0 500 x\r\n\r\n[]", b"HTTP/1.0 304 x\r\n\r\n", b'HTTP/1.0 200 x\r\nContent-Length: 99\r\n\r\n["h:1:1"]', b"nonsense\r\n\r\n",
+            b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]", b"HTTP/1.0 200 x\r\n\r\n\xff",
+            b"HTTP/1.0 200 x\r\n\r\n" + b" " * (ANSWER_MAX + 1),
+        ]:
+            self.web.raw = raw
+            with self.assertRaises(ValueError, msg=raw[:60]):
+                poll(self.url)
+        for url in ["https://127.0.0.1/", "127.0.0.1:1", "http://user:word@127.0.0.1/", "http://:80/"]:
+            with self.assertRaises(ValueError, msg=url):
+                poll(url)
+        self.web.raw = b""
+        with self.assertRaises((OSError, ValueError)):
+            poll(self.url)
 
 
 if __name__ == "__main__":
