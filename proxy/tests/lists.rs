@@ -126,7 +126,7 @@ fn a_list_at_a_url_is_followed_and_a_broken_one_changes_nothing() {
     document.put(&list(&lines));
     eventually(|| names(&admin), "shard-0 shard-1");
     // By now each worker has acknowledged it.
-    proxy.says("list of servers changed");
+    proxy.says("server list changed");
     for key in 0..50 {
         assert_eq!(client.say(&format!("SET k{key} 1")), "+OK\\r\\n");
     }
@@ -146,7 +146,7 @@ fn a_list_at_a_url_is_followed_and_a_broken_one_changes_nothing() {
     }
     document.put_raw("HTTP/1.1 500 Oops\r\n\r\n");
     eventually(|| get(&admin, "/topology").contains("status 500").to_string(), "true");
-    proxy.says("list of servers not refreshed; keeping the previous one");
+    proxy.says("server list refresh failed; keeping the previous list");
     // Told once a minute, however often it is asked.
     let asked = document.answers()[0];
     eventually(|| (document.answers()[0] >= asked + 25).to_string(), "true");

@@ -260,7 +260,7 @@ fn what_could_lose_keys_is_refused() {
         .spawn()
         .expect("the program is built");
     let told = BufReader::new(refused.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    let is_told = told.into_iter().any(|line| line.contains("no replica has them; to give them away"));
+    let is_told = told.into_iter().any(|line| line.contains("no replica has them; to assign them"));
     let _ = (refused.kill(), refused.wait());
     assert!(is_told, "it ends without a word about the slots");
     Reconcile { nodes: &nodes, primaries: 3, flags: &["--fix-missing-slots"] }.succeeds();

@@ -137,7 +137,7 @@ pub enum DocumentError {
     #[error("the topology document has no pool {0:?}; it has {1}")]
     NoPool(String, String),
     /// A name that means nothing.
-    #[error("pool {pool}: {what} {} is not known", quoted(.value))]
+    #[error("pool {pool}: unknown {what} {}", quoted(.value))]
     Unknown {
         /// The pool.
         pool: String,
@@ -383,7 +383,7 @@ mod tests {
         assert!(told("{}").contains("missing field `version`"));
         assert!(told(&TEXT.replace("\"version\": 1", "\"version\": 2")).contains("has version 2"));
         assert!(told(&TEXT.replace("cache", "other")).contains("has no pool \"cache\"; it has other"));
-        assert!(told(&TEXT.replace("md5", "sha1")).contains("hash \"sha1\" is not known"));
+        assert!(told(&TEXT.replace("md5", "sha1")).contains("unknown hash \"sha1\""));
         assert!(told(&TEXT.replace("10.0.0.1:6379", "nowhere")).contains("address \"nowhere\""));
         assert!(told(&TEXT.replace("\"b\"", "\"a\"")).contains("two shards are called \"a\""));
     }

@@ -93,7 +93,7 @@ pub enum TopologyError {
     #[error("{0} shards are more than {SHARDS_MAX}")]
     TooManyShards(usize),
     /// The source of the shards says that keys are dealt to them in another way.
-    #[error("the list is for {0}; the pool has others")]
+    #[error("the list is for {0}, which differs from the pool")]
     OtherPlacement(Placement),
     /// `single` says that there is one shard.
     #[error("distribution single needs exactly one shard, not {0}; choose ketama to spread keys")]

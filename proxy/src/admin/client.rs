@@ -59,7 +59,7 @@ async fn converse(
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     let length = stream.take(ANSWER_MAX + 1).read_to_string(&mut answer).await?;
-    ensure!(length as u64 <= ANSWER_MAX, "the answer is longer than {ANSWER_MAX} bytes");
+    ensure!(length as u64 <= ANSWER_MAX, "the response is longer than {ANSWER_MAX} bytes");
     understand(&answer)
 }
 
@@ -119,7 +119,7 @@ mod tests {
         });
         let limit = Duration::from_secs(60);
         let error = ask(&address.to_string(), "GET", "/alive", None, limit).expect_err("it does not end");
-        assert!(error.to_string().starts_with("the answer is longer"), "{error:#}");
+        assert!(error.to_string().starts_with("the response is longer"), "{error:#}");
     }
 
     #[test]

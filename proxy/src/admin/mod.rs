@@ -202,7 +202,7 @@ impl Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer, work: &Work) -> Reply {
         let path = request.uri().path().to_owned();
         let Some(route) = routes::route(&path) else {
-            return reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {path}\n{}", routes::index()));
+            return reply(StatusCode::NOT_FOUND, TEXT, format!("unknown path {path}\n{}", routes::index()));
         };
         if !route.allows(request.method()) {
             let mut refused =
@@ -313,7 +313,7 @@ impl Admin {
     async fn reload(&self) -> Reply {
         let (answer, answered) = oneshot::channel();
         if self.reloads.send(answer).await.is_err() {
-            return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into());
+            return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is shutting down\n".into());
         }
         match answered.await {
             Ok(Ok(Reloaded { generation, changed, need_restart })) => {
@@ -326,7 +326,7 @@ impl Admin {
                 reply(RESTART_NEEDED, TEXT, text)
             }
             Ok(Err(why)) => reply(StatusCode::CONFLICT, TEXT, format!("{why}\n")),
-            Err(_) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is about to end\n".into()),
+            Err(_) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the process is shutting down\n".into()),
         }
     }
 

@@ -47,20 +47,20 @@ static ROUTES: [Route; 9] = [
     get("/", Action::Index, "this list"),
     get("/ready", Action::Ready, "200 when clients can be served"),
     get("/alive", Action::Alive, "200 when the workers make progress"),
-    get("/metrics", Action::Metrics, "Prometheus, or OpenMetrics if asked for"),
+    get("/metrics", Action::Metrics, "metrics for Prometheus, or as OpenMetrics if requested"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",
         method: Method::POST,
         action: Action::Drain,
-        about: "accept no more clients, answer the others, end",
+        about: "drain: accept no new clients, answer requests in flight, exit",
     },
     Route {
         path: "/reload",
         method: Method::POST,
         action: Action::Reload,
-        about: "read the configuration again",
+        about: "reload the configuration",
     },
     Route {
         path: "/log-level",

@@ -71,7 +71,7 @@ pub fn await_ring(asked: &AwaitRing) -> anyhow::Result<()> {
             }
             Err(error) => format!("{error:#}"),
         };
-        ensure!(begin.elapsed() < asked.limit, "the ring is not adopted: {held_up}");
+        ensure!(begin.elapsed() < asked.limit, "the ring is not in use yet: {held_up}");
         std::thread::sleep(PAUSE);
     }
 }

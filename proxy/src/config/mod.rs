@@ -156,7 +156,7 @@ fn refuse_equals(pools: &[Entry], mistakes: &mut Vec<Mistake>) {
                 && mine == other
             {
                 let text = format!(
-                    "pool {}: listen: {mine:?} is taken by pool {} in line {line}",
+                    "pool {}: listen: {mine:?} is already used by pool {} in line {line}",
                     entry.key, earlier.key
                 );
                 mistakes.push(Mistake { place, text });

@@ -41,7 +41,7 @@ pub(super) fn read_source(
     let refresh = section.value("servers_url_refresh");
     if section.has("servers_url_refresh") && !section.has("servers_url") {
         let place = section.place("servers_url_refresh");
-        section.wrong(place, "servers_url_refresh is how often servers_url is polled, which is missing");
+        section.wrong(place, "servers_url_refresh is the polling interval of servers_url, which is not set");
     }
     match given.first() {
         Some(&"servers_url") => {
@@ -49,7 +49,7 @@ pub(super) fn read_source(
                 let place = section.place("servers_within");
                 section.wrong(
                     place,
-                    "servers_within is for lists in files; the list in servers_url changes by itself",
+                    "servers_within is for lists in files, and cannot be used with servers_url",
                 );
             }
             let place = section.node("servers_url")?.place;
@@ -109,11 +109,11 @@ fn read_template(section: &mut Section<'_, '_>) -> (String, Option<u16>) {
     let count = section.value_if_set::<u16>("servers_count");
     if count.is_some() && !section.has("servers_dns") {
         let place = section.place("servers_count");
-        section.wrong(place, "servers_count is how many shards servers_dns stands for, which is missing");
+        section.wrong(place, "servers_count is the number of shards in servers_dns, which is not set");
     }
     if section.has("servers_srv") && !section.has("servers_dns") {
         let place = section.place("servers_srv");
-        section.wrong(place, "servers_srv is for the ports of servers_dns, which is missing");
+        section.wrong(place, "servers_srv is for the ports of servers_dns, which is not set");
     }
     (names, count)
 }
@@ -145,7 +145,7 @@ pub(super) fn keep_within(
     if section.has("servers_within_attempt") && !section.has("servers_within") {
         let place = section.place("servers_within_attempt");
         section
-            .wrong(place, "servers_within_attempt is a copy of the list in servers_within, which is missing");
+            .wrong(place, "servers_within_attempt is a copy of the list in servers_within, which is not set");
     }
     let attempt = section.optional("servers_within_attempt", read_file).flatten();
     let read = |path: &str| Ok(read_file(path)?.map(|text| (File { path: path.into() }, text)));

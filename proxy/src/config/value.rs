@@ -86,6 +86,6 @@ pub fn text(text: &str) -> Result<String, String> {
 
 /// A share of a whole, such as `80%`.
 pub fn percent(text: &str) -> Result<u8, String> {
-    let digits = text.strip_suffix('%').ok_or("allowed is a share such as 80%")?;
+    let digits = text.strip_suffix('%').ok_or("allowed is a percentage such as 80%")?;
     number(digits, 0, 100).map(|percent| percent as u8).map_err(|_| "allowed are 0% to 100%".into())
 }

@@ -106,7 +106,7 @@ async fn follow_one(control: &Rc<Control>, pool: &Rc<PoolControl>) {
         }
         let error = result.err().map(|error| format!("{error:#}"));
         if let Some(reason) = &error {
-            warn_limited!(pool = %config.name, reason = %reason, "list of servers not refreshed; keeping the previous one");
+            warn_limited!(pool = %config.name, reason = %reason, "server list refresh failed; keeping the previous list");
         }
         pool.note_source(error);
     }
@@ -164,7 +164,7 @@ async fn adopt(
     let shards = config.shards.len();
     let window = pool.reconfigure(config.clone(), &listing).await;
     if let Some(suppressed) = LIMIT.admit() {
-        tracing::info!(suppressed, pool = %config.name, shards, ?window, "list of servers changed");
+        tracing::info!(suppressed, pool = %config.name, shards, ?window, "server list changed");
     }
     tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
     let process = control.status.process();

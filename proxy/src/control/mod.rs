@@ -204,7 +204,7 @@ async fn run(
     let mut admin_listener = process.admin.as_ref().map(admin::bind).transpose()?.flatten();
     let _file = admin_listener.as_mut().and_then(admin::Endpoint::take_file);
     let options = ResolverOptions { server: process.dns_server };
-    let names = Arc::new(Resolver::new(&options).context("host names cannot be looked up")?);
+    let names = Arc::new(Resolver::new(&options).context("cannot start the DNS resolver")?);
     let rings = ring::Rings::default();
     rings.settle(&mut pools);
     lists::settle(&mut pools, &[], &names).await?;
@@ -409,7 +409,7 @@ async fn drain(
         name = ended_at_once => {
             // No exit here: what was left in the file system is removed by whoever has put it there.
             tracing::warn!(signal = name, "second signal received; exiting immediately");
-            Err(anyhow::anyhow!("ended by {name} before the drain was over"))
+            Err(anyhow::anyhow!("ended by {name} before the drain completed"))
         }
     }
 }

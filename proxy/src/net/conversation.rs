@@ -136,7 +136,7 @@ impl Conversation {
             BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => {
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            _ => Err(ConversationError::Refused("the answer is not a string".into())),
+            _ => Err(ConversationError::Refused("the response is not a string".into())),
         }
     }
 
@@ -176,14 +176,14 @@ impl Decoder for Bounded {
         let progress = self.measure.decode(&came[self.measured..]).map_err(|error| wrong(error.0))?;
         self.measured += progress.length;
         if self.measured > self.most {
-            return Err(wrong(format!("an answer of more than {} bytes", self.most)));
+            return Err(wrong(format!("the response is larger than {} bytes", self.most)));
         }
         if !progress.complete {
             return Ok(None);
         }
         let mut answer = came.split_to(std::mem::take(&mut self.measured));
         if depth(&answer).is_none_or(|depth| depth > DEPTH_MAX) {
-            return Err(wrong("an answer that is not RESP2, or nested too deeply".into()));
+            return Err(wrong("the response is not RESP2, or nested too deeply".into()));
         }
         self.resp.decode(&mut answer).map_err(|error| wrong(error.to_string()))
     }

@@ -135,12 +135,12 @@ pub fn remove_stale(path: &Path) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                anyhow::bail!("{} is in use by another process; listen elsewhere", path.display());
+                anyhow::bail!("{} is in use by another process; use another address", path.display());
             }
             Ok(std::fs::remove_file(path)?)
         }
         Ok(_) => {
-            anyhow::bail!("{} exists and is not a socket; remove it or listen elsewhere", path.display())
+            anyhow::bail!("{} exists and is not a socket; remove it or use another address", path.display())
         }
         Err(_) => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Clients that go because we wish it: they are old or idle, take too long, or the process is about to end.
+//! Clients that go because we wish it: they are old or idle, take too long, or the process is shutting down.
 //!
 //! None of them is to lose a request. What was read is answered before the connection ends, and what has come and was not
 //! read is for the worker to look for: it alone knows of that, so it has the last word ([`Pool::part_with`]).

@@ -272,7 +272,7 @@ async fn nothing_left_behind(reconcile: &Reconcile, names: &Arc<Resolver>) -> an
         let problem = match (left, missing) {
             (None, _) if !staying.is_empty() => return Ok(()),
             (Some(node), None) => format!(
-                "{} ({}:{}) owns slots, is none of the nodes that stay, and has no name for now: let it start first",
+                "{} ({}:{}) owns slots, is not among the remaining nodes, and its name does not resolve: start it first",
                 node.id, node.ip, node.port
             ),
             (_, missing) => {
@@ -516,7 +516,7 @@ async fn move_keys(
         let BytesFrame::Array(keys) =
             source.ask(&["CLUSTER", "GETKEYSINSLOT", slot, &batch.to_string()]).await?
         else {
-            return Err(ConversationError::Refused("keys of a slot are no list".into()));
+            return Err(ConversationError::Refused("the keys of a slot are not a list".into()));
         };
         if keys.is_empty() {
             return Ok(());

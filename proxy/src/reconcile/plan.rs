@@ -228,7 +228,7 @@ impl<'s> Cluster<'s> {
                     }
                 } else {
                     advice.blocked.push(format!(
-                        "{slots} slots belonged to it and no replica has them; to give them away without their keys, use \
+                        "{slots} slots belonged to it and no replica has them; to assign them without their keys, use \
                          --fix-missing-slots"
                     ));
                 }
@@ -360,8 +360,8 @@ impl<'s> Cluster<'s> {
         let is_new = self.all_seen() && self.keys() == 0;
         if !is_new && !self.goal.assign_missing {
             advice.blocked.push(
-                "they are not given away while there are keys or a node is missing: it may have them; to give them away \
-                 all the same, use --fix-missing-slots"
+                "they are not assigned while there are keys, or while a node is missing that may own them; to assign them \
+                 anyway, use --fix-missing-slots"
                     .into(),
             );
             return;
@@ -435,7 +435,7 @@ impl<'s> Cluster<'s> {
         advice.findings.push(if leaving.is_empty() {
             "slots are not distributed evenly".to_owned()
         } else {
-            format!("nodes {leaving:?} own slots and are not to")
+            format!("nodes {leaving:?} own slots and should not")
         });
         let mut room = MOVED_MAX;
         for (&from, surplus) in &mut slots {
@@ -481,7 +481,7 @@ impl<'s> Cluster<'s> {
             .collect();
         for (id, node) in strangers {
             advice.findings.push(format!(
-                "{id} ({}:{}) is in the cluster and not among the nodes that are expected",
+                "{id} ({}:{}) is in the cluster but not among the expected nodes",
                 node.ip, node.port
             ));
         }

@@ -67,7 +67,7 @@ impl Cluster<'_> {
             if let Some(all) = replicas.get_mut(&primary) {
                 all.push(node);
             }
-            advice.findings.push(format!("node {node} owns nothing and replicates nobody"));
+            advice.findings.push(format!("node {node} owns no slots and replicates no node"));
             advice.steps.push(Step::Replicate { node, primary });
         }
         if !advice.steps.is_empty() {
@@ -131,12 +131,12 @@ impl Cluster<'_> {
             .filter_map(|all| all.last().copied())
             .take(count);
         for node in surplus.filter(|_| self.all_seen()) {
-            advice.findings.push(format!("node {node} should own slots and is a replica"));
+            advice.findings.push(format!("node {node} should own slots but is a replica"));
             advice.steps.push(Step::Reset { node });
         }
         if advice.steps.is_empty() {
             advice.blocked.push(format!(
-                "{} primaries are wanted and there are not enough nodes; add nodes",
+                "{} primaries are configured, but there are not enough nodes; add nodes",
                 self.goal.primaries
             ));
         }

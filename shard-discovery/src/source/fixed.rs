@@ -64,7 +64,7 @@ pub fn server(line: &str) -> Result<Shard, String> {
 
 fn taken_apart(line: &str) -> Result<Shard, String> {
     const ALLOWED: &str =
-        "allowed is host:port:weight or /path:weight, and a name behind a blank if it has one";
+        "allowed is host:port:weight or /path:weight, optionally followed by a blank and a name";
     let (address, name) = match line.rsplit_once(' ') {
         Some((address, name)) => (address.trim_end(), Some(name.to_owned())),
         None => (line, None),

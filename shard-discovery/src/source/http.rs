@@ -135,18 +135,18 @@ impl Http {
 
     /// What is in an answer to [`Self::request`].
     fn understand(&self, answer: &[u8], version: Option<&str>) -> Result<Polled, Mistakes> {
-        let end = end_of_head(answer).ok_or_else(|| self.wrong("the answer is not HTTP"))?;
+        let end = end_of_head(answer).ok_or_else(|| self.wrong("the response is not HTTP"))?;
         let head = Head::parse(&answer[..end]).map_err(|words| self.wrong(words))?;
         match head.status {
             200 => {}
             304 if version.is_some() => return Ok(Polled::Same),
-            status => return Err(self.wrong(format!("the answer has status {status}"))),
+            status => return Err(self.wrong(format!("the response has status {status}"))),
         }
         let body = &answer[end..];
         if head.length.is_some_and(|length| length != body.len()) {
-            return Err(self.wrong("the answer is cut short"));
+            return Err(self.wrong("the response is truncated"));
         }
-        let body = std::str::from_utf8(body).map_err(|_| self.wrong("the answer is not UTF-8"))?;
+        let body = std::str::from_utf8(body).map_err(|_| self.wrong("the response is not UTF-8"))?;
         Ok(Polled::Listed { listing: self.listing(body)?, version: head.version })
     }
 
@@ -271,7 +271,7 @@ struct Head {
 
 impl Head {
     fn parse(head: &[u8]) -> Result<Self, &'static str> {
-        const NO_ANSWER: &str = "the answer is not HTTP";
+        const NO_ANSWER: &str = "the response is not HTTP";
         let head = String::from_utf8_lossy(head);
         let mut lines = head.split("\r\n");
         let first = lines.next().filter(|first| first.starts_with("HTTP/1.")).ok_or(NO_ANSWER)?;
@@ -280,11 +280,12 @@ impl Head {
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
             if name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err("the answer comes in pieces, which HTTP/1.0 does not know");
+                return Err("the response is chunked, which HTTP/1.0 does not support");
             } else if name.eq_ignore_ascii_case("content-length") {
-                let length = Some(value.parse().map_err(|_| "the length of the answer is not a number")?);
+                let length =
+                    Some(value.parse().map_err(|_| "the Content-Length of the response is not a number")?);
                 if told.length.is_some() && told.length != length {
-                    return Err("the answer has two lengths");
+                    return Err("the response has two different Content-Length headers");
                 }
                 told.length = length;
             } else if name.eq_ignore_ascii_case("etag") {
@@ -311,7 +312,7 @@ fn end_of_head(answer: &[u8]) -> Option<usize> {
 /// How long it may take yet.
 fn left(until: Instant) -> io::Result<Duration> {
     match until.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
+        Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "timed out")),
         left => Ok(left),
     }
 }
@@ -517,11 +518,14 @@ mod tests {
     #[test]
     fn what_is_no_list_is_refused_with_its_place() {
         for (answer, words) in [
-            ("", "http://lists:8080/cache:1:1: the answer is not HTTP"),
+            ("", "http://lists:8080/cache:1:1: the response is not HTTP"),
             ("HTTP/1.1 302 Found\r\nLocation: x\r\n\r\n", "status 302"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "comes in pieces"),
-            (&*ok("Content-Length: 99\r\n", "[\"h:1:1\"]"), "cut short"),
-            (&*ok("Content-Length: 9\r\nContent-Length: 5\r\n", "[\"h:1:1\"]"), "two lengths"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "is chunked"),
+            (&*ok("Content-Length: 99\r\n", "[\"h:1:1\"]"), "truncated"),
+            (
+                &*ok("Content-Length: 9\r\nContent-Length: 5\r\n", "[\"h:1:1\"]"),
+                "two different Content-Length",
+            ),
             (&*ok("", "[\n\"h:1:1\", 7]"), "http://lists:8080/cache:2:"),
             (&*ok("", "[]"), "the list is empty"),
             (

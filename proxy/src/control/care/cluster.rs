@@ -116,7 +116,7 @@ pub async fn discover(
         .filter(|member| member.replica_of.is_none())
         .map(|member| member.address.clone())
         .collect();
-    let Some(cluster) = config.cluster() else { return Err("it is no cluster".into()) };
+    let Some(cluster) = config.cluster() else { return Err("it is not a cluster".into()) };
     let mut views = Vec::new();
     let mut problems = Vec::new();
     if known.is_empty() {

@@ -8,9 +8,9 @@ use crate::time::Time;
 use crate::worker::{Report, may_have};
 
 /// Why a question about clients has no answer.
-const NO_ANSWER: &str = "the workers did not list their clients in time; ask again";
-const BUSY: &str = "too much is asked of the control thread; ask again later";
-const DRAINING: &str = "the proxy is about to end and lists no clients any more";
+const NO_ANSWER: &str = "the workers did not list their clients in time; try again";
+const BUSY: &str = "the control thread is overloaded; try again later";
+const DRAINING: &str = "the proxy is shutting down and no longer lists clients";
 
 impl<P: Protocol> Driver<P> {
     /// Clients ask about clients: what concerns the one that asks is answered here, the rest is asked of the process.

@@ -77,7 +77,7 @@ impl<P: Protocol> Driver<P> {
         let settings = (self.setup.settings)(&config, learnt, &topology);
         self.pool.reconfigure(settings, limits, topology, counters, now);
         self.pool.counters().epoch.set(epoch);
-        // Nobody waits for it if the process is about to end.
+        // Nobody waits for it if the process is shutting down.
         let _ = applied.send(Instant::now());
     }
 }

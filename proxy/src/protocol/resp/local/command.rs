@@ -91,7 +91,7 @@ fn infos(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Op
 /// The rows are not worth a reply that is many times the request.
 fn too_much(out: &mut Vec<u8>) {
     *out = Vec::new();
-    error(out, &format!("ERR the reply is larger than {REPLY_MAX} bytes; ask for fewer commands at a time"));
+    error(out, &format!("ERR the reply is larger than {REPLY_MAX} bytes; request fewer commands at a time"));
 }
 
 fn docs(names: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Option<Bytes> {
