@@ -314,7 +314,7 @@ fn nodes_that_are_to_leave_are_found_by_their_names() {
     names.set("node-2", &[]);
     let said = Reconcile { nodes: &nodes, primaries: 2, flags: &others }.output();
     let words = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.status.success() && words.contains("let it start first"), "{words}");
+    assert!(!said.status.success() && words.contains("start it first"), "{words}");
     names.set("node-2", &[nodes.nodes[2].address]);
     // A name server that says nothing does not say that there is nobody.
     let silent = format!("127.0.0.1:{}", servers::unused_port());
