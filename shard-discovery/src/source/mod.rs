@@ -281,7 +281,7 @@ mod tests {
         assert!(deal(KeyHash::Md5).is_ok());
         assert_eq!(
             deal(KeyHash::Murmur).unwrap_err().to_string(),
-            "the list is for distribution modula over hash md5 with hash_tag {}; the pool has others"
+            "the list is for distribution modula over hash md5 with hash_tag {}, which differs from the pool"
         );
     }
 
