@@ -20,15 +20,17 @@ use bytes::Bytes;
 
 use super::handshake::Handshake;
 use super::members::MemberIndex;
+use super::policy::Policy;
 use super::ticket::{Ticket, Waiter};
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
-use crate::failure::{ShardFailure, Stage};
+use crate::failure::{Blame, ShardFailure, Stage};
 use crate::metrics::{Gauge, ShardCounters};
 use crate::protocol::Protocol;
 use crate::time::Time;
 
 mod forsake;
+mod overdue;
 
 /// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
 const SMALL_MAX: usize = 4 * 1024;
@@ -41,8 +43,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const BACKOFF_CHEAP_MAX: Duration = Duration::from_millis(100);
 /// Room for tickets that an idle connection keeps.
 const IN_FLIGHT_KEEP_MAX: usize = 1024;
-/// A connection with requests in flight that is silent for so many timeouts is given up.
-const SILENT_TIMEOUTS_MAX: u32 = 3;
 
 /// How far the connection is.
 #[derive(Debug)]
@@ -92,6 +92,8 @@ pub struct Connection<P: Protocol> {
     pub member: MemberIndex,
     /// What is spoken on it.
     pub lane: P::Lane,
+    /// What holds for it.
+    pub policy: Policy,
     /// What was said on it last: the shard is a replica that is only read from.
     pub is_replica: bool,
     /// How far it is.
@@ -139,11 +141,12 @@ pub struct Connection<P: Protocol> {
 impl<P: Protocol> Connection<P> {
     /// A connection that is made when the first request needs it. With `keeps` the bytes of requests are kept until they
     /// are answered.
-    pub fn new(generation: u32, member: MemberIndex, lane: P::Lane, keeps: bool) -> Self {
+    pub fn new(generation: u32, member: MemberIndex, lane: P::Lane, policy: Policy, keeps: bool) -> Self {
         Self {
             generation,
             member,
             lane,
+            policy,
             is_replica: false,
             link: Link::Idle,
             output: Output::default(),
@@ -346,6 +349,15 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
+    /// Whose fault a failure is: `since` is when what has failed was begun, and `default_lane` what the configuration says is
+    /// spoken.
+    pub fn blame(&self, failure: &ShardFailure, default_lane: P::Lane, since: Time) -> Blame {
+        match self.stage(self.lane == default_lane, since) {
+            stage if self.policy.counts || stage == Stage::Connecting => failure.blame(stage),
+            _ => Blame::Nobody,
+        }
+    }
+
     /// What is to be written next.
     pub fn writable(&mut self) -> Option<&mut Output> {
         match &mut self.link {
@@ -382,41 +394,6 @@ impl<P: Protocol> Connection<P> {
         if let Link::Greeting(handshake) = &self.link { handshake.identity_deadline() } else { None }
     }
 
-    /// The earliest deadline of the connection, if it has requests in flight.
-    pub fn deadline(&self, timeout: Duration) -> Option<Time> {
-        let waiting = self.in_flight.iter().filter(|ticket| !ticket.expired);
-        match waiting.map(|ticket| ticket.since).min() {
-            Some(since) => Some(since.plus(timeout)),
-            None if self.expired > 0 && matches!(self.link, Link::Up) => Some(self.silence_ends(timeout)),
-            None => None,
-        }
-    }
-
-    fn silence_ends(&self, timeout: Duration) -> Time {
-        self.heard.plus(timeout * SILENT_TIMEOUTS_MAX)
-    }
-
-    /// Silent for so long, with requests in flight, that it is given up.
-    pub fn is_dead(&self, timeout: Duration, now: Time) -> bool {
-        self.is_made() && !self.in_flight.is_empty() && now >= self.silence_ends(timeout)
-    }
-
-    /// Takes the tickets whose deadline has passed; they stay in line, for nobody. A response that is already on
-    /// its way to its client goes on.
-    pub fn expire(&mut self, timeout: Duration, now: Time, mut expired: impl FnMut(Ticket<P>)) {
-        for (place, ticket) in self.in_flight.iter_mut().enumerate() {
-            if ticket.expired || ticket.since.plus(timeout) > now {
-                continue;
-            }
-            if !(place == 0 && self.streaming) {
-                expired(*ticket);
-                ticket.client = None;
-            }
-            ticket.expired = true;
-            self.expired += 1;
-        }
-    }
-
     /// The connection is lost or could not be made. Returns the tickets that are lost with it. Requests of which no
     /// byte was written stay queued for one more attempt if `retry` allows it; then `true` says that somebody has to
     /// connect.
@@ -432,7 +409,7 @@ impl<P: Protocol> Connection<P> {
         now: Time,
     ) -> (Vec<Ticket<P>>, bool) {
         let was_up = matches!(self.link, Link::Up);
-        let keep = if was_up && retry && !self.carried { self.unwritten() } else { 0 };
+        let keep = if retry && self.carries_over() { self.unwritten() } else { 0 };
         let lost: Vec<Ticket<P>> = self.in_flight.drain(..self.in_flight.len() - keep).collect();
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;
@@ -475,10 +452,14 @@ impl<P: Protocol> Connection<P> {
         (lost, false)
     }
 
-    /// Whether requests of which no byte was written may go on with the next connection, if this one is given up. In a
-    /// cluster there may be another node for them by then.
+    /// Whether requests of which no byte was written may go on with the next connection, if this one is lost.
+    fn carries_over(&self) -> bool {
+        matches!(self.link, Link::Up) && self.policy.carries_over && !self.carried
+    }
+
+    /// The same, if it is given up. In a cluster there may be another node for them by then.
     pub fn may_move(&self) -> bool {
-        matches!(self.link, Link::Up) && !self.carried && !self.keeps()
+        self.carries_over() && !self.keeps()
     }
 
     /// A new connection has served: requests carried over are no special case any more.
@@ -498,21 +479,6 @@ impl<P: Protocol> Connection<P> {
             count += 1;
         }
         count
-    }
-
-    /// Whether all bytes are written of those that change something and whose deadline has passed, wherever they stand.
-    pub fn has_written_expired(&self) -> bool {
-        let mut unwritten = self.output.len() as u64;
-        for ticket in self.in_flight.iter().rev() {
-            if unwritten == 0 {
-                break;
-            }
-            if ticket.expired && !ticket.reads {
-                return false;
-            }
-            unwritten = unwritten.saturating_sub(ticket.length);
-        }
-        true
     }
 
     /// Memory it holds.

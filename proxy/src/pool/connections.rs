@@ -10,8 +10,10 @@ use slab::Slab;
 
 use super::connection::{Connection, Link};
 use super::members::MemberIndex;
+use super::policy::Policy;
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
+use crate::time::Time;
 
 /// Which shard connection: its place in the book, and which of those that had the place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Lane<P: Protocol> {
 pub(super) struct Connections<P: Protocol> {
     slab: Slab<Connection<P>>,
     next_generation: u32,
+    /// What holds for those that clients share.
+    policy: Policy,
     pub(super) lanes: Vec<Lane<P>>,
     /// Those that have not ended, by their keys.
     pub(super) lane_of: HashMap<P::Lane, u32>,
@@ -52,11 +56,13 @@ pub(super) struct Connections<P: Protocol> {
     pub roomy: Vec<ConnectionId>,
 }
 
-impl<P: Protocol> Default for Connections<P> {
-    fn default() -> Self {
+impl<P: Protocol> Connections<P> {
+    /// None so far.
+    pub fn new(policy: Policy) -> Self {
         Self {
             slab: Slab::new(),
             next_generation: 0,
+            policy,
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             usual: 0,
@@ -67,9 +73,20 @@ impl<P: Protocol> Default for Connections<P> {
             roomy: Vec::new(),
         }
     }
-}
 
-impl<P: Protocol> Connections<P> {
+    /// This holds from now on for those that clients share, also for requests that are in flight.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        for (_, connection) in &mut self.slab {
+            connection.policy = policy;
+        }
+    }
+
+    /// The earliest deadline of all.
+    pub fn deadline(&self) -> Option<Time> {
+        self.iter().filter_map(Connection::deadline).min()
+    }
+
     /// How many there are, made or not.
     pub fn len(&self) -> usize {
         self.slab.len()
@@ -113,7 +130,7 @@ impl<P: Protocol> Connections<P> {
         debug_assert!(list.is_empty(), "it has its connections");
         for _ in 0..count {
             self.next_generation = self.next_generation.wrapping_add(1);
-            let connection = Connection::new(self.next_generation, member, lane.key, keeps);
+            let connection = Connection::new(self.next_generation, member, lane.key, self.policy, keeps);
             list.push(id(self.slab.vacant_key(), &connection));
             self.slab.insert(connection);
         }

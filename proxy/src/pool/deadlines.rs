@@ -66,45 +66,50 @@ impl<P: Protocol> Pool<P> {
         self.expire_handshakes(now);
         self.unpark(now, false);
         self.close_abandoned(now);
-        let Some(timeout) = self.limits.timeout else { return };
         if self.router.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
-        let default_lane = self.router.connections.usual_key();
         for id in self.router.connections.find(|connection| !connection.in_flight().is_empty()) {
-            let connection = &mut self.router.connections[id];
-            let member = connection.member;
-            let is_default = connection.lane == default_lane;
-            let mut expired = Vec::new();
-            connection.expire(timeout, now, |ticket| expired.push(ticket));
-            let latest =
-                expired.last().map(|latest| (latest.since, connection.stage(is_default, latest.since)));
-            let mut is_given_up = connection.is_dead(timeout, now);
-            // A write that its client has been told of as failed must not be executed after one that is made later on
-            // another connection, and bytes that the kernel has are sent until the connection is reset. Where the shard
-            // is only busy the kernel is asked, so that a large response goes on.
-            if expired.iter().any(|ticket| !ticket.reads) {
-                match latest.map(|(_, stage)| stage) {
-                    Some(Stage::Serving { is_silent: false }) if connection.has_written_expired() => {
-                        self.wishes.doubtful.push(id);
-                    }
-                    Some(Stage::Serving { .. } | Stage::Handshake { .. }) => is_given_up = true,
-                    Some(Stage::Connecting | Stage::Idle) | None => {}
+            self.expire_requests(id, now);
+        }
+        self.router.deadline = self.router.connections.deadline();
+    }
+
+    /// Requests on the connection have waited too long for their responses, or it was silent for too long.
+    fn expire_requests(&mut self, id: ConnectionId, now: Time) {
+        let default_lane = self.router.connections.usual_key();
+        let connection = &mut self.router.connections[id];
+        let member = connection.member;
+        let mut expired = Vec::new();
+        connection.expire(now, |ticket| expired.push(ticket));
+        let mut is_given_up = connection.is_dead(now);
+        // A write that its client has been told of as failed must not be executed after one that is made later on another
+        // connection, and bytes that the kernel has are sent until the connection is reset. Where the shard is only busy the
+        // kernel is asked, so that a large response goes on.
+        if let Some(latest) = expired.last()
+            && expired.iter().any(|ticket| !ticket.reads)
+        {
+            match connection.stage(connection.lane == default_lane, latest.since) {
+                Stage::Serving { is_silent: false } if connection.has_written_expired() => {
+                    self.wishes.doubtful.push(id);
                 }
-            }
-            if is_given_up {
-                self.router.connections.to_close.push((id, ShardFailure::ResponseTimeout));
-            }
-            let Some((began, stage)) = latest else { continue };
-            self.router.members[member].counters.server_timedout.add(expired.len() as u64);
-            let blame = ShardFailure::ResponseTimeout.blame(stage);
-            self.router.members.failed(member, &ShardFailure::ResponseTimeout, blame, began, now);
-            for ticket in expired {
-                self.fail(ticket, member, &ShardFailure::ResponseTimeout);
+                Stage::Serving { .. } | Stage::Handshake { .. } => is_given_up = true,
+                Stage::Connecting | Stage::Idle => {}
             }
         }
-        let connections = self.router.connections.iter();
-        self.router.deadline = connections.filter_map(|connection| connection.deadline(timeout)).min();
+        let failure = ShardFailure::ResponseTimeout;
+        let latest = expired
+            .last()
+            .map(|latest| (latest.since, connection.blame(&failure, default_lane, latest.since)));
+        if is_given_up {
+            self.router.connections.to_close.push((id, failure.clone()));
+        }
+        let Some((began, blame)) = latest else { return };
+        self.router.members[member].counters.server_timedout.add(expired.len() as u64);
+        self.router.members.failed(member, &failure, blame, began, now);
+        for ticket in expired {
+            self.fail(ticket, member, &failure);
+        }
     }
 
     /// Connections to shards that do not say who they are are given up.
@@ -131,8 +136,9 @@ impl<P: Protocol> Pool<P> {
         }
         let mut next: Option<Time> = None;
         for connection in self.router.connections.iter_mut() {
+            let policy = connection.policy;
             connection.waiting.retain(|waiter| {
-                let deadline = waiter.deadline(&self.limits);
+                let deadline = waiter.deadline(policy, &self.limits);
                 if deadline <= now {
                     self.clients.resumable.push_back(waiter.client);
                     return false;

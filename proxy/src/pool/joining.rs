@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use shard_discovery::{Address, Shard, Topology};
 
@@ -10,6 +9,7 @@ use super::ClientId;
 use super::connection::Connection;
 use super::connections::ConnectionId;
 use super::members::{Member, MemberIndex};
+use super::policy::Policy;
 use super::router::Router;
 use super::ticket::Ticket;
 use crate::buffer::Piece;
@@ -25,14 +25,12 @@ impl<P: Protocol> Router<P> {
         topology: Arc<Topology>,
         counters: &[Arc<ShardCounters>],
         per_shard: usize,
-        timeout: Option<Duration>,
+        policy: Policy,
     ) -> Vec<ClientId> {
         self.per_shard = per_shard.max(1);
-        self.timeout = timeout;
+        self.connections.set_policy(policy);
         self.fragments.of_units = vec![u32::MAX; topology.units()];
-        self.deadline = timeout.and_then(|timeout| {
-            self.connections.iter().filter_map(|connection| connection.deadline(timeout)).min()
-        });
+        self.deadline = self.connections.deadline();
         // Where a shard was found elsewhere its former member may still be leaving: the present one comes later here and
         // counts, or clients' requests could overtake those that are in flight there.
         let keeps = topology.redirects();

@@ -41,6 +41,7 @@ use clients::{Clients, find, mark};
 use connection::Link;
 use denials::Denials;
 use pass::Pass;
+use policy::Policy;
 use redirect::Redirects;
 use requests::{may_submit, reads_ahead};
 use router::Router;
@@ -67,6 +68,7 @@ mod listing;
 mod members;
 mod parting;
 mod pass;
+mod policy;
 mod redirect;
 mod relief;
 pub mod replies;
@@ -161,7 +163,8 @@ impl<P: Protocol> Pool<P> {
         counters: Counters,
     ) -> Self {
         let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
-        let router = Router::new(topology, counters.shards(), per_shard, limits.timeout, identity.seed);
+        let policy = Policy::shared(limits.timeout);
+        let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
             identity,
@@ -247,8 +250,8 @@ impl<P: Protocol> Pool<P> {
         if limits.server_connections != self.limits.server_connections || topology.redirects() {
             self.pause_until_quiet();
         }
-        let waiting =
-            self.router.adopt(topology, counters.shards(), limits.server_connections, limits.timeout);
+        let policy = Policy::shared(limits.timeout);
+        let waiting = self.router.adopt(topology, counters.shards(), limits.server_connections, policy);
         self.router.set_roles(now);
         self.clients.resumable.extend(waiting);
         self.close_revoked(&settings);

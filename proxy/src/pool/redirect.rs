@@ -39,6 +39,8 @@ const PARKED_MAX: usize = 4096;
 pub(super) struct Redirected<P: Protocol> {
     /// Who says so.
     pub from: MemberIndex,
+    /// By when it has to be answered.
+    pub deadline: Option<Time>,
     pub ticket: Ticket<P>,
     pub request: Bytes,
     /// In these words.
@@ -206,13 +208,13 @@ impl<P: Protocol> Pool<P> {
             return;
         };
         let length = redirected.request.len();
-        let is_late = |timeout: Duration| redirected.ticket.since.plus(timeout) < now.plus(pause);
+        let is_late = |deadline: Time| deadline < now.plus(pause);
         let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
         if parked.len() >= PARKED_MAX / share
             || (*parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max / share as u64
-            || self.limits.timeout.is_some_and(is_late)
+            || redirected.deadline.is_some_and(is_late)
         {
             return self.give_up(&redirected);
         }
@@ -255,11 +257,10 @@ impl<P: Protocol> Pool<P> {
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
-        // It had its turn when it was sent first. It has no time of its own.
+        // It had its turn when it was sent first.
         self.router.turn.queue = Some((target, 1));
-        let is_late = |timeout: Duration| ticket.since.plus(timeout) <= now;
-        self.router.turn.late = self.limits.timeout.is_some_and(is_late);
-        let admitted = self.router.admit(target, redirected.request.len(), &self.limits, now);
+        let length = redirected.request.len();
+        let admitted = self.router.admit(target, length, &self.limits, ticket.since, now);
         self.router.turn = Turn::default();
         if let Err(failure) = admitted {
             let shard = self.router.connections[target].member;

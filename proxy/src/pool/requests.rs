@@ -165,7 +165,6 @@ impl<P: Protocol> Pool<P> {
         if activity.is_held() {
             activity.paused = None;
         }
-        router.turn.late = limits.timeout.is_some_and(|timeout| arrived.plus(timeout) <= now);
         router.turn.since = activity.stalled.map(|stall| stall.since);
         let mut used = 0;
         let mut shared = false;
@@ -409,7 +408,6 @@ impl<P: Protocol> Pool<P> {
             }
         }
         pass.done(done);
-        router.turn.late = false;
         if activity.waits() {
             activity.arrived = Some(arrived);
         }

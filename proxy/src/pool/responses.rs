@@ -165,7 +165,8 @@ impl<P: Protocol> Pool<P> {
                     responses += 1;
                     response_bytes += (end - start) as u64;
                     let reply = Bytes::copy_from_slice(&scratch[start..end]);
-                    redirects.fresh.push(Redirected { from: member, ticket, request, reply });
+                    let deadline = connection.policy.deadline(ticket.since);
+                    redirects.fresh.push(Redirected { from: member, deadline, ticket, request, reply });
                     start = end;
                     continue;
                 }
@@ -284,8 +285,7 @@ impl<P: Protocol> Pool<P> {
         }
         // Whoever makes connections has judged an attempt that failed.
         let is_made = !matches!(connection.link, Link::Connecting { .. });
-        let stage = connection.stage(connection.lane == default_lane, now);
-        let (blame, began) = (failure.blame(stage), connection.heard);
+        let (blame, began) = (connection.blame(failure, default_lane, now), connection.heard);
         match failure {
             ShardFailure::Closed => counters.server_eof.add(1),
             ShardFailure::ResponseTimeout | ShardFailure::Removed => {}

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use shard_discovery::{Address, Group, HashTag, Home, Topology};
 
 use super::connection::{Admission, Link};
 use super::connections::{ConnectionId, Connections};
 use super::members::{MemberIndex, Members, ShardIndex};
+use super::policy::Policy;
 use super::replies::Replies;
 use super::ticket::{Sender, Ticket, Waiter};
 use super::{ClientId, Limits};
@@ -29,7 +29,6 @@ pub(super) struct Router<P: Protocol> {
     pub(super) keeps: bool,
     /// No deadline of any connection is earlier.
     pub deadline: Option<Time>,
-    pub(super) timeout: Option<Duration>,
     /// No shard has to have said who it is before.
     pub identity_deadline: Option<Time>,
     /// Nobody who waits for room has waited long enough before.
@@ -47,8 +46,6 @@ pub(super) struct Turn {
     pub queue: Option<(ConnectionId, usize)>,
     /// It waits itself, since then.
     pub since: Option<Time>,
-    /// Its requests have waited longer than they may altogether.
-    pub late: bool,
 }
 
 /// Where a request goes, or a fragment of one.
@@ -85,24 +82,23 @@ impl<P: Protocol> Router<P> {
         topology: Arc<Topology>,
         counters: &[Arc<ShardCounters>],
         per_shard: usize,
-        timeout: Option<Duration>,
+        policy: Policy,
         seed: u64,
     ) -> Self {
         let mut router = Self {
             topology: topology.clone(),
             members: Members::default(),
-            connections: Connections::default(),
+            connections: Connections::new(policy),
             per_shard,
             keeps: false,
             deadline: None,
-            timeout,
             identity_deadline: None,
             wait_deadline: None,
             turn: Turn::default(),
             random: seed | 1,
             fragments: Fragments::default(),
         };
-        router.adopt(topology, counters, per_shard, timeout);
+        router.adopt(topology, counters, per_shard, policy);
         router
     }
 
@@ -212,24 +208,26 @@ impl<P: Protocol> Router<P> {
         }
         let Home { shard, unit } = home.expect("a request that is forwarded has a key");
         let connection = self.connection_for(sender, ShardIndex(shard), plan.reads);
-        self.admit(connection, canonical.len(), limits, sender.now)
+        self.admit(connection, canonical.len(), limits, sender.since, sender.now)
             .map_err(|failure| Refusal::Failed(connection, failure))?;
         Ok(Target { connection, unit })
     }
 
-    /// Whether a request of so many bytes may be queued on the connection; if need be it is to be made.
+    /// Whether a request of so many bytes, read at `since`, may be queued on the connection; if need be it is to be made.
     #[inline]
     pub fn admit(
         &mut self,
         id: ConnectionId,
         length: usize,
         limits: &Limits,
+        since: Time,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        if self.turn.late {
+        let connection = &self.connections[id];
+        // One that is queued as it is read has all of its time.
+        if since < now && connection.policy.deadline(since).is_some_and(|deadline| deadline <= now) {
             return Err(ShardFailure::ResponseTimeout);
         }
-        let connection = &self.connections[id];
         match connection.admission(length, limits, now) {
             Admission::Open => Ok(()),
             Admission::Connect => {
@@ -262,7 +260,7 @@ impl<P: Protocol> Router<P> {
 
     /// The client waits for room in the queue of the connection.
     pub fn wait(&mut self, id: ConnectionId, waiter: Waiter, limits: &Limits) {
-        let deadline = waiter.deadline(limits);
+        let deadline = waiter.deadline(self.connections[id].policy, limits);
         self.wait_deadline = Some(self.wait_deadline.map_or(deadline, |earliest| earliest.min(deadline)));
         self.connections[id].wait(waiter);
     }
@@ -292,11 +290,10 @@ impl<P: Protocol> Router<P> {
     #[inline]
     pub fn submit(&mut self, id: ConnectionId, ticket: Ticket<P>, request: Piece<'_>, now: Time) {
         let connection = &mut self.connections[id];
-        if let Some(timeout) = self.timeout
-            && (!connection.is_waited_for() || ticket.since < now)
+        // Requests that are queued as they are read come after this one, and so do their deadlines.
+        if (!connection.is_waited_for() || ticket.since < now)
+            && let Some(deadline) = connection.policy.deadline(ticket.since)
         {
-            // Requests that are queued as they are read come after this one, and so do their deadlines.
-            let deadline = ticket.since.plus(timeout);
             self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
         }
         let counters = &self.members[connection.member].counters;

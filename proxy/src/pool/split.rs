@@ -63,7 +63,7 @@ impl<P: Protocol> Router<P> {
         self.fragments.down.clear();
         for place in 0..self.fragments.targets.len() {
             let Target { connection, .. } = self.fragments.targets[place];
-            match self.admit(connection, length, limits, sender.now) {
+            match self.admit(connection, length, limits, sender.since, sender.now) {
                 Ok(()) => {}
                 Err(failure) if partly && failure != ShardFailure::QueueFull => {
                     self.fragments.down.push((place, failure))

@@ -1,5 +1,6 @@
 //! What stands in line at a shard connection: a ticket for each request sent, and the clients that wait for room.
 
+use super::policy::Policy;
 use super::{ClientId, Limits};
 use crate::protocol::{Plan, Protocol};
 use crate::time::Time;
@@ -61,10 +62,10 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// When it has waited long enough: for room, or altogether.
-    pub fn deadline(&self, limits: &Limits) -> Time {
+    /// When it has waited long enough at a connection with this policy: for room, or altogether.
+    pub fn deadline(&self, policy: Policy, limits: &Limits) -> Time {
         let room = self.since.plus(limits.queue_wait);
-        limits.timeout.map_or(room, |timeout| room.min(self.arrived.plus(timeout)))
+        policy.deadline(self.arrived).map_or(room, |deadline| room.min(deadline))
     }
 }
 

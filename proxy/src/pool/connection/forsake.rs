@@ -119,6 +119,7 @@ mod tests {
     use crate::buffer::Piece;
     use crate::pool::ClientId;
     use crate::pool::members::MemberIndex;
+    use crate::pool::policy::Policy;
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
     use crate::time::Time;
@@ -133,7 +134,7 @@ mod tests {
     impl Bench {
         fn new(keeps: bool) -> Self {
             let lane = Resp::lane(&Resp::session(&Settings::default()));
-            let connection = Connection::new(1, MemberIndex::default(), lane, keeps);
+            let connection = Connection::new(1, MemberIndex::default(), lane, Policy::shared(None), keeps);
             Self { connection, random: 0x9e37_79b9_7f4a_7c15 }
         }
 
