@@ -85,7 +85,7 @@ impl<P: Protocol> Redirects<P> {
     /// For each request that waits, its client and its size.
     pub fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
         let of_client =
-            |parked: &Parked<P>| Some((parked.redirected.ticket.client?, parked.redirected.request.len()));
+            |parked: &Parked<P>| Some((parked.redirected.ticket.client()?, parked.redirected.request.len()));
         self.parked.iter().filter_map(of_client)
     }
 }
@@ -111,7 +111,7 @@ impl<P: Protocol> Pool<P> {
                 Redirect::Ask { slot, .. } => slot == ticket.slot && !ticket.scripted,
                 Redirect::Later { .. } => !ticket.scripted,
             };
-            let Some(id) = ticket.client else {
+            let Some(id) = ticket.client() else {
                 self.router.members[from].counters.late_responses.add(1);
                 continue;
             };
@@ -148,7 +148,7 @@ impl<P: Protocol> Pool<P> {
         }
         // Those of one client go together and in order, when the first of them is due.
         parked.sort_by_key(|parked| {
-            (parked.redirected.ticket.client.map(|id| id.index), parked.redirected.ticket.number)
+            (parked.redirected.ticket.client().map(|id| id.index), parked.redirected.ticket.number)
         });
         let mut client = None;
         // When the first of the client at hand is due.
@@ -156,7 +156,7 @@ impl<P: Protocol> Pool<P> {
         let mut due: Vec<Redirected<P>> = Vec::new();
         let mut kept = Vec::new();
         for mut parked in std::mem::take(parked) {
-            let of = parked.redirected.ticket.client;
+            let of = parked.redirected.ticket.client();
             if client != of {
                 client = of;
                 first = parked.due;
@@ -177,7 +177,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.redirects.parked = kept;
         for redirected in due {
-            if redirected.ticket.client.is_some_and(|id| self.has_parked(id)) {
+            if redirected.ticket.client().is_some_and(|id| self.has_parked(id)) {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
@@ -191,7 +191,7 @@ impl<P: Protocol> Pool<P> {
         let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
         let before = *parked_bytes;
         parked.retain(|parked| {
-            let stays = parked.redirected.ticket.client.is_none_or(|id| !gone.contains(&id));
+            let stays = parked.redirected.ticket.client().is_none_or(|id| !gone.contains(&id));
             *parked_bytes -= if stays { 0 } else { parked.redirected.request.len() };
             stays
         });
@@ -204,7 +204,7 @@ impl<P: Protocol> Pool<P> {
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
-        let Some(client) = redirected.ticket.client.and_then(|id| self.clients.get_mut(id)) else {
+        let Some(client) = redirected.ticket.client().and_then(|id| self.clients.get_mut(id)) else {
             return;
         };
         let length = redirected.request.len();
@@ -230,7 +230,7 @@ impl<P: Protocol> Pool<P> {
     /// To the node that is named, else to who owns the slot now.
     fn send_on(&mut self, mut redirected: Redirected<P>, now: Time) {
         let Redirected { from, mut ticket, .. } = redirected;
-        let Some(client) = ticket.client.and_then(|id| self.clients.get(id)) else { return };
+        let Some(client) = ticket.client().and_then(|id| self.clients.get(id)) else { return };
         ticket.tries = ticket.tries.saturating_add(1);
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
@@ -321,7 +321,7 @@ impl<P: Protocol> Pool<P> {
     /// The client gets the node's own words.
     fn give_up(&mut self, redirected: &Redirected<P>) {
         let Redirected { ticket, reply, from, .. } = redirected;
-        let Some(id) = ticket.client else { return };
+        let Some(id) = ticket.client() else { return };
         self.counters.redirects_given_up.add(1);
         let Some(client) = self.clients.touch(id) else { return };
         let Some(activity) = client.activity.as_mut() else {

@@ -64,9 +64,9 @@ impl<P: Protocol> Pool<P> {
     /// Requests that have timed out, or whose client has gone, are not worth keeping now. True if connections are closed.
     fn drop_orphans(&mut self) -> bool {
         let tickets = self.router.connections.iter().flat_map(|connection| connection.in_flight());
-        let clients = tickets.filter_map(|ticket| ticket.client);
+        let clients = tickets.filter_map(|ticket| ticket.client());
         let gone: HashSet<ClientId> = clients.filter(|&id| self.clients.get(id).is_none()).collect();
-        self.forsake(|ticket| ticket.client.is_none_or(|id| gone.contains(&id)))
+        self.forsake(|ticket| ticket.client().is_none_or(|id| gone.contains(&id)))
     }
 
     /// Nobody wants these requests any more. What a connection holds for nobody but cannot let go goes with it: no client
@@ -94,12 +94,12 @@ impl<P: Protocol> Pool<P> {
         let mut queued: HashMap<ClientId, usize> = HashMap::new();
         for connection in self.router.connections.iter() {
             for (ticket, bytes) in connection.held_requests() {
-                if let Some(id) = ticket.client {
+                if let Some(id) = ticket.client() {
                     *queued.entry(id).or_default() += bytes;
                 }
             }
             // A response that is not complete is for the oldest request.
-            if let Some(id) = connection.in_flight().front().and_then(|ticket| ticket.client) {
+            if let Some(id) = connection.in_flight().front().and_then(|ticket| ticket.client()) {
                 *queued.entry(id).or_default() += connection.rest.memory();
             }
         }
@@ -124,7 +124,7 @@ impl<P: Protocol> Pool<P> {
         for &(id, bytes) in holders {
             self.evict_client(id, bytes);
         }
-        self.forsake(|ticket| ticket.client.is_some_and(|id| gone.contains(&id)))
+        self.forsake(|ticket| ticket.client().is_some_and(|id| gone.contains(&id)))
     }
 
     fn evict_client(&mut self, id: ClientId, bytes: usize) {

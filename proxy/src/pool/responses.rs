@@ -10,7 +10,7 @@ use super::handshake::{Handshake, Step};
 use super::members::MemberIndex;
 use super::redirect::Redirected;
 use super::router::Router;
-use super::ticket::Ticket;
+use super::ticket::{Ticket, Whom};
 use super::{Pool, ShardEvent};
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::failure::{Blame, ShardFailure};
@@ -182,7 +182,7 @@ impl<P: Protocol> Pool<P> {
             };
             let ticket = ticket.expect("somebody has asked");
             response_bytes += (end - start) as u64;
-            if ticket.prelude {
+            if ticket.is_prelude() {
                 start = end;
                 continue;
             }
@@ -191,7 +191,7 @@ impl<P: Protocol> Pool<P> {
                 counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
             }
             connection.streaming = !progress.complete;
-            let waiting = ticket.client.and_then(|id| clients.touch(id));
+            let waiting = ticket.client().and_then(|id| clients.touch(id));
             let shared = end - start >= SHARE_MIN;
             if shared {
                 scratch.advance(start);
@@ -214,7 +214,7 @@ impl<P: Protocol> Pool<P> {
                 }
                 None => {
                     connection.streaming = !progress.complete;
-                    if ticket.client.is_none() {
+                    if ticket.whom == Whom::Nobody {
                         counters.late_responses.add(u64::from(progress.complete));
                     }
                     if shared {
@@ -319,7 +319,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Answers a request with the reason why its shard did not.
     pub(super) fn fail(&mut self, ticket: Ticket<P>, member: MemberIndex, failure: &ShardFailure) {
-        let Some(id) = ticket.client else { return };
+        let Some(id) = ticket.client() else { return };
         let Some(client) = self.clients.touch(id) else { return };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.counters.forward_error.add(1);

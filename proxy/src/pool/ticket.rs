@@ -17,11 +17,22 @@ pub(super) struct Sender {
     pub now: Time,
 }
 
-/// Whom the response to one request, or to one fragment of it, goes to.
+/// Whom a response is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// This client; it may have gone meanwhile.
+    Client(ClientId),
+    /// Nobody any more: the request timed out, or its client had to go. It is dropped when it comes.
+    Nobody,
+    /// The proxy itself, as a prelude: what it says is of no interest, it only clears the way for the next request.
+    Prelude,
+}
+
+/// What is expected of a shard: the response to one request, or to one fragment of it.
 #[derive(Debug)]
 pub struct Ticket<P: Protocol> {
-    /// `None` once nobody waits: the request timed out and its response is dropped when it comes.
-    pub client: Option<ClientId>,
+    /// Whom it is for.
+    pub whom: Whom,
     /// Number of the request among those of its client.
     pub number: u32,
     /// Fragment of a split request; 0 for a whole one.
@@ -44,8 +55,6 @@ pub struct Ticket<P: Protocol> {
     pub asks: bool,
     /// Its bytes are not kept any more: it will not be sent again.
     pub unkept: bool,
-    /// The response is of no interest: it only clears the way for the next request.
-    pub prelude: bool,
     /// Its deadline has passed.
     pub expired: bool,
 }
@@ -81,8 +90,9 @@ impl<P: Protocol> Ticket<P> {
     /// Of a request with keys in this unit, or of a fragment of one.
     #[inline]
     pub(super) fn new(sender: Sender, number: u32, fragment: u32, unit: usize, plan: &Plan<P>) -> Self {
+        const { assert!(size_of::<Self>() <= 48, "there is one for every request in flight") };
         Self {
-            client: Some(sender.id),
+            whom: Whom::Client(sender.id),
             number,
             fragment,
             length: 0,
@@ -94,7 +104,6 @@ impl<P: Protocol> Ticket<P> {
             tries: 0,
             asks: false,
             unkept: false,
-            prelude: false,
             expired: false,
         }
     }
@@ -102,7 +111,7 @@ impl<P: Protocol> Ticket<P> {
     /// Of a request of our own, whose response only clears the way for those behind it.
     pub fn prelude(since: Time) -> Self {
         Self {
-            client: None,
+            whom: Whom::Prelude,
             number: 0,
             fragment: 0,
             length: 0,
@@ -114,21 +123,29 @@ impl<P: Protocol> Ticket<P> {
             tries: 0,
             asks: false,
             unkept: false,
-            prelude: true,
             expired: false,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::memcache::Memcache;
-    use crate::protocol::resp::Resp;
+    /// Who waits for it, if anybody does.
+    #[inline]
+    pub fn client(&self) -> Option<ClientId> {
+        match self.whom {
+            Whom::Client(id) => Some(id),
+            Whom::Nobody | Whom::Prelude => None,
+        }
+    }
 
-    /// There may be many.
-    #[test]
-    fn a_ticket_is_small() {
-        assert_eq!([size_of::<Ticket<Resp>>(), size_of::<Ticket<Memcache>>()], [48, 48]);
+    /// Whether it is that of a request of our own.
+    #[inline]
+    pub fn is_prelude(&self) -> bool {
+        self.whom == Whom::Prelude
+    }
+
+    /// Its client does not wait for it any more.
+    pub fn forsake(&mut self) {
+        if !self.is_prelude() {
+            self.whom = Whom::Nobody;
+        }
     }
 }

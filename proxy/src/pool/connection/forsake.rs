@@ -44,7 +44,7 @@ impl<P: Protocol> Connection<P> {
             return false;
         }
         let written = self.in_flight.len() - self.unwritten();
-        let wanted = self.in_flight.iter().position(|ticket| ticket.client.is_some());
+        let wanted = self.in_flight.iter().position(|ticket| ticket.client().is_some());
         let held = match wanted {
             None => self.bytes(),
             Some(first) if first >= written && self.may_move() => {
@@ -67,14 +67,14 @@ impl<P: Protocol> Connection<P> {
         let mut drops_prelude = false;
         let mut unkept = vec![false; self.in_flight.len()];
         for (place, ticket) in self.in_flight.iter_mut().enumerate().rev() {
-            if ticket.prelude {
+            if ticket.is_prelude() {
                 drops[place] = std::mem::take(&mut drops_prelude);
             } else if is_unwanted(ticket) {
                 let is_asked = ticket.asks && place == written;
                 drops[place] = place > written || (place == written && !is_asked);
                 drops_prelude = drops[place] && ticket.asks;
                 if !drops[place] {
-                    ticket.client = None;
+                    ticket.forsake();
                 }
                 // Nobody would see that it is sent again.
                 unkept[place] = place < written && !ticket.unkept;
@@ -120,6 +120,7 @@ mod tests {
     use crate::pool::ClientId;
     use crate::pool::members::MemberIndex;
     use crate::pool::policy::Policy;
+    use crate::pool::ticket::Whom;
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
     use crate::time::Time;
@@ -141,7 +142,7 @@ mod tests {
         /// A request that is this text.
         fn submit(&mut self, text: &str, change: impl FnOnce(&mut Ticket<Resp>)) {
             let mut ticket = Ticket::prelude(Time::default());
-            (ticket.client, ticket.prelude, ticket.reads) = (Some(CLIENT), false, false);
+            (ticket.whom, ticket.reads) = (Whom::Client(CLIENT), false);
             change(&mut ticket);
             self.connection.expired += usize::from(ticket.expired);
             self.connection.submit(ticket, Piece::Copied(text.as_bytes()), Time::default());
@@ -160,7 +161,7 @@ mod tests {
     }
 
     fn prelude(ticket: &mut Ticket<Resp>) {
-        (ticket.client, ticket.prelude) = (None, true);
+        ticket.whom = Whom::Prelude;
     }
 
     fn late(ticket: &mut Ticket<Resp>) {
@@ -201,7 +202,7 @@ mod tests {
         bench.connection.output.advance(3);
         bench.connection.forsake(|_| true);
         assert_eq!(bench.unwritten(), "ing gone ");
-        assert!(bench.connection.in_flight.iter().all(|ticket| ticket.client.is_none()));
+        assert!(bench.connection.in_flight.iter().all(|ticket| ticket.client().is_none()));
     }
 
     #[test]
@@ -269,7 +270,7 @@ mod tests {
             while bench.connection.asked().is_some() && bench.below(3) > 0 {
                 let front = *bench.connection.asked().expect("just seen");
                 match bench.connection.take_back() {
-                    Some((_, bytes)) if front.prelude => assert_eq!(bytes, "<asking>"),
+                    Some((_, bytes)) if front.is_prelude() => assert_eq!(bytes, "<asking>"),
                     Some((ticket, bytes)) => assert_eq!(bytes, made[ticket.number as usize]),
                     None => assert!(front.unkept && bench.connection.answered().is_some()),
                 }

@@ -39,7 +39,7 @@ impl<P: Protocol> Connection<P> {
             }
             if !(place == 0 && self.streaming) {
                 expired(*ticket);
-                ticket.client = None;
+                ticket.forsake();
             }
             ticket.expired = true;
             self.expired += 1;
