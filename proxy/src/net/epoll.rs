@@ -16,7 +16,8 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 /// Sockets taken from the kernel at a time.
 const EVENTS_MAX: usize = 1024;
 
-/// Which socket.
+/// Which socket, by its place. That is enough: the kernel tells nothing of a socket that is closed, and a place is given to
+/// another one only after all that was told in a wait has been looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Token {
     /// A client, by its place in the slab.
@@ -41,11 +42,6 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// It may have more to read.
-    pub fn again(token: Token) -> Self {
-        Self { token, ended: false, broken: false }
-    }
-
     /// What the kernel says, and the pool it is about.
     pub fn of(event: &epoll::Event) -> (usize, Self) {
         let flags = event.flags;

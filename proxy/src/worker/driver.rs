@@ -27,7 +27,7 @@ use crate::protocol::{Protocol, ShardIdentity};
 use crate::time::Time;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
-use sockets::{Left, ShardSocket};
+use sockets::{Left, ShardSocket, Turn};
 
 mod asking;
 mod leaving;
@@ -95,10 +95,12 @@ pub struct Driver<P: Protocol> {
     pub(super) setup: Setup<P>,
     pub(super) clients: Vec<Option<ClientSocket>>,
     shards: Vec<Option<ShardSocket>>,
+    /// The number of the last one that a shard got.
+    last_socket: u32,
     lingering: Lingering,
     scratch: BytesMut,
     /// Sockets that may have more to read, in their turn.
-    again: VecDeque<Ready>,
+    again: VecDeque<Turn>,
     /// So many of them have waited since the last pass.
     turns: usize,
     /// Bytes read in this pass.
@@ -127,6 +129,7 @@ impl<P: Protocol> Driver<P> {
         Self {
             clients: Vec::new(),
             shards: Vec::new(),
+            last_socket: 0,
             lingering: Lingering::new(setup.pool, setup.sockets.clone()),
             scratch: BytesMut::new(),
             again: VecDeque::new(),
@@ -176,17 +179,22 @@ impl<P: Protocol> Driver<P> {
 
     fn client_ready(&mut self, index: usize, ready: Ready, now: Time) {
         let Some(Some(client)) = self.clients.get_mut(index) else { return };
-        let id = client.id(index);
+        let (id, queued) = (client.id(index), client.queued);
         client.ended |= ready.ended;
         if ready.broken {
             return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()));
         }
-        // It may have become ready to be written.
+        self.client_has_more(id, queued, now);
+    }
+
+    /// The client may be read or written; where it is `queued` it is read later in the pass.
+    #[inline]
+    fn client_has_more(&mut self, id: ClientId, queued: bool, now: Time) {
         if self.pool.client_output(id).is_some_and(|output| !output.is_sent()) {
             self.dirty_clients.push(id);
         }
-        if !client.queued {
-            self.read_client(index, now);
+        if !queued {
+            self.read_client(id.index as usize, now);
         }
     }
 
@@ -214,7 +222,7 @@ impl<P: Protocol> Driver<P> {
                 // The end may have come together with the last bytes; there is no second notice of it.
                 if read == Read::Full || client.ended {
                     client.queued = true;
-                    self.again.push_back(Ready::again(Token::Client(index as u32)));
+                    self.again.push_back(Turn::Client(id));
                 }
                 self.passed += count;
                 self.pool.counters().client_received_bytes.add(count as u64);
@@ -231,6 +239,12 @@ impl<P: Protocol> Driver<P> {
         let Some(Some(shard)) = self.shards.get_mut(index) else { return };
         let id = shard.id;
         shard.ended |= ready.ended;
+        self.shard_has_more(id, now);
+    }
+
+    /// The shard's socket may be read or written.
+    #[inline]
+    fn shard_has_more(&mut self, id: ConnectionId, now: Time) {
         if self.pool.shard_output(id).is_some_and(|output| !output.is_sent()) {
             self.dirty_shards.push(id);
         }
@@ -246,7 +260,7 @@ impl<P: Protocol> Driver<P> {
             Ok(Read::Ended) => ShardFailure::Closed,
             Ok(read) => {
                 if (read == Read::Full || shard.ended) && !std::mem::replace(&mut shard.queued, true) {
-                    self.again.push_back(Ready::again(Token::Shard(id.index)));
+                    self.again.push_back(Turn::Shard(id, shard.number));
                 }
                 self.passed += self.scratch.len() - rest;
                 match self.pool.shard_received(id, &mut self.scratch, now) {
@@ -264,6 +278,35 @@ impl<P: Protocol> Driver<P> {
         };
         self.scratch.clear();
         self.close_shard(id, &failure, now);
+    }
+
+    /// Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
+    fn take_turns(&mut self, now: Time) {
+        for _ in 0..self.turns {
+            if self.passed >= PASS_BYTES_MAX {
+                break;
+            }
+            let Some(turn) = self.again.pop_front() else { break };
+            match turn {
+                Turn::Lingering(id) => {
+                    self.passed += linger::READ_SIZE;
+                    self.again.extend(self.lingering.read(id).map(Turn::Lingering));
+                }
+                Turn::Client(id) => {
+                    if let Some(client) = find_client(&mut self.clients, id) {
+                        client.queued = false;
+                        self.client_has_more(id, false, now);
+                    }
+                }
+                Turn::Shard(id, number) => {
+                    if let Some(shard) = find(&mut self.shards, id).filter(|shard| shard.number == number) {
+                        shard.queued = false;
+                        self.shard_has_more(id, now);
+                    }
+                }
+            }
+        }
+        self.passed = 0;
     }
 
     // --- writing ------------------------------------------------------------------------------------------------
@@ -324,10 +367,7 @@ impl<P: Protocol> Driver<P> {
         let mut dirty = std::mem::take(&mut self.dirty_clients);
         self.pool.take_dirty_clients(&mut dirty);
         for id in dirty.drain(..) {
-            let Some(Some(client)) = self.clients.get_mut(id.index as usize) else { continue };
-            if client.generation != id.generation {
-                continue;
-            }
+            let Some(client) = find_client(&mut self.clients, id) else { continue };
             let share = if client.leaving { 1024 } else { share };
             // What is unread would be lost with the connection.
             let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
@@ -366,7 +406,7 @@ impl<P: Protocol> Driver<P> {
             match self.pool.settle_client(id) {
                 Verdict::Read => {
                     if std::mem::take(&mut client.unread) && !std::mem::replace(&mut client.queued, true) {
-                        self.again.push_back(Ready::again(Token::Client(id.index)));
+                        self.again.push_back(Turn::Client(id));
                     }
                 }
                 Verdict::Wait => {}
@@ -395,7 +435,9 @@ impl<P: Protocol> Driver<P> {
             self.shards.resize_with(index + 1, || None);
         }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
-        self.shards[index] = Some(ShardSocket { socket, id, ended: false, queued: false });
+        self.last_socket = self.last_socket.wrapping_add(1);
+        let number = self.last_socket;
+        self.shards[index] = Some(ShardSocket { socket, id, number, ended: false, queued: false });
         self.pool.shard_connected(id, identity, now);
         if let Err(error) = watched {
             self.close_shard(id, &socket::failure(&error), now);
@@ -438,8 +480,8 @@ impl<P: Protocol> Driver<P> {
         }
         let socket = slot.take().expect("just seen").socket;
         self.pool.client_gone(id, false);
-        if let Some(ready) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
-            self.again.push_back(ready);
+        if let Some(id) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
+            self.again.push_back(Turn::Lingering(id));
             self.next_sweep.get_or_insert(now.plus(SWEEP));
         }
     }
@@ -489,7 +531,9 @@ impl<P: Protocol> Drive for Driver<P> {
         match ready.token {
             Token::Client(index) => self.client_ready(index as usize, ready, now),
             Token::Shard(index) => self.shard_ready(index as usize, ready, now),
-            Token::Lingering(index) => self.again.extend(self.lingering.wake(index as usize)),
+            Token::Lingering(index) => {
+                self.again.extend(self.lingering.wake(index as usize).map(Turn::Lingering));
+            }
             Token::Alarm => {}
         }
     }
@@ -499,33 +543,7 @@ impl<P: Protocol> Drive for Driver<P> {
         if self.ordered {
             self.take_orders(now);
         }
-        // Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
-        for _ in 0..self.turns {
-            if self.passed >= PASS_BYTES_MAX {
-                break;
-            }
-            let Some(ready) = self.again.pop_front() else { break };
-            match ready.token {
-                Token::Lingering(index) => {
-                    self.passed += linger::READ_SIZE;
-                    self.again.extend(self.lingering.read(index as usize));
-                    continue;
-                }
-                Token::Client(index) => {
-                    if let Some(Some(client)) = self.clients.get_mut(index as usize) {
-                        client.queued = false;
-                    }
-                }
-                Token::Shard(index) => {
-                    if let Some(Some(shard)) = self.shards.get_mut(index as usize) {
-                        shard.queued = false;
-                    }
-                }
-                Token::Alarm => {}
-            }
-            self.ready(ready, now);
-        }
-        self.passed = 0;
+        self.take_turns(now);
         self.go_on_listing(now);
         self.keep_time(now);
         self.settle(now);
@@ -569,6 +587,11 @@ fn log_shard(pool: &str, Shard { name, address, .. }: &Shard, failure: &ShardFai
             warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
         }
     }
+}
+
+/// The socket of the client, if it is there.
+fn find_client(clients: &mut [Option<ClientSocket>], id: ClientId) -> Option<&mut ClientSocket> {
+    clients.get_mut(id.index as usize)?.as_mut().filter(|client| client.generation == id.generation)
 }
 
 /// The socket of the connection, if it has one.

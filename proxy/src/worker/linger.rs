@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use crate::net::epoll::{Ready, Sockets, Token};
+use crate::net::epoll::{Sockets, Token};
 use crate::net::socket::{Read, Socket, Written};
 use crate::time::Time;
 
@@ -16,8 +16,17 @@ const LINGERING_MAX: usize = 4096;
 /// Longest read; each counts as much of what may be read in a pass, for what it costs where little comes.
 pub const READ_SIZE: usize = 16 * 1024;
 
+/// Which lingering connection: its place, and which of those that had it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LingeringId {
+    index: u32,
+    number: u32,
+}
+
 struct Connection {
     socket: Socket,
+    /// Tells apart those that had the place.
+    number: u32,
     until: Time,
     /// It waits for its turn to be read.
     queued: bool,
@@ -28,6 +37,7 @@ struct Connection {
 /// The lingering connections of one pool.
 pub struct Lingering {
     connections: Slab<Connection>,
+    last_number: u32,
     pool: usize,
     sockets: Rc<Sockets>,
 }
@@ -35,7 +45,7 @@ pub struct Lingering {
 impl Lingering {
     /// None so far.
     pub fn new(pool: usize, sockets: Rc<Sockets>) -> Self {
-        Self { connections: Slab::new(), pool, sockets }
+        Self { connections: Slab::new(), last_number: 0, pool, sockets }
     }
 
     /// Nobody lingers.
@@ -44,28 +54,32 @@ impl Lingering {
     }
 
     /// One more, until then at most. Returns what is to be read next.
-    pub fn add(&mut self, mut socket: Socket, until: Time) -> Option<Ready> {
+    pub fn add(&mut self, mut socket: Socket, until: Time) -> Option<LingeringId> {
         let finishing = socket.finish() == Written::Pending;
         if self.connections.len() >= LINGERING_MAX {
             return None;
         }
         let entry = self.connections.vacant_entry();
-        let token = Token::Lingering(entry.key() as u32);
-        self.sockets.rename(&socket, self.pool, token).ok()?;
-        entry.insert(Connection { socket, until, queued: true, finishing });
-        Some(Ready::again(token))
+        let index = entry.key() as u32;
+        self.sockets.rename(&socket, self.pool, Token::Lingering(index)).ok()?;
+        self.last_number = self.last_number.wrapping_add(1);
+        let number = self.last_number;
+        entry.insert(Connection { socket, number, until, queued: true, finishing });
+        Some(LingeringId { index, number })
     }
 
     /// Something may have come. Returns what is to be read then, unless it waits for that already.
-    pub fn wake(&mut self, index: usize) -> Option<Ready> {
+    pub fn wake(&mut self, index: usize) -> Option<LingeringId> {
         let connection = self.connections.get_mut(index)?;
         let was_queued = std::mem::replace(&mut connection.queued, true);
-        (!was_queued).then(|| Ready::again(Token::Lingering(index as u32)))
+        (!was_queued).then_some(LingeringId { index: index as u32, number: connection.number })
     }
 
     /// Its turn has come: whatever is there is dropped. Returns what is to be read again: the end may have come with it.
-    pub fn read(&mut self, index: usize) -> Option<Ready> {
-        let connection = self.connections.get_mut(index)?;
+    pub fn read(&mut self, id: LingeringId) -> Option<LingeringId> {
+        let index = id.index as usize;
+        let connection =
+            self.connections.get_mut(index).filter(|connection| connection.number == id.number)?;
         connection.queued = false;
         if connection.finishing {
             connection.finishing = connection.socket.finish() == Written::Pending;
@@ -112,18 +126,37 @@ mod tests {
         ours.set_nonblocking(true).expect("a socket");
         std::io::Write::write_all(&mut theirs, &[0; 3 * READ_SIZE / 2]).expect("there is room");
         lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
-        let turn = lingering.add(Socket::from(ours), Time::from_micros(1));
-        assert_eq!(turn, Some(Ready::again(Token::Lingering(0))));
+        let turn = lingering.add(Socket::from(ours), Time::from_micros(1)).expect("there is room");
         assert_eq!(lingering.wake(0), None, "it has a turn already");
         let left = |lingering: &Lingering| lingering.connections[0].socket.waiting();
-        assert_eq!(lingering.read(0), turn);
+        assert_eq!(lingering.read(turn), Some(turn));
         assert_eq!(left(&lingering), READ_SIZE / 2);
-        assert_eq!(lingering.read(0), turn);
-        assert_eq!(lingering.read(0), None, "nothing is left");
-        assert_eq!(lingering.wake(0), turn);
+        assert_eq!(lingering.read(turn), Some(turn));
+        assert_eq!(lingering.read(turn), None, "nothing is left");
+        assert_eq!(lingering.wake(0), Some(turn));
         drop(theirs);
-        assert_eq!(lingering.read(0), None);
+        assert_eq!(lingering.read(turn), None);
         assert!(lingering.is_empty(), "it has ended");
         assert_eq!(lingering.wake(0), None);
+    }
+
+    #[test]
+    fn a_turn_ends_with_its_connection() {
+        let sockets = Rc::new(Sockets::new(&Alarm::new().expect("a descriptor")).expect("a descriptor"));
+        let mut lingering = Lingering::new(0, sockets);
+        let mut pairs = [(); 2].map(|()| UnixStream::pair().expect("descriptors"));
+        let mut turns = pairs.iter_mut().map(|(theirs, ours)| {
+            ours.set_nonblocking(true).expect("a socket");
+            std::io::Write::write_all(theirs, b"some").expect("there is room");
+            let ours = ours.try_clone().expect("a descriptor");
+            lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
+            lingering.sweep(Time::from_micros(2));
+            lingering.add(Socket::from(ours), Time::from_micros(1)).expect("there is room")
+        });
+        let (former, present) = (turns.next().expect("one"), turns.next().expect("another"));
+        drop(turns);
+        assert_eq!(former.index, present.index);
+        assert_eq!(lingering.read(former), None);
+        assert_eq!(lingering.read(present), Some(present));
     }
 }

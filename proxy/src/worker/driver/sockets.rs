@@ -3,6 +3,7 @@
 use crate::net::socket::{Ends, Socket};
 use crate::pool::{ClientId, ConnectionId};
 use crate::time::Time;
+use crate::worker::linger::LingeringId;
 
 /// A client's.
 pub struct ClientSocket {
@@ -32,10 +33,21 @@ pub struct Left {
 pub struct ShardSocket {
     pub socket: Socket,
     pub id: ConnectionId,
+    /// Tells apart those that the connection has one after the other.
+    pub number: u32,
     /// The kernel has said that nothing more will come after what there is.
     pub ended: bool,
     /// It has more to read than it was read at once, and has its next turn.
     pub queued: bool,
+}
+
+/// A socket that may have more to read and waits for its turn. One that is closed has none, whoever has its place by then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    Client(ClientId),
+    /// The connection, and the number of its socket.
+    Shard(ConnectionId, u32),
+    Lingering(LingeringId),
 }
 
 impl ClientSocket {
@@ -69,6 +81,7 @@ pub fn ids(clients: &[Option<ClientSocket>]) -> impl Iterator<Item = ClientId> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
     use crate::pool::client::Client;
@@ -126,5 +139,35 @@ mod tests {
             clients.iter_mut().for_each(|client| drop(heard(client)));
             assert!(rig.driver.again.len() <= SHARDS, "{} turns in pass {pass}", rig.driver.again.len());
         }
+    }
+
+    /// A connection is made again where it was, and its turn may come after that.
+    #[test]
+    fn what_was_left_of_a_socket_gives_the_next_one_no_second_turn() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        let (mut turns, mut shards) = (Vec::new(), Vec::new());
+        for begins in ["this is no response", "$1000000000\r\n"] {
+            say(&mut client, "GET a\r\n");
+            rig.passes();
+            let mut shard = rig.shard();
+            rig.passes();
+            say(&mut shard, begins);
+            while shard.write(&[b'x'; 64 * 1024]).is_ok() {}
+            rig.pass();
+            turns.extend(rig.driver.again.iter().copied());
+            if turns.len() == 1 {
+                assert!(heard(&mut client).contains("malformed"), "the connection is lost");
+                rig.passes();
+                // The shard's failure.
+                while rig.reports.try_recv().is_ok() {}
+            }
+            shards.push(shard);
+        }
+        while shards[1].write(&[b'x'; 64 * 1024]).is_ok() {}
+        rig.driver.again.push_front(turns[0]);
+        rig.driver.turns = 1;
+        rig.blind_pass(Duration::ZERO);
+        assert_eq!(rig.driver.again, [turns[1]]);
     }
 }
