@@ -91,6 +91,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/members.rs Members.all", Configured),
     ("pool/members.rs Members.events", Pass),
     ("pool/members.rs Members.of_shards", Configured),
+    ("pool/members.rs Members.vacant", Configured),
     ("pool/mod.rs Identity.name", Configured),
     ("pool/redirect.rs Redirects.abandoned", Connections),
     ("pool/redirect.rs Redirects.fresh", QUEUE),

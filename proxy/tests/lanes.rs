@@ -14,8 +14,13 @@ use memstore_proxy::time::Time;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 fn topology() -> Arc<Topology> {
-    let shards = vec![Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some("shard".into()))];
-    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard"))
+    topology_of(1)
+}
+
+fn topology_of(shards: u16) -> Arc<Topology> {
+    let shard = |port| Shard::new(Address::Tcp { host: "h".into(), port }, 1, Some(format!("shard-{port}")));
+    let shards = (1..=shards).map(shard).collect();
+    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("shards"))
 }
 
 fn pool() -> Pool<Resp> {
@@ -191,9 +196,51 @@ fn reloads_leave_no_connections_behind() {
         pool.reconfigure(Settings::default(), limits, topology(), counters.clone(), now);
         pool.preconnect();
         settle(&mut pool, client, &mut open, now);
-        assert_eq!(open.len(), per_shard, "after {round} reloads");
+        assert_eq!((open.len(), pool.connection_count()), (per_shard, per_shard), "after {round} reloads");
     }
-    assert!(pool.connection_count() <= 24, "{}", pool.connection_count());
+}
+
+/// Neither those that were made nor those that nobody needed, in whatever lane.
+#[test]
+fn a_shard_that_has_left_takes_its_connections_along() {
+    let now = Time::from_micros(1);
+    let counters = Counters::of_workers(1, 2).remove(0);
+    let one = counters.with_shards(&[Some(0)]).remove(0);
+    let settings = Settings { databases: 16, ..Settings::default() };
+    for asks in [false, true] {
+        let mut pool = pool();
+        let client = pool.client_connected(now);
+        pool.reconfigure(settings.clone(), Limits::default(), topology_of(2), counters.clone(), now);
+        say(&mut pool, client, "SELECT 1\r\n", now);
+        assert_eq!((heard(&mut pool, client).as_str(), pool.connection_count()), ("+OK\r\n", 4));
+        let topology = topology_of(2);
+        let key =
+            (0..).map(|number| number.to_string()).find(|key| topology.shard_for(key.as_bytes()) == Some(1));
+        let mut connects = Vec::new();
+        if asks {
+            say(&mut pool, client, &format!("GET {}\r\n", key.expect("a key of the second")), now);
+            pool.take_connects(&mut connects);
+            pool.shard_connected(connects[0], now);
+            // What is said first, and the request.
+            sent(&mut pool, connects[0]);
+            answer(&mut pool, connects[0], "+OK\r\n", now);
+            sent(&mut pool, connects[0]);
+        }
+        pool.reconfigure(settings.clone(), Limits::default(), topology_of(1), one.clone(), now);
+        if let Some(&connection) = connects.first() {
+            assert_eq!(pool.connection_count(), 4, "it has something in flight");
+            answer(&mut pool, connection, "+a\r\n", now);
+            assert_eq!(heard(&mut pool, client), "+a\r\n");
+            let mut closes = Vec::new();
+            pool.take_closes(&mut closes);
+            assert_eq!(closes, [(connection, ShardFailure::Removed)]);
+            pool.shard_closed(connection, &ShardFailure::Removed, now);
+            pool.shard_closed(connection, &ShardFailure::Reset, now);
+        }
+        assert_eq!(pool.connection_count(), 2, "one in each lane");
+        pool.reconfigure(settings.clone(), Limits::default(), topology_of(2), counters.clone(), now);
+        assert_eq!(pool.connection_count(), 4);
+    }
 }
 
 /// A connection that is not there any more may have had its place taken by another.

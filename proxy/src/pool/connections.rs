@@ -1,7 +1,7 @@
 //! The book of shard connections: which there are, who shares them, and what the worker has to do about them.
 //!
-//! A connection has its place here from when it may be needed until its lane has ended or another shard takes the place of
-//! its own, whether it is made or not. The next one in that place has another generation, so what comes late for the one before meets nobody.
+//! A connection has its place here from when it may be needed until its lane has ended or nothing remains of its shard,
+//! which has left the pool, whether it is made or not. The next one in that place has another generation, so what comes late for the one before meets nobody.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};

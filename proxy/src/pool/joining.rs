@@ -8,7 +8,7 @@ use shard_discovery::{Address, Shard, Topology};
 use super::ClientId;
 use super::connection::Connection;
 use super::connections::ConnectionId;
-use super::members::{Member, MemberIndex};
+use super::members::{Member, MemberIndex, Presence};
 use super::policy::Policy;
 use super::router::Router;
 use super::ticket::Ticket;
@@ -35,9 +35,9 @@ impl<P: Protocol> Router<P> {
         // counts, or clients' requests could overtake those that are in flight there.
         let keeps = topology.redirects();
         let is_alike = |member: &Member| member.per_shard == self.per_shard && member.keeps == keeps;
-        let mut known: Vec<MemberIndex> =
-            self.members.indexes().filter(|&index| is_alike(&self.members[index])).collect();
-        known.sort_by_key(|&index| !self.members[index].leaving);
+        let mut known = self.members.indexes();
+        known.retain(|&index| is_alike(&self.members[index]));
+        known.sort_by_key(|&index| self.members[index].is_present());
         let staying: HashMap<(String, Address), MemberIndex> = known
             .into_iter()
             .map(|index| {
@@ -51,25 +51,25 @@ impl<P: Protocol> Router<P> {
             let kept = staying.get(&(shard.name.clone(), shard.address.clone())).copied();
             if let Some(index) = kept {
                 stays.insert(index);
-                self.members[index].leaving = false;
+                self.members[index].presence = Presence::Present;
                 self.count_in(index, counters);
                 self.members[index].shard.weight = shard.weight;
             }
             order.push(kept);
         }
         let mut waiting = Vec::new();
-        for index in self.members.indexes().filter(|index| !stays.contains(index)) {
-            self.leave(index, &mut waiting);
+        for index in self.members.indexes() {
+            if !stays.contains(&index) {
+                self.leave(index, &mut waiting);
+            }
         }
-        let mut free: Vec<MemberIndex> =
-            self.members.indexes().filter(|&index| self.is_spent(index)).collect();
         self.keeps = keeps;
         let shards = topology.shards().iter().zip(counters);
         let present = order
             .into_iter()
             .zip(shards)
             .map(|(kept, (shard, counters))| {
-                kept.unwrap_or_else(|| self.join(shard.clone(), counters.clone(), free.pop()))
+                kept.unwrap_or_else(|| self.join(shard.clone(), counters.clone()))
             })
             .collect();
         self.members.set_present(present);
@@ -101,11 +101,10 @@ impl<P: Protocol> Router<P> {
         let of_name = |&member: &MemberIndex| *self.members[member].name == *name;
         let Some(place) = present.iter().position(of_name) else { return waiting };
         let before = present[place];
-        self.leave(before, &mut waiting);
-        let free = self.members.indexes().find(|&index| self.is_spent(index));
         let (shard, counters) = (self.members[before].shard.clone(), self.members[before].counters.clone());
         let is_replica = self.members[before].is_replica;
-        present[place] = self.join(shard, counters, free);
+        self.leave(before, &mut waiting);
+        present[place] = self.join(shard, counters);
         self.members[present[place]].is_replica = is_replica;
         self.members.set_present(present);
         waiting
@@ -129,8 +128,8 @@ impl<P: Protocol> Router<P> {
         }
     }
 
-    /// A new member, in the place of one that is spent if there is such a place.
-    fn join(&mut self, shard: Shard, counters: Arc<ShardCounters>, free: Option<MemberIndex>) -> MemberIndex {
+    /// A new member.
+    fn join(&mut self, shard: Shard, counters: Arc<ShardCounters>) -> MemberIndex {
         let (per_shard, keeps) = (self.per_shard, self.keeps);
         let member = Member {
             name: shard.name.as_str().into(),
@@ -141,23 +140,16 @@ impl<P: Protocol> Router<P> {
             is_replica: false,
             failing: false,
             failed_at: None,
-            leaving: false,
+            presence: Presence::Present,
         };
-        let index = match free {
-            Some(index) => {
-                self.connections.remove_member(index);
-                self.members[index] = member;
-                index
-            }
-            None => self.members.add(member),
-        };
+        let index = self.members.add(member);
         self.connections.add_member(index, per_shard, keeps);
         index
     }
 
     /// The member is in the pool no more. Clients that wait for it may go on elsewhere.
     fn leave(&mut self, member: MemberIndex, waiting: &mut Vec<ClientId>) {
-        self.members[member].leaving = true;
+        self.members[member].presence = Presence::Leaving;
         if std::mem::take(&mut self.members[member].failing) {
             self.members[member].counters.failing.add(-1);
         }
@@ -165,23 +157,28 @@ impl<P: Protocol> Router<P> {
             waiting.extend(self.connections[id].waiting.drain(..).map(|waiter| waiter.client));
             self.close_if_left(id);
         }
+        self.retire(member);
     }
 
     /// Closes a connection that was only needed for what was in flight.
     pub fn close_if_left(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let is_left = connection.is_made() && connection.in_flight().is_empty();
-        if self.members[connection.member].leaving && is_left {
+        if !self.members[connection.member].is_present() && is_left {
             self.connections.not_needed(id);
         }
     }
 
-    /// Whether the member has left and nothing remains of it.
-    fn is_spent(&self, member: MemberIndex) -> bool {
-        self.members[member].leaving
-            && self.connections.of_member(member).all(|id| {
-                let connection = &self.connections[id];
-                connection.is_closed() && connection.in_flight().is_empty()
-            })
+    /// Once nothing remains of a member that has left, its connections go out of the book.
+    pub fn retire(&mut self, member: MemberIndex) {
+        let is_over = |id| {
+            let connection = &self.connections[id];
+            connection.is_closed() && connection.in_flight().is_empty()
+        };
+        let is_leaving = self.members[member].presence == Presence::Leaving;
+        if is_leaving && self.connections.of_member(member).all(is_over) {
+            self.connections.remove_member(member);
+            self.members.remove(member);
+        }
     }
 }

@@ -29,6 +29,17 @@ impl MemberIndex {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct ShardIndex(pub usize);
 
+/// Whether a member is in the pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    /// It is.
+    Present,
+    /// Not any more: what is in flight is finished, then its connections are closed.
+    Leaving,
+    /// Nothing remains of it: its place is for the next.
+    Gone,
+}
+
 /// One shard, and what stays the same as long as it is one.
 pub(super) struct Member {
     pub shard: Shard,
@@ -44,14 +55,23 @@ pub(super) struct Member {
     pub failing: bool,
     /// When the last failure was noticed that was reported as the shard's own.
     pub failed_at: Option<Time>,
-    /// It is not in the pool any more: what is in flight is finished, then its connections are closed.
-    pub leaving: bool,
+    /// Whether it is in the pool.
+    pub presence: Presence,
+}
+
+impl Member {
+    /// It is in the pool.
+    pub fn is_present(&self) -> bool {
+        self.presence == Presence::Present
+    }
 }
 
 /// All shards that a pool has, and had as long as something of them is under way.
 #[derive(Default)]
 pub(super) struct Members {
     all: Vec<Member>,
+    /// The places of those that are gone.
+    vacant: Vec<MemberIndex>,
     /// For each shard of the topology, its member.
     of_shards: Vec<MemberIndex>,
     /// What has become of them, for the worker.
@@ -75,15 +95,30 @@ impl Members {
         self.of_shards = present;
     }
 
-    /// All of them, also those that are leaving or have left.
-    pub fn indexes(&self) -> impl DoubleEndedIterator<Item = MemberIndex> + use<> {
-        (0..self.all.len() as u32).map(MemberIndex)
+    /// All of them, also those that are leaving.
+    pub fn indexes(&self) -> Vec<MemberIndex> {
+        let indexes = (0..self.all.len() as u32).map(MemberIndex);
+        indexes.filter(|&index| self[index].presence != Presence::Gone).collect()
     }
 
-    /// One more.
+    /// One more, in the place of one that is gone if there is such a place.
     pub fn add(&mut self, member: Member) -> MemberIndex {
-        self.all.push(member);
-        MemberIndex(self.all.len() as u32 - 1)
+        match self.vacant.pop() {
+            Some(index) => {
+                self[index] = member;
+                index
+            }
+            None => {
+                self.all.push(member);
+                MemberIndex(self.all.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Nothing remains of the member.
+    pub fn remove(&mut self, index: MemberIndex) {
+        self[index].presence = Presence::Gone;
+        self.vacant.push(index);
     }
 
     /// The shard with this name has answered somebody.
@@ -109,7 +144,7 @@ impl Members {
     /// The shard does not serve: it counts as unhealthy until it answers somebody.
     pub fn failing(&mut self, index: MemberIndex) {
         let member = &mut self[index];
-        if !member.leaving && !std::mem::replace(&mut member.failing, true) {
+        if member.is_present() && !std::mem::replace(&mut member.failing, true) {
             member.counters.failing.add(1);
         }
     }
@@ -126,7 +161,7 @@ impl Members {
         now: Time,
     ) {
         match blame {
-            _ if self[index].leaving => return,
+            _ if !self[index].is_present() => return,
             Blame::Nobody => return,
             Blame::Unknown => {}
             Blame::Shard => {

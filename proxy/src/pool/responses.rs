@@ -315,6 +315,7 @@ impl<P: Protocol> Pool<P> {
             self.fail(ticket, member, failure);
         }
         self.wake_waiting(id);
+        self.router.retire(member);
     }
 
     /// Answers a request with the reason why its shard did not.

@@ -439,14 +439,18 @@ impl<D: Dialect> Stage<D> {
     }
 
     fn connection_of(&mut self, index: ConnectionId) -> &mut Connection {
+        // It may be known still where the pool has nothing left of it.
+        let known = self.connections.iter().find(|(_, connection)| connection.index == Some(index));
+        if let Some((&key, _)) = known {
+            return self.connections.get_mut(&key).expect("just seen");
+        }
         let shard = self.shard_of(index);
         let of_shard = || self.connections.range((shard, 0)..(shard + 1, 0));
         let is_free = |connection: &Connection| {
             connection.index.is_none_or(|id| self.world.pool.shard_of(id).is_none())
         };
-        let known = of_shard().find(|(_, connection)| connection.index == Some(index));
         // One that is not there any more leaves its number to the next.
-        let key = match known.or_else(|| of_shard().find(|(_, connection)| is_free(connection))) {
+        let key = match of_shard().find(|(_, connection)| is_free(connection)) {
             Some((&key, _)) => key,
             None => (shard, of_shard().count() + 1),
         };
