@@ -51,6 +51,7 @@ struct Coverage {
     untold: u64,
     reloads: u64,
     reloads_in_flight: u64,
+    lanes: u64,
 }
 
 /// SplitMix64.
@@ -288,6 +289,9 @@ impl<D: Dialect> Run<D> {
         };
         let duration = Duration::from_micros(self.random.below(micros));
         self.advance(duration);
+        if self.random.one_in(4) {
+            self.world.pool.sweep_connections(self.world.now);
+        }
         self.coverage.expired =
             self.world.counters.shards().iter().map(|shard| shard.server_timedout.get()).sum();
     }
@@ -461,13 +465,15 @@ impl<D: Dialect> Run<D> {
         self.coverage.queue_full = counters.queue_full.get();
         self.coverage.output_exceeded = counters.client_output_exceeded.get();
         self.coverage.evicted = counters.client_evicted.get();
+        self.coverage.lanes = counters.lanes.get() as u64;
         self.coverage.streamed = counters.shards().iter().map(|shard| shard.streamed.get()).sum();
     }
 }
 
 #[test]
 fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
-    simulate::<Resp>();
+    let coverage = simulate::<Resp>();
+    assert!(coverage.is_none_or(|coverage| coverage.lanes > 1000), "the simulation saw few databases");
 }
 
 #[test]
@@ -507,6 +513,7 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.untold += run.untold;
         all.reloads += run.reloads;
         all.reloads_in_flight += run.reloads_in_flight;
+        all.lanes += run.lanes - 1;
     }
     println!("{all:?}");
     if !whole {

@@ -5,14 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use memstore_proxy::pool::ClientId;
 
 use super::dialect::{Dialect, Expectation, Expected, Reply, Told};
+use super::shard::in_database;
 use crate::{Coverage, Random};
 
 /// Keys of one client.
 const KEYS: u64 = 12;
+/// Databases that there are.
+pub const DATABASES: u64 = 48;
 
 /// Where a client takes keys and values from; no value comes twice.
 pub struct Keys {
     client: usize,
+    database: u32,
     next_value: u64,
 }
 
@@ -23,6 +27,18 @@ impl Keys {
 
     pub fn keys(&self, most: u64, random: &mut Random) -> Vec<Vec<u8>> {
         (0..=random.below(most)).map(|_| self.key(random)).collect()
+    }
+
+    /// Another database from now on.
+    pub fn select(&mut self, random: &mut Random) -> u32 {
+        let most = if random.one_in(4) { DATABASES } else { 3 };
+        self.database = random.below(most) as u32;
+        self.database
+    }
+
+    /// The key, as it is known in the present database.
+    pub fn known(&self, key: &[u8]) -> Vec<u8> {
+        in_database(key, self.database)
     }
 
     pub fn value(&mut self, random: &mut Random) -> Vec<u8> {
@@ -65,7 +81,7 @@ impl Client {
     pub fn new(id: ClientId, number: usize, moving: bool) -> Self {
         Self {
             id,
-            keys: Keys { client: number, next_value: 0 },
+            keys: Keys { client: number, database: 0, next_value: 0 },
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             expected: VecDeque::new(),

@@ -19,8 +19,9 @@ pub trait Dialect: Protocol {
     /// The reply that `bytes` begins with and its length, once it is complete.
     fn reply(bytes: &[u8]) -> Option<(Reply, usize)>;
 
-    /// Executes the request that `bytes` begins with, once it is complete: the response, and the request's length.
-    fn execute(shard: &mut Shard, bytes: &[u8]) -> Option<(Vec<u8>, usize)>;
+    /// Executes the request that `bytes` begins with, once it is complete: the response, and the request's length. The
+    /// connection has selected the database, or does.
+    fn execute(shard: &mut Shard, database: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)>;
 }
 
 /// What a client is told.

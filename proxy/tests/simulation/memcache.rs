@@ -121,7 +121,7 @@ impl Dialect for Memcache {
         }
     }
 
-    fn execute(shard: &mut Shard, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    fn execute(shard: &mut Shard, _: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         let (line, mut at) = line(bytes)?;
         let words: Vec<&str> = line.split(' ').collect();
         let response = match words[..] {

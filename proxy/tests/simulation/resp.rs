@@ -3,48 +3,58 @@
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 
-use super::client::Keys;
+use super::client::{DATABASES, Keys};
 use super::dialect::{Dialect, Expectation, Expected, Reply};
-use super::shard::Shard;
+use super::shard::{Shard, in_database};
 use crate::Random;
 
 impl Dialect for Resp {
     const REQUEST_BYTES_MAX: u64 = 64 << 20;
 
     fn settings() -> Settings {
-        Settings { databases: 16, ..Settings::default() }
+        Settings { databases: DATABASES as u32, ..Settings::default() }
     }
 
     fn ask(keys: &mut Keys, random: &mut Random) -> (Vec<u8>, Vec<Expectation>) {
-        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(24) {
+        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(26) {
             0..=6 => {
                 let key = keys.key(random);
-                (vec![b"GET".to_vec(), key.clone()], Expected::Get(vec![key]))
+                let expected = Expected::Get(vec![keys.known(&key)]);
+                (vec![b"GET".to_vec(), key], expected)
             }
             7..=12 => {
                 let (key, value) = (keys.key(random), keys.value(random));
-                (vec![b"set".to_vec(), key.clone(), value.clone()], Expected::Set(vec![(key, value)]))
+                let expected = Expected::Set(vec![(keys.known(&key), value.clone())]);
+                (vec![b"set".to_vec(), key, value], expected)
             }
             13..=15 => {
-                let keys = keys.keys(6, random);
-                (named(b"MGET", keys.iter().cloned()), Expected::Get(keys))
+                let asked = keys.keys(6, random);
+                let known = asked.iter().map(|key| keys.known(key)).collect();
+                (named(b"MGET", asked.into_iter()), Expected::Get(known))
             }
             16..=17 => {
                 let pairs: Vec<_> =
                     keys.keys(4, random).into_iter().map(|key| (key, keys.value(random))).collect();
                 let flat = pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
-                (named(b"MSET", flat), Expected::Set(pairs))
+                let request = named(b"MSET", flat);
+                let known = pairs.into_iter().map(|(key, value)| (keys.known(&key), value)).collect();
+                (request, Expected::Set(known))
             }
             18..=19 => {
-                let keys = keys.keys(4, random);
-                (named(b"DEL", keys.iter().cloned()), Expected::Delete(keys))
+                let asked = keys.keys(4, random);
+                let known = asked.iter().map(|key| keys.known(key)).collect();
+                (named(b"DEL", asked.into_iter()), Expected::Delete(known))
             }
             20 => (vec![b"PING".to_vec()], Expected::Exactly(Reply::Text("PONG".into()))),
             21 => {
                 let text = keys.value(random);
                 (vec![b"ECHO".to_vec(), text.clone()], Expected::Exactly(Reply::Values(vec![Some(text)])))
             }
-            22 => (vec![b"NONSENSE".to_vec(), b"x".to_vec()], Expected::Refusal("ERR unknown command")),
+            22..=23 => {
+                let database = keys.select(random).to_string().into_bytes();
+                (vec![b"SELECT".to_vec(), database], Expected::Exactly(Reply::Done))
+            }
+            24 => (vec![b"NONSENSE".to_vec(), b"x".to_vec()], Expected::Refusal("ERR unknown command")),
             _ if random.one_in(60) => (vec![b"QUIT".to_vec()], Expected::Goodbye),
             _ => (vec![b"GET".to_vec()], Expected::Refusal("ERR wrong number of arguments")),
         };
@@ -69,35 +79,40 @@ impl Dialect for Resp {
         Some((reply, length))
     }
 
-    fn execute(shard: &mut Shard, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    fn execute(shard: &mut Shard, database: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         let (Value::Array(words), length) = parse(bytes)? else { panic!("a request is an array") };
         let word =
             |word| if let Value::Bulk(Some(word)) = word { word } else { panic!("a word is a bulk string") };
         let words: Vec<Vec<u8>> = words.into_iter().map(word).collect();
-        Some((answer(shard, &words), length))
+        Some((answer(shard, database, &words), length))
     }
 }
 
-fn answer(shard: &mut Shard, words: &[Vec<u8>]) -> Vec<u8> {
+fn answer(shard: &mut Shard, database: &mut u32, words: &[Vec<u8>]) -> Vec<u8> {
+    let known = |key: &[u8]| in_database(key, *database);
     let bulk = |value: Option<&Vec<u8>>| match value {
         None => b"$-1\r\n".to_vec(),
         Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
     };
     match words[0].to_ascii_lowercase().as_slice() {
-        b"get" => bulk(shard.data.get(&words[1])),
+        b"get" => bulk(shard.data.get(&known(&words[1]))),
         b"mget" => {
-            let values = words[1..].iter().flat_map(|key| bulk(shard.data.get(key)));
+            let values = words[1..].iter().flat_map(|key| bulk(shard.data.get(&known(key))));
             format!("*{}\r\n", words.len() - 1).into_bytes().into_iter().chain(values).collect()
         }
         b"set" | b"mset" => {
             for pair in words[1..].chunks(2) {
-                shard.set(&pair[0], &pair[1]);
+                shard.set(&known(&pair[0]), &pair[1]);
             }
             b"+OK\r\n".to_vec()
         }
         b"del" => {
-            let removed = words[1..].iter().filter(|key| shard.data.remove(*key).is_some()).count();
+            let removed = words[1..].iter().filter(|key| shard.data.remove(&known(key)).is_some()).count();
             format!(":{removed}\r\n").into_bytes()
+        }
+        b"select" => {
+            *database = String::from_utf8_lossy(&words[1]).parse().expect("a number");
+            b"+OK\r\n".to_vec()
         }
         other => panic!("a shard was sent {:?}", String::from_utf8_lossy(other)),
     }

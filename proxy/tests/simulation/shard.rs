@@ -19,10 +19,17 @@ impl Shard {
     }
 }
 
+/// What the key is called in this database where all databases are kept together.
+pub fn in_database(key: &[u8], database: u32) -> Vec<u8> {
+    if database == 0 { key.to_vec() } else { [key, format!("@{database}").as_bytes()].concat() }
+}
+
 /// One connection, as the shard sees it.
 #[derive(Default)]
 pub struct Connection {
     inbox: Vec<u8>,
+    /// What it has selected.
+    database: u32,
     /// Responses not yet received by the proxy.
     pub outbox: VecDeque<u8>,
     /// It reads nothing for now.
@@ -40,7 +47,7 @@ impl Connection {
         if self.silent || self.inbox.is_empty() {
             return;
         }
-        if let Some((response, length)) = D::execute(shard, &self.inbox) {
+        if let Some((response, length)) = D::execute(shard, &mut self.database, &self.inbox) {
             self.inbox.drain(..length);
             self.outbox.extend(response);
         }
