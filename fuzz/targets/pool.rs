@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, Verdict};
+use memstore_proxy::pool::{
+    self, ClientId, ConnectionId, Identity, Limits, Parting, Pool, Shell, Verdict, Wish,
+};
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::{Found, Protocol};
@@ -48,6 +50,50 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
     )
 }
 
+/// The worker at the end of a pass.
+struct Worker<'w, P: Protocol> {
+    pool: &'w mut Pool<P>,
+    clients: &'w mut Vec<ClientId>,
+    connecting: &'w mut Vec<ConnectionId>,
+    up: &'w mut Vec<ConnectionId>,
+    scratch: BytesMut,
+}
+
+impl<P: Protocol> Shell<P> for Worker<'_, P> {
+    fn pool(&mut self) -> (&mut Pool<P>, &mut BytesMut) {
+        (self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Close(index, failure) => {
+                if let Some(at) = self.up.iter().position(|known| *known == index) {
+                    self.up.remove(at);
+                    self.pool.shard_closed(index, &failure, now);
+                }
+            }
+            Wish::Connect(index) => self.connecting.push(index),
+            Wish::Ask(asked) => self.pool.answer_question(&asked, &Found::default()),
+            Wish::CloseUnlessDelivered(_) | Wish::Wake(_) | Wish::Log(_) => {}
+        }
+    }
+
+    fn write_shards(&mut self, _: Time) {
+        self.pool.take_dirty_shards(&mut Vec::new());
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut dirty = Vec::new();
+        self.pool.take_dirty_clients(&mut dirty);
+        for id in dirty {
+            if matches!(self.pool.settle_client(id), Verdict::Finish | Verdict::Close) {
+                self.clients.retain(|known| *known != id);
+                self.pool.client_gone(id, false);
+            }
+        }
+    }
+}
+
 /// Does what the worker does after a pass.
 fn settle<P: Protocol>(
     pool: &mut Pool<P>,
@@ -56,31 +102,9 @@ fn settle<P: Protocol>(
     up: &mut Vec<ConnectionId>,
     now: Time,
 ) {
-    let (mut scratch, mut dirty, mut shards, mut closes) =
-        (BytesMut::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10_000 {
-        pool.resume(&mut scratch, now);
-        pool.take_connects(connecting);
-        pool.take_dirty_shards(&mut shards);
-        pool.take_dirty_clients(&mut dirty);
-        for id in dirty.drain(..) {
-            if matches!(pool.settle_client(id), Verdict::Finish | Verdict::Close) {
-                clients.retain(|known| *known != id);
-                pool.client_gone(id, false);
-            }
-        }
-        pool.take_closes(&mut closes);
-        for (index, failure) in closes.drain(..) {
-            if let Some(at) = up.iter().position(|known| *known == index) {
-                up.remove(at);
-                pool.shard_closed(index, &failure, now);
-            }
-        }
+        pool::settle(&mut Worker { pool, clients, connecting, up, scratch: BytesMut::new() }, now);
         pool.take_events();
-        pool.take_malformed();
-        for asked in pool.take_questions() {
-            pool.answer_question(&asked, &Found::default());
-        }
         if !pool.has_work() {
             return;
         }

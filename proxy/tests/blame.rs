@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use memstore_proxy::failure::{Blame, ShardFailure};
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool, ShardEvent};
+use memstore_proxy::pool::{self, ClientId, ConnectionId, Identity, Limits, Pool, ShardEvent, Shell, Wish};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -128,6 +128,65 @@ fn request(inbox: &mut Vec<u8>) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// One of the workers, at the end of a pass.
+struct Worker<'w> {
+    number: usize,
+    pool: &'w mut Pool<Resp>,
+    connections: &'w mut BTreeMap<(usize, ConnectionId), Connection>,
+    scratch: BytesMut,
+}
+
+impl Shell<Resp> for Worker<'_> {
+    fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+        (self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Close(index, failure) if self.connections.remove(&(self.number, index)).is_some() => {
+                self.pool.shard_closed(index, &failure, now);
+            }
+            Wish::Connect(index) => {
+                // Also one that hangs: its kernel accepts.
+                self.connections.insert((self.number, index), Connection::default());
+                self.pool.shard_connected(index, None, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_shards(&mut self, _: Time) {
+        let mut dirty = Vec::new();
+        self.pool.take_dirty_shards(&mut dirty);
+        for index in dirty {
+            let Some(connection) = self.connections.get_mut(&(self.number, index)) else { continue };
+            if let Some(output) = self.pool.shard_output(index) {
+                connection.inbox.extend_from_slice(&output.first(output.len()));
+                output.clear();
+                self.pool.settle_shard(index);
+            }
+        }
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut clients = Vec::new();
+        self.pool.take_dirty_clients(&mut clients);
+        for id in clients {
+            if let Some(output) = self.pool.client_output(id) {
+                output.clear();
+            }
+            self.pool.settle_client(id);
+        }
+    }
+}
+
+/// What the pool wishes for.
+fn wishes(pool: &mut Pool<Resp>) -> Vec<Wish> {
+    let mut wishes = Vec::new();
+    pool.take_wishes(&mut wishes);
+    wishes
+}
+
 struct World {
     random: Random,
     workers: Vec<Pool<Resp>>,
@@ -190,45 +249,10 @@ impl World {
     fn settle(&mut self) {
         for worker in 0..self.workers.len() {
             loop {
-                let pool = &mut self.workers[worker];
-                let mut closes = Vec::new();
-                pool.take_closes(&mut closes);
-                for (index, failure) in closes {
-                    if self.connections.remove(&(worker, index)).is_some() {
-                        pool.shard_closed(index, &failure, self.now);
-                    }
-                }
-                pool.resume(&mut BytesMut::new(), self.now);
-                let mut connects = Vec::new();
-                pool.take_connects(&mut connects);
-                for index in connects {
-                    // Also one that hangs: its kernel accepts.
-                    self.connections.insert((worker, index), Connection::default());
-                    pool.shard_connected(index, None, self.now);
-                }
-                let mut dirty = Vec::new();
-                pool.take_dirty_shards(&mut dirty);
-                for index in dirty {
-                    let Some(connection) = self.connections.get_mut(&(worker, index)) else { continue };
-                    if let Some(output) = pool.shard_output(index) {
-                        let mut vectors = [std::io::IoSlice::new(&[]); 64];
-                        let used = output.vectors(&mut vectors);
-                        for vector in &vectors[..used] {
-                            connection.inbox.extend_from_slice(vector);
-                        }
-                        output.advance(output.len());
-                        pool.settle_shard(index);
-                    }
-                }
-                let mut clients = Vec::new();
-                pool.take_dirty_clients(&mut clients);
-                for id in clients {
-                    if let Some(output) = pool.client_output(id) {
-                        output.advance(output.len());
-                    }
-                    pool.settle_client(id);
-                }
-                for event in pool.take_events() {
+                let (pool, connections) = (&mut self.workers[worker], &mut self.connections);
+                let scratch = BytesMut::new();
+                pool::settle(&mut Worker { number: worker, pool, connections, scratch }, self.now);
+                for event in self.workers[worker].take_events() {
                     self.judge(event);
                 }
                 if !self.workers[worker].has_work() {
@@ -413,13 +437,11 @@ fn a_write_that_timed_out_is_not_left_on_its_way_but_a_slow_read_does_no_harm() 
         let id = pool.client_connected(begin);
         let mut scratch = BytesMut::from(line);
         pool.client_received(id, &mut scratch, begin);
-        let mut connects = Vec::new();
-        pool.take_connects(&mut connects);
-        pool.shard_connected(connects[0], None, begin);
+        let [Wish::Connect(connection)] = wishes(&mut pool)[..] else { panic!("it is to be made") };
+        pool.shard_connected(connection, None, begin);
         pool.tick(begin.plus(TIMEOUT));
-        let mut given_up = Vec::new();
-        pool.take_closes(&mut given_up);
-        assert_eq!(given_up.len(), closes, "{line}");
+        let given_up = Wish::Close(connection, ShardFailure::ResponseTimeout);
+        assert_eq!(wishes(&mut pool), vec![given_up; closes], "{line}");
     }
 }
 
@@ -430,9 +452,7 @@ fn a_write_behind_a_large_response_leaves_the_connection_to_it() {
     let begin = Time::from_micros(1_000);
     let id = pool.client_connected(begin);
     pool.client_received(id, &mut BytesMut::from("GET plain:1\r\nSET plain:1 v\r\n"), begin);
-    let mut connects = Vec::new();
-    pool.take_connects(&mut connects);
-    let connection = connects[0];
+    let [Wish::Connect(connection)] = wishes(&mut pool)[..] else { panic!("it is to be made") };
     pool.shard_connected(connection, None, begin);
     let output = pool.shard_output(connection).expect("it is up");
     output.advance(output.len());
@@ -442,8 +462,6 @@ fn a_write_behind_a_large_response_leaves_the_connection_to_it() {
     scratch.extend(std::iter::repeat_n(b'x', 2_000_000));
     pool.shard_received(connection, &mut scratch, begin.plus(TIMEOUT / 2)).expect("the beginning of a value");
     pool.tick(begin.plus(TIMEOUT));
-    let mut given_up = Vec::new();
-    pool.take_closes(&mut given_up);
-    assert!(given_up.is_empty(), "{given_up:?}");
-    assert_eq!(pool.take_doubtful(), [connection], "the kernel knows whether the write has arrived");
+    let asked = [Wish::CloseUnlessDelivered(connection)];
+    assert_eq!(wishes(&mut pool), asked, "the kernel knows whether the write has arrived");
 }

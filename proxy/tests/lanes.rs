@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool};
+use memstore_proxy::pool::{self, ClientId, ConnectionId, Identity, Limits, Pool, Shell, Wish};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{Found, Rows};
@@ -65,42 +65,76 @@ fn answer(pool: &mut Pool<Resp>, connection: ConnectionId, response: &str, now: 
     pool.resume(&mut BytesMut::new(), now);
 }
 
-/// Does what the worker does after a pass; every shard answers everything with OK. Returns how many connections are open.
-fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<ConnectionId>, now: Time) {
-    let (mut connects, mut dirty, mut closes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut clients = Vec::new();
-    loop {
-        // First, as the worker does.
-        pool.take_closes(&mut closes);
-        for (index, failure) in closes.drain(..) {
-            if open.remove(&index) {
-                pool.shard_closed(index, &failure, now);
+/// A worker at the end of a pass; every shard answers everything with OK.
+struct Worker<'w> {
+    pool: &'w mut Pool<Resp>,
+    /// Its replies are left to the test.
+    client: ClientId,
+    open: &'w mut BTreeSet<ConnectionId>,
+    scratch: BytesMut,
+}
+
+impl Shell<Resp> for Worker<'_> {
+    fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+        (self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Close(index, failure) if self.open.remove(&index) => {
+                self.pool.shard_closed(index, &failure, now);
             }
+            Wish::Connect(index) => {
+                self.pool.shard_connected(index, None, now);
+                self.open.insert(index);
+            }
+            _ => {}
         }
-        pool.resume(&mut BytesMut::new(), now);
-        pool.take_connects(&mut connects);
-        for index in connects.drain(..) {
-            pool.shard_connected(index, None, now);
-            open.insert(index);
-        }
-        pool.take_dirty_shards(&mut dirty);
-        for index in dirty.drain(..) {
-            let requests = sent(pool, index).matches('*').count();
-            pool.settle_shard(index);
+    }
+
+    fn write_shards(&mut self, now: Time) {
+        let mut dirty = Vec::new();
+        self.pool.take_dirty_shards(&mut dirty);
+        for index in dirty {
+            let requests = sent(self.pool, index).matches('*').count();
+            self.pool.settle_shard(index);
             if requests > 0 {
-                answer(pool, index, &"+OK\r\n".repeat(requests), now);
+                answer(self.pool, index, &"+OK\r\n".repeat(requests), now);
             }
         }
-        pool.take_dirty_clients(&mut clients);
-        for id in clients.drain(..).filter(|id| *id != client) {
-            heard(pool, id);
-            pool.settle_client(id);
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut clients = Vec::new();
+        self.pool.take_dirty_clients(&mut clients);
+        for id in clients.into_iter().filter(|id| *id != self.client) {
+            heard(self.pool, id);
+            self.pool.settle_client(id);
         }
-        pool.settle_client(client);
+        self.pool.settle_client(self.client);
+    }
+}
+
+fn settle(pool: &mut Pool<Resp>, client: ClientId, open: &mut BTreeSet<ConnectionId>, now: Time) {
+    loop {
+        pool::settle(&mut Worker { pool, client, open, scratch: BytesMut::new() }, now);
         if !pool.has_work() {
             return;
         }
     }
+}
+
+/// What the pool wishes for.
+fn wishes(pool: &mut Pool<Resp>) -> Vec<Wish> {
+    let mut wishes = Vec::new();
+    pool.take_wishes(&mut wishes);
+    wishes
+}
+
+/// The connections that are to be made.
+fn wanted(pool: &mut Pool<Resp>) -> Vec<ConnectionId> {
+    let wanted = |wish| if let Wish::Connect(connection) = wish { Some(connection) } else { None };
+    wishes(pool).into_iter().filter_map(wanted).collect()
 }
 
 fn wide_pool() -> (Pool<Resp>, Counters) {
@@ -168,7 +202,7 @@ fn databases_in_use_at_a_time_are_limited() {
     assert_eq!((refused.len(), counters.lanes.get(), counters.lanes_refused.get()), (44, 256, 44));
     // Such a client is served where it was.
     say(&mut pool, refused[0], "CLIENT LIST\r\n", now);
-    let asked = pool.take_questions().remove(0);
+    let Some(Wish::Ask(asked)) = wishes(&mut pool).pop() else { panic!("a question is asked") };
     let mut rows = Rows::default();
     let places = 0..pool.client_count();
     pool.list_clients(&asked.question, asked.asker, places, now, |_| Some(["a", "b"]), &mut rows);
@@ -219,8 +253,8 @@ fn a_shard_that_has_left_takes_its_connections_along() {
         let mut connects = Vec::new();
         if asks {
             say(&mut pool, client, &format!("GET {}\r\n", key.expect("a key of the second")), now);
-            pool.take_connects(&mut connects);
-            pool.shard_connected(connects[0], now);
+            connects = wanted(&mut pool);
+            pool.shard_connected(connects[0], None, now);
             // What is said first, and the request.
             sent(&mut pool, connects[0]);
             answer(&mut pool, connects[0], "+OK\r\n", now);
@@ -231,9 +265,7 @@ fn a_shard_that_has_left_takes_its_connections_along() {
             assert_eq!(pool.connection_count(), 4, "it has something in flight");
             answer(&mut pool, connection, "+a\r\n", now);
             assert_eq!(heard(&mut pool, client), "+a\r\n");
-            let mut closes = Vec::new();
-            pool.take_closes(&mut closes);
-            assert_eq!(closes, [(connection, ShardFailure::Removed)]);
+            assert_eq!(wishes(&mut pool), [Wish::Close(connection, ShardFailure::Removed)]);
             pool.shard_closed(connection, &ShardFailure::Removed, now);
             pool.shard_closed(connection, &ShardFailure::Reset, now);
         }
@@ -250,14 +282,12 @@ fn what_comes_late_for_a_connection_that_has_ended_meets_nobody() {
     let counters = Counters::of_workers(1, 1).remove(0);
     let mut pool = pool();
     pool.preconnect();
-    let mut connects = Vec::new();
-    pool.take_connects(&mut connects);
-    let former = connects.pop().expect("a connection is wanted");
+    let former = wanted(&mut pool).pop().expect("a connection is wanted");
     pool.shard_closed(former, &ShardFailure::ConnectRefused, now);
     let limits = Limits { server_connections: 2, ..Limits::default() };
     pool.reconfigure(Settings::default(), limits, topology(), counters.clone(), now);
     pool.preconnect();
-    pool.take_connects(&mut connects);
+    let connects = wanted(&mut pool);
     let in_place = connects.iter().find(|id| id.index == former.index);
     let present = *in_place.expect("one of the new connections has the place");
     assert!(present != former && pool.shard_of(former).is_none());

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, PASS_WORK_MAX, Pool, Verdict};
+use memstore_proxy::pool::{
+    self, ClientId, ConnectionId, Identity, Limits, Notice, PASS_WORK_MAX, Pool, Shell, Verdict, Wish,
+};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -29,6 +31,9 @@ struct Bench {
     frozen: bool,
     unanswered: Vec<u8>,
     connection: Option<ConnectionId>,
+    /// Who was settled last, and what is to be done about it.
+    settled: Option<(ClientId, Verdict)>,
+    notices: Vec<Notice>,
 }
 
 impl Bench {
@@ -68,6 +73,8 @@ impl Bench {
             frozen: false,
             unanswered: Vec::new(),
             connection: None,
+            settled: None,
+            notices: Vec::new(),
         }
     }
 
@@ -90,26 +97,18 @@ impl Bench {
 
     /// What a worker does after a pass; nothing is written to the client, which is told.
     fn settle(&mut self, client: ClientId) -> Verdict {
+        self.settled = Some((client, Verdict::Wait));
         loop {
-            self.pool.resume(&mut self.scratch, self.now);
-            let mut connects = Vec::new();
-            self.pool.take_connects(&mut connects);
-            if let Some(connection) = connects.pop() {
-                assert!(self.connection.replace(connection).is_none(), "one connection will do");
-                self.pool.shard_connected(connection, None, self.now);
-            }
-            self.pool.take_dirty_shards(&mut Vec::new());
-            self.serve();
-            let mut dirty = Vec::new();
-            self.pool.take_dirty_clients(&mut dirty);
-            if self.pool.client_output(client).is_some_and(|output| !output.is_empty()) {
-                self.pool.client_blocked(client, false, self.now);
-            }
-            let verdict = self.pool.settle_client(client);
+            pool::settle(self, self.now);
             if !self.pool.has_work() {
-                return verdict;
+                return self.settled.expect("just set").1;
             }
         }
+    }
+
+    /// Of what the log was told since the last call, what is chosen.
+    fn logged<T>(&mut self, chosen: impl Fn(Notice) -> Option<T>) -> Vec<T> {
+        std::mem::take(&mut self.notices).into_iter().filter_map(chosen).collect()
     }
 
     /// The shard answers what it is sent.
@@ -168,6 +167,38 @@ impl Bench {
         self.pool.sweep_clients(self.now, &mut due);
         due.into_iter().for_each(|(id, why)| self.pool.part_with(id, why));
         self.pool.sweep_blocked(self.now);
+    }
+}
+
+impl Shell<Resp> for Bench {
+    fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+        (&mut self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Connect(connection) => {
+                assert!(self.connection.replace(connection).is_none(), "one connection will do");
+                self.pool.shard_connected(connection, None, now);
+            }
+            Wish::Log(notice) => self.notices.push(notice),
+            _ => {}
+        }
+    }
+
+    fn write_shards(&mut self, _: Time) {
+        self.pool.take_dirty_shards(&mut Vec::new());
+        self.serve();
+    }
+
+    fn write_clients(&mut self, now: Time) {
+        self.pool.take_dirty_clients(&mut Vec::new());
+        if let Some((client, verdict)) = &mut self.settled {
+            if self.pool.client_output(*client).is_some_and(|output| !output.is_empty()) {
+                self.pool.client_blocked(*client, false, now);
+            }
+            *verdict = self.pool.settle_client(*client);
+        }
     }
 }
 
@@ -273,12 +304,16 @@ fn a_client_that_does_not_read_is_told_and_closed_when_idle_clients_are() {
     let client = bench.client();
     let mut request = &b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"[..];
     bench.send(client, &mut request);
+    let wedged = |bench: &mut Bench| {
+        bench.settle(client);
+        bench.logged(|notice| if let Notice::Wedged(id, _) = notice { Some(id) } else { None })
+    };
     bench.pass(Duration::from_secs(4));
-    assert_eq!(bench.pool.take_wedged(), []);
+    assert_eq!(wedged(&mut bench), []);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.pool.take_wedged().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [client]);
+    assert_eq!(wedged(&mut bench), [client]);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.pool.take_wedged(), [], "once is enough");
+    assert_eq!(wedged(&mut bench), [], "once is enough");
     assert_eq!(bench.counters.client_wedged.get(), 1);
     bench.pass(Duration::from_secs(53));
     assert_ne!(bench.settle(client), Verdict::Close, "59 s");
@@ -333,6 +368,10 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn evicted_client(notice: Notice) -> Option<(ClientId, usize)> {
+    if let Notice::Evicted(id, bytes) = notice { Some((id, bytes)) } else { None }
+}
+
 #[test]
 fn who_holds_most_goes_and_nobody_else() {
     let mut bench = Bench::new(|limits| limits.memory_max = 16 * MIB);
@@ -344,7 +383,7 @@ fn who_holds_most_goes_and_nobody_else() {
     let greedy = bench.client();
     bench.send(greedy, &mut &set(30 * MIB)[..20 * MIB]);
     assert_eq!(bench.counters.client_evicted.get(), 1);
-    let evicted = bench.pool.take_evicted();
+    let evicted = bench.logged(evicted_client);
     assert_eq!(evicted.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [greedy]);
     assert!(evicted[0].1 > 5 * MIB, "{evicted:?}");
     let words = bench.pool.client_output(greedy).map(|output| taken(output, usize::MAX)).expect("last words");
@@ -366,7 +405,7 @@ fn requests_that_wait_for_a_shard_are_held_by_their_client() {
     let greedy = bench.client();
     let requests = set(1_000_000).repeat(16);
     bench.send(greedy, &mut &requests[..]);
-    let evicted = bench.pool.take_evicted();
+    let evicted = bench.logged(evicted_client);
     assert_eq!(evicted.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [greedy]);
     assert!(evicted[0].1 > 5 * MIB, "{evicted:?}");
     let queued = bench.counters.shards()[0].in_queue_bytes.get();
@@ -410,7 +449,8 @@ fn a_request_that_there_is_no_room_for_is_refused_in_words() {
     bench.send(client, &mut &echo(3 * MIB)[..]);
     assert!(text(bench.take(client, usize::MAX)).starts_with("-OOM "), "the reply would not");
     assert_eq!(bench.counters.out_of_memory.get(), 1);
-    assert_eq!(bench.pool.take_oversized().len(), 1);
+    let oversized = |notice| if let Notice::Oversized(id, bytes) = notice { Some((id, bytes)) } else { None };
+    assert_eq!(bench.logged(oversized).len(), 1);
     bench.send(client, &mut &b"*1\r\n$4\r\nPING\r\n"[..]);
     assert_eq!(text(bench.take(client, usize::MAX)), "+PONG\r\n", "the connection goes on");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Pool, Verdict};
+use memstore_proxy::pool::{self, ClientId, ConnectionId, Identity, Limits, Pool, Shell, Verdict, Wish};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::secret::Secret;
@@ -29,6 +29,58 @@ struct World {
     rest: String,
     /// The last one that was made.
     connection: Option<ConnectionId>,
+    scratch: BytesMut,
+}
+
+impl Shell<Resp> for World {
+    fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+        (&mut self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Connect(connection) => {
+                self.connection = Some(connection);
+                self.pool.shard_connected(connection, None, now);
+            }
+            Wish::Close(connection, failure) => {
+                self.asked.clear();
+                self.rest.clear();
+                self.pool.shard_closed(connection, &failure, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_shards(&mut self, _: Time) {
+        let mut shards = Vec::new();
+        self.pool.take_dirty_shards(&mut shards);
+        for index in shards {
+            self.rest.push_str(&taken(self.pool.shard_output(index).expect("connected")));
+            self.pool.settle_shard(index);
+        }
+        while let Some(end) = self.rest.find("GET\r\n").and_then(|at| {
+            let key = at + 5 + self.rest[at + 5..].find("\r\n")? + 2;
+            Some(key + self.rest[key..].find("\r\n")? + 2)
+        }) {
+            let key = self.rest[..end].trim_end().rsplit("\r\n").next().expect("a key").to_owned();
+            self.asked.push(key);
+            self.rest.drain(..end);
+        }
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut clients = Vec::new();
+        self.pool.take_dirty_clients(&mut clients);
+        for id in clients {
+            let said = self.pool.client_output(id).map(taken).unwrap_or_default();
+            let heard = self.heard.entry(id).or_default();
+            heard.extend(said.lines().map(|line| (self.now, line.to_owned())));
+            if self.pool.settle_client(id) == Verdict::Read {
+                self.read(id);
+            }
+        }
+    }
 }
 
 fn ms(millis: u64) -> Time {
@@ -58,6 +110,7 @@ impl World {
             unread: HashMap::new(),
             rest: String::new(),
             connection: None,
+            scratch: BytesMut::new(),
         }
     }
 
@@ -98,44 +151,8 @@ impl World {
 
     /// The end of a pass.
     fn settle(&mut self) {
-        let (mut connects, mut shards, mut clients) = (Vec::new(), Vec::new(), Vec::new());
-        let mut closes = Vec::new();
-        let mut scratch = BytesMut::new();
         for _ in 0..10_000 {
-            self.pool.resume(&mut scratch, self.now);
-            self.pool.take_connects(&mut connects);
-            for connection in connects.drain(..) {
-                self.connection = Some(connection);
-                self.pool.shard_connected(connection, None, self.now);
-            }
-            self.pool.take_dirty_shards(&mut shards);
-            for index in shards.drain(..) {
-                self.rest.push_str(&taken(self.pool.shard_output(index).expect("connected")));
-                self.pool.settle_shard(index);
-            }
-            while let Some(end) = self.rest.find("GET\r\n").and_then(|at| {
-                let key = at + 5 + self.rest[at + 5..].find("\r\n")? + 2;
-                Some(key + self.rest[key..].find("\r\n")? + 2)
-            }) {
-                let key = self.rest[..end].trim_end().rsplit("\r\n").next().expect("a key").to_owned();
-                self.asked.push(key);
-                self.rest.drain(..end);
-            }
-            self.pool.take_closes(&mut closes);
-            for (index, failure) in closes.drain(..) {
-                self.asked.clear();
-                self.rest.clear();
-                self.pool.shard_closed(index, &failure, self.now);
-            }
-            self.pool.take_dirty_clients(&mut clients);
-            for id in clients.drain(..) {
-                let said = self.pool.client_output(id).map(taken).unwrap_or_default();
-                let heard = self.heard.entry(id).or_default();
-                heard.extend(said.lines().map(|line| (self.now, line.to_owned())));
-                if self.pool.settle_client(id) == Verdict::Read {
-                    self.read(id);
-                }
-            }
+            pool::settle(self, self.now);
             if !self.pool.has_work() {
                 return;
             }

@@ -337,7 +337,6 @@ impl Run {
 
     /// Requests reach the nodes, which answer some of them.
     fn serve(&mut self) {
-        self.world.pool.take_connects(&mut self.world.wanted);
         for index in std::mem::take(&mut self.world.wanted) {
             self.connections.insert(index, Connection::default());
             self.world.shard_connects(index);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, Verdict};
+use memstore_proxy::pool::{
+    self, ClientId, ConnectionId, Identity, Limits, Parting, Pool, Shell, Verdict, Wish,
+};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
@@ -27,6 +29,7 @@ struct Talk {
     executed: Vec<String>,
     heard: String,
     ended: Option<Verdict>,
+    scratch: BytesMut,
 }
 
 impl Talk {
@@ -57,7 +60,16 @@ impl Talk {
         let mut pool = Pool::new(identity, settings, limits, Arc::new(topology), counters);
         let now = Time::from_micros(1_000_000);
         let client = pool.client_connected(now);
-        Self { pool, client, connection: None, now, executed: vec![], heard: String::new(), ended: None }
+        Self {
+            pool,
+            client,
+            connection: None,
+            now,
+            executed: vec![],
+            heard: String::new(),
+            ended: None,
+            scratch: BytesMut::new(),
+        }
     }
 
     /// Bytes come, and the worker does all that follows.
@@ -83,37 +95,7 @@ impl Talk {
 
     fn settle(&mut self) {
         loop {
-            self.pool.resume(&mut BytesMut::new(), self.now);
-            let (mut connects, mut shards, mut clients) = (vec![], vec![], vec![]);
-            self.pool.take_connects(&mut connects);
-            if let Some(connection) = connects.pop() {
-                self.connection = Some(connection);
-                self.pool.shard_connected(connection, None, self.now);
-            }
-            self.pool.take_dirty_shards(&mut shards);
-            if let Some(connection) = self.connection
-                && let Some(output) = self.pool.shard_output(connection)
-            {
-                let text = taken(output);
-                self.pool.settle_shard(connection);
-                let requests = words(&text);
-                let mut replies = BytesMut::from("+OK\r\n".repeat(requests.len()).as_bytes());
-                self.executed.extend(requests);
-                if !replies.is_empty() {
-                    self.pool.shard_received(connection, &mut replies, self.now).expect("well-formed");
-                }
-            }
-            self.pool.take_dirty_clients(&mut clients);
-            if !clients.is_empty() {
-                if let Some(output) = self.pool.client_output(self.client) {
-                    self.heard += &taken(output);
-                }
-                let verdict = self.pool.settle_client(self.client);
-                if matches!(verdict, Verdict::Finish | Verdict::Close) {
-                    self.ended = Some(verdict);
-                    self.pool.client_gone(self.client, false);
-                }
-            }
+            pool::settle(self, self.now);
             if !self.pool.has_work() {
                 return;
             }
@@ -123,6 +105,50 @@ impl Talk {
     /// What the client has heard since the last call.
     fn heard(&mut self) -> String {
         std::mem::take(&mut self.heard)
+    }
+}
+
+impl Shell<Resp> for Talk {
+    fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+        (&mut self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        if let Wish::Connect(connection) = wish {
+            self.connection = Some(connection);
+            self.pool.shard_connected(connection, None, now);
+        }
+    }
+
+    fn write_shards(&mut self, now: Time) {
+        self.pool.take_dirty_shards(&mut vec![]);
+        if let Some(connection) = self.connection
+            && let Some(output) = self.pool.shard_output(connection)
+        {
+            let text = taken(output);
+            self.pool.settle_shard(connection);
+            let requests = words(&text);
+            let mut replies = BytesMut::from("+OK\r\n".repeat(requests.len()).as_bytes());
+            self.executed.extend(requests);
+            if !replies.is_empty() {
+                self.pool.shard_received(connection, &mut replies, now).expect("well-formed");
+            }
+        }
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut clients = vec![];
+        self.pool.take_dirty_clients(&mut clients);
+        if !clients.is_empty() {
+            if let Some(output) = self.pool.client_output(self.client) {
+                self.heard += &taken(output);
+            }
+            let verdict = self.pool.settle_client(self.client);
+            if matches!(verdict, Verdict::Finish | Verdict::Close) {
+                self.ended = Some(verdict);
+                self.pool.client_gone(self.client, false);
+            }
+        }
     }
 }
 

@@ -47,13 +47,13 @@ pub(super) struct Connections<P: Protocol> {
     /// The lane of new clients.
     pub(super) usual: u32,
     /// Those with something to write.
-    pub dirty: Vec<ConnectionId>,
-    pub to_connect: Vec<ConnectionId>,
-    pub to_close: Vec<(ConnectionId, ShardFailure)>,
+    dirty: Vec<ConnectionId>,
+    to_connect: Vec<ConnectionId>,
+    to_close: Vec<(ConnectionId, ShardFailure)>,
     /// Those that nobody needs any more, one entry each; to be closed unless somebody does by then.
     unneeded: Vec<ConnectionId>,
     /// Those with room for clients that wait for it.
-    pub roomy: Vec<ConnectionId>,
+    roomy: Vec<ConnectionId>,
 }
 
 impl<P: Protocol> Connections<P> {
@@ -195,19 +195,48 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
-    /// Whether something is to be done in this pass.
+    /// Whether something is to be written, or somebody can go on, in this pass.
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
-            || !self.to_connect.is_empty()
-            || !self.to_close.is_empty()
-            || !self.unneeded.is_empty()
-            || !self.roomy.is_empty()
+        !self.dirty.is_empty() || !self.roomy.is_empty()
+    }
+
+    /// Whether connections are to be made or closed.
+    #[inline]
+    pub fn has_wishes(&self) -> bool {
+        !self.to_connect.is_empty() || !self.to_close.is_empty() || !self.unneeded.is_empty()
     }
 
     /// The connection is to be made.
     pub fn connect(&mut self, id: ConnectionId) {
-        self[id].link = Link::Connecting { after: None };
+        self.connect_after(id, None);
+    }
+
+    /// The same; where the last attempt failed for this reason nobody waits for this one.
+    pub fn connect_after(&mut self, id: ConnectionId, after: Option<ShardFailure>) {
+        self[id].link = Link::Connecting { after };
         self.to_connect.push(id);
+    }
+
+    /// The connection is to be closed for this reason.
+    pub fn close(&mut self, id: ConnectionId, failure: ShardFailure) {
+        self.to_close.push((id, failure));
+    }
+
+    /// Those who wait for room in the queue of the connection can go on.
+    pub fn has_room(&mut self, id: ConnectionId) {
+        self.roomy.push(id);
+    }
+
+    /// One that has room.
+    pub fn take_roomy(&mut self) -> Option<ConnectionId> {
+        self.roomy.pop()
+    }
+
+    /// Everybody who waits for room looks for it anew; false if nobody does.
+    pub fn wake_all(&mut self) -> bool {
+        let waited_for = self.find(|connection| !connection.waiting.is_empty());
+        self.roomy.extend(waited_for);
+        !self.roomy.is_empty()
     }
 
     /// Nobody needs the connection any more.
@@ -218,13 +247,31 @@ impl<P: Protocol> Connections<P> {
     }
 
     /// Those that are to be closed. A request may have come for some that were not needed.
-    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionId, ShardFailure)>) {
-        into.append(&mut self.to_close);
+    pub fn take_closes(&mut self, mut closes: impl FnMut(ConnectionId, ShardFailure)) {
+        self.to_close.drain(..).for_each(|(id, failure)| closes(id, failure));
         for id in std::mem::take(&mut self.unneeded) {
             let Some(connection) = self.get_mut(id) else { continue };
             connection.unneeded = false;
             if connection.is_quiet() {
-                into.push((id, ShardFailure::Removed));
+                closes(id, ShardFailure::Removed);
+            }
+        }
+    }
+
+    /// Those that are to be made.
+    pub fn take_connects(&mut self) -> impl Iterator<Item = ConnectionId> {
+        self.to_connect.drain(..)
+    }
+
+    /// Those with something to write, which are looked at by then.
+    #[inline]
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        for id in self.dirty.drain(..) {
+            if let Some(connection) = self.slab.get_mut(id.index as usize)
+                && connection.generation == id.generation
+            {
+                connection.dirty = false;
+                into.push(id);
             }
         }
     }

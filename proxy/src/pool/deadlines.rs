@@ -7,6 +7,7 @@ use super::clients::ClientId;
 use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::denials::Denial;
+use super::wishes::{Notice, Wish};
 use super::{Pool, SILENCE};
 use crate::buffer::Output;
 use crate::failure::{ShardFailure, Stage};
@@ -91,7 +92,7 @@ impl<P: Protocol> Pool<P> {
         {
             match connection.stage(connection.lane == default_lane, latest.since) {
                 Stage::Serving { is_silent: false } if connection.has_written_expired() => {
-                    self.wishes.doubtful.push(id);
+                    self.wishes.add(Wish::CloseUnlessDelivered(id));
                 }
                 Stage::Serving { .. } | Stage::Handshake { .. } => is_given_up = true,
                 Stage::Connecting | Stage::Idle => {}
@@ -102,7 +103,7 @@ impl<P: Protocol> Pool<P> {
             .last()
             .map(|latest| (latest.since, connection.blame(&failure, default_lane, latest.since)));
         if is_given_up {
-            self.router.connections.to_close.push((id, failure.clone()));
+            self.router.connections.close(id, failure.clone());
         }
         let Some((began, blame)) = latest else { return };
         self.router.members[member].counters.server_timedout.add(expired.len() as u64);
@@ -123,7 +124,7 @@ impl<P: Protocol> Pool<P> {
         };
         for id in router.connections.find(is_late) {
             let failure = ShardFailure::ConnectFailed(ShardFailure::ResponseTimeout.to_string());
-            router.connections.to_close.push((id, failure));
+            router.connections.close(id, failure);
         }
         let deadlines = router.connections.iter().filter_map(Connection::identity_deadline);
         router.identity_deadline = deadlines.filter(|&deadline| deadline > now).min();
@@ -197,7 +198,7 @@ impl<P: Protocol> Pool<P> {
             }
             if now.since(since) >= WEDGED_AFTER && !std::mem::replace(&mut activity.told, true) {
                 counters.client_wedged.add(1);
-                wishes.wedged.push((id, activity.bytes()));
+                wishes.log(Notice::Wedged(id, activity.bytes()));
             }
             true
         });
@@ -219,7 +220,7 @@ impl<P: Protocol> Pool<P> {
                 && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
         };
         let unused: Vec<ConnectionId> = connections.extra().filter(is_unused).collect();
-        connections.to_close.extend(unused.into_iter().map(|id| (id, ShardFailure::Closed)));
+        unused.into_iter().for_each(|id| connections.close(id, ShardFailure::Closed));
         connections.end_spent_lanes();
         connections.shrink();
         self.counters.lanes.set(self.router.connections.lane_count() as i64);

@@ -13,11 +13,13 @@
 //!    says so by `keep_client_rest` (the same for shards).
 //! 2. **Time**: [`Pool::tick`] once [`Pool::next_deadline`] has passed; sweeps once a second where `has_blocked` and the like ask
 //!    for them.
-//! 3. **Wishes**, each taken until there are none: `take_closes` first, for what is given up must be gone before a client hears
-//!    of it and writes again; then [`Pool::resume`], questions, what the log is told, `take_connects`.
+//! 3. **Wishes** ([`Wish`]): [`Pool::take_wishes`] says what the worker is to do for the pool, in order; [`Pool::resume`] goes on
+//!    with clients that have waited, and may wish for more.
 //! 4. **Bytes to write**: `take_dirty_shards` and `take_dirty_clients` name the connections, `shard_output` and `client_output`
 //!    have the bytes, and after each write `settle_shard` or [`Pool::settle_client`], whose [`Verdict`] says what becomes of
 //!    the client. Where [`Pool::has_more`] is true then, 3 and 4 are repeated, with [`Pool::resume_others`].
+//!
+//! [`settle`] does 3 and 4 in their order; the worker and tests give it a [`Shell`].
 //!
 //! One concern, one file: [`replies`] keeps the order of one client's replies, `connection` the queue of one shard connection,
 //! [`crate::buffer`] the bytes; `clients` is the book of clients, `connections` and `members` are those of what there is of
@@ -53,6 +55,7 @@ pub use limits::Limits;
 pub use listing::Asked;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
+pub use wishes::{Notice, Shell, Wish, settle};
 
 pub mod client;
 mod clients;
@@ -263,9 +266,7 @@ impl<P: Protocol> Pool<P> {
         connections.set_usual_lane(P::lane(&P::session(&self.settings)), members);
         self.counters.lanes.set(connections.lane_count() as i64);
         // Those that wait for room may have waited long enough by now, or may find more room.
-        let waited_for = connections.find(|connection| !connection.waiting.is_empty());
-        connections.roomy.extend(waited_for);
-        self.router.wait_deadline = (!connections.roomy.is_empty()).then_some(now);
+        self.router.wait_deadline = connections.wake_all().then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
     }

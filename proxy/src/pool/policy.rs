@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use crate::failure::{Blame, ShardFailure};
     use crate::metrics::Counters;
-    use crate::pool::{ClientId, ConnectionId, Identity, Limits, Pool};
+    use crate::pool::{ClientId, ConnectionId, Identity, Limits, Pool, Wish};
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
 
@@ -75,10 +75,10 @@ mod tests {
                 Pool::new(identity, Settings::default(), limits(Some(SECOND)), topology.clone(), counters);
             let now = Time::from_micros(10_000_000);
             pool.preconnect();
-            let connection = pool.router.connections.to_connect.pop().expect("it is wanted");
+            let [Wish::Connect(connection)] = wishes(&mut pool)[..] else { panic!("it is wanted") };
             assert_eq!(pool.router.connections[connection].policy, SHARED);
             pool.router.connections[connection].policy = policy;
-            pool.shard_connected(connection, now);
+            pool.shard_connected(connection, None, now);
             let client = pool.client_connected(now);
             Self { pool, topology, client, connection, now }
         }
@@ -126,6 +126,12 @@ mod tests {
         }
     }
 
+    fn wishes(pool: &mut Pool<Resp>) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        pool.take_wishes(&mut wishes);
+        wishes
+    }
+
     fn limits(timeout: Option<Duration>) -> Limits {
         Limits { timeout, queue_wait: 60 * SECOND, shard_queue_max: 1, ..Limits::default() }
     }
@@ -146,7 +152,7 @@ mod tests {
                 patient.later(60 * SECOND);
             }
             assert_eq!((patient.heard().as_str(), patient.blamed()), ("", vec![]), "{line}");
-            assert!(patient.pool.router.connections.to_close.is_empty(), "{line}");
+            assert_eq!(wishes(&mut patient.pool), [], "{line}");
             patient.answer("+late\r\n").expect("it is expected");
             assert_eq!(patient.heard(), "+late\r\n", "{line}");
         }
@@ -218,7 +224,7 @@ mod tests {
             bench.pool.shard_closed(bench.connection, &ShardFailure::Closed, bench.now);
             let told = if carries_over { "" } else { "-ERR shard shard: connection closed\r\n" };
             assert_eq!(bench.heard(), told);
-            assert_eq!(bench.pool.router.connections.to_connect.is_empty(), !carries_over);
+            assert_eq!(wishes(&mut bench.pool).is_empty(), !carries_over);
         }
     }
 }

@@ -311,7 +311,7 @@ impl<P: Protocol> Pool<P> {
                 continue;
             }
             if connection.heard.plus(ABANDONED_MAX) <= now {
-                self.router.connections.to_close.push((id, ShardFailure::Removed));
+                self.router.connections.close(id, ShardFailure::Removed);
             } else {
                 self.redirects.abandoned.push((now.plus(ABANDONED_MAX), id));
             }

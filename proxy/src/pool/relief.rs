@@ -13,6 +13,7 @@ use super::clients::{ClientId, Clients, find, mark};
 use super::connections::ConnectionId;
 use super::requests::listen_no_more;
 use super::ticket::Ticket;
+use super::wishes::Wish;
 use crate::buffer::{Ahead, Rest};
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
@@ -36,7 +37,10 @@ impl<P: Protocol> Pool<P> {
         while self.share.is_asked() {
             let mut holders = self.holders();
             let largest = holders.first().map_or(0, |&(_, bytes)| bytes);
-            if !self.share.bid(largest, &mut self.wishes.wakes) || holders.is_empty() {
+            let mut wakes = Vec::new();
+            let is_largest = self.share.bid(largest, &mut wakes);
+            wakes.into_iter().for_each(|worker| self.wishes.add(Wish::Wake(worker)));
+            if !is_largest || holders.is_empty() {
                 return;
             }
             // Many that hold about the same go at once: looking for each of them anew would take longer than they need to
@@ -78,7 +82,7 @@ impl<P: Protocol> Pool<P> {
             connection.forsake(&is_unwanted);
             if connection.is_forsaken() {
                 connection.closing = true;
-                self.router.connections.to_close.push((id, ShardFailure::Removed));
+                self.router.connections.close(id, ShardFailure::Removed);
                 closes = true;
             }
             self.count_shard(id);
@@ -129,7 +133,7 @@ impl<P: Protocol> Pool<P> {
 
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
         self.counters.client_evicted.add(1);
-        self.wishes.tell_evicted(id, bytes);
+        self.wishes.log_evicted(id, bytes);
         let Clients { slab, silences, dirty, .. } = &mut self.clients;
         let Some(client) = find(slab, id) else { return };
         mark(client, id.index, dirty);

@@ -10,6 +10,7 @@ use super::connections::ConnectionId;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Turn};
 use super::ticket::{Sender, Waiter};
+use super::wishes::{Notice, Wish};
 use super::{Asked, Limits, Pool, SILENCE};
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
@@ -50,7 +51,7 @@ impl<P: Protocol> Pool<P> {
     /// The same, in the same pass, but for those that wait for their turn.
     pub fn resume_others(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
-        while let Some(connection) = self.router.connections.roomy.pop() {
+        while let Some(connection) = self.router.connections.take_roomy() {
             self.resume_waiting(connection, scratch, now);
         }
         while let Some(id) = self.clients.resumable.pop_front() {
@@ -197,7 +198,7 @@ impl<P: Protocol> Pool<P> {
                     plan.reply.clear();
                     P::malformed(&malformed, input, &mut plan.reply);
                     activity.replies.replied(&plan.reply, P::Manner::default());
-                    self.wishes.malformed.push((id, malformed));
+                    self.wishes.log(Notice::Malformed(id, malformed));
                     client.state = State::Finishing;
                     used = scratch.len();
                     activity.ahead = Ahead::default();
@@ -276,13 +277,13 @@ impl<P: Protocol> Pool<P> {
                     plan.reply.clear();
                     P::out_of_memory(&mut plan.reply);
                     activity.replies.replied(&plan.reply, plan.manner);
-                    self.wishes.tell_oversized(id, length);
+                    self.wishes.log_oversized(id, length);
                     Ok(())
                 }
                 Route::Deny { slowly } => {
                     counters.refused.add(1);
                     counters.wrong_passwords.add(1);
-                    self.wishes.wrong_passwords.push(id);
+                    self.wishes.log(Notice::WrongPassword(id));
                     stops = self.denials.is_one_too_many(now) || slowly;
                     if stops {
                         activity.paused = Some(Pause::Delayed);
@@ -340,7 +341,8 @@ impl<P: Protocol> Pool<P> {
                 }
                 Route::Ask(question) => {
                     let number = activity.replies.submitted(plan.manner);
-                    self.wishes.questions.push(Asked { client: id, asker: client.id, number, question });
+                    let asked = Asked { client: id, asker: client.id, number, question };
+                    self.wishes.add(Wish::Ask(asked));
                     Ok(())
                 }
             };

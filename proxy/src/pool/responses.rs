@@ -172,7 +172,7 @@ impl<P: Protocol> Pool<P> {
                 }
                 // What a script says is its client's word.
                 if !scripted && P::is_complaint(&scratch[start..end]) {
-                    wishes.tell_complaint(at, &scratch[start..end]);
+                    wishes.log_complaint(at, &scratch[start..end]);
                 }
             }
             let ticket = if progress.complete {
@@ -256,7 +256,7 @@ impl<P: Protocol> Pool<P> {
     /// Where the shard has room again, clients that wait for it go on.
     pub(super) fn wake_waiting(&mut self, id: ConnectionId) {
         if self.router.connections[id].wakes(&self.limits) {
-            self.router.connections.roomy.push(id);
+            self.router.connections.has_room(id);
         }
     }
 
@@ -342,25 +342,11 @@ impl<P: Protocol> Pool<P> {
 
     /// Shard connections with something to write.
     pub fn take_dirty_shards(&mut self, into: &mut Vec<ConnectionId>) {
-        for place in 0..self.router.connections.dirty.len() {
-            let id = self.router.connections.dirty[place];
-            if let Some(connection) = self.router.connections.get_mut(id) {
-                connection.dirty = false;
-                self.count_shard(id);
-                into.push(id);
-            }
+        let before = into.len();
+        self.router.connections.take_dirty(into);
+        for &id in &into[before..] {
+            self.count_shard(id);
         }
-        self.router.connections.dirty.clear();
-    }
-
-    /// Shard connections to be made.
-    pub fn take_connects(&mut self, into: &mut Vec<ConnectionId>) {
-        into.append(&mut self.router.connections.to_connect);
-    }
-
-    /// Shard connections to be closed, with the reason; the worker then calls [`Self::shard_closed`].
-    pub fn take_closes(&mut self, into: &mut Vec<(ConnectionId, ShardFailure)>) {
-        self.router.connections.take_closes(into);
     }
 
     /// What became of shards since the last call.
@@ -375,7 +361,10 @@ impl<P: Protocol> Pool<P> {
 
     /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.
     pub fn has_more(&self) -> bool {
-        self.clients.has_work() || self.router.connections.has_work() || self.is_asked_for_relief()
+        self.clients.has_work()
+            || self.router.connections.has_work()
+            || self.has_wishes()
+            || self.is_asked_for_relief()
     }
 
     /// Whether the control thread is to be told something.

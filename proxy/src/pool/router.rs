@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shard_discovery::{Address, Group, HashTag, Home, Topology};
 
-use super::connection::{Admission, Link};
+use super::connection::Admission;
 use super::connections::{ConnectionId, Connections};
 use super::members::{MemberIndex, Members, ShardIndex};
 use super::policy::Policy;
@@ -235,8 +235,7 @@ impl<P: Protocol> Router<P> {
                 Ok(())
             }
             Admission::Probe(failure) => {
-                self.connections[id].link = Link::Connecting { after: Some(failure.clone()) };
-                self.connections.to_connect.push(id);
+                self.connections.connect_after(id, Some(failure.clone()));
                 Err(failure)
             }
             Admission::Crowded if self.is_its_turn(id) => Ok(()),

@@ -1,10 +1,14 @@
-//! What the worker is to do for a pool beside reading and writing, and what the log is to be told: kept until it asks.
+//! What a pool cannot do itself: it wishes for it, and whoever drives the pool does it, at the end of each pass.
+
+use bytes::BytesMut;
 
 use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::listing::Asked;
+use crate::failure::ShardFailure;
 use crate::protocol::{Malformed, Protocol};
+use crate::time::Time;
 
 /// Clients and requests remembered for the log between two passes.
 const TOLD_MAX: usize = 64;
@@ -12,104 +16,239 @@ const TOLD_MAX: usize = 64;
 const COMPLAINTS_MAX: usize = 8;
 const COMPLAINT_SHOWN_MAX: usize = 200;
 
-/// What the worker has not asked for yet.
+/// What a pool wants to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Close the connection, if it is made, and say so with [`Pool::shard_closed`].
+    Close(ConnectionId, ShardFailure),
+    /// A write has timed out on the connection, though the shard answers others: close it as after a timeout, unless the shard
+    /// has acknowledged all that was sent.
+    CloseUnlessDelivered(ConnectionId),
+    /// Make the connection.
+    Connect(ConnectionId),
+    /// Ask the whole process.
+    Ask(Asked),
+    /// Wake the worker with this number: it has to look at what its clients hold.
+    Wake(usize),
+    /// Say it in the log.
+    Log(Notice),
+}
+
+/// What the log is to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A client has sent what is no request.
+    Malformed(ClientId, Malformed),
+    /// A client has sent a wrong password.
+    WrongPassword(ClientId),
+    /// A client has taken none of its replies for long, for which so many bytes are held.
+    Wedged(ClientId, usize),
+    /// A client had to go because too much was held, and it held so many bytes.
+    Evicted(ClientId, usize),
+    /// A request of so many bytes was refused because too much would be held.
+    Oversized(ClientId, usize),
+    /// A shard has said in these words that it does not want the proxy.
+    Complaint(ConnectionId, String),
+}
+
+/// Who does for a pool what it cannot do itself: the worker, and tests in its place.
+pub trait Shell<P: Protocol> {
+    /// The pool, and the buffer that requests are served from, which is empty before and after.
+    fn pool(&mut self) -> (&mut Pool<P>, &mut BytesMut);
+    /// Does what the pool wishes.
+    fn fulfil(&mut self, wish: Wish, now: Time);
+    /// Writes to the connections that [`Pool::take_dirty_shards`] names.
+    fn write_shards(&mut self, now: Time);
+    /// Writes to the clients that [`Pool::take_dirty_clients`] names, and does what [`Pool::settle_client`] says of each.
+    fn write_clients(&mut self, now: Time);
+}
+
+/// The end of a pass: does all that the pool wishes, until it wishes nothing more in this pass.
+pub fn settle<P: Protocol>(shell: &mut impl Shell<P>, now: Time) {
+    let mut wishes = Vec::new();
+    let mut is_first = true;
+    loop {
+        // What is given up must be gone before a client hears of it and writes again.
+        fulfil(shell, &mut wishes, now);
+        let (pool, scratch) = shell.pool();
+        if std::mem::take(&mut is_first) {
+            pool.resume(scratch, now);
+        } else {
+            pool.resume_others(scratch, now);
+        }
+        // Before clients are closed: the log is to say who they were.
+        fulfil(shell, &mut wishes, now);
+        shell.write_shards(now);
+        shell.write_clients(now);
+        if !shell.pool().0.has_more() {
+            return;
+        }
+    }
+}
+
+fn fulfil<P: Protocol>(shell: &mut impl Shell<P>, wishes: &mut Vec<Wish>, now: Time) {
+    shell.pool().0.take_wishes(wishes);
+    for wish in wishes.drain(..) {
+        shell.fulfil(wish, now);
+    }
+}
+
+/// What is wished for beside what the book of connections wants.
 #[derive(Default)]
 pub(super) struct Wishes {
-    pub questions: Vec<Asked>,
+    /// As it came.
+    queue: Vec<Wish>,
     /// A large response was handed on.
     pub large: bool,
-    /// Connections with a write that timed out and may not have reached the shard.
-    pub doubtful: Vec<ConnectionId>,
-    /// Workers that have to look at theirs.
-    pub wakes: Vec<usize>,
-    /// What clients sent that is no request.
-    pub malformed: Vec<(ClientId, Malformed)>,
-    /// Clients that sent a wrong password.
-    pub wrong_passwords: Vec<ClientId>,
-    /// Those that have taken no replies for long, and bytes held for them.
-    pub wedged: Vec<(ClientId, usize)>,
-    /// Those that had to go because too much was held, and what each held.
-    evicted: Vec<(ClientId, usize)>,
-    /// Those whose request was refused for that, and its size.
-    oversized: Vec<(ClientId, usize)>,
-    /// What shards have said that do not want us.
-    complaints: Vec<(ConnectionId, String)>,
+    /// How many of `queue` are of this kind, where that is limited.
+    evicted: usize,
+    oversized: usize,
+    complaints: usize,
 }
 
 impl Wishes {
+    /// One more.
+    pub fn add(&mut self, wish: Wish) {
+        self.queue.push(wish);
+    }
+
+    /// The log is to say this.
+    pub fn log(&mut self, notice: Notice) {
+        self.add(Wish::Log(notice));
+    }
+
     /// A client has to go because too much is held.
-    pub fn tell_evicted(&mut self, client: ClientId, bytes: usize) {
-        if self.evicted.len() < TOLD_MAX {
-            self.evicted.push((client, bytes));
+    pub fn log_evicted(&mut self, client: ClientId, bytes: usize) {
+        self.evicted += 1;
+        if self.evicted <= TOLD_MAX {
+            self.log(Notice::Evicted(client, bytes));
         }
     }
 
     /// A request is refused because too much would be held.
-    pub fn tell_oversized(&mut self, client: ClientId, bytes: usize) {
-        if self.oversized.len() < TOLD_MAX {
-            self.oversized.push((client, bytes));
+    pub fn log_oversized(&mut self, client: ClientId, bytes: usize) {
+        self.oversized += 1;
+        if self.oversized <= TOLD_MAX {
+            self.log(Notice::Oversized(client, bytes));
         }
     }
 
     /// A shard has said that it does not want us.
-    pub fn tell_complaint(&mut self, connection: ConnectionId, response: &[u8]) {
-        if self.complaints.len() < COMPLAINTS_MAX {
+    pub fn log_complaint(&mut self, connection: ConnectionId, response: &[u8]) {
+        self.complaints += 1;
+        if self.complaints <= COMPLAINTS_MAX {
             let words = response.trim_ascii_end();
             let words = String::from_utf8_lossy(&words[..words.len().min(COMPLAINT_SHOWN_MAX)]);
-            self.complaints.push((connection, words.escape_debug().to_string()));
+            self.log(Notice::Complaint(connection, words.escape_debug().to_string()));
         }
     }
 }
 
 impl<P: Protocol> Pool<P> {
-    /// Questions to the whole process since the last call.
-    pub fn take_questions(&mut self) -> Vec<Asked> {
-        std::mem::take(&mut self.wishes.questions)
+    /// What is wished for since the last call, in the order in which it is to be done.
+    #[inline]
+    pub fn take_wishes(&mut self, into: &mut Vec<Wish>) {
+        if self.has_wishes() {
+            let connections = &mut self.router.connections;
+            connections.take_closes(|id, failure| into.push(Wish::Close(id, failure)));
+            into.append(&mut self.wishes.queue);
+            (self.wishes.evicted, self.wishes.oversized, self.wishes.complaints) = (0, 0, 0);
+            into.extend(connections.take_connects().map(Wish::Connect));
+        }
+    }
+
+    /// Whether something is wished for.
+    #[inline]
+    pub(super) fn has_wishes(&self) -> bool {
+        !self.wishes.queue.is_empty() || self.router.connections.has_wishes()
     }
 
     /// Whether a large response was handed on since the last call: it is worth writing at once.
     pub fn take_large(&mut self) -> bool {
         std::mem::take(&mut self.wishes.large)
     }
+}
 
-    /// Connections on which a write has timed out, though the shard answers others: they are to be closed as after a
-    /// timeout unless it has acknowledged all that was sent.
-    pub fn take_doubtful(&mut self) -> Vec<ConnectionId> {
-        std::mem::take(&mut self.wishes.doubtful)
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+
+    use super::*;
+    use crate::metrics::Counters;
+    use crate::pool::{Identity, Limits};
+    use crate::protocol::resp::Resp;
+    use crate::protocol::resp::session::Settings;
+
+    /// A worker that does nothing but to note what it is to do.
+    struct Notes {
+        pool: Pool<Resp>,
+        scratch: BytesMut,
+        notes: Vec<&'static str>,
     }
 
-    /// Workers that have to look at what their clients hold.
-    pub fn take_wakes(&mut self, into: &mut Vec<usize>) {
-        into.append(&mut self.wishes.wakes);
+    impl Shell<Resp> for Notes {
+        fn pool(&mut self) -> (&mut Pool<Resp>, &mut BytesMut) {
+            (&mut self.pool, &mut self.scratch)
+        }
+
+        fn fulfil(&mut self, wish: Wish, now: Time) {
+            self.notes.push(match wish {
+                Wish::Close(id, failure) => {
+                    self.pool.shard_closed(id, &failure, now);
+                    "close"
+                }
+                Wish::Connect(id) => {
+                    self.pool.shard_connected(id, None, now);
+                    "connect"
+                }
+                Wish::Log(Notice::Malformed(..)) => "malformed",
+                other => panic!("{other:?}"),
+            });
+        }
+
+        fn write_shards(&mut self, _: Time) {
+            self.pool.take_dirty_shards(&mut Vec::new());
+            self.notes.push("shards");
+        }
+
+        fn write_clients(&mut self, _: Time) {
+            self.pool.take_dirty_clients(&mut Vec::new());
+            self.notes.push("clients");
+        }
     }
 
-    /// What clients have sent since the last call that is no request.
-    pub fn take_malformed(&mut self) -> Vec<(ClientId, Malformed)> {
-        std::mem::take(&mut self.wishes.malformed)
-    }
-
-    /// Clients that have sent a wrong password since the last call, once for each.
-    pub fn take_wrong_passwords(&mut self) -> Vec<ClientId> {
-        std::mem::take(&mut self.wishes.wrong_passwords)
-    }
-
-    /// Clients that have taken none of their replies for long, found since the last call, and bytes held for them.
-    pub fn take_wedged(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.wishes.wedged)
-    }
-
-    /// Clients that were disconnected since the last call because too much was held, and what each held.
-    pub fn take_evicted(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.wishes.evicted)
-    }
-
-    /// Clients whose request was refused since the last call because too much would be held, and its size.
-    pub fn take_oversized(&mut self) -> Vec<(ClientId, usize)> {
-        std::mem::take(&mut self.wishes.oversized)
-    }
-
-    /// Responses since the last call that say that a shard does not want the proxy, for the log.
-    pub fn take_complaints(&mut self) -> Vec<(ConnectionId, String)> {
-        std::mem::take(&mut self.wishes.complaints)
+    /// What is given up is gone before somebody goes on, and the log is told of clients while they are there.
+    #[test]
+    fn wishes_come_in_their_order() {
+        let shards = vec![Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, None)];
+        let topology = Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+        let limits =
+            Limits { timeout: Some(Duration::from_secs(1)), shard_queue_max: 1, ..Limits::default() };
+        let identity =
+            Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
+        let topology = Arc::new(topology.expect("one shard"));
+        let counters = Counters::of_workers(1, 1).remove(0);
+        let pool = Pool::new(identity, Settings::default(), limits, topology, counters);
+        let mut worker = Notes { pool, scratch: BytesMut::new(), notes: Vec::new() };
+        let now = Time::from_micros(1);
+        let say = |worker: &mut Notes, line: &str, now| {
+            let client = worker.pool.client_connected(now);
+            worker.pool.client_received(client, &mut BytesMut::from(line), now);
+        };
+        say(&mut worker, "SET a 1\r\n", now);
+        settle(&mut worker, now);
+        assert_eq!(worker.notes, ["connect", "shards", "clients"]);
+        worker.notes.clear();
+        let now = now.plus(Duration::from_millis(500));
+        say(&mut worker, "SET a 2\r\n", now);
+        say(&mut worker, "*x\r\n", now);
+        // The first is told that it has waited for too long; the second has waited for room behind it.
+        let now = now.plus(Duration::from_millis(500));
+        worker.pool.tick(now);
+        settle(&mut worker, now);
+        assert_eq!(worker.notes, ["close", "malformed", "connect", "shards", "clients"]);
     }
 }

@@ -20,9 +20,9 @@ use crate::config;
 use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
-use crate::net::socket::{self, Ends, Read, Socket, Written};
+use crate::net::socket::{self, Ends, Read, Socket};
 use crate::pool::client::places_to_add;
-use crate::pool::{ClientId, ConnectionId, Parting, Pool, Verdict};
+use crate::pool::{self, ClientId, ConnectionId, Pool, Shell as _};
 use crate::protocol::{Protocol, ShardIdentity};
 use crate::time::Time;
 use report::Untold;
@@ -34,6 +34,7 @@ mod leaving;
 mod orders;
 mod report;
 mod rig;
+mod shell;
 mod sockets;
 mod tell;
 mod unsent;
@@ -108,8 +109,6 @@ pub struct Driver<P: Protocol> {
     dirty_clients: Vec<ClientId>,
     dirty_shards: Vec<ConnectionId>,
     connects: Vec<ConnectionId>,
-    closes: Vec<(ConnectionId, ShardFailure)>,
-    wakes: Vec<usize>,
     untold: Untold,
     pub(super) questions: Questions,
     /// What the process has asked for.
@@ -138,8 +137,6 @@ impl<P: Protocol> Driver<P> {
             dirty_clients: Vec::new(),
             dirty_shards: Vec::new(),
             connects: Vec::new(),
-            closes: Vec::new(),
-            wakes: Vec::new(),
             untold: Untold::default(),
             questions: Questions::default(),
             listing: None,
@@ -309,114 +306,6 @@ impl<P: Protocol> Driver<P> {
         self.passed = 0;
     }
 
-    // --- writing ------------------------------------------------------------------------------------------------
-
-    /// Does all that the pool wishes, until it wishes nothing more.
-    fn settle(&mut self, now: Time) {
-        let mut is_first = true;
-        loop {
-            // First: what is given up must be gone before a client hears of it and writes again.
-            self.pool.take_closes(&mut self.closes);
-            while let Some((id, failure)) = self.closes.pop() {
-                self.close_shard(id, &failure, now);
-            }
-            for id in self.pool.take_doubtful() {
-                if find(&mut self.shards, id).is_some_and(|shard| !shard.socket.has_delivered()) {
-                    self.close_shard(id, &ShardFailure::ResponseTimeout, now);
-                }
-            }
-            if std::mem::take(&mut is_first) {
-                self.pool.resume(&mut self.scratch, now);
-            } else {
-                self.pool.resume_others(&mut self.scratch, now);
-            }
-            self.put_questions(now);
-            self.log_malformed();
-            self.log_complaints();
-            self.relieve();
-            self.connect_shards(now);
-            self.write_shards(now);
-            self.write_clients(now);
-            if !self.pool.has_more() {
-                return;
-            }
-        }
-    }
-
-    fn write_shards(&mut self, now: Time) {
-        let mut dirty = std::mem::take(&mut self.dirty_shards);
-        self.pool.take_dirty_shards(&mut dirty);
-        for id in dirty.drain(..) {
-            let Some(shard) = find(&mut self.shards, id) else { continue };
-            let Some(output) = self.pool.shard_output(id) else { continue };
-            match shard.socket.write(output) {
-                // What waits is written when the socket is ready.
-                Ok(_) => self.pool.settle_shard(id),
-                // Responses that came before the reset are still worth reading; that also tells how it ended.
-                Err(_) => {
-                    self.read_shard(id, now);
-                    self.close_shard(id, &ShardFailure::Reset, now);
-                }
-            }
-        }
-        self.dirty_shards = dirty;
-    }
-
-    fn write_clients(&mut self, now: Time) {
-        let share = self.share_to_go(now);
-        let mut dirty = std::mem::take(&mut self.dirty_clients);
-        self.pool.take_dirty_clients(&mut dirty);
-        for id in dirty.drain(..) {
-            let Some(client) = find_client(&mut self.clients, id) else { continue };
-            let share = if client.leaving { 1024 } else { share };
-            // What is unread would be lost with the connection.
-            let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
-            if let Some(output) = self.pool.client_output(id)
-                && !output.is_sent()
-            {
-                if leaves {
-                    client.socket.hold_back(true);
-                }
-                let (queued, held) = (output.len(), output.held());
-                let written = client.socket.write(output);
-                let taken = queued - output.len();
-                let moved = taken > 0 || output.held() < held;
-                self.pool.counters().client_sent_bytes.add(taken as u64);
-                if leaves && !matches!(written, Ok(Written::All)) {
-                    client.socket.hold_back(false);
-                    leaves = false;
-                }
-                let written = match written {
-                    Ok(written) => written,
-                    Err(error) => {
-                        self.close_client(id, Some(&error));
-                        continue;
-                    }
-                };
-                if written == Written::Pending {
-                    self.pool.client_blocked(id, moved, now);
-                    self.next_sweep.get_or_insert(now.plus(SWEEP));
-                    // It waits for itself.
-                    client.left = None;
-                }
-            }
-            if leaves {
-                self.pool.part_with(id, if client.leaving { Parting::Aged } else { Parting::Drained });
-            }
-            match self.pool.settle_client(id) {
-                Verdict::Read => {
-                    if std::mem::take(&mut client.unread) && !std::mem::replace(&mut client.queued, true) {
-                        self.again.push_back(Turn::Client(id));
-                    }
-                }
-                Verdict::Wait => {}
-                Verdict::Finish => self.finish_client(id, now),
-                Verdict::Close => self.close_client(id, None),
-            }
-        }
-        self.dirty_clients = dirty;
-    }
-
     // --- connections --------------------------------------------------------------------------------------------
 
     fn shard_connected(
@@ -505,7 +394,6 @@ impl<P: Protocol> Driver<P> {
             }
             if self.pool.has_blocked() {
                 self.pool.sweep_blocked(now);
-                self.log_wedged();
             }
             self.lingering.sweep(now);
             if self.pool.has_extra_connections() {
@@ -546,7 +434,7 @@ impl<P: Protocol> Drive for Driver<P> {
         self.take_turns(now);
         self.go_on_listing(now);
         self.keep_time(now);
-        self.settle(now);
+        pool::settle(self, now);
         self.report(now);
         if self.pool.has_extra_connections() {
             self.next_sweep.get_or_insert(now.plus(SWEEP));

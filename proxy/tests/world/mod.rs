@@ -12,7 +12,9 @@ use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{ClientId, ConnectionId, Identity, Limits, Parting, Pool, ShardEvent, Verdict};
+use memstore_proxy::pool::{
+    self, ClientId, ConnectionId, Identity, Limits, Parting, Pool, ShardEvent, Shell, Verdict, Wish,
+};
 use memstore_proxy::protocol::{Found, Protocol, Rows, ShardIdentity};
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
@@ -29,6 +31,8 @@ pub struct World<P: Protocol> {
     /// Clients that take every reply as soon as it is there, with what they took.
     pub eager: HashMap<ClientId, Vec<u8>>,
     scratch: BytesMut,
+    /// Of the pass at hand.
+    events: Vec<Event>,
 }
 
 /// What has come of a pass.
@@ -55,6 +59,7 @@ impl<P: Protocol> World<P> {
             up: BTreeSet::new(),
             eager: HashMap::new(),
             scratch: BytesMut::new(),
+            events: Vec::new(),
         }
     }
 
@@ -180,37 +185,58 @@ impl<P: Protocol> World<P> {
         panic!("the pool never comes to rest");
     }
 
-    /// The same for one pass: some clients may wait for the next one.
+    /// The same for one pass, in the worker's order: some clients may wait for the next one.
     pub fn pass(&mut self, events: &mut Vec<Event>) {
-        let (mut clients, mut shards, mut closes) = (Vec::new(), Vec::new(), Vec::new());
-        self.pool.resume(&mut self.scratch, self.now);
-        self.pool.take_connects(&mut self.wanted);
-        self.pool.take_dirty_shards(&mut shards);
+        pool::settle(self, self.now);
+        events.append(&mut self.events);
+        events.extend(self.pool.take_events().into_iter().map(Event::Shard));
+    }
+}
+
+impl<P: Protocol> Shell<P> for World<P> {
+    fn pool(&mut self) -> (&mut Pool<P>, &mut BytesMut) {
+        (&mut self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, _: Time) {
+        match wish {
+            Wish::Close(index, failure) => {
+                if self.up.contains(&index) {
+                    self.shard_closes(index, &failure);
+                    self.events.push(Event::ConnectionClosed(index, failure));
+                }
+            }
+            // What a shard takes has arrived.
+            Wish::CloseUnlessDelivered(_) => {}
+            Wish::Connect(index) => self.wanted.push(index),
+            Wish::Ask(asked) => {
+                let mut rows = Rows::default();
+                let (question, asker) = (&asked.question, asked.asker);
+                // No addresses here.
+                let ends = |_| Some(["", ""]);
+                self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
+                self.pool.answer_question(&asked, &Found::of(&[rows]));
+            }
+            Wish::Wake(_) | Wish::Log(_) => {}
+        }
+    }
+
+    /// Shards take what there is when a test says so.
+    fn write_shards(&mut self, _: Time) {
+        self.pool.take_dirty_shards(&mut Vec::new());
+    }
+
+    fn write_clients(&mut self, _: Time) {
+        let mut clients = Vec::new();
         self.pool.take_dirty_clients(&mut clients);
-        for id in clients.drain(..) {
+        for id in clients {
             if let Some(inbox) = self.eager.get_mut(&id)
                 && let Some(output) = self.pool.client_output(id)
             {
                 inbox.extend(taken(output, |length| length));
             }
-            events.extend(self.judge(id).map(|verdict| Event::ClientLeft(id, verdict)));
-        }
-        self.pool.take_closes(&mut closes);
-        for (index, failure) in closes.drain(..) {
-            if self.up.contains(&index) {
-                self.shard_closes(index, &failure);
-                events.push(Event::ConnectionClosed(index, failure));
-            }
-        }
-        events.extend(self.pool.take_events().into_iter().map(Event::Shard));
-        self.pool.take_malformed();
-        for asked in self.pool.take_questions() {
-            let mut rows = Rows::default();
-            let (question, asker) = (&asked.question, asked.asker);
-            // No addresses here.
-            let ends = |_| Some(["", ""]);
-            self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
-            self.pool.answer_question(&asked, &Found::of(&[rows]));
+            let left = self.judge(id).map(|verdict| Event::ClientLeft(id, verdict));
+            self.events.extend(left);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ClientSocket, Driver};
 use crate::net::socket::End;
-use crate::pool::ClientId;
+use crate::pool::{Asked, ClientId};
 use crate::protocol::{Found, Protocol, Rows};
 use crate::time::Time;
 use crate::worker::{Report, may_have};
@@ -14,29 +14,27 @@ const DRAINING: &str = "the proxy is shutting down and no longer lists clients";
 
 impl<P: Protocol> Driver<P> {
     /// Clients ask about clients: what concerns the one that asks is answered here, the rest is asked of the process.
-    pub(super) fn put_questions(&mut self, now: Time) {
-        for asked in self.pool.take_questions() {
-            if asked.question.is_about_nobody() {
-                self.pool.answer_question(&asked, &Found::default());
-            } else if asked.question.is_only_about(asked.asker) {
-                let (mut rows, place) = (Rows::default(), asked.client.index as usize);
-                let clients = &self.clients;
-                let ends = |id| ends_of(clients, id);
-                let places = place..place + 1;
-                self.pool.list_clients(&asked.question, asked.asker, places, now, ends, &mut rows);
-                self.pool.answer_question(&asked, &Found::of(&[rows]));
-            } else if self.drain_until.is_some() {
-                self.pool.refuse_question(&asked, DRAINING);
-            } else {
-                let (worker, pool) = (self.setup.worker, self.setup.pool);
-                let (question, asker) = (asked.question.clone(), asked.asker);
-                let ask = self.questions.put(asked, now);
-                let report = Report::Asked { worker, pool, ask, asker, question };
-                if self.setup.reports.try_send(report).is_err()
-                    && let Some(asked) = self.questions.take(ask)
-                {
-                    self.pool.refuse_question(&asked, BUSY);
-                }
+    pub(super) fn put_question(&mut self, asked: Asked, now: Time) {
+        if asked.question.is_about_nobody() {
+            self.pool.answer_question(&asked, &Found::default());
+        } else if asked.question.is_only_about(asked.asker) {
+            let (mut rows, place) = (Rows::default(), asked.client.index as usize);
+            let clients = &self.clients;
+            let ends = |id| ends_of(clients, id);
+            let places = place..place + 1;
+            self.pool.list_clients(&asked.question, asked.asker, places, now, ends, &mut rows);
+            self.pool.answer_question(&asked, &Found::of(&[rows]));
+        } else if self.drain_until.is_some() {
+            self.pool.refuse_question(&asked, DRAINING);
+        } else {
+            let (worker, pool) = (self.setup.worker, self.setup.pool);
+            let (question, asker) = (asked.question.clone(), asked.asker);
+            let ask = self.questions.put(asked, now);
+            let report = Report::Asked { worker, pool, ask, asker, question };
+            if self.setup.reports.try_send(report).is_err()
+                && let Some(asked) = self.questions.take(ask)
+            {
+                self.pool.refuse_question(&asked, BUSY);
             }
         }
     }

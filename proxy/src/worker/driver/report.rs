@@ -1,5 +1,4 @@
-//! What a driver tells: the control thread what has happened to shards and which connections it needs, the log what peers
-//! say that they should not.
+//! What a driver tells the control thread: what has happened to shards, and which connections it needs.
 //!
 //! The control thread hears everything, if late where too much waits for it: a shard of which it has missed a failure or a
 //! success would be in the ring or out of it for no reason. What is kept until then is bounded: of each shard what came last.
@@ -7,16 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-use shard_discovery::Shard;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Driver;
 use crate::failure::Blame;
-use crate::log_limit::warn_limited;
 use crate::pool::{Failed, ShardEvent};
-use crate::protocol::{Malformed, Protocol};
+use crate::protocol::Protocol;
 use crate::time::Time;
 use crate::worker::Report;
 
@@ -78,31 +74,8 @@ impl News {
 }
 
 impl<P: Protocol> Driver<P> {
-    /// Before the clients are closed: the log is to say who they were.
-    pub(super) fn log_malformed(&mut self) {
-        for (id, Malformed(reason)) in self.pool.take_malformed() {
-            let client = self.address_of(id);
-            warn_limited!(pool = %self.pool.name(), %client, %reason, "protocol error from client");
-        }
-        for id in self.pool.take_wrong_passwords() {
-            let client = self.address_of(id);
-            warn_limited!(pool = %self.pool.name(), %client, "client sent a wrong password");
-        }
-    }
-
-    pub(super) fn log_complaints(&mut self) {
-        for (id, words) in self.pool.take_complaints() {
-            let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { continue };
-            warn_limited!(
-                pool = %self.pool.name(), shard = %name, %address, reason = %words,
-                "shard refused the proxy's requests"
-            );
-        }
-    }
-
     /// The control thread connects; a lookup may take its time.
     pub(super) fn connect_shards(&mut self, now: Time) {
-        self.pool.take_connects(&mut self.connects);
         let (worker, pool) = (self.setup.worker, self.setup.pool);
         while let Some(&connection) = self.connects.last() {
             if let Some(shard) = self.pool.shard_of(connection).cloned()

@@ -1,0 +1,107 @@
+//! What a driver does for its pool at the end of a pass: what that wishes for, and the writing.
+
+use bytes::BytesMut;
+
+use super::sockets::Turn;
+use super::{Driver, SWEEP, find, find_client};
+use crate::failure::ShardFailure;
+use crate::net::socket::Written;
+use crate::pool::{Parting, Pool, Shell, Verdict, Wish};
+use crate::protocol::Protocol;
+use crate::time::Time;
+
+impl<P: Protocol> Shell<P> for Driver<P> {
+    fn pool(&mut self) -> (&mut Pool<P>, &mut BytesMut) {
+        (&mut self.pool, &mut self.scratch)
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Time) {
+        match wish {
+            Wish::Close(id, failure) => self.close_shard(id, &failure, now),
+            Wish::CloseUnlessDelivered(id) => {
+                if find(&mut self.shards, id).is_some_and(|shard| !shard.socket.has_delivered()) {
+                    self.close_shard(id, &ShardFailure::ResponseTimeout, now);
+                }
+            }
+            Wish::Connect(id) => self.connects.push(id),
+            Wish::Ask(asked) => self.put_question(asked, now),
+            Wish::Wake(worker) => self.setup.alarms[worker].ring(),
+            Wish::Log(notice) => self.log(notice),
+        }
+    }
+
+    fn write_shards(&mut self, now: Time) {
+        self.connect_shards(now);
+        let mut dirty = std::mem::take(&mut self.dirty_shards);
+        self.pool.take_dirty_shards(&mut dirty);
+        for id in dirty.drain(..) {
+            let Some(shard) = find(&mut self.shards, id) else { continue };
+            let Some(output) = self.pool.shard_output(id) else { continue };
+            match shard.socket.write(output) {
+                // What waits is written when the socket is ready.
+                Ok(_) => self.pool.settle_shard(id),
+                // Responses that came before the reset are still worth reading; that also tells how it ended.
+                Err(_) => {
+                    self.read_shard(id, now);
+                    self.close_shard(id, &ShardFailure::Reset, now);
+                }
+            }
+        }
+        self.dirty_shards = dirty;
+    }
+
+    fn write_clients(&mut self, now: Time) {
+        let share = self.share_to_go(now);
+        let mut dirty = std::mem::take(&mut self.dirty_clients);
+        self.pool.take_dirty_clients(&mut dirty);
+        for id in dirty.drain(..) {
+            let Some(client) = find_client(&mut self.clients, id) else { continue };
+            let share = if client.leaving { 1024 } else { share };
+            // What is unread would be lost with the connection.
+            let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
+            if let Some(output) = self.pool.client_output(id)
+                && !output.is_sent()
+            {
+                if leaves {
+                    client.socket.hold_back(true);
+                }
+                let (queued, held) = (output.len(), output.held());
+                let written = client.socket.write(output);
+                let taken = queued - output.len();
+                let moved = taken > 0 || output.held() < held;
+                self.pool.counters().client_sent_bytes.add(taken as u64);
+                if leaves && !matches!(written, Ok(Written::All)) {
+                    client.socket.hold_back(false);
+                    leaves = false;
+                }
+                let written = match written {
+                    Ok(written) => written,
+                    Err(error) => {
+                        self.close_client(id, Some(&error));
+                        continue;
+                    }
+                };
+                if written == Written::Pending {
+                    self.pool.client_blocked(id, moved, now);
+                    self.next_sweep.get_or_insert(now.plus(SWEEP));
+                    // It waits for itself.
+                    client.left = None;
+                }
+            }
+            if leaves {
+                self.pool.part_with(id, if client.leaving { Parting::Aged } else { Parting::Drained });
+            }
+            match self.pool.settle_client(id) {
+                Verdict::Read => {
+                    if std::mem::take(&mut client.unread) && !std::mem::replace(&mut client.queued, true) {
+                        self.again.push_back(Turn::Client(id));
+                    }
+                }
+                Verdict::Wait => {}
+                Verdict::Finish => self.finish_client(id, now),
+                Verdict::Close => self.close_client(id, None),
+            }
+        }
+        self.dirty_clients = dirty;
+    }
+}
