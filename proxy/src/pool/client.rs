@@ -4,10 +4,20 @@
 //! here: the worker owns them.
 
 use super::connections::ConnectionId;
+use super::limits::Limits;
 use super::replies::Replies;
 use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
 use crate::time::Time;
+
+/// Which client: its place in the slab, and which of those that had the place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientId {
+    /// Place in the slab.
+    pub index: u32,
+    /// Tells apart those that had the place.
+    pub generation: u32,
+}
 
 /// How many places a table of so many clients gets where it is full. Few steps: each leaves a hole in the heap that is as
 /// large as the table was. What is not touched takes no memory.
@@ -15,6 +25,10 @@ pub fn places_to_add(clients: usize) -> usize {
     let step = [1024, 16384].into_iter().find(|&step| clients < step);
     step.map_or(clients, |step| step - clients)
 }
+
+/// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
+/// the requests of others in the queue of a shard.
+const IN_FLIGHT_UNKNOWN_MAX: usize = 16;
 
 /// How far the connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,6 +165,32 @@ impl<P: Protocol> Activity<P> {
     #[inline]
     pub fn is_read(&self) -> bool {
         !self.waits() || self.is_held()
+    }
+
+    /// Whether one more request of the client may be served. Replies may wait up to a pause, and beyond it as much as the
+    /// client has sent since it last took all: one that writes a whole pipeline before it reads is served on, and holds no more
+    /// here than it has written itself. With `share` 2 it has to be well below the limits, so that
+    /// a client that was paused does not stop and go with every reply.
+    #[inline]
+    pub fn may_submit(&self, limits: &Limits, share: usize) -> bool {
+        let in_flight = self.replies.in_flight();
+        let in_flight_max = if self.replies.can_be_foreseen() {
+            limits.in_flight_max
+        } else {
+            limits.in_flight_max.min(IN_FLIGHT_UNKNOWN_MAX)
+        };
+        let bytes_max = (limits.client_output_pause + self.sent).min(limits.client_output_max / 2);
+        in_flight < (in_flight_max / share).max(1)
+            && (self.replies.bytes_expected() < bytes_max / share || self.replies.is_empty())
+    }
+
+    /// Whether a client that waits is read all the same: it waits for itself, and may take its replies only once it has written
+    /// all of its requests.
+    pub fn reads_ahead(&self, limits: &Limits) -> bool {
+        self.paused == Some(Pause::Full)
+            && self.stalled.is_none()
+            && self.replies.in_flight() == 0
+            && self.bytes() < limits.client_output_max
     }
 
     /// What the client sends next decides what becomes of the request at hand.

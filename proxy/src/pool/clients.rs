@@ -3,25 +3,19 @@
 //! An idle client has nothing but its place in the slab. What one with something going on needs comes from those that have
 //! become idle.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use slab::Slab;
 
 use super::client::{Activity, Client, State, places_to_add};
+use super::silences::Silences;
 use crate::protocol::Protocol;
 use crate::time::Time;
 
+pub use super::client::ClientId;
+
 /// Activities kept for the next clients that need one.
 const SPARE_ACTIVITIES_MAX: usize = 128;
-
-/// Which client: its place in the slab, and which of those that had the place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ClientId {
-    /// Place in the slab.
-    pub index: u32,
-    /// Tells apart those that had the place.
-    pub generation: u32,
-}
 
 /// The clients of a pool.
 pub(super) struct Clients<P: Protocol> {
@@ -33,11 +27,11 @@ pub(super) struct Clients<P: Protocol> {
     /// Those that the worker has to look at, by their places.
     pub dirty: Vec<u32>,
     /// Those whose unread requests may go on.
-    pub resumable: VecDeque<ClientId>,
+    resumable: VecDeque<ClientId>,
     /// Those that wait for their turn, who waits longest first, one entry each.
     pub next_turn: VecDeque<ClientId>,
-    /// Those whose silence is waited for, one entry each; when to look at them.
-    pub silences: BTreeSet<(Time, ClientId)>,
+    /// Those whose silence is waited for.
+    pub silences: Silences,
     /// Those that did not take all of their replies the last time.
     pub blocked: Vec<ClientId>,
 }
@@ -78,7 +72,7 @@ impl<P: Protocol> Clients<P> {
             dirty: Vec::new(),
             resumable: VecDeque::new(),
             next_turn: VecDeque::new(),
-            silences: BTreeSet::new(),
+            silences: Silences::default(),
             blocked: Vec::new(),
         }
     }
@@ -147,11 +141,9 @@ impl<P: Protocol> Clients<P> {
 
     /// One less, which has to be there.
     pub fn remove(&mut self, id: ClientId) -> Client<P> {
-        let client = self.slab.remove(id.index as usize);
-        if let Some(activity) = &client.activity
-            && let Some(at) = activity.silent_at
-        {
-            self.silences.remove(&(at, id));
+        let mut client = self.slab.remove(id.index as usize);
+        if let Some(activity) = &mut client.activity {
+            self.silences.listen_no_more(activity, id);
         }
         if self.slab.is_empty() {
             self.slab.shrink_to_fit();
@@ -168,6 +160,21 @@ impl<P: Protocol> Clients<P> {
                 into.push(ClientId { index, generation: client.generation });
             }
         }
+    }
+
+    /// The requests of the client that are not taken yet may go on.
+    pub fn resume(&mut self, id: ClientId) {
+        self.resumable.push_back(id);
+    }
+
+    /// The same for several.
+    pub fn resume_all(&mut self, ids: impl IntoIterator<Item = ClientId>) {
+        self.resumable.extend(ids);
+    }
+
+    /// One that may go on.
+    pub fn take_resumable(&mut self) -> Option<ClientId> {
+        self.resumable.pop_front()
     }
 
     /// Whether somebody has to be looked at in this pass.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::Pool;
 use super::client::State;
-use super::clients::ClientId;
+use super::clients::{ClientId, Clients, find};
 use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
+use super::context::Context;
 use super::denials::Denial;
 use super::wishes::{Notice, Wish};
-use super::{Pool, SILENCE};
 use crate::buffer::Output;
 use crate::failure::{ShardFailure, Stage};
 use crate::protocol::Protocol;
@@ -24,7 +25,7 @@ const FINISH_MAX: Duration = Duration::from_secs(30);
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let silence = self.clients.silences.first().map(|&(at, _)| at);
+        let silence = self.clients.silences.due();
         let [parked, abandoned] = self.redirects.due();
         let router = &self.router;
         [silence, parked, abandoned, self.denials.due()]
@@ -43,7 +44,7 @@ impl<P: Protocol> Pool<P> {
             output.copy(&reply);
             activity.replies.answer_whole(number, output);
             self.clients.touch(id);
-            self.clients.resumable.push_back(id);
+            self.clients.resume(id);
         }
     }
 
@@ -52,15 +53,11 @@ impl<P: Protocol> Pool<P> {
         while let Some(denial) = self.denials.take_due(now) {
             self.deny(denial);
         }
-        while let Some(&(at, id)) = self.clients.silences.first()
-            && at <= now
-        {
-            self.clients.silences.pop_first();
-            if let Some(activity) = self.clients.activity_mut(id) {
-                let next = now.plus(SILENCE);
-                activity.silent_at = Some(next);
-                self.clients.silences.insert((next, id));
-                self.clients.resumable.push_back(id);
+        while let Some(id) = self.clients.silences.take_due(now) {
+            let Clients { slab, silences, .. } = &mut self.clients;
+            if let Some(activity) = find(slab, id).and_then(|client| client.activity.as_deref_mut()) {
+                silences.listen_on(activity, id, now);
+                self.clients.resume(id);
             }
         }
         self.expire_waiting(now);
@@ -139,9 +136,9 @@ impl<P: Protocol> Pool<P> {
         for connection in self.router.connections.iter_mut() {
             let policy = connection.policy;
             connection.waiting.retain(|waiter| {
-                let deadline = waiter.deadline(policy, &self.limits);
+                let deadline = waiter.deadline(policy, &self.context.limits);
                 if deadline <= now {
-                    self.clients.resumable.push_back(waiter.client);
+                    self.clients.resume(waiter.client);
                     return false;
                 }
                 next = Some(next.map_or(deadline, |earliest| earliest.min(deadline)));
@@ -175,7 +172,7 @@ impl<P: Protocol> Pool<P> {
     /// Looks after clients that do not take their replies. To be called about once a second where
     /// [`Self::has_blocked`].
     pub fn sweep_blocked(&mut self, now: Time) {
-        let Self { clients, wishes, counters, limits, .. } = self;
+        let Self { clients, wishes, context: Context { counters, limits, .. }, .. } = self;
         let mut blocked = std::mem::take(&mut clients.blocked);
         blocked.sort_unstable_by_key(|id| (id.index, id.generation));
         blocked.dedup();
@@ -223,7 +220,7 @@ impl<P: Protocol> Pool<P> {
         unused.into_iter().for_each(|id| connections.close(id, ShardFailure::Closed));
         connections.end_spent_lanes();
         connections.shrink();
-        self.counters.lanes.set(self.router.connections.lane_count() as i64);
+        self.context.counters.lanes.set(self.router.connections.lane_count() as i64);
     }
 }
 

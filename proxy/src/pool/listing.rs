@@ -28,8 +28,10 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn close_revoked(&mut self, settings: &P::Settings) {
         let Clients { slab, dirty, .. } = &mut self.clients;
         for (index, client) in slab {
-            if client.state == State::Open && P::is_revoked(&mut client.session, &self.settings, settings) {
-                self.counters.client_revoked.add(1);
+            if client.state == State::Open
+                && P::is_revoked(&mut client.session, &self.context.settings, settings)
+            {
+                self.context.counters.client_revoked.add(1);
                 client.state = State::Finishing;
                 mark(client, index as u32, dirty);
             }
@@ -76,7 +78,7 @@ impl<P: Protocol> Pool<P> {
             });
             if question.kill {
                 if matches!(client.state, State::Open | State::Ended) {
-                    self.counters.client_killed.add(1);
+                    self.context.counters.client_killed.add(1);
                 }
                 client.state = if client.id == asker { State::Finishing } else { State::Broken };
                 mark(client, id.index, dirty);

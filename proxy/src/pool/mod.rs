@@ -41,16 +41,17 @@ use crate::time::Time;
 use client::{Activity, Pause, Stall, State};
 use clients::{Clients, find, mark};
 use connection::Link;
+use context::Context;
 use denials::Denials;
 use pass::Pass;
 use policy::Policy;
 use redirect::Redirects;
-use requests::{may_submit, reads_ahead};
 use router::Router;
 use wishes::Wishes;
 
 pub use clients::ClientId;
 pub use connections::ConnectionId;
+pub use context::Identity;
 pub use limits::Limits;
 pub use listing::Asked;
 pub use parting::Parting;
@@ -61,6 +62,7 @@ pub mod client;
 mod clients;
 mod connection;
 mod connections;
+mod context;
 mod deadlines;
 mod denials;
 mod handshake;
@@ -78,6 +80,8 @@ pub mod replies;
 mod requests;
 mod responses;
 mod router;
+mod service;
+mod silences;
 mod split;
 mod ticket;
 mod wishes;
@@ -121,28 +125,9 @@ pub struct Failed {
     pub at: Time,
 }
 
-/// What never changes while a pool lives.
-pub struct Identity {
-    /// Name of the pool.
-    pub name: String,
-    /// Microseconds from 1970 to the worker's start, as the system's clock has it at first.
-    pub unix_start: u64,
-    /// Clients are numbered from here …
-    pub client_id_first: u64,
-    /// … in steps of this, so that workers never give the same number.
-    pub client_id_step: u64,
-    /// Spreads what must not happen in step everywhere: reconnects, ages.
-    pub seed: u64,
-}
-
 /// One listener's clients and shards on one worker.
 pub struct Pool<P: Protocol> {
-    identity: Identity,
-    settings: P::Settings,
-    limits: Limits,
-    counters: Counters,
-    /// What is known of the shards taken together.
-    store: Arc<Store>,
+    context: Context<P>,
     clients: Clients<P>,
     router: Router<P>,
     redirects: Redirects<P>,
@@ -170,11 +155,7 @@ impl<P: Protocol> Pool<P> {
         let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
-            identity,
-            settings,
-            limits,
-            counters,
-            store: Arc::default(),
+            context: Context { identity, settings, limits, counters, store: Arc::default() },
             router,
             redirects: Redirects::default(),
             denials: Denials::default(),
@@ -183,9 +164,9 @@ impl<P: Protocol> Pool<P> {
             plan: Plan::default(),
             wishes: Wishes::default(),
         };
-        let first = P::lane(&P::session(&pool.settings));
+        let first = P::lane(&P::session(&pool.context.settings));
         pool.router.connections.set_usual_lane(first, &pool.router.members);
-        pool.counters.lanes.set(1);
+        pool.context.counters.lanes.set(1);
         pool.router.set_roles(Time::default());
         pool
     }
@@ -197,23 +178,23 @@ impl<P: Protocol> Pool<P> {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.identity.name
+        &self.context.identity.name
     }
 
     /// What is known of the shards taken together.
     pub fn set_store(&mut self, store: Arc<Store>) {
-        self.store = store;
+        self.context.store = store;
     }
 
     /// What the system's clock says: microseconds from 1970 to the worker's start.
     pub fn set_clock(&mut self, unix_start: u64) {
-        self.identity.unix_start = unix_start;
+        self.context.identity.unix_start = unix_start;
     }
 
     /// What is counted of it.
     #[inline]
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.context.counters
     }
 
     /// Connects to every shard before the first request needs it.
@@ -250,21 +231,21 @@ impl<P: Protocol> Pool<P> {
         counters: Counters,
         now: Time,
     ) {
-        if limits.server_connections != self.limits.server_connections || topology.redirects() {
+        if limits.server_connections != self.context.limits.server_connections || topology.redirects() {
             self.pause_until_quiet();
         }
         let policy = Policy::shared(limits.timeout);
         let waiting = self.router.adopt(topology, counters.shards(), limits.server_connections, policy);
         self.router.set_roles(now);
-        self.clients.resumable.extend(waiting);
+        self.clients.resume_all(waiting);
         self.close_revoked(&settings);
-        self.settings = settings;
+        self.context.settings = settings;
         self.share.account().set_max(limits.memory_max);
-        self.limits = limits;
-        self.counters = counters;
+        self.context.limits = limits;
+        self.context.counters = counters;
         let Router { connections, members, .. } = &mut self.router;
-        connections.set_usual_lane(P::lane(&P::session(&self.settings)), members);
-        self.counters.lanes.set(connections.lane_count() as i64);
+        connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
+        self.context.counters.lanes.set(connections.lane_count() as i64);
         // Those that wait for room may have waited long enough by now, or may find more room.
         self.router.wait_deadline = connections.wake_all().then_some(now);
         self.unpark(now, true);
@@ -281,7 +262,7 @@ impl<P: Protocol> Pool<P> {
     pub fn renew(&mut self, name: &str) {
         self.pause_until_quiet();
         let waiting = self.router.renew(name);
-        self.clients.resumable.extend(waiting);
+        self.clients.resume_all(waiting);
     }
 
     /// Clients change connections: what they have in flight comes first, or the next could overtake it.
@@ -299,10 +280,10 @@ impl<P: Protocol> Pool<P> {
 
     /// A client has connected.
     pub fn client_connected(&mut self, now: Time) -> ClientId {
-        let session = P::session(&self.settings);
+        let session = P::session(&self.context.settings);
         let lane = self.router.connections.client_connected();
-        self.counters.client_connections.add(1);
-        self.counters.client_connections_total.add(1);
+        self.context.counters.client_connections.add(1);
+        self.context.counters.client_connections_total.add(1);
         self.clients.add(session, lane, now)
     }
 
@@ -314,7 +295,8 @@ impl<P: Protocol> Pool<P> {
     /// Whether the client's socket should be read.
     #[inline]
     pub fn wants_read(&self, client: ClientId) -> bool {
-        let is_read = |activity: &Activity<P>| activity.is_read() || reads_ahead(activity, &self.limits);
+        let is_read =
+            |activity: &Activity<P>| activity.is_read() || activity.reads_ahead(&self.context.limits);
         self.clients.get(client).is_some_and(|client| {
             client.state == State::Open && client.activity.as_deref().is_none_or(is_read)
         })
@@ -373,13 +355,13 @@ impl<P: Protocol> Pool<P> {
     pub fn client_gone(&mut self, id: ClientId, broken: bool) {
         let Some(client) = self.clients.get(id) else { return };
         match client.state {
-            State::Open | State::Ended if broken => self.counters.client_err.add(1),
-            State::Open | State::Ended => self.counters.client_eof.add(1),
+            State::Open | State::Ended if broken => self.context.counters.client_err.add(1),
+            State::Open | State::Ended => self.context.counters.client_eof.add(1),
             // Counted when that was decided.
             State::Finishing | State::Broken => {}
         }
         let client = self.clients.remove(id);
-        self.counters.client_connections.add(-1);
+        self.context.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);
         self.router.connections.client_gone(client.lane);
         if let Some(activity) = client.activity {
@@ -398,7 +380,7 @@ impl<P: Protocol> Pool<P> {
 
     /// What is to be done about a client now that as much as possible was written to it.
     pub fn settle_client(&mut self, id: ClientId) -> Verdict {
-        let limits = &self.limits;
+        let limits = &self.context.limits;
         let Clients { slab, spare_activities, next_turn, .. } = &mut self.clients;
         let Some(client) = slab.get_mut(id.index as usize) else { return Verdict::Close };
         if client.generation != id.generation || client.state == State::Broken {
@@ -412,7 +394,7 @@ impl<P: Protocol> Pool<P> {
             };
         };
         if activity.replies.bytes() > limits.client_output_max {
-            self.counters.client_output_exceeded.add(1);
+            self.context.counters.client_output_exceeded.add(1);
             client.state = State::Broken;
             return Verdict::Close;
         }
@@ -421,7 +403,7 @@ impl<P: Protocol> Pool<P> {
         let waits = activity.waits();
         let resumes = match activity.paused {
             None | Some(Pause::Delayed) => false,
-            Some(Pause::Full) => may_submit(activity, limits, 2),
+            Some(Pause::Full) => activity.may_submit(limits, 2),
             Some(Pause::Turn) => true,
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
             Some(Pause::UntilSilent) => false,
@@ -443,7 +425,7 @@ impl<P: Protocol> Pool<P> {
             activity.blocked = None;
             activity.told = false;
         }
-        let read = client.state == State::Open && (activity.is_read() || reads_ahead(activity, limits));
+        let read = client.state == State::Open && (activity.is_read() || activity.reads_ahead(limits));
         if activity.is_idle() && !waits {
             self.share.change(std::mem::take(&mut activity.counted), 0);
             spare_activities.take_back(client);

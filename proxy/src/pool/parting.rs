@@ -38,9 +38,9 @@ impl<P: Protocol> Pool<P> {
     pub fn part_with(&mut self, id: ClientId, why: Parting) {
         if self.clients.get(id).is_some_and(|client| client.state == State::Open) {
             let counter = match why {
-                Parting::Drained => &self.counters.client_drained,
-                Parting::Idle | Parting::Unfinished => &self.counters.client_timedout,
-                Parting::Aged => &self.counters.client_aged,
+                Parting::Drained => &self.context.counters.client_drained,
+                Parting::Idle | Parting::Unfinished => &self.context.counters.client_timedout,
+                Parting::Aged => &self.context.counters.client_aged,
             };
             counter.add(1);
         }
@@ -53,7 +53,7 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = self.clients.get(id) else { return false };
         let Some(activity) = &client.activity else { return false };
         matches!(client.state, State::Open | State::Finishing)
-            && deadlines::spread(client.id, self.identity.seed) < u64::from(share)
+            && deadlines::spread(client.id, self.context.identity.seed) < u64::from(share)
             && activity.replies.in_flight() == 0
             && !activity.replies.output.is_sent()
             && activity.rest.is_empty()
@@ -70,7 +70,7 @@ impl<P: Protocol> Pool<P> {
     /// Adds those that do nothing, take too long or are old to `due`, with the reason. To be called about once a second
     /// where [`super::Limits::watches_clients`].
     pub fn sweep_clients(&self, now: Time, due: &mut Vec<(ClientId, Parting)>) {
-        let limits = &self.limits;
+        let limits = &self.context.limits;
         let passed =
             |limit: Option<Duration>, since: Time| limit.is_some_and(|limit| now.since(since) >= limit);
         for (id, client) in self.clients.iter() {
@@ -83,7 +83,7 @@ impl<P: Protocol> Pool<P> {
                 .activity
                 .as_ref()
                 .is_none_or(|activity| activity.replies.is_empty() && !activity.waits());
-            let age = limits.client_age_max.map(|age| aged(age, client.id, self.identity.seed));
+            let age = limits.client_age_max.map(|age| aged(age, client.id, self.context.identity.seed));
             let why = if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
                 Parting::Unfinished
             } else if idle && passed(limits.client_idle_timeout, client.active) {
@@ -103,7 +103,7 @@ impl<P: Protocol> Pool<P> {
             client.state = state;
         }
         if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
-            self.clients.resumable.push_back(id);
+            self.clients.resume(id);
         }
     }
 }

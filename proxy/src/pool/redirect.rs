@@ -118,12 +118,12 @@ impl<P: Protocol> Pool<P> {
             match redirect {
                 Redirect::Moved { .. } => {
                     self.redirects.stale = true;
-                    self.counters.redirects_moved.add(1);
+                    self.context.counters.redirects_moved.add(1);
                 }
-                Redirect::Ask { .. } => self.counters.redirects_ask.add(1),
+                Redirect::Ask { .. } => self.context.counters.redirects_ask.add(1),
                 Redirect::Later { stale } => {
                     self.redirects.stale |= stale;
-                    self.counters.redirects_later.add(1);
+                    self.context.counters.redirects_later.add(1);
                 }
             }
             let waits = ticket.scripted || matches!(redirect, Redirect::Later { .. });
@@ -213,7 +213,7 @@ impl<P: Protocol> Pool<P> {
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
         if parked.len() >= PARKED_MAX / share
-            || (*parked_bytes + length) as u64 > self.limits.shard_queue_bytes_max / share as u64
+            || (*parked_bytes + length) as u64 > self.context.limits.shard_queue_bytes_max / share as u64
             || redirected.deadline.is_some_and(is_late)
         {
             return self.give_up(&redirected);
@@ -260,7 +260,7 @@ impl<P: Protocol> Pool<P> {
         // It had its turn when it was sent first.
         self.router.turn.queue = Some((target, 1));
         let length = redirected.request.len();
-        let admitted = self.router.admit(target, length, &self.limits, ticket.since, now);
+        let admitted = self.router.admit(target, length, &self.context.limits, ticket.since, now);
         self.router.turn = Turn::default();
         if let Err(failure) = admitted {
             let shard = self.router.connections[target].member;
@@ -322,7 +322,7 @@ impl<P: Protocol> Pool<P> {
     fn give_up(&mut self, redirected: &Redirected<P>) {
         let Redirected { ticket, reply, from, .. } = redirected;
         let Some(id) = ticket.client() else { return };
-        self.counters.redirects_given_up.add(1);
+        self.context.counters.redirects_given_up.add(1);
         let Some(client) = self.clients.touch(id) else { return };
         let Some(activity) = client.activity.as_mut() else {
             return self.fail(*ticket, *from, &ShardFailure::Removed);

@@ -11,7 +11,6 @@ use super::Pool;
 use super::client::{Stall, State};
 use super::clients::{ClientId, Clients, find, mark};
 use super::connections::ConnectionId;
-use super::requests::listen_no_more;
 use super::ticket::Ticket;
 use super::wishes::Wish;
 use crate::buffer::{Ahead, Rest};
@@ -132,7 +131,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
-        self.counters.client_evicted.add(1);
+        self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
         let Clients { slab, silences, dirty, .. } = &mut self.clients;
         let Some(client) = find(slab, id) else { return };
@@ -146,7 +145,7 @@ impl<P: Protocol> Pool<P> {
             activity.ahead = Ahead::default();
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
             activity.parked = 0;
-            listen_no_more(silences, activity, id);
+            silences.listen_no_more(activity, id);
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();
             if is_whole && activity.replies.output.unsent() <= LAST_WORDS_MAX {

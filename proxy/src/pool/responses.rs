@@ -37,7 +37,13 @@ impl<P: Protocol> Pool<P> {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
         let mut greeting = Vec::new();
         let is_replica = self.router.members[connection.member].is_replica;
-        let said = P::greeting(&self.settings, connection.lane, is_replica, identity.as_ref(), &mut greeting);
+        let said = P::greeting(
+            &self.context.settings,
+            connection.lane,
+            is_replica,
+            identity.as_ref(),
+            &mut greeting,
+        );
         connection.is_replica = is_replica;
         let handshake = (said.responses > 0).then(|| Handshake::new(said, &greeting, identity, now));
         connection.connected(handshake, now);
@@ -100,7 +106,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { settings, clients, router, redirects, wishes, .. } = self;
+        let Self { context, clients, router, redirects, wishes, .. } = self;
         let Router { connections, members, .. } = router;
         let connection = &mut connections[at];
         let member = connection.member;
@@ -131,7 +137,7 @@ impl<P: Protocol> Pool<P> {
                     break (end - start > handshake.response_max())
                         .then(|| ShardFailure::Malformed("handshake response too long".into()));
                 }
-                match handshake.hear::<P>(settings, &scratch[start..end]) {
+                match handshake.hear::<P>(&context.settings, &scratch[start..end]) {
                     Ok(Step::Goes) => {}
                     Ok(Step::Asks) => has_more = true,
                     Ok(Step::Done) => {
@@ -145,8 +151,9 @@ impl<P: Protocol> Pool<P> {
             }
             let Some(asked) = connection.asked() else {
                 // One byte of it is enough: the next request would be answered with it.
-                break (scratch.len() > start)
-                    .then(|| unasked::<P>(settings, progress.complete.then_some(&scratch[start..end])));
+                break (scratch.len() > start).then(|| {
+                    unasked::<P>(&context.settings, progress.complete.then_some(&scratch[start..end]))
+                });
             };
             let (expected, scripted) = (asked.expected, asked.scripted);
             if !progress.complete && !stream {
@@ -255,7 +262,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Where the shard has room again, clients that wait for it go on.
     pub(super) fn wake_waiting(&mut self, id: ConnectionId) {
-        if self.router.connections[id].wakes(&self.limits) {
+        if self.router.connections[id].wakes(&self.context.limits) {
             self.router.connections.has_room(id);
         }
     }
@@ -297,7 +304,8 @@ impl<P: Protocol> Pool<P> {
             ShardFailure::Removed => connection.may_move() && connection.is_forsaken(),
             _ => false,
         };
-        let (lost, connect) = connection.closed(failure, retry, self.limits.eager_connects, jitter, now);
+        let (lost, connect) =
+            connection.closed(failure, retry, self.context.limits.eager_connects, jitter, now);
         connection.publish(counters);
         connection.heard = now;
         match failure {
@@ -323,12 +331,12 @@ impl<P: Protocol> Pool<P> {
         let Some(id) = ticket.client() else { return };
         let Some(client) = self.clients.touch(id) else { return };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
-        self.counters.forward_error.add(1);
+        self.context.counters.forward_error.add(1);
         self.router.members[member].counters.failures[failure.reason()].add(1);
         if activity.replies.is_streaming(ticket.number) {
             // Half the reply is out: there is no way to say so but to close.
             if matches!(client.state, State::Open | State::Ended) {
-                self.counters.client_cut.add(1);
+                self.context.counters.client_cut.add(1);
             }
             client.state = State::Broken;
         } else {

@@ -1,0 +1,32 @@
+//! What a pool goes by: who it is, what its configuration says, what is counted of it and known of its shards.
+
+use std::sync::Arc;
+
+use super::limits::Limits;
+use crate::metrics::Counters;
+use crate::protocol::Protocol;
+use crate::protocol::store::Store;
+
+/// What never changes while a pool lives.
+pub struct Identity {
+    /// Name of the pool.
+    pub name: String,
+    /// Microseconds from 1970 to the worker's start, as the system's clock has it at first.
+    pub unix_start: u64,
+    /// Clients are numbered from here …
+    pub client_id_first: u64,
+    /// … in steps of this, so that workers never give the same number.
+    pub client_id_step: u64,
+    /// Spreads what must not happen in step everywhere: reconnects, ages.
+    pub seed: u64,
+}
+
+/// What clients and shards are served by.
+pub(super) struct Context<P: Protocol> {
+    pub identity: Identity,
+    pub settings: P::Settings,
+    pub limits: Limits,
+    pub counters: Counters,
+    /// What is known of the shards taken together.
+    pub store: Arc<Store>,
+}

@@ -1,0 +1,431 @@
+//! One turn of one client: requests are taken from what was read of it, one after the other, until that is used up, the
+//! client has to wait, or its turn is over.
+//!
+//! The functions that every request passes are inlined: together they are one loop.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::client::{Activity, Pause, Stall, State};
+use super::clients::ClientId;
+use super::connections::ConnectionId;
+use super::context::Context;
+use super::denials::Denials;
+use super::limits::Limits;
+use super::listing::Asked;
+use super::pass::{REFUSED_WORK, answer_work, work};
+use super::router::{Refusal, Router};
+use super::silences::Silences;
+use super::ticket::{Sender, Waiter};
+use super::wishes::{Notice, Wish, Wishes};
+use crate::account::Share;
+use crate::buffer::{Ahead, Piece, SHARE_MIN};
+use crate::failure::ShardFailure;
+use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route, Silence};
+use crate::time::Time;
+
+/// A request of this size is looked at before it is served: whether there is room for that.
+const LARGE_MIN: usize = 256 * 1024;
+/// What an argument takes while its request is served, beside its bytes.
+const ARGUMENT_BYTES: usize = 48;
+/// The reply to what would need one more kind of shard connections.
+const TOO_MANY_LANES: &str =
+    "too many databases are in use by other clients; use one of theirs, or try again later";
+
+/// A client in its turn, and what its requests are served by.
+pub(super) struct Service<'s, P: Protocol> {
+    pub context: &'s Context<P>,
+    pub router: &'s mut Router<P>,
+    pub denials: &'s mut Denials,
+    pub wishes: &'s mut Wishes,
+    /// Those whose silence is waited for.
+    pub silences: &'s mut Silences,
+    pub share: &'s Share,
+    /// Of the request at hand.
+    pub plan: &'s mut Plan<P>,
+    pub id: ClientId,
+    /// Its unique number.
+    pub number: u64,
+    pub session: &'s mut P::Session,
+    pub lane: &'s mut u32,
+    pub state: &'s mut State,
+    pub activity: &'s mut Activity<P>,
+    pub silence: Silence,
+    /// When its bytes were read.
+    pub arrived: Time,
+    pub now: Time,
+    /// Bytes that there were to begin with.
+    pub received: usize,
+    /// Bytes of the requests that were taken, as long as they stand before the others.
+    pub used: usize,
+    /// The request at hand has left the buffer already, with all that stood before it.
+    pub shared: bool,
+    /// Work done so far, and what the turn is over with.
+    pub done: usize,
+    pub turn: usize,
+}
+
+/// What comes after a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The next one.
+    Request,
+    /// Nothing in this turn.
+    Stop,
+    /// Nothing at all: the client has said goodbye.
+    Close,
+    /// The same request again, later: it was not taken.
+    Same,
+}
+
+impl<P: Protocol> Service<'_, P> {
+    /// Takes requests from `scratch`, and leaves what was not taken.
+    #[inline(always)]
+    pub fn serve(&mut self, scratch: &mut BytesMut) {
+        while self.used < scratch.len() && self.may_go_on(scratch.len()) {
+            let Some(length) = self.find_end(scratch) else { break };
+            self.plan.begin();
+            let route = self.find_route(&scratch[self.used..], length);
+            self.done += self.work_of(&route, length);
+            let is_counted = !matches!(route, Route::Ignore);
+            let next = match self.follow(route, scratch, length) {
+                Ok(next) => next,
+                Err(refusal) => {
+                    self.done += REFUSED_WORK;
+                    self.refuse(refusal, scratch, length)
+                }
+            };
+            if next == Next::Same {
+                break;
+            }
+            self.taken(length, is_counted);
+            if next != Next::Request {
+                if next == Next::Close {
+                    self.context.counters.client_quit.add(1);
+                    self.finish(scratch.len());
+                }
+                break;
+            }
+        }
+        scratch.advance(self.used);
+    }
+
+    /// Whether one more request may be taken in this turn.
+    #[inline(always)]
+    fn may_go_on(&mut self, all: usize) -> bool {
+        if *self.state == State::Broken {
+            self.used = all;
+            self.activity.ahead = Ahead::default();
+            return false;
+        }
+        if !self.activity.may_submit(&self.context.limits, 1) {
+            self.activity.paused = Some(Pause::Full);
+            self.context.counters.client_pauses.add(1);
+            return false;
+        }
+        if self.done >= self.turn {
+            self.activity.paused = Some(Pause::Turn);
+            return false;
+        }
+        true
+    }
+
+    /// The length of the next request, if it is complete.
+    #[inline(always)]
+    fn find_end(&mut self, scratch: &BytesMut) -> Option<usize> {
+        let Limits { request_bytes_max: bytes, arguments_max: arguments, .. } = self.context.limits;
+        let input = &scratch[self.used..];
+        let bounds = RequestBounds { bytes, arguments };
+        match P::next_request(&mut self.activity.decoder, self.session, input, bounds) {
+            Ok(length) => length,
+            Err(malformed) => {
+                self.refuse_malformed(malformed, input, scratch.len());
+                None
+            }
+        }
+    }
+
+    /// From here on nobody can tell where requests begin.
+    #[cold]
+    fn refuse_malformed(&mut self, malformed: Malformed, input: &[u8], all: usize) {
+        self.context.counters.client_malformed.add(1);
+        self.plan.reply.clear();
+        P::malformed(&malformed, input, &mut self.plan.reply);
+        self.activity.replies.replied(&self.plan.reply, P::Manner::default());
+        self.wishes.log(Notice::Malformed(self.id, malformed));
+        self.finish(all);
+    }
+
+    /// What else has come of the client is not served, and it goes once all is answered.
+    fn finish(&mut self, all: usize) {
+        *self.state = State::Finishing;
+        self.used = all;
+        self.activity.ahead = Ahead::default();
+    }
+
+    /// What is to be done with the request that `input` begins with.
+    #[inline(always)]
+    fn find_route(&mut self, input: &[u8], length: usize) -> Route<P::Merge> {
+        let Context { identity, settings, counters, store, .. } = self.context;
+        let facts = Facts::<P> {
+            settings,
+            pool: &identity.name,
+            client: self.number,
+            unix_micros: identity.unix_start + self.now.micros(),
+            uptime: self.now.micros() / 1_000_000,
+            counters,
+            store,
+            account: self.share.account(),
+            quiet: self.activity.replies.in_flight() == 0,
+            delivered: self.activity.replies.is_empty(),
+            silence: self.silence,
+            behind: &input[length..],
+        };
+        let decoder = &self.activity.decoder;
+        let request = Request { decoder, canonical: P::canonical(decoder, &input[..length]) };
+        // Serving it may take more than the request itself.
+        let is_large = length >= LARGE_MIN;
+        if is_large && P::arguments(decoder) * ARGUMENT_BYTES > self.share.room() {
+            return Route::NoRoom;
+        }
+        match P::plan(request, self.session, &facts, self.plan) {
+            // The fragments are a second copy of it.
+            Route::Split(_) | Route::Everywhere(_) if is_large && length > self.share.room() => Route::NoRoom,
+            route => route,
+        }
+    }
+
+    /// How much of the turn the request takes.
+    #[inline(always)]
+    fn work_of(&self, route: &Route<P::Merge>, length: usize) -> usize {
+        match route {
+            Route::Forward | Route::Split(_) | Route::Ignore | Route::NoRoom => work(self.plan.keys.len()),
+            Route::Everywhere(_) => work(self.router.topology.shards().len()),
+            // What is not sent on is read, looked up and answered by the proxy itself.
+            _ => {
+                let made = length + self.plan.reply.len();
+                let shared = self.plan.shared.as_ref().map_or(0, Bytes::len);
+                1 + answer_work(P::arguments(&self.activity.decoder), made, shared, self.plan.searched)
+            }
+        }
+    }
+
+    /// Does with the request what is to be done.
+    #[inline(always)]
+    fn follow(
+        &mut self,
+        route: Route<P::Merge>,
+        scratch: &mut BytesMut,
+        length: usize,
+    ) -> Result<Next, Refusal> {
+        match route {
+            Route::Ignore => {}
+            Route::Forward => self.forward(scratch, length)?,
+            Route::Split(merge) => self.split(merge, &scratch[self.used..][..length])?,
+            Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
+            Route::Answer => self.answer(),
+            Route::AnswerAndClose => {
+                self.answer();
+                return Ok(Next::Close);
+            }
+            Route::NoRoom => self.refuse_large(length),
+            Route::Deny { slowly } => return Ok(self.deny(slowly)),
+            Route::WhenQuiet => {
+                self.activity.paused = Some(Pause::UntilQuiet);
+                return Ok(Next::Same);
+            }
+            Route::WhenSilent => {
+                self.silences.listen(self.activity, self.id, self.now);
+                return Ok(Next::Same);
+            }
+            Route::Ask(question) => {
+                let number = self.activity.replies.submitted(self.plan.manner);
+                let asked = Asked { client: self.id, asker: self.number, number, question };
+                self.wishes.add(Wish::Ask(asked));
+            }
+        }
+        Ok(Next::Request)
+    }
+
+    #[inline(always)]
+    fn sender(&self) -> Sender {
+        Sender { id: self.id, number: self.number, lane: *self.lane, since: self.arrived, now: self.now }
+    }
+
+    /// The request goes as it is to the shard that owns its keys.
+    #[inline(always)]
+    fn forward(&mut self, scratch: &mut BytesMut, length: usize) -> Result<(), Refusal> {
+        let sender = self.sender();
+        let input = &scratch[self.used..][..length];
+        let canonical = P::canonical(&self.activity.decoder, input);
+        let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
+        let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
+        let request = if length < SHARE_MIN || length * 2 < self.received || !as_it_came {
+            Piece::Copied(canonical)
+        } else {
+            self.shared = true;
+            scratch.advance(self.used);
+            Piece::Shared(scratch.split_to(length).freeze())
+        };
+        self.router.submit_whole(target, sender, request, self.plan, &mut self.activity.replies);
+        Ok(())
+    }
+
+    /// Each key goes to its owner.
+    fn split(&mut self, merge: P::Merge, input: &[u8]) -> Result<(), Refusal> {
+        let sender = self.sender();
+        let Self { context, router, plan, activity, .. } = self;
+        let Activity { decoder, replies, .. } = &mut **activity;
+        let canonical = P::canonical(decoder, input);
+        match router.admit_split(sender, canonical, plan, &context.limits)? {
+            Some(target) => router.submit_whole(target, sender, Piece::Copied(canonical), plan, replies),
+            None => {
+                let request = Request { decoder, canonical };
+                router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
+            }
+        }
+        Ok(())
+    }
+
+    /// It goes to every shard.
+    fn send_everywhere(&mut self, merge: P::Merge, input: &[u8]) -> Result<(), Refusal> {
+        let sender = self.sender();
+        let Self { context, router, plan, activity, .. } = self;
+        let Activity { decoder, replies, .. } = &mut **activity;
+        let canonical = P::canonical(decoder, input);
+        router.admit_everywhere(sender, canonical, plan, &context.limits)?;
+        let request = Request { decoder, canonical };
+        router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
+        Ok(())
+    }
+
+    /// The proxy itself has the reply. Only what is answered here changes what a client speaks with shards.
+    fn answer(&mut self) {
+        let Router { connections, members, .. } = &mut *self.router;
+        let (present, wanted) = (connections.lane_key(*self.lane), P::lane(self.session));
+        if wanted != present {
+            if !connections.has_lane(wanted) {
+                // It has a place for the connections to each shard.
+                self.done += members.present().len();
+            }
+            if !connections.change_lane(self.lane, wanted, members) {
+                P::keep_lane(self.session, present);
+                self.context.counters.lanes_refused.add(1);
+                self.plan.reply.clear();
+                P::failure(self.plan.manner, TOO_MANY_LANES, &mut self.plan.reply);
+            }
+            self.context.counters.lanes.set(connections.lane_count() as i64);
+        }
+        let manner = self.plan.manner;
+        self.activity.replies.replied_with(self.plan.take_reply(), manner);
+    }
+
+    fn refuse_large(&mut self, length: usize) {
+        self.context.counters.out_of_memory.add(1);
+        self.plan.reply.clear();
+        P::out_of_memory(&mut self.plan.reply);
+        self.activity.replies.replied(&self.plan.reply, self.plan.manner);
+        self.wishes.log_oversized(self.id, length);
+    }
+
+    /// A wrong password.
+    fn deny(&mut self, slowly: bool) -> Next {
+        self.context.counters.refused.add(1);
+        self.context.counters.wrong_passwords.add(1);
+        self.wishes.log(Notice::WrongPassword(self.id));
+        if !self.denials.is_one_too_many(self.now) && !slowly {
+            self.activity.replies.replied(&self.plan.reply, self.plan.manner);
+            return Next::Request;
+        }
+        self.activity.paused = Some(Pause::Delayed);
+        let number = self.activity.replies.submitted(self.plan.manner);
+        self.denials.delay(self.id, number, &self.plan.reply, self.now);
+        Next::Stop
+    }
+
+    /// The request cannot be sent: its client is told, or waits for room.
+    fn refuse(&mut self, refusal: Refusal, scratch: &BytesMut, length: usize) -> Next {
+        let counters = &self.context.counters;
+        match refusal {
+            Refusal::SpreadKeys => {
+                counters.refused.add(1);
+                let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+                let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
+                let reply = P::spread_keys(self.router.spread_of(keys));
+                self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
+                return Next::Request;
+            }
+            Refusal::Nobody => {
+                let words = match self.router.topology.can_eject() {
+                    true => "every shard of the pool is ejected",
+                    false => "no node of the cluster is known to serve the slot",
+                };
+                P::failure(self.plan.manner, words, &mut self.plan.reply);
+            }
+            Refusal::Failed(connection, failure) => {
+                if failure == ShardFailure::QueueFull && self.waits_for_room(connection) {
+                    return Next::Same;
+                }
+                self.router.counters_of(connection).failures[failure.reason()].add(1);
+                let words = failure.of_shard(self.router.name_of(connection));
+                P::failure(self.plan.manner, &words, &mut self.plan.reply);
+            }
+        }
+        counters.forward_error.add(1);
+        self.activity.replies.replied(&self.plan.reply, self.plan.manner);
+        Next::Request
+    }
+
+    /// The queue of the connection is full; false if the client has waited for long enough.
+    fn waits_for_room(&mut self, connection: ConnectionId) -> bool {
+        let Self { context, activity, now, arrived, .. } = self;
+        let Stall { since, .. } = *activity.stalled.get_or_insert_with(|| {
+            context.counters.queue_waits.add(1);
+            Stall { since: *now, at: connection }
+        });
+        if *now >= since.plus(context.limits.queue_wait) {
+            context.counters.queue_full.add(1);
+            return false;
+        }
+        activity.stalled = Some(Stall { since, at: connection });
+        let waiter = Waiter { client: self.id, since, arrived: *arrived };
+        self.router.wait(connection, waiter, &context.limits);
+        true
+    }
+
+    /// The request is answered, or on its way.
+    #[inline(always)]
+    fn taken(&mut self, length: usize, is_counted: bool) {
+        P::taken(self.session);
+        self.context.counters.requests.add(u64::from(is_counted));
+        self.context.counters.families[self.plan.family].add(u64::from(is_counted));
+        self.activity.sent += length;
+        self.used = if std::mem::take(&mut self.shared) { 0 } else { self.used + length };
+        P::reset(&mut self.activity.decoder);
+        if P::is_between_requests(&self.activity.decoder) {
+            self.activity.begun = None;
+        }
+        if self.activity.stalled.take().is_some() {
+            self.router.turn.since = None;
+        }
+    }
+
+    /// What is left of `scratch` is kept until the client's next turn, or more has come.
+    #[inline(always)]
+    pub fn keep(&mut self, scratch: &mut BytesMut) {
+        let activity = &mut *self.activity;
+        if activity.waits() {
+            activity.arrived = Some(self.arrived);
+        }
+        if activity.silent_at.is_some() && !activity.is_held() {
+            self.silences.listen_no_more(activity, self.id);
+        }
+        let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
+        if activity.waits() {
+            activity.begun = None;
+        } else if is_unfinished {
+            activity.begun.get_or_insert(self.now);
+        }
+        activity.rest.keep(scratch, self.received - scratch.len());
+        self.plan.end();
+    }
+}
