@@ -66,6 +66,7 @@ mod context;
 mod deadlines;
 mod denials;
 mod handshake;
+mod intake;
 mod joining;
 mod lanes;
 mod limits;

@@ -1,24 +1,21 @@
 //! From bytes of a shard to replies of clients, and what becomes of requests whose shard is lost.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use shard_discovery::Shard;
 
 use super::client::State;
 use super::connection::Link;
 use super::connections::ConnectionId;
-use super::handshake::{Handshake, Step};
+use super::handshake::Handshake;
+use super::intake::Intake;
 use super::members::MemberIndex;
-use super::redirect::Redirected;
 use super::router::Router;
-use super::ticket::{Ticket, Whom};
+use super::ticket::Ticket;
 use super::{Pool, ShardEvent};
-use crate::buffer::{Output, Piece, SHARE_MIN};
+use crate::buffer::{Output, Piece};
 use crate::failure::{Blame, ShardFailure};
-use crate::protocol::{Malformed, Protocol, ShardIdentity};
+use crate::protocol::{Protocol, ShardIdentity};
 use crate::time::Time;
-
-/// From this size on a response goes to its client piece by piece instead of whole.
-const STREAM_MIN: usize = 1024 * 1024;
 
 impl<P: Protocol> Pool<P> {
     /// Number of shard connections, made or not.
@@ -109,145 +106,31 @@ impl<P: Protocol> Pool<P> {
         let Self { context, clients, router, redirects, wishes, .. } = self;
         let Router { connections, members, .. } = router;
         let connection = &mut connections[at];
-        let member = connection.member;
+        let (member, end) = (connection.member, std::mem::take(&mut connection.understood));
         let counters = &members[member].counters;
-        // To be written.
-        let mut has_more = false;
-        let (mut responses, mut response_bytes) = (0, 0);
-        // Bytes of `scratch` before `start` are done with; the response at hand is understood up to `end`.
-        let mut start = 0;
-        let mut end = std::mem::take(&mut connection.understood);
-        let failure = loop {
-            let progress = match P::next_response(&mut connection.decoder, &scratch[end..]) {
-                Ok(progress) => progress,
-                Err(Malformed(reason)) => break Some(ShardFailure::Malformed(reason)),
-            };
-            end += progress.length;
-            let stream = !progress.complete && end - start >= STREAM_MIN && !progress.push;
-            if progress.push {
-                // It answers nothing, and nobody is told of it.
-                start = end;
-                if progress.complete {
-                    continue;
-                }
-                break None;
-            }
-            if let Link::Greeting(handshake) = &mut connection.link {
-                if !progress.complete {
-                    break (end - start > handshake.response_max())
-                        .then(|| ShardFailure::Malformed("handshake response too long".into()));
-                }
-                match handshake.hear::<P>(&context.settings, &scratch[start..end]) {
-                    Ok(Step::Goes) => {}
-                    Ok(Step::Asks) => has_more = true,
-                    Ok(Step::Done) => {
-                        connection.up();
-                        has_more = true;
-                    }
-                    Err(failure) => break Some(failure),
-                }
-                start = end;
-                continue;
-            }
-            let Some(asked) = connection.asked() else {
-                // One byte of it is enough: the next request would be answered with it.
-                break (scratch.len() > start).then(|| {
-                    unasked::<P>(&context.settings, progress.complete.then_some(&scratch[start..end]))
-                });
-            };
-            let (expected, scripted) = (asked.expected, asked.scripted);
-            if !progress.complete && !stream {
-                break None;
-            }
-            if !connection.streaming && !P::fits(expected, &scratch[start..end]) {
-                let words = beginning(&scratch[start..end]);
-                break Some(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
-            }
-            // What is left of a response that was passed on in part may begin with anything.
-            if scratch[start] == P::ERROR && progress.complete && !connection.streaming {
-                if connection.keeps()
-                    && P::redirect(&scratch[start..end]).is_some()
-                    && let Some((ticket, request)) = connection.take_back()
-                {
-                    responses += 1;
-                    response_bytes += (end - start) as u64;
-                    let reply = Bytes::copy_from_slice(&scratch[start..end]);
-                    let deadline = connection.policy.deadline(ticket.since);
-                    redirects.fresh.push(Redirected { from: member, deadline, ticket, request, reply });
-                    start = end;
-                    continue;
-                }
-                // What a script says is its client's word.
-                if !scripted && P::is_complaint(&scratch[start..end]) {
-                    wishes.log_complaint(at, &scratch[start..end]);
-                }
-            }
-            let ticket = if progress.complete {
-                connection.answered()
-            } else {
-                connection.in_flight().front().copied()
-            };
-            let ticket = ticket.expect("somebody has asked");
-            response_bytes += (end - start) as u64;
-            if ticket.is_prelude() {
-                start = end;
-                continue;
-            }
-            if progress.complete {
-                responses += 1;
-                counters.latency.record(now.micros().saturating_sub(ticket.since.micros()));
-            }
-            connection.streaming = !progress.complete;
-            let waiting = ticket.client().and_then(|id| clients.touch(id));
-            let shared = end - start >= SHARE_MIN;
-            if shared {
-                scratch.advance(start);
-                end -= start;
-                start = 0;
-            }
-            let mut is_odd = false;
-            match waiting {
-                Some(client) => {
-                    let activity =
-                        client.activity.as_mut().expect("a client with a request in flight has an activity");
-                    wishes.large |= shared;
-                    let piece = if shared {
-                        Piece::Shared(scratch.split_to(end).freeze())
-                    } else {
-                        Piece::Copied(&scratch[start..end])
-                    };
-                    is_odd =
-                        activity.replies.answer(ticket.number, ticket.fragment, piece, progress.complete);
-                }
-                None => {
-                    connection.streaming = !progress.complete;
-                    if ticket.whom == Whom::Nobody {
-                        counters.late_responses.add(u64::from(progress.complete));
-                    }
-                    if shared {
-                        scratch.advance(end);
-                    }
-                }
-            }
-            if shared {
-                end = 0;
-            }
-            start = end;
-            if is_odd {
-                break Some(ShardFailure::Malformed("unexpected response to a part of a request".into()));
-            }
-            if !progress.complete {
-                counters.streamed.add(1);
-                break None;
-            }
+        let (start, has_more, responses, response_bytes) = (0, false, 0, 0);
+        let mut intake = Intake {
+            context,
+            clients,
+            redirects,
+            wishes,
+            connection,
+            counters,
+            at,
+            now,
+            start,
+            end,
+            has_more,
+            responses,
+            response_bytes,
         };
+        let taken = intake.take(scratch);
+        let Intake { start, end, has_more, responses, response_bytes, .. } = intake;
         counters.responses.add(responses);
         counters.response_bytes.add(response_bytes);
-        if responses > 0 {
-            connection.served();
-        }
         connection.understood = end - start;
         if responses > 0 {
+            connection.served();
             members.answered(member);
         }
         if has_more {
@@ -257,7 +140,7 @@ impl<P: Protocol> Pool<P> {
         // a request of our own.
         router.close_if_left(at);
         scratch.advance(start);
-        failure.map_or(Ok(()), Err)
+        taken
     }
 
     /// Where the shard has room again, clients that wait for it go on.
@@ -379,19 +262,4 @@ impl<P: Protocol> Pool<P> {
     pub fn has_events(&self) -> bool {
         !self.router.members.events.is_empty() || self.redirects.stale
     }
-}
-
-/// What nobody asked for. A shard that has too many clients says so unasked, and closes.
-fn unasked<P: Protocol>(settings: &P::Settings, response: Option<&[u8]>) -> ShardFailure {
-    match response.map(|response| P::greeted(settings, response)) {
-        Some(Err(words)) => ShardFailure::GreetingRefused(words),
-        _ => ShardFailure::Malformed("unexpected response without a request".into()),
-    }
-}
-
-/// The first word of a response, for an error that any client may read: what follows may be the data of another one.
-fn beginning(response: &[u8]) -> String {
-    const SHOWN_MAX: usize = 32;
-    let word = response.split(|byte| b" \r\n".contains(byte)).next().unwrap_or_default();
-    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)]).into_owned()
 }

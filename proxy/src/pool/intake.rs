@@ -1,0 +1,206 @@
+//! What has come of one shard connection: response after response is taken from it, and goes to whom it is for.
+//!
+//! The functions that every response passes are inlined: together they are one loop.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::clients::Clients;
+use super::connection::{Connection, Link};
+use super::connections::ConnectionId;
+use super::context::Context;
+use super::handshake::Step;
+use super::redirect::{Redirected, Redirects};
+use super::ticket::{Ticket, Whom};
+use super::wishes::Wishes;
+use crate::buffer::{Piece, SHARE_MIN};
+use crate::failure::ShardFailure;
+use crate::metrics::ShardCounters;
+use crate::protocol::{Malformed, Protocol};
+use crate::time::Time;
+
+/// From this size on a response goes to its client piece by piece instead of whole.
+const STREAM_MIN: usize = 1024 * 1024;
+
+/// A connection while responses are taken from what has come.
+pub(super) struct Intake<'r, P: Protocol> {
+    pub context: &'r Context<P>,
+    pub clients: &'r mut Clients<P>,
+    pub redirects: &'r mut Redirects<P>,
+    pub wishes: &'r mut Wishes,
+    pub connection: &'r mut Connection<P>,
+    /// Those of its shard.
+    pub counters: &'r ShardCounters,
+    pub at: ConnectionId,
+    pub now: Time,
+    /// Bytes before this are done with.
+    pub start: usize,
+    /// The response at hand, which begins at `start`, is understood up to here.
+    pub end: usize,
+    /// There is more to be written to the shard.
+    pub has_more: bool,
+    pub responses: u64,
+    pub response_bytes: u64,
+}
+
+impl<P: Protocol> Intake<'_, P> {
+    /// Takes what is complete, and of what is large as much as there is.
+    #[inline(always)]
+    pub fn take(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+        while self.take_next(scratch)? {}
+        Ok(())
+    }
+
+    /// The next response, or a piece of it; false if there is none yet.
+    #[inline(always)]
+    fn take_next(&mut self, scratch: &mut BytesMut) -> Result<bool, ShardFailure> {
+        let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
+            .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
+        self.end += progress.length;
+        if progress.push {
+            // It answers nothing, and nobody is told of it.
+            self.start = self.end;
+            return Ok(progress.complete);
+        }
+        let is_complete = progress.complete;
+        let response = &scratch[self.start..self.end];
+        if matches!(self.connection.link, Link::Greeting { .. }) {
+            return self.take_greeting(response, is_complete);
+        }
+        let Some(asked) = self.connection.asked() else {
+            if scratch.len() == self.start {
+                return Ok(false);
+            }
+            // One byte of it is enough: the next request would be answered with it.
+            return Err(unasked::<P>(&self.context.settings, is_complete.then_some(response)));
+        };
+        let (expected, scripted) = (asked.expected, asked.scripted);
+        if !is_complete && response.len() < STREAM_MIN {
+            return Ok(false);
+        }
+        // What is left of a response that was passed on in part may begin with anything.
+        if !self.connection.streaming {
+            if !P::fits(expected, response) {
+                let words = beginning(response);
+                return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
+            }
+            if response[0] == P::ERROR && is_complete && self.is_redirected(response, scripted) {
+                return Ok(true);
+            }
+        }
+        let ticket = if is_complete {
+            self.connection.answered()
+        } else {
+            self.connection.in_flight().front().copied()
+        };
+        let ticket = ticket.expect("somebody has asked");
+        self.response_bytes += response.len() as u64;
+        if ticket.is_prelude() {
+            self.start = self.end;
+            return Ok(true);
+        }
+        if is_complete {
+            self.responses += 1;
+            self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros()));
+        }
+        self.connection.streaming = !is_complete;
+        if self.deliver(&ticket, scratch, is_complete) {
+            return Err(ShardFailure::Malformed("unexpected response to a part of a request".into()));
+        }
+        if !is_complete {
+            self.counters.streamed.add(1);
+        }
+        Ok(is_complete)
+    }
+
+    /// A response to what was said first on the connection.
+    fn take_greeting(&mut self, response: &[u8], is_complete: bool) -> Result<bool, ShardFailure> {
+        let Link::Greeting(handshake) = &mut self.connection.link else { return Ok(true) };
+        if !is_complete {
+            let is_long = response.len() > handshake.response_max();
+            let failure = || ShardFailure::Malformed("handshake response too long".into());
+            return if is_long { Err(failure()) } else { Ok(false) };
+        }
+        match handshake.hear::<P>(&self.context.settings, response)? {
+            Step::Goes => {}
+            Step::Asks => self.has_more = true,
+            Step::Done => {
+                self.connection.up();
+                self.has_more = true;
+            }
+        }
+        self.start = self.end;
+        Ok(true)
+    }
+
+    /// A response is an error. If it says that the request was not executed, that is taken back and sent elsewhere.
+    fn is_redirected(&mut self, response: &[u8], scripted: bool) -> bool {
+        if self.connection.keeps()
+            && P::redirect(response).is_some()
+            && let Some((ticket, request)) = self.connection.take_back()
+        {
+            self.responses += 1;
+            self.response_bytes += response.len() as u64;
+            let (from, deadline) = (self.connection.member, self.connection.policy.deadline(ticket.since));
+            let reply = Bytes::copy_from_slice(response);
+            self.redirects.fresh.push(Redirected { from, deadline, ticket, request, reply });
+            self.start = self.end;
+            return true;
+        }
+        // What a script says is its client's word.
+        if !scripted && P::is_complaint(response) {
+            self.wishes.log_complaint(self.at, response);
+        }
+        false
+    }
+
+    /// The response at hand, or a piece of it, goes to whoever waits for it. True if it cannot be the response to its part of
+    /// a request.
+    #[inline(always)]
+    fn deliver(&mut self, ticket: &Ticket<P>, scratch: &mut BytesMut, is_complete: bool) -> bool {
+        let is_shared = self.end - self.start >= SHARE_MIN;
+        if is_shared {
+            scratch.advance(self.start);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut is_odd = false;
+        match ticket.client().and_then(|id| self.clients.touch(id)) {
+            Some(client) => {
+                let activity =
+                    client.activity.as_mut().expect("a client with a request in flight has an activity");
+                self.wishes.large |= is_shared;
+                let piece = if is_shared {
+                    Piece::Shared(scratch.split_to(self.end).freeze())
+                } else {
+                    Piece::Copied(&scratch[self.start..self.end])
+                };
+                is_odd = activity.replies.answer(ticket.number, ticket.fragment, piece, is_complete);
+            }
+            None => {
+                if ticket.whom == Whom::Nobody {
+                    self.counters.late_responses.add(u64::from(is_complete));
+                }
+                if is_shared {
+                    scratch.advance(self.end);
+                }
+            }
+        }
+        self.start = if is_shared { 0 } else { self.end };
+        self.end = self.start;
+        is_odd
+    }
+}
+
+/// What nobody asked for. A shard that has too many clients says so unasked, and closes.
+fn unasked<P: Protocol>(settings: &P::Settings, response: Option<&[u8]>) -> ShardFailure {
+    match response.map(|response| P::greeted(settings, response)) {
+        Some(Err(words)) => ShardFailure::GreetingRefused(words),
+        _ => ShardFailure::Malformed("unexpected response without a request".into()),
+    }
+}
+
+/// The first word of a response, for an error that any client may read: what follows may be the data of another one.
+fn beginning(response: &[u8]) -> String {
+    const SHOWN_MAX: usize = 32;
+    let word = response.split(|byte| b" \r\n".contains(byte)).next().unwrap_or_default();
+    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)]).into_owned()
+}
