@@ -49,6 +49,7 @@ fn requests<P: Protocol<Settings: Default>>(
             };
             let request = Request { decoder: &decoder, canonical };
             let route = P::plan(request, &mut session, &facts, &mut plan);
+            let _ = plan.take_reply();
             let text = plan.key_text(canonical);
             for &(place, length) in &plan.keys {
                 assert!(place + length <= text.len());
