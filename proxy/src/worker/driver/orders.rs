@@ -85,9 +85,28 @@ impl<P: Protocol> Driver<P> {
 #[cfg(test)]
 mod tests {
     use super::ANSWERS_BYTES_MAX;
-    use crate::protocol::Found;
+    use crate::protocol::{Found, ShardIdentity};
     use crate::worker::Order;
-    use crate::worker::driver::rig::Rig;
+    use crate::worker::driver::rig::{Rig, heard, say};
+
+    /// The question that its answer leads to is written without anything else to write.
+    #[test]
+    fn a_node_with_another_id_is_asked_whom_it_knows() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        say(&mut client, "GET a\r\n");
+        rig.passes();
+        let known = ["one".into(), "two".into()].into();
+        let mut shard = rig.shard_that_is(ShardIdentity::Node { id: "one".into(), known, found: None });
+        rig.passes();
+        assert_eq!(heard(&mut shard), "*2\r\n$7\r\nCLUSTER\r\n$4\r\nMYID\r\n");
+        say(&mut shard, "$3\r\nten\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut shard), "*2\r\n$7\r\nCLUSTER\r\n$5\r\nNODES\r\n");
+        say(&mut shard, "$7\r\nten two\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut shard), "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+    }
 
     #[test]
     fn an_epoch_is_acknowledged_once_its_topology_is_in_use() {

@@ -17,6 +17,7 @@ use crate::net::epoll::{Alarm, Ready, Sockets};
 use crate::net::late::Late;
 use crate::net::socket::Socket;
 use crate::pool::{Identity, Limits, Pool};
+use crate::protocol::ShardIdentity;
 use crate::protocol::resp::Resp;
 use crate::protocol::resp::session::Settings;
 use crate::time::Time;
@@ -104,20 +105,29 @@ impl Rig {
 
     /// The shard that the driver wants to be connected to.
     pub fn shard(&mut self) -> UnixStream {
-        self.shard_over(Socket::from)
+        self.shard_over(Socket::from, None)
+    }
+
+    /// The same, where it has to be this one.
+    pub fn shard_that_is(&mut self, identity: ShardIdentity) -> UnixStream {
+        self.shard_over(Socket::from, Some(identity))
     }
 
     /// The same, with a transport that writes later.
     pub fn late_shard(&mut self) -> UnixStream {
-        self.shard_over(Late::over)
+        self.shard_over(Late::over, None)
     }
 
-    fn shard_over(&mut self, over: impl FnOnce(UnixStream) -> Socket) -> UnixStream {
+    fn shard_over(
+        &mut self,
+        over: impl FnOnce(UnixStream) -> Socket,
+        identity: Option<ShardIdentity>,
+    ) -> UnixStream {
         let Ok(Report::Connect { connection, .. }) = self.reports.try_recv() else {
             panic!("no connection is wanted");
         };
         let (theirs, ours) = pair();
-        self.order(Order::Connected { connection, result: Ok(over(ours)), identity: None });
+        self.order(Order::Connected { connection, result: Ok(over(ours)), identity });
         theirs
     }
 

@@ -102,18 +102,14 @@ fn the_last_words_of_a_transport_are_waited_for() {
 fn a_client_that_takes_what_its_transport_holds_is_not_stuck() {
     let mut rig = Rig::new(16, |limits| limits.client_idle_timeout = Some(3 * SECOND));
     let mut client = answered(&mut rig, "");
-    for taken in 1..=REPLY.len() / CHUNK {
+    for taken in 1..REPLY.len() / CHUNK {
         rig.blind_pass(2 * SECOND);
         assert_eq!(heard(&mut client), REPLY[(taken - 1) * CHUNK..taken * CHUNK]);
         rig.passes();
     }
     rig.blind_pass(2 * SECOND);
     rig.blind_pass(2 * SECOND);
-    assert_eq!(
-        all_of(&mut rig, &mut client).chars().last(),
-        Some('|'),
-        "now it has taken nothing for too long"
-    );
+    assert_eq!(rig.driver.pool.client_count(), 0, "now it has taken nothing for too long");
 }
 
 /// The driver counts what is held for its clients and shards; what their transports hold is a part of it.
