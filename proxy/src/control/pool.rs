@@ -327,7 +327,7 @@ impl PoolControl {
         let topology = match config.topology_of(listing) {
             Ok(topology) => Arc::new(topology),
             Err(error) => {
-                tracing::error!(pool = %config.name, reason = %error, "list of shards rejected; keeping the previous one");
+                tracing::error!(pool = %config.name, reason = %error, "server list rejected; keeping the previous list");
                 return Duration::ZERO;
             }
         };
