@@ -372,16 +372,21 @@ pub fn address() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 + high, middle, low)
 }
 
-/// Nobody listens there, and no other test of this process will.
-fn free_port() -> u16 {
+/// On a port that no other test of this process has been given.
+fn listener() -> TcpListener {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind((address(), 0)).expect("127.0.0.0/8 is local");
         let port = listener.local_addr().expect("it is bound").port();
         if GIVEN.lock().expect("nobody panics with it").insert(port) {
-            return port;
+            return listener;
         }
     }
+}
+
+/// Nobody listens there, and no other test of this process will.
+fn free_port() -> u16 {
+    listener().local_addr().expect("it is bound").port()
 }
 
 /// The program that an environment variable names, or the one that is installed.
@@ -534,7 +539,7 @@ pub struct Fake {
 impl Fake {
     /// Listens.
     pub fn new(play: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((address(), free_port())).expect("127.0.0.0/8 is local");
+        let listener = listener();
         let line = format!("{}:1 shard-0", listener.local_addr().expect("bound"));
         let connections = Arc::new(AtomicUsize::new(0));
         let (counter, play) = (connections.clone(), Arc::new(play));
