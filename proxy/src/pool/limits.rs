@@ -54,7 +54,7 @@ impl Default for Limits {
             client_output_pause: 4 << 20,
             arguments_max: 1 << 20,
             shard_queue_max: 65536,
-            shard_queue_bytes_max: 8 << 20,
+            shard_queue_bytes_max: 2 << 20,
             memory_max: usize::MAX,
             pass_work_max: PASS_WORK_MAX,
             server_connections: 1,

@@ -15,9 +15,13 @@ const TURN_WORK_MIN: usize = 16;
 pub const REFUSED_WORK: usize = 8;
 /// So many bytes of a request that is answered here, or of its reply, cost as much as a request, where they are made of many
 /// small pieces. Most are cheaper, but what is large is asked for now and then, or by somebody who means harm.
-const WORK_MADE_BYTES: usize = 16;
+const WORK_MADE_BYTES: usize = 4;
+/// The first of them are in the work of the request itself: PING is no more than a GET.
+const WORK_MADE_FREE: usize = 64;
 /// So many bytes of a reply that was made before, and has only to be written (COMMAND DOCS), cost as much as a request.
-const WORK_SHARED_BYTES: usize = 512;
+const WORK_SHARED_BYTES: usize = 128;
+/// One name that is held against a pattern may cost as much as so many requests.
+const WORK_SEARCHED: usize = 4;
 
 /// The work of a request that is sent for so many keys, or to so many shards.
 #[inline]
@@ -28,7 +32,10 @@ pub fn work(keys: usize) -> usize {
 /// What a request costs beyond that where it is not sent on: with so many words, so many bytes that are read or `made` for the
 /// reply, so many that are `shared` with other replies, and `searched` of the proxy's own names to look through.
 pub fn answer_work(words: usize, made: usize, shared: usize, searched: usize) -> usize {
-    words.saturating_sub(1) + made / WORK_MADE_BYTES + shared / WORK_SHARED_BYTES + searched
+    words.saturating_sub(1)
+        + made.saturating_sub(WORK_MADE_FREE) / WORK_MADE_BYTES
+        + shared / WORK_SHARED_BYTES
+        + searched * WORK_SEARCHED
 }
 
 /// What the pass at hand may still do.
