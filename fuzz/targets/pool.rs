@@ -31,6 +31,7 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         arguments_max: 1 << 20,
         shard_queue_max: 6,
         shard_queue_bytes_max: 1 << 12,
+        parked_bytes_max: 1 << 12,
         memory_max: 1 << 17,
         pass_work_max: 16,
         server_connections: 1,

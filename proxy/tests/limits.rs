@@ -51,6 +51,7 @@ impl Bench {
             client_output_pause: 4 * MIB,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 64 << 20,
+            parked_bytes_max: 8 << 20,
             memory_max: usize::MAX,
             pass_work_max: PASS_WORK_MAX,
             server_connections: 1,

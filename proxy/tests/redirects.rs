@@ -524,8 +524,7 @@ fn what_a_node_cannot_serve_now_is_asked_for_again_within_the_limits() {
     // No pause ends after the deadline: the client is told in time.
     let (hurried, reply) = rounds(|limits| limits.timeout = Some(Duration::from_millis(300)), down);
     assert!((5..=30).contains(&hurried) && reply.starts_with('-'), "{hurried} rounds: {reply}");
-    // Requests that wait count as those in queues do.
-    let (full, reply) = rounds(|limits| limits.shard_queue_bytes_max = 8, down);
+    let (full, reply) = rounds(|limits| limits.parked_bytes_max = 8, down);
     assert!(full <= 1 && reply.starts_with("-CLUSTERDOWN"), "{full} rounds: {reply}");
 }
 

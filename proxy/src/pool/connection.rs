@@ -175,8 +175,18 @@ impl<P: Protocol> Connection<P> {
     pub fn is_down(&self, now: Time) -> bool {
         match &self.link {
             Link::Down { until, failure } => now < *until || failure.takes_time(),
-            Link::Connecting { after } => after.is_some(),
-            Link::Idle | Link::Greeting { .. } | Link::Up => false,
+            Link::Connecting { .. } | Link::Greeting(_) => self.refusal().is_some(),
+            Link::Idle | Link::Up => false,
+        }
+    }
+
+    /// Why nobody waits for the attempt that is under way, if it is one of those: the last one took its time, and nothing has
+    /// come of this one yet.
+    fn refusal(&self) -> Option<&ShardFailure> {
+        match &self.link {
+            Link::Connecting { after } => after.as_ref(),
+            Link::Greeting(handshake) => handshake.refusal(),
+            Link::Idle | Link::Up | Link::Down { .. } => None,
         }
     }
 
@@ -187,9 +197,13 @@ impl<P: Protocol> Connection<P> {
         match &self.link {
             Link::Down { until, failure } if now < *until => return Admission::Down(failure.clone()),
             Link::Down { failure, .. } if failure.takes_time() => return Admission::Probe(failure.clone()),
-            Link::Connecting { after: Some(failure) } => return Admission::Down(failure.clone()),
             Link::Idle | Link::Down { .. } => return Admission::Connect,
-            Link::Connecting { after: None } | Link::Greeting { .. } | Link::Up => {}
+            Link::Connecting { .. } | Link::Greeting(_) => {
+                if let Some(failure) = self.refusal() {
+                    return Admission::Down(failure.clone());
+                }
+            }
+            Link::Up => {}
         }
         let overtakes = length <= SMALL_MAX && self.in_flight.len() < limits.shard_queue_max / OVERTAKE_SHARE;
         if overtakes {
@@ -204,8 +218,11 @@ impl<P: Protocol> Connection<P> {
     /// How many more requests may be queued before somebody has to wait; `None` if none. Without a connection nobody has
     /// to wait for room: there is an answer at once.
     pub fn room(&self, limits: &Limits) -> Option<usize> {
-        let is_live =
-            matches!(self.link, Link::Connecting { after: None } | Link::Greeting { .. } | Link::Up);
+        let is_live = match self.link {
+            Link::Connecting { .. } | Link::Greeting(_) => self.refusal().is_none(),
+            Link::Up => true,
+            Link::Idle | Link::Down { .. } => false,
+        };
         if !is_live {
             return Some(usize::MAX);
         }
@@ -372,10 +389,11 @@ impl<P: Protocol> Connection<P> {
     pub fn connected(&mut self, handshake: Option<Handshake>, now: Time) {
         self.heard = now;
         self.received = None;
-        match handshake {
-            Some(handshake) => self.link = Link::Greeting(Box::new(handshake)),
-            None => self.up(),
+        let Some(mut handshake) = handshake else { return self.up() };
+        if let Link::Connecting { after } = &mut self.link {
+            handshake.refuse_until_identified(after.take());
         }
+        self.link = Link::Greeting(Box::new(handshake));
     }
 
     /// Requests may flow.

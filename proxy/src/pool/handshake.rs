@@ -34,6 +34,8 @@ struct Check {
     place: usize,
     /// When it has to be known.
     until: Time,
+    /// Why the last attempt failed, if that took its time: then nobody waits for this one.
+    after: Option<ShardFailure>,
 }
 
 /// What a response to the greeting has brought.
@@ -57,6 +59,7 @@ impl Handshake {
             identity,
             place,
             until: now.plus(IDENTITY_TIMEOUT),
+            after: None,
         });
         Self { all: responses, missing: responses, output, check }
     }
@@ -64,6 +67,18 @@ impl Handshake {
     /// When the shard has to have said who it is, if it is asked and has not.
     pub fn identity_deadline(&self) -> Option<Time> {
         self.check.as_ref().map(|check| check.until)
+    }
+
+    /// Whoever is there has to say first who it is, where the last attempt failed like this and took its time.
+    pub fn refuse_until_identified(&mut self, after: Option<ShardFailure>) {
+        if let Some(check) = &mut self.check {
+            check.after = after;
+        }
+    }
+
+    /// Why requests are refused meanwhile, if they are.
+    pub fn refusal(&self) -> Option<&ShardFailure> {
+        self.check.as_ref()?.after.as_ref()
     }
 
     /// Bytes that the response at hand may have.
@@ -95,6 +110,8 @@ impl Handshake {
             match P::greeted(settings, response) {
                 Ok(None) => self.missing -= 1,
                 Ok(Some(first)) => self.missing = self.all.saturating_sub(first),
+                // It may be somebody else's server by now.
+                Err(words) if self.check.is_some() => return Err(ShardFailure::ConnectFailed(words)),
                 Err(words) => return Err(ShardFailure::GreetingRefused(words)),
             }
         }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::pass::PASS_WORK_MAX;
 
+/// A failover makes many clients wait at once.
+pub const PARKED_BYTES_MAX: usize = 8 << 20;
+
 /// What holds a pool within bounds. All sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -24,6 +27,8 @@ pub struct Limits {
     /// Bytes of requests queued and in flight on one shard connection: what is written and not answered stands in buffers of
     /// the kernel, of tens of megabytes, and is in the way of the next request all the same.
     pub shard_queue_bytes_max: u64,
+    /// Bytes of requests that wait because nodes of a cluster have not executed them, as [`PARKED_BYTES_MAX`].
+    pub parked_bytes_max: usize,
     /// Arguments of a request.
     pub arguments_max: usize,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
@@ -55,6 +60,7 @@ impl Default for Limits {
             arguments_max: 1 << 20,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,
+            parked_bytes_max: PARKED_BYTES_MAX,
             memory_max: usize::MAX,
             pass_work_max: PASS_WORK_MAX,
             server_connections: 1,

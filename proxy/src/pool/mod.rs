@@ -52,7 +52,7 @@ use wishes::Wishes;
 pub use clients::ClientId;
 pub use connections::ConnectionId;
 pub use context::Identity;
-pub use limits::Limits;
+pub use limits::{Limits, PARKED_BYTES_MAX};
 pub use listing::Asked;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;

@@ -32,7 +32,7 @@ const SCRIPT_TRIES_MAX: u8 = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// A node that owns nothing any more, and is silent for so long, answers nothing any more.
 const ABANDONED_MAX: Duration = Duration::from_secs(1);
-/// Requests that may wait, together as many bytes as one shard's queue may have; further ones get the error.
+/// Requests that may wait; further ones get the error.
 const PARKED_MAX: usize = 4096;
 
 /// A request that was not executed.
@@ -213,7 +213,7 @@ impl<P: Protocol> Pool<P> {
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
         if parked.len() >= PARKED_MAX / share
-            || (*parked_bytes + length) as u64 > self.context.limits.shard_queue_bytes_max / share as u64
+            || *parked_bytes + length > self.context.limits.parked_bytes_max / share
             || redirected.deadline.is_some_and(is_late)
         {
             return self.give_up(&redirected);

@@ -279,8 +279,9 @@ impl<P: Protocol> Driver<P> {
 
     /// Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
     fn take_turns(&mut self, now: Time) {
-        for _ in 0..self.turns {
-            if self.passed >= PASS_BYTES_MAX {
+        for number in 0..self.turns {
+            // One has its turn in any case: others may use up each pass before.
+            if self.passed >= PASS_BYTES_MAX && number > 0 {
                 break;
             }
             let Some(turn) = self.again.pop_front() else { break };

@@ -7,7 +7,7 @@ use shard_discovery::Topology;
 use super::driver::Drive;
 use super::{Learnt, PoolSetup, Worker};
 use crate::config::{self, Reauth};
-use crate::pool::{Limits, PASS_WORK_MAX};
+use crate::pool::{Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{About, Protocol};
@@ -88,6 +88,7 @@ impl Limits {
             client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,
             shard_queue_bytes_max: config.shard_queue_bytes_max,
+            parked_bytes_max: PARKED_BYTES_MAX,
             memory_max,
             pass_work_max: PASS_WORK_MAX,
             eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },

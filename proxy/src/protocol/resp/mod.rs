@@ -138,9 +138,9 @@ impl Protocol for Resp {
 
     fn probed(response: &[u8]) -> Option<Result<(), String>> {
         let line = first_line(response)?;
-        Some(match line.strip_prefix(b"+") {
-            Some(_) => Ok(()),
-            None => Err(String::from_utf8_lossy(line.strip_prefix(b"-").unwrap_or(line)).into_owned()),
+        Some(match line.first() {
+            Some(b'+' | b'$') => Ok(()),
+            _ => Err(String::from_utf8_lossy(line.strip_prefix(b"-").unwrap_or(line)).into_owned()),
         })
     }
 

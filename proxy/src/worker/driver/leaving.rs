@@ -208,6 +208,23 @@ mod tests {
         }
     }
 
+    /// Others have read so much in the pass already, and will have in the next one.
+    #[test]
+    fn one_has_its_turn_in_every_pass() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut client = rig.client();
+        say(&mut client, "QUIT\r\n");
+        rig.passes();
+        assert_eq!(heard(&mut client), "+OK\r\n|");
+        say(&mut client, &"x".repeat(128 * 1024));
+        let before = rig.driver.lingering.unread();
+        for _ in 0..3 {
+            rig.driver.passed = PASS_BYTES_MAX;
+            rig.pass();
+        }
+        assert!(rig.driver.lingering.unread() < before);
+    }
+
     #[test]
     fn a_drain_ends_though_a_client_never_stops() {
         let mut rig = Rig::new(16, |_| {});
