@@ -1,5 +1,6 @@
 //! COMMAND DOCS: `redis-cli` makes its hints from it, and breaks over a reply of another shape.
 
+use memstore_proxy::protocol::Plan;
 use memstore_proxy::protocol::resp::command::Version;
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
 use memstore_proxy::protocol::resp::local::command as command_reply;
@@ -106,8 +107,9 @@ fn documentation_is_the_servers_byte_for_byte_where_it_says_the_same() {
 
 #[test]
 fn every_argument_of_every_command_is_told() {
-    let out =
-        command_reply::answer(&[b"COMMAND", b"DOCS"], true, false, &mut Vec::new()).expect("it is shared");
+    let mut plan = Plan::default();
+    command_reply::answer(&[b"COMMAND", b"DOCS"], true, false, &mut plan);
+    let out = plan.shared.expect("it is shared");
     let reply = read(&mut &out[..]).value;
     let mut told = 0;
     for dump in

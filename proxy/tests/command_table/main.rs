@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command as Process;
 
+use memstore_proxy::protocol::Plan;
 use memstore_proxy::protocol::resp::command::index::lookup;
 use memstore_proxy::protocol::resp::command::info::info;
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
@@ -652,9 +653,7 @@ fn reply(request: &str) -> Value {
 }
 
 fn answer(request: &[&[u8]], resp3: bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    match command_reply::answer(request, false, resp3, &mut out) {
-        Some(shared) => shared.to_vec(),
-        None => out,
-    }
+    let mut plan = Plan::default();
+    command_reply::answer(request, false, resp3, &mut plan);
+    plan.take_reply().as_slice().to_vec()
 }

@@ -11,8 +11,8 @@ const TEXT_MAX: usize = 256;
 pub struct Pattern {
     /// `None` is an asterisk.
     elements: Vec<Option<Bytes>>,
-    /// It matches nothing of [`TEXT_MAX`] bytes or less.
-    is_too_long: bool,
+    /// It matches nothing shorter. Beyond [`TEXT_MAX`] it matches nothing at all, and was not read to its end.
+    least: usize,
 }
 
 /// The bytes that one element matches, all but letters in upper case; a bit for each.
@@ -37,8 +37,7 @@ impl Bytes {
 impl Pattern {
     /// Reads a pattern.
     pub fn new(mut pattern: &[u8]) -> Self {
-        let mut read = Self { elements: Vec::new(), is_too_long: false };
-        let mut least = 0;
+        let mut read = Self { elements: Vec::new(), least: 0 };
         while let [first, rest @ ..] = pattern {
             if *first == b'*' {
                 if !matches!(read.elements.last(), Some(None)) {
@@ -47,9 +46,8 @@ impl Pattern {
                 pattern = rest;
                 continue;
             }
-            least += 1;
-            if least > TEXT_MAX {
-                read.is_too_long = true;
+            read.least += 1;
+            if read.least > TEXT_MAX {
                 break;
             }
             let (bytes, length) = one(pattern);
@@ -61,7 +59,7 @@ impl Pattern {
 
     /// Whether the whole text matches.
     pub fn matches(&self, text: &[u8]) -> bool {
-        if self.is_too_long || text.len() > TEXT_MAX {
+        if text.len() < self.least || text.len() > TEXT_MAX {
             return false;
         }
         let (mut at, mut done) = (0, 0);

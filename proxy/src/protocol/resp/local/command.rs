@@ -7,30 +7,36 @@
 use bytes::Bytes;
 
 use super::encoded;
+use crate::protocol::Plan;
 use crate::protocol::resp::command::index::lookup;
 use crate::protocol::resp::command::info::names;
-use crate::protocol::resp::command::table::COMMANDS;
 use crate::protocol::resp::command::{Command, WrongArity, access, flag, served};
 use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, simple};
-use crate::protocol::resp::glob;
+use crate::protocol::resp::{Resp, glob};
 
 /// Several times what all rows take.
 const REPLY_MAX: usize = 4 << 20;
 
 /// Answers COMMAND and its subcommands; `args` starts with the word COMMAND. A pool of one shard does more. A reply that is the
-/// same for everybody is returned instead of written.
-pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -> Option<Bytes> {
+/// same for everybody is shared instead of written.
+pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, plan: &mut Plan<Resp>) {
+    let Plan { reply: out, shared, searched, .. } = plan;
     let Some((name, rest)) = args.get(1..).and_then(<[_]>::split_first) else {
-        return infos(&[], one_shard, resp3, out);
+        *shared = infos(&[], one_shard, resp3, out);
+        return;
     };
     let row = lookup(b"command").and_then(|container| container.subcommand(name));
     match row {
         Some(row) if !row.accepts(args.len()) => error(out, &WrongArity(row).to_string()),
         Some(row) => match row.name {
-            "command|info" => return infos(rest, one_shard, resp3, out),
-            "command|docs" => return docs(rest, one_shard, resp3, out),
-            "command|count" => integer(out, served(&COMMANDS, one_shard).count() as i64),
-            "command|list" => list(rest, one_shard, out),
+            "command|info" => *shared = infos(rest, one_shard, resp3, out),
+            "command|docs" => *shared = docs(rest, one_shard, resp3, out),
+            "command|count" => integer(out, encoded::count(one_shard) as i64),
+            "command|list" => {
+                // Also for a reply of a few bytes.
+                *searched = encoded::rows(one_shard).len();
+                list(rest, one_shard, out);
+            }
             "command|getkeys" => keys(rest, false, resp3, out),
             "command|getkeysandflags" => keys(rest, true, resp3, out),
             "command|help" => help(lookup(b"command").expect("its subcommand was found"), one_shard, out),
@@ -38,7 +44,6 @@ pub fn answer(args: &[&[u8]], one_shard: bool, resp3: bool, out: &mut Vec<u8>) -
         },
         None => unknown_subcommand("command", name, out),
     }
-    None
 }
 
 /// Answers HELP of a container: one line per subcommand that the proxy does, and what it is for.
@@ -133,9 +138,8 @@ fn list(filter: &[&[u8]], one_shard: bool, out: &mut Vec<u8>) {
         }
         _ => return error(out, "ERR syntax error"),
     };
-    let rows = served(&COMMANDS, one_shard)
-        .flat_map(|row| std::iter::once(row).chain(served(row.subcommands, one_shard)));
-    let names: Vec<_> = rows.filter(|row| wanted(row)).map(|row| row.name).collect();
+    let rows = encoded::rows(one_shard).iter().filter(|row| wanted(row));
+    let names: Vec<_> = rows.map(|row| row.name).collect();
     array(out, names.len());
     names.into_iter().for_each(|name| bulk(out, name.as_bytes()));
 }
@@ -187,9 +191,9 @@ mod tests {
             b"*".repeat(1 << 20),
             [&b"*"[..], &b"?".repeat(1 << 20)].concat(),
         ] {
-            let mut out = Vec::new();
-            answer(&[b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", &pattern], false, false, &mut out);
-            assert!(out.starts_with(b"*"));
+            let mut plan = Plan::default();
+            answer(&[b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", &pattern], false, false, &mut plan);
+            assert!(plan.reply.starts_with(b"*"));
         }
     }
 }

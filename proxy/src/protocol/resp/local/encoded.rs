@@ -1,5 +1,5 @@
 //! COMMAND and COMMAND DOCS, encoded once for each way to ask: these are large replies made of thousands of small pieces,
-//! and anybody may ask for them as often as he likes.
+//! and anybody may ask for them as often as he likes. What is served at all is found once, too.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,6 +12,21 @@ use crate::protocol::resp::command::info::info;
 use crate::protocol::resp::command::table::COMMANDS;
 use crate::protocol::resp::command::{Command, served};
 use crate::protocol::resp::encode::{array, map};
+
+/// All that is served, subcommands behind their containers.
+pub fn rows(one_shard: bool) -> &'static [&'static Command] {
+    static KEPT: [OnceLock<Vec<&'static Command>>; 2] = [const { OnceLock::new() }; 2];
+    KEPT[usize::from(one_shard)].get_or_init(|| {
+        served(&COMMANDS, one_shard)
+            .flat_map(|row| std::iter::once(row).chain(served(row.subcommands, one_shard)))
+            .collect()
+    })
+}
+
+/// How many commands are served.
+pub fn count(one_shard: bool) -> usize {
+    rows(one_shard).iter().filter(|row| !row.name.contains('|')).count()
+}
 
 /// What is said of each command, and of all together.
 pub struct Encoded {

@@ -3,7 +3,6 @@
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
 use super::command::index::lookup;
-use super::command::table::COMMANDS;
 use super::command::{Local, Merge};
 use super::session::{ReplyMode, Session};
 use super::{Resp, Words, encode};
@@ -62,11 +61,7 @@ pub fn answer(
             }
             Err(reply) => encode::error(out, &reply),
         },
-        Local::Command => {
-            // Also for a reply of a few bytes: whether the names match a pattern.
-            plan.searched = COMMANDS.len();
-            plan.shared = command::answer(&all, facts.settings.one_shard, session.resp3, out);
-        }
+        Local::Command => command::answer(&all, facts.settings.one_shard, session.resp3, plan),
         Local::Help => {
             let container = lookup(all[0]).expect("its subcommand was found");
             command::help(container, facts.settings.one_shard, out);
