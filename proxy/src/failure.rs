@@ -39,6 +39,11 @@ pub enum ShardFailure {
 pub enum Stage {
     /// It was being made.
     Connecting,
+    /// It was made, and who is there has not said yet that it is the shard.
+    Identifying {
+        /// As of [`Stage::Handshake`].
+        is_default: bool,
+    },
     /// It was made, and what we say first was not answered yet.
     Handshake {
         /// That is what the configuration says; else a client has chosen the database or protocol version.
@@ -76,11 +81,14 @@ impl ShardFailure {
             // A server may close what nobody uses.
             (_, Stage::Idle) => Blame::Nobody,
             // The password, the database or the protocol version that all clients begin with.
-            (Self::GreetingRefused(_), Stage::Handshake { is_default: true }) => Blame::Shard,
+            (
+                Self::GreetingRefused(_),
+                Stage::Handshake { is_default: true } | Stage::Identifying { is_default: true },
+            ) => Blame::Shard,
             // What a client has chosen.
             (Self::GreetingRefused(_), _) => Blame::Nobody,
-            // Whoever makes the connection knows whether that takes too long.
-            (Self::ResponseTimeout, Stage::Connecting) => Blame::Nobody,
+            // Whoever makes the connection knows whether that takes too long, and so does who asks the shard who it is.
+            (Self::ResponseTimeout, Stage::Connecting | Stage::Identifying { .. }) => Blame::Nobody,
             (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { is_silent: true }) => {
                 Blame::Shard
             }
@@ -88,14 +96,28 @@ impl ShardFailure {
             (Self::ResponseTimeout, Stage::Serving { is_silent: false }) => Blame::Nobody,
             (
                 Self::Closed | Self::Reset | Self::Malformed(_),
-                Stage::Handshake { is_default: true } | Stage::Connecting,
+                Stage::Handshake { is_default: true }
+                | Stage::Identifying { is_default: true }
+                | Stage::Connecting,
             ) => Blame::Shard,
             // Servers close the connection on requests beyond their limits, and answer some that are nearly right in ways
             // of their own.
             (
                 Self::Closed | Self::Reset | Self::Malformed(_),
-                Stage::Handshake { is_default: false } | Stage::Serving { .. },
+                Stage::Handshake { is_default: false }
+                | Stage::Identifying { is_default: false }
+                | Stage::Serving { .. },
             ) => Blame::Unknown,
+        }
+    }
+
+    /// The same of a server that has not said who it is: somebody else may have the address.
+    pub fn unidentified(&self) -> Self {
+        match self {
+            Self::ResponseTimeout | Self::Closed | Self::Reset | Self::Malformed(_) => {
+                Self::ConnectFailed(self.to_string())
+            }
+            _ => self.clone(),
         }
     }
 
@@ -182,6 +204,8 @@ mod tests {
 
     const DEFAULT: Stage = Stage::Handshake { is_default: true };
     const CHOSEN: Stage = Stage::Handshake { is_default: false };
+    const WHOEVER: Stage = Stage::Identifying { is_default: true };
+    const WHOEVER_CHOSEN: Stage = Stage::Identifying { is_default: false };
     const SILENT: Stage = Stage::Serving { is_silent: true };
     const BUSY: Stage = Stage::Serving { is_silent: false };
 
@@ -189,7 +213,8 @@ mod tests {
     fn what_the_process_lacks_is_no_failure_of_a_shard() {
         let failure = ShardFailure::LocalResources("Too many open files".into());
         assert!(!failure.takes_time(), "it is tried again soon");
-        for stage in [Stage::Connecting, DEFAULT, CHOSEN, Stage::Idle, SILENT, BUSY] {
+        for stage in [Stage::Connecting, WHOEVER, WHOEVER_CHOSEN, DEFAULT, CHOSEN, Stage::Idle, SILENT, BUSY]
+        {
             assert_eq!(failure.blame(stage), Blame::Nobody, "{stage:?}");
         }
     }
@@ -213,6 +238,14 @@ mod tests {
             (ShardFailure::ResponseTimeout, CHOSEN, Blame::Shard),
             (ShardFailure::ResponseTimeout, Stage::Connecting, Blame::Nobody),
             (ShardFailure::ConnectRefused, Stage::Connecting, Blame::Shard),
+            (refused(), WHOEVER, Blame::Shard),
+            (refused(), WHOEVER_CHOSEN, Blame::Nobody),
+            (refused().unidentified(), WHOEVER_CHOSEN, Blame::Nobody),
+            (malformed(), WHOEVER, Blame::Shard),
+            (malformed(), WHOEVER_CHOSEN, Blame::Unknown),
+            (ShardFailure::Closed, WHOEVER, Blame::Shard),
+            (ShardFailure::ResponseTimeout, WHOEVER, Blame::Nobody),
+            (ShardFailure::ResponseTimeout.unidentified(), WHOEVER_CHOSEN, Blame::Shard),
             (ShardFailure::QueueFull, BUSY, Blame::Nobody),
             (ShardFailure::Removed, BUSY, Blame::Nobody),
         ] {

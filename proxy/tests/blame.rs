@@ -14,7 +14,8 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::{self, ClientId, ConnectionId, Identity, Limits, Pool, ShardEvent, Shell, Wish};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
-use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
+use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows, ShardIdentity};
+use memstore_proxy::secret::Secret;
 use memstore_proxy::time::Time;
 use shard_discovery::{
     Address, DistributionKind, Ejector, EjectorOptions, FitnessChange, KeyHash, Shard, Topology,
@@ -46,6 +47,10 @@ fn topology() -> Arc<Topology> {
 }
 
 fn pool(worker: u64) -> Pool<Resp> {
+    pool_of(worker, Settings { databases: 16, ..Settings::default() })
+}
+
+fn pool_of(worker: u64, settings: Settings) -> Pool<Resp> {
     let limits = Limits {
         timeout: Some(TIMEOUT),
         shard_queue_max: 1024,
@@ -60,7 +65,6 @@ fn pool(worker: u64) -> Pool<Resp> {
         client_id_step: 16,
         seed: worker + 1,
     };
-    let settings = Settings { databases: 16, ..Settings::default() };
     Pool::new(identity, settings, limits, topology(), Counters::of_workers(1, SHARDS).remove(0))
 }
 
@@ -68,6 +72,8 @@ fn pool(worker: u64) -> Pool<Resp> {
 #[derive(Default)]
 struct Connection {
     inbox: Vec<u8>,
+    /// Who it says it is.
+    name: String,
     /// Bytes of a large response that are still to come.
     left: usize,
 }
@@ -95,6 +101,7 @@ impl Connection {
         while let Some(words) = request(&mut self.inbox) {
             let key = words.get(1).map(|key| key.split(':').next().unwrap_or_default().to_owned());
             match (words[0].as_str(), key.as_deref()) {
+                ("CONFIG", _) => said.extend(i_am(&self.name).bytes()),
                 ("SELECT", _) => said.extend(b"-ERR DB index is out of range\r\n"),
                 ("HELLO", _) => said.extend(b"-NOPROTO unsupported protocol version\r\n"),
                 (_, Some("close")) => return Said::Lost(ShardFailure::Closed),
@@ -111,6 +118,11 @@ impl Connection {
         }
         Said::Bytes(said)
     }
+}
+
+/// What a shard of this name answers to who asks for it.
+fn i_am(name: &str) -> String {
+    format!("*2\r\n$19\r\nreplica-announce-ip\r\n${}\r\n{name}\r\n", name.len())
 }
 
 /// Takes a request, which is an array of bulk strings.
@@ -132,6 +144,8 @@ fn request(inbox: &mut Vec<u8>) -> Option<Vec<String>> {
 struct Worker<'w> {
     number: usize,
     pool: &'w mut Pool<Resp>,
+    /// Shards are asked who they are.
+    asks: bool,
     connections: &'w mut BTreeMap<(usize, ConnectionId), Connection>,
     scratch: BytesMut,
 }
@@ -148,8 +162,10 @@ impl Shell<Resp> for Worker<'_> {
             }
             Wish::Connect(index) => {
                 // Also one that hangs: its kernel accepts.
-                self.connections.insert((self.number, index), Connection::default());
-                self.pool.shard_connected(index, None, now);
+                let name = self.pool.shard_of(index).expect("it is there").name.clone();
+                let identity = self.asks.then(|| ShardIdentity::Host(name.as_str().into()));
+                self.connections.insert((self.number, index), Connection { name, ..Connection::default() });
+                self.pool.shard_connected(index, identity, now);
             }
             _ => {}
         }
@@ -189,6 +205,7 @@ fn wishes(pool: &mut Pool<Resp>) -> Vec<Wish> {
 
 struct World {
     random: Random,
+    asks: bool,
     workers: Vec<Pool<Resp>>,
     clients: Vec<(usize, ClientId)>,
     connections: BTreeMap<(usize, ConnectionId), Connection>,
@@ -205,7 +222,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, workers: usize) -> Self {
+    fn new(seed: u64, workers: usize, asks: bool) -> Self {
         let topology = topology();
         let mut keys = vec![Vec::new(); SHARDS];
         for kind in ["close", "reset", "garbage", "twice", "large", "plain"] {
@@ -218,6 +235,7 @@ impl World {
             EjectorOptions { failure_limit: LIMIT, retry_timeout: Duration::from_secs(30), max_share: 100 };
         Self {
             random: Random(seed),
+            asks,
             workers: (0..workers as u64).map(pool).collect(),
             clients: Vec::new(),
             connections: BTreeMap::new(),
@@ -250,8 +268,8 @@ impl World {
         for worker in 0..self.workers.len() {
             loop {
                 let (pool, connections) = (&mut self.workers[worker], &mut self.connections);
-                let scratch = BytesMut::new();
-                pool::settle(&mut Worker { number: worker, pool, connections, scratch }, self.now);
+                let (scratch, asks) = (BytesMut::new(), self.asks);
+                pool::settle(&mut Worker { number: worker, pool, asks, connections, scratch }, self.now);
                 for event in self.workers[worker].take_events() {
                     self.judge(event);
                 }
@@ -340,7 +358,7 @@ fn no_client_gets_a_healthy_shard_ejected() {
     };
     let (mut suspected, mut expired) = (0, 0);
     for seed in seeds {
-        let mut world = World::new(seed, 1 + (seed % 3) as usize);
+        let mut world = World::new(seed, 1 + (seed % 3) as usize, seed % 2 == 1);
         for number in 0..6 {
             let worker = number % world.workers.len();
             let id = world.workers[worker].client_connected(world.now);
@@ -377,8 +395,14 @@ fn no_client_gets_a_healthy_shard_ejected() {
 
 #[test]
 fn a_shard_that_hangs_is_out_after_as_many_timeouts_whatever_the_workers() {
-    for (workers, writes) in [(1, false), (2, false), (4, false), (1, true), (2, true), (4, true)] {
-        let mut world = World::new(1, workers);
+    let of_workers = [1, 2, 4].into_iter().flat_map(|workers| [(workers, false), (workers, true)]);
+    let cases = of_workers.flat_map(|(workers, asks)| {
+        [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(writes, at_first)| (workers, asks, writes, at_first))
+    });
+    for (workers, asks, writes, at_first) in cases {
+        let mut world = World::new(1, workers, asks);
+        world.hangs = at_first;
         for worker in (0..workers).cycle().take(8) {
             let id = world.workers[worker].client_connected(world.now);
             world.clients.push((worker, id));
@@ -407,14 +431,17 @@ fn a_shard_that_hangs_is_out_after_as_many_timeouts_whatever_the_workers() {
         }
         let took = world.ejected.expect("it is ejected").since(begin);
         let wanted = TIMEOUT * LIMIT;
-        assert!(took >= wanted && took < wanted + TIMEOUT / 4, "{took:?} with {workers} workers");
+        assert!(
+            took >= wanted && took < wanted + TIMEOUT / 4,
+            "{took:?} with {workers} workers, identity {asks}, writes {writes}, from the beginning {at_first}"
+        );
     }
 }
 
 /// The state in which a client is asked for the database that its shard does not have.
 #[test]
 fn a_database_that_the_shard_does_not_have_is_answered_and_counts_against_nobody() {
-    let mut world = World::new(1, 1);
+    let mut world = World::new(1, 1, false);
     let id = world.workers[0].client_connected(world.now);
     world.clients.push((0, id));
     let key = world.keys[0].iter().find(|key| key.starts_with("plain")).expect("one").clone();
@@ -464,4 +491,64 @@ fn a_write_behind_a_large_response_leaves_the_connection_to_it() {
     pool.tick(begin.plus(TIMEOUT));
     let asked = [Wish::CloseUnlessDelivered(connection)];
     assert_eq!(wishes(&mut pool), asked, "the kernel knows whether the write has arrived");
+}
+
+/// What is said, asked for and counted where the connection fails after these responses: `None` closes it in good order. A
+/// client has chosen the version and the database where it says HELLO 3; the password is everybody's.
+#[test]
+fn until_a_shard_has_said_who_it_is_nothing_is_known_of_it() {
+    const OK: &str = "+OK\r\n";
+    const DEFAULT: &str = "";
+    const CHOSEN: &str = "HELLO 3\r\n";
+    let who = i_am("shard-1");
+    let shard = Some(Blame::Shard);
+    for (chooses, responses, reason, blame) in [
+        (DEFAULT, vec!["-WRONGPASS no\r\n"], "connect_failed", shard),
+        (DEFAULT, vec![OK, "-NOPERM no\r\n"], "connect_failed", shard),
+        (DEFAULT, vec![OK], "connect_failed", shard),
+        (DEFAULT, vec![OK, "hello\r\n"], "connect_failed", shard),
+        (DEFAULT, vec![OK, &who, "-ERR DB index is out of range\r\n"], "greeting_refused", shard),
+        (DEFAULT, vec![OK, &who], "closed", shard),
+        (DEFAULT, vec![OK, &who, "hello\r\n"], "malformed", shard),
+        (CHOSEN, vec!["-WRONGPASS no\r\n"], "connect_failed", shard),
+        (CHOSEN, vec![OK, "-NOPERM no\r\n"], "connect_failed", shard),
+        (CHOSEN, vec![OK], "closed", Some(Blame::Unknown)),
+        (CHOSEN, vec![OK, "hello\r\n"], "malformed", Some(Blame::Unknown)),
+        (CHOSEN, vec![OK, &who, "-NOPROTO no\r\n"], "greeting_refused", None),
+        (CHOSEN, vec![OK, &who, "%0\r\n", "-ERR DB index is out of range\r\n"], "greeting_refused", None),
+        (CHOSEN, vec![OK, &who], "closed", Some(Blame::Unknown)),
+    ] {
+        let password = Some(Secret::new("secret".into()));
+        let mut pool = pool_of(0, Settings { databases: 16, password, db: 5, ..Settings::default() });
+        let now = Time::from_micros(1_000);
+        let id = pool.client_connected(now);
+        let topology = topology();
+        let key = (0..).map(|number| number.to_string());
+        let key = key.skip_while(|key| topology.shard_for(key.as_bytes()) != Some(1)).next().expect("one");
+        pool.client_received(
+            id,
+            &mut BytesMut::from(&*format!("AUTH secret\r\n{chooses}GET {key}\r\n")),
+            now,
+        );
+        let [Wish::Connect(connection)] = wishes(&mut pool)[..] else { panic!("it is to be made") };
+        pool.shard_connected(connection, Some(ShardIdentity::Host("shard-1".into())), now);
+        let mut scratch = BytesMut::from(&*responses.concat());
+        let heard = pool.shard_received(connection, &mut scratch, now);
+        pool.shard_closed(connection, &heard.err().unwrap_or(ShardFailure::Closed), now);
+        let events: Vec<_> = pool.take_events().into_iter().filter_map(|event| event.failure).collect();
+        let counters = pool.counters().shards()[1].clone();
+        let counted = ShardFailure::REASONS.iter().zip(&counters.failures);
+        let counted: Vec<_> =
+            counted.filter(|(_, counter)| counter.get() > 0).map(|(name, _)| *name).collect();
+        let case = format!("{chooses:?} {responses:?}: {events:?}");
+        assert_eq!(counted, [reason], "{case}");
+        assert_eq!(
+            events.iter().map(|failed| failed.blame).collect::<Vec<_>>(),
+            Vec::from_iter(blame),
+            "{case}"
+        );
+        let words =
+            events.first().map_or("connect_failed", |failed| ShardFailure::REASONS[failed.failure.reason()]);
+        assert!(blame.is_none() || words == reason, "{case}");
+    }
 }

@@ -244,3 +244,77 @@ fn without_a_first_list_nothing_starts() {
     assert!(!good && told.contains("a running proxy shows them"), "{told}");
     let _ = std::fs::remove_file(file);
 }
+
+/// Whether a request comes that ends like this.
+fn hears(stream: &mut TcpStream, end: &[u8]) -> bool {
+    let mut request = Vec::new();
+    while !request.ends_with(end) {
+        let mut byte = [0];
+        if stream.read_exact(&mut byte).is_err() {
+            return false;
+        }
+        request.extend(byte);
+    }
+    true
+}
+
+/// The first is answered only once the second has been asked for.
+#[test]
+fn the_first_lists_of_several_pools_are_asked_for_at_a_time() {
+    let listener = TcpListener::bind((address(), 0)).expect("a port");
+    let at = listener.local_addr().expect("bound");
+    let body = list(&[format!("{}:1:1 shard-0", address())]);
+    let asked = std::thread::spawn(move || {
+        let mut asking = [0, 1].map(|_| listener.accept().expect("somebody asks").0);
+        assert!(asking.iter_mut().all(|stream| hears(stream, b"\r\n\r\n")));
+        for mut stream in asking {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).expect("it reads");
+        }
+    });
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lists-{}.yml", servers::unused_port()));
+    let _proxy = Server::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+        let pool = |name: &str, port: u16| {
+            format!(
+                "  {name}:\n    listen: {}:{port}\n    redis: true\n    servers_url: http://{at}/{name}\n    \
+                 servers_url_refresh: 1h\n",
+                address()
+            )
+        };
+        let pools = pool("first", port) + &pool("second", servers::unused_port());
+        std::fs::write(&file, format!("pools:\n{pools}")).expect("a file");
+        let file = file.display().to_string();
+        ["serve", "-c", &file, "-s", "0", "--admin-port", "0"].map(str::to_owned).into()
+    });
+    asked.join().expect("both are asked for");
+}
+
+/// None answers before all have been asked.
+#[test]
+fn new_shards_of_a_list_are_asked_at_a_time() {
+    let shard = Server::redis(&[]);
+    let new = [0, 1, 2].map(|_| TcpListener::bind((address(), 0)).expect("a port"));
+    let place = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
+    let lines: Vec<String> = std::iter::once(shard.line(0))
+        .chain(new.iter().enumerate().map(|(nth, at)| format!("{}:1 new-{nth}", place(at))))
+        .collect();
+    let document = Document::serve(&list(&lines[..1]));
+    let url = document.url();
+    let settings = [&*url, "servers_url_refresh: 50ms", "adopt_wait: 10s"];
+    let (_proxy, admin) = Server::memstore_with_admin(&settings, &[], &[]);
+    std::thread::spawn(move || {
+        loop {
+            let mut asking = new.each_ref().map(|listener| listener.accept().expect("somebody asks").0);
+            // One that was not answered in time is asked again.
+            if !asking.iter_mut().all(|stream| hears(stream, b"PING\r\n")) {
+                continue;
+            }
+            for mut stream in asking {
+                let _ = stream.write_all(b"+PONG\r\n");
+            }
+        }
+    });
+    document.put(&list(&lines));
+    eventually(|| names(&admin), "shard-0 new-0 new-1 new-2");
+}

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PASS_WORK_MAX};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, Shard, Topology};
@@ -524,6 +524,9 @@ fn what_a_node_cannot_serve_now_is_asked_for_again_within_the_limits() {
     // No pause ends after the deadline: the client is told in time.
     let (hurried, reply) = rounds(|limits| limits.timeout = Some(Duration::from_millis(300)), down);
     assert!((5..=30).contains(&hurried) && reply.starts_with('-'), "{hurried} rounds: {reply}");
+    // Those that wait have room of their own, whatever that of a shard's queue is.
+    let (patient, reply) = rounds(|limits| limits.shard_queue_bytes_max = 8, down);
+    assert!((400..=600).contains(&patient) && reply.starts_with("-CLUSTERDOWN"), "{patient} rounds: {reply}");
     let (full, reply) = rounds(|limits| limits.parked_bytes_max = 8, down);
     assert!(full <= 1 && reply.starts_with("-CLUSTERDOWN"), "{full} rounds: {reply}");
 }
@@ -604,4 +607,29 @@ fn what_waits_behind_another_request_is_not_looked_for_before() {
     }
     assert!(looks < 50, "{looks}");
     assert_eq!(world.eager[&client], moved, "they have tried long enough");
+}
+
+/// More than a shard's queue takes, and no more than 8 MiB.
+#[test]
+fn requests_that_wait_for_a_cluster_have_room_of_their_own() {
+    let (mut world, [first, _]) = world(|_| {});
+    assert_eq!((Limits::default().shard_queue_bytes_max, PARKED_BYTES_MAX), (2 << 20, 8 << 20));
+    let value = "v".repeat((1 << 20) - 100);
+    let set = format!("*3\r\n$3\r\nSET\r\n$5\r\n{{foo}}\r\n${}\r\n{value}\r\n", value.len());
+    let mut given_up = Vec::new();
+    for number in 0..10 {
+        let client = world.pool.client_connected(world.now);
+        world.eager.insert(client, Vec::new());
+        world.client_sends(client, set.as_bytes());
+        world.settle();
+        while !world.shard_takes(first, |length| length).is_empty() {
+            world.settle();
+        }
+        world.shard_sends(first, b"-CLUSTERDOWN The cluster is down\r\n").expect("a response");
+        world.settle();
+        if !world.eager[&client].is_empty() {
+            given_up.push(number);
+        }
+    }
+    assert_eq!((world.pool.parked_count(), given_up), (8, vec![8, 9]));
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use crate::account::Account;
 use crate::admin::{self, Admin, Reload};
 use crate::config::{self, Config};
+use crate::failure::ShardFailure;
 use crate::log::SetLogLevel;
 use crate::net::listen::Bound;
 use crate::status::Status;
@@ -455,7 +456,9 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
             Report::Failed { pool, shard, failure, blame, time } => {
                 if let Some(pool) = control.pool(pool) {
                     pool.stale.notify_one();
-                    pool.note_missing(&shard, &failure);
+                    if matches!(failure, ShardFailure::ConnectFailed(_)) {
+                        pool.note_stranger(&shard, true);
+                    }
                     pool.judge(&shard, &failure, blame, time).await;
                 }
             }
@@ -463,6 +466,7 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                 if let Some(pool) = control.pool(pool) {
                     pool.ejection.borrow_mut().succeeded(&shard);
                     pool.note_healthy(&shard);
+                    pool.note_stranger(&shard, false);
                 }
             }
             Report::Connect { worker, pool, shard, connection } => {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,9 +89,11 @@ pub struct PoolControl {
 /// Where a shard was found.
 pub(super) struct Found {
     /// Where connections of any worker were made to since workers were last told that it moved.
-    pub(super) at: BTreeSet<IpAddr>,
+    pub(super) at: BTreeSet<SocketAddr>,
     /// The last attempt found nobody.
     pub(super) is_missing: bool,
+    /// Who was there is not, or does not say that it is, the shard; and the shard has answered nobody since.
+    pub(super) is_stranger: bool,
     /// Its name was looked up then, or is being looked up since.
     pub(super) looked: Instant,
 }

@@ -1,7 +1,7 @@
 //! A socket of the kernel, over TCP or a Unix socket: the system calls.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -155,9 +155,9 @@ impl Plain {
     }
 
     /// The address it leads to, if it has one.
-    pub fn peer(&self) -> Option<IpAddr> {
+    pub fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
         }
     }

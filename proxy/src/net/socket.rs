@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -190,7 +190,7 @@ impl Socket {
     }
 
     /// The address it leads to, if it has one.
-    pub fn peer(&self) -> Option<IpAddr> {
+    pub fn peer(&self) -> Option<SocketAddr> {
         self.plain().peer()
     }
 

@@ -180,8 +180,8 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// Why nobody waits for the attempt that is under way, if it is one of those: the last one took its time, and nothing has
-    /// come of this one yet.
+    /// Why nobody waits for the attempt that is under way, if it is one of those: it takes too long, or the last one took its
+    /// time and nothing has come of this one yet.
     fn refusal(&self) -> Option<&ShardFailure> {
         match &self.link {
             Link::Connecting { after } => after.as_ref(),
@@ -358,7 +358,8 @@ impl<P: Protocol> Connection<P> {
     pub fn stage(&self, is_default: bool, since: Time) -> Stage {
         match self.link {
             Link::Connecting { .. } => Stage::Connecting,
-            Link::Greeting { .. } => Stage::Handshake { is_default },
+            Link::Greeting(_) if self.is_identifying() => Stage::Identifying { is_default },
+            Link::Greeting(_) => Stage::Handshake { is_default },
             Link::Up if !self.is_quiet() => {
                 Stage::Serving { is_silent: self.received.is_none_or(|received| received <= since) }
             }
@@ -407,9 +408,21 @@ impl<P: Protocol> Connection<P> {
         self.attempts = 0;
     }
 
+    /// Whether the shard is asked who it is, and has not said so.
+    pub fn is_identifying(&self) -> bool {
+        matches!(&self.link, Link::Greeting(handshake) if handshake.is_identifying())
+    }
+
     /// When the shard has to have said who it is, if it is asked and has not.
     pub fn identity_deadline(&self) -> Option<Time> {
-        if let Link::Greeting(handshake) = &self.link { handshake.identity_deadline() } else { None }
+        let Link::Greeting(handshake) = &self.link else { return None };
+        handshake.identity_deadline(self.policy.timeout)
+    }
+
+    /// That has passed; see [`Handshake::go_on_identifying`].
+    pub fn go_on_identifying(&mut self, failure: &ShardFailure, now: Time) -> Option<Time> {
+        let Link::Greeting(handshake) = &mut self.link else { return None };
+        handshake.go_on_identifying(failure, now)
     }
 
     /// The connection is lost or could not be made. Returns the tickets that are lost with it. Requests of which no

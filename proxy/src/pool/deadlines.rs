@@ -92,7 +92,8 @@ impl<P: Protocol> Pool<P> {
                     self.wishes.add(Wish::CloseUnlessDelivered(id));
                 }
                 Stage::Serving { .. } | Stage::Handshake { .. } => is_given_up = true,
-                Stage::Connecting | Stage::Idle => {}
+                // Nothing of it is written, and who does not say who it is has a deadline of its own.
+                Stage::Connecting | Stage::Identifying { .. } | Stage::Idle => {}
             }
         }
         let failure = ShardFailure::ResponseTimeout;
@@ -110,18 +111,25 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Connections to shards that do not say who they are are given up.
+    /// A shard that does not say who it is has failed after as long as a request may take, as where no connection is made; and
+    /// in the end it is given up.
     fn expire_handshakes(&mut self, now: Time) {
         let router = &mut self.router;
         if router.identity_deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
+        let default_lane = router.connections.usual_key();
         let is_late = |connection: &Connection<P>| {
             connection.identity_deadline().is_some_and(|deadline| deadline <= now)
         };
         for id in router.connections.find(is_late) {
-            let failure = ShardFailure::ConnectFailed(ShardFailure::ResponseTimeout.to_string());
-            router.connections.close(id, failure);
+            let failure = ShardFailure::ResponseTimeout.unidentified();
+            let connection = &mut router.connections[id];
+            let blame = connection.blame(&failure, default_lane, now);
+            match connection.go_on_identifying(&failure, now) {
+                Some(began) => router.members.failed(connection.member, &failure, blame, began, now),
+                None => router.connections.close(id, failure),
+            }
         }
         let deadlines = router.connections.iter().filter_map(Connection::identity_deadline);
         router.identity_deadline = deadlines.filter(|&deadline| deadline > now).min();

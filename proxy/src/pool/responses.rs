@@ -187,6 +187,10 @@ impl<P: Protocol> Pool<P> {
             ShardFailure::Removed => connection.may_move() && connection.is_forsaken(),
             _ => false,
         };
+        // Nor is it known then who has failed so.
+        let unidentified =
+            (blame == Blame::Shard && connection.is_identifying()).then(|| failure.unidentified());
+        let failure = unidentified.as_ref().unwrap_or(failure);
         let (lost, connect) =
             connection.closed(failure, retry, self.context.limits.eager_connects, jitter, now);
         connection.publish(counters);

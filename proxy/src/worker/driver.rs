@@ -279,9 +279,10 @@ impl<P: Protocol> Driver<P> {
 
     /// Those that have more than fits into one read share what a pass may take, each in its turn; all others were read.
     fn take_turns(&mut self, now: Time) {
-        for number in 0..self.turns {
-            // One has its turn in any case: others may use up each pass before.
-            if self.passed >= PASS_BYTES_MAX && number > 0 {
+        let before = self.passed;
+        for _ in 0..self.turns {
+            // One has its turn in any case: others may use up each pass before. It is none where nothing was left to be read.
+            if self.passed >= PASS_BYTES_MAX && self.passed > before {
                 break;
             }
             let Some(turn) = self.again.pop_front() else { break };

@@ -194,6 +194,8 @@ impl Protocol for Resp {
     ) -> Greeting {
         let mut requests = 0;
         let user = settings.user.as_deref().unwrap_or("default");
+        // The version is a client's choice: who the shard is comes before that.
+        let greets = lane.resp3 && identity.is_none();
         // One of the two will do, and the request behind them shows whether it has.
         if let (Some(password), Some(previous)) = (&settings.password, &settings.previous) {
             for password in [previous.expose().as_bytes(), password.expose().as_bytes()] {
@@ -202,12 +204,12 @@ impl Protocol for Resp {
                     None => encode::request(out, &[b"AUTH", password]),
                 }
             }
-            let proof: &[&[u8]] = if lane.resp3 { &[b"HELLO", b"3"] } else { &[b"PING"] };
+            let proof: &[&[u8]] = if greets { &[b"HELLO", b"3"] } else { &[b"PING"] };
             encode::request(out, proof);
             return entering(PROVEN, lane, is_replica, identity, out);
         }
         let password = settings.password.as_ref().map(|password| password.expose().as_bytes());
-        match (password, lane.resp3) {
+        match (password, greets) {
             (Some(password), true) => {
                 encode::request(out, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), password]);
                 requests += 1;
@@ -321,8 +323,8 @@ fn is_wrong_password(error: &[u8]) -> bool {
     error.starts_with(b"WRONGPASS") || error.starts_with(b"ERR invalid password")
 }
 
-/// Writes what follows once so many `requests` have let us in: who the shard is comes before all else, for another one may
-/// have no such database.
+/// Writes what follows once so many `requests` have let us in: who the shard is comes before all that a client may have
+/// chosen, for another one may have no such database or version.
 fn entering(
     requests: usize,
     lane: Lane,
@@ -330,10 +332,14 @@ fn entering(
     identity: Option<&ShardIdentity>,
     out: &mut Vec<u8>,
 ) -> Greeting {
+    let mut behind = 0;
     if let Some(identity) = identity {
         identity::ask(identity, out);
+        if lane.resp3 {
+            encode::request(out, &[b"HELLO", b"3"]);
+            behind += 1;
+        }
     }
-    let mut behind = 0;
     if is_replica {
         Resp::replica(true, out);
         behind += 1;

@@ -225,6 +225,24 @@ mod tests {
         assert!(rig.driver.lingering.unread() < before);
     }
 
+    /// Clients that end are many, and what they take of a pass is a system call.
+    #[test]
+    fn whoever_has_nothing_left_to_be_read_takes_nobodys_turn() {
+        let mut rig = Rig::new(16, |_| {});
+        let mut ended: Vec<_> = (0..8).map(|_| rig.client()).collect();
+        rig.passes();
+        rig.driver.passed = PASS_BYTES_MAX;
+        for client in &mut ended {
+            say(client, "PING\r\n");
+            client.shutdown(std::net::Shutdown::Write).expect("it is connected");
+        }
+        rig.pass();
+        assert_eq!(rig.driver.again.len(), ended.len(), "their ends are read later");
+        rig.driver.passed = PASS_BYTES_MAX;
+        rig.pass();
+        assert_eq!(ended.iter_mut().map(heard).collect::<Vec<_>>(), vec!["+PONG\r\n|"; 8]);
+    }
+
     #[test]
     fn a_drain_ends_though_a_client_never_stops() {
         let mut rig = Rig::new(16, |_| {});
