@@ -523,8 +523,8 @@ fn until_a_shard_has_said_who_it_is_nothing_is_known_of_it() {
         let now = Time::from_micros(1_000);
         let id = pool.client_connected(now);
         let topology = topology();
-        let key = (0..).map(|number| number.to_string());
-        let key = key.skip_while(|key| topology.shard_for(key.as_bytes()) != Some(1)).next().expect("one");
+        let mut keys = (0..).map(|number| number.to_string());
+        let key = keys.find(|key| topology.shard_for(key.as_bytes()) == Some(1)).expect("one");
         pool.client_received(
             id,
             &mut BytesMut::from(&*format!("AUTH secret\r\n{chooses}GET {key}\r\n")),

@@ -316,5 +316,5 @@ fn new_shards_of_a_list_are_asked_at_a_time() {
         }
     });
     document.put(&list(&lines));
-    eventually(|| names(&admin), "shard-0 new-0 new-1 new-2");
+    eventually(|| names(&admin), "new-0 new-1 new-2 shard-0");
 }
