@@ -11,6 +11,7 @@ SOAK_CASES ?= 20000
 # target/debug/memstore, with the features that the tests of the workspace compile it with: alone it would compile most of its
 # dependencies once more.
 DEBUG_PROXY := cargo test --workspace --test trial --no-run
+WITH_DEBUG_PROXY := MEMSTORE=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/memstore
 COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
@@ -35,12 +36,12 @@ test-rust: tools-test
 
 test-clients: tools-test
 	$(DEBUG_PROXY)
-	proxy/tests/clients/run
-	examples/session-store/run
+	$(WITH_DEBUG_PROXY) proxy/tests/clients/run
+	$(WITH_DEBUG_PROXY) examples/session-store/run
 
 test-chart: tools-test
 	$(DEBUG_PROXY)
-	chart/tests/run
+	$(WITH_DEBUG_PROXY) chart/tests/run
 
 test-k8s: ## the chart on a real Kubernetes control plane, its pods as processes in namespaces; needs root and Go
 	cargo build --release -p memstore-proxy
