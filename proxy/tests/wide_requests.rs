@@ -5,9 +5,11 @@ mod world;
 
 use std::cell::Cell;
 use std::fmt::{Display, Formatter};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::pool::{ClientId, Limits};
 use memstore_proxy::protocol::memcache::{self, Memcache};
@@ -191,7 +193,7 @@ fn many_clients_that_ask_for_what_takes_long_to_find_do_not_make_a_pass_longer()
     let name = format!("CLIENT SETNAME {}\r\n", "n".repeat(2000));
     for (request, most) in [
         ("COMMAND LIST FILTERBY PATTERN *a*a*a*a*b\r\n", 100),
-        ("COMMAND DOCS get\r\n", 100),
+        ("COMMAND DOCS get\r\n", 200),
         (&*patterns, 100),
         (&*sections, 20),
         (&*name, 100),
@@ -314,4 +316,37 @@ fn nothing_is_written_of_clients_that_are_not_meant() {
     let ends = |_| Some([Counted(&written), Counted(&written)]);
     crowd.world.pool.list_clients(&question, 1, 0..usize::MAX, crowd.world.now, ends, &mut rows);
     assert_eq!(written.get(), 4, "two addresses of each of two");
+}
+
+#[test]
+fn a_large_request_for_one_shard_is_not_copied() {
+    let topology = Topology::new(vec![shard(0)], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let mut world =
+        World::<Resp>::new(Settings::default(), Limits::default(), Arc::new(topology.expect("a shard")), 1);
+    let id = world.pool.client_connected(world.now);
+    // A connection that is being made keeps what it has to send later in memory of its own.
+    world.client_sends(id, b"GET k\r\n");
+    world.settle();
+    let index = world.wanted.pop().expect("a connection is wanted");
+    world.shard_connects(index);
+    world.settle();
+    world.shard_takes(index, |length| length);
+    world.shard_sends(index, b"$-1\r\n").expect("a good response");
+    world.settle();
+    let value = "v".repeat(100_000);
+    for request in [
+        format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100000\r\n{value}\r\n"),
+        format!("*5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$100000\r\n{value}\r\n"),
+    ] {
+        let mut input = BytesMut::from(request.as_str());
+        let came = input.as_ptr();
+        world.pool.client_received_late(id, &mut input, world.now, world.now);
+        let output = world.pool.shard_output(index).expect("a request");
+        let mut vectors = [IoSlice::new(&[]); 8];
+        output.vectors(&mut vectors);
+        assert_eq!(vectors[0].as_ptr(), came, "{}", &request[..20]);
+        world.shard_takes(index, |length| length);
+        world.shard_sends(index, b"+OK\r\n").expect("a good response");
+        world.settle();
+    }
 }

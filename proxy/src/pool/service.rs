@@ -13,7 +13,7 @@ use super::denials::Denials;
 use super::limits::Limits;
 use super::listing::Asked;
 use super::pass::{REFUSED_WORK, answer_work, work};
-use super::router::{Refusal, Router};
+use super::router::{Refusal, Router, Target};
 use super::silences::Silences;
 use super::ticket::{Sender, Waiter};
 use super::wishes::{Notice, Wish, Wishes};
@@ -220,7 +220,7 @@ impl<P: Protocol> Service<'_, P> {
         match route {
             Route::Ignore => {}
             Route::Forward => self.forward(scratch, length)?,
-            Route::Split(merge) => self.split(merge, &scratch[self.used..][..length])?,
+            Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
             Route::Answer => self.answer(),
             Route::AnswerAndClose => {
@@ -258,6 +258,15 @@ impl<P: Protocol> Service<'_, P> {
         let input = &scratch[self.used..][..length];
         let canonical = P::canonical(&self.activity.decoder, input);
         let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
+        self.submit_whole(target, sender, scratch, length);
+        Ok(())
+    }
+
+    /// Queues the request as it is; a large one that came alone is not copied.
+    #[inline(always)]
+    fn submit_whole(&mut self, target: Target, sender: Sender, scratch: &mut BytesMut, length: usize) {
+        let input = &scratch[self.used..][..length];
+        let canonical = P::canonical(&self.activity.decoder, input);
         let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
         let request = if length < SHARE_MIN || length * 2 < self.received || !as_it_came {
             Piece::Copied(canonical)
@@ -267,17 +276,16 @@ impl<P: Protocol> Service<'_, P> {
             Piece::Shared(scratch.split_to(length).freeze())
         };
         self.router.submit_whole(target, sender, request, self.plan, &mut self.activity.replies);
-        Ok(())
     }
 
     /// Each key goes to its owner.
-    fn split(&mut self, merge: P::Merge, input: &[u8]) -> Result<(), Refusal> {
+    fn split(&mut self, merge: P::Merge, scratch: &mut BytesMut, length: usize) -> Result<(), Refusal> {
         let sender = self.sender();
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
-        let canonical = P::canonical(decoder, input);
+        let canonical = P::canonical(decoder, &scratch[self.used..][..length]);
         match router.admit_split(sender, canonical, plan, &context.limits)? {
-            Some(target) => router.submit_whole(target, sender, Piece::Copied(canonical), plan, replies),
+            Some(target) => self.submit_whole(target, sender, scratch, length),
             None => {
                 let request = Request { decoder, canonical };
                 router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
