@@ -88,23 +88,25 @@ fn is_right(number: usize, reply: &[u8]) -> bool {
     reply == format!("${}\r\n{number}\r\n", number.to_string().len()).as_bytes()
 }
 
+/// All together.
 fn check(client: &mut servers::Client) {
-    // One after the other: what a node cannot serve now is asked for again only where nothing of its client is behind it.
-    let wrong: Vec<usize> = (0..1000)
-        .filter(|number| !is_right(*number, client.tell(&format!("GET key:{number}")).as_bytes()))
-        .collect();
-    assert!(wrong.is_empty(), "{} values are wrong: {wrong:?}", wrong.len());
-}
-
-/// All together, again and again, at a pace that leaves the processors to the nodes.
-fn check_while(client: &mut servers::Client, mut is_under_way: impl FnMut() -> bool) {
     let keys: Vec<String> = (0..1000).map(|number| format!("key:{number}")).collect();
     let all: Vec<u8> = keys.iter().flat_map(|key| servers::encoded(&[b"GET", key.as_bytes()])).collect();
+    client.send(&all);
+    let replies: Vec<Vec<u8>> = keys.iter().map(|_| client.reply()).collect();
+    let wrong: Vec<(usize, String)> = replies
+        .iter()
+        .enumerate()
+        .filter(|(number, reply)| !is_right(*number, reply))
+        .map(|(number, reply)| (number, servers::shown(reply)))
+        .collect();
+    assert!(wrong.is_empty(), "{} values are wrong, such as {:?}", wrong.len(), wrong[0]);
+}
+
+/// Again and again, at a pace that leaves the processors to the nodes.
+fn check_while(client: &mut servers::Client, mut is_under_way: impl FnMut() -> bool) {
     while is_under_way() {
-        client.send(&all);
-        let replies: Vec<Vec<u8>> = keys.iter().map(|_| client.reply()).collect();
-        let wrong = replies.iter().enumerate().find(|(number, reply)| !is_right(*number, reply));
-        assert_eq!(wrong.map(|(number, reply)| (number, servers::shown(reply))), None);
+        check(client);
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -175,6 +177,20 @@ fn ended_after_every_step_and_begun_again_it_comes_to_the_same_end() {
     assert_eq!(owners(&nodes).len(), 3);
     check(&mut client);
     println!("shrunk in {} rounds", finish(&nodes, 2, &["--drain-from", "4"]));
+    check(&mut client);
+}
+
+/// A node that was drained and is alone refuses the requests of whoever still believes that it owns slots.
+#[test]
+fn pipelines_of_a_proxy_that_has_heard_of_nothing_find_the_new_owners() {
+    let nodes = Nodes::start(4, &[]);
+    Reconcile { nodes: &nodes, primaries: 4, flags: &[] }.succeeds();
+    let (proxy, _) = nodes.proxy(&["refresh: 1h"], &[0]);
+    let mut client = proxy.connect();
+    fill(&mut client);
+    let said = Reconcile { nodes: &nodes, primaries: 3, flags: &["--drain-from", "3"] }.succeeds();
+    assert!(said.contains("waiting 6s for clients to learn the new slot owners\n"), "{said}");
+    assert_eq!(nodes.ask(3, "GET key:1"), "-CLUSTERDOWN Hash slot not served");
     check(&mut client);
 }
 

@@ -315,7 +315,12 @@ impl Run {
         let key = self.random.below(KEYS.len() as u64) as usize;
         let client = &mut self.clients[at];
         let name = |key: usize| format!("{{{}}}{}", KEYS[key].0, client.number);
-        let request = if self.random.one_in(5) {
+        let request = if self.random.one_in(10) {
+            // In fragments, unless it is the same slot.
+            let other = self.random.below(KEYS.len() as u64) as usize;
+            client.asked.push_back(None);
+            format!("MGET {} {}\r\n", name(key), name(other))
+        } else if self.random.one_in(5) {
             client.asked.push_back(None);
             format!("MGET {} {}other\r\n", name(key), name(key))
         } else {
@@ -473,9 +478,9 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
     println!("{answered} answered: {moved} moved, {asked} ask, {later} later, {given_up} given up");
     if seeds.len() >= 100 {
         let many = 2 * seeds.len() as u64;
-        assert!(
-            moved > many && asked > many && later > many && given_up > many / 10 && given_up < answered / 4
-        );
+        assert!(moved > many && asked > many && later > many && given_up > many / 10);
+        // Few come behind one that was executed.
+        assert!(given_up < later / 5);
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Connection<P: Protocol> {
     in_flight_bytes: u64,
     /// So many tickets of `in_flight` are past their deadline.
     expired: usize,
+    /// So many of the oldest in flight, or fewer, are behind one that was not executed: those that are may overtake it.
+    pub watched: usize,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
     /// Bytes received that do not end a response yet.
@@ -154,6 +156,7 @@ impl<P: Protocol> Connection<P> {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             expired: 0,
+            watched: 0,
             decoder: P::ResponseDecoder::default(),
             rest: Rest::default(),
             understood: 0,
@@ -447,6 +450,7 @@ impl<P: Protocol> Connection<P> {
         self.output.advance(self.output.len() - kept_bytes as usize);
         self.output.hold(0);
         lost.iter().for_each(|ticket| self.forget(ticket));
+        self.watched = self.watched.saturating_sub(lost.len());
         if let Some(first) = self.in_flight.front_mut() {
             // Its prelude is lost.
             first.asks = false;

@@ -9,7 +9,7 @@ use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::handshake::Step;
-use super::redirect::{Redirected, Redirects};
+use super::redirect::{Executed, Redirected, Redirects};
 use super::ticket::{Ticket, Whom};
 use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
@@ -46,11 +46,34 @@ impl<P: Protocol> Intake<'_, P> {
     /// Takes what is complete, and of what is large as much as there is.
     #[inline(always)]
     pub fn take(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
-        while self.take_next(scratch)? {}
-        Ok(())
+        if self.connection.watched == 0 {
+            while self.take_next(scratch)? {}
+        }
+        // That may have begun just now.
+        if self.connection.watched == 0 { Ok(()) } else { self.take_watched(scratch) }
     }
 
-    /// The next response, or a piece of it; false if there is none yet.
+    /// The same, where a request was not executed: notes which of those behind it were.
+    #[cold]
+    #[inline(never)]
+    fn take_watched(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+        loop {
+            let in_flight = self.connection.in_flight();
+            let (first, before, redirected) =
+                (in_flight.front().copied(), in_flight.len(), self.redirects.fresh.len());
+            let goes_on = self.take_next(scratch);
+            let is_redirected = self.redirects.fresh.len() > redirected;
+            if self.connection.in_flight().len() < before && !is_redirected {
+                self.connection.watched = self.connection.watched.saturating_sub(1);
+                self.redirects.executed.extend(first.as_ref().and_then(Executed::of));
+            }
+            if !(goes_on? || is_redirected) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next response, or a piece of it; false if there is none yet, or from here on it is to be watched who is answered.
     #[inline(always)]
     fn take_next(&mut self, scratch: &mut BytesMut) -> Result<bool, ShardFailure> {
         let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
@@ -84,7 +107,7 @@ impl<P: Protocol> Intake<'_, P> {
                 return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
             if response[0] == P::ERROR && is_complete && self.is_redirected(response, scripted) {
-                return Ok(true);
+                return Ok(self.connection.watched == 0);
             }
         }
         let ticket = if is_complete {
@@ -142,6 +165,7 @@ impl<P: Protocol> Intake<'_, P> {
             self.response_bytes += response.len() as u64;
             let (from, deadline) = (self.connection.member, self.connection.policy.deadline(ticket.since));
             let reply = Bytes::copy_from_slice(response);
+            self.connection.watched = self.connection.in_flight().len();
             self.redirects.fresh.push(Redirected { from, deadline, ticket, request, reply });
             self.start = self.end;
             return true;

@@ -1,13 +1,14 @@
 //! Requests that a node of a cluster has not executed: they are sent to the one it names, or again a little later.
 //!
-//! What was not executed can be sent again without running twice. The requests of one client keep their order: an error
-//! that names another node finds those behind it on the same way, and a client with a request that waits is not read. A
-//! request that would have to wait while later ones of its client are in flight gets the error instead.
+//! What was not executed can be sent again without running twice. The requests of one client for one slot keep their order: an
+//! error that names another node finds those behind it on the same way. Where one has to wait, its client is not read, those
+//! behind it that are not executed either wait as well, and all are sent again once everything else of the client is answered.
+//! If one behind it was executed, it is too late: the client gets the error.
 //!
 //! A script may answer in the words of a redirect itself, after it has done something. A node names another owner before it
 //! runs anything, and then the nodes together say the same: a script is sent on only once they do.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,9 +33,6 @@ const SCRIPT_TRIES_MAX: u8 = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// A node that owns nothing any more, and is silent for so long, answers nothing any more.
 const ABANDONED_MAX: Duration = Duration::from_secs(1);
-/// Requests that may wait; further ones get the error.
-const PARKED_MAX: usize = 4096;
-
 /// A request that was not executed.
 pub(super) struct Redirected<P: Protocol> {
     /// Who says so.
@@ -47,11 +45,75 @@ pub(super) struct Redirected<P: Protocol> {
     pub reply: Bytes,
 }
 
+impl<P: Protocol> Redirected<P> {
+    /// Whether it has to be answered before then.
+    fn is_late(&self, then: Time) -> bool {
+        self.deadline.is_some_and(|deadline| deadline < then)
+    }
+
+    /// Memory it takes while it waits.
+    fn bytes(&self) -> usize {
+        size_of::<Parked<P>>() + self.request.len() + self.reply.len()
+    }
+
+    /// Which node is named, as long as that counts: for a script others have to agree.
+    fn names_owner(&self) -> bool {
+        !self.ticket.scripted && matches!(P::redirect(&self.reply), Some(Redirect::Moved { .. }))
+    }
+}
+
+/// A request that was executed, or may have been, while earlier ones of its client were not.
+pub(super) struct Executed {
+    client: ClientId,
+    slot: u16,
+    number: u32,
+}
+
+impl Executed {
+    /// The request of the ticket was, if somebody waits for it.
+    pub fn of<P: Protocol>(ticket: &Ticket<P>) -> Option<Self> {
+        Some(Self { client: ticket.client()?, slot: ticket.slot, number: ticket.number })
+    }
+}
+
+/// The latest request of each client and slot that was executed.
+struct Latest(HashMap<(ClientId, u16), u32>);
+
+impl Latest {
+    fn of(executed: impl Iterator<Item = Executed>) -> Self {
+        let mut latest = HashMap::new();
+        for Executed { client, slot, number } in executed {
+            let known = latest.entry((client, slot)).or_insert(number);
+            if is_later(number, *known) {
+                *known = number;
+            }
+        }
+        Self(latest)
+    }
+
+    /// Whether one that came after it was executed before it.
+    fn has_overtaken<P: Protocol>(&self, ticket: &Ticket<P>) -> bool {
+        let of_slot = |client| self.0.get(&(client, ticket.slot));
+        ticket.client().and_then(of_slot).is_some_and(|&number| is_later(number, ticket.number))
+    }
+}
+
+/// Numbers of requests begin anew after the last one.
+fn is_later(number: u32, than: u32) -> bool {
+    number.wrapping_sub(than).cast_signed() > 0
+}
+
 /// A request that waits for its next attempt.
 pub(super) struct Parked<P: Protocol> {
     /// When that is, unless who owns what is known anew before.
     due: Time,
     redirected: Redirected<P>,
+}
+
+impl<P: Protocol> Parked<P> {
+    fn client(&self) -> Option<ClientId> {
+        self.redirected.ticket.client()
+    }
 }
 
 /// The requests of a pool that nodes of a cluster have not executed.
@@ -62,6 +124,10 @@ pub(super) struct Redirects<P: Protocol> {
     parked: Vec<Parked<P>>,
     /// Bytes of those.
     parked_bytes: usize,
+    /// None of them is due before.
+    parked_due: Option<Time>,
+    /// Requests that were executed behind some that were not.
+    pub executed: Vec<Executed>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -70,23 +136,36 @@ pub(super) struct Redirects<P: Protocol> {
 
 impl<P: Protocol> Default for Redirects<P> {
     fn default() -> Self {
-        Self { fresh: Vec::new(), parked: Vec::new(), parked_bytes: 0, abandoned: Vec::new(), stale: false }
+        Self {
+            fresh: Vec::new(),
+            parked: Vec::new(),
+            parked_bytes: 0,
+            parked_due: None,
+            executed: Vec::new(),
+            abandoned: Vec::new(),
+            stale: false,
+        }
     }
 }
 
 impl<P: Protocol> Redirects<P> {
     /// When a request is sent again, and when a connection is looked at.
     pub fn due(&self) -> [Option<Time>; 2] {
-        let parked = self.parked.iter().map(|parked| parked.due).min();
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        [parked, abandoned]
+        [self.parked_due, abandoned]
     }
 
     /// For each request that waits, its client and its size.
     pub fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
         let of_client =
-            |parked: &Parked<P>| Some((parked.redirected.ticket.client()?, parked.redirected.request.len()));
+            |parked: &Parked<P>| Some((parked.redirected.ticket.client()?, parked.redirected.bytes()));
         self.parked.iter().filter_map(of_client)
+    }
+
+    /// One more waits.
+    fn keep(&mut self, parked: Parked<P>) {
+        self.parked_due = self.parked_due.into_iter().chain([parked.due]).min();
+        self.parked.push(parked);
     }
 }
 
@@ -103,6 +182,10 @@ impl<P: Protocol> Pool<P> {
 
     /// Sends what was sent elsewhere on its way, in the order in which it came.
     pub(super) fn follow_redirects(&mut self, now: Time) {
+        if self.redirects.fresh.is_empty() && self.redirects.executed.is_empty() {
+            return;
+        }
+        let latest = self.give_up_overtaken();
         for redirected in std::mem::take(&mut self.redirects.fresh) {
             let Redirected { from, ticket, ref reply, .. } = redirected;
             let Some(redirect) = P::redirect(reply) else { continue };
@@ -127,63 +210,102 @@ impl<P: Protocol> Pool<P> {
                 }
             }
             let waits = ticket.scripted || matches!(redirect, Redirect::Later { .. });
-            let activity = self.clients.activity(id);
-            let is_newest = activity.is_none_or(|activity| activity.replies.is_newest(ticket.number));
-            if !is_meant || ticket.tries >= TRIES_MAX || (waits && !is_newest) {
+            if !is_meant || ticket.tries >= TRIES_MAX || (waits && latest.has_overtaken(&ticket)) {
                 self.give_up(&redirected);
             } else if waits || self.has_parked(id) {
                 // Also behind one that waits: it must not be overtaken.
                 self.park(redirected, now);
             } else {
-                self.send_on(redirected, now);
+                self.send_on(redirected, false, now);
             }
         }
     }
 
+    /// What waits and was overtaken waits no more. Returns what was executed since the last call.
+    fn give_up_overtaken(&mut self) -> Latest {
+        let latest = Latest::of(self.redirects.executed.drain(..));
+        if !latest.0.is_empty() {
+            let is_overtaken = |parked: &mut Parked<P>| latest.has_overtaken(&parked.redirected.ticket);
+            let overtaken: Vec<Parked<P>> = self.redirects.parked.extract_if(.., is_overtaken).collect();
+            for Parked { redirected, .. } in overtaken {
+                self.waits_no_more(&redirected);
+                self.give_up(&redirected);
+            }
+        }
+        latest
+    }
+
     /// Those whose time has come are sent again, or with `all` every one.
     pub(super) fn unpark(&mut self, now: Time, all: bool) {
-        let parked = &mut self.redirects.parked;
-        if parked.is_empty() || (!all && parked.iter().all(|parked| parked.due > now)) {
+        let is_due = self.redirects.parked_due.is_some_and(|due| due <= now);
+        if self.redirects.parked.is_empty() || (!all && !is_due) {
             return;
         }
-        // Those of one client go together and in order, when the first of them is due.
-        parked.sort_by_key(|parked| {
-            (parked.redirected.ticket.client().map(|id| id.index), parked.redirected.ticket.number)
-        });
-        let mut client = None;
-        // When the first of the client at hand is due.
-        let mut first = now;
-        let mut due: Vec<Redirected<P>> = Vec::new();
-        let mut kept = Vec::new();
-        for mut parked in std::mem::take(parked) {
-            let of = parked.redirected.ticket.client();
-            if client != of {
-                client = of;
-                first = parked.due;
-            }
-            if all || first <= now {
-                if let Some(activity) = of.and_then(|id| self.clients.activity_mut(id)) {
-                    activity.parked -= 1;
-                }
-                let length = parked.redirected.request.len();
-                self.redirects.parked_bytes -= length;
-                self.share.change(length, 0);
-                due.push(parked.redirected);
-            } else {
-                // Nobody is to look at it before.
-                parked.due = parked.due.max(first);
-                kept.push(parked);
-            }
+        self.give_up_overtaken();
+        let mut parked = std::mem::take(&mut self.redirects.parked);
+        self.redirects.parked_due = None;
+        parked.sort_by_key(Parked::client);
+        let mut parked = parked.into_iter().peekable();
+        while let Some(first) = parked.next() {
+            let client = first.client();
+            let mut waiting = vec![first];
+            waiting.extend(std::iter::from_fn(|| parked.next_if(|next| next.client() == client)));
+            self.unpark_client(waiting, now, all);
         }
-        self.redirects.parked = kept;
-        for redirected in due {
-            if redirected.ticket.client().is_some_and(|id| self.has_parked(id)) {
+    }
+
+    /// All that waits of one client goes together and in order: when the first of it is due, and nothing else of the client is
+    /// still to be answered, which might be executed before it.
+    fn unpark_client(&mut self, mut waiting: Vec<Parked<P>>, now: Time, all: bool) {
+        waiting.sort_by(|one, other| {
+            let (one, other) = (one.redirected.ticket.number, other.redirected.ticket.number);
+            one.wrapping_sub(other).cast_signed().cmp(&0)
+        });
+        let (first, client) = (waiting[0].due, waiting[0].client());
+        let activity = client.and_then(|id| self.clients.activity(id));
+        let unanswered = activity.map_or(0, |activity| activity.replies.unanswered());
+        let is_due = all || first <= now;
+        if !is_due || unanswered > waiting.len() {
+            // Nobody is to look at it before.
+            let due = if is_due { now.plus(PAUSE_MIN) } else { first };
+            for Parked { redirected, due: own } in waiting {
+                if is_due && redirected.is_late(due) {
+                    self.waits_no_more(&redirected);
+                    self.give_up(&redirected);
+                } else {
+                    let due = if is_due { due } else { own.max(due) };
+                    self.redirects.keep(Parked { due, redirected });
+                }
+            }
+            return;
+        }
+        // Those of one slot have to go to one node, whomever some of them were told of.
+        let mut of_slots: HashMap<u16, (usize, bool)> = HashMap::new();
+        for Parked { redirected, .. } in &waiting {
+            let (count, is_named) = of_slots.entry(redirected.ticket.slot).or_insert((0, true));
+            *count += 1;
+            *is_named &= redirected.names_owner();
+            self.waits_no_more(redirected);
+        }
+        for Parked { redirected, .. } in waiting {
+            let (count, is_named) = of_slots[&redirected.ticket.slot];
+            if client.is_some_and(|id| self.has_parked(id)) {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
-                self.send_on(redirected, now);
+                self.send_on(redirected, count > 1 && !is_named, now);
             }
         }
+    }
+
+    /// The request is not among those that wait any more.
+    fn waits_no_more(&mut self, redirected: &Redirected<P>) {
+        if let Some(activity) = redirected.ticket.client().and_then(|id| self.clients.activity_mut(id)) {
+            activity.parked -= 1;
+        }
+        let bytes = redirected.bytes();
+        self.redirects.parked_bytes -= bytes;
+        self.share.change(bytes, 0);
     }
 
     /// Requests of these clients wait no more.
@@ -192,7 +314,7 @@ impl<P: Protocol> Pool<P> {
         let before = *parked_bytes;
         parked.retain(|parked| {
             let stays = parked.redirected.ticket.client().is_none_or(|id| !gone.contains(&id));
-            *parked_bytes -= if stays { 0 } else { parked.redirected.request.len() };
+            *parked_bytes -= if stays { 0 } else { parked.redirected.bytes() };
             stays
         });
         self.share.change(before, *parked_bytes);
@@ -207,28 +329,24 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = redirected.ticket.client().and_then(|id| self.clients.get_mut(id)) else {
             return;
         };
-        let length = redirected.request.len();
-        let is_late = |deadline: Time| deadline < now.plus(pause);
-        let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
+        let bytes = redirected.bytes();
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
-        if parked.len() >= PARKED_MAX / share
-            || *parked_bytes + length > self.context.limits.parked_bytes_max / share
-            || redirected.deadline.is_some_and(is_late)
-        {
+        let has_room = self.redirects.parked_bytes + bytes <= self.context.limits.parked_bytes_max / share;
+        if !has_room || redirected.is_late(now.plus(pause)) {
             return self.give_up(&redirected);
         }
-        *parked_bytes += length;
-        self.share.change(0, length);
+        self.redirects.parked_bytes += bytes;
+        self.share.change(0, bytes);
         if let Some(activity) = client.activity.as_mut() {
             activity.paused = Some(Pause::UntilQuiet);
             activity.parked += 1;
         }
-        parked.push(Parked { due: now.plus(pause), redirected });
+        self.redirects.keep(Parked { due: now.plus(pause), redirected });
     }
 
-    /// To the node that is named, else to who owns the slot now.
-    fn send_on(&mut self, mut redirected: Redirected<P>, now: Time) {
+    /// To the node that is named, else, or with `to_owner` anyhow, to who owns the slot now.
+    fn send_on(&mut self, mut redirected: Redirected<P>, to_owner: bool, now: Time) {
         let Redirected { from, mut ticket, .. } = redirected;
         let Some(client) = ticket.client().and_then(|id| self.clients.get(id)) else { return };
         ticket.tries = ticket.tries.saturating_add(1);
@@ -239,6 +357,7 @@ impl<P: Protocol> Pool<P> {
                 let owner = self.router.connection_of_slot(ticket.slot, number, lane);
                 owner.filter(|&owner| self.router.connections[owner].member != from)
             }
+            _ if to_owner => self.router.connection_of_slot(ticket.slot, number, lane),
             Some(Redirect::Moved { host, port, .. }) => {
                 self.router.connection_at(self.host(host, from), port, number, lane)
             }
@@ -263,6 +382,10 @@ impl<P: Protocol> Pool<P> {
         let admitted = self.router.admit(target, length, &self.context.limits, ticket.since, now);
         self.router.turn = Turn::default();
         if let Err(failure) = admitted {
+            if failure == ShardFailure::QueueFull && ticket.tries < TRIES_MAX {
+                redirected.ticket.tries = ticket.tries;
+                return self.park(redirected, now);
+            }
             let shard = self.router.connections[target].member;
             return self.fail(ticket, shard, &failure);
         }

@@ -407,9 +407,14 @@ impl<P: Protocol> Replies<P> {
         (number.wrapping_sub(self.oldest) as usize) < self.queue.len()
     }
 
-    /// Whether no later request is in flight.
-    pub fn is_newest(&self, number: u32) -> bool {
-        number.wrapping_sub(self.oldest) as usize + 1 >= self.queue.len()
+    /// How many responses are still to come: one for each request in flight, or for each fragment of one.
+    pub fn unanswered(&self) -> usize {
+        let of_reply = |reply: &Reply<P>| match &reply.state {
+            ReplyState::Waiting | ReplyState::Streaming { .. } | ReplyState::Partial(_) => 1,
+            ReplyState::Merging(merging) => merging.missing,
+            ReplyState::Held { .. } | ReplyState::Ready(_) | ReplyState::Merged(_) => 0,
+        };
+        self.queue.iter().map(of_reply).sum()
     }
 
     /// How the client wants the request to be answered.

@@ -9,6 +9,7 @@ use super::connections::ConnectionId;
 use super::handshake::Handshake;
 use super::intake::Intake;
 use super::members::MemberIndex;
+use super::redirect::Executed;
 use super::router::Router;
 use super::ticket::Ticket;
 use super::{Pool, ShardEvent};
@@ -220,6 +221,10 @@ impl<P: Protocol> Pool<P> {
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.context.counters.forward_error.add(1);
         self.router.members[member].counters.failures[failure.reason()].add(1);
+        if activity.parked > 0 {
+            // It may have been executed.
+            self.redirects.executed.extend(Executed::of(&ticket));
+        }
         if activity.replies.is_streaming(ticket.number) {
             // Half the reply is out: there is no way to say so but to close.
             if matches!(client.state, State::Open | State::Ended) {

@@ -36,6 +36,9 @@ const MIGRATE_KEYS: usize = 100;
 const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 /// Pause before it is looked again after something was done, or while nodes tell each other.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
+/// How long a node that owns nothing any more stays in the cluster, where it tells clients who owns what: more than the
+/// `refresh` of a proxy. Alone it would refuse their requests.
+const LEAVE_PAUSE: Duration = Duration::from_secs(6);
 /// What only somebody else can change may still change by itself for so long.
 const STUCK_MAX: Duration = Duration::from_secs(15);
 /// A primary holds writes back for five seconds when it is asked to hand over; asked again, for five more.
@@ -142,11 +145,15 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
     let mut handed: Option<Instant> = None;
     let mut taken = 0;
     let mut stuck: Option<Instant> = None;
+    let mut leaving: Option<Instant> = None;
     loop {
         let seen = observe(reconcile, names).await;
         let advice = plan::next(&reconcile.goal, &seen);
         if advice.steps != told.steps {
             handed = None;
+        }
+        if !advice.is_for_later {
+            leaving = None;
         }
         if advice != told || reconcile.dry_run {
             tell(&advice, reconcile.json)?;
@@ -167,6 +174,16 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
             {
                 let reasons = [&advice.blocked[..], &advice.findings[..]].concat();
                 anyhow::bail!("the cluster is not in the desired state: {}", reasons.join("; "));
+            }
+            (false, _)
+                if advice.is_for_later && leaving.is_none_or(|since| since.elapsed() < LEAVE_PAUSE) =>
+            {
+                if leaving.is_none() {
+                    let words = format!("waiting {LEAVE_PAUSE:?} for clients to learn the new slot owners");
+                    say(&words, reconcile.json)?;
+                    leaving = Some(Instant::now());
+                }
+                tokio::time::sleep(ROUND_PAUSE).await;
             }
             (false, _) => {
                 let mut has_failed = false;

@@ -460,18 +460,20 @@ impl<'s> Cluster<'s> {
         }
     }
 
-    /// Nodes that are to leave and own nothing any more.
+    /// Nodes that are to leave and own nothing any more. As long as they are in the cluster they tell clients who owns what.
     fn leave(&self, advice: &mut Advice) {
+        let staying: Vec<usize> = self.main.iter().copied().filter(|&node| self.stays(node)).collect();
+        let mut has_begun = false;
         for &node in self.main.iter().filter(|&&node| !self.stays(node)) {
             let id = self.nodes[&node].id();
             advice.findings.push(format!("node {node} is to be removed"));
-            for &other in self.main.iter().filter(|&&other| self.stays(other)) {
-                if self.nodes[&other].knows(id).is_some() {
-                    advice.steps.push(Step::Forget { node: other, id: id.to_owned() });
-                }
-            }
+            let (knowing, others): (Vec<usize>, Vec<usize>) =
+                staying.iter().partition(|other| self.nodes[other].knows(id).is_some());
+            has_begun |= !others.is_empty();
+            advice.steps.extend(knowing.into_iter().map(|node| Step::Forget { node, id: id.to_owned() }));
             advice.steps.push(Step::Reset { node });
         }
+        advice.is_for_later = !advice.steps.is_empty() && !has_begun;
         let strangers: BTreeMap<&str, &Node> = self
             .main
             .iter()
@@ -576,6 +578,15 @@ mod tests {
         let advice = next(&goal, &cluster(&["0-8191", "8192-16383", ""], 7));
         let forget = |node| Step::Forget { node, id: "id2".into() };
         assert_eq!(advice.steps, [forget(0), forget(1), Step::Reset { node: 2 }]);
+        assert!(advice.is_for_later, "clients may believe that it owns slots");
+        // What was begun is finished.
+        let mut begun = cluster(&["0-8191", "8192-16383", ""], 7);
+        begun[0].as_mut().expect("it is there").view.nodes.truncate(2);
+        let advice = next(&goal, &begun);
+        assert_eq!(
+            (&advice.steps[..], advice.is_for_later),
+            (&[forget(1), Step::Reset { node: 2 }][..], false)
+        );
     }
 
     /// Three primaries with a replica each; the first primary cannot be asked.

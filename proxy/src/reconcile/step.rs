@@ -124,6 +124,8 @@ pub struct Advice {
     pub blocked: Vec<String>,
     /// What to do now, in this order.
     pub steps: Vec<Step>,
+    /// That is to wait until clients have had time to learn what was done before.
+    pub is_for_later: bool,
     /// Nothing is to be done, and nothing awaited.
     pub is_healthy: bool,
 }
