@@ -141,26 +141,20 @@ async fn superseded(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
 async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut told = Advice::default();
-    let mut met: Option<Instant> = None;
-    let mut handed: Option<Instant> = None;
-    let mut taken = 0;
+    let mut progress = Progress::default();
     let mut stuck: Option<Instant> = None;
-    let mut leaving: Option<Instant> = None;
     loop {
         let seen = observe(reconcile, names).await;
         let advice = plan::next(&reconcile.goal, &seen);
-        if advice.steps != told.steps {
-            handed = None;
-        }
-        if !advice.is_for_later {
-            leaving = None;
-        }
         if advice != told || reconcile.dry_run {
             tell(&advice, reconcile.json)?;
         }
         if reconcile.dry_run {
             anyhow::ensure!(advice.is_healthy, "the cluster is not in the desired state");
             return Ok(());
+        }
+        if advice.steps != told.steps {
+            progress.handed = None;
         }
         // Only somebody else can change that.
         let is_stuck = !advice.blocked.is_empty() && seen.iter().all(Result::is_ok);
@@ -175,49 +169,81 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
                 let reasons = [&advice.blocked[..], &advice.findings[..]].concat();
                 anyhow::bail!("the cluster is not in the desired state: {}", reasons.join("; "));
             }
-            (false, _)
-                if advice.is_for_later && leaving.is_none_or(|since| since.elapsed() < LEAVE_PAUSE) =>
-            {
-                if leaving.is_none() {
-                    let words = format!("waiting {LEAVE_PAUSE:?} for clients to learn the new slot owners");
-                    say(&words, reconcile.json)?;
-                    leaving = Some(Instant::now());
-                }
+            (false, _) if progress.lets_clients_learn(&advice, reconcile.json)? => {
                 tokio::time::sleep(ROUND_PAUSE).await;
             }
             (false, _) => {
-                let mut has_failed = false;
-                for step in &advice.steps {
-                    let is_meet = matches!(step, Step::Meet { .. });
-                    if is_meet && met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
-                        continue;
-                    }
-                    if matches!(step, Step::HandOver { .. }) {
-                        if handed.is_some_and(|handed| handed.elapsed() < HAND_OVER_PAUSE) {
-                            continue;
-                        }
-                        handed = Some(Instant::now());
-                    }
-                    if reconcile.steps.is_some_and(|most| taken >= most) {
-                        anyhow::bail!("ended after {taken} steps");
-                    }
-                    taken += 1;
-                    if let Err(error) = take(step, &seen, reconcile, names).await {
-                        // It is seen what came of it.
-                        has_failed = true;
-                        say(&format!("failed: {step}: {error}"), reconcile.json)?;
-                    }
-                }
-                let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. }));
-                if meets && met.is_none_or(|met| met.elapsed() >= MEET_PAUSE) {
-                    met = Some(Instant::now());
-                }
+                let has_failed = progress.take_steps(&advice, &seen, reconcile, names).await?;
                 if has_failed || !advice.steps.iter().any(|step| matches!(step, Step::Move { .. })) {
                     tokio::time::sleep(ROUND_PAUSE).await;
                 }
             }
         }
         told = advice;
+    }
+}
+
+/// What a run remembers of its steps: only when to take the next ones.
+#[derive(Default)]
+struct Progress {
+    /// How many were taken.
+    taken: u64,
+    /// When nodes were told to meet.
+    met: Option<Instant>,
+    /// When a primary was asked to hand over.
+    handed: Option<Instant>,
+    /// Since when nodes that are to leave own nothing.
+    emptied: Option<Instant>,
+}
+
+impl Progress {
+    /// Whether the steps are to wait, so that clients learn what was done before.
+    fn lets_clients_learn(&mut self, advice: &Advice, json: bool) -> std::io::Result<bool> {
+        if !advice.is_for_later {
+            self.emptied = None;
+            return Ok(false);
+        }
+        if self.emptied.is_none() {
+            say(&format!("waiting {LEAVE_PAUSE:?} for clients to learn the new slot owners"), json)?;
+        }
+        Ok(self.emptied.get_or_insert_with(Instant::now).elapsed() < LEAVE_PAUSE)
+    }
+
+    /// Takes the steps whose time has come. Returns whether one has failed.
+    async fn take_steps(
+        &mut self,
+        advice: &Advice,
+        seen: &[Result<Facts, String>],
+        reconcile: &Reconcile,
+        names: &Resolver,
+    ) -> anyhow::Result<bool> {
+        let mut has_failed = false;
+        for step in &advice.steps {
+            let is_meet = matches!(step, Step::Meet { .. });
+            if is_meet && self.met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
+                continue;
+            }
+            if matches!(step, Step::HandOver { .. }) {
+                if self.handed.is_some_and(|handed| handed.elapsed() < HAND_OVER_PAUSE) {
+                    continue;
+                }
+                self.handed = Some(Instant::now());
+            }
+            if reconcile.steps.is_some_and(|most| self.taken >= most) {
+                anyhow::bail!("ended after {} steps", self.taken);
+            }
+            self.taken += 1;
+            if let Err(error) = take(step, seen, reconcile, names).await {
+                // It is seen what came of it.
+                has_failed = true;
+                say(&format!("failed: {step}: {error}"), reconcile.json)?;
+            }
+        }
+        let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. }));
+        if meets && self.met.is_none_or(|met| met.elapsed() >= MEET_PAUSE) {
+            self.met = Some(Instant::now());
+        }
+        Ok(has_failed)
     }
 }
 
