@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use servers::{Server, address, eventually};
+use servers::{Server, address, eventually, told as get};
 
 mod servers;
 
@@ -83,21 +83,16 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let _ = stream.write_all(text.as_bytes());
 }
 
-fn get(admin: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(admin).expect("it listens");
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer.split_once("\r\n\r\n").expect("an answer").1.to_owned()
-}
-
 fn pool(admin: &str) -> serde_json::Value {
     let document: serde_json::Value = serde_json::from_str(&get(admin, "/topology")).expect("JSON");
     document["pools"]["pool"].clone()
 }
 
 fn names(admin: &str) -> String {
-    let pool = pool(admin);
+    names_of(&pool(admin))
+}
+
+fn names_of(pool: &serde_json::Value) -> String {
     let shards = pool["shards"].as_array().expect("shards").iter();
     shards.filter_map(|shard| shard["name"].as_str()).collect::<Vec<_>>().join(" ")
 }
@@ -216,6 +211,83 @@ fn a_shard_that_is_listed_gets_keys_once_it_has_answered() {
     eventually(|| pool(&admin)["shards_awaited"].to_string(), "[\"shard-1\"]");
     let _late = Server::redis_at(port);
     eventually(|| names(&admin), "shard-0 shard-1");
+}
+
+/// The reload waits for a shard of another pool, and comes to its end with the list that is in force by then.
+#[test]
+fn a_reload_that_waits_for_a_shard_holds_up_no_list() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let document = Document::serve(&list(&lines[..1]));
+    let url = document.url();
+    let (proxy, admin) =
+        Server::memstore_with_admin(&[&url, "servers_url_refresh: 50ms", "adopt_wait: 10m"], &[], &[]);
+    let listen = proxy.connect().peer();
+    let other_listen = format!("{}:{}", address(), servers::unused_port());
+    let ports = [servers::unused_port(), servers::unused_port()];
+    // A second pool of so many servers, and a setting of the first one.
+    let configure = |others: usize, connections: usize| {
+        let late = ports.iter().enumerate().map(|(at, port)| format!("{}:{port}:1 late-{at}", address()));
+        let others: String = std::iter::once(lines[0].clone())
+            .chain(late)
+            .take(others)
+            .map(|line| format!("   - {line}\n"))
+            .collect();
+        proxy.overwrite(&format!(
+            "pool:\n  listen: {listen}\n  redis: true\n  {url}\n  servers_url_refresh: 50ms\n  adopt_wait: 10m\n\
+             \x20 server_connections: {connections}\n\
+             other:\n  listen: {other_listen}\n  redis: true\n  adopt_wait: 10m\n  servers:\n{others}"
+        ));
+    };
+    let document_of = || serde_json::from_str::<serde_json::Value>(&get(&admin, "/topology")).expect("JSON");
+    let other = || document_of()["pools"]["other"].clone();
+    let digest = || document_of()["config_digest"].to_string();
+    configure(1, 1);
+    proxy.signal("HUP");
+    eventually(|| other().is_object().to_string(), "true");
+
+    // Of the first pool the reload changes nothing.
+    configure(2, 1);
+    proxy.signal("HUP");
+    eventually(|| other()["shards_awaited"].to_string(), "[\"late-0\"]");
+    document.put(&list(&lines));
+    eventually(|| names(&admin), "shard-0 shard-1");
+    assert_eq!(names_of(&other()), "shard-0");
+    let _late = Server::redis_at(ports[0]);
+    eventually(|| names_of(&other()), "late-0 shard-0");
+    assert_eq!(names(&admin), "shard-0 shard-1");
+    // What is told of the configuration is what is in force: it is the same whoever has come to it.
+    let before = digest();
+    for (text, expected) in [(&lines[..1], "shard-0"), (&lines[..], "shard-0 shard-1")] {
+        document.put(&list(text));
+        eventually(|| names(&admin), expected);
+    }
+    eventually(digest, &before);
+
+    // This one changes it as well: it starts again with the list that has taken its place.
+    configure(3, 64);
+    let answer = std::thread::scope(|scope| {
+        let reload = scope.spawn(|| {
+            let mut stream = TcpStream::connect(&admin).expect("it listens");
+            stream.write_all(b"POST /reload HTTP/1.0\r\n\r\n").expect("it reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            answer
+        });
+        eventually(|| other()["shards_awaited"].to_string(), "[\"late-1\"]");
+        document.put(&list(&lines[..1]));
+        eventually(|| names(&admin), "shard-0");
+        proxy.says("configuration reload restarted: the files or a server list changed meanwhile");
+        eventually(|| other()["shards_awaited"].to_string(), "[\"late-1\"]");
+        assert!(pool(&admin)["shard_connections_max"].as_u64() < Some(64), "nothing of it is in force");
+        let late = Server::redis_at(ports[1]);
+        (reload.join().expect("it is answered"), late)
+    });
+    assert!(answer.0.contains(" 200 ") && !answer.0.contains("nothing to apply"), "{}", answer.0);
+    assert_eq!((names(&admin), names_of(&other())), ("shard-0".into(), "late-0 late-1 shard-0".into()));
+    eventually(|| (pool(&admin)["shard_connections_max"].as_u64() >= Some(64)).to_string(), "true");
+    proxy.signal("HUP");
+    proxy.says("configuration unchanged");
 }
 
 #[test]

@@ -441,7 +441,7 @@ fn a_corrected_file_takes_the_place_of_one_that_is_waited_for() {
     // It would be waited for a minute.
     proxy.rewrite(&["timeout: 6000"], &lines);
     proxy.signal("HUP");
-    logged(&proxy, "the files changed while they were read", 1);
+    logged(&proxy, "the files or a server list changed meanwhile", 1);
     logged(&proxy, " reloaded ", 1);
     assert!(!proxy.printed().contains("reload failed"));
 }

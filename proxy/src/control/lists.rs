@@ -30,12 +30,12 @@ const TICK: Duration = Duration::from_millis(250);
 /// Fills in what is listed for pools whose configuration was read just now. Those that are served already keep their list.
 pub async fn settle(
     pools: &mut [config::Pool],
-    served: &[Rc<PoolControl>],
+    served: &[Arc<config::Pool>],
     names: &Resolver,
 ) -> anyhow::Result<()> {
     let asking = pools.iter_mut().filter(|pool| pool.source.polled().is_some()).map(async |pool| {
         let failed = || format!("pool {}: the list of servers cannot be used", pool.name);
-        let mut present = served.iter().map(|present| present.config());
+        let mut present = served.iter();
         let present = present.find(|present| present.name == pool.name && present.source == pool.source);
         let present = present.map(|present| present.listing());
         let listing = match present.filter(|listing| pool.topology_of(listing).is_ok()) {
@@ -147,11 +147,11 @@ async fn adopt(
     }
     let (shards, placement) = (listing.servers.clone(), listing.placement);
     let config = Arc::new(config::Pool { shards, placement, ..(**under).clone() });
-    let change = Change { pool: pool.clone(), config: config.clone() };
-    let is_superseded = || pool.removed.get() || !Arc::ptr_eq(under, &pool.config());
+    let change = Change { pool: pool.clone(), before: under.clone(), config: config.clone() };
+    let is_superseded = || change.is_overtaken();
     let answered = wait_for_shards(std::slice::from_ref(&change), &[], control, &is_superseded).await;
     // Only now: nobody else has to wait for shards of this pool.
-    let _reloading = control.reloading.lock().await;
+    let _changing = control.changing.lock().await;
     if is_superseded() {
         return Ok(false);
     }
@@ -167,9 +167,6 @@ async fn adopt(
         tracing::info!(suppressed, pool = %config.name, shards, ?window, "server list changed");
     }
     tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
-    let process = control.status.process();
-    let served: Vec<_> = control.served().iter().map(|pool| pool.config()).collect();
-    control.status.set_digest(config::digest(&process, served.iter().map(|config| &**config)));
     control.tell_status();
     control.forget_hosts();
     Ok(true)

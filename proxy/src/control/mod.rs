@@ -33,6 +33,7 @@ mod adoption;
 mod care;
 mod change;
 mod descriptors;
+mod doors;
 mod ejection;
 mod files;
 mod lists;
@@ -80,6 +81,8 @@ pub(crate) struct Control {
     rings: ring::Rings,
     /// One reload at a time.
     reloading: Mutex<()>,
+    /// Whoever changes pools, for as long as that takes; nobody waits for shards with it.
+    changing: Mutex<()>,
     /// What all this is, for other threads.
     status: Arc<Status>,
 }
@@ -90,9 +93,13 @@ impl Control {
         self.pools.borrow().values().filter(|pool| !pool.removed.get()).cloned().collect()
     }
 
-    /// Tells other threads which pools are served.
+    /// Tells other threads which pools are served, and under which configuration.
     fn tell_status(&self) {
-        self.status.set_pools(self.served().iter().map(|pool| pool.status.clone()).collect());
+        let served = self.served();
+        self.status.set_pools(served.iter().map(|pool| pool.status.clone()).collect());
+        let configs: Vec<_> = served.iter().map(|pool| pool.config()).collect();
+        let process = self.status.process();
+        self.status.set_digest(config::digest(&process, configs.iter().map(|config| &**config)));
         self.reserve_files();
     }
 
@@ -210,7 +217,6 @@ async fn run(
     rings.settle(&mut pools);
     lists::settle(&mut pools, &[], &names).await?;
     let is_behind = rings.ask_peers(&mut pools, &names).await;
-    let digest = config::digest(&process, pools.iter());
     let mut openings = Vec::new();
     for pool in pools {
         let listener = Bound::new(&pool, false)
@@ -279,6 +285,7 @@ async fn run(
         descriptors,
         rings,
         reloading: Mutex::default(),
+        changing: Mutex::default(),
         status,
     });
     let memory_max = account.max();
@@ -307,7 +314,6 @@ async fn run(
     for (pool, listener) in opened {
         pool.accept(listener);
     }
-    control.status.set_digest(digest);
     control.status.reloaded(Duration::ZERO);
     tokio::task::spawn_local(memory::give_back(account));
     tokio::task::spawn_local(follow_names(control.clone()));
@@ -385,8 +391,8 @@ async fn drain(
             pool.retire(last.mul_f64(LEAVE_SHARE)).await;
         }
         tokio::time::sleep(last - first).await;
-        // A reload that had begun has come to its end, or notices that it is too late.
-        let _reloading = control.reloading.lock().await;
+        // A change that had begun has come to its end; whoever waits for shards still notices that it is too late.
+        let _changing = control.changing.lock().await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
         for pool in &pools {
             drop(pool.close().await);

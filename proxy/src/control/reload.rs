@@ -1,9 +1,10 @@
 //! Another configuration while clients are served: read aside, and applied as a whole or not at all.
 //!
 //! Whatever can go wrong goes wrong before the first worker hears of it: mistakes in the file, addresses that are taken,
-//! shards that do not answer. What stays is not touched.
+//! shards that do not answer. What stays is not touched. While shards are waited for lists go on changing pools; where that
+//! concerns one that is to change here, it is all compared anew.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,15 +12,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use shard_discovery::Address;
+use shard_discovery::source::cluster::Map;
 
 use super::adoption::{ADOPT_PAUSE, wait_for_shards};
-use super::change::{Change, Superseded};
+use super::change::{Change, Opening, Superseded};
+use super::doors::OpenDoor;
 use super::files::Files;
 use super::pool::PoolControl;
-use super::{Control, care, lists};
+use super::{Control, care, doors, lists};
 use crate::admin::Reloaded;
 use crate::config::{self, Listen};
-use crate::net::listen::{Bound, Listener};
+use crate::net::listen::Listener;
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
@@ -29,19 +32,13 @@ const UNSTABLE_MAX: usize = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Why a reload that failed is tried again.
 const RETRY: &str = "retry";
-/// Where a pool's clients are to be accepted.
-enum Door {
-    Bound(Bound, Arc<config::Pool>),
-    /// The listener of this pool, which gives it up.
-    From(Rc<PoolControl>),
-}
 
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Reloaded> {
     let _running = control.reloading.lock().await;
     let mut result = attempt(control).await;
     while result.as_ref().is_err_and(|error| error.is::<Superseded>()) {
-        tracing::info!(trigger, "configuration reload restarted: the files changed while they were read");
+        tracing::info!(trigger, "configuration reload restarted: {Superseded}");
         tokio::time::sleep(ADOPT_PAUSE).await;
         result = attempt(control).await;
     }
@@ -86,172 +83,163 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
 async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     control.refuse_draining()?;
     let mut config = control.read()?;
-    lists::settle(&mut config.pools, &control.served(), &control.names).await?;
-    let process = control.status.process();
-    let (settings, fixed) = process.adopt(config.process);
-    if control.told_fixed.replace(fixed.clone()) != fixed && !fixed.is_empty() {
-        tracing::warn!(settings = %fixed.join(", "), "changed settings need a restart");
-    }
-    let present = control.served();
-    let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    let memory_max = super::memory_max(&settings);
-    let digest = config::digest(&settings, config.pools.iter());
-    refuse_overlaps(&config.pools)?;
-    let mut changes = Vec::new();
-    let mut openings = Vec::new();
-    for wanted in config.pools {
-        // What is listed can be used; a cluster's slots are asked for below.
-        let topology = wanted.topology().with_context(|| format!("pool {}", wanted.name))?;
-        let config = Arc::new(wanted);
-        match present.iter().find(|pool| pool.config().name == config.name) {
-            None => openings.push((config, Arc::new(topology))),
-            Some(pool) if pool.config() == config && pool.memory_max() == memory_max => {}
-            Some(pool) if pool.config().protocol != config.protocol => bail!(
-                "pool {}: a pool that is served cannot change between Redis and memcache; give it another name",
-                config.name
-            ),
-            Some(pool) => changes.push(Change { pool: pool.clone(), config }),
-        }
-    }
-    let removed: Vec<_> =
-        present.iter().filter(|pool| !names.contains(&pool.config().name)).cloned().collect();
-    if changes.is_empty() && openings.is_empty() && removed.is_empty() && settings == *process {
-        return Ok(None);
-    }
-    let moved = |change: &&Change| !change.pool.config().listen.is_at(&change.config.listen);
-    let given_up: Vec<_> = removed
-        .iter()
-        .cloned()
-        .chain(changes.iter().filter(moved).map(|change| change.pool.clone()))
-        .collect();
+    // As they are before anything is awaited: lists go on changing them.
+    let present: Vec<Present> = control.served().into_iter().map(|pool| (pool.config(), pool)).collect();
+    let served: Vec<_> = present.iter().map(|(config, _)| config.clone()).collect();
+    lists::settle(&mut config.pools, &served, &control.names).await?;
+    let Some(wanted) = Wanted::compare(control, config, &present)? else { return Ok(None) };
     let mut doors = Vec::new();
-    for change in &changes {
-        doors.push(if moved(&change) { Some(find_door(&change.config, &given_up)?) } else { None });
+    for change in &wanted.changes {
+        let door = has_moved(change).then(|| doors::find(&change.config, &wanted.given_up)).transpose()?;
+        doors.push(door);
     }
     let mut opening_doors = Vec::new();
-    for (config, _) in &openings {
-        opening_doors.push(Some(find_door(config, &given_up)?));
+    for (config, _) in &wanted.openings {
+        opening_doors.push(Some(doors::find(config, &wanted.given_up)?));
     }
-    let mut maps = wait_for_shards(&changes, &openings, control, &|| control.has_changed()).await?;
-    let doors = open_doors(doors)?;
-    let opening_doors = open_doors(opening_doors)?;
-
+    let is_superseded = || control.has_changed() || wanted.changes.iter().any(Change::is_overtaken);
+    let maps = wait_for_shards(&wanted.changes, &wanted.openings, control, &is_superseded).await?;
+    // Only now: lists of other pools do not wait for these shards.
+    let _changing = control.changing.lock().await;
+    control.refuse_draining()?;
+    if is_superseded() {
+        return Err(Superseded.into());
+    }
+    let (doors, opening_doors) = (doors::open(doors)?, doors::open(opening_doors)?);
     // From here on nothing can fail.
-    for change in &changes {
-        control.rings.awaits(&change.config.name, Vec::new());
-    }
-    if settings.log_level != process.log_level {
-        let _ = (control.set_log_level)(&settings.log_level);
-    }
-    control.status.set_process(settings);
-    control.status.set_digest(digest);
-    let mut listeners: Vec<(Listen, Rc<Listener>)> = Vec::new();
-    for pool in &given_up {
-        let listen = pool.config().listen.clone();
-        listeners.extend(pool.close().await.map(|listener| (listen, listener)));
-    }
-    let mut enter = |door: OpenDoor| match door {
-        OpenDoor::Listening(listener) => Some(Rc::new(listener)),
-        OpenDoor::From(pool) => {
-            let listen = &pool.config().listen;
-            let place = listeners.iter().position(|(known, _)| known.is_at(listen))?;
-            Some(listeners.swap_remove(place).1)
-        }
-    };
-    // Before the pools that own the listeners take other configurations.
-    let entered: Vec<_> = doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
-    let opened: Vec<_> = opening_doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
-    let mut window = Duration::ZERO;
-    for (Change { pool, config }, listener) in changes.into_iter().zip(entered) {
-        if let Err(error) = config.listen.permit() {
-            tracing::warn!(pool = %config.name, listen = %config.listen, reason = %error, "changing socket permissions failed");
-        }
-        pool.set_memory_max(memory_max);
-        let listing = pool.listing_of(&config, maps.remove(&config.name));
-        window = window.max(pool.reconfigure(config, &listing).await);
-        tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
-        if let Some(listener) = listener {
-            pool.accept(listener);
-        }
-    }
-    for ((config, topology), listener) in openings.into_iter().zip(opened) {
-        let map = maps.remove(&config.name);
-        let pool = control.open(config.clone(), topology, memory_max);
-        if map.is_some() {
-            let listing = pool.listing_of(&config, map);
-            pool.reconfigure(config, &listing).await;
-        }
-        tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
-        if let Some(listener) = listener {
-            pool.accept(listener);
-        }
-    }
-    for pool in removed {
-        pool.removed.set(true);
-        pool.drain(control.status.process().drain_limit).await;
-        tracing::info!(pool = %pool.config().name, "pool removed; draining its clients");
-    }
-    control.tell_status();
-    Ok(Some(window))
+    Ok(Some(wanted.apply(control, maps, doors, opening_doors).await))
 }
 
-/// Takes the address that the pool is to listen on, if nobody here has it to give.
-fn find_door(config: &Arc<config::Pool>, given_up: &[Rc<PoolControl>]) -> anyhow::Result<Door> {
-    if let Some(pool) = given_up.iter().find(|pool| pool.config().listen.is_at(&config.listen)) {
-        return Ok(Door::From(pool.clone()));
-    }
-    // The same port on other addresses, which may be some of the same.
-    let port = config.listen.port();
-    let beside: Vec<_> = given_up
-        .iter()
-        .filter(|pool| port.is_some() && pool.config().listen.port() == port)
-        .inspect(|pool| pool.tolerate(true))
-        .collect();
-    match Bound::new(config, !beside.is_empty()) {
-        Ok(bound) => Ok(Door::Bound(bound, config.clone())),
-        Err(error) => Err(taken(config, error)),
-    }
+/// A pool that is served, under this configuration.
+type Present = (Arc<config::Pool>, Rc<PoolControl>);
+
+/// What is to be other than it is.
+struct Wanted {
+    settings: config::Process,
+    memory_max: usize,
+    changes: Vec<Change>,
+    openings: Vec<Opening>,
+    removed: Vec<Rc<PoolControl>>,
+    /// Pools that give up their listeners.
+    given_up: Vec<Rc<PoolControl>>,
 }
 
-/// A door that clients can come to.
-enum OpenDoor {
-    Listening(Listener),
-    From(Rc<PoolControl>),
+fn has_moved(change: &Change) -> bool {
+    !change.before.listen.is_at(&change.config.listen)
 }
 
-fn open_doors(doors: Vec<Option<Door>>) -> anyhow::Result<Vec<Option<OpenDoor>>> {
-    let open = |door: Option<Door>| match door {
-        None => Ok(None),
-        Some(Door::From(pool)) => Ok(Some(OpenDoor::From(pool))),
-        Some(Door::Bound(bound, config)) => {
-            let listener = bound.listen().map_err(|error| taken(&config, error.into()))?;
-            Ok(Some(OpenDoor::Listening(listener)))
+impl Wanted {
+    /// What the configuration changes, if anything.
+    fn compare(
+        control: &Control,
+        config: config::Config,
+        present: &[Present],
+    ) -> anyhow::Result<Option<Self>> {
+        let process = control.status.process();
+        let (settings, fixed) = process.adopt(config.process);
+        if control.told_fixed.replace(fixed.clone()) != fixed && !fixed.is_empty() {
+            tracing::warn!(settings = %fixed.join(", "), "changed settings need a restart");
         }
-    };
-    doors.into_iter().map(open).collect()
-}
+        let names: HashSet<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+        let memory_max = super::memory_max(&settings);
+        doors::refuse_overlaps(&config.pools)?;
+        let mut changes = Vec::new();
+        let mut openings = Vec::new();
+        for wanted in config.pools {
+            // What is listed can be used; a cluster's slots are asked for below.
+            let topology = wanted.topology().with_context(|| format!("pool {}", wanted.name))?;
+            let config = Arc::new(wanted);
+            match present.iter().find(|(before, _)| before.name == config.name) {
+                None => openings.push((config, Arc::new(topology))),
+                Some((before, pool)) if *before == config && pool.memory_max() == memory_max => {}
+                Some((before, _)) if before.protocol != config.protocol => bail!(
+                    "pool {}: a pool that is served cannot change between Redis and memcache; give it another name",
+                    config.name
+                ),
+                Some((before, pool)) => {
+                    changes.push(Change { pool: pool.clone(), before: before.clone(), config });
+                }
+            }
+        }
+        let removed: Vec<_> = present
+            .iter()
+            .filter(|(before, _)| !names.contains(&before.name))
+            .map(|(_, pool)| pool.clone())
+            .collect();
+        if changes.is_empty() && openings.is_empty() && removed.is_empty() && settings == *process {
+            return Ok(None);
+        }
+        let moved = changes.iter().filter(|change| has_moved(change)).map(|change| change.pool.clone());
+        let given_up = removed.iter().cloned().chain(moved).collect();
+        Ok(Some(Self { settings, memory_max, changes, openings, removed, given_up }))
+    }
 
-fn taken(config: &config::Pool, error: anyhow::Error) -> anyhow::Error {
-    error.context(format!("pool {}: cannot listen on {}", config.name, config.listen))
-}
-
-/// Where one port is listened on twice the kernel may send clients to either.
-fn refuse_overlaps(pools: &[config::Pool]) -> anyhow::Result<()> {
-    for (index, pool) in pools.iter().enumerate() {
-        let overlaps = |other: &&config::Pool| {
-            pool.listen.overlaps(&other.listen) && !(pool.reuseport && other.reuseport)
+    /// Returns how long workers disagreed.
+    async fn apply(
+        self,
+        control: &Rc<Control>,
+        mut maps: HashMap<String, Map>,
+        doors: Vec<Option<OpenDoor>>,
+        opening_doors: Vec<Option<OpenDoor>>,
+    ) -> Duration {
+        for change in &self.changes {
+            control.rings.awaits(&change.config.name, Vec::new());
+        }
+        if self.settings.log_level != control.status.process().log_level {
+            let _ = (control.set_log_level)(&self.settings.log_level);
+        }
+        control.status.set_process(self.settings);
+        let mut listeners: Vec<(Listen, Rc<Listener>)> = Vec::new();
+        for pool in &self.given_up {
+            let listen = pool.config().listen.clone();
+            listeners.extend(pool.close().await.map(|listener| (listen, listener)));
+        }
+        let mut enter = |door: OpenDoor| match door {
+            OpenDoor::Listening(listener) => Some(Rc::new(listener)),
+            OpenDoor::From(pool) => {
+                let listen = &pool.config().listen;
+                let place = listeners.iter().position(|(known, _)| known.is_at(listen))?;
+                Some(listeners.swap_remove(place).1)
+            }
         };
-        if let Some(other) = pools[..index].iter().find(overlaps) {
-            bail!(
-                "pool {}: cannot listen on {}: pool {} listens on {}; give one of them another port",
-                pool.name,
-                pool.listen,
-                other.name,
-                other.listen
-            );
+        // Before the pools that own the listeners take other configurations.
+        let entered: Vec<_> = doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
+        let opened: Vec<_> = opening_doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
+        let mut window = Duration::ZERO;
+        for (Change { pool, config, .. }, listener) in self.changes.into_iter().zip(entered) {
+            if let Err(error) = config.listen.permit() {
+                tracing::warn!(pool = %config.name, listen = %config.listen, reason = %error, "changing socket permissions failed");
+            }
+            pool.set_memory_max(self.memory_max);
+            let listing = pool.listing_of(&config, maps.remove(&config.name));
+            window = window.max(pool.reconfigure(config, &listing).await);
+            begin(&pool, listener);
         }
+        for ((config, topology), listener) in self.openings.into_iter().zip(opened) {
+            let map = maps.remove(&config.name);
+            let pool = control.open(config.clone(), topology, self.memory_max);
+            if map.is_some() {
+                let listing = pool.listing_of(&config, map);
+                pool.reconfigure(config, &listing).await;
+            }
+            begin(&pool, listener);
+        }
+        for pool in self.removed {
+            pool.removed.set(true);
+            pool.drain(control.status.process().drain_limit).await;
+            tracing::info!(pool = %pool.config().name, "pool removed; draining its clients");
+        }
+        control.tell_status();
+        window
     }
-    Ok(())
+}
+
+/// The pool is as it is to be.
+fn begin(pool: &Rc<PoolControl>, listener: Option<Rc<Listener>>) {
+    tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
+    if let Some(listener) = listener {
+        pool.accept(listener);
+    }
 }
 
 impl Control {
