@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PASS_WORK_MAX, Verdict};
+use memstore_proxy::protocol::ShardIdentity;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress, Topology};
@@ -52,6 +53,7 @@ struct Coverage {
     reloads: u64,
     reloads_in_flight: u64,
     lanes: u64,
+    strangers: u64,
 }
 
 /// SplitMix64.
@@ -95,6 +97,8 @@ struct Run<D: Dialect> {
     next_client: usize,
     /// Whether shards fail in this run.
     faulty: bool,
+    /// Whether shards have to say who they are; then somebody else is there sometimes.
+    asks: bool,
     /// Whether the list of shards changes in this run, so that keys move.
     moving: bool,
     limits: Limits,
@@ -103,6 +107,8 @@ struct Run<D: Dialect> {
 }
 
 const TIMEOUT: Duration = Duration::from_millis(400);
+/// What all shards say they are called.
+const WHO: &str = "shard";
 /// Shards that there may be.
 const SHARDS: usize = 6;
 
@@ -151,6 +157,8 @@ impl<D: Dialect> Run<D> {
             connections: BTreeMap::new(),
             next_client: 0,
             faulty,
+            // A shard that says nothing for a second has failed, which none does in the others.
+            asks: faulty && seed % 2 == 1,
             moving,
             limits,
             topology,
@@ -249,7 +257,9 @@ impl<D: Dialect> Run<D> {
                 self.world.shard_closes(index, &failure);
             } else {
                 self.connections.insert(index, Connection::default());
-                self.world.shard_connects(index);
+                let wanted = if self.asks && self.random.one_in(8) { "somebody" } else { WHO };
+                let identity = self.asks.then(|| ShardIdentity::Host(wanted.into()));
+                self.world.shard_connects_as(index, identity);
             }
         }
     }
@@ -277,7 +287,14 @@ impl<D: Dialect> Run<D> {
             }
             let cut = self.random.cut(connection.outbox.len());
             let bytes: Vec<u8> = connection.outbox.drain(..cut).collect();
-            self.world.shard_sends(index, &bytes).expect("shards are honest");
+            if let Err(failure) = self.world.shard_sends(index, &bytes) {
+                assert!(
+                    self.asks && matches!(failure, ShardFailure::ConnectFailed(_)),
+                    "shards are honest: {failure}"
+                );
+                self.coverage.strangers += 1;
+                self.connections.remove(&index);
+            }
         }
     }
 
@@ -472,8 +489,9 @@ impl<D: Dialect> Run<D> {
 
 #[test]
 fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
-    let coverage = simulate::<Resp>();
-    assert!(coverage.is_none_or(|coverage| coverage.lanes > 1000), "the simulation saw few databases");
+    let Some(coverage) = simulate::<Resp>() else { return };
+    assert!(coverage.lanes > 1000, "the simulation saw few databases");
+    assert!(coverage.strangers > 100, "the simulation saw few strangers");
 }
 
 #[test]
@@ -514,6 +532,7 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.reloads += run.reloads;
         all.reloads_in_flight += run.reloads_in_flight;
         all.lanes += run.lanes - 1;
+        all.strangers += run.strangers;
     }
     println!("{all:?}");
     if !whole {

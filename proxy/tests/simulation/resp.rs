@@ -114,6 +114,11 @@ fn answer(shard: &mut Shard, database: &mut u32, words: &[Vec<u8>]) -> Vec<u8> {
             *database = String::from_utf8_lossy(&words[1]).parse().expect("a number");
             b"+OK\r\n".to_vec()
         }
+        b"config" => {
+            let who =
+                ["replica-announce-ip", crate::WHO].map(|word| format!("${}\r\n{word}\r\n", word.len()));
+            format!("*2\r\n{}", who.concat()).into_bytes()
+        }
         other => panic!("a shard was sent {:?}", String::from_utf8_lossy(other)),
     }
 }
