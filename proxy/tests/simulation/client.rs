@@ -118,7 +118,9 @@ impl Client {
             used += length;
             if is_told_to_go(&self.inbox[used - length..used]) {
                 assert!(faulty, "a client had to go where there is room for all");
-                self.had_to_go();
+                if !self.was_refused() {
+                    self.had_to_go();
+                }
                 continue;
             }
             loop {
@@ -139,6 +141,20 @@ impl Client {
             }
         }
         self.inbox.drain(..used);
+    }
+
+    /// There was no room for the large request that is answered next: the words are the same, but the client stays.
+    fn was_refused(&mut self) -> bool {
+        let told = self.expected.iter().position(|expectation| expectation.told == Told::Always);
+        let Some(at) = told.filter(|&at| self.expected[at].expected.is_large()) else { return false };
+        for Expectation { expected, .. } in self.expected.drain(..at).collect::<Vec<_>>() {
+            self.judge_untold(expected, true);
+        }
+        if let Some(Expectation { expected: Expected::Set(pairs), .. }) = self.expected.pop_front() {
+            // It goes all the same if it holds most.
+            pairs.into_iter().for_each(|(key, value)| self.may_be(key, Some(value), false));
+        }
+        true
     }
 
     /// Too much was held, and most by this client: what it asked for may have been done or not.

@@ -68,6 +68,18 @@ pub struct Expectation {
 }
 
 impl Expected {
+    /// Whether its request has so large a value that it may be refused where much is held already.
+    pub fn is_large(&self) -> bool {
+        const LARGE_MIN: usize = 256 * 1024;
+        match self {
+            Self::Set(pairs) => pairs.iter().map(|(_, value)| value.len()).sum::<usize>() >= LARGE_MIN,
+            Self::Exactly(Reply::Values(values)) => {
+                values.iter().flatten().any(|value| value.len() >= LARGE_MIN)
+            }
+            _ => false,
+        }
+    }
+
     pub fn told(self) -> Expectation {
         Expectation { expected: self, told: Told::Always }
     }
