@@ -584,6 +584,22 @@ pub fn eventually(mut ask: impl FnMut() -> String, wanted: &str) {
     }
 }
 
+/// Waits until the log has so many lines with this text.
+pub fn logged(proxy: &Server, text: &str, times: usize) {
+    eventually(|| (proxy.printed().matches(text).count() >= times).to_string(), "true");
+}
+
+/// Asks for a reload and waits until it is done. Where the file was seen to have changed before, nothing is left to do.
+pub fn reload(proxy: &Server) {
+    let done = || {
+        let is_done = |line: &&str| line.contains(" reloaded ") || line.contains("configuration unchanged");
+        proxy.printed().lines().filter(|line| line.contains("SIGHUP")).filter(is_done).count()
+    };
+    let before = done();
+    proxy.signal("HUP");
+    eventually(|| (done() > before).to_string(), "true");
+}
+
 /// What a proxy says at its admin address. Whoever has asked for more than its share, as one does that waits for something on
 /// a busy machine, asks again.
 pub fn told(admin: &str, path: &str) -> String {
