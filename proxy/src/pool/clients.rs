@@ -24,16 +24,53 @@ pub(super) struct Clients<P: Protocol> {
     number_step: u64,
     next_generation: u32,
     pub spare_activities: SpareActivities<P>,
-    /// Those that the worker has to look at, by their places.
-    pub dirty: Vec<u32>,
+    /// Those that the worker has to look at.
+    pub dirty: Dirty,
     /// Those whose unread requests may go on.
     resumable: VecDeque<ClientId>,
-    /// Those that wait for their turn, who waits longest first, one entry each.
-    pub next_turn: VecDeque<ClientId>,
+    /// Those that wait for their turn.
+    pub next_turn: Line,
     /// Those whose silence is waited for.
     pub silences: Silences,
     /// Those that did not take all of their replies the last time.
-    pub blocked: Vec<ClientId>,
+    blocked: Vec<ClientId>,
+}
+
+/// Clients that the worker has to look at, by their places, one entry each.
+#[derive(Default)]
+pub(super) struct Dirty(Vec<u32>);
+
+impl Dirty {
+    /// The client at this place is one of them.
+    #[inline]
+    pub fn mark<P: Protocol>(&mut self, client: &mut Client<P>, index: u32) {
+        if !std::mem::replace(&mut client.dirty, true) {
+            self.0.push(index);
+        }
+    }
+}
+
+/// Clients that wait for their turn, who waits longest first, one entry each.
+#[derive(Default)]
+pub(super) struct Line(VecDeque<ClientId>);
+
+impl Line {
+    /// The client stands at its end, unless it has its place already.
+    pub fn join<P: Protocol>(&mut self, activity: &mut Activity<P>, id: ClientId) {
+        if !std::mem::replace(&mut activity.in_line, true) {
+            self.0.push_back(id);
+        }
+    }
+
+    /// How many stand in it; some may not wait any more.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Activities that nobody has.
@@ -69,9 +106,9 @@ impl<P: Protocol> Clients<P> {
             number_step: step,
             next_generation: 0,
             spare_activities: SpareActivities(Vec::new()),
-            dirty: Vec::new(),
+            dirty: Dirty::default(),
             resumable: VecDeque::new(),
-            next_turn: VecDeque::new(),
+            next_turn: Line::default(),
             silences: Silences::default(),
             blocked: Vec::new(),
         }
@@ -94,7 +131,7 @@ impl<P: Protocol> Clients<P> {
     pub fn touch(&mut self, id: ClientId) -> Option<&mut Client<P>> {
         let Self { slab, dirty, .. } = self;
         let client = find(slab, id)?;
-        mark(client, id.index, dirty);
+        dirty.mark(client, id.index);
         Some(client)
     }
 
@@ -153,7 +190,7 @@ impl<P: Protocol> Clients<P> {
 
     /// Those that the worker has to look at since the last call.
     pub fn take_dirty(&mut self, into: &mut Vec<ClientId>) {
-        for index in self.dirty.drain(..) {
+        for index in self.dirty.0.drain(..) {
             if let Some(client) = self.slab.get_mut(index as usize)
                 && std::mem::take(&mut client.dirty)
             {
@@ -179,7 +216,46 @@ impl<P: Protocol> Clients<P> {
 
     /// Whether somebody has to be looked at in this pass.
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.resumable.is_empty()
+        !self.dirty.0.is_empty() || !self.resumable.is_empty()
+    }
+
+    /// The first that waits for its turn has it; none if that one does not wait any more.
+    pub fn take_turn(&mut self) -> Option<ClientId> {
+        let id = self.next_turn.0.pop_front()?;
+        std::mem::take(&mut self.activity_mut(id)?.in_line).then_some(id)
+    }
+
+    /// Not everything could be written to the client, or with `some` false nothing at all.
+    pub fn block(&mut self, id: ClientId, some: bool, now: Time) {
+        let Some(activity) = self.activity_mut(id) else { return };
+        let is_known = activity.blocked.is_some();
+        if some || !is_known {
+            activity.blocked = Some(now);
+        }
+        if some {
+            activity.told = false;
+        }
+        if !is_known {
+            self.blocked.push(id);
+        }
+    }
+
+    /// Whether there are some that did not take all of their replies.
+    pub fn has_blocked(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
+    /// Those, once each.
+    pub fn take_blocked(&mut self) -> Vec<ClientId> {
+        let mut blocked = std::mem::take(&mut self.blocked);
+        blocked.sort_unstable_by_key(|id| (id.index, id.generation));
+        blocked.dedup();
+        blocked
+    }
+
+    /// These have not taken them since.
+    pub fn keep_blocked(&mut self, blocked: Vec<ClientId>) {
+        self.blocked = blocked;
     }
 }
 
@@ -187,12 +263,4 @@ impl<P: Protocol> Clients<P> {
 #[inline]
 pub(super) fn find<P: Protocol>(slab: &mut Slab<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
     slab.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
-}
-
-/// The client is to be looked at by the worker.
-#[inline]
-pub(super) fn mark<P: Protocol>(client: &mut Client<P>, index: u32, dirty: &mut Vec<u32>) {
-    if !std::mem::replace(&mut client.dirty, true) {
-        dirty.push(index);
-    }
 }

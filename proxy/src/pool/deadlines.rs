@@ -158,32 +158,19 @@ impl<P: Protocol> Pool<P> {
 
     /// Not everything could be written to the client, or with `some` false nothing at all.
     pub fn client_blocked(&mut self, id: ClientId, some: bool, now: Time) {
-        let Some(activity) = self.clients.activity_mut(id) else { return };
-        match activity.blocked {
-            None => {
-                activity.blocked = Some(now);
-                self.clients.blocked.push(id);
-            }
-            Some(_) if some => {
-                activity.blocked = Some(now);
-                activity.told = false;
-            }
-            Some(_) => {}
-        }
+        self.clients.block(id, some, now);
     }
 
     /// Whether [`Self::sweep_blocked`] may find something.
     pub fn has_blocked(&self) -> bool {
-        !self.clients.blocked.is_empty()
+        self.clients.has_blocked()
     }
 
     /// Looks after clients that do not take their replies. To be called about once a second where
     /// [`Self::has_blocked`].
     pub fn sweep_blocked(&mut self, now: Time) {
         let Self { clients, wishes, context: Context { counters, limits, .. }, .. } = self;
-        let mut blocked = std::mem::take(&mut clients.blocked);
-        blocked.sort_unstable_by_key(|id| (id.index, id.generation));
-        blocked.dedup();
+        let mut blocked = clients.take_blocked();
         blocked.retain(|&id| {
             let Some(client) = clients.get_mut(id) else { return false };
             let Some(activity) = client.activity.as_mut() else { return false };
@@ -207,7 +194,7 @@ impl<P: Protocol> Pool<P> {
             }
             true
         });
-        self.clients.blocked = blocked;
+        self.clients.keep_blocked(blocked);
     }
 
     /// Whether [`Self::sweep_connections`] may find something.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Pool;
 use super::client::State;
-use super::clients::{ClientId, Clients, mark};
+use super::clients::{ClientId, Clients};
 use crate::buffer::Output;
 use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
 use crate::time::Time;
@@ -33,7 +33,7 @@ impl<P: Protocol> Pool<P> {
             {
                 self.context.counters.client_revoked.add(1);
                 client.state = State::Finishing;
-                mark(client, index as u32, dirty);
+                dirty.mark(client, index as u32);
             }
         }
     }
@@ -81,7 +81,7 @@ impl<P: Protocol> Pool<P> {
                     self.context.counters.client_killed.add(1);
                 }
                 client.state = if client.id == asker { State::Finishing } else { State::Broken };
-                mark(client, id.index, dirty);
+                dirty.mark(client, id.index);
             }
         }
         places.end < all

@@ -39,7 +39,7 @@ use crate::protocol::store::Store;
 use crate::protocol::{Plan, Protocol, Silence};
 use crate::time::Time;
 use client::{Activity, Pause, Stall, State};
-use clients::{Clients, find, mark};
+use clients::{Clients, find};
 use connection::Link;
 use context::Context;
 use denials::Denials;
@@ -347,7 +347,7 @@ impl<P: Protocol> Pool<P> {
         if activity.is_ahead() {
             activity.ahead.push(scratch);
             scratch.clear();
-            return mark(found, client.index, dirty);
+            return dirty.mark(found, client.index);
         }
         self.process(client, scratch, silence, arrived, now);
     }
@@ -409,8 +409,8 @@ impl<P: Protocol> Pool<P> {
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
             Some(Pause::UntilSilent) => false,
         };
-        if resumes && !std::mem::replace(&mut activity.in_line, true) {
-            next_turn.push_back(id);
+        if resumes {
+            next_turn.join(activity, id);
         }
         if !activity.replies.output.is_sent() {
             activity.arrived = None;

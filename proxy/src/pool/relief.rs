@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::Pool;
 use super::client::{Stall, State};
-use super::clients::{ClientId, Clients, find, mark};
+use super::clients::{ClientId, Clients, find};
 use super::connections::ConnectionId;
 use super::ticket::Ticket;
 use super::wishes::Wish;
@@ -135,7 +135,7 @@ impl<P: Protocol> Pool<P> {
         self.wishes.log_evicted(id, bytes);
         let Clients { slab, silences, dirty, .. } = &mut self.clients;
         let Some(client) = find(slab, id) else { return };
-        mark(client, id.index, dirty);
+        dirty.mark(client, id.index);
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
             if let Some(Stall { since, at }) = activity.stalled {

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::client::{Client, Pause, Stall, State};
-use super::clients::{ClientId, Clients, find, mark};
+use super::clients::{ClientId, Clients, find};
 use super::connections::ConnectionId;
 use super::router::Turn;
 use super::service::Service;
@@ -21,10 +21,7 @@ impl<P: Protocol> Pool<P> {
             if self.pass.turn() == 0 {
                 break;
             }
-            let Some(id) = self.clients.next_turn.pop_front() else { break };
-            if let Some(activity) = self.clients.activity_mut(id)
-                && std::mem::take(&mut activity.in_line)
-            {
+            if let Some(id) = self.clients.take_turn() {
                 self.go_on(id, scratch, now);
             }
         }
@@ -97,7 +94,7 @@ impl<P: Protocol> Pool<P> {
             activity.drop_requests();
             silences.listen_no_more(activity, id);
         }
-        mark(client, id.index, dirty);
+        dirty.mark(client, id.index);
         if !drops {
             self.process_ahead(id, scratch, silence, arrived, now);
         }
@@ -179,6 +176,6 @@ impl<P: Protocol> Pool<P> {
         service.keep(scratch);
         pass.done(service.done);
         share.change(session_bytes, P::session_bytes(&client.session));
-        mark(client, id.index, dirty);
+        dirty.mark(client, id.index);
     }
 }
