@@ -621,7 +621,8 @@ fn what_waits_behind_another_request_is_not_looked_for_before() {
 fn requests_that_wait_for_a_cluster_have_room_of_their_own() {
     let (mut world, [first, _]) = world(|_| {});
     assert_eq!((Limits::default().shard_queue_bytes_max, PARKED_BYTES_MAX), (2 << 20, 8 << 20));
-    let value = "v".repeat((1 << 20) - 100);
+    // With what is kept of each besides.
+    let value = "v".repeat((1 << 20) - 1000);
     let set = format!("*3\r\n$3\r\nSET\r\n$5\r\n{{foo}}\r\n${}\r\n{value}\r\n", value.len());
     let mut given_up = Vec::new();
     for number in 0..10 {
