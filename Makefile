@@ -89,11 +89,12 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), guided by coverage
 	fuzz/run $(FUZZ_SECONDS)
 
 fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for some seconds; any compiler will do
-	FUZZ_SECONDS=10 cargo test --workspace --test corpus
+	FUZZ_SECONDS=4 cargo test --workspace --test corpus
 
-soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, SOAK_CASES (20000) against servers, failing shards under load
+soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, SOAK_CASES (20000) against servers, clusters that move many slots, failing shards under load
 	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation --test redirects -- --nocapture
 	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential
+	GROWN_PRIMARIES=5 cargo test --release -p memstore-proxy --test reconcile
 	cargo build --release -p memstore-proxy
 	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore
 

@@ -464,6 +464,9 @@ fn report<D: Dialect>(dialect: &D, case: Case, wrong: String, replay: &str) -> !
     panic!("{text}{wrong}");
 }
 
+/// So many cases of each protocol are quick; `make soak` has many more.
+const CASES: u64 = 15;
+
 /// As many cases as are wanted, or the one that is to be replayed.
 fn try_cases<D: Dialect>(dialect: &D, cases: u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -492,7 +495,7 @@ fn try_sweeps<D: Dialect>(dialect: &D) {
 
 #[test]
 fn random_requests_are_answered_as_memcached_answers_them() {
-    try_cases(&differential::memcache::Memcached::new(), 40);
+    try_cases(&differential::memcache::Memcached::new(), CASES);
 }
 
 #[test]
@@ -502,7 +505,7 @@ fn limits_of_memcached_are_kept_on_both_sides_of_them() {
 
 #[test]
 fn random_requests_are_answered_as_redis_answers_them() {
-    try_cases(&differential::redis::Redis, 40);
+    try_cases(&differential::redis::Redis, CASES);
 }
 
 #[test]

@@ -487,11 +487,16 @@ impl<D: Dialect> Run<D> {
     }
 }
 
+/// So many runs are quick and see what is usual; `make soak` has many more.
+const SEEDS: u64 = 200;
+/// So many see what is rare as well.
+const MANY_SEEDS: u64 = 1000;
+
 #[test]
 fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
     let Some(coverage) = simulate::<Resp>() else { return };
-    assert!(coverage.lanes > 1000, "the simulation saw few databases");
-    assert!(coverage.strangers > 100, "the simulation saw few strangers");
+    assert!(coverage.lanes > SEEDS, "the simulation saw few databases");
+    assert!(coverage.strangers > SEEDS / 10, "the simulation saw few strangers");
 }
 
 #[test]
@@ -505,9 +510,9 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(1000),
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
-    let whole = seeds.end - seeds.start >= 1000;
+    let runs = seeds.end - seeds.start;
     let mut all = Coverage::default();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| {
@@ -535,7 +540,7 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.strangers += run.strangers;
     }
     println!("{all:?}");
-    if !whole {
+    if runs < SEEDS {
         return None;
     }
     let Coverage { values, errors, fragments, late_responses, pauses, .. } = &all;
@@ -560,12 +565,16 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         ("queues that stayed full", queue_full),
         ("expired requests", expired),
         ("requests carried over", carried),
-        ("responses passed on in pieces", streamed),
-        ("clients over their output limit", output_exceeded),
-        ("clients evicted", evicted),
         ("reloads under load", reloads_in_flight),
     ] {
         assert!(*count > 0, "the simulation never saw {name}");
+    }
+    for (name, count) in [
+        ("responses passed on in pieces", streamed),
+        ("clients over their output limit", output_exceeded),
+        ("clients evicted", evicted),
+    ] {
+        assert!(*count > 0 || runs < MANY_SEEDS, "the simulation never saw {name}");
     }
     Some(all)
 }
