@@ -34,11 +34,8 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         parked_bytes_max: 1 << 12,
         memory_max: 1 << 17,
         pass_work_max: 16,
-        server_connections: 1,
         eager_connects: 1,
-        client_idle_timeout: None,
-        client_request_timeout: None,
-        client_age_max: None,
+        ..Limits::default()
     };
     let identity =
         Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };

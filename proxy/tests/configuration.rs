@@ -1,8 +1,11 @@
 //! Configurations that are accepted and refused, and nutcracker's opinion of those it could read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use memstore_proxy::config::kind::Kind;
+use memstore_proxy::config::settings::{self, Setting};
 use memstore_proxy::config::{self, Config, Protocol, Surroundings};
 use proptest::prelude::*;
 
@@ -126,20 +129,79 @@ fn nesting_and_size_are_bounded() {
     assert!(parse("a\0b: c").is_err_and(|text| text.contains("NUL")));
 }
 
+/// `UPDATE=1` (`make settings`) writes them anew.
 #[test]
-fn the_table_of_settings_in_the_readme_is_the_codes() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))
-        .expect("README.md");
-    let missing: Vec<_> = config::settings::markdown()
-        .lines()
-        .filter(|line| !readme.contains(line))
-        .map(str::to_owned)
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "README.md lacks these lines of `memstore settings`:\n{}",
-        missing.join("\n")
-    );
+fn the_tables_of_settings_in_the_readme_are_the_codes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md");
+    let start = readme.find("| Pool setting |").expect("the tables");
+    let end = start + readme[start..].find("\n## ").expect("a chapter behind them") + 1;
+    let tables = config::settings::markdown();
+    if std::env::var_os("UPDATE").is_some() {
+        let written = format!("{}{tables}{}", &readme[..start], &readme[end..]);
+        std::fs::write(&path, written).expect("README.md can be written");
+        return;
+    }
+    let differs = readme[start..end].lines().zip(tables.lines()).find(|(kept, told)| kept != told);
+    assert_eq!(differs, None, "`make settings` writes other tables into README.md");
+    assert_eq!(readme[start..end], tables, "`make settings` writes other tables into README.md");
+}
+
+/// Another value than the default; none where the setting has a reader of its own.
+fn another_value(kind: Kind, default: &str) -> Option<String> {
+    Some(match kind {
+        Kind::Flag => (default != "true").to_string(),
+        Kind::Word(words) => words.iter().find(|word| **word != default)?.to_string(),
+        Kind::Whole(least, most) if least.to_string() == default => most.to_string(),
+        Kind::Whole(least, _) => least.to_string(),
+        Kind::Percent => "77%".into(),
+        Kind::Duration | Kind::Positive | Kind::Limit => "77s".into(),
+        Kind::Size => "77MiB".into(),
+        Kind::Auto(kind) => another_value(*kind, "")?,
+        Kind::Text(_) | Kind::Node(_) => return None,
+    })
+}
+
+/// The pools in which a setting has a meaning, with a place for it.
+const POOLS: [&str; 5] = [
+    "redis: true\n  servers: [h:1:1]\n  ?",
+    "servers: [h:1:1]\n  ?",
+    "servers_dns: h-{}:1\n  servers_count: 2\n  ?",
+    "servers_dns: h-{}:1\n  ?",
+    "servers_url: http://h/list\n  ?",
+];
+
+#[test]
+fn every_setting_changes_what_is_read_in_a_way_of_its_own() {
+    let cluster = ["redis: true\n  cluster:\n    seeds: [h:1]\n    ?"];
+    let mut read: BTreeMap<String, &str> = BTreeMap::new();
+    let mut tried = 0;
+    for (table, pools) in
+        [(settings::POOL, &POOLS[..]), (settings::CLUSTER, &cluster), (settings::PROCESS, &[])]
+    {
+        for Setting { name, default, kind, .. } in table {
+            let Some(value) = another_value(*kind, default.unwrap_or_default()) else { continue };
+            let line = format!("{name}: {value}");
+            let of_pool =
+                |pool: &&str, line: &str| format!("p:\n  listen: h:1\n  {}\n", pool.replace('?', line));
+            let of_process =
+                |line: &str| format!("{line}\npools: {{p: {{listen: h:1, servers: [h:1:1]}}}}\n");
+            let texts: Vec<[String; 2]> = match pools {
+                [] => vec![["", &line].map(of_process)],
+                pools => pools.iter().map(|pool| ["", &line].map(|line| of_pool(pool, line))).collect(),
+            };
+            let differs = |[without, with]: &[String; 2]| {
+                let (without, with) = (parse(without).ok(), format!("{:?}", parse(with).ok()?));
+                (format!("{without:?}") != format!("Some({with})")).then_some(with)
+            };
+            let told = texts.iter().find_map(differs).unwrap_or_else(|| panic!("{line} changes nothing"));
+            tried += 1;
+            if let Some(other) = read.insert(told, name) {
+                panic!("{name} is read as {other}");
+            }
+        }
+    }
+    assert!(tried > 40, "only {tried} settings were tried");
 }
 
 proptest! {

@@ -266,3 +266,63 @@ fn a_circle_is_found() {
     let imports = imports.map(|(from, to)| (from, to.into_iter().collect())).into_iter().collect();
     assert_eq!(circles(&imports), [("a", "b"), ("b", "c"), ("c", "a")]);
 }
+
+/// The public fields of a struct.
+fn fields(file: &str, name: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+    let code = std::fs::read_to_string(path).expect("a source file");
+    let body = code.split(&format!("pub struct {name} {{\n")).nth(1).expect("it is there");
+    let body = body.split("\n}").next().unwrap_or_default().lines();
+    let fields = body.filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "));
+    let fields: Vec<String> = fields.map(|(field, _)| field.to_owned()).collect();
+    assert!(!fields.is_empty(), "{file}: the fields of {name} are not found any more");
+    fields
+}
+
+/// Those that no file names, as `.field`, of those that are looked at.
+fn unnamed(fields: Vec<String>, looked_at: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut code = String::new();
+    for (path, text) in files("src") {
+        if looked_at(path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("below it"))
+        {
+            code.extend(text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")));
+        }
+    }
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    let is_named = |field: &String| {
+        let name = format!(".{field}");
+        let mut found = code.match_indices(&name).map(|(at, named)| at + named.len());
+        found.any(|end| !code[end..].starts_with(is_word))
+    };
+    fields.into_iter().filter(|field| !is_named(field)).collect()
+}
+
+/// What is read and goes nowhere does nothing, and the compiler does not see it: the fields are public.
+#[test]
+fn what_is_configured_is_used() {
+    for (file, name) in [("config/pool.rs", "Pool"), ("config/process.rs", "Process")] {
+        let elsewhere = |path: &Path| !path.starts_with("config");
+        check("a field of the configuration that nothing reads", unnamed(fields(file, name), elsewhere));
+    }
+    let in_core = |path: &Path| path.starts_with("pool") || path.starts_with("protocol");
+    let limits = fields("pool/limits.rs", "Limits");
+    check(
+        "a limit that limits nothing",
+        unnamed(limits, |path| in_core(path) && !path.ends_with("limits.rs")),
+    );
+    for file in ["protocol/resp/session.rs", "protocol/memcache/mod.rs"] {
+        let of_protocol = |path: &Path| path.starts_with("protocol");
+        check("a setting that the protocol does not heed", unnamed(fields(file, "Settings"), of_protocol));
+    }
+}
+
+/// A counter that nobody counts, or nobody shows, is none.
+#[test]
+fn what_is_counted_is_shown() {
+    for name in ["PoolCounters", "ShardCounters", "WorkerCounters"] {
+        let is_about = |path: &Path| path.starts_with("admin") || path == Path::new("status.rs");
+        check("nothing in admin/ shows it", unnamed(fields("metrics.rs", name), is_about));
+        let counted = |path: &Path| !is_about(path) && path != Path::new("metrics.rs");
+        check("nobody counts it", unnamed(fields("metrics.rs", name), counted));
+    }
+}

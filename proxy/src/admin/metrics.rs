@@ -126,7 +126,7 @@ fn of_workers(status: &Status, page: &mut Page) {
 }
 
 /// A number of a pool.
-type OfPool = fn(&PoolCounters) -> i64;
+pub type OfPool = fn(&PoolCounters) -> i64;
 /// A number of its list of servers.
 type OfRing = fn(&Ring) -> usize;
 
@@ -292,14 +292,16 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     }
 }
 
+/// Redirects, by kind.
+pub const REDIRECTS: [(&str, OfPool); 4] = [
+    ("moved", |pool| pool.redirects_moved.get() as i64),
+    ("ask", |pool| pool.redirects_ask.get() as i64),
+    ("later", |pool| pool.redirects_later.get() as i64),
+    ("given_up", |pool| pool.redirects_given_up.get() as i64),
+];
+
 /// Pools over a Redis Cluster.
 fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
-    const REDIRECTS: [(&str, OfPool); 4] = [
-        ("moved", |pool| pool.redirects_moved.get() as i64),
-        ("ask", |pool| pool.redirects_ask.get() as i64),
-        ("later", |pool| pool.redirects_later.get() as i64),
-        ("given_up", |pool| pool.redirects_given_up.get() as i64),
-    ];
     let clusters: Vec<&PoolStatus> = pools.iter().filter(|pool| pool.config.cluster().is_some()).collect();
     if clusters.is_empty() {
         return;

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use shard_discovery::Address;
 use shard_discovery::document::{Document, Pool, VERSION};
 
+use super::metrics::REDIRECTS;
 use crate::status::{PoolStatus, Status};
 use crate::worker;
 
@@ -63,12 +64,7 @@ fn add(pool: &PoolStatus, document: &mut Value) {
         document["cluster"] = json!({
             "slots_covered": pool.map.covered(),
             "refreshes": { "success": succeeded, "failure": failed },
-            "redirects": {
-                "moved": counters.sum(|pool| pool.redirects_moved.get() as i64),
-                "ask": counters.sum(|pool| pool.redirects_ask.get() as i64),
-                "later": counters.sum(|pool| pool.redirects_later.get() as i64),
-                "given_up": counters.sum(|pool| pool.redirects_given_up.get() as i64),
-            },
+            "redirects": Map::from_iter(REDIRECTS.map(|(kind, number)| (kind.into(), json!(counters.sum(number))))),
         });
         for (index, member) in pool.map.members.iter().enumerate().take(pool.topology.shards().len()) {
             let shard = &mut document["shards"][index];

@@ -9,19 +9,7 @@ use super::settings;
 
 /// A cluster decides for itself what other pools are told.
 pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 20] = [
-        ("servers", "the nodes are discovered"),
-        ("servers_file", "the nodes are discovered"),
-        ("servers_url", "the nodes are discovered"),
-        ("servers_url_refresh", "the nodes are discovered"),
-        ("servers_within", "the nodes are discovered"),
-        ("servers_within_limit", "the nodes are discovered"),
-        ("servers_within_attempt", "the nodes are discovered"),
-        ("servers_peers", "the nodes are discovered"),
-        ("servers_dns", "the nodes are discovered; list them as seeds"),
-        ("servers_srv", "the addresses are discovered"),
-        ("servers_count", "the nodes are discovered"),
-        ("servers_names", "the nodes are discovered"),
+    const OTHERS: [(&str, &str); 8] = [
         ("hash", "keys are hashed as Redis Cluster does"),
         ("distribution", "slot ownership is discovered"),
         ("hash_tag", "it is always {}"),
@@ -31,10 +19,13 @@ pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bo
         ("shard_identity", "nodes are verified by their IDs"),
         ("preconnect", "nodes are connected on demand"),
     ];
+    // Whatever says which shards there are.
+    let lists = settings::POOL.iter().map(|setting| setting.name).filter(|name| name.starts_with("servers"));
+    let lists = lists.map(|name| (name, "the nodes are discovered; list some of them as seeds"));
     if !redis {
         section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");
     }
-    for (name, why) in OTHERS {
+    for (name, why) in lists.chain(OTHERS) {
         if section.has(name) {
             let place = section.place(name);
             section.wrong(place, format!("{name} is not for a cluster: {why}"));

@@ -10,7 +10,6 @@ use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denials;
-use super::limits::Limits;
 use super::listing::Asked;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Target};
@@ -132,9 +131,9 @@ impl<P: Protocol> Service<'_, P> {
     /// The length of the next request, if it is complete.
     #[inline(always)]
     fn find_end(&mut self, scratch: &BytesMut) -> Option<usize> {
-        let Limits { request_bytes_max: bytes, arguments_max: arguments, .. } = self.context.limits;
         let input = &scratch[self.used..];
-        let bounds = RequestBounds { bytes, arguments };
+        let limits = &self.context.limits;
+        let bounds = RequestBounds { bytes: limits.request_bytes_max, arguments: limits.arguments_max };
         match P::next_request(&mut self.activity.decoder, self.session, input, bounds) {
             Ok(length) => length,
             Err(malformed) => {
