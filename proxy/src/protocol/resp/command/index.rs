@@ -155,7 +155,8 @@ mod tests {
                 .position(|slot| slot.row != NO_ROW && COMMANDS[usize::from(slot.row)].name == row.name);
             (at.expect("it is in the index") + SLOTS - slot_of(head, tail)) % SLOTS
         });
-        assert!(far.max().is_some_and(|far| far <= 4));
+        let farthest = far.max().expect("there are commands");
+        assert!(farthest <= 8, "a name is {farthest} slots away: double SLOTS");
     }
 
     #[test]

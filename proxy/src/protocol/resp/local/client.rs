@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::buffer::Output;
-use crate::protocol::resp::command::{Local, Merge};
+use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};
@@ -20,27 +20,12 @@ const KILLED_COUNT: u8 = 3;
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
 
-/// Answers a CLIENT subcommand whose number of arguments is right.
-pub fn plan(
-    local: Local,
-    all: &[&[u8]],
-    session: &mut Session,
+/// Asks the whole process, or refuses.
+pub fn ask(
+    question: Result<Question, String>,
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
-    let own = ClientFilter { ids: Some([facts.client].into_iter().collect()), ..ClientFilter::default() };
-    let question = match local {
-        Local::ClientList => {
-            list_filter(&all[2..]).map(|filter| Question { filter, kill: false, form: LIST })
-        }
-        Local::ClientInfo => Ok(Question { filter: own, kill: false, form: INFO }),
-        Local::ClientKill => kill_question(&all[2..], facts.client),
-        Local::ClientReply => return reply_mode(all[2], session, plan),
-        _ => {
-            answer_alone(local, all, session, facts, &mut plan.reply);
-            return Route::Answer;
-        }
-    };
     match question {
         // One at a time of each client, so that a pipeline of them is no more than one.
         Ok(question) if !facts.quiet && !question.is_only_about(facts.client) => Route::WhenQuiet,
@@ -52,60 +37,63 @@ pub fn plan(
     }
 }
 
-/// The subcommands that concern only the client itself.
-fn answer_alone(
-    local: Local,
-    all: &[&[u8]],
-    session: &mut Session,
-    facts: &Facts<'_, Resp>,
-    out: &mut Vec<u8>,
-) {
-    match local {
-        Local::ClientId => encode::integer(out, facts.client as i64),
-        Local::ClientGetname => match session.names.as_ref().filter(|names| !names.name.is_empty()) {
-            Some(names) => encode::bulk(out, names.name.as_bytes()),
-            None => encode::null(out, session.resp3),
-        },
-        Local::ClientSetname => match client_name(all[2]) {
-            Ok(name) => {
-                session.names.get_or_insert_default().name = name;
-                encode::simple(out, "OK");
-            }
-            Err(reply) => encode::error(out, reply),
-        },
-        Local::ClientSetinfo => {
-            let names = session.names.get_or_insert_default();
-            let (what, field) = if all[2].eq_ignore_ascii_case(b"lib-name") {
-                ("lib-name", &mut names.library)
-            } else if all[2].eq_ignore_ascii_case(b"lib-ver") {
-                ("lib-ver", &mut names.library_version)
-            } else {
-                let option = String::from_utf8_lossy(all[2]).into_owned();
-                return encode::error(out, &format!("ERR Unrecognized option '{option}'"));
-            };
-            match client_name(all[3]) {
-                Ok(value) => {
-                    *field = value;
-                    encode::simple(out, "OK");
-                }
-                Err(LONG_NAME) => encode::error(out, LONG_NAME),
-                Err(_) => encode::error(
-                    out,
-                    &format!("ERR {what} cannot contain spaces, newlines or special characters."),
-                ),
-            }
-        }
-        // Nobody is evicted by name here, and keys are touched on the shards, where all clients look alike.
-        Local::ClientNoEvict | Local::ClientNoTouch => {
-            let known = all[2].eq_ignore_ascii_case(b"on") || all[2].eq_ignore_ascii_case(b"off");
-            if known { encode::simple(out, "OK") } else { encode::error(out, SYNTAX_ERROR) }
-        }
-        _ => encode::error(out, SYNTAX_ERROR),
+/// `CLIENT INFO`
+pub fn own_question(own: u64) -> Question {
+    let filter = ClientFilter { ids: Some([own].into_iter().collect()), ..ClientFilter::default() };
+    Question { filter, kill: false, form: INFO }
+}
+
+/// `CLIENT GETNAME`
+pub fn name(session: &Session, out: &mut Vec<u8>) {
+    match session.names.as_ref().filter(|names| !names.name.is_empty()) {
+        Some(names) => encode::bulk(out, names.name.as_bytes()),
+        None => encode::null(out, session.resp3),
     }
 }
 
+/// `CLIENT SETNAME name`
+pub fn set_name(name: &[u8], session: &mut Session, out: &mut Vec<u8>) {
+    match client_name(name) {
+        Ok(name) => {
+            session.names.get_or_insert_default().name = name;
+            encode::simple(out, "OK");
+        }
+        Err(reply) => encode::error(out, reply),
+    }
+}
+
+/// `CLIENT SETINFO LIB-NAME|LIB-VER value`
+pub fn set_info(option: &[u8], value: &[u8], session: &mut Session, out: &mut Vec<u8>) {
+    let names = session.names.get_or_insert_default();
+    let (what, field) = if option.eq_ignore_ascii_case(b"lib-name") {
+        ("lib-name", &mut names.library)
+    } else if option.eq_ignore_ascii_case(b"lib-ver") {
+        ("lib-ver", &mut names.library_version)
+    } else {
+        let option = String::from_utf8_lossy(option);
+        return encode::error(out, &format!("ERR Unrecognized option '{option}'"));
+    };
+    match client_name(value) {
+        Ok(value) => {
+            *field = value;
+            encode::simple(out, "OK");
+        }
+        Err(LONG_NAME) => encode::error(out, LONG_NAME),
+        Err(_) => {
+            encode::error(out, &format!("ERR {what} cannot contain spaces, newlines or special characters."));
+        }
+    }
+}
+
+/// `CLIENT NO-EVICT|NO-TOUCH ON|OFF`: nobody is evicted by name here, and keys are touched on the shards, where all clients look
+/// alike.
+pub fn on_or_off(word: &[u8], out: &mut Vec<u8>) {
+    let known = word.eq_ignore_ascii_case(b"on") || word.eq_ignore_ascii_case(b"off");
+    if known { encode::simple(out, "OK") } else { encode::error(out, SYNTAX_ERROR) }
+}
+
 /// `CLIENT REPLY ON|OFF|SKIP`
-fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan<Resp>) -> Route<Merge> {
+pub fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan<Resp>) -> Route<Merge> {
     if word.eq_ignore_ascii_case(b"on") {
         session.reply_mode = ReplyMode::On;
         plan.manner.silent = false;
@@ -124,8 +112,8 @@ fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan<Resp>) -> Rout
     Route::Answer
 }
 
-/// `[TYPE normal|master|replica|pubsub] [ID id ...]`
-fn list_filter(words: &[&[u8]]) -> Result<ClientFilter, String> {
+/// `CLIENT LIST [TYPE normal|master|replica|pubsub] [ID id ...]`
+pub fn list_question(words: &[&[u8]]) -> Result<Question, String> {
     let mut filter = ClientFilter::default();
     match words {
         [] => {}
@@ -138,10 +126,11 @@ fn list_filter(words: &[&[u8]]) -> Result<ClientFilter, String> {
         }
         _ => return Err(SYNTAX_ERROR.into()),
     }
-    Ok(filter)
+    Ok(Question { filter, kill: false, form: LIST })
 }
 
-fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
+/// `CLIENT KILL address`, or with filters.
+pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
     if let [address] = words {
         let filter = ClientFilter {
             address: Some(String::from_utf8_lossy(address).into_owned()),

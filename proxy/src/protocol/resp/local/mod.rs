@@ -66,16 +66,15 @@ pub fn answer(
             let container = lookup(all[0]).expect("its subcommand was found");
             command::help(container, facts.settings.one_shard, out);
         }
-        Local::ClientId
-        | Local::ClientInfo
-        | Local::ClientList
-        | Local::ClientKill
-        | Local::ClientGetname
-        | Local::ClientSetname
-        | Local::ClientSetinfo
-        | Local::ClientReply
-        | Local::ClientNoEvict
-        | Local::ClientNoTouch => return client::plan(local, &all, session, facts, plan),
+        Local::ClientList => return client::ask(client::list_question(&all[2..]), facts, plan),
+        Local::ClientInfo => return client::ask(Ok(client::own_question(facts.client)), facts, plan),
+        Local::ClientKill => return client::ask(client::kill_question(&all[2..], facts.client), facts, plan),
+        Local::ClientReply => return client::reply_mode(all[2], session, plan),
+        Local::ClientId => encode::integer(out, facts.client as i64),
+        Local::ClientGetname => client::name(session, out),
+        Local::ClientSetname => client::set_name(all[2], session, out),
+        Local::ClientSetinfo => client::set_info(all[2], all[3], session, out),
+        Local::ClientNoEvict | Local::ClientNoTouch => client::on_or_off(all[2], out),
         Local::Role => {
             encode::array(out, 3);
             encode::bulk(out, b"master");
