@@ -75,6 +75,8 @@ pub struct Client {
     pub finished: bool,
     /// It takes no replies for now.
     pub lazy: bool,
+    /// It has heard words that can mean that it has to go.
+    pub may_have_to_go: bool,
 }
 
 impl Client {
@@ -89,6 +91,7 @@ impl Client {
             moving,
             finished: false,
             lazy: false,
+            may_have_to_go: false,
         }
     }
 
@@ -143,7 +146,8 @@ impl Client {
         self.inbox.drain(..used);
     }
 
-    /// There was no room for the large request that is answered next: the words are the same, but the client stays.
+    /// There was no room for the large request that is answered next: the words are the same, but the client stays. Where it has
+    /// to go all the same, nothing else comes.
     fn was_refused(&mut self) -> bool {
         let told = self.expected.iter().position(|expectation| expectation.told == Told::Always);
         let Some(at) = told.filter(|&at| self.expected[at].expected.is_large()) else { return false };
@@ -151,9 +155,10 @@ impl Client {
             self.judge_untold(expected, true);
         }
         if let Some(Expectation { expected: Expected::Set(pairs), .. }) = self.expected.pop_front() {
-            // It goes all the same if it holds most.
+            // It was executed if the client has to go.
             pairs.into_iter().for_each(|(key, value)| self.may_be(key, Some(value), false));
         }
+        self.may_have_to_go = true;
         true
     }
 
