@@ -13,7 +13,7 @@ use std::time::Duration;
 use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
-use shard_discovery::{Address, Shard, Topology};
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::World;
 
 mod world;
@@ -642,4 +642,35 @@ fn requests_that_wait_for_a_cluster_have_room_of_their_own() {
         }
     }
     assert_eq!((world.pool.parked_count(), given_up), (8, vec![8, 9]));
+}
+
+/// A slot says nothing of who has its keys there: it would be the shard that the number of the slot hashes to.
+#[test]
+fn what_waits_for_a_cluster_goes_to_no_shard_of_a_list_that_takes_its_place() {
+    let (mut world, [first, _]) = world(|_| {});
+    let client = world.pool.client_connected(world.now);
+    world.eager.insert(client, Vec::new());
+    world.client_sends(client, b"INCR {foo}\r\nINCR {foo}\r\n");
+    world.settle();
+    world.shard_takes(first, |length| length);
+    let down = b"-CLUSTERDOWN The cluster is down\r\n".repeat(2);
+    world.shard_sends(first, &down).expect("responses");
+    world.settle();
+    assert_eq!(world.pool.parked_count(), 2);
+    let shards = two_nodes().shards().to_vec();
+    let list = Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology");
+    let settings = Settings { databases: 1, ..Settings::default() };
+    world.reconfigure(settings, Limits::default(), Arc::new(list), &[Some(0), Some(1)]);
+    while world.pool.parked_count() > 0 {
+        world.settle();
+        for index in std::mem::take(&mut world.wanted) {
+            world.shard_connects(index);
+        }
+        for index in world.up.clone() {
+            let sent = world.shard_takes(index, |length| length);
+            assert!(sent.is_empty(), "{}", String::from_utf8_lossy(&sent));
+        }
+        world.pass_time(Duration::from_millis(20));
+    }
+    assert_eq!(world.eager[&client], down);
 }

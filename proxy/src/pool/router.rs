@@ -173,8 +173,12 @@ impl<P: Protocol> Router<P> {
         self.connection(sender, self.members.of(shard))
     }
 
-    /// The connection of the client and lane to the owner of the slot.
+    /// The connection of the client and lane to the owner of the slot. Nobody owns it where the shards are no cluster any more:
+    /// keys are dealt otherwise there.
     pub fn connection_of_slot(&self, slot: u16, number: u64, lane: u32) -> Option<ConnectionId> {
+        if !self.topology.redirects() {
+            return None;
+        }
         let owner = ShardIndex(self.topology.owner_of_slot(slot)?);
         Some(self.connections.shared(lane, self.members.of(owner), number))
     }
