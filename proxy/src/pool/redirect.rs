@@ -224,7 +224,8 @@ impl<P: Protocol> Pool<P> {
     /// What waits and was overtaken waits no more. Returns what was executed since the last call.
     fn give_up_overtaken(&mut self) -> Latest {
         let latest = Latest::of(self.redirects.executed.drain(..));
-        if !latest.0.is_empty() {
+        // Most are of clients of whom nothing waits, and many may wait.
+        if latest.0.keys().any(|&(id, _)| self.has_parked(id)) {
             let is_overtaken = |parked: &mut Parked<P>| latest.has_overtaken(&parked.redirected.ticket);
             let overtaken: Vec<Parked<P>> = self.redirects.parked.extract_if(.., is_overtaken).collect();
             for Parked { redirected, .. } in overtaken {
@@ -263,9 +264,9 @@ impl<P: Protocol> Pool<P> {
         });
         let (first, client) = (waiting[0].due, waiting[0].client());
         let activity = client.and_then(|id| self.clients.activity(id));
-        let unanswered = activity.map_or(0, |activity| activity.replies.unanswered());
+        let unanswered = || activity.map_or(0, |activity| activity.replies.unanswered());
         let is_due = all || first <= now;
-        if !is_due || unanswered > waiting.len() {
+        if !is_due || unanswered() > waiting.len() {
             // Nobody is to look at it before.
             let due = if is_due { now.plus(PAUSE_MIN) } else { first };
             for Parked { redirected, due: own } in waiting {
