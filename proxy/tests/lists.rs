@@ -290,6 +290,43 @@ fn a_reload_that_waits_for_a_shard_holds_up_no_list() {
     proxy.says("configuration unchanged");
 }
 
+/// A list that changes again and again, and a shard that does not answer: whoever has asked for the reload is told so.
+#[test]
+fn a_reload_that_lists_overtake_again_and_again_comes_to_its_end() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let lines = [shards[0].line(0), shards[1].line(1)];
+    let document = Document::serve(&list(&lines[..1]));
+    let url = document.url();
+    let settings = ["servers_url_refresh: 50ms", "adopt_wait: 1s"];
+    let (proxy, admin) = Server::memstore_with_admin(&[&[&*url], &settings[..]].concat(), &[], &[]);
+    let listen = proxy.connect().peer();
+    let silent = format!("{}:{}:1 silent", address(), servers::unused_port());
+    proxy.overwrite(&format!(
+        "pool:\n  listen: {listen}\n  redis: true\n  {url}\n  {}\n  {}\n  server_connections: 64\n\
+         other:\n  listen: {}:{}\n  redis: true\n  {}\n  servers:\n   - {silent}\n",
+        settings[0],
+        settings[1],
+        address(),
+        servers::unused_port(),
+        settings[1],
+    ));
+    proxy.signal("HUP");
+    for most in [2, 1].into_iter().cycle() {
+        document.put(&list(&lines[..most]));
+        let expected = ["shard-0", "shard-0 shard-1"][most - 1];
+        eventually(|| names(&admin), expected);
+        if proxy.printed().contains("configuration reload failed") {
+            break;
+        }
+        assert!(
+            proxy.printed().matches("configuration reload restarted").count() < 50,
+            "{}",
+            proxy.printed()
+        );
+    }
+    proxy.says("configuration reload restarted");
+}
+
 #[test]
 fn without_a_first_list_nothing_starts() {
     let at = format!("{}:{}", address(), servers::unused_port());

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use shard_discovery::Address;
@@ -36,8 +36,12 @@ const RETRY: &str = "retry";
 /// Reads the configuration again and applies it.
 pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Reloaded> {
     let _running = control.reloading.lock().await;
+    let begun = Instant::now();
     let mut result = attempt(control).await;
-    while result.as_ref().is_err_and(|error| error.is::<Superseded>()) {
+    // Not for ever: somebody may wait for the answer.
+    while result.as_ref().is_err_and(|error| error.is::<Superseded>())
+        && begun.elapsed() < restart_max(control)
+    {
         tracing::info!(trigger, "configuration reload restarted: {Superseded}");
         tokio::time::sleep(ADOPT_PAUSE).await;
         result = attempt(control).await;
@@ -77,6 +81,12 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
         changed: window.is_some(),
         need_restart: control.told_fixed.borrow().clone(),
     })
+}
+
+/// What is superseded after so long fails: the longest that new shards are waited for.
+fn restart_max(control: &Control) -> Duration {
+    let waits = control.served().into_iter().filter_map(|pool| pool.config().adopt_wait);
+    waits.max().unwrap_or(RETRY_PAUSE)
 }
 
 /// Returns how long workers disagreed, or nothing if nothing has changed.
