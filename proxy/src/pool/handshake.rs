@@ -121,7 +121,7 @@ impl Handshake {
         {
             let mut further = Vec::new();
             P::identified(&mut check.identity, response, &mut further)
-                .map_err(|words| ShardFailure::ConnectFailed(shown(&words)))?;
+                .map_err(|words| unidentified::<P>(&words))?;
             if !further.is_empty() {
                 // It is answered behind all others.
                 self.output.copy(&further);
@@ -134,14 +134,25 @@ impl Handshake {
             match P::greeted(settings, response) {
                 Ok(None) => self.missing -= 1,
                 Ok(Some(first)) => self.missing = (self.missing - 1).min(self.all.saturating_sub(first)),
-                // It may be somebody else's server by now. (What is behind the question may be a client's choice.)
+                // What is behind the question may be a client's choice.
                 Err(words) if self.check.as_ref().is_some_and(|check| self.missing > check.first) => {
-                    return Err(ShardFailure::ConnectFailed(shown(&words)));
+                    return Err(unidentified::<P>(&words));
                 }
                 Err(words) => return Err(ShardFailure::GreetingRefused(shown(&words))),
             }
         }
         Ok(if self.missing == 0 { Step::Done } else { Step::Goes })
+    }
+}
+
+/// Instead of saying who it is a server refuses. It may be somebody else's by now; but one that is busy with a client's script
+/// refuses whoever comes.
+fn unidentified<P: Protocol>(words: &str) -> ShardFailure {
+    let words_shown = shown(words);
+    if P::is_busy(words) {
+        ShardFailure::GreetingRefused(words_shown)
+    } else {
+        ShardFailure::ConnectFailed(words_shown)
     }
 }
 

@@ -170,6 +170,11 @@ pub trait Protocol: Sized + 'static {
         Ok(())
     }
 
+    /// Whether a server that refuses in these words has to run to its end first what a client has asked of it.
+    fn is_busy(_words: &str) -> bool {
+        false
+    }
+
     /// Judges what has come in response to [`Self::PROBE`]: None where there is more to come; an error is in the shard's words.
     fn probed(response: &[u8]) -> Option<Result<(), String>>;
 

@@ -281,6 +281,10 @@ impl Protocol for Resp {
         identity::judge(identity, response, out)
     }
 
+    fn is_busy(words: &str) -> bool {
+        words.starts_with("BUSY ")
+    }
+
     #[inline]
     fn is_withheld(manner: Manner, _beginning: &[u8]) -> bool {
         manner.silent
