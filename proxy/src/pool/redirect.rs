@@ -294,7 +294,9 @@ impl<P: Protocol> Pool<P> {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
-                self.send_on(redirected, count > 1 && !is_named, now);
+                // Where a slot was on its way to while this waited, it may have left since.
+                let is_old = matches!(P::redirect(&redirected.reply), Some(Redirect::Ask { .. }));
+                self.send_on(redirected, is_old || (count > 1 && !is_named), now);
             }
         }
     }
