@@ -618,6 +618,27 @@ fn what_waits_behind_another_request_is_not_looked_for_before() {
     assert_eq!(world.eager[&client], moved, "they have tried long enough");
 }
 
+/// Another request of its client is at a node that hangs, and no `timeout` is set.
+#[test]
+fn what_waits_for_other_requests_of_its_client_does_not_wait_for_ever() {
+    let (mut world, [first, hung]) = world(|_| {});
+    let client = world.pool.client_connected(world.now);
+    world.eager.insert(client, Vec::new());
+    world.client_sends(client, b"GET {foo}\r\nGET {bar}\r\nGET {foo}\r\n");
+    world.settle();
+    world.shard_takes(first, |length| length);
+    world.shard_takes(hung, |length| length);
+    let down = b"-CLUSTERDOWN The cluster is down\r\n";
+    world.shard_sends(first, &down.repeat(2)).expect("responses");
+    world.pass_time(Duration::from_secs(4));
+    assert_eq!((world.pool.parked_count(), world.eager[&client].len()), (2, 0));
+    world.pass_time(Duration::from_secs(2));
+    assert_eq!((world.pool.parked_count(), &world.eager[&client][..]), (0, &down[..]));
+    world.shard_sends(hung, b"$1\r\nx\r\n").expect("a response");
+    world.settle();
+    assert_eq!(world.eager[&client], [&down[..], b"$1\r\nx\r\n", down].concat());
+}
+
 /// More than a shard's queue takes, and no more than 8 MiB.
 #[test]
 fn requests_that_wait_for_a_cluster_have_room_of_their_own() {

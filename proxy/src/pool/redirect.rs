@@ -33,6 +33,10 @@ const SCRIPT_TRIES_MAX: u8 = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// A node that owns nothing any more, and is silent for so long, answers nothing any more.
 const ABANDONED_MAX: Duration = Duration::from_secs(1);
+/// How long a request waits until everything else of its client is answered: as long as for all of its attempts. Without a
+/// `timeout` a shard that hangs would keep it for ever.
+const OTHERS_MAX: Duration = Duration::from_secs(5);
+
 /// A request that was not executed.
 pub(super) struct Redirected<P: Protocol> {
     /// Who says so.
@@ -107,6 +111,8 @@ fn is_later(number: u32, than: u32) -> bool {
 pub(super) struct Parked<P: Protocol> {
     /// When that is, unless who owns what is known anew before.
     due: Time,
+    /// Since when it waits.
+    since: Time,
     redirected: Redirected<P>,
 }
 
@@ -269,13 +275,13 @@ impl<P: Protocol> Pool<P> {
         if !is_due || unanswered() > waiting.len() {
             // Nobody is to look at it before.
             let due = if is_due { now.plus(PAUSE_MIN) } else { first };
-            for Parked { redirected, due: own } in waiting {
-                if is_due && redirected.is_late(due) {
+            for Parked { redirected, since, due: own } in waiting {
+                if is_due && (redirected.is_late(due) || now.since(since) >= OTHERS_MAX) {
                     self.waits_no_more(&redirected);
                     self.give_up(&redirected);
                 } else {
                     let due = if is_due { due } else { own.max(due) };
-                    self.redirects.keep(Parked { due, redirected });
+                    self.redirects.keep(Parked { due, since, redirected });
                 }
             }
             return;
@@ -345,7 +351,7 @@ impl<P: Protocol> Pool<P> {
             activity.paused = Some(Pause::UntilQuiet);
             activity.parked += 1;
         }
-        self.redirects.keep(Parked { due: now.plus(pause), redirected });
+        self.redirects.keep(Parked { due: now.plus(pause), since: now, redirected });
     }
 
     /// To the node that is named, else, or with `to_owner` anyhow, to who owns the slot now.
