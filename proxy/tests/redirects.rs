@@ -286,6 +286,9 @@ impl Run {
                     return;
                 }
                 let to = (owner + 1 + self.random.below(NODES as u64 - 1) as usize) % NODES;
+                if self.is_asked_late(to) {
+                    return;
+                }
                 self.truth.slots.insert(slot, Slot { owner, target: Some(to) });
             }
             Some(to) => {
@@ -304,6 +307,19 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Whether the node has still to read, or to answer, requests behind ASKING: of the time when a slot was on its way there
+    /// before, for all that it knows. No client can say so.
+    fn is_asked_late(&mut self, node: usize) -> bool {
+        let Self { connections, world, .. } = self;
+        connections.iter_mut().any(|(&index, connection)| {
+            let shard = world.pool.shard_of(index).expect("it is there");
+            let is_there = matches!(shard.address, Address::Tcp { port, .. } if usize::from(port) == node);
+            let inbox = connection.inbox.make_contiguous();
+            let is_unread = world.pool.shard_output(index).is_some_and(|output| !output.is_empty());
+            is_there && (is_unread || connection.asking || inbox.windows(6).any(|word| word == b"ASKING"))
+        })
     }
 
     fn finish_move(&mut self, slot: u16) {
