@@ -379,6 +379,24 @@ fn replicas_that_stay_take_over_from_primaries_that_leave() {
 }
 
 #[test]
+fn a_replica_that_has_left_is_empty_also_when_it_is_started_again() {
+    let mut nodes = Nodes::start(4, &["--appendonly", "yes"]);
+    Reconcile { nodes: &nodes, primaries: 2, flags: &["--replicas", "1"] }.succeeds();
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    fill(&mut proxy.connect());
+    for number in [2, 3] {
+        eventually(|| (nodes.ask(number, "DBSIZE") != ":0").to_string(), "true");
+    }
+    Reconcile { nodes: &nodes, primaries: 2, flags: &["--drain-from", "2"] }.succeeds();
+    for number in [2, 3] {
+        nodes.restart(number, false, false);
+        eventually(|| nodes.ask(number, "DBSIZE").contains("LOADING").to_string(), "false");
+        assert_eq!(nodes.ask(number, "DBSIZE"), ":0");
+        assert!(nodes.ask(number, "CLUSTER INFO").contains("cluster_slots_assigned:0\r"));
+    }
+}
+
+#[test]
 fn a_newer_run_takes_the_place_of_an_older_one() {
     let nodes = Nodes::start(4, &[]);
     Reconcile { nodes: &nodes, primaries: 4, flags: &[] }.succeeds();

@@ -36,8 +36,7 @@ const MIGRATE_KEYS: usize = 100;
 const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 /// Pause before it is looked again after something was done, or while nodes tell each other.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
-/// How long a node that owns nothing any more stays in the cluster, where it tells clients who owns what: more than the
-/// `refresh` of a proxy. Alone it would refuse their requests.
+/// So long a node that owns nothing any more tells clients who owns what: more than the `refresh` of a proxy.
 const LEAVE_PAUSE: Duration = Duration::from_secs(6);
 /// What only somebody else can change may still change by itself for so long.
 const STUCK_MAX: Duration = Duration::from_secs(15);
@@ -521,7 +520,11 @@ async fn take(
         Step::Settle { node, slot } => {
             tell(*node, &["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]).await
         }
-        Step::Reset { node } => tell(*node, &["CLUSTER", "RESET", "SOFT"]).await,
+        Step::Reset { node } => {
+            tell(*node, &["CLUSTER", "RESET", "SOFT"]).await?;
+            // Its append-only file still has what it had as a replica: started again, it would take the slots of that.
+            tell(*node, &["FLUSHALL"]).await
+        }
         Step::Move { from, to, slots } => {
             let limit = MIGRATE_TIMEOUT + NODE_TIMEOUT;
             let (mut source, mut target) = (open(*from, limit).await?, open(*to, limit).await?);
