@@ -495,13 +495,13 @@ fn owns(facts: &Facts) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use shard_discovery::Address;
 
     use super::*;
     use shard_discovery::source::cluster::view::nodes;
 
-    fn goal(count: usize, primaries: usize) -> Goal {
+    pub fn goal(count: usize, primaries: usize) -> Goal {
         Goal {
             nodes: (0..count).map(|node| format!("n{node}:6379")).collect(),
             primaries,
@@ -514,7 +514,7 @@ mod tests {
     }
 
     /// A node that says these lines.
-    fn facts(node: usize, keys: u64, lines: &str) -> Result<Facts, String> {
+    pub fn facts(node: usize, keys: u64, lines: &str) -> Result<Facts, String> {
         let ip = format!("10.0.0.{node}");
         let asked = Address::Tcp { host: ip.clone(), port: 6379 };
         let nodes = nodes(lines).unwrap();
@@ -606,43 +606,6 @@ mod tests {
         let mut seen: Vec<_> = (0..6).map(|node| facts(node, 7, &lines(node))).collect();
         seen[0] = Err("connection refused".into());
         seen
-    }
-
-    /// Three primaries with a replica each, all there, where the replicas of before own the slots by now.
-    fn after_failovers() -> Vec<Result<Facts, String>> {
-        let slots = ["0-5460", "5461-10921", "10922-16383"];
-        let line = |node: usize, own: usize| {
-            let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);
-            let (kind, primary, slots) = match node.checked_sub(3) {
-                Some(slot) => ("master", "-".to_owned(), slots[slot]),
-                None => ("slave", format!("id{}", node + 3), ""),
-            };
-            format!("id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {epoch} connected {slots}\n")
-        };
-        let lines = |own: usize| (0..6).map(|node| line(node, own)).collect::<String>();
-        (0..6).map(|node| facts(node, 7, &lines(node))).collect()
-    }
-
-    #[test]
-    fn a_replica_that_stays_takes_the_place_of_a_primary_that_leaves() {
-        let goal = Goal { drain_from: Some(3), ..goal(6, 3) };
-        let advice = next(&goal, &after_failovers());
-        assert_eq!(advice.steps, [Step::HandOver { node: 0 }]);
-        // Not before it has everything.
-        let mut seen = after_failovers();
-        for facts in seen.iter_mut().flatten().take(3) {
-            facts.looks_at = Some(("10.0.0.9".into(), 6379));
-        }
-        let advice = next(&goal, &seen);
-        assert!(advice.steps.is_empty() && advice.blocked.is_empty() && !advice.is_healthy, "{advice:?}");
-    }
-
-    #[test]
-    fn replicas_that_are_not_wanted_any_more_become_primaries() {
-        let advice = next(&goal(6, 5), &after_failovers());
-        assert!(matches!(&advice.steps[..], [Step::Reset { .. }, Step::Reset { .. }]), "{advice:?}");
-        let wanted = next(&Goal { replicas: 1, ..goal(6, 5) }, &after_failovers());
-        assert!(wanted.steps.is_empty() && wanted.blocked[0].contains("add nodes"), "{wanted:?}");
     }
 
     #[test]

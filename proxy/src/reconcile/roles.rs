@@ -45,6 +45,8 @@ impl Cluster<'_> {
                     advice.findings.push(format!("node {node} replicates {primary}, which is unreachable"));
                     self.waits.set(true);
                 }
+                // Its primary is one that slots are to be given to, or were taken from.
+                None if self.ordinals.get(primary).is_some_and(|primary| new.contains(primary)) => {}
                 None => homeless.push(node),
             }
         }
@@ -140,5 +142,69 @@ impl Cluster<'_> {
                 self.goal.primaries
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::next;
+    use super::super::plan::tests::{facts, goal};
+    use super::super::step::{Facts, Goal};
+    use super::*;
+
+    /// Three primaries with a replica each, all there, where the replicas of before own the slots by now.
+    fn after_failovers() -> Vec<Result<Facts, String>> {
+        let slots = ["0-5460", "5461-10921", "10922-16383"];
+        let line = |node: usize, own: usize| {
+            let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);
+            let (kind, primary, slots) = match node.checked_sub(3) {
+                Some(slot) => ("master", "-".to_owned(), slots[slot]),
+                None => ("slave", format!("id{}", node + 3), ""),
+            };
+            format!("id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {epoch} connected {slots}\n")
+        };
+        let lines = |own: usize| (0..6).map(|node| line(node, own)).collect::<String>();
+        (0..6).map(|node| facts(node, 7, &lines(node))).collect()
+    }
+
+    #[test]
+    fn a_replica_that_stays_takes_the_place_of_a_primary_that_leaves() {
+        let goal = Goal { drain_from: Some(3), ..goal(6, 3) };
+        let advice = next(&goal, &after_failovers());
+        assert_eq!(advice.steps, [Step::HandOver { node: 0 }]);
+        // Not before it has everything.
+        let mut seen = after_failovers();
+        for facts in seen.iter_mut().flatten().take(3) {
+            facts.looks_at = Some(("10.0.0.9".into(), 6379));
+        }
+        let advice = next(&goal, &seen);
+        assert!(advice.steps.is_empty() && advice.blocked.is_empty() && !advice.is_healthy, "{advice:?}");
+    }
+
+    #[test]
+    fn replicas_that_are_not_wanted_any_more_become_primaries() {
+        let advice = next(&goal(6, 5), &after_failovers());
+        assert!(matches!(&advice.steps[..], [Step::Reset { .. }, Step::Reset { .. }]), "{advice:?}");
+        let wanted = next(&Goal { replicas: 1, ..goal(6, 5) }, &after_failovers());
+        assert!(wanted.steps.is_empty() && wanted.blocked[0].contains("add nodes"), "{wanted:?}");
+    }
+
+    /// Where a pair was emptied that is to leave, whoever heals does not know it yet: the replica would copy all keys of another node.
+    #[test]
+    fn the_replica_of_a_primary_without_slots_stays_with_it() {
+        let line = |node: usize, own: usize| {
+            let myself = if node == own { "myself," } else { "" };
+            let (kind, primary) = if node < 3 { ("master", "-") } else { ("slave", "id2") };
+            let slots = ["0-8191", "8192-16383", "", ""][node];
+            let epoch = node % 3 + 1;
+            format!("id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {epoch} connected {slots}\n")
+        };
+        let lines = |own: usize| (0..4).map(|node| line(node, own)).collect::<String>();
+        let seen: Vec<_> = (0..4).map(|node| facts(node, 7, &lines(node))).collect();
+        let heals = |primaries| Goal { keep_slots: true, ..goal(4, primaries) };
+        assert_eq!(next(&heals(3), &seen).steps, []);
+        // Nobody is to own slots there: both become replicas.
+        let replicate = |node, primary| Step::Replicate { node, primary };
+        assert_eq!(next(&heals(2), &seen).steps, [replicate(2, 0), replicate(3, 1)]);
     }
 }
