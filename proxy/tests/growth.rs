@@ -97,6 +97,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/redirect.rs Redirects.executed", QUEUE),
     ("pool/redirect.rs Redirects.fresh", QUEUE),
     ("pool/redirect.rs Redirects.parked", PARKED),
+    ("pool/redirect.rs Redirects.parked_due", PARKED),
+    ("pool/redirect.rs Waiting.requests", PARKED),
     ("pool/replies.rs Merging.parts", Account),
     ("pool/replies.rs Replies.held", Account),
     ("pool/replies.rs Replies.output", Account),

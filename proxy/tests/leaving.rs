@@ -51,9 +51,7 @@ fn nothing_of_a_shard_that_has_left_stays_open() {
         world.eager.insert(id, Vec::new());
         world.client_sends(id, client.as_bytes());
         world.settle();
-        let index = world.wanted.pop().expect("a connection is wanted");
-        world.shard_connects(index);
-        world.settle();
+        let index = world.wanted_connects();
         world.reconfigure(settings(password), limits(), topology("new"), &[None]);
         world.settle();
         assert!(world.up.contains(&index), "something is in flight");
@@ -81,9 +79,7 @@ fn nothing_stays_open_where_the_last_that_was_in_flight_is_dropped() {
     world.eager.insert(id, Vec::new());
     world.client_sends(id, b"AUTH secret\r\nGET k\r\n");
     world.settle();
-    let index = world.wanted.pop().expect("a connection is wanted");
-    world.shard_connects(index);
-    world.settle();
+    let index = world.wanted_connects();
     world.shard_takes(index, |length| length);
     world.reconfigure(settings(Some("secret")), limits(), topology("new"), &[None]);
     world.settle();
@@ -110,9 +106,7 @@ fn a_shard_that_returns_before_it_was_gone_is_counted_as_it_is() {
     world.eager.insert(id, Vec::new());
     world.client_sends(id, b"GET k\r\n");
     world.settle();
-    let index = world.wanted.pop().expect("a connection is wanted");
-    world.shard_connects(index);
-    world.settle();
+    let index = world.wanted_connects();
     world.shard_takes(index, |length| length);
     world.reconfigure(settings(None), limits(), topology("other"), &[None]);
     world.settle();
@@ -146,9 +140,7 @@ fn what_is_left_at_a_shards_former_place_counts_against_nobody() {
         world.eager.insert(id, Vec::new());
         world.client_sends(id, b"GET k\r\n");
         world.settle();
-        let index = world.wanted.pop().expect("a connection is wanted");
-        world.shard_connects(index);
-        world.settle();
+        let index = world.wanted_connects();
         world.shard_takes(index, |length| length);
         if is_renewed {
             world.pool.renew("shard");
@@ -183,9 +175,7 @@ fn half_written() -> (World<Resp>, ConnectionId, [ClientId; 2]) {
     world.eager.extend([behind, other].map(|id| (id, Vec::new())));
     world.client_sends(gone, set(800_000).as_bytes());
     world.settle();
-    let index = world.wanted.pop().expect("a connection is wanted");
-    world.shard_connects(index);
-    world.settle();
+    let index = world.wanted_connects();
     assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
     world.client_sends(behind, b"GET behind\r\n");
     world.settle();

@@ -521,9 +521,7 @@ fn what_is_left_of_a_request_that_is_half_written_is_its_clients() {
     world.eager.extend([ended, behind, other].map(|id| (id, Vec::new())));
     world.client_sends(ended, set(800_000).as_bytes());
     world.settle();
-    let index = world.wanted.pop().expect("a connection is wanted");
-    world.shard_connects(index);
-    world.settle();
+    let index = world.wanted_connects();
     assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
     world.client_sends(behind, b"GET behind\r\n");
     world.pool.client_ended(ended);

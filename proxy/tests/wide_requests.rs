@@ -327,9 +327,7 @@ fn a_large_request_for_one_shard_is_not_copied() {
     // A connection that is being made keeps what it has to send later in memory of its own.
     world.client_sends(id, b"GET k\r\n");
     world.settle();
-    let index = world.wanted.pop().expect("a connection is wanted");
-    world.shard_connects(index);
-    world.settle();
+    let index = world.wanted_connects();
     world.shard_takes(index, |length| length);
     world.shard_sends(index, b"$-1\r\n").expect("a good response");
     world.settle();
@@ -349,4 +347,37 @@ fn a_large_request_for_one_shard_is_not_copied() {
         world.shard_sends(index, b"+OK\r\n").expect("a good response");
         world.settle();
     }
+}
+
+#[test]
+fn what_waits_for_a_cluster_costs_nothing_before_its_time() {
+    const CLIENTS: usize = 6_000;
+    const REQUESTS: usize = 4;
+    let topology =
+        Topology::of_cluster(vec![shard(0)], &vec![Some(0); SLOTS], vec![Vec::new()]).expect("one node");
+    let limits = Limits { shard_queue_max: CLIENTS * REQUESTS, ..Limits::default() };
+    let mut world = World::<Resp>::new(Settings::default(), limits, Arc::new(topology), 1);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    for &id in &clients {
+        world.client_sends(id, b"GET k\r\n".repeat(REQUESTS).as_slice());
+        world.settle();
+        for index in std::mem::take(&mut world.wanted) {
+            world.shard_connects(index);
+            world.settle();
+        }
+        let index = *world.up.first().expect("one connection");
+        world.shard_takes(index, |length| length);
+        world.shard_sends(index, b"-CLUSTERDOWN x\r\n".repeat(REQUESTS).as_slice()).expect("good responses");
+        world.settle();
+        world.now = world.now.plus(Duration::from_micros(1));
+    }
+    assert_eq!(world.pool.parked_count(), CLIENTS * REQUESTS);
+    let began = Instant::now();
+    for sent in 1..=CLIENTS {
+        world.now = world.pool.next_deadline().expect("some wait");
+        world.pool.tick(world.now);
+        assert_eq!(world.pool.parked_count(), (CLIENTS - sent) * REQUESTS);
+    }
+    let took = began.elapsed();
+    assert!(took < LONGEST, "{took:?}");
 }

@@ -8,7 +8,7 @@
 //! A script may answer in the words of a redirect itself, after it has done something. A node names another owner before it
 //! runs anything, and then the nodes together say the same: a script is sent on only once they do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,9 +55,10 @@ impl<P: Protocol> Redirected<P> {
         self.deadline.is_some_and(|deadline| deadline < then)
     }
 
-    /// Memory it takes while it waits.
+    /// Memory it takes while it waits, where it is the only one of its client.
     fn bytes(&self) -> usize {
-        size_of::<Parked<P>>() + self.request.len() + self.reply.len()
+        let places = size_of::<Parked<P>>() + size_of::<Waiting<P>>() + size_of::<(Time, ClientId)>();
+        places + self.request.len() + self.reply.len()
     }
 
     /// Which node is named, as long as that counts: for a script others have to agree.
@@ -109,17 +110,18 @@ fn is_later(number: u32, than: u32) -> bool {
 
 /// A request that waits for its next attempt.
 pub(super) struct Parked<P: Protocol> {
-    /// When that is, unless who owns what is known anew before.
-    due: Time,
     /// Since when it waits.
     since: Time,
     redirected: Redirected<P>,
 }
 
-impl<P: Protocol> Parked<P> {
-    fn client(&self) -> Option<ClientId> {
-        self.redirected.ticket.client()
-    }
+/// All requests of one client that wait for their next attempt.
+struct Waiting<P: Protocol> {
+    /// When the oldest of them is due, unless who owns what is known anew before.
+    due: Time,
+    /// The number of that.
+    oldest: u32,
+    requests: Vec<Parked<P>>,
 }
 
 /// The requests of a pool that nodes of a cluster have not executed.
@@ -127,11 +129,11 @@ pub(super) struct Redirects<P: Protocol> {
     /// Those that were just sent elsewhere.
     pub fresh: Vec<Redirected<P>>,
     /// Those that wait for their next attempt.
-    parked: Vec<Parked<P>>,
+    parked: HashMap<ClientId, Waiting<P>>,
     /// Bytes of those.
     parked_bytes: usize,
-    /// None of them is due before.
-    parked_due: Option<Time>,
+    /// When the clients are due of which some wait.
+    parked_due: BTreeSet<(Time, ClientId)>,
     /// Requests that were executed behind some that were not.
     pub executed: Vec<Executed>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
@@ -144,9 +146,9 @@ impl<P: Protocol> Default for Redirects<P> {
     fn default() -> Self {
         Self {
             fresh: Vec::new(),
-            parked: Vec::new(),
+            parked: HashMap::new(),
             parked_bytes: 0,
-            parked_due: None,
+            parked_due: BTreeSet::new(),
             executed: Vec::new(),
             abandoned: Vec::new(),
             stale: false,
@@ -158,20 +160,36 @@ impl<P: Protocol> Redirects<P> {
     /// When a request is sent again, and when a connection is looked at.
     pub fn due(&self) -> [Option<Time>; 2] {
         let abandoned = self.abandoned.iter().map(|&(due, _)| due).min();
-        [self.parked_due, abandoned]
+        [self.parked_due.first().map(|&(due, _)| due), abandoned]
     }
 
-    /// For each request that waits, its client and its size.
+    /// For each client of which requests wait, their size.
     pub fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
-        let of_client =
-            |parked: &Parked<P>| Some((parked.redirected.ticket.client()?, parked.redirected.bytes()));
-        self.parked.iter().filter_map(of_client)
+        let bytes =
+            |waiting: &Waiting<P>| waiting.requests.iter().map(|parked| parked.redirected.bytes()).sum();
+        self.parked.iter().map(move |(&client, waiting)| (client, bytes(waiting)))
     }
 
     /// One more waits.
-    fn keep(&mut self, parked: Parked<P>) {
-        self.parked_due = self.parked_due.into_iter().chain([parked.due]).min();
-        self.parked.push(parked);
+    fn keep(&mut self, client: ClientId, due: Time, parked: Parked<P>) {
+        let number = parked.redirected.ticket.number;
+        let waiting = self.parked.entry(client).or_insert_with(|| {
+            self.parked_due.insert((due, client));
+            Waiting { due, oldest: number, requests: Vec::new() }
+        });
+        if is_later(waiting.oldest, number) {
+            self.parked_due.remove(&(waiting.due, client));
+            self.parked_due.insert((due, client));
+            (waiting.due, waiting.oldest) = (due, number);
+        }
+        waiting.requests.push(parked);
+    }
+
+    /// What waits of the client waits no more.
+    fn take(&mut self, client: ClientId) -> Vec<Parked<P>> {
+        let Some(waiting) = self.parked.remove(&client) else { return Vec::new() };
+        self.parked_due.remove(&(waiting.due, client));
+        waiting.requests
     }
 }
 
@@ -183,7 +201,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Requests that wait for their next attempt.
     pub fn parked_count(&self) -> usize {
-        self.redirects.parked.len()
+        self.redirects.parked.values().map(|waiting| waiting.requests.len()).sum()
     }
 
     /// Sends what was sent elsewhere on its way, in the order in which it came.
@@ -231,9 +249,14 @@ impl<P: Protocol> Pool<P> {
     fn give_up_overtaken(&mut self) -> Latest {
         let latest = Latest::of(self.redirects.executed.drain(..));
         // Most are of clients of whom nothing waits, and many may wait.
-        if latest.0.keys().any(|&(id, _)| self.has_parked(id)) {
+        let clients: HashSet<ClientId> = latest.0.keys().map(|&(id, _)| id).collect();
+        for client in clients {
+            let Some(waiting) = self.redirects.parked.get_mut(&client) else { continue };
             let is_overtaken = |parked: &mut Parked<P>| latest.has_overtaken(&parked.redirected.ticket);
-            let overtaken: Vec<Parked<P>> = self.redirects.parked.extract_if(.., is_overtaken).collect();
+            let overtaken: Vec<Parked<P>> = waiting.requests.extract_if(.., is_overtaken).collect();
+            if waiting.requests.is_empty() {
+                self.redirects.take(client);
+            }
             for Parked { redirected, .. } in overtaken {
                 self.waits_no_more(&redirected);
                 self.give_up(&redirected);
@@ -244,48 +267,40 @@ impl<P: Protocol> Pool<P> {
 
     /// Those whose time has come are sent again, or with `all` every one.
     pub(super) fn unpark(&mut self, now: Time, all: bool) {
-        let is_due = self.redirects.parked_due.is_some_and(|due| due <= now);
-        if self.redirects.parked.is_empty() || (!all && !is_due) {
+        let due = self.redirects.parked_due.iter().take_while(|&&(due, _)| all || due <= now);
+        let due: Vec<ClientId> = due.map(|&(_, client)| client).collect();
+        if due.is_empty() {
             return;
         }
         self.give_up_overtaken();
-        let mut parked = std::mem::take(&mut self.redirects.parked);
-        self.redirects.parked_due = None;
-        parked.sort_by_key(Parked::client);
-        let mut parked = parked.into_iter().peekable();
-        while let Some(first) = parked.next() {
-            let client = first.client();
-            let mut waiting = vec![first];
-            waiting.extend(std::iter::from_fn(|| parked.next_if(|next| next.client() == client)));
-            self.unpark_client(waiting, now, all);
+        for client in due {
+            self.unpark_client(client, now);
         }
     }
 
-    /// All that waits of one client goes together and in order: when the first of it is due, and nothing else of the client is
+    /// All that waits of one client goes together and in order, when the oldest of it is due and nothing else of the client is
     /// still to be answered, which might be executed before it.
-    fn unpark_client(&mut self, mut waiting: Vec<Parked<P>>, now: Time, all: bool) {
-        waiting.sort_by(|one, other| {
-            let (one, other) = (one.redirected.ticket.number, other.redirected.ticket.number);
-            one.wrapping_sub(other).cast_signed().cmp(&0)
-        });
-        let (first, client) = (waiting[0].due, waiting[0].client());
-        let activity = client.and_then(|id| self.clients.activity(id));
-        let unanswered = || activity.map_or(0, |activity| activity.replies.unanswered());
-        let is_due = all || first <= now;
-        if !is_due || unanswered() > waiting.len() {
+    fn unpark_client(&mut self, client: ClientId, now: Time) {
+        let mut waiting = self.redirects.take(client);
+        let activity = self.clients.activity(client);
+        if activity.map_or(0, |activity| activity.replies.unanswered()) > waiting.len() {
             // Nobody is to look at it before.
-            let due = if is_due { now.plus(PAUSE_MIN) } else { first };
-            for Parked { redirected, since, due: own } in waiting {
-                if is_due && (redirected.is_late(due) || now.since(since) >= OTHERS_MAX) {
-                    self.waits_no_more(&redirected);
-                    self.give_up(&redirected);
+            let due = now.plus(PAUSE_MIN);
+            for parked in waiting {
+                let Parked { redirected, since } = &parked;
+                if redirected.is_late(due) || now.since(*since) >= OTHERS_MAX {
+                    self.waits_no_more(redirected);
+                    self.give_up(redirected);
                 } else {
-                    let due = if is_due { due } else { own.max(due) };
-                    self.redirects.keep(Parked { due, since, redirected });
+                    self.redirects.keep(client, due, parked);
                 }
             }
             return;
         }
+        waiting.sort_by(|one, other| {
+            let (one, other) = (one.redirected.ticket.number, other.redirected.ticket.number);
+            one.wrapping_sub(other).cast_signed().cmp(&0)
+        });
         // Those of one slot have to go to one node, whomever some of them were told of.
         let mut of_slots: HashMap<u16, (usize, bool)> = HashMap::new();
         for Parked { redirected, .. } in &waiting {
@@ -296,7 +311,7 @@ impl<P: Protocol> Pool<P> {
         }
         for Parked { redirected, .. } in waiting {
             let (count, is_named) = of_slots[&redirected.ticket.slot];
-            if client.is_some_and(|id| self.has_parked(id)) {
+            if self.has_parked(client) {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
@@ -319,14 +334,13 @@ impl<P: Protocol> Pool<P> {
 
     /// Requests of these clients wait no more.
     pub(super) fn forsake_parked(&mut self, gone: &HashSet<ClientId>) {
-        let Redirects { parked, parked_bytes, .. } = &mut self.redirects;
-        let before = *parked_bytes;
-        parked.retain(|parked| {
-            let stays = parked.redirected.ticket.client().is_none_or(|id| !gone.contains(&id));
-            *parked_bytes -= if stays { 0 } else { parked.redirected.bytes() };
-            stays
-        });
-        self.share.change(before, *parked_bytes);
+        let before = self.redirects.parked_bytes;
+        for &client in gone {
+            for Parked { redirected, .. } in self.redirects.take(client) {
+                self.redirects.parked_bytes -= redirected.bytes();
+            }
+        }
+        self.share.change(before, self.redirects.parked_bytes);
     }
 
     fn has_parked(&self, id: ClientId) -> bool {
@@ -335,9 +349,8 @@ impl<P: Protocol> Pool<P> {
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
-        let Some(client) = redirected.ticket.client().and_then(|id| self.clients.get_mut(id)) else {
-            return;
-        };
+        let Some(id) = redirected.ticket.client() else { return };
+        let Some(client) = self.clients.get_mut(id) else { return };
         let bytes = redirected.bytes();
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
@@ -351,7 +364,7 @@ impl<P: Protocol> Pool<P> {
             activity.paused = Some(Pause::UntilQuiet);
             activity.parked += 1;
         }
-        self.redirects.keep(Parked { due: now.plus(pause), since: now, redirected });
+        self.redirects.keep(id, now.plus(pause), Parked { since: now, redirected });
     }
 
     /// To the node that is named, else, or with `to_owner` anyhow, to who owns the slot now.

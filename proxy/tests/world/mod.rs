@@ -104,6 +104,14 @@ impl<P: Protocol> World<P> {
         }
     }
 
+    /// The connection that is wanted is made.
+    pub fn wanted_connects(&mut self) -> ConnectionId {
+        let index = self.wanted.pop().expect("a connection is wanted");
+        self.shard_connects(index);
+        self.settle();
+        index
+    }
+
     /// The connection is made.
     pub fn shard_connects(&mut self, index: ConnectionId) {
         self.shard_connects_as(index, None);
