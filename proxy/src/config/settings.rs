@@ -53,7 +53,7 @@ const fn setting(
 #[rustfmt::skip]
 pub const POOL: &[Setting] = &[
     setting("listen", None, Text("host:port, /path, /path 0660"), "address that clients connect to; required"),
-    setting("servers", None, Node("a list of host:port:weight [name] or /path:weight [name]"), "the shards; required unless a setting below takes its place"),
+    setting("servers", None, Node("a list of host:port:weight [name] or /path:weight [name]"), "the shards; required unless servers_dns, servers_file, servers_url or cluster is set"),
     setting("hash", Some("fnv1a_64"), Word(&["one_at_a_time", "md5", "crc16", "crc32", "crc32a", "fnv1_64", "fnv1a_64", "fnv1_32", "fnv1a_32", "hsieh", "murmur", "jenkins"]), "hash function for keys"),
     setting("hash_tag", None, Text("two characters in quotes"), "only the part of a key between these two characters is hashed"),
     setting("distribution", Some("ketama"), Word(&["ketama", "modula", "random", "slots", "single"]), "how hashes are mapped to shards"),
