@@ -18,6 +18,7 @@ pub mod protocol;
 mod reconcile;
 pub mod secret;
 mod status;
+mod table;
 pub mod time;
 pub mod worker;
 

@@ -20,7 +20,7 @@ const EVENTS_MAX: usize = 1024;
 /// another one only after all that was told in a wait has been looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Token {
-    /// A client, by its place in the slab.
+    /// A client, by its place in the table.
     Client(u32),
     /// A shard connection.
     Shard(u32),

@@ -1,6 +1,6 @@
 //! One client connection: who it is, how far it is, and what it has going on.
 //!
-//! An idle client owns nothing but its place in the slab; [`super::replies`] keeps the order of its replies. No sockets
+//! An idle client owns nothing but its place in the table; [`super::replies`] keeps the order of its replies. No sockets
 //! here: the worker owns them.
 
 use super::connections::ConnectionId;
@@ -10,20 +10,13 @@ use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
 use crate::time::Time;
 
-/// Which client: its place in the slab, and which of those that had the place.
+/// Which client: its place in the table, and which of those that had the place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClientId {
-    /// Place in the slab.
+    /// Place in the table.
     pub index: u32,
     /// Tells apart those that had the place.
     pub generation: u32,
-}
-
-/// How many places a table of so many clients gets where it is full. Few steps: each leaves a hole in the heap that is as
-/// large as the table was. What is not touched takes no memory.
-pub fn places_to_add(clients: usize) -> usize {
-    let step = [1024, 16384].into_iter().find(|&step| clients < step);
-    step.map_or(clients, |step| step - clients)
 }
 
 /// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
@@ -45,7 +38,7 @@ pub enum State {
 
 /// One client connection.
 pub struct Client<P: Protocol> {
-    /// Tells clients apart that had the same place in the slab.
+    /// Tells clients apart that had the same place in the table.
     pub generation: u32,
     /// Unique number in this process.
     pub id: u64,

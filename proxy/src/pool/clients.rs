@@ -1,15 +1,14 @@
 //! The book of clients: who is connected, and whom the pool or the worker has to look at.
 //!
-//! An idle client has nothing but its place in the slab. What one with something going on needs comes from those that have
+//! An idle client has nothing but its place in the table. What one with something going on needs comes from those that have
 //! become idle.
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
-use super::client::{Activity, Client, State, places_to_add};
+use super::client::{Activity, Client, State};
 use super::silences::Silences;
 use crate::protocol::Protocol;
+use crate::table::Table;
 use crate::time::Time;
 
 pub use super::client::ClientId;
@@ -19,7 +18,9 @@ const SPARE_ACTIVITIES_MAX: usize = 128;
 
 /// The clients of a pool.
 pub(super) struct Clients<P: Protocol> {
-    pub slab: Slab<Client<P>>,
+    pub table: Table<Client<P>>,
+    /// Places in it that somebody had, who left last at the end.
+    vacant: Vec<u32>,
     next_number: u64,
     number_step: u64,
     next_generation: u32,
@@ -101,7 +102,8 @@ impl<P: Protocol> Clients<P> {
     /// Nobody yet; they are numbered from `first` in steps of `step`.
     pub fn new(first: u64, step: u64) -> Self {
         Self {
-            slab: Slab::new(),
+            table: Table::default(),
+            vacant: Vec::new(),
             next_number: first,
             number_step: step,
             next_generation: 0,
@@ -117,20 +119,20 @@ impl<P: Protocol> Clients<P> {
     /// The client, if it is still connected.
     #[inline]
     pub fn get(&self, id: ClientId) -> Option<&Client<P>> {
-        self.slab.get(id.index as usize).filter(|client| client.generation == id.generation)
+        self.table.get(id.index as usize).filter(|client| client.generation == id.generation)
     }
 
     /// The client, if it is still connected.
     #[inline]
     pub fn get_mut(&mut self, id: ClientId) -> Option<&mut Client<P>> {
-        find(&mut self.slab, id)
+        find(&mut self.table, id)
     }
 
     /// The same, for a change that the worker has to look at.
     #[inline]
     pub fn touch(&mut self, id: ClientId) -> Option<&mut Client<P>> {
-        let Self { slab, dirty, .. } = self;
-        let client = find(slab, id)?;
+        let Self { table, dirty, .. } = self;
+        let client = find(table, id)?;
         dirty.mark(client, id.index);
         Some(client)
     }
@@ -150,7 +152,7 @@ impl<P: Protocol> Clients<P> {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (ClientId, &Client<P>)> {
         let id = |index: usize, generation| ClientId { index: index as u32, generation };
-        self.slab.iter().map(move |(index, client)| (id(index, client.generation), client))
+        self.table.iter().map(move |(index, client)| (id(index, client.generation), client))
     }
 
     /// One more.
@@ -158,10 +160,8 @@ impl<P: Protocol> Clients<P> {
         self.next_generation = self.next_generation.wrapping_add(1);
         let (generation, id) = (self.next_generation, self.next_number);
         self.next_number += self.number_step;
-        if self.slab.len() == self.slab.capacity() {
-            self.slab.reserve(places_to_add(self.slab.len()));
-        }
-        let index = self.slab.insert(Client {
+        let index = self.vacant.pop().unwrap_or(self.table.places() as u32);
+        let client = Client {
             generation,
             id,
             session,
@@ -172,18 +172,20 @@ impl<P: Protocol> Clients<P> {
             connected: now,
             active: now,
             activity: None,
-        });
-        ClientId { index: index as u32, generation }
+        };
+        self.table.put(index as usize, client);
+        ClientId { index, generation }
     }
 
     /// One less, which has to be there.
     pub fn remove(&mut self, id: ClientId) -> Client<P> {
-        let mut client = self.slab.remove(id.index as usize);
+        let mut client = self.table.take(id.index as usize).expect("it is connected");
         if let Some(activity) = &mut client.activity {
             self.silences.listen_no_more(activity, id);
         }
-        if self.slab.is_empty() {
-            self.slab.shrink_to_fit();
+        self.vacant.push(id.index);
+        if self.table.is_empty() {
+            (self.table, self.vacant) = Default::default();
         }
         client
     }
@@ -191,7 +193,7 @@ impl<P: Protocol> Clients<P> {
     /// Those that the worker has to look at since the last call.
     pub fn take_dirty(&mut self, into: &mut Vec<ClientId>) {
         for index in self.dirty.0.drain(..) {
-            if let Some(client) = self.slab.get_mut(index as usize)
+            if let Some(client) = self.table.get_mut(index as usize)
                 && std::mem::take(&mut client.dirty)
             {
                 into.push(ClientId { index, generation: client.generation });
@@ -261,6 +263,6 @@ impl<P: Protocol> Clients<P> {
 
 /// The client, if it is still connected.
 #[inline]
-pub(super) fn find<P: Protocol>(slab: &mut Slab<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
-    slab.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
+pub(super) fn find<P: Protocol>(table: &mut Table<Client<P>>, id: ClientId) -> Option<&mut Client<P>> {
+    table.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
 }

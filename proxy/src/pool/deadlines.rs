@@ -54,8 +54,8 @@ impl<P: Protocol> Pool<P> {
             self.deny(denial);
         }
         while let Some(id) = self.clients.silences.take_due(now) {
-            let Clients { slab, silences, .. } = &mut self.clients;
-            if let Some(activity) = find(slab, id).and_then(|client| client.activity.as_deref_mut()) {
+            let Clients { table, silences, .. } = &mut self.clients;
+            if let Some(activity) = find(table, id).and_then(|client| client.activity.as_deref_mut()) {
                 silences.listen_on(activity, id, now);
                 self.clients.resume(id);
             }

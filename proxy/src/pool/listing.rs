@@ -26,8 +26,8 @@ pub struct Asked {
 impl<P: Protocol> Pool<P> {
     /// Clients that were let in with a password that is not good any more from now on are closed.
     pub(super) fn close_revoked(&mut self, settings: &P::Settings) {
-        let Clients { slab, dirty, .. } = &mut self.clients;
-        for (index, client) in slab {
+        let Clients { table, dirty, .. } = &mut self.clients;
+        for (index, client) in table.iter_mut() {
             if client.state == State::Open
                 && P::is_revoked(&mut client.session, &self.context.settings, settings)
             {
@@ -50,10 +50,10 @@ impl<P: Protocol> Pool<P> {
         ends: impl Fn(ClientId) -> Option<[A; 2]>,
         rows: &mut Rows,
     ) -> bool {
-        let Clients { slab, dirty, .. } = &mut self.clients;
-        let all = slab.capacity();
+        let Clients { table, dirty, .. } = &mut self.clients;
+        let all = table.places();
         for index in places.start..places.end.min(all) {
-            let Some(client) = slab.get_mut(index) else { continue };
+            let Some(client) = table.get_mut(index) else { continue };
             let id = ClientId { index: index as u32, generation: client.generation };
             let Some([address, local_address]) = ends(id) else { continue };
             let activity = client.activity.as_ref();

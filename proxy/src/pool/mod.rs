@@ -268,7 +268,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Clients change connections: what they have in flight comes first, or the next could overtake it.
     fn pause_until_quiet(&mut self) {
-        for (_, client) in &mut self.clients.slab {
+        for (_, client) in self.clients.table.iter_mut() {
             if let Some(activity) = client.activity.as_mut()
                 && activity.replies.in_flight() > 0
             {
@@ -290,7 +290,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Number of clients connected.
     pub fn client_count(&self) -> usize {
-        self.clients.slab.len()
+        self.clients.table.len()
     }
 
     /// Whether the client's socket should be read.
@@ -339,8 +339,8 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Clients { slab, spare_activities, dirty, .. } = &mut self.clients;
-        let Some(found) = find(slab, client) else { return scratch.clear() };
+        let Clients { table, spare_activities, dirty, .. } = &mut self.clients;
+        let Some(found) = find(table, client) else { return scratch.clear() };
         let silence = if now.since(found.active) >= SILENCE { Silence::Long } else { Silence::Short };
         found.active = now;
         let activity = spare_activities.give(found);
@@ -382,8 +382,8 @@ impl<P: Protocol> Pool<P> {
     /// What is to be done about a client now that as much as possible was written to it.
     pub fn settle_client(&mut self, id: ClientId) -> Verdict {
         let limits = &self.context.limits;
-        let Clients { slab, spare_activities, next_turn, .. } = &mut self.clients;
-        let Some(client) = slab.get_mut(id.index as usize) else { return Verdict::Close };
+        let Clients { table, spare_activities, next_turn, .. } = &mut self.clients;
+        let Some(client) = table.get_mut(id.index as usize) else { return Verdict::Close };
         if client.generation != id.generation || client.state == State::Broken {
             return Verdict::Close;
         }

@@ -133,8 +133,8 @@ impl<P: Protocol> Pool<P> {
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
         self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
-        let Clients { slab, silences, dirty, .. } = &mut self.clients;
-        let Some(client) = find(slab, id) else { return };
+        let Clients { table, silences, dirty, .. } = &mut self.clients;
+        let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {

@@ -72,8 +72,8 @@ impl<P: Protocol> Pool<P> {
     }
 
     fn resume_client(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
-        let Clients { slab, silences, dirty, .. } = &mut self.clients;
-        let Some(client) = find(slab, id) else { return };
+        let Clients { table, silences, dirty, .. } = &mut self.clients;
+        let Some(client) = find(table, id) else { return };
         let Some(activity) = client.activity.as_mut() else { return };
         if !activity.waits() {
             return;
@@ -136,8 +136,8 @@ impl<P: Protocol> Pool<P> {
         now: Time,
     ) {
         let Self { context, clients, router, denials, wishes, share, plan, pass, .. } = self;
-        let Clients { slab, silences, dirty, .. } = clients;
-        let client = &mut slab[id.index as usize];
+        let Clients { table, silences, dirty, .. } = clients;
+        let client = table.get_mut(id.index as usize).expect("it is connected");
         let session_bytes = P::session_bytes(&client.session);
         let Client { id: number, session, lane, state, activity, .. } = client;
         let activity = activity.as_deref_mut().expect("a client that is read has an activity");

@@ -21,9 +21,9 @@ use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::{self, Ends, Read, Socket};
-use crate::pool::client::places_to_add;
 use crate::pool::{self, ClientId, ConnectionId, Pool, Shell as _};
 use crate::protocol::{Protocol, ShardIdentity};
+use crate::table::Table;
 use crate::time::Time;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
@@ -94,7 +94,7 @@ pub trait Drive {
 pub struct Driver<P: Protocol> {
     pub(super) pool: Pool<P>,
     pub(super) setup: Setup<P>,
-    pub(super) clients: Vec<Option<ClientSocket>>,
+    pub(super) clients: Table<ClientSocket>,
     shards: Vec<Option<ShardSocket>>,
     /// The number of the last one that a shard got.
     last_socket: u32,
@@ -126,7 +126,7 @@ impl<P: Protocol> Driver<P> {
     /// A driver that waits for its first order.
     pub fn new(pool: Pool<P>, setup: Setup<P>) -> Self {
         Self {
-            clients: Vec::new(),
+            clients: Table::default(),
             shards: Vec::new(),
             last_socket: 0,
             lingering: Lingering::new(setup.pool, setup.sockets.clone()),
@@ -154,16 +154,9 @@ impl<P: Protocol> Driver<P> {
             socket.keep_alive(Duration::from_secs(60), None);
         }
         let id = self.pool.client_connected(now);
-        let index = id.index as usize;
-        if self.clients.len() <= index {
-            if self.clients.capacity() <= index {
-                self.clients.reserve_exact(places_to_add(self.clients.len()));
-            }
-            self.clients.resize_with(index + 1, || None);
-        }
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
-        self.clients[index] = Some(ClientSocket::new(socket, ends, id));
+        self.clients.put(id.index as usize, ClientSocket::new(socket, ends, id));
         if let Err(error) = watched {
             return self.close_client(id, Some(&error));
         }
@@ -175,7 +168,7 @@ impl<P: Protocol> Driver<P> {
     // --- reading ------------------------------------------------------------------------------------------------
 
     fn client_ready(&mut self, index: usize, ready: Ready, now: Time) {
-        let Some(Some(client)) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.get_mut(index) else { return };
         let (id, queued) = (client.id(index), client.queued);
         client.ended |= ready.ended;
         if ready.broken {
@@ -196,7 +189,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn read_client(&mut self, index: usize, now: Time) {
-        let Some(Some(client)) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.get_mut(index) else { return };
         let id = client.id(index);
         if !self.pool.wants_read(id) {
             client.unread = true;
@@ -352,24 +345,23 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn close_client(&mut self, id: ClientId, error: Option<&io::Error>) {
-        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_none_or(|client| client.generation != id.generation) {
+        if self.take_client(id).is_none() {
             return;
         }
-        *slot = None;
         self.pool.client_gone(id, error.is_some_and(|error| error.kind() != ErrorKind::BrokenPipe));
         if self.pool.client_count() == 0 {
-            self.clients = Vec::new();
+            self.clients = Table::default();
         }
+    }
+
+    fn take_client(&mut self, id: ClientId) -> Option<ClientSocket> {
+        find_client(&mut self.clients, id)?;
+        self.clients.take(id.index as usize)
     }
 
     /// Our side is closed; theirs may take a little.
     fn finish_client(&mut self, id: ClientId, now: Time) {
-        let Some(slot) = self.clients.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_none_or(|client| client.generation != id.generation) {
-            return;
-        }
-        let socket = slot.take().expect("just seen").socket;
+        let Some(ClientSocket { socket, .. }) = self.take_client(id) else { return };
         self.pool.client_gone(id, false);
         if let Some(id) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
             self.again.push_back(Turn::Lingering(id));
@@ -480,8 +472,8 @@ fn log_shard(pool: &str, Shard { name, address, .. }: &Shard, failure: &ShardFai
 }
 
 /// The socket of the client, if it is there.
-fn find_client(clients: &mut [Option<ClientSocket>], id: ClientId) -> Option<&mut ClientSocket> {
-    clients.get_mut(id.index as usize)?.as_mut().filter(|client| client.generation == id.generation)
+fn find_client(clients: &mut Table<ClientSocket>, id: ClientId) -> Option<&mut ClientSocket> {
+    clients.get_mut(id.index as usize).filter(|client| client.generation == id.generation)
 }
 
 /// The socket of the connection, if it has one.

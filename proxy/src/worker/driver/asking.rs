@@ -4,6 +4,7 @@ use super::{ClientSocket, Driver};
 use crate::net::socket::End;
 use crate::pool::{Asked, ClientId};
 use crate::protocol::{Found, Protocol, Rows};
+use crate::table::Table;
 use crate::time::Time;
 use crate::worker::{Report, may_have};
 
@@ -75,8 +76,8 @@ impl<P: Protocol> Driver<P> {
 }
 
 /// The addresses of a client's connection.
-fn ends_of(clients: &[Option<ClientSocket>], id: ClientId) -> Option<[End<'_>; 2]> {
-    Some(clients.get(id.index as usize)?.as_ref()?.ends.both())
+fn ends_of(clients: &Table<ClientSocket>, id: ClientId) -> Option<[End<'_>; 2]> {
+    Some(clients.get(id.index as usize)?.ends.both())
 }
 
 #[cfg(test)]

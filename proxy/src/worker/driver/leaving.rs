@@ -26,7 +26,7 @@ impl<P: Protocol> Driver<P> {
         let mut due = Vec::new();
         self.pool.sweep_clients(now, &mut due);
         for (id, why) in due {
-            let Some(Some(client)) = self.clients.get_mut(id.index as usize) else { continue };
+            let Some(client) = self.clients.get_mut(id.index as usize) else { continue };
             client.leaving |= why == Parting::Aged;
             let is_between = why != Parting::Aged || self.pool.is_quiet(id, now);
             if is_between && !client.socket.has_unread() {
@@ -42,9 +42,9 @@ impl<P: Protocol> Driver<P> {
             self.drain_until = Some(until);
             return;
         }
-        for index in 0..self.clients.len() {
+        for index in 0..self.clients.places() {
             self.read_client(index, now);
-            if let Some(client) = &self.clients[index]
+            if let Some(client) = self.clients.get(index)
                 && !client.socket.has_unread()
             {
                 self.pool.part_with(client.id(index), Parting::Drained);

@@ -2,6 +2,7 @@
 
 use crate::net::socket::{Ends, Socket};
 use crate::pool::{ClientId, ConnectionId};
+use crate::table::Table;
 use crate::time::Time;
 use crate::worker::linger::LingeringId;
 
@@ -74,8 +75,8 @@ impl ClientSocket {
 }
 
 /// All clients that there are.
-pub fn ids(clients: &[Option<ClientSocket>]) -> impl Iterator<Item = ClientId> {
-    clients.iter().enumerate().filter_map(|(place, client)| Some(client.as_ref()?.id(place)))
+pub fn ids(clients: &Table<ClientSocket>) -> impl Iterator<Item = ClientId> {
+    clients.iter().map(|(place, client)| client.id(place))
 }
 
 #[cfg(test)]
