@@ -45,7 +45,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
 /// request are not held up for longer than this takes: some tenths of a millisecond, as much again where it is written.
-const PASS_BYTES_MAX: usize = 256 * 1024;
+const PASS_BYTES_MAX: usize = 128 * 1024;
 
 /// Makes of all that is known of a pool what its protocol goes by.
 pub type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
