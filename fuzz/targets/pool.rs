@@ -134,7 +134,7 @@ fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
                 if let Some(output) = pool.client_output(id) {
                     output.advance(which.min(output.len()));
                 }
-                pool.part_with(id, Parting::Drained);
+                pool.part_with(id, Parting::Drained, now);
             }
             (6, ..) => {
                 for index in std::mem::take(&mut connecting) {

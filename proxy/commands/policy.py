@@ -44,15 +44,19 @@ ANSWER = {
     "client|reply": "ClientReply",
     "client|no-evict": "ClientNoEvict",
     "client|no-touch": "ClientNoTouch",
+    "client|unblock": "ClientUnblock",
     "config|get": "ConfigGet",
 }
 
 # Containers of which every subcommand has the same answer.
 ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
 
+# Commands that wait for data, with the place of their timeout.
+BLOCK = {"First": "blmpop bzmpop", "Last": "blpop brpop bzpopmin bzpopmax brpoplpush", "BehindEnds": "blmove"}
+
 LATER = {
     "Transaction": "multi exec discard watch unwatch",
-    "Blocking": "blpop brpop blmove blmovem brpoplpush blmpop bzpopmin bzpopmax bzmpop bzmove client|unblock",
+    "Blocking": "blmovem bzmove",
     "PubSub": "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe",
     "Publish": "publish spublish"
     " pubsub|channels pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",

@@ -154,6 +154,9 @@ def handling(row):
         return f"Split({policy.SPLIT[name]})"
     if name in policy.ANSWER:
         return f"Answer({policy.ANSWER[name]})"
+    for place, names in policy.BLOCK.items():
+        if name in names.split():
+            return f"Block({place})"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"
@@ -259,6 +262,7 @@ use super::Handling::*;
 use super::KeyNumWords::*;
 use super::Local::*;
 use super::Merge::*;
+use super::TimeoutPlace::*;
 use super::category::{
     self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
     STREAM, STRING, TRANSACTION,

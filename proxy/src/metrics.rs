@@ -175,6 +175,8 @@ pub struct PoolCounters {
     pub redirects_later: Counter,
     /// Of all these, those whose client got the node's error after all.
     pub redirects_given_up: Counter,
+    /// Requests refused because `blocked_max` clients had connections of their shard to themselves.
+    pub blocked_refused: Counter,
 }
 
 /// What all workers count of one pool, in the hands of one of them: it reads as that one's own.
@@ -268,6 +270,12 @@ pub struct ShardCounters {
     pub server_connections: Gauge,
     /// Connections that were ever opened.
     pub server_connections_total: Counter,
+    /// Connections that one client has to itself, or may have, and those that are being made for that.
+    pub private_connections: Gauge,
+    /// Of these, those that a client has now.
+    pub private_held: Gauge,
+    /// Of these, those on which a request waits for data.
+    pub blocked_clients: Gauge,
     /// Requests sent to the shard, fragments included.
     pub requests: Counter,
     /// Their bytes.

@@ -419,7 +419,11 @@ fn a_shard_that_hangs_is_out_after_as_many_timeouts_whatever_the_workers() {
             // Whoever got an error asks again.
             for client in 0..8 {
                 let (worker, id) = world.clients[client];
-                let question = Question { filter: ClientFilter::default(), kill: false, form: 0 };
+                let question = Question {
+                    filter: ClientFilter::default(),
+                    deed: memstore_proxy::protocol::Deed::List,
+                    form: 0,
+                };
                 let (mut rows, place, ends) = (Rows::default(), id.index as usize, |_| Some(["", ""]));
                 let now = world.now;
                 world.workers[worker].list_clients(&question, 0, place..place + 1, now, ends, &mut rows);

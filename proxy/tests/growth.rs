@@ -52,6 +52,7 @@ const IN_FLIGHT: Bound = Setting("in_flight_max", "memstore_client_pauses");
 const REQUEST: Bound = Setting("request_bytes_max", "memstore_client_disconnects");
 const ARGUMENTS: Bound = Setting("arguments_max", "memstore_client_disconnects");
 const PARKED: Bound = Constant("PARKED_BYTES_MAX", "memstore_cluster_redirects");
+const BLOCKED: Bound = Setting("blocked_max", "memstore_shard_private_connections");
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
 const REFUSED: &str = "memstore_requests_refused";
@@ -93,10 +94,12 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/members.rs Members.events", Pass),
     ("pool/members.rs Members.of_shards", Configured),
     ("pool/members.rs Members.vacant", Configured),
+    ("pool/spare.rs Spare.lists", BLOCKED),
     ("pool/redirect.rs Latest.0", QUEUE),
     ("pool/redirect.rs Redirects.abandoned", Connections),
     ("pool/redirect.rs Redirects.executed", QUEUE),
     ("pool/redirect.rs Redirects.fresh", QUEUE),
+    ("pool/redirect.rs Redirects.interrupted", BLOCKED),
     ("pool/redirect.rs Redirects.parked", PARKED),
     ("pool/redirect.rs Redirects.parked_due", PARKED),
     ("pool/redirect.rs Waiting.requests", PARKED),

@@ -143,7 +143,7 @@ fn what_is_left_at_a_shards_former_place_counts_against_nobody() {
         let index = world.wanted_connects();
         world.shard_takes(index, |length| length);
         if is_renewed {
-            world.pool.renew("shard");
+            world.pool.renew("shard", world.now);
         } else {
             world.reconfigure(settings(None), limits(), Arc::new(at("serves")), &[Some(0)]);
         }

@@ -46,6 +46,7 @@ impl Bench {
             queue_wait: Duration::from_secs(3600),
             in_flight_max: 1024,
             request_bytes_max: 1 << 30,
+            blocked_max: 1000,
             arguments_max: 1 << 20,
             client_output_max: 1 << 30,
             client_output_pause: 4 * MIB,
@@ -149,7 +150,8 @@ impl Bench {
 
     /// What CLIENT LIST says of the client.
     fn row(&mut self, client: ClientId) -> Row {
-        let question = Question { filter: ClientFilter::default(), kill: false, form: 0 };
+        let question =
+            Question { filter: ClientFilter::default(), deed: memstore_proxy::protocol::Deed::List, form: 0 };
         let (mut rows, place) = (Rows::default(), client.index as usize);
         let ends = |_| Some(["", ""]);
         self.pool.list_clients(&question, 0, place..place + 1, self.now, ends, &mut rows);
@@ -166,7 +168,7 @@ impl Bench {
         self.pool.tick(self.now);
         let mut due = Vec::new();
         self.pool.sweep_clients(self.now, &mut due);
-        due.into_iter().for_each(|(id, why)| self.pool.part_with(id, why));
+        due.into_iter().for_each(|(id, why)| self.pool.part_with(id, why, self.now));
         self.pool.sweep_blocked(self.now);
     }
 }

@@ -205,7 +205,7 @@ impl<D: Dialect> Run<D> {
                 if self.random.one_in(3) {
                     let shards = self.topology.shards();
                     let name = shards[self.random.below(shards.len() as u64) as usize].name.clone();
-                    self.world.pool.renew(&name);
+                    self.world.pool.renew(&name, self.world.now);
                 } else {
                     self.reload();
                 }

@@ -315,7 +315,7 @@ fn a_drain_executes_nothing_that_is_held() {
     let mut talk = Talk::new();
     talk.say(b"MULTI\r\n");
     talk.say(b"SET a 1\r\n");
-    talk.pool.part_with(talk.client, Parting::Drained);
+    talk.pool.part_with(talk.client, Parting::Drained, talk.now);
     talk.wait(10 * SILENCE);
     assert_eq!((talk.ended, talk.executed.len()), (Some(Verdict::Finish), 0));
     assert_eq!(talk.pool.next_deadline(), None);

@@ -290,6 +290,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
         in_flight: 0,
         input_bytes: 0,
         output_bytes: 0,
+        is_blocked: false,
     };
     let began = Instant::now();
     let count = (0..CLIENTS).filter(|&id| filter.matches(&row(id))).count();
@@ -311,7 +312,7 @@ impl Display for Counted<'_> {
 fn nothing_is_written_of_clients_that_are_not_meant() {
     let mut crowd = Crowd::new(64);
     let filter = ClientFilter { ids: Some([3, 60].into_iter().collect()), ..ClientFilter::default() };
-    let question = Question { filter, kill: false, form: 0 };
+    let question = Question { filter, deed: memstore_proxy::protocol::Deed::List, form: 0 };
     let (written, mut rows) = (Cell::new(0), Rows::default());
     let ends = |_| Some([Counted(&written), Counted(&written)]);
     crowd.world.pool.list_clients(&question, 1, 0..usize::MAX, crowd.world.now, ends, &mut rows);

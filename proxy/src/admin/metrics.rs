@@ -131,7 +131,7 @@ pub type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 16] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 17] = [
         ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
@@ -170,6 +170,12 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             Kind::Counter,
             "Requests answered with an error because the queue of their shard stayed full.",
             |pool| pool.queue_full.get() as i64,
+        ),
+        (
+            "memstore_blocked_refused",
+            Kind::Counter,
+            "Requests refused because blocked_max clients already waited for data on their shard.",
+            |pool| pool.blocked_refused.get() as i64,
         ),
         (
             "memstore_client_pauses",
@@ -350,13 +356,31 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
 type OfShard = fn(&ShardCounters) -> i64;
 
 fn of_shards(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfShard); 12] = [
+    const NUMBERS: [(&str, Kind, &str, OfShard); 15] = [
         ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
             shard.server_connections.get()
         }),
         ("memstore_shard_connections_opened", Kind::Counter, "Connections opened to the shard.", |shard| {
             shard.server_connections_total.get() as i64
         }),
+        (
+            "memstore_shard_private_connections",
+            Kind::Gauge,
+            "Connections to the shard for the use of one client at a time, in addition to the shared ones.",
+            |shard| shard.private_connections.get(),
+        ),
+        (
+            "memstore_shard_private_connections_held",
+            Kind::Gauge,
+            "Of these, connections that are used by a client.",
+            |shard| shard.private_held.get(),
+        ),
+        (
+            "memstore_shard_blocked_clients",
+            Kind::Gauge,
+            "Clients that wait for data on the shard, for example by BLPOP.",
+            |shard| shard.blocked_clients.get(),
+        ),
         (
             "memstore_shard_requests",
             Kind::Counter,

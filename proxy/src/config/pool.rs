@@ -86,6 +86,7 @@ pub struct Pool {
     pub client_output_max: u64,
     pub client_output_pause: u64,
     pub shard_queue_max: u32,
+    pub blocked_max: u32,
     pub shard_queue_bytes_max: u64,
 }
 
@@ -214,6 +215,7 @@ impl Pool {
             client_output_max: section.value("client_output_max"),
             client_output_pause: section.value("client_output_pause"),
             shard_queue_max: section.value("shard_queue_max"),
+            blocked_max: section.value("blocked_max"),
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
         };
         if !pool.shards.is_empty()

@@ -106,6 +106,7 @@ pub const POOL: &[Setting] = &[
     setting("client_output_max", Some("1GiB"), Size, "maximum size of the replies buffered for one client; the client is disconnected beyond it"),
     setting("client_output_pause", Some("4MiB"), Size, "size of the replies buffered for one client, in excess of the bytes it has sent meanwhile, beyond which its further requests are read but not executed yet"),
     setting("shard_queue_max", Some("65536"), Whole(1, 4194304), "maximum number of requests queued and in flight on one shard connection"),
+    setting("blocked_max", Some("1000"), Whole(1, 1000000), "maximum number of clients that wait for data on one shard (BLPOP, XREAD with BLOCK), each on a connection of its own; in redis pools"),
     setting("shard_queue_bytes_max", Some("2MiB"), Size, "maximum size of the requests queued and in flight on one shard connection"),
 ];
 

@@ -3,12 +3,12 @@
 //! One thread accepts for all workers: clients of caches keep few connections for long, and the kernel's hashing
 //! (SO_REUSEPORT) spreads few of them unevenly. Each goes to the worker with the fewest.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::descriptors::number_of;
 use super::pool::PoolControl;
 use crate::config;
 use crate::log_limit::warn_limited;
@@ -77,8 +77,7 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
         refuse(accepted, config.protocol);
         return false;
     }
-    let number = u64::from(accepted.as_fd().as_raw_fd().unsigned_abs());
-    if !pool.descriptors.admits(number) {
+    if !pool.descriptors.admits(number_of(&accepted)) {
         counters.client_refused.add(1);
         let (limit, reserved) = (pool.descriptors.limit(), pool.descriptors.reserved());
         warn_limited!(

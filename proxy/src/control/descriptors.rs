@@ -5,6 +5,7 @@
 //! number that is free, so the number of a new client's descriptor tells how many are in use.
 
 use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd as _};
 
 /// For the process itself, files, lookups, connections that are being made, and those that are accepted to be refused.
 const OWN: u64 = 64;
@@ -23,6 +24,11 @@ pub struct Sockets {
     pub shards: usize,
     /// Connections of each worker to each.
     pub per_shard: u32,
+}
+
+/// The number of a descriptor.
+pub fn number_of(descriptor: impl AsFd) -> u64 {
+    u64::from(descriptor.as_fd().as_raw_fd().unsigned_abs())
 }
 
 /// The descriptors of this process.
@@ -79,7 +85,7 @@ impl Descriptors {
         (has_changed && needed > self.limit / 2).then_some(needed)
     }
 
-    /// Whether a client may have the descriptor with this number.
+    /// Whether a client may have the descriptor with this number, for itself or for a connection of its own to a shard.
     pub fn admits(&self, number: u64) -> bool {
         number < self.limit - self.reserved.get()
     }

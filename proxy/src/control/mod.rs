@@ -23,7 +23,7 @@ use crate::log::SetLogLevel;
 use crate::net::listen::Bound;
 use crate::status::Status;
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
-use descriptors::{Descriptors, Sockets};
+use descriptors::{Descriptors, Sockets, number_of};
 use pool::PoolControl;
 use questions::{Asking, Questions};
 use signals::{Signals, Told};
@@ -475,10 +475,19 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                     pool.note_stranger(&shard, false);
                 }
             }
-            Report::Connect { worker, pool, shard, connection } => {
+            Report::Connect { worker, pool, shard, connection, is_private } => {
                 let Some(pool) = control.pool(pool) else { continue };
                 tokio::task::spawn_local(async move {
-                    let result = pool.connect(&shard).await;
+                    let mut result = pool.connect(&shard).await;
+                    // What is for one client takes nothing of what all of them need.
+                    if is_private
+                        && let Ok(socket) = &result
+                        && !pool.descriptors.admits(number_of(socket))
+                    {
+                        let words =
+                            "no file descriptors left for clients that wait; raise the limit (ulimit -n)";
+                        result = Err(ShardFailure::LocalResources(words.into()));
+                    }
                     let identity = pool.identity_of(&shard.address);
                     pool.orders[worker].send(Order::Connected { connection, result, identity }).await;
                 });

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::pool::PoolControl;
-use crate::protocol::{Found, Question, Rows};
+use crate::protocol::{Deed, Found, Question, Rows};
 use crate::worker::{List, Order, may_have};
 
 /// How long workers may take. Less than a client waits.
@@ -89,8 +89,8 @@ fn take_next<Pool>(waiting: &mut VecDeque<Asking<Pool>>) -> Option<Together<Pool
             later.push_back(asking);
             continue;
         }
-        // Who kills gets an answer of its own: it counts those that were there.
-        let is_same = |(known, _): &(Question, u64)| !known.kill && *known == asking.question;
+        // Who kills or unblocks gets an answer of its own: it counts those that were there.
+        let is_same = |(known, _): &(Question, u64)| known.deed == Deed::List && *known == asking.question;
         let number = different.iter().position(is_same).unwrap_or(different.len());
         if number == DIFFERENT_MAX {
             later.push_back(asking);
@@ -132,7 +132,8 @@ mod tests {
     use crate::protocol::ClientFilter;
 
     fn asking(pool: &Rc<()>, asker: u64, except: Option<u64>, kill: bool) -> Asking<()> {
-        let question = Question { filter: ClientFilter { except, ..ClientFilter::default() }, kill, form: 0 };
+        let deed = if kill { Deed::Kill } else { Deed::List };
+        let question = Question { filter: ClientFilter { except, ..ClientFilter::default() }, deed, form: 0 };
         Asking { pool: pool.clone(), worker: 0, ask: asker, asker, question }
     }
 

@@ -104,6 +104,8 @@ pub struct Activity<P: Protocol> {
     pub silent_at: Option<Time>,
     /// Requests of it that wait for their next attempt.
     pub parked: u32,
+    /// The connection of a shard that it has to itself.
+    pub private: Option<ConnectionId>,
     /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
     /// the client takes its replies has all its time still before it.
     pub arrived: Option<Time>,
@@ -131,6 +133,7 @@ impl<P: Protocol> Default for Activity<P> {
             stalled: None,
             silent_at: None,
             parked: 0,
+            private: None,
             sent: 0,
             blocked: None,
             told: false,
@@ -205,6 +208,7 @@ impl<P: Protocol> Activity<P> {
             && self.rest.is_empty()
             && self.ahead.is_empty()
             && !self.waits()
+            && self.private.is_none()
             && P::is_between_requests(&self.decoder)
     }
 

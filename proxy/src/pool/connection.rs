@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::handshake::Handshake;
 use super::members::MemberIndex;
 use super::policy::Policy;
+use super::private::Private;
 use super::ticket::{Ticket, Waiter};
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
@@ -31,6 +32,7 @@ use crate::time::Time;
 
 mod forsake;
 mod overdue;
+mod own;
 
 /// A request up to this size does not wait for room where few requests are queued: the queue is full of large ones.
 const SMALL_MAX: usize = 4 * 1024;
@@ -94,6 +96,8 @@ pub struct Connection<P: Protocol> {
     pub lane: P::Lane,
     /// What holds for it.
     pub policy: Policy,
+    /// Set where one client has it to itself.
+    pub private: Option<Box<Private>>,
     /// What was said on it last: the shard is a replica that is only read from.
     pub is_replica: bool,
     /// How far it is.
@@ -149,6 +153,7 @@ impl<P: Protocol> Connection<P> {
             member,
             lane,
             policy,
+            private: None,
             is_replica: false,
             link: Link::Idle,
             output: Output::default(),
@@ -560,7 +565,7 @@ impl<P: Protocol> Connection<P> {
             for (gauge, published) in Self::gauges(counters).into_iter().zip(self.published) {
                 gauge.add(sign * published);
             }
-            if self.is_made() {
+            if self.is_made() && self.private.is_none() {
                 counters.server_connections.add(sign);
             }
         }
@@ -569,6 +574,10 @@ impl<P: Protocol> Connection<P> {
     /// Tells the counters how long the queues are.
     pub fn publish(&mut self, counters: &ShardCounters) {
         debug_assert!(self.is_in_step());
+        if self.private.is_some() {
+            // What waits there for data is in nobody's way.
+            return;
+        }
         let unwritten_bytes = self.output.len() as i64;
         let unwritten = if unwritten_bytes == 0 { 0 } else { self.unwritten() as i64 };
         let now = [

@@ -77,9 +77,8 @@ impl<P: Protocol> Connections<P> {
     /// This holds from now on for those that clients share, also for requests that are in flight.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        for (_, connection) in &mut self.slab {
-            connection.policy = policy;
-        }
+        let shared = self.slab.iter_mut().filter(|(_, connection)| connection.private.is_none());
+        shared.for_each(|(_, connection)| connection.policy = policy);
     }
 
     /// The earliest deadline of all.
@@ -122,18 +121,29 @@ impl<P: Protocol> Connections<P> {
 
     /// Adds connections to a member to a lane; they are made when somebody needs them.
     pub(super) fn add(&mut self, lane: usize, member: MemberIndex, count: usize, keeps: bool) {
-        let lane = &mut self.lanes[lane];
-        if lane.of_members.len() <= member.place() {
-            lane.of_members.resize_with(member.place() + 1, Vec::new);
+        let key = self.lanes[lane].key;
+        let added: Vec<_> = (0..count).map(|_| self.insert(member, key, self.policy, keeps)).collect();
+        let lists = &mut self.lanes[lane].of_members;
+        if lists.len() <= member.place() {
+            lists.resize_with(member.place() + 1, Vec::new);
         }
-        let list = &mut lane.of_members[member.place()];
-        debug_assert!(list.is_empty(), "it has its connections");
-        for _ in 0..count {
-            self.next_generation = self.next_generation.wrapping_add(1);
-            let connection = Connection::new(self.next_generation, member, lane.key, self.policy, keeps);
-            list.push(id(self.slab.vacant_key(), &connection));
-            self.slab.insert(connection);
-        }
+        debug_assert!(lists[member.place()].is_empty(), "it has its connections");
+        lists[member.place()] = added;
+    }
+
+    /// One more, which is found by its id alone.
+    pub(super) fn insert(
+        &mut self,
+        member: MemberIndex,
+        lane: P::Lane,
+        policy: Policy,
+        keeps: bool,
+    ) -> ConnectionId {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let connection = Connection::new(self.next_generation, member, lane, policy, keeps);
+        let id = id(self.slab.vacant_key(), &connection);
+        self.slab.insert(connection);
+        id
     }
 
     /// Every lane gets connections to the member.

@@ -77,6 +77,13 @@ impl<P: Protocol> Pool<P> {
     fn expire_requests(&mut self, id: ConnectionId, now: Time) {
         let default_lane = self.router.connections.usual_key();
         let connection = &mut self.router.connections[id];
+        if connection.private.is_some()
+            && connection.deadline().is_some_and(|deadline| deadline <= now)
+            && self.ask_to_end(id, now)
+        {
+            return;
+        }
+        let connection = &mut self.router.connections[id];
         let member = connection.member;
         let mut expired = Vec::new();
         connection.expire(now, |ticket| expired.push(ticket));
@@ -100,7 +107,8 @@ impl<P: Protocol> Pool<P> {
         let latest = expired
             .last()
             .map(|latest| (latest.since, connection.blame(&failure, default_lane, latest.since)));
-        if is_given_up {
+        let is_private = connection.private.is_some();
+        if is_given_up && !is_private {
             self.router.connections.close(id, failure.clone());
         }
         let Some((began, blame)) = latest else { return };
@@ -108,6 +116,9 @@ impl<P: Protocol> Pool<P> {
         self.router.members.failed(member, &failure, blame, began, now);
         for ticket in expired {
             self.fail(ticket, member, &failure);
+        }
+        if is_private {
+            self.lose_private(id);
         }
     }
 
@@ -199,11 +210,13 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether [`Self::sweep_connections`] may find something.
     pub fn has_extra_connections(&self) -> bool {
-        self.router.connections.lane_count() > 1
+        self.router.connections.lane_count() > 1 || !self.router.spare.is_empty()
     }
 
-    /// Gives up connections for databases or protocol versions beside the usual ones that nobody has used for long.
+    /// Gives up connections for databases or protocol versions beside the usual ones, and of single clients, that nobody has
+    /// used for long.
     pub fn sweep_connections(&mut self, now: Time) {
+        self.router.sweep_spare(now);
         let connections = &mut self.router.connections;
         let is_unused = |id: &ConnectionId| {
             let connection = &connections[*id];

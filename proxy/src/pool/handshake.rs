@@ -27,6 +27,10 @@ pub struct Handshake {
     pub output: Output,
     /// Who has to be there, as long as that is not known.
     check: Option<Check>,
+    /// The shard is asked for its number of the connection.
+    asks_peer: bool,
+    /// That number, once it has said so.
+    pub peer: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,19 @@ impl Handshake {
             since: now,
             after: None,
         });
-        Self { all: responses, missing: responses, output, check }
+        Self { all: responses, missing: responses, output, check, asks_peer: false, peer: None }
+    }
+
+    /// Asks for the shard's number of the connection, behind all else.
+    pub fn ask_peer<P: Protocol>(greeting: &mut Greeting, bytes: &mut Vec<u8>) {
+        let responses = P::ask_peer(bytes);
+        greeting.responses += responses;
+        greeting.identity = greeting.identity.map(|place| place + responses);
+    }
+
+    /// The same as [`Self::new`], where that was asked.
+    pub fn with_peer(greeting: Greeting, bytes: &[u8], identity: Option<ShardIdentity>, now: Time) -> Self {
+        Self { asks_peer: true, ..Self::new(greeting, bytes, identity, now) }
     }
 
     /// Whether the shard is asked who it is, and has not said so.
@@ -110,6 +126,12 @@ impl Handshake {
         if self.check.is_some() { IDENTITY_MAX } else { RESPONSE_MAX }
     }
 
+    /// Whether the next response is the shard's number of the connection: the last one, but for a further question.
+    fn is_about_peer(&self) -> bool {
+        let behind = self.check.as_ref().map_or(0, |check| usize::from(check.place == 1));
+        self.asks_peer && self.missing == 1 + behind
+    }
+
     /// One response has come.
     pub fn hear<P: Protocol>(
         &mut self,
@@ -129,6 +151,10 @@ impl Handshake {
                 return Ok(Step::Asks);
             }
             self.check = None;
+            self.missing -= 1;
+        } else if self.is_about_peer() {
+            // One that must not say so lets waits end by themselves.
+            self.peer = P::peer(response);
             self.missing -= 1;
         } else {
             match P::greeted(settings, response) {

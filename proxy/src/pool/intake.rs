@@ -9,8 +9,9 @@ use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::handshake::Step;
-use super::redirect::{Executed, Redirected, Redirects};
+use super::redirect::{Executed, Interrupted, Redirected, Redirects};
 use super::ticket::{Ticket, Whom};
+use super::waiting::is_for_us;
 use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
@@ -121,8 +122,9 @@ impl<P: Protocol> Intake<'_, P> {
             self.start = self.end;
             return Ok(true);
         }
-        if is_complete {
-            self.responses += 1;
+        self.responses += u64::from(is_complete);
+        // How long data was waited for says nothing of the shard.
+        if is_complete && self.connection.private.is_none() {
             self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros()));
         }
         self.connection.streaming = !is_complete;
@@ -147,6 +149,10 @@ impl<P: Protocol> Intake<'_, P> {
             Step::Goes => {}
             Step::Asks => self.has_more = true,
             Step::Done => {
+                let peer = handshake.peer;
+                if let Some(private) = &mut self.connection.private {
+                    private.peer = peer;
+                }
                 self.connection.up();
                 self.has_more = true;
             }
@@ -157,7 +163,23 @@ impl<P: Protocol> Intake<'_, P> {
 
     /// A response is an error. If it says that the request was not executed, that is taken back and sent elsewhere.
     fn is_redirected(&mut self, response: &[u8], scripted: bool) -> bool {
-        if self.connection.keeps()
+        let wait = self.connection.private.as_ref().and_then(|private| private.wait);
+        if let Some(wait) = wait
+            && P::interruption(response).is_some_and(|interruption| is_for_us(interruption, wait.ending))
+            && let Some((ticket, request)) = self.connection.take_back()
+        {
+            self.responses += 1;
+            self.response_bytes += response.len() as u64;
+            let (lane, reply) = (self.connection.lane, Bytes::copy_from_slice(response));
+            if let Some(private) = &mut self.connection.private {
+                // The shard closes it.
+                private.is_tainted = true;
+            }
+            self.redirects.interrupted.push(Interrupted { ticket, request, wait, lane, reply });
+            self.start = self.end;
+            return true;
+        }
+        if self.connection.follows()
             && P::redirect(response).is_some()
             && let Some((ticket, request)) = self.connection.take_back()
         {
@@ -166,7 +188,7 @@ impl<P: Protocol> Intake<'_, P> {
             let (from, deadline) = (self.connection.member, self.connection.policy.deadline(ticket.since));
             let reply = Bytes::copy_from_slice(response);
             self.connection.watched = self.connection.in_flight().len();
-            self.redirects.fresh.push(Redirected { from, deadline, ticket, request, reply });
+            self.redirects.fresh.push(Redirected { from, deadline, ticket, request, reply, wait });
             self.start = self.end;
             return true;
         }

@@ -91,6 +91,7 @@ impl<P: Protocol> Router<P> {
         for id in self.connections.of_member(index) {
             self.connections[id].count_in(&before, counters);
         }
+        self.count_privates_in(index, &before, counters);
     }
 
     /// The shard with this name gets a new member, and so new connections. Returns clients that waited for the present
@@ -140,6 +141,9 @@ impl<P: Protocol> Router<P> {
             is_replica: false,
             failing: false,
             failed_at: None,
+            privates: 0,
+            privates_closing: 0,
+            private_down: None,
             presence: Presence::Present,
         };
         let index = self.members.add(member);
@@ -175,7 +179,8 @@ impl<P: Protocol> Router<P> {
             let connection = &self.connections[id];
             connection.is_closed() && connection.in_flight().is_empty()
         };
-        let is_leaving = self.members[member].presence == Presence::Leaving;
+        let Member { presence, privates, .. } = self.members[member];
+        let is_leaving = presence == Presence::Leaving && privates == 0;
         if is_leaving && self.connections.of_member(member).all(is_over) {
             self.connections.remove_member(member);
             self.members.remove(member);

@@ -29,6 +29,8 @@ pub struct Limits {
     pub shard_queue_bytes_max: u64,
     /// Bytes of requests that wait because nodes of a cluster have not executed them, as [`PARKED_BYTES_MAX`].
     pub parked_bytes_max: usize,
+    /// Clients that have a connection to one shard to themselves, in the whole process.
+    pub blocked_max: usize,
     /// Arguments of a request.
     pub arguments_max: usize,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
@@ -57,6 +59,7 @@ impl Default for Limits {
             request_bytes_max: 1 << 20,
             client_output_max: 1 << 30,
             client_output_pause: 4 << 20,
+            blocked_max: 1000,
             arguments_max: 1 << 20,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,

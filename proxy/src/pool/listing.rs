@@ -6,8 +6,10 @@ use std::ops::Range;
 use super::Pool;
 use super::client::State;
 use super::clients::{ClientId, Clients};
+use super::connections::ConnectionId;
+use super::private::Ending;
 use crate::buffer::Output;
-use crate::protocol::{ClientRow, Found, Protocol, Question, Rows};
+use crate::protocol::{ClientRow, Deed, Found, Protocol, Question, Rows};
 use crate::time::Time;
 
 /// A question of a client to the whole process.
@@ -25,7 +27,8 @@ pub struct Asked {
 
 impl<P: Protocol> Pool<P> {
     /// Clients that were let in with a password that is not good any more from now on are closed.
-    pub(super) fn close_revoked(&mut self, settings: &P::Settings) {
+    pub(super) fn close_revoked(&mut self, settings: &P::Settings, now: Time) {
+        let mut waiting = Vec::new();
         let Clients { table, dirty, .. } = &mut self.clients;
         for (index, client) in table.iter_mut() {
             if client.state == State::Open
@@ -34,8 +37,14 @@ impl<P: Protocol> Pool<P> {
                 self.context.counters.client_revoked.add(1);
                 client.state = State::Finishing;
                 dirty.mark(client, index as u32);
+                if client.activity.as_ref().is_some_and(|activity| activity.private.is_some()) {
+                    waiting.push(ClientId { index: index as u32, generation: client.generation });
+                }
             }
         }
+        waiting.into_iter().for_each(|id| {
+            self.end_wait(id, Ending::TimeOver, now);
+        });
     }
 
     /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
@@ -51,6 +60,14 @@ impl<P: Protocol> Pool<P> {
         rows: &mut Rows,
     ) -> bool {
         let Clients { table, dirty, .. } = &mut self.clients;
+        let connections = &self.router.connections;
+        let is_blocked = |at: Option<ConnectionId>| {
+            let connection = at.and_then(|at| connections.get(at));
+            connection
+                .and_then(|connection| connection.private.as_ref())
+                .is_some_and(|own| own.wait.is_some())
+        };
+        let mut unblocked = Vec::new();
         let all = table.places();
         for index in places.start..places.end.min(all) {
             let Some(client) = table.get_mut(index) else { continue };
@@ -66,23 +83,34 @@ impl<P: Protocol> Pool<P> {
                 in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
+                is_blocked: is_blocked(activity.and_then(|activity| activity.private)),
             };
-            if !question.filter.matches(&row) {
+            let is_unblocked = matches!(question.deed, Deed::Unblock { .. });
+            if !question.filter.matches(&row) || (is_unblocked && !row.is_blocked) {
                 continue;
             }
             let session = &client.session;
             rows.push(row.id, |line| {
-                if !question.kill {
+                if question.deed == Deed::List {
                     P::list(&row, session, line)
                 }
             });
-            if question.kill {
+            if is_unblocked {
+                unblocked.push(id);
+            }
+            if question.deed == Deed::Kill {
                 if matches!(client.state, State::Open | State::Ended) {
                     self.context.counters.client_killed.add(1);
                 }
                 client.state = if client.id == asker { State::Finishing } else { State::Broken };
                 dirty.mark(client, id.index);
             }
+        }
+        if let Deed::Unblock { with_error } = question.deed {
+            let ending = if with_error { Ending::Error } else { Ending::TimeOver };
+            unblocked.into_iter().for_each(|id| {
+                self.end_wait(id, ending, now);
+            });
         }
         places.end < all
     }

@@ -55,6 +55,12 @@ pub(super) struct Member {
     pub failing: bool,
     /// When the last failure was noticed that was reported as the shard's own.
     pub failed_at: Option<Time>,
+    /// Connections to it that a client has to itself or may have, or that are made for that.
+    pub privates: usize,
+    /// Of these, those that are about to be closed.
+    pub privates_closing: usize,
+    /// None of those could be made, for this reason: until then no other is tried.
+    pub private_down: Option<(Time, ShardFailure)>,
     /// Whether it is in the pool.
     pub presence: Presence,
 }

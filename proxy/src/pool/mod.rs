@@ -69,12 +69,14 @@ mod handshake;
 mod intake;
 mod joining;
 mod lanes;
+mod lending;
 mod limits;
 mod listing;
 mod members;
 mod parting;
 mod pass;
 mod policy;
+mod private;
 mod redirect;
 mod relief;
 pub mod replies;
@@ -83,8 +85,10 @@ mod responses;
 mod router;
 mod service;
 mod silences;
+mod spare;
 mod split;
 mod ticket;
+mod waiting;
 mod wishes;
 
 /// After so long without a byte of a client it is taken to have sent all that it wanted to send at once. Longer than TCP
@@ -220,6 +224,7 @@ impl<P: Protocol> Pool<P> {
         self.router.set_roles(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
+        self.move_waits(now);
     }
 
     /// Other settings, limits and shards from now on. Shards that stay where they are keep their connections; those
@@ -239,7 +244,7 @@ impl<P: Protocol> Pool<P> {
         let waiting = self.router.adopt(topology, counters.shards(), limits.server_connections, policy);
         self.router.set_roles(now);
         self.clients.resume_all(waiting);
-        self.close_revoked(&settings);
+        self.close_revoked(&settings, now);
         self.context.settings = settings;
         self.share.account().set_max(limits.memory_max);
         self.context.limits = limits;
@@ -251,6 +256,7 @@ impl<P: Protocol> Pool<P> {
         self.router.wait_deadline = connections.wake_all().then_some(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
+        self.move_waits(now);
     }
 
     /// The shard with this name has answered somebody: its last failure is past.
@@ -260,10 +266,11 @@ impl<P: Protocol> Pool<P> {
 
     /// The shard with this name is found elsewhere: requests go there from now on, what is in flight is finished where it
     /// was.
-    pub fn renew(&mut self, name: &str) {
+    pub fn renew(&mut self, name: &str, now: Time) {
         self.pause_until_quiet();
         let waiting = self.router.renew(name);
         self.clients.resume_all(waiting);
+        self.move_waits(now);
     }
 
     /// Clients change connections: what they have in flight comes first, or the next could overtake it.
@@ -370,6 +377,9 @@ impl<P: Protocol> Pool<P> {
                 self.router.stop_waiting(at, id, since);
             }
             self.share.change(activity.counted, 0);
+            if let Some(at) = activity.private {
+                self.router.abandon_private(at);
+            }
         }
     }
 

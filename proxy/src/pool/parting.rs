@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::client::State;
 use super::clients::ClientId;
+use super::private::Ending;
 use super::{Pool, deadlines};
 use crate::protocol::Protocol;
 use crate::time::Time;
@@ -30,12 +31,17 @@ pub enum Parting {
 
 impl<P: Protocol> Pool<P> {
     /// The client has closed its writing side. What was read is still answered.
+    ///
+    /// One whose request waits for data is gone, as to a server.
     pub fn client_ended(&mut self, client: ClientId) {
+        if self.is_waiting(client) {
+            return self.drop_wait(client);
+        }
         self.end_client(client, State::Ended);
     }
 
-    /// We want to end the connection once everything read is answered.
-    pub fn part_with(&mut self, id: ClientId, why: Parting) {
+    /// We want to end the connection once everything read is answered. A request that waits for data has waited long enough.
+    pub fn part_with(&mut self, id: ClientId, why: Parting, now: Time) {
         if self.clients.get(id).is_some_and(|client| client.state == State::Open) {
             let counter = match why {
                 Parting::Drained => &self.context.counters.client_drained,
@@ -45,6 +51,7 @@ impl<P: Protocol> Pool<P> {
             counter.add(1);
         }
         self.end_client(id, State::Finishing);
+        self.end_wait(id, Ending::TimeOver, now);
     }
 
     /// Whether the client may go once its output is written, because nothing else is owed to it. Where clients go one

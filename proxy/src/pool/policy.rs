@@ -26,6 +26,12 @@ impl Policy {
         Self { timeout, counts: true, carries_over: true }
     }
 
+    /// That of connections which one client has to itself. Until it is made, and unless the request says otherwise, its
+    /// responses may take as long as any.
+    pub fn private(timeout: Option<Duration>) -> Self {
+        Self { timeout, counts: false, carries_over: false }
+    }
+
     /// By when a request has to be answered that was read then.
     #[inline]
     pub fn deadline(&self, since: Time) -> Option<Time> {

@@ -17,8 +17,9 @@ use shard_discovery::Address;
 use super::client::Pause;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
+use super::private::Wait;
 use super::router::Turn;
-use super::ticket::Ticket;
+use super::ticket::{Sender, Ticket};
 use super::{ClientId, Pool};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
@@ -47,6 +48,8 @@ pub(super) struct Redirected<P: Protocol> {
     pub request: Bytes,
     /// In these words.
     pub reply: Bytes,
+    /// It waits for data.
+    pub wait: Option<Wait>,
 }
 
 impl<P: Protocol> Redirected<P> {
@@ -65,6 +68,16 @@ impl<P: Protocol> Redirected<P> {
     fn names_owner(&self) -> bool {
         !self.ticket.scripted && matches!(P::redirect(&self.reply), Some(Redirect::Moved { .. }))
     }
+}
+
+/// A request whose wait has ended before its time, without anything taken for it.
+pub(super) struct Interrupted<P: Protocol> {
+    pub ticket: Ticket<P>,
+    pub request: Bytes,
+    pub wait: Wait,
+    pub lane: P::Lane,
+    /// In these words.
+    pub reply: Bytes,
 }
 
 /// A request that was executed, or may have been, while earlier ones of its client were not.
@@ -136,6 +149,8 @@ pub(super) struct Redirects<P: Protocol> {
     parked_due: BTreeSet<(Time, ClientId)>,
     /// Requests that were executed behind some that were not.
     pub executed: Vec<Executed>,
+    /// Requests whose wait for data was ended.
+    pub interrupted: Vec<Interrupted<P>>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -150,6 +165,7 @@ impl<P: Protocol> Default for Redirects<P> {
             parked_bytes: 0,
             parked_due: BTreeSet::new(),
             executed: Vec::new(),
+            interrupted: Vec::new(),
             abandoned: Vec::new(),
             stale: false,
         }
@@ -374,22 +390,19 @@ impl<P: Protocol> Pool<P> {
         ticket.tries = ticket.tries.saturating_add(1);
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
-        let target = match P::redirect(&redirected.reply) {
+        let owner = match P::redirect(&redirected.reply) {
             Some(Redirect::Moved { .. }) if ticket.scripted => {
-                let owner = self.router.connection_of_slot(ticket.slot, number, lane);
-                owner.filter(|&owner| self.router.connections[owner].member != from)
+                self.router.owner_of_slot(ticket.slot).filter(|&owner| owner != from)
             }
-            _ if to_owner => self.router.connection_of_slot(ticket.slot, number, lane),
-            Some(Redirect::Moved { host, port, .. }) => {
-                self.router.connection_at(self.host(host, from), port, number, lane)
-            }
+            _ if to_owner => self.router.owner_of_slot(ticket.slot),
+            Some(Redirect::Moved { host, port, .. }) => self.router.member_at(self.host(host, from), port),
             Some(Redirect::Ask { host, port, .. }) => {
                 P::asking(&mut prelude);
-                self.router.connection_at(self.host(host, from), port, number, lane)
+                self.router.member_at(self.host(host, from), port)
             }
-            _ => self.router.connection_of_slot(ticket.slot, number, lane),
+            _ => self.router.owner_of_slot(ticket.slot),
         };
-        let Some(target) = target else {
+        let Some(owner) = owner else {
             if ticket.tries >= if ticket.scripted { SCRIPT_TRIES_MAX } else { TRIES_MAX } {
                 return self.give_up(&redirected);
             }
@@ -398,6 +411,12 @@ impl<P: Protocol> Pool<P> {
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
+        let Some(id) = ticket.client() else { return };
+        let sender = Sender { id, number, lane, since: ticket.since, now };
+        if let Some(wait) = redirected.wait {
+            return self.wait_elsewhere(&redirected, wait, ticket, sender, owner, &prelude);
+        }
+        let target = self.router.connection(sender, owner);
         // It had its turn when it was sent first.
         self.router.turn.queue = Some((target, 1));
         let length = redirected.request.len();
@@ -408,8 +427,7 @@ impl<P: Protocol> Pool<P> {
                 redirected.ticket.tries = ticket.tries;
                 return self.park(redirected, now);
             }
-            let shard = self.router.connections[target].member;
-            return self.fail(ticket, shard, &failure);
+            return self.fail(ticket, owner, &failure);
         }
         ticket.asks = !prelude.is_empty();
         if ticket.asks {
@@ -433,10 +451,12 @@ impl<P: Protocol> Pool<P> {
             return;
         }
         let needed = self.router.needed_members();
-        let found = self
-            .router
-            .connections
-            .find(|connection| !connection.in_flight().is_empty() && !needed.contains(&connection.member));
+        let found = self.router.connections.find(|connection| {
+            // Those that wait for data go elsewhere by themselves.
+            connection.private.is_none()
+                && !connection.in_flight().is_empty()
+                && !needed.contains(&connection.member)
+        });
         let known: HashSet<ConnectionId> = self.redirects.abandoned.iter().map(|&(_, id)| id).collect();
         let new = found.into_iter().filter(|id| !known.contains(id));
         self.redirects.abandoned.extend(new.map(|id| (now.plus(ABANDONED_MAX), id)));

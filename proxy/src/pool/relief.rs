@@ -143,6 +143,9 @@ impl<P: Protocol> Pool<P> {
             }
             activity.rest = Rest::default();
             activity.ahead = Ahead::default();
+            if let Some(at) = activity.private.take() {
+                self.router.abandon_private(at);
+            }
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
             activity.parked = 0;
             silences.listen_no_more(activity, id);

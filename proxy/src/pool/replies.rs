@@ -170,6 +170,19 @@ impl<P: Protocol> Replies<P> {
         number
     }
 
+    /// The only request in flight is taken back; its number is that of the next one. False if its reply has begun, is
+    /// kept from its client, or it is not the only one.
+    pub fn withdraw(&mut self) -> bool {
+        let is_meant = self.queue.len() == 1
+            && self.queue.front().is_some_and(|reply| {
+                matches!(reply.state, ReplyState::Waiting) && !P::is_withheld(reply.manner, &[])
+            });
+        if is_meant {
+            self.queue.clear();
+        }
+        is_meant
+    }
+
     /// The proxy itself replies to a request that was just read.
     pub fn replied(&mut self, reply: &[u8], manner: P::Manner) {
         if P::is_withheld(manner, reply) {

@@ -9,6 +9,7 @@ use super::connections::ConnectionId;
 use super::handshake::Handshake;
 use super::intake::Intake;
 use super::members::MemberIndex;
+use super::private::Was;
 use super::redirect::Executed;
 use super::router::Router;
 use super::ticket::Ticket;
@@ -30,12 +31,17 @@ impl<P: Protocol> Pool<P> {
         Some(&self.router.members[connection.member].shard)
     }
 
+    /// Whether one client has the connection to itself.
+    pub fn is_private(&self, id: ConnectionId) -> bool {
+        self.router.connections.get(id).is_some_and(|connection| connection.private.is_some())
+    }
+
     /// The worker has connected to the shard, which has to be this one where that can be asked.
     pub fn shard_connected(&mut self, id: ConnectionId, identity: Option<ShardIdentity>, now: Time) {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
         let mut greeting = Vec::new();
         let is_replica = self.router.members[connection.member].is_replica;
-        let said = P::greeting(
+        let mut said = P::greeting(
             &self.context.settings,
             connection.lane,
             is_replica,
@@ -43,14 +49,24 @@ impl<P: Protocol> Pool<P> {
             &mut greeting,
         );
         connection.is_replica = is_replica;
-        let handshake = (said.responses > 0).then(|| Handshake::new(said, &greeting, identity, now));
+        let is_private = connection.private.is_some();
+        if is_private {
+            Handshake::ask_peer::<P>(&mut said, &mut greeting);
+        }
+        let begin = if is_private { Handshake::with_peer } else { Handshake::new };
+        let handshake = (said.responses > 0).then(|| begin(said, &greeting, identity, now));
         connection.connected(handshake, now);
+        if is_private && connection.closing {
+            self.router.connections.close(id, ShardFailure::Removed);
+        }
+        let connection = &self.router.connections[id];
         let due = connection.identity_deadline();
         self.router.identity_deadline = self.router.identity_deadline.into_iter().chain(due).min();
         let counters = &self.router.members[connection.member].counters;
-        counters.server_connections.add(1);
+        counters.server_connections.add(i64::from(!is_private));
         counters.server_connections_total.add(1);
         self.router.connections.mark(id);
+        self.settle_private(id, false, now);
         // Requests that had timed out meanwhile have left room.
         self.wake_waiting(id);
         self.router.close_if_left(id);
@@ -84,9 +100,12 @@ impl<P: Protocol> Pool<P> {
             return Ok(());
         };
         connection.received(now);
+        let was_up = matches!(connection.link, Link::Up);
         let length = scratch.len();
         let received = self.take_responses(id, scratch, now);
         let connection = &mut self.router.connections[id];
+        // What it is now is settled once what is left of the bytes is put aside.
+        let is_private = connection.private.is_some();
         match &received {
             Ok(()) => connection.rest.keep(scratch, length - scratch.len()),
             Err(_) => scratch.clear(),
@@ -94,7 +113,11 @@ impl<P: Protocol> Pool<P> {
         connection.publish(&self.router.members[connection.member].counters);
         self.count_shard(id);
         self.wake_waiting(id);
+        if is_private && received.is_ok() {
+            self.settle_private(id, was_up, now);
+        }
         self.follow_redirects(now);
+        self.settle_interrupted(now);
         received
     }
 
@@ -171,9 +194,10 @@ impl<P: Protocol> Pool<P> {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
         let member = connection.member;
         let counters = &self.router.members[member].counters;
-        if connection.is_made() {
+        if connection.is_made() && connection.private.is_none() {
             counters.server_connections.add(-1);
         }
+        let was = Was { up: matches!(connection.link, Link::Up), closing: connection.closing };
         // Whoever makes connections has judged an attempt that failed.
         let is_made = !matches!(connection.link, Link::Connecting { .. });
         let (blame, began) = (connection.blame(failure, default_lane, now), connection.heard);
@@ -211,6 +235,12 @@ impl<P: Protocol> Pool<P> {
             self.fail(ticket, member, failure);
         }
         self.wake_waiting(id);
+        if self.router.connections[id].private.is_some() {
+            let counted = std::mem::take(&mut self.router.connections[id].counted);
+            self.share.change(counted, 0);
+            let holder = self.router.private_is_closed(id, failure, was, now);
+            self.forget_private(holder);
+        }
         self.router.retire(member);
     }
 

@@ -10,6 +10,7 @@ use super::connections::{ConnectionId, Connections};
 use super::members::{MemberIndex, Members, ShardIndex};
 use super::policy::Policy;
 use super::replies::Replies;
+use super::spare::Spare;
 use super::ticket::{Sender, Ticket, Waiter};
 use super::{ClientId, Limits};
 use crate::buffer::Piece;
@@ -23,6 +24,8 @@ pub(super) struct Router<P: Protocol> {
     pub topology: Arc<Topology>,
     pub members: Members,
     pub connections: Connections<P>,
+    /// Those that a client may have to itself, and none has.
+    pub spare: Spare<P>,
     /// Connections to each shard that is added from now on.
     pub(super) per_shard: usize,
     /// Those keep requests until they are answered.
@@ -75,6 +78,8 @@ pub(super) enum Refusal {
     Nobody,
     /// The shard cannot take it.
     Failed(ConnectionId, ShardFailure),
+    /// As many clients as may have connections of the shard to themselves.
+    Occupied(MemberIndex),
 }
 
 impl<P: Protocol> Router<P> {
@@ -89,6 +94,7 @@ impl<P: Protocol> Router<P> {
             topology: topology.clone(),
             members: Members::default(),
             connections: Connections::new(policy),
+            spare: Spare::default(),
             per_shard,
             keeps: false,
             deadline: None,
@@ -173,24 +179,21 @@ impl<P: Protocol> Router<P> {
         self.connection(sender, self.members.of(shard))
     }
 
-    /// The connection of the client and lane to the owner of the slot. Nobody owns it where the shards are no cluster any more:
-    /// keys are dealt otherwise there.
-    pub fn connection_of_slot(&self, slot: u16, number: u64, lane: u32) -> Option<ConnectionId> {
+    /// The owner of the slot. Nobody owns it where the shards are no cluster any more: keys are dealt otherwise there.
+    pub fn owner_of_slot(&self, slot: u16) -> Option<MemberIndex> {
         if !self.topology.redirects() {
             return None;
         }
-        let owner = ShardIndex(self.topology.owner_of_slot(slot)?);
-        Some(self.connections.shared(lane, self.members.of(owner), number))
+        Some(self.members.of(ShardIndex(self.topology.owner_of_slot(slot)?)))
     }
 
-    /// The connection of the client and lane to the server at this address, if it is in the pool.
-    pub fn connection_at(&self, host: &str, port: u16, number: u64, lane: u32) -> Option<ConnectionId> {
+    /// The server at this address, if it is in the pool.
+    pub fn member_at(&self, host: &str, port: u16) -> Option<MemberIndex> {
         let is_at = |member: &&MemberIndex| match &self.members[**member].shard.address {
             Address::Tcp { host: known, port: at } => known == host && *at == port,
             Address::Unix(_) => false,
         };
-        let member = *self.members.present().iter().find(is_at)?;
-        Some(self.connections.shared(lane, member, number))
+        self.members.present().iter().find(is_at).copied()
     }
 
     /// Where a request goes that is sent to the shard that owns all of its keys; it may be submitted there.
@@ -202,6 +205,16 @@ impl<P: Protocol> Router<P> {
         plan: &Plan<P>,
         limits: &Limits,
     ) -> Result<Target, Refusal> {
+        let Home { shard, unit } = self.home_of_keys(canonical, plan)?;
+        let connection = self.connection_for(sender, ShardIndex(shard), plan.reads);
+        self.admit(connection, canonical.len(), limits, sender.since, sender.now)
+            .map_err(|failure| Refusal::Failed(connection, failure))?;
+        Ok(Target { connection, unit })
+    }
+
+    /// The shard that owns all keys of the request.
+    #[inline(always)]
+    pub fn home_of_keys(&self, canonical: &[u8], plan: &Plan<P>) -> Result<Home, Refusal> {
         let mut home: Option<Home> = None;
         let text = plan.key_text(canonical);
         for &(start, length) in &plan.keys {
@@ -210,11 +223,7 @@ impl<P: Protocol> Router<P> {
                 return Err(Refusal::SpreadKeys);
             }
         }
-        let Home { shard, unit } = home.expect("a request that is forwarded has a key");
-        let connection = self.connection_for(sender, ShardIndex(shard), plan.reads);
-        self.admit(connection, canonical.len(), limits, sender.since, sender.now)
-            .map_err(|failure| Refusal::Failed(connection, failure))?;
-        Ok(Target { connection, unit })
+        Ok(home.expect("a request that is forwarded has a key"))
     }
 
     /// Whether a request of so many bytes, read at `since`, may be queued on the connection; if need be it is to be made.

@@ -3,7 +3,10 @@
 //!
 //! The functions that every request passes are inlined: together they are one loop.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
+use shard_discovery::Home;
 
 use super::client::{Activity, Pause, Stall, State};
 use super::clients::ClientId;
@@ -11,6 +14,7 @@ use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denials;
 use super::listing::Asked;
+use super::members::ShardIndex;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Target};
 use super::silences::Silences;
@@ -72,6 +76,8 @@ enum Next {
     Stop,
     /// Nothing at all: the client has said goodbye.
     Close,
+    /// Nothing at all, and the request is not answered: its client does not hear it.
+    Drop,
     /// The same request again, later: it was not taken.
     Same,
 }
@@ -98,8 +104,8 @@ impl<P: Protocol> Service<'_, P> {
             }
             self.taken(length, is_counted);
             if next != Next::Request {
-                if next == Next::Close {
-                    self.context.counters.client_quit.add(1);
+                if matches!(next, Next::Close | Next::Drop) {
+                    self.context.counters.client_quit.add(u64::from(next == Next::Close));
                     self.finish(scratch.len());
                 }
                 break;
@@ -197,7 +203,9 @@ impl<P: Protocol> Service<'_, P> {
     #[inline(always)]
     fn work_of(&self, route: &Route<P::Merge>, length: usize) -> usize {
         match route {
-            Route::Forward | Route::Split(_) | Route::Ignore | Route::NoRoom => work(self.plan.keys.len()),
+            Route::Forward | Route::Wait(_) | Route::Split(_) | Route::Ignore | Route::NoRoom => {
+                work(self.plan.keys.len())
+            }
             Route::Everywhere(_) => work(self.router.topology.shards().len()),
             // What is not sent on is read, looked up and answered by the proxy itself.
             _ => {
@@ -219,6 +227,7 @@ impl<P: Protocol> Service<'_, P> {
         match route {
             Route::Ignore => {}
             Route::Forward => self.forward(scratch, length)?,
+            Route::Wait(patience) => return self.wait(patience, scratch, length),
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
             Route::Answer => self.answer(),
@@ -259,6 +268,39 @@ impl<P: Protocol> Service<'_, P> {
         let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
         self.submit_whole(target, sender, scratch, length);
         Ok(())
+    }
+
+    /// The request waits for data, on a connection that its client has to itself meanwhile.
+    fn wait(
+        &mut self,
+        patience: Option<Duration>,
+        scratch: &mut BytesMut,
+        length: usize,
+    ) -> Result<Next, Refusal> {
+        if self.activity.replies.in_flight() > 0 {
+            // They go to other connections, and come before it.
+            self.activity.paused = Some(Pause::UntilQuiet);
+            return Ok(Next::Same);
+        }
+        match self.state {
+            State::Open => {}
+            State::Ended | State::Broken => return Ok(Next::Drop),
+            State::Finishing => {
+                P::nothing_came(P::lane(self.session), &mut self.plan.reply);
+                self.answer();
+                return Ok(Next::Request);
+            }
+        }
+        let sender = Sender { since: self.now, ..self.sender() };
+        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let Home { shard, unit } = self.router.home_of_keys(canonical, self.plan)?;
+        let member = self.router.members.of(ShardIndex(shard));
+        let connection = self.router.take_private(sender, member, self.context)?;
+        self.router.begin_wait(connection, patience, self.context.limits.timeout, self.now);
+        self.submit_whole(Target { connection, unit }, sender, scratch, length);
+        self.activity.private = Some(connection);
+        self.activity.paused = Some(Pause::UntilQuiet);
+        Ok(Next::Stop)
     }
 
     /// Queues the request as it is; a large one that came alone is not copied.
@@ -359,6 +401,16 @@ impl<P: Protocol> Service<'_, P> {
                 let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
                 let reply = P::spread_keys(self.router.spread_of(keys));
                 self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
+                return Next::Request;
+            }
+            Refusal::Occupied(member) => {
+                counters.blocked_refused.add(1);
+                counters.refused.add(1);
+                let name = &self.router.members[member].name;
+                let max = self.context.limits.blocked_max;
+                let words = format!("shard {name}: {max} clients wait for data there already (blocked_max)");
+                P::failure(self.plan.manner, &words, &mut self.plan.reply);
+                self.activity.replies.replied(&self.plan.reply, self.plan.manner);
                 return Next::Request;
             }
             Refusal::Nobody => {

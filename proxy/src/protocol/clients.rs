@@ -12,10 +12,24 @@ use bytes::Bytes;
 pub struct Question {
     /// Which clients are meant.
     pub filter: ClientFilter,
-    /// They are disconnected.
-    pub kill: bool,
+    /// What is to be done with them.
+    pub deed: Deed,
     /// How the protocol wants to say the answer; only it knows.
     pub form: u8,
+}
+
+/// What is done with the clients that a [`Question`] means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// They are listed.
+    List,
+    /// They are disconnected.
+    Kill,
+    /// Those whose request waits for data wait no more; the others are not meant.
+    Unblock {
+        /// They are told an error, not that their time is over.
+        with_error: bool,
+    },
 }
 
 /// Which clients a [`Question`] means; all that is given must match.
@@ -105,6 +119,8 @@ pub struct ClientRow<'c> {
     pub input_bytes: usize,
     /// Bytes of replies not yet taken.
     pub output_bytes: usize,
+    /// Its request waits for data.
+    pub is_blocked: bool,
 }
 
 /// What one worker has found for a question.
@@ -172,7 +188,7 @@ mod tests {
     fn numbers_are_a_set() {
         let question = |ids: &[u64]| Question {
             filter: ClientFilter { ids: Some(ids.iter().copied().collect()), ..ClientFilter::default() },
-            kill: false,
+            deed: Deed::List,
             form: 0,
         };
         assert_eq!(question(&[3, 1, 3]), question(&[1, 3]));

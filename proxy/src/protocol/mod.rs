@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -14,9 +15,10 @@ use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
 use store::Store;
 
-pub use clients::{ClientFilter, ClientRow, Found, Ids, Question, Rows};
+pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::Owners;
+pub use waiting::{Interruption, Waiting};
 
 mod clients;
 mod identity;
@@ -25,9 +27,10 @@ mod owners;
 pub mod resp;
 pub mod store;
 mod strangers;
+mod waiting;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Sized + 'static {
+pub trait Protocol: Waiting + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -187,6 +190,9 @@ pub trait Protocol: Sized + 'static {
 
     /// The reply to a request that could not be served; `words` name the shard and the reason.
     fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);
+
+    /// The reply to a request that has waited for data, in this lane, until its time was over.
+    fn nothing_came(_lane: Self::Lane, _reply: &mut Vec<u8>) {}
 
     /// The reply to a request that there is no room for, and the last one to a client that has to go for the same reason.
     fn out_of_memory(reply: &mut Vec<u8>);
@@ -476,6 +482,9 @@ pub enum Route<M> {
     },
     /// The request goes as it is to the shard that owns all of [`Plan::keys`].
     Forward,
+    /// It goes to the shard that owns all of [`Plan::keys`], on a connection of its own: it waits there for data, at most for
+    /// so long.
+    Wait(Option<Duration>),
     /// Each key goes to its owner.
     Split(M),
     /// It goes to every shard.

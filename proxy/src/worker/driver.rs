@@ -193,6 +193,12 @@ impl<P: Protocol> Driver<P> {
         let id = client.id(index);
         if !self.pool.wants_read(id) {
             client.unread = true;
+            if self.pool.is_waiting(id) {
+                if client.ended {
+                    self.pool.client_ended(id);
+                }
+                return;
+            }
             let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_sent());
             let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
             client.left = waiting.map(|bytes| Box::new(Left { since: now, bytes }));
@@ -384,7 +390,11 @@ impl<P: Protocol> Driver<P> {
                 self.part_with_due(now);
             }
             if self.drain_until.is_some() {
-                self.drain_others();
+                self.drain_others(now);
+            }
+            if self.retiring.is_some() {
+                // They have no next reply to go with.
+                self.pool.end_waits(self.share_to_go(now), now);
             }
             if self.pool.has_blocked() {
                 self.pool.sweep_blocked(now);
@@ -395,6 +405,7 @@ impl<P: Protocol> Driver<P> {
             }
             let needed = self.setup.watches_clients
                 || self.drain_until.is_some()
+                || self.retiring.is_some()
                 || !self.lingering.is_empty()
                 || self.pool.has_blocked()
                 || self.pool.has_extra_connections();

@@ -159,6 +159,8 @@ pub enum Report {
         shard: Shard,
         /// To be repeated in the order.
         connection: ConnectionId,
+        /// One client is to have it to itself.
+        is_private: bool,
     },
     /// A shard has failed.
     Failed {

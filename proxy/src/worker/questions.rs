@@ -104,10 +104,10 @@ mod tests {
 
     use super::*;
     use crate::pool::ClientId;
-    use crate::protocol::{ClientFilter, Found, Question};
+    use crate::protocol::{ClientFilter, Deed, Found, Question};
 
     fn question() -> Question {
-        Question { filter: ClientFilter::default(), kill: false, form: 0 }
+        Question { filter: ClientFilter::default(), deed: Deed::List, form: 0 }
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Limits {
             queue_wait: config.timeout.map_or(config.queue_wait, |timeout| timeout.min(config.queue_wait)),
             in_flight_max: config.in_flight_max as usize,
             request_bytes_max: config.request_bytes_max,
+            blocked_max: config.blocked_max as usize,
             arguments_max: config.arguments_max as usize,
             client_output_max: size(config.client_output_max),
             client_output_pause: size(config.client_output_pause),

@@ -59,6 +59,7 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("queue_wait", |limits, value| put(&mut limits.queue_wait, duration(value))),
     ("in_flight_max", |limits, value| put(&mut limits.in_flight_max, number(value))),
     ("request_bytes_max", |limits, value| put(&mut limits.request_bytes_max, number(value))),
+    ("blocked_max", |limits, value| put(&mut limits.blocked_max, number(value))),
     ("arguments_max", |limits, value| put(&mut limits.arguments_max, number(value))),
     ("client_output_max", |limits, value| put(&mut limits.client_output_max, number(value))),
     ("client_output_pause", |limits, value| put(&mut limits.client_output_pause, number(value))),
@@ -175,4 +176,5 @@ counters!(
     redirects_ask,
     redirects_later,
     redirects_given_up,
+    blocked_refused,
 );

@@ -180,7 +180,7 @@ impl<D: Dialect> Stage<D> {
             What::Drain => {
                 self.drains = true;
                 for client in self.clients.values().filter(|client| client.outbox.is_empty()) {
-                    self.world.pool.part_with(client.id, Parting::Drained);
+                    self.world.pool.part_with(client.id, Parting::Drained, self.world.now);
                 }
                 self.flow();
             }
@@ -299,7 +299,7 @@ impl<D: Dialect> Stage<D> {
                 *manner = Manner::Fails(ShardFailure::LocalResources("Too many open files".into()));
             }
             Deed::Hangs => *manner = Manner::Hangs,
-            Deed::Moves => self.world.pool.renew(&format!("shard-{shard}")),
+            Deed::Moves => self.world.pool.renew(&format!("shard-{shard}"), self.world.now),
             Deed::Ejected | Deed::Restored => {
                 if self.cluster.is_some() {
                     return Err("nodes of a cluster are not ejected".into());
@@ -340,9 +340,9 @@ impl<D: Dialect> Stage<D> {
                     self.world.client_sends_late(client.id, &std::mem::take(&mut client.outbox), arrived);
                     moved = true;
                     if self.drains {
-                        self.world.pool.part_with(client.id, Parting::Drained);
+                        self.world.pool.part_with(client.id, Parting::Drained, self.world.now);
                     }
-                } else if client.reads {
+                } else if client.reads && !self.world.pool.is_waiting(client.id) {
                     client.since.get_or_insert(now);
                 } else {
                     client.since = None;

@@ -172,7 +172,7 @@ impl<P: Protocol> World<P> {
         for (id, why) in due {
             // All that has come is read.
             if why != Parting::Aged || self.pool.is_quiet(id, self.now) {
-                self.pool.part_with(id, why);
+                self.pool.part_with(id, why, self.now);
             }
         }
         self.pool.sweep_blocked(self.now);

@@ -12,7 +12,7 @@ use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, ShardIdentity, Spread, first_line,
+    RequestBounds, Route, ShardIdentity, Spread, Waiting, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -76,6 +76,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
+
+/// Nothing waits for data here.
+impl Waiting for Memcache {}
 
 impl Protocol for Memcache {
     type Settings = Settings;

@@ -4,13 +4,15 @@
 //! forwarded or split. No command is named here; what only the proxy itself can say is in [`session`] and the files
 //! beside it.
 
+use std::time::Duration;
+
 use crate::buffer::Output;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
     Request, RequestBounds, Route, ShardIdentity, Spread, first_line,
 };
-use command::{Command, Feature, Handling, Merge, WrongArity, category, flag};
+use command::{Command, Feature, Handling, Merge, TimeoutPlace, WrongArity, category, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 use transaction::Ruling;
@@ -26,6 +28,7 @@ pub mod redirect;
 pub mod session;
 pub mod split;
 mod transaction;
+mod waiting;
 
 /// RESP2 and RESP3.
 #[derive(Debug)]
@@ -298,6 +301,10 @@ impl Protocol for Resp {
         encode::error(reply, &format!("ERR {words}"));
     }
 
+    fn nothing_came(lane: Lane, reply: &mut Vec<u8>) {
+        encode::null_array(reply, lane.resp3);
+    }
+
     fn out_of_memory(reply: &mut Vec<u8>) {
         encode::error(reply, "OOM the proxy has reached memory_max; send less at a time, and read replies");
     }
@@ -427,8 +434,9 @@ fn plan_slowly(
         // The reply may be as large as the request.
         Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
         Handling::Answer(local) => local::answer(local, &arguments, session, facts, plan),
-        Handling::Forward => match find_keys(command, &arguments, facts, plan) {
-            Ok(()) => Route::Forward,
+        Handling::Forward | Handling::Block(_) => match find_keys(command, &arguments, facts, plan) {
+            Ok(None) => Route::Forward,
+            Ok(Some(patience)) => Route::Wait(patience),
             Err(reply) => refuse(plan, &reply),
         },
         Handling::Split(merge) => {
@@ -485,18 +493,18 @@ impl<'b> Words<'b> {
     }
 }
 
-/// Sets `plan.keys` to the places of the command's keys.
+/// Sets `plan.keys` to the places of the command's keys. Returns how long the request waits for data, if it does.
 fn find_keys(
     command: &Command,
     words: &Words<'_>,
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
-) -> Result<(), String> {
+) -> Result<Option<Option<Duration>>, String> {
     let all = words.to_vec();
     let base = words.canonical.as_ptr() as usize;
-    if command.waits(all.len(), |index| all[index]) {
-        return Err(session::not_yet(command, Feature::Blocking));
-    }
+    // Where the timeout stands first the server looks at it last.
+    let is_late = command.handling == Handling::Block(TimeoutPlace::First);
+    let patience = if is_late { None } else { waiting::patience(command, &all)? };
     if !facts.settings.one_shard
         && let Some(position) = command.foreign_pattern(all.len(), |index| all[index])
     {
@@ -515,7 +523,7 @@ fn find_keys(
         // It executes nothing, and what it says depends on scripts that only it knows.
         Err(error) if error.is_judged_late() => {
             plan.keys.push((0, 0));
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error.text(command.name)),
     }
@@ -523,14 +531,14 @@ fn find_keys(
         // Where any shard will do, and where there is one only: that of the empty key.
         if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 {
             plan.keys.push((0, 0));
-            return Ok(());
+            return Ok(None);
         }
         return Err(format!(
             "ERR '{}' without a key cannot be routed to a shard; give it at least one key",
             command.name
         ));
     }
-    Ok(())
+    Ok(if is_late { waiting::patience(command, &all)? } else { patience })
 }
 
 fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {

@@ -30,7 +30,7 @@ impl<P: Protocol> Driver<P> {
             client.leaving |= why == Parting::Aged;
             let is_between = why != Parting::Aged || self.pool.is_quiet(id, now);
             if is_between && !client.socket.has_unread() {
-                self.pool.part_with(id, why);
+                self.pool.part_with(id, why, now);
             }
         }
     }
@@ -47,7 +47,7 @@ impl<P: Protocol> Driver<P> {
             if let Some(client) = self.clients.get(index)
                 && !client.socket.has_unread()
             {
-                self.pool.part_with(client.id(index), Parting::Drained);
+                self.pool.part_with(client.id(index), Parting::Drained, now);
             }
         }
         self.refuse_questions();
@@ -56,9 +56,9 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// Those that never stop asking are read no more.
-    pub(super) fn drain_others(&mut self) {
+    pub(super) fn drain_others(&mut self, now: Time) {
         for id in ids(&self.clients) {
-            self.pool.part_with(id, Parting::Drained);
+            self.pool.part_with(id, Parting::Drained, now);
         }
     }
 

@@ -54,13 +54,16 @@ impl<P: Protocol> Driver<P> {
                 self.pool.counters().epoch.set(epoch);
             }
             Order::Recovered(shard) => self.pool.recovered(&shard),
-            Order::Renew(shard) => self.pool.renew(&shard),
+            Order::Renew(shard) => self.pool.renew(&shard, now),
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
             Order::Store(store) => self.pool.set_store(store),
             Order::Preconnect => self.pool.preconnect(),
             Order::List(list) => self.listing = Some(Listing::new(list)),
             Order::Answer { ask, found } => self.answer_question(ask, found),
-            Order::Retire { within } => self.retiring = Some((now, within)),
+            Order::Retire { within } => {
+                self.retiring = Some((now, within));
+                self.next_sweep.get_or_insert(now.plus(SWEEP));
+            }
             Order::Drain { limit } => self.drain(now, now.plus(limit)),
         }
     }

@@ -78,8 +78,9 @@ impl<P: Protocol> Driver<P> {
     pub(super) fn connect_shards(&mut self, now: Time) {
         let (worker, pool) = (self.setup.worker, self.setup.pool);
         while let Some(&connection) = self.connects.last() {
+            let is_private = self.pool.is_private(connection);
             if let Some(shard) = self.pool.shard_of(connection).cloned()
-                && !tell(&self.setup.reports, Report::Connect { worker, pool, shard, connection })
+                && !tell(&self.setup.reports, Report::Connect { worker, pool, shard, connection, is_private })
             {
                 self.untold.retry = Some(now.plus(RETRY));
                 return;

@@ -89,7 +89,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 }
             }
             if leaves {
-                self.pool.part_with(id, if client.leaving { Parting::Aged } else { Parting::Drained });
+                self.pool.part_with(id, if client.leaving { Parting::Aged } else { Parting::Drained }, now);
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
@@ -97,7 +97,15 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                         self.again.push_back(Turn::Client(id));
                     }
                 }
-                Verdict::Wait => {}
+                Verdict::Wait => {
+                    if self.pool.is_waiting(id) {
+                        // Its time does not run while nothing is to be done for it.
+                        client.left = None;
+                        if client.ended {
+                            self.pool.client_ended(id);
+                        }
+                    }
+                }
                 Verdict::Finish => self.finish_client(id, now),
                 Verdict::Close => self.close_client(id, None),
             }

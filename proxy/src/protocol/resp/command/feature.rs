@@ -5,7 +5,7 @@
 pub enum Feature {
     /// MULTI, EXEC, WATCH: they need a connection of their own to one shard.
     Transaction,
-    /// Commands that wait for data: they would hold up all clients of a shared connection.
+    /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
     /// Channels.
     PubSub,
@@ -37,7 +37,7 @@ impl Feature {
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Transaction => "transactions (MULTI, EXEC, DISCARD, WATCH) are not supported yet",
-            Self::Blocking => "commands that wait for data are not supported yet",
+            Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::PubSub | Self::Publish => "publish and subscribe are not supported yet",
             Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",

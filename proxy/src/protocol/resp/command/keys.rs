@@ -4,30 +4,29 @@
 use super::{Begin, BlocksWith, Command, LeavesDatabase, Find, KeyNumWords, KeySpec, access, flag};
 
 impl Command {
-    /// Whether this request waits for data. Only asked of commands that may or may not; the others say it by
-    /// [`Feature::Blocking`](super::Feature::Blocking).
+    /// Where the timeout stands if this request waits for data. Only asked of commands that may or may not; the others say
+    /// it by [`Handling::Block`](super::Handling::Block).
     ///
-    /// A server version may know options that the row does not. From such a word on every BLOCK counts: a request
-    /// refused by mistake does less harm than a shared connection that stands still.
-    pub fn waits<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> bool {
-        let Some(BlocksWith { option, until, options }) = self.blocks_with else {
-            return false;
-        };
+    /// A server version may know options that the row does not. From such a word on every BLOCK counts, for a shared
+    /// connection must not stand still; where the timeout is nobody knows then, and it is said to be behind the request.
+    pub fn waits<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> Option<usize> {
+        let BlocksWith { option, until, options } = self.blocks_with?;
         let is_option = |at: usize| arg(at).eq_ignore_ascii_case(option.as_bytes());
-        let mut at = 1;
+        let (mut at, mut found) = (1, None);
         while at < args {
             if is_option(at) {
-                return true;
+                // The last one counts.
+                found = Some(at + 1);
             }
             if arg(at).eq_ignore_ascii_case(until.as_bytes()) {
-                return false;
+                return found;
             }
             match values_of(options, arg(at)) {
                 Some(values) => at += 1 + values,
-                None => return (at..args).any(is_option),
+                None => return (found.is_some() || (at..args).any(is_option)).then_some(args),
             }
         }
-        false
+        found
     }
 
     /// Whether this request reaches another database than the client's.
@@ -389,13 +388,16 @@ mod tests {
     #[test]
     fn options_of_all_versions_are_told_from_keys_and_from_block() {
         for (request, waits) in [
-            ("XREAD STREAMS block 0", false),
-            ("XREAD BLOCK 0 STREAMS a $", true),
-            ("XREAD COUNT 1 MAXCOUNT 10 MAXSIZE 10 STREAMS block 0", false),
-            ("XREAD MAXSIZE 10 block 0 STREAMS a $", true),
-            ("XREADGROUP GROUP block block CLAIM 1 STREAMS a >", false),
-            ("XREADGROUP GROUP g c NOACK MAXCOUNT 5 BLOCK 0 STREAMS a >", true),
-            ("XREAD SOMETHING 1 STREAMS block 0", true),
+            ("XREAD STREAMS block 0", None),
+            ("XREAD BLOCK 0 STREAMS a $", Some(2)),
+            ("XREAD BLOCK 0 block 1 STREAMS a $", Some(4)),
+            ("XREAD COUNT 1 MAXCOUNT 10 MAXSIZE 10 STREAMS block 0", None),
+            ("XREAD MAXSIZE 10 block 0 STREAMS a $", Some(4)),
+            ("XREADGROUP GROUP block block CLAIM 1 STREAMS a >", None),
+            ("XREADGROUP GROUP g c NOACK MAXCOUNT 5 BLOCK 0 STREAMS a >", Some(8)),
+            ("XREAD SOMETHING 1 STREAMS block 0", Some(6)),
+            ("XREAD BLOCK 0 SOMETHING STREAMS a 0", Some(7)),
+            ("XREAD SOMETHING 1 STREAMS a 0", None),
         ] {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             let row = lookup(args[0]).expect("it has a row");

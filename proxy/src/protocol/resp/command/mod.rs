@@ -91,10 +91,24 @@ pub enum Handling {
     Answer(Local),
     /// Only its subcommands do something: [`Command::subcommand`].
     Container,
+    /// To the shard that owns its keys, on a connection of its own: it waits there for data. The word tells where its
+    /// timeout stands.
+    Block(TimeoutPlace),
     /// Refused until the proxy can do it.
     Later(Feature),
     /// Refused for good: the reason.
     Refuse(&'static str),
+}
+
+/// Where a command that waits for data says for how long, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeoutPlace {
+    /// Behind the command's name.
+    First,
+    /// At the end.
+    Last,
+    /// There, too, and before it stand the ends of two lists: LEFT or RIGHT.
+    BehindEnds,
 }
 
 /// How the responses to the fragments of a split request become one reply.
@@ -142,6 +156,7 @@ pub enum Local {
     ClientReply,
     ClientNoEvict,
     ClientNoTouch,
+    ClientUnblock,
     ConfigGet,
 }
 
@@ -423,7 +438,11 @@ impl Command {
         match self.handling {
             Handling::Later(feature) => Some(feature.refusal()),
             Handling::Refuse(reason) => Some(reason),
-            Handling::Forward | Handling::Split(_) | Handling::Answer(_) | Handling::Container => None,
+            Handling::Forward
+            | Handling::Split(_)
+            | Handling::Answer(_)
+            | Handling::Block(_)
+            | Handling::Container => None,
         }
     }
 
@@ -433,7 +452,7 @@ impl Command {
         match self.handling {
             Handling::Later(feature) => one_shard && feature.is_served_by_one_shard(),
             Handling::Refuse(_) => false,
-            Handling::Forward | Handling::Split(_) | Handling::Answer(_) => true,
+            Handling::Forward | Handling::Split(_) | Handling::Answer(_) | Handling::Block(_) => true,
             Handling::Container => self
                 .subcommands
                 .iter()
@@ -487,7 +506,7 @@ mod tests {
     fn what_is_forwarded_or_split_has_keys_to_go_by() {
         let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
         for row in rows {
-            let by_key = matches!(row.handling, Handling::Forward | Handling::Split(_));
+            let by_key = matches!(row.handling, Handling::Forward | Handling::Split(_) | Handling::Block(_));
             assert!(!by_key || row.keys.iter().any(|spec| !spec.access.has(access::NOT_KEY)), "{}", row.name);
             assert_eq!(
                 row.handling == Handling::Container,

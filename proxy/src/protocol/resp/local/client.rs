@@ -8,7 +8,7 @@ use crate::buffer::Output;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use crate::protocol::resp::{Resp, encode};
-use crate::protocol::{ClientFilter, ClientRow, Facts, Found, Plan, Question, Route};
+use crate::protocol::{ClientFilter, ClientRow, Deed, Facts, Found, Plan, Question, Route};
 
 /// How the answer to a question is said.
 const LIST: u8 = 0;
@@ -17,6 +17,8 @@ const INFO: u8 = 1;
 const KILLED_ONE: u8 = 2;
 /// `CLIENT KILL` with filters: how many.
 const KILLED_COUNT: u8 = 3;
+/// `CLIENT UNBLOCK`: 1, or 0 if it was not blocked.
+const UNBLOCKED: u8 = 4;
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
 
@@ -40,7 +42,7 @@ pub fn ask(
 /// `CLIENT INFO`
 pub fn own_question(own: u64) -> Question {
     let filter = ClientFilter { ids: Some([own].into_iter().collect()), ..ClientFilter::default() };
-    Question { filter, kill: false, form: INFO }
+    Question { filter, deed: Deed::List, form: INFO }
 }
 
 /// `CLIENT GETNAME`
@@ -126,7 +128,7 @@ pub fn list_question(words: &[&[u8]]) -> Result<Question, String> {
         }
         _ => return Err(SYNTAX_ERROR.into()),
     }
-    Ok(Question { filter, kill: false, form: LIST })
+    Ok(Question { filter, deed: Deed::List, form: LIST })
 }
 
 /// `CLIENT KILL address`, or with filters.
@@ -136,7 +138,7 @@ pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
             address: Some(String::from_utf8_lossy(address).into_owned()),
             ..ClientFilter::default()
         };
-        return Ok(Question { filter, kill: true, form: KILLED_ONE });
+        return Ok(Question { filter, deed: Deed::Kill, form: KILLED_ONE });
     }
     let mut filter = ClientFilter { except: Some(own), ..ClientFilter::default() };
     for pair in words.chunks(2) {
@@ -161,7 +163,22 @@ pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
             _ => return Err(SYNTAX_ERROR.into()),
         }
     }
-    Ok(Question { filter, kill: true, form: KILLED_COUNT })
+    Ok(Question { filter, deed: Deed::Kill, form: KILLED_COUNT })
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
+pub fn unblock_question(words: &[&[u8]]) -> Result<Question, String> {
+    let with_error = match words {
+        [_] => false,
+        [_, how] if how.eq_ignore_ascii_case(b"timeout") => false,
+        [_, how] if how.eq_ignore_ascii_case(b"error") => true,
+        [_, _] => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
+        _ => return Err("ERR wrong number of arguments for 'client|unblock' command".into()),
+    };
+    let id = number(words[0]).ok_or("ERR value is not an integer or out of range")?;
+    let ids = Some(u64::try_from(id).ok().into_iter().collect());
+    let filter = ClientFilter { ids, ..ClientFilter::default() };
+    Ok(Question { filter, deed: Deed::Unblock { with_error }, form: UNBLOCKED })
 }
 
 fn client_id(word: &[u8]) -> Result<u64, String> {
@@ -196,15 +213,20 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     );
     let _ = writeln!(
         line,
-        "age={} idle={} flags=N sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
-        client.age, client.idle, client.input_bytes, client.in_flight, client.output_bytes
+        "age={} idle={} flags={} sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
+        client.age,
+        client.idle,
+        if client.is_blocked { "b" } else { "N" },
+        client.input_bytes,
+        client.in_flight,
+        client.output_bytes
     );
 }
 
 /// The reply to a question about clients.
 pub fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
     match question.form {
-        KILLED_COUNT => encode::integer(reply.tail(), found.count as i64),
+        KILLED_COUNT | UNBLOCKED => encode::integer(reply.tail(), found.count as i64),
         KILLED_ONE if found.count == 0 => encode::error(reply.tail(), "ERR No such client"),
         KILLED_ONE => encode::simple(reply.tail(), "OK"),
         _ => {

@@ -31,6 +31,12 @@ pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Ve
     if resp3 { encode::verbatim(out, text.as_bytes()) } else { encode::bulk(out, text.as_bytes()) }
 }
 
+/// Clients whose request waits for data, whichever worker serves them.
+fn blocked(facts: &Facts<'_, Resp>) -> i64 {
+    let shards = 0..facts.counters.shards().len();
+    shards.map(|shard| facts.counters.sum_shard(shard, |shard| shard.blocked_clients.get())).sum()
+}
+
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let counters = facts.counters;
     let total = |number: fn(&PoolCounters) -> i64| counters.sum(number).to_string();
@@ -49,7 +55,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
         ],
         "clients" => vec![
             ("connected_clients", total(|counters| counters.client_connections.get())),
-            ("blocked_clients", "0".into()),
+            ("blocked_clients", blocked(facts).to_string()),
         ],
         "memory" => facts.store.policy.iter().map(|policy| ("maxmemory_policy", policy.clone())).collect(),
         "stats" => vec![

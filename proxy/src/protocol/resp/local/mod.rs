@@ -69,6 +69,7 @@ pub fn answer(
         Local::ClientList => return client::ask(client::list_question(&all[2..]), facts, plan),
         Local::ClientInfo => return client::ask(Ok(client::own_question(facts.client)), facts, plan),
         Local::ClientKill => return client::ask(client::kill_question(&all[2..], facts.client), facts, plan),
+        Local::ClientUnblock => return client::ask(client::unblock_question(&all[2..]), facts, plan),
         Local::ClientReply => return client::reply_mode(all[2], session, plan),
         Local::ClientId => encode::integer(out, facts.client as i64),
         Local::ClientGetname => client::name(session, out),

@@ -1,0 +1,77 @@
+//! Private connections: one client has a connection of a shard to itself for a time, because what it says there would hold
+//! up all others (a command that waits for data) or changes what the connection is (WATCH).
+//!
+//! ```text
+//!   new ──> made ──> spare <──────────┐ clean                 a client takes one: `Router::take_private`
+//!     \        \       │ taken        │                       and has it until     `Router::release_private`
+//!      └────────└──> held ────────────┤                       or it is gone:       `Router::abandon_private`
+//!                                     └> closed: anything else
+//! ```
+//!
+//! This file says what they are, `lending.rs` how they are taken and given back, `spare.rs` has those that nobody has.
+//!
+//! They are in the book of connections like all others, but in no lane: nobody finds one who does not hold it. A spare one is
+//! warm: its handshake is over, its database is selected, and its number at the shard is known. It is given back only clean,
+//! that is with everything asked on it answered, and nothing done that outlasts the answer; else it is closed.
+//!
+//! Whoever holds one has its id in [`Activity::private`](super::client::Activity::private). What is asked on it are tickets as
+//! anywhere. Its deadlines are its own, and what fails on it once it is made counts against nobody; that no connection can be
+//! made does, as for any other. It is no part of `server_connections`.
+//!
+//! Limits: at most `blocked_max` are held of a shard by the whole process, and at most so many are there in one worker, spare
+//! ones and those that are being made included. Spare ones are closed after [`SPARE_MAX`](super::lending::SPARE_MAX).
+
+use std::time::Duration;
+
+use super::ClientId;
+use crate::time::Time;
+
+/// What is known of a connection that one client has.
+#[derive(Debug)]
+pub struct Private {
+    /// The client that has it. None has it while it is spare, or is made for one that has gone.
+    pub holder: Option<ClientId>,
+    /// Its number at the shard, if that says so.
+    pub peer: Option<i64>,
+    /// What is done on it outlasts the answer: it is closed once its client has done with it.
+    pub is_tainted: bool,
+    /// Responses that name other nodes are followed.
+    pub follows: bool,
+    /// The request on it waits for data.
+    pub wait: Option<Wait>,
+    /// It is among the spare ones.
+    pub is_spare: bool,
+}
+
+/// A request that waits for data.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// For how long; `None` for ever.
+    pub patience: Option<Duration>,
+    /// Until then, where that is known: from when the shard was asked, or could be.
+    pub due: Option<Time>,
+    /// It is to end before its time, and the shard is asked for that.
+    pub ending: Option<Ending>,
+    /// How often it was asked, and until when it is.
+    pub asked: (u32, Time),
+}
+
+/// How a wait ends before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// As if its time were over.
+    TimeOver,
+    /// With an error.
+    Error,
+    /// The client goes on waiting somewhere else.
+    Again,
+}
+
+/// What a private connection was before it was closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Was {
+    /// Its handshake was over.
+    pub up: bool,
+    /// It was about to be closed.
+    pub closing: bool,
+}

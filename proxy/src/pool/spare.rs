@@ -1,0 +1,55 @@
+//! Private connections that nobody has: warm, for the next who needs one.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::connections::ConnectionId;
+use super::members::MemberIndex;
+use crate::protocol::Protocol;
+
+/// The private connections that nobody has.
+pub(super) struct Spare<P: Protocol> {
+    /// By shard and what is spoken on them, last used last.
+    pub lists: HashMap<(MemberIndex, P::Lane), VecDeque<ConnectionId>>,
+}
+
+impl<P: Protocol> Default for Spare<P> {
+    fn default() -> Self {
+        Self { lists: HashMap::new() }
+    }
+}
+
+impl<P: Protocol> Spare<P> {
+    /// One of the shard and lane.
+    pub fn take(&mut self, member: MemberIndex, lane: P::Lane) -> Option<ConnectionId> {
+        let list = self.lists.get_mut(&(member, lane))?;
+        let id = list.pop_back();
+        if list.is_empty() {
+            self.lists.remove(&(member, lane));
+        }
+        id
+    }
+
+    /// It is not spare any more.
+    pub fn remove(&mut self, member: MemberIndex, lane: P::Lane, id: ConnectionId) {
+        if let Some(list) = self.lists.get_mut(&(member, lane)) {
+            // Those that have been here for long, and go first, stand first.
+            if let Some(place) = list.iter().position(|&other| other == id) {
+                list.remove(place);
+            }
+            if list.is_empty() {
+                self.lists.remove(&(member, lane));
+            }
+        }
+    }
+
+    /// One of the shard, whatever is spoken on it.
+    pub fn any_of(&self, member: MemberIndex) -> Option<ConnectionId> {
+        let mut of_member = self.lists.iter().filter(|((of, _), _)| *of == member);
+        of_member.find_map(|(_, list)| list.front().copied())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty()
+    }
+}

@@ -1,0 +1,337 @@
+//! Requests that wait for data, each on a private connection: how their wait ends.
+//!
+//! A client whose request waits has nothing else in flight: what it sent before is answered by then, and what it sends after
+//! that waits unread. The shard keeps the time. What ends a wait sooner:
+//!
+//! - The client is gone, or has closed its writing side: the connection is closed at once, or an element would be taken for
+//!   nobody.
+//! - CLIENT UNBLOCK, a drain, another topology: the shard is asked, on a shared connection, to end the wait, and says on
+//!   the private one whether it has, or has given an element already. Nothing is lost between the two. It is asked again where it
+//!   does not answer, for it may have heard of the end before the beginning; one that does not answer in time is taken for lost.
+//! - The shard itself, where it is a primary no more.
+//!
+//! Where the client is to go on waiting its request is put back in front of what waits of it, with the time that is left, and goes
+//! where its keys belong by then.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Pool;
+use super::client::{Pause, State};
+use super::clients::{ClientId, Clients, find};
+use super::connection::Link;
+use super::connections::ConnectionId;
+use super::deadlines::spread;
+use super::members::{MemberIndex, ShardIndex};
+use super::private::{Ending, Wait};
+use super::redirect::{Interrupted, Redirected};
+use super::router::Refusal;
+use super::ticket::{Sender, Ticket};
+use crate::buffer::{Ahead, Piece};
+use crate::failure::ShardFailure;
+use crate::protocol::{Interruption, Protocol};
+use crate::time::Time;
+
+/// The pause before a shard is asked once more to end a wait; it doubles each time.
+const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
+/// How long a shard may take to end a wait, where its responses may take as long as they like.
+const UNBLOCK_MAX: Duration = Duration::from_secs(1);
+
+impl<P: Protocol> Pool<P> {
+    /// Whether the client's request waits for data.
+    pub fn is_waiting(&self, id: ClientId) -> bool {
+        self.clients
+            .activity(id)
+            .and_then(|activity| activity.private)
+            .is_some_and(|at| self.wait_at(at).is_some())
+    }
+
+    fn wait_at(&self, at: ConnectionId) -> Option<Wait> {
+        self.router.connections.get(at)?.private.as_ref()?.wait
+    }
+
+    /// The client will say nothing more, and hears nothing of what it waits for: nothing is to be taken for it.
+    pub(super) fn drop_wait(&mut self, id: ClientId) {
+        let Some(client) = self.clients.touch(id) else { return };
+        client.state = State::Ended;
+        let Some(activity) = client.activity.as_mut() else { return };
+        if let Some(at) = activity.private.take() {
+            self.router.abandon_private(at);
+        }
+        activity.replies.cut();
+        activity.ahead = Ahead::default();
+        activity.drop_requests();
+    }
+
+    /// The wait of the client's request ends before its time. False if it does not wait, or its wait ends already.
+    pub(super) fn end_wait(&mut self, id: ClientId, ending: Ending, now: Time) -> bool {
+        let Some(at) = self.clients.activity(id).and_then(|activity| activity.private) else { return false };
+        let Some(wait) = self.wait_at(at) else { return false };
+        if wait.ending.is_some_and(|before| before != Ending::Again) {
+            return false;
+        }
+        let connection = &mut self.router.connections[at];
+        if connection.in_flight().is_empty() {
+            return false;
+        }
+        let (is_unheard, lane) = (connection.is_unheard(), connection.lane);
+        let private = connection.private.as_mut().expect("somebody waits on it");
+        private.wait = Some(Wait { ending: Some(ending), ..wait });
+        if is_unheard {
+            // The request itself stands behind a prelude, if it has one.
+            let ticket = connection.in_flight().iter().copied().find(|ticket| !ticket.is_prelude());
+            let request = connection.newest_kept().unwrap_or_default();
+            self.router.abandon_private(at);
+            let Some(ticket) = ticket else { return false };
+            self.interrupted(
+                Interrupted {
+                    ticket,
+                    request,
+                    wait: Wait { ending: Some(ending), ..wait },
+                    lane,
+                    reply: Bytes::new(),
+                },
+                now,
+            );
+            return true;
+        }
+        // Whatever the shard says, it is not for the next who waits there.
+        private.is_tainted = true;
+        if wait.ending.is_some() {
+            // It has been asked.
+            return true;
+        }
+        let until = now.plus(self.context.limits.timeout.unwrap_or(UNBLOCK_MAX));
+        private.wait = Some(Wait { ending: Some(ending), asked: (0, until), ..wait });
+        self.ask_to_end(at, now);
+        true
+    }
+
+    /// The shard is asked to end the wait on the connection, unless it was asked for long enough. It may hear of that before it
+    /// has read what is to end, or not at all where there is no connection for it: so it is asked again.
+    pub(super) fn ask_to_end(&mut self, at: ConnectionId, now: Time) -> bool {
+        let connection = &mut self.router.connections[at];
+        let Some(since) = connection.in_flight().front().map(|ticket| ticket.since) else { return false };
+        let (member, own) = (connection.member, connection.private.as_mut());
+        let Some(private) = own else { return false };
+        let Some(wait @ Wait { ending: Some(ending), asked: (times, until), .. }) = private.wait else {
+            return false;
+        };
+        if until <= now {
+            return false;
+        }
+        private.wait = Some(Wait { asked: (times + 1, until), ..wait });
+        let peer = private.peer;
+        let deadline = now.plus(UNBLOCK_AGAIN * (1 << times.min(10))).min(until);
+        connection.policy.timeout = Some(deadline.since(since));
+        self.router.deadline = Some(self.router.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
+        let shared = self.router.connections.usual_of(member).next();
+        let Some((peer, shared)) = peer.zip(shared) else { return true };
+        let mut request = Vec::new();
+        P::unblock(peer, ending != Ending::TimeOver, &mut request);
+        match self.router.admit(shared, request.len(), &self.context.limits, now, now) {
+            // There are few for each who waits.
+            Ok(()) | Err(ShardFailure::QueueFull) => {
+                self.router.submit(shared, Ticket::prelude(now), Piece::Copied(&request), now);
+            }
+            Err(_) => {}
+        }
+        true
+    }
+
+    /// Waits end, as if their time were over, of those clients that are among the first `share` of 1024.
+    pub fn end_waits(&mut self, share: u32, now: Time) {
+        let seed = self.context.identity.seed;
+        let waiting = self.router.connections.iter().filter_map(|connection| connection.private.as_ref());
+        let holders = waiting.filter_map(|private| private.wait.and(private.holder));
+        let is_meant = |id: &ClientId| {
+            self.clients.get(*id).is_some_and(|client| spread(client.id, seed) < u64::from(share))
+        };
+        let meant: Vec<ClientId> = holders.filter(is_meant).collect();
+        meant.into_iter().for_each(|id| {
+            self.end_wait(id, Ending::TimeOver, now);
+        });
+    }
+
+    /// Another topology: whose keys have another owner by it waits there, and what nobody has of shards that are gone is closed.
+    pub(super) fn move_waits(&mut self, now: Time) {
+        for at in self.router.connections.find(|connection| connection.private.is_some()) {
+            let connection = &self.router.connections[at];
+            let is_present = self.router.members[connection.member].is_present();
+            let Some(private) = &connection.private else { continue };
+            match private.holder {
+                None if !is_present => self.router.close_private(at),
+                Some(client) if private.wait.is_some() && !(is_present && self.is_home(at)) => {
+                    self.end_wait(client, Ending::Again, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the shard owns all keys of the request that waits on the connection.
+    fn is_home(&self, at: ConnectionId) -> bool {
+        let connection = &self.router.connections[at];
+        let topology = &self.router.topology;
+        let is_own = |shard| self.router.members.of(ShardIndex(shard)) == connection.member;
+        if topology.redirects() {
+            // A node that is asked before its turn says so itself.
+            let ticket = connection.in_flight().back();
+            return ticket.and_then(|ticket| topology.owner_of_slot(ticket.slot)).is_some_and(is_own);
+        }
+        let (request, mut keys) = (connection.newest_kept().unwrap_or_default(), Vec::new());
+        P::keys_of(&request, &mut keys);
+        let mut homes =
+            keys.into_iter().map(|(start, length)| topology.home_of(&request[start..start + length]));
+        homes.all(|home| home.is_some_and(|home| is_own(home.shard)))
+    }
+
+    /// Something has come on a private connection, or its handshake is over.
+    pub(super) fn settle_private(&mut self, at: ConnectionId, was_up: bool, now: Time) {
+        let connection = &self.router.connections[at];
+        if !was_up && matches!(connection.link, Link::Up) {
+            self.router.private_is_up(at, now);
+        }
+        let connection = &self.router.connections[at];
+        let Some(private) = &connection.private else { return };
+        if private.wait.is_none() || !connection.in_flight().is_empty() {
+            return;
+        }
+        let holder = private.holder;
+        self.router.release_private(at);
+        self.forget_private(holder);
+    }
+
+    /// The request has timed out on a private connection: nobody waits there any more.
+    pub(super) fn lose_private(&mut self, at: ConnectionId) {
+        let Some(private) =
+            self.router.connections.get(at).and_then(|connection| connection.private.as_ref())
+        else {
+            return;
+        };
+        let holder = private.holder;
+        self.router.abandon_private(at);
+        self.forget_private(holder);
+    }
+
+    /// The client has no connection to itself any more.
+    pub(super) fn forget_private(&mut self, holder: Option<ClientId>) {
+        if let Some(activity) = holder.and_then(|id| self.clients.activity_mut(id)) {
+            // What it has sent meanwhile has waited for nobody but itself.
+            (activity.private, activity.arrived) = (None, None);
+        }
+    }
+
+    /// A node of a cluster has sent the request that would wait there elsewhere.
+    pub(super) fn wait_elsewhere(
+        &mut self,
+        redirected: &Redirected<P>,
+        wait: Wait,
+        mut ticket: Ticket<P>,
+        sender: Sender,
+        member: MemberIndex,
+        prelude: &[u8],
+    ) {
+        let (now, lane) = (sender.now, self.router.connections.lane_key(sender.lane));
+        let left = wait.due.map(|due| due.since(now));
+        let state = self.clients.get(sender.id).map_or(State::Broken, |client| client.state);
+        if matches!(state, State::Ended | State::Broken) {
+            return self.drop_wait(sender.id);
+        }
+        if left == Some(Duration::ZERO) || state == State::Finishing {
+            let wait = Wait { ending: Some(Ending::TimeOver), ..wait };
+            let (request, reply) = (Bytes::new(), Bytes::new());
+            return self.interrupted(Interrupted { ticket, request, wait, lane, reply }, now);
+        }
+        let mut request = Vec::new();
+        if !P::wait_again(&redirected.request, left, &mut request) {
+            request.extend_from_slice(&redirected.request);
+        }
+        let at = match self.router.take_private(sender, member, &self.context) {
+            Ok(at) => at,
+            Err(Refusal::Failed(_, failure)) => return self.fail(ticket, member, &failure),
+            Err(_) => return self.fail(ticket, member, &ShardFailure::QueueFull),
+        };
+        self.router.begin_wait(at, left, self.context.limits.timeout, now);
+        (ticket.since, ticket.asks) = (now, !prelude.is_empty());
+        if ticket.asks {
+            self.router.submit(at, Ticket::prelude(now), Piece::Copied(prelude), now);
+        }
+        self.router.submit(at, ticket, Piece::Copied(&request), now);
+        if let Some(client) = self.clients.touch(sender.id)
+            && let Some(activity) = client.activity.as_mut()
+        {
+            activity.private = Some(at);
+            activity.paused = Some(Pause::UntilQuiet);
+        }
+    }
+
+    /// Waits that have ended before their time.
+    pub(super) fn settle_interrupted(&mut self, now: Time) {
+        for interrupted in std::mem::take(&mut self.redirects.interrupted) {
+            self.interrupted(interrupted, now);
+        }
+    }
+
+    fn interrupted(&mut self, interrupted: Interrupted<P>, now: Time) {
+        let Interrupted { ticket, request, wait, lane, reply } = interrupted;
+        let Some(id) = ticket.client() else { return };
+        let is_over = wait.due.is_some_and(|due| due <= now);
+        let ending = match wait.ending {
+            Some(Ending::Again) | None if is_over => Ending::TimeOver,
+            ending => ending.unwrap_or(Ending::Again),
+        };
+        let left = wait.due.map(|due| due.since(now));
+        let mut again = Vec::new();
+        if ending == Ending::Again && P::wait_again(&request, left, &mut again) && self.take_again(id, &again)
+        {
+            return;
+        }
+        let mut words = Vec::new();
+        match ending {
+            Ending::TimeOver => P::nothing_came(lane, &mut words),
+            Ending::Error => P::unblocked(&mut words),
+            // It would mean something else by now: its client decides.
+            Ending::Again if reply.is_empty() => P::nothing_came(lane, &mut words),
+            Ending::Again => words.extend_from_slice(&reply),
+        }
+        let Some(client) = self.clients.touch(id) else { return };
+        let Some(activity) = client.activity.as_mut() else { return };
+        (activity.private, activity.arrived) = (None, None);
+        activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&words), true);
+    }
+
+    /// The client's request is taken once more, before all that it has sent after it. False if it is to go.
+    fn take_again(&mut self, id: ClientId, request: &[u8]) -> bool {
+        let Clients { table, dirty, .. } = &mut self.clients;
+        let Some(client) = find(table, id) else { return true };
+        let is_open = client.state == State::Open;
+        let Some(activity) = client.activity.as_mut() else { return true };
+        if !is_open || !activity.replies.withdraw() {
+            return false;
+        }
+        let mut rest = BytesMut::new();
+        activity.rest.take(&mut rest);
+        let mut scratch = BytesMut::with_capacity(request.len() + rest.len());
+        scratch.extend_from_slice(request);
+        scratch.extend_from_slice(&rest);
+        activity.rest.keep(&mut scratch, 0);
+        (activity.private, activity.arrived) = (None, None);
+        activity.paused = Some(Pause::Turn);
+        dirty.mark(client, id.index);
+        self.clients.resume(id);
+        true
+    }
+}
+
+/// Whether what a shard says of a wait that has ended is for its client, or the client goes on waiting elsewhere.
+pub(super) fn is_for_us(interruption: Interruption, ending: Option<Ending>) -> bool {
+    match (interruption, ending) {
+        // Once it was to wait elsewhere, whatever it is to do now.
+        (Interruption::Asked, Some(Ending::Again | Ending::TimeOver)) => true,
+        // Somebody else's asking is as good as that of another client.
+        (Interruption::Asked, Some(Ending::Error) | None) => false,
+        (Interruption::Changed, _) => true,
+    }
+}

@@ -1,0 +1,252 @@
+//! Commands that wait for data: for how long they do, and what is said where their time ends sooner.
+//!
+//! Texts are Redis' own, because clients compare them.
+
+use std::time::Duration;
+
+use super::command::{Command, Handling, TimeoutPlace, index};
+use super::decode::{RequestDecoder, RequestLimits};
+use super::{Resp, encode, session};
+use crate::protocol::RequestBounds;
+use crate::protocol::waiting::{Interruption, Waiting};
+
+/// Where a timeout stands, and in which unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timeout {
+    Seconds(usize),
+    Milliseconds(usize),
+}
+
+/// The timeout of a request, if its command waits for data.
+fn timeout_of(command: &Command, words: &[&[u8]]) -> Option<Timeout> {
+    match command.handling {
+        Handling::Block(TimeoutPlace::First) => Some(Timeout::Seconds(1)),
+        Handling::Block(TimeoutPlace::Last | TimeoutPlace::BehindEnds) => {
+            Some(Timeout::Seconds(words.len() - 1))
+        }
+        _ => command.waits(words.len(), |index| words[index]).map(Timeout::Milliseconds),
+    }
+}
+
+/// Whether the request waits for data, and for how long at most; `None` for ever.
+pub fn patience(command: &Command, words: &[&[u8]]) -> Result<Option<Option<Duration>>, &'static str> {
+    let is_end = |word: &[u8]| word.eq_ignore_ascii_case(b"left") || word.eq_ignore_ascii_case(b"right");
+    let Some(timeout) = timeout_of(command, words) else { return Ok(None) };
+    if command.handling == Handling::Block(TimeoutPlace::BehindEnds) {
+        let ends = &words[words.len() - 3..words.len() - 1];
+        if !ends.iter().all(|word| is_end(word)) {
+            return Err("ERR syntax error");
+        }
+    }
+    let millis = match timeout {
+        Timeout::Seconds(at) => seconds(words[at])?,
+        Timeout::Milliseconds(at) => match words.get(at) {
+            Some(word) => session::number(word).ok_or("ERR timeout is not an integer or out of range")?,
+            // The shard knows what it means.
+            None => 0,
+        },
+    };
+    match u64::try_from(millis) {
+        Ok(0) => Ok(Some(None)),
+        Ok(millis) => Ok(Some(Some(Duration::from_millis(millis)))),
+        Err(_) => Err("ERR timeout is negative"),
+    }
+}
+
+/// Seconds as Redis reads them, in milliseconds.
+fn seconds(word: &[u8]) -> Result<i64, &'static str> {
+    let number = std::str::from_utf8(word).ok().and_then(|text| text.parse::<f64>().ok());
+    let number =
+        number.filter(|number| !number.is_nan()).ok_or("ERR timeout is not a float or out of range")?;
+    let millis = (number * 1000.0).ceil();
+    if millis >= i64::MAX as f64 { Err("ERR timeout is out of range") } else { Ok(millis as i64) }
+}
+
+/// The words of a request in the form that shards are sent.
+fn words_of<'b>(decoder: &'b mut RequestDecoder, request: &'b [u8]) -> Option<Vec<&'b [u8]>> {
+    // The decoder counts in 64 bits with a sign.
+    let bounds = RequestBounds { bytes: u64::MAX, arguments: i64::MAX as usize };
+    let limits = RequestLimits { bounds, authenticated: true };
+    decoder.decode(request, limits).ok().flatten()?;
+    Some(decoder.arguments(request).map(|argument| argument.value).collect())
+}
+
+impl Waiting for Resp {
+    fn ask_peer(out: &mut Vec<u8>) -> usize {
+        encode::request(out, &[b"CLIENT", b"ID"]);
+        1
+    }
+
+    fn peer(response: &[u8]) -> Option<i64> {
+        session::number(response.strip_prefix(b":")?.trim_ascii_end())
+    }
+
+    fn unblock(peer: i64, with_error: bool, out: &mut Vec<u8>) {
+        let how: &[u8] = if with_error { b"ERROR" } else { b"TIMEOUT" };
+        encode::request(out, &[b"CLIENT", b"UNBLOCK", peer.to_string().as_bytes(), how]);
+    }
+
+    fn interruption(response: &[u8]) -> Option<Interruption> {
+        let words = response.strip_prefix(b"-UNBLOCKED ")?;
+        if words.starts_with(b"client unblocked via CLIENT UNBLOCK") {
+            return Some(Interruption::Asked);
+        }
+        // In the words of each version: a primary has become a replica.
+        const CHANGED: &[u8] = b"instance state changed";
+        words.windows(CHANGED.len()).any(|part| part == CHANGED).then_some(Interruption::Changed)
+    }
+
+    fn unblocked(reply: &mut Vec<u8>) {
+        encode::error(reply, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    }
+
+    /// What `$` and `+` mean is another entry by then, and those in between would be missed.
+    fn wait_again(request: &[u8], left: Option<Duration>, out: &mut Vec<u8>) -> bool {
+        let mut decoder = RequestDecoder::default();
+        let Some(mut words) = words_of(&mut decoder, request) else { return false };
+        let Some(command) = index::lookup(words[0]) else { return false };
+        let Some(timeout) = timeout_of(command, &words) else { return false };
+        let (Timeout::Seconds(at) | Timeout::Milliseconds(at)) = timeout;
+        if at >= words.len() || matches!(timeout, Timeout::Milliseconds(_)) && names_latest(&words) {
+            return false;
+        }
+        let left = left.map(|left| {
+            // None at all would mean for ever.
+            let millis = left.as_millis().max(1);
+            match timeout {
+                Timeout::Seconds(_) => format!("{}.{:03}", millis / 1000, millis % 1000),
+                Timeout::Milliseconds(_) => millis.to_string(),
+            }
+        });
+        if let Some(left) = &left {
+            words[at] = left.as_bytes();
+        }
+        encode::request(out, &words);
+        true
+    }
+
+    fn keys_of(request: &[u8], keys: &mut Vec<(usize, usize)>) {
+        let mut decoder = RequestDecoder::default();
+        let Some(words) = words_of(&mut decoder, request) else { return };
+        let Some(command) = index::lookup(words[0]) else { return };
+        let Ok(positions) = command.key_positions(words.len(), |index| words[index]) else { return };
+        let base = request.as_ptr() as usize;
+        keys.extend(positions.map(|at| (words[at].as_ptr() as usize - base, words[at].len())));
+    }
+}
+
+/// Whether entries of streams are named by what is there when the request comes.
+fn names_latest(words: &[&[u8]]) -> bool {
+    words.iter().any(|word| matches!(*word, b"$" | b"+"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(line: &str) -> Vec<u8> {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let mut request = Vec::new();
+        encode::request(&mut request, &words);
+        request
+    }
+
+    fn patience_of(line: &str) -> Result<Option<Option<Duration>>, &'static str> {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        patience(index::lookup(words[0]).expect("a command"), &words)
+    }
+
+    #[test]
+    fn timeouts_are_read_as_redis_reads_them() {
+        const NO_FLOAT: &str = "ERR timeout is not a float or out of range";
+        const NO_INTEGER: &str = "ERR timeout is not an integer or out of range";
+        let millis = |millis| Ok(Some(Some(Duration::from_millis(millis))));
+        for (line, expected) in [
+            ("BLPOP k 1", millis(1000)),
+            ("BLPOP k 0.0001", millis(1)),
+            ("BLPOP k 1e1", millis(10_000)),
+            ("BLPOP k .5", millis(500)),
+            ("BLPOP a b 0", Ok(Some(None))),
+            ("BLPOP k -0.0001", Ok(Some(None))),
+            ("BLPOP k -1", Err("ERR timeout is negative")),
+            ("BLPOP k -inf", Err("ERR timeout is negative")),
+            ("BLPOP k inf", Err("ERR timeout is out of range")),
+            ("BLPOP k 1e18", Err("ERR timeout is out of range")),
+            ("BLPOP k nan", Err(NO_FLOAT)),
+            ("BLPOP k 1s", Err(NO_FLOAT)),
+            ("BLMPOP 2 1 k LEFT", millis(2000)),
+            ("BZMPOP x 1 k MIN", Err(NO_FLOAT)),
+            ("BRPOPLPUSH a b 3", millis(3000)),
+            ("BLMOVE a b LEFT RIGHT 1", millis(1000)),
+            ("BLMOVE a b LEFT UP x", Err("ERR syntax error")),
+            ("XREAD BLOCK 5 STREAMS k 0", millis(5)),
+            ("XREAD BLOCK 5 BLOCK 7 STREAMS k 0", millis(7)),
+            ("XREAD BLOCK 0 STREAMS k 0", Ok(Some(None))),
+            ("XREAD BLOCK -1 STREAMS k 0", Err("ERR timeout is negative")),
+            ("XREAD BLOCK 0.5 STREAMS k 0", Err(NO_INTEGER)),
+            ("XREAD COUNT 1 STREAMS k 0", Ok(None)),
+            ("XREAD STREAMS BLOCK 0", Ok(None)),
+            ("XREAD NEWS 1 BLOCK 5 STREAMS k 0", Ok(Some(None))),
+        ] {
+            assert_eq!(patience_of(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_wait_is_asked_for_in_the_same_words() {
+        let left = Some(Duration::from_micros(1_234_567));
+        for (line, again) in [
+            ("BLPOP a b 9", Some("BLPOP a b 1.234")),
+            ("BLMPOP 9 1 k LEFT", Some("BLMPOP 1.234 1 k LEFT")),
+            ("BLMOVE a b LEFT RIGHT 9", Some("BLMOVE a b LEFT RIGHT 1.234")),
+            ("XREAD BLOCK 1 BLOCK 9 STREAMS k 0", Some("XREAD BLOCK 1 BLOCK 1234 STREAMS k 0")),
+            (
+                "XREADGROUP GROUP g c BLOCK 9000 STREAMS k >",
+                Some("XREADGROUP GROUP g c BLOCK 1234 STREAMS k >"),
+            ),
+            ("XREAD BLOCK 9000 STREAMS k $", None),
+            ("XREAD NEWS 1 BLOCK 5 STREAMS k 0", None),
+            ("GET a", None),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(Resp::wait_again(&request(line), left, &mut out), again.is_some(), "{line}");
+            assert_eq!(out, again.map(request).unwrap_or_default(), "{line}");
+        }
+        let mut out = Vec::new();
+        assert!(Resp::wait_again(&request("BLPOP a 9"), Some(Duration::ZERO), &mut out));
+        assert_eq!(out, request("BLPOP a 0.001"), "not for ever");
+        let mut out = Vec::new();
+        assert!(Resp::wait_again(&request("BLPOP a 0"), None, &mut out));
+        assert_eq!(out, request("BLPOP a 0"));
+    }
+
+    #[test]
+    fn keys_are_found_again() {
+        let found = |line: &str| {
+            let (request, mut keys) = (request(line), Vec::new());
+            Resp::keys_of(&request, &mut keys);
+            let text =
+                |(start, length): (usize, usize)| String::from_utf8_lossy(&request[start..start + length]);
+            keys.into_iter().map(|place| text(place).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(found("BLPOP one two 0"), "one two");
+        assert_eq!(found("BLMPOP 0 2 one two LEFT"), "one two");
+        assert_eq!(found("XREAD BLOCK 0 STREAMS one two 0 0"), "one two");
+    }
+
+    #[test]
+    fn errors_that_end_a_wait_are_told_apart() {
+        for (words, expected) in [
+            ("client unblocked via CLIENT UNBLOCK", Some(Interruption::Asked)),
+            (
+                "force unblock from blocking operation, instance state changed (master -> replica?)",
+                Some(Interruption::Changed),
+            ),
+            ("the stream key no longer exists", None),
+        ] {
+            assert_eq!(Resp::interruption(format!("-UNBLOCKED {words}\r\n").as_bytes()), expected);
+        }
+        assert_eq!(Resp::peer(b":77\r\n"), Some(77));
+        assert_eq!(Resp::peer(b"+OK\r\n"), None);
+    }
+}

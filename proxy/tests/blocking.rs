@@ -1,0 +1,295 @@
+//! Commands that wait for data, over real servers: answered as by the server itself, and every element once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use servers::dice::Dice;
+use servers::{Client, Server, encoded, eventually};
+
+mod servers;
+
+/// So many clients wait at the server, as it says itself.
+fn blocked(server: &Server, count: usize) {
+    let mut client = server.connect();
+    let said = |client: &mut Client| {
+        let info = client.tell("INFO clients");
+        let line = info.lines().find(|line| line.starts_with("blocked_clients:"));
+        line.expect("it is said").trim().to_owned()
+    };
+    eventually(|| said(&mut client), &format!("blocked_clients:{count}"));
+}
+
+fn say(client: &mut Client, line: &str) {
+    client.send(&encoded(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
+}
+
+/// Steps parted by ` ; `: `a> X` is said and not answered yet, `a< ` is its answer, `a: X` is said and answered, `2 wait`
+/// is how many wait at the server then.
+fn play(script: &str, door: &Server, server: &Server) -> String {
+    let mut clients: [Client; 3] = std::array::from_fn(|_| door.connect());
+    let mut heard = Vec::new();
+    say(&mut clients[0], "FLUSHALL");
+    clients[0].reply();
+    for step in script.split(" ; ").map(str::trim) {
+        let (who, said) = step.split_once([' ', '>', '<', ':']).unwrap_or((step, ""));
+        if said.trim() == "wait" {
+            blocked(server, who.parse().expect("a number"));
+            continue;
+        }
+        let client = &mut clients[usize::from(who.as_bytes()[0] - b'a')];
+        if step.as_bytes()[1] != b'<' {
+            say(client, said.trim());
+        }
+        if step.as_bytes()[1] != b'>' {
+            heard.push(String::from_utf8_lossy(&client.reply()).replace("\r\n", " "));
+        }
+    }
+    heard.join("| ")
+}
+
+#[test]
+fn what_waits_is_answered_as_the_server_answers() {
+    let shards = [Server::redis(&[])];
+    let ours = Server::memstore(&["blocked_max: 100"], &shards);
+    let theirs = Server::redis(&[]);
+    let mut differences = Vec::new();
+    for script in "
+        a: BLPOP k 0.01
+        a: BLMOVE k l LEFT RIGHT 0.01
+        a: BRPOPLPUSH k l 0.01
+        a: BZPOPMIN k 0.01
+        a: BLMPOP 0.01 1 k LEFT
+        a: BZMPOP 0.01 2 k l MAX COUNT 2
+        a: XREAD BLOCK 10 STREAMS k $
+        a> HELLO 3 ; a< ; a: BLPOP k 0.01 ; a: BZPOPMAX k 0.01 ; a: XREAD BLOCK 10 STREAMS k 0
+        a: BLPOP k -1
+        a: BLPOP k x
+        a: BLPOP k -0.00001 x
+        a: BLMOVE k l UP DOWN x
+        a: BLMPOP x 0 k LEFT
+        a: BLMPOP 1 0 k LEFT
+        a: BLMPOP 1 1 k UP
+        a: XREAD BLOCK x STREAMS k 0
+        a: XREAD BLOCK -1 STREAMS k 0
+        a: SET k v ; a: BLPOP k 0 ; a: BZPOPMIN k 0
+        a: RPUSH k 1 2 3 ; a: BLPOP k 0 ; a: BRPOP k 0 ; a: BLMPOP 0 1 k LEFT COUNT 5 ; a: BLPOP k 0.01
+        a: RPUSH l 1 ; a: BLPOP k l 0
+        a> BLPOP k 0 ; 1 wait ; b: RPUSH k x y ; a< ; b: LRANGE k 0 -1
+        a> BLPOP k l 0 ; 1 wait ; b: SET k v ; b: RPUSH l x ; a<
+        a> BLPOP k 0 ; 1 wait ; b> BLPOP k 0 ; 2 wait ; c: RPUSH k 1 2 ; a< ; b<
+        a> BLPOP k 0 ; a> GET k ; 1 wait ; b: RPUSH k x ; a< ; a<
+        a> BLMOVE k l LEFT LEFT 0 ; 1 wait ; b: RPUSH k x ; a< ; b: LRANGE l 0 -1
+        a> BZPOPMIN k 0 ; 1 wait ; b: ZADD k 1 x 2 y ; a< ; b: ZCARD k
+        a> XREAD BLOCK 0 STREAMS k $ ; 1 wait ; b: XADD k 1-1 f v ; a<
+        a: XGROUP CREATE k g $ MKSTREAM ; a> XREADGROUP GROUP g c BLOCK 0 STREAMS k > ; 1 wait ; b: XADD k 1-1 f v ; a< ; b: XPENDING k g
+        a: XGROUP CREATE k g $ MKSTREAM ; a> XREADGROUP GROUP g c BLOCK 0 STREAMS k > ; 1 wait ; b: DEL k ; a<
+        a> BLPOP k 0 ; 1 wait ; b: MSET x 1 ; b: RENAME x y ; b: RPUSH z e ; b: RENAME z k ; a<
+        a> BLPOP k 0 ; 1 wait ; b: EVAL redis.call('RPUSH',KEYS[1],'x')redis.call('DEL',KEYS[1]) 1 k ; b: RPUSH k y ; a<
+        a: CLIENT UNBLOCK 99999999 ; a: CLIENT UNBLOCK x ; a: CLIENT UNBLOCK 1 NEVER ; a: CLIENT UNBLOCK
+        a: SELECT 3 ; a> BLPOP k 0 ; 1 wait ; b: RPUSH k x ; b: SELECT 3 ; b: RPUSH k y ; a<
+        a: CLIENT REPLY SKIP ; a> BLPOP k 0.01 ; a: PING x
+    "
+    .lines()
+    .map(str::trim)
+    .filter(|line| !line.is_empty())
+    {
+        // The reply to SKIP is none.
+        let script = script.replace("a: CLIENT REPLY SKIP", "a> CLIENT REPLY SKIP");
+        // The numbers of clients are their own.
+        let without = |heard: String| heard.split(" $2 id ").map(|part| part.trim_start_matches(|sign: char| ":0123456789".contains(sign)).to_owned()).collect::<String>();
+        let [our, their] =
+            [play(&script, &ours, &shards[0]), play(&script, &theirs, &theirs)].map(without);
+        if our != their {
+            differences.push(format!("{script}\n  ours   {our}\n  theirs {their}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// By our numbers, also where the other client is another worker's.
+#[test]
+fn clients_of_all_workers_are_unblocked_and_disconnected() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore_of(2, &[], &shards);
+    let mut other = proxy.connect();
+    for _ in 0..6 {
+        let mut client = proxy.connect();
+        let number = client.tell("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
+        say(&mut client, "BLPOP k 0");
+        blocked(&shards[0], 1);
+        assert!(
+            other
+                .tell("CLIENT LIST")
+                .lines()
+                .any(|line| line.contains(&format!("id={number} ")) && line.contains("flags=b"))
+        );
+        assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number} ERROR")), ":1\r\n");
+        let reply = String::from_utf8_lossy(&client.reply()).into_owned();
+        assert_eq!(reply, "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+        assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number}")), ":0\r\n");
+        say(&mut client, "BLPOP k 0");
+        blocked(&shards[0], 1);
+        assert_eq!(other.tell(&format!("CLIENT KILL ID {number}")), ":1\r\n");
+        blocked(&shards[0], 0);
+        assert!(client.until_closed().is_empty());
+    }
+    other.tell("RPUSH k x");
+    assert_eq!(other.tell("LLEN k"), ":1\r\n", "nobody has taken it");
+}
+
+/// It is not taken for them.
+#[test]
+fn an_element_stays_where_who_waited_for_it_has_gone() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[], &shards);
+    let mut other = proxy.connect();
+    let ways: [fn(Client); 4] = [
+        drop,
+        |mut client| {
+            // Its side alone.
+            client.finish_with(b"");
+            assert!(client.until_closed().is_empty());
+        },
+        |mut client| {
+            client.finish_with(b"PING\r\n");
+            assert!(client.until_closed().is_empty());
+        },
+        |mut client| {
+            client.send(&vec![b'x'; 100_000]);
+            drop(client);
+        },
+    ];
+    for (number, leave) in ways.into_iter().enumerate() {
+        let mut client = proxy.connect();
+        say(&mut client, &format!("BLPOP list{number} 0"));
+        blocked(&shards[0], 1);
+        leave(client);
+        blocked(&shards[0], 0);
+        assert_eq!(other.tell(&format!("RPUSH list{number} x")), ":1\r\n");
+    }
+    // One that says so in the same breath.
+    let mut client = proxy.connect();
+    client.finish_with(b"BLPOP k 0\r\n");
+    assert!(client.until_closed().is_empty());
+    blocked(&shards[0], 0);
+    assert_eq!(other.tell("RPUSH k x"), ":1\r\n");
+}
+
+#[test]
+fn a_proxy_that_ends_answers_who_waits() {
+    let shards = [Server::redis(&[])];
+    let mut proxy = Server::memstore(&[], &shards);
+    let mut clients: Vec<Client> = (0..8).map(|_| proxy.connect()).collect();
+    clients.iter_mut().for_each(|client| say(client, "BLPOP k 0"));
+    blocked(&shards[0], 8);
+    proxy.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(String::from_utf8_lossy(&client.until_closed()), "*-1\r\n");
+    }
+    blocked(&shards[0], 0);
+    let begin = Instant::now();
+    while proxy.ended().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it does not end");
+        std::thread::yield_now();
+    }
+}
+
+/// Producers and consumers of three lists, each on a shard of its own, while consumers hang up and connections are reset.
+#[test]
+fn every_element_arrives_once() {
+    let elements: usize = std::env::var("ELEMENTS").map_or(6000, |text| text.parse().expect("a number"));
+    let shards = [(); 3].map(|()| Server::redis(&[]));
+    let proxy = Arc::new(Server::memstore_of(2, &[], &shards));
+    let (done, hung_up, failed) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let consumers: Vec<_> = (0..12)
+        .map(|number| {
+            let (proxy, done, hung_up, failed) =
+                (proxy.clone(), done.clone(), hung_up.clone(), failed.clone());
+            let received = received.clone();
+            std::thread::spawn(move || {
+                let mut dice = Dice::new(number);
+                let mut client = proxy.connect();
+                while !done.load(Relaxed) {
+                    say(&mut client, &format!("BLPOP list{} {}", number % 3, ["1", "0.05"][dice.below(2)]));
+                    if dice.one_in(20) {
+                        // While it waits, or the element is on its way to it.
+                        hung_up.fetch_add(1, Relaxed);
+                        client = proxy.connect();
+                        continue;
+                    }
+                    let reply = String::from_utf8_lossy(&client.reply()).into_owned();
+                    match reply.split("\r\n").nth(4) {
+                        Some(element) => received.lock().expect("unbroken").push(element.to_owned()),
+                        None if reply.starts_with('-') => {
+                            assert!(reply.starts_with("-ERR shard "), "{reply}");
+                            failed.fetch_add(1, Relaxed);
+                        }
+                        None => assert_eq!(reply, "*-1\r\n"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut producer = proxy.connect();
+    let mut pushed = BTreeSet::new();
+    for number in 0..elements {
+        // One whose reply is an error may have been pushed all the same.
+        let reply = producer.tell(&format!("RPUSH list{} e{number}", number % 3));
+        if reply.starts_with(':') {
+            pushed.insert(format!("e{number}"));
+        }
+        if number % (elements / 10) == elements / 20 {
+            shards[number % 3].connect().tell("CLIENT KILL TYPE normal SKIPME yes");
+        }
+    }
+    eventually(
+        || (0..3).map(|list| producer.tell(&format!("LLEN list{list}"))).collect(),
+        ":0\r\n:0\r\n:0\r\n",
+    );
+    done.store(true, Relaxed);
+    consumers.into_iter().for_each(|consumer| consumer.join().expect("it ends"));
+    let received = received.lock().expect("unbroken");
+    let distinct: BTreeSet<&String> = received.iter().collect();
+    assert_eq!(distinct.len(), received.len(), "an element came twice");
+    let lost = pushed.iter().filter(|element| !distinct.contains(element)).count();
+    let (hung_up, failed) = (hung_up.load(Relaxed), failed.load(Relaxed));
+    println!("{} received, {lost} lost, {hung_up} hung up, {failed} failed", received.len());
+    // What was on its way to one that hung up, or on a connection that was reset.
+    assert!(lost <= hung_up + failed, "{lost} lost, {hung_up} hung up, {failed} failed");
+    shards.iter().for_each(|shard| blocked(shard, 0));
+}
+
+/// What clients that wait cost while nothing comes: `BLOCKED=10000 cargo test --release --test blocking -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures for a minute"]
+fn the_price_of_clients_that_wait() {
+    let count: usize = std::env::var("BLOCKED").map_or(2000, |text| text.parse().expect("a number"));
+    let shards = [Server::redis(&["--maxclients", "30000"])];
+    let proxy = Server::memstore(&["blocked_max: 20000"], &shards);
+    let before = proxy.memory();
+    let mut clients: Vec<Client> = (0..count).map(|_| proxy.connect()).collect();
+    let connected = proxy.memory();
+    clients.iter_mut().for_each(|client| say(client, "BLPOP list 0"));
+    blocked(&shards[0], count);
+    let waiting = proxy.memory();
+    let busy = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.id())).expect("it runs");
+        let after = stat.rsplit(')').next().expect("fields");
+        let ticks = |field: usize| {
+            after.split_whitespace().nth(field).expect("a field").parse::<u64>().expect("ticks")
+        };
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    };
+    let begun = busy();
+    std::thread::sleep(Duration::from_secs(60));
+    println!(
+        "{count} clients: {} bytes each connected, {} more waiting; {:?} of CPU in an idle minute",
+        connected.saturating_sub(before) / count as u64,
+        waiting.saturating_sub(connected) / count as u64,
+        busy() - begun,
+    );
+}
