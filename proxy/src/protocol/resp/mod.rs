@@ -414,9 +414,10 @@ fn plan_slowly(
     if command.leaves_database.is_some() {
         let all = arguments.to_vec();
         if facts.settings.db == 0 {
-            // Where no client could find it again.
-            let is_beyond =
-                |word| session::number(word).is_some_and(|db| db >= i64::from(facts.settings.databases));
+            // Where no client could find it again. What is no number of a database for any server is refused by the server,
+            // in its words.
+            let beyond = i64::from(facts.settings.databases)..=i64::from(i32::MAX);
+            let is_beyond = |word| session::number(word).is_some_and(|db| beyond.contains(&db));
             if command.databases_named(all.len(), |index| all[index]).any(is_beyond) {
                 return refuse(plan, "ERR DB index is out of range");
             }
