@@ -54,11 +54,20 @@ ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
 # Commands that wait for data, with the place of their timeout.
 BLOCK = {"First": "blmpop bzmpop", "Last": "blpop brpop bzpopmin bzpopmax brpoplpush", "BehindEnds": "blmove"}
 
+# Commands about channels: which kind of names, and whether they are listened to from then on.
+LISTEN = {
+    "subscribe": "Channel, true",
+    "unsubscribe": "Channel, false",
+    "psubscribe": "Pattern, true",
+    "punsubscribe": "Pattern, false",
+}
+PUBLISH = ("publish",)
+
 LATER = {
     "Transaction": "multi exec discard watch unwatch",
     "Blocking": "blmovem bzmove",
-    "PubSub": "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe",
-    "Publish": "publish spublish"
+    "PubSub": "ssubscribe sunsubscribe",
+    "Publish": "spublish"
     " pubsub|channels pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
     "Scan": "scan clusterscan",
     "AllShards": "keys dbsize flushdb randomkey script|exists script|load script|show"

@@ -157,6 +157,10 @@ def handling(row):
     for place, names in policy.BLOCK.items():
         if name in names.split():
             return f"Block({place})"
+    if name in policy.LISTEN:
+        return f"Listen({policy.LISTEN[name]})"
+    if name in policy.PUBLISH:
+        return "ToChannel"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"
@@ -270,6 +274,7 @@ use super::category::{
 use super::flag::*;
 use super::key::*;
 use super::{Command, row, since};
+use crate::protocol::channels::Kind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];

@@ -167,6 +167,16 @@ pub struct PoolCounters {
     pub client_pauses: Counter,
     /// Times a client took none of the replies that waited for it for 5 s.
     pub client_wedged: Counter,
+    /// Clients that listen to channels.
+    pub subscribers: Gauge,
+    /// Messages that shards have sent because somebody listens.
+    pub messages: Counter,
+    /// The same, once for each client that they were handed to.
+    pub messages_delivered: Counter,
+    /// Messages passed over because they are larger than `client_output_max`.
+    pub messages_dropped: Counter,
+    /// Times a shard was lost that was listened to: what was published until it was there again is lost.
+    pub message_gaps: Counter,
     /// Requests that a node of a cluster sent to who owns their slot now.
     pub redirects_moved: Counter,
     /// Requests that a node of a cluster sent to who is about to own their slot.

@@ -55,6 +55,7 @@ const PARKED: Bound = Constant("PARKED_BYTES_MAX", "memstore_cluster_redirects")
 const BLOCKED: Bound = Setting("blocked_max", "memstore_shard_private_connections");
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
+const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
 const REFUSED: &str = "memstore_requests_refused";
 
 /// Each field that can grow, by file and place.
@@ -63,6 +64,19 @@ const ROWS: &[(&str, Bound)] = &[
     ("buffer.rs Output.copied", Account),
     ("buffer.rs Output.shared", Account),
     ("buffer.rs Rest.0", Account),
+    ("pool/channels.rs Channels.answered", Pass),
+    ("pool/channels.rs Channels.awaited", SUBSCRIPTIONS),
+    ("pool/channels.rs Channels.dropped", Pass),
+    ("pool/channels.rs Channels.names", SUBSCRIPTIONS),
+    ("pool/channels.rs Channels.put_off", Connections),
+    ("pool/channels.rs Channels.ready", Pass),
+    ("pool/channels.rs Channels.subscribers", Clients),
+    ("pool/channels.rs Name.listeners", Clients),
+    ("pool/channels.rs Name.waiting", SUBSCRIPTIONS),
+    ("pool/channels.rs Request.failed", Account),
+    ("pool/channels.rs Request.names", SUBSCRIPTIONS),
+    ("pool/channels.rs Subscriber.line", IN_FLIGHT),
+    ("pool/channels.rs Subscriber.names", SUBSCRIPTIONS),
     ("pool/client.rs Activity.ahead", Account),
     ("pool/client.rs Activity.rest", Account),
     ("pool/clients.rs Clients.blocked", Clients),
@@ -89,6 +103,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/connections.rs Lane.of_members", Connections),
     ("pool/context.rs Identity.name", Configured),
     ("pool/denials.rs Denials.delayed", Clients),
+    ("pool/feed.rs Feed.asked", QUEUE),
+    ("pool/feed.rs Feed.names", SUBSCRIPTIONS),
     ("pool/handshake.rs Handshake.output", Configured),
     ("pool/members.rs Members.all", Configured),
     ("pool/members.rs Members.events", Pass),
@@ -110,6 +126,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/router.rs Fragments.down", Configured),
     ("pool/router.rs Fragments.of_units", Configured),
     ("pool/router.rs Fragments.targets", Configured),
+    ("pool/router.rs Feeds.of_members", Connections),
     ("pool/silences.rs Silences.0", Clients),
     ("pool/wishes.rs Wishes.queue", Pass),
     ("protocol/clients.rs ClientFilter.address", REQUEST),

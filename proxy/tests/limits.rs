@@ -53,6 +53,8 @@ impl Bench {
             shard_queue_max: 65536,
             shard_queue_bytes_max: 64 << 20,
             parked_bytes_max: 8 << 20,
+            subscriptions_max: 10_000,
+            listens_everywhere: true,
             memory_max: usize::MAX,
             pass_work_max: PASS_WORK_MAX,
             server_connections: 1,

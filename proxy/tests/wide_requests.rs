@@ -291,6 +291,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
         input_bytes: 0,
         output_bytes: 0,
         is_blocked: false,
+        listens: [0; 2],
     };
     let began = Instant::now();
     let count = (0..CLIENTS).filter(|&id| filter.matches(&row(id))).count();

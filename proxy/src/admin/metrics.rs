@@ -131,7 +131,7 @@ pub type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 17] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 22] = [
         ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
@@ -176,6 +176,36 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             Kind::Counter,
             "Requests refused because blocked_max clients already waited for data on their shard.",
             |pool| pool.blocked_refused.get() as i64,
+        ),
+        (
+            "memstore_subscribers",
+            Kind::Gauge,
+            "Clients that are subscribed to a channel or pattern.",
+            |pool| pool.subscribers.get(),
+        ),
+        (
+            "memstore_messages_received",
+            Kind::Counter,
+            "Messages received from shards because a client is subscribed.",
+            |pool| pool.messages.get() as i64,
+        ),
+        (
+            "memstore_messages_delivered",
+            Kind::Counter,
+            "Messages delivered to clients, counted once for each client.",
+            |pool| pool.messages_delivered.get() as i64,
+        ),
+        (
+            "memstore_messages_dropped",
+            Kind::Counter,
+            "Messages dropped because they are larger than client_output_max.",
+            |pool| pool.messages_dropped.get() as i64,
+        ),
+        (
+            "memstore_message_gaps",
+            Kind::Counter,
+            "Subscription connections lost: messages published on that shard until it was connected again are lost.",
+            |pool| pool.message_gaps.get() as i64,
         ),
         (
             "memstore_client_pauses",

@@ -87,6 +87,9 @@ pub struct Pool {
     pub client_output_pause: u64,
     pub shard_queue_max: u32,
     pub blocked_max: u32,
+    pub subscriptions_max: u32,
+    /// Channels are listened to on all shards.
+    pub pubsub_everywhere: bool,
     pub shard_queue_bytes_max: u64,
 }
 
@@ -216,6 +219,8 @@ impl Pool {
             client_output_pause: section.value("client_output_pause"),
             shard_queue_max: section.value("shard_queue_max"),
             blocked_max: section.value("blocked_max"),
+            subscriptions_max: section.value("subscriptions_max"),
+            pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
         };
         if !pool.shards.is_empty()

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::feed::Feed;
 use super::handshake::Handshake;
 use super::members::MemberIndex;
 use super::policy::Policy;
@@ -26,11 +27,11 @@ use super::ticket::{Ticket, Waiter};
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{Blame, ShardFailure, Stage};
-use crate::metrics::{Gauge, ShardCounters};
 use crate::protocol::Protocol;
 use crate::time::Time;
 
 mod forsake;
+mod gauges;
 mod overdue;
 mod own;
 
@@ -43,8 +44,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The longest where an attempt costs a packet or two: a shard that is there again is to be found soon.
 const BACKOFF_CHEAP_MAX: Duration = Duration::from_millis(100);
-/// Room for tickets that an idle connection keeps.
-const IN_FLIGHT_KEEP_MAX: usize = 1024;
 
 /// How far the connection is.
 #[derive(Debug)]
@@ -98,6 +97,8 @@ pub struct Connection<P: Protocol> {
     pub policy: Policy,
     /// Set where one client has it to itself.
     pub private: Option<Box<Private>>,
+    /// Set where the shard is listened to on it, and nothing else is asked.
+    pub feed: Option<Box<Feed>>,
     /// What was said on it last: the shard is a replica that is only read from.
     pub is_replica: bool,
     /// How far it is.
@@ -154,6 +155,7 @@ impl<P: Protocol> Connection<P> {
             lane,
             policy,
             private: None,
+            feed: None,
             is_replica: false,
             link: Link::Idle,
             output: Output::default(),
@@ -527,6 +529,7 @@ impl<P: Protocol> Connection<P> {
             + self.kept.as_ref().map_or(0, |kept| kept.memory())
             + self.rest.memory()
             + self.in_flight.len() * size_of::<Ticket<P>>()
+            + self.feed.as_ref().map_or(0, |feed| feed.bytes())
     }
 
     /// The requests whose bytes are held here, and how many of each.
@@ -552,48 +555,5 @@ impl<P: Protocol> Connection<P> {
     /// Nothing was asked and not answered, and nobody waits.
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.waiting.is_empty()
-    }
-
-    /// How long the queues are, in the order of `published`.
-    fn gauges(counters: &ShardCounters) -> [&Gauge; 4] {
-        [&counters.in_queue, &counters.in_queue_bytes, &counters.out_queue, &counters.out_queue_bytes]
-    }
-
-    /// What it was counted with `before` it is counted with there from now on.
-    pub fn count_in(&self, before: &ShardCounters, counters: &ShardCounters) {
-        for (counters, sign) in [(before, -1), (counters, 1)] {
-            for (gauge, published) in Self::gauges(counters).into_iter().zip(self.published) {
-                gauge.add(sign * published);
-            }
-            if self.is_made() && self.private.is_none() {
-                counters.server_connections.add(sign);
-            }
-        }
-    }
-
-    /// Tells the counters how long the queues are.
-    pub fn publish(&mut self, counters: &ShardCounters) {
-        debug_assert!(self.is_in_step());
-        if self.private.is_some() {
-            // What waits there for data is in nobody's way.
-            return;
-        }
-        let unwritten_bytes = self.output.len() as i64;
-        let unwritten = if unwritten_bytes == 0 { 0 } else { self.unwritten() as i64 };
-        let now = [
-            unwritten,
-            unwritten_bytes,
-            self.in_flight.len() as i64 - unwritten,
-            (self.in_flight_bytes as i64 - unwritten_bytes).max(0),
-        ];
-        for ((gauge, now), before) in Self::gauges(counters).into_iter().zip(now).zip(self.published) {
-            if now != before {
-                gauge.add(now - before);
-            }
-        }
-        self.published = now;
-        if self.in_flight.is_empty() && self.in_flight.capacity() > IN_FLIGHT_KEEP_MAX {
-            self.in_flight = VecDeque::new();
-        }
     }
 }

@@ -77,8 +77,13 @@ impl<P: Protocol> Connections<P> {
     /// This holds from now on for those that clients share, also for requests that are in flight.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        let shared = self.slab.iter_mut().filter(|(_, connection)| connection.private.is_none());
-        shared.for_each(|(_, connection)| connection.policy = policy);
+        for (_, connection) in &mut self.slab {
+            if connection.feed.is_some() {
+                connection.policy = Policy::feed(policy.timeout);
+            } else if connection.private.is_none() {
+                connection.policy = policy;
+            }
+        }
     }
 
     /// The earliest deadline of all.

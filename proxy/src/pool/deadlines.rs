@@ -30,7 +30,7 @@ impl<P: Protocol> Pool<P> {
         let router = &self.router;
         [silence, parked, abandoned, self.denials.due()]
             .into_iter()
-            .chain([router.wait_deadline, router.deadline, router.identity_deadline])
+            .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
             .flatten()
             .min()
     }
@@ -62,6 +62,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.expire_waiting(now);
         self.expire_handshakes(now);
+        self.router.look_at_feeds(&self.channels, now);
         self.unpark(now, false);
         self.close_abandoned(now);
         if self.router.deadline.is_none_or(|deadline| deadline > now) {
@@ -87,7 +88,8 @@ impl<P: Protocol> Pool<P> {
         let member = connection.member;
         let mut expired = Vec::new();
         connection.expire(now, |ticket| expired.push(ticket));
-        let mut is_given_up = connection.is_dead(now);
+        let is_feed = connection.feed.is_some();
+        let mut is_given_up = connection.is_dead(now) || (is_feed && !expired.is_empty());
         // A write that its client has been told of as failed must not be executed after one that is made later on another
         // connection, and bytes that the kernel has are sent until the connection is reset. Where the shard is only busy the
         // kernel is asked, so that a large response goes on.

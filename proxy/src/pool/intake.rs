@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::channels::Channels;
 use super::clients::Clients;
 use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
@@ -19,6 +20,8 @@ use crate::metrics::ShardCounters;
 use crate::protocol::{Malformed, Protocol};
 use crate::time::Time;
 
+mod feed;
+
 /// From this size on a response goes to its client piece by piece instead of whole.
 const STREAM_MIN: usize = 1024 * 1024;
 
@@ -28,6 +31,7 @@ pub(super) struct Intake<'r, P: Protocol> {
     pub clients: &'r mut Clients<P>,
     pub redirects: &'r mut Redirects<P>,
     pub wishes: &'r mut Wishes,
+    pub channels: &'r mut Channels,
     pub connection: &'r mut Connection<P>,
     /// Those of its shard.
     pub counters: &'r ShardCounters,
@@ -47,6 +51,9 @@ impl<P: Protocol> Intake<'_, P> {
     /// Takes what is complete, and of what is large as much as there is.
     #[inline(always)]
     pub fn take(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+        if self.connection.feed.is_some() {
+            return self.take_feed(scratch);
+        }
         if self.connection.watched == 0 {
             while self.take_next(scratch)? {}
         }

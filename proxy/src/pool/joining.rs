@@ -6,7 +6,6 @@ use std::sync::Arc;
 use shard_discovery::{Address, Shard, Topology};
 
 use super::ClientId;
-use super::connection::Connection;
 use super::connections::ConnectionId;
 use super::members::{Member, MemberIndex, Presence};
 use super::policy::Policy;
@@ -88,7 +87,7 @@ impl<P: Protocol> Router<P> {
             before.failing.add(-1);
             counters.failing.add(1);
         }
-        for id in self.connections.of_member(index) {
+        for id in self.connections.of_member(index).chain(self.feed_id(index)) {
             self.connections[id].count_in(&before, counters);
         }
         self.count_privates_in(index, &before, counters);
@@ -117,7 +116,7 @@ impl<P: Protocol> Router<P> {
         for member in self.members.present().to_vec() {
             self.members[member].is_replica = readers.contains(&member) && !owners.contains(&member);
         }
-        for id in self.connections.find(Connection::is_made) {
+        for id in self.connections.find(|connection| connection.is_made() && connection.feed.is_none()) {
             let connection = &mut self.connections[id];
             let is_replica = self.members[connection.member].is_replica;
             if std::mem::replace(&mut connection.is_replica, is_replica) == is_replica {
@@ -161,6 +160,7 @@ impl<P: Protocol> Router<P> {
             waiting.extend(self.connections[id].waiting.drain(..).map(|waiter| waiter.client));
             self.close_if_left(id);
         }
+        self.leave_feed(member);
         self.retire(member);
     }
 
@@ -180,7 +180,7 @@ impl<P: Protocol> Router<P> {
             connection.is_closed() && connection.in_flight().is_empty()
         };
         let Member { presence, privates, .. } = self.members[member];
-        let is_leaving = presence == Presence::Leaving && privates == 0;
+        let is_leaving = presence == Presence::Leaving && privates == 0 && self.feed_id(member).is_none();
         if is_leaving && self.connections.of_member(member).all(is_over) {
             self.connections.remove_member(member);
             self.members.remove(member);

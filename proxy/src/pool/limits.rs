@@ -33,6 +33,10 @@ pub struct Limits {
     pub blocked_max: usize,
     /// Arguments of a request.
     pub arguments_max: usize,
+    /// Names that one client may listen to.
+    pub subscriptions_max: usize,
+    /// A name is listened to on all shards, and not only on its owner.
+    pub listens_everywhere: bool,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
     pub memory_max: usize,
     /// Work done in a pass, as [`super::PASS_WORK_MAX`].
@@ -64,6 +68,8 @@ impl Default for Limits {
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,
             parked_bytes_max: PARKED_BYTES_MAX,
+            subscriptions_max: 10_000,
+            listens_everywhere: true,
             memory_max: usize::MAX,
             pass_work_max: PASS_WORK_MAX,
             server_connections: 1,

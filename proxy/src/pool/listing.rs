@@ -68,6 +68,7 @@ impl<P: Protocol> Pool<P> {
                 .is_some_and(|own| own.wait.is_some())
         };
         let mut unblocked = Vec::new();
+        let channels = &self.channels;
         let all = table.places();
         for index in places.start..places.end.min(all) {
             let Some(client) = table.get_mut(index) else { continue };
@@ -84,6 +85,7 @@ impl<P: Protocol> Pool<P> {
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
                 is_blocked: is_blocked(activity.and_then(|activity| activity.private)),
+                listens: channels.count_of(id),
             };
             let is_unblocked = matches!(question.deed, Deed::Unblock { .. });
             if !question.filter.matches(&row) || (is_unblocked && !row.is_blocked) {

@@ -38,6 +38,7 @@ use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{Plan, Protocol, Silence};
 use crate::time::Time;
+use channels::Channels;
 use client::{Activity, Pause, Stall, State};
 use clients::{Clients, find};
 use connection::Link;
@@ -58,6 +59,7 @@ pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 pub use wishes::{Notice, Shell, Wish, settle};
 
+mod channels;
 pub mod client;
 mod clients;
 mod connection;
@@ -65,12 +67,15 @@ mod connections;
 mod context;
 mod deadlines;
 mod denials;
+mod feed;
+mod feeds;
 mod handshake;
 mod intake;
 mod joining;
 mod lanes;
 mod lending;
 mod limits;
+mod listening;
 mod listing;
 mod members;
 mod parting;
@@ -136,6 +141,7 @@ pub struct Pool<P: Protocol> {
     clients: Clients<P>,
     router: Router<P>,
     redirects: Redirects<P>,
+    channels: Channels,
     denials: Denials,
     /// What the pass may still serve.
     pass: Pass,
@@ -163,6 +169,7 @@ impl<P: Protocol> Pool<P> {
             context: Context { identity, settings, limits, counters, store: Arc::default() },
             router,
             redirects: Redirects::default(),
+            channels: Channels::default(),
             denials: Denials::default(),
             pass: Pass::default(),
             share: Share::new(&Account::new(memory_max), 0),
@@ -222,6 +229,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.router.topology = topology;
         self.router.set_roles(now);
+        self.rehome(now);
         self.unpark(now, true);
         self.watch_abandoned(now);
         self.move_waits(now);
@@ -249,6 +257,7 @@ impl<P: Protocol> Pool<P> {
         self.share.account().set_max(limits.memory_max);
         self.context.limits = limits;
         self.context.counters = counters;
+        self.rehome(now);
         let Router { connections, members, .. } = &mut self.router;
         connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
         self.context.counters.lanes.set(connections.lane_count() as i64);
@@ -270,6 +279,7 @@ impl<P: Protocol> Pool<P> {
         self.pause_until_quiet();
         let waiting = self.router.renew(name);
         self.clients.resume_all(waiting);
+        self.rehome(now);
         self.move_waits(now);
     }
 
@@ -368,6 +378,7 @@ impl<P: Protocol> Pool<P> {
             // Counted when that was decided.
             State::Finishing | State::Broken => {}
         }
+        self.forget_channels(id);
         let client = self.clients.remove(id);
         self.context.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);

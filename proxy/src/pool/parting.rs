@@ -93,7 +93,11 @@ impl<P: Protocol> Pool<P> {
             let age = limits.client_age_max.map(|age| aged(age, client.id, self.context.identity.seed));
             let why = if begun.is_some_and(|begun| passed(limits.client_request_timeout, begun)) {
                 Parting::Unfinished
-            } else if idle && passed(limits.client_idle_timeout, client.active) {
+            } else if idle
+                && passed(limits.client_idle_timeout, client.active)
+                // It is there to listen.
+                && !self.channels.listens(id)
+            {
                 Parting::Idle
             } else if passed(age, client.connected) {
                 Parting::Aged

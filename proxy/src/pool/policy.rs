@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::time::Time;
 
+/// Where no `timeout` is set: how long a shard may take to say that a name is listened to.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
 /// What holds for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
@@ -30,6 +33,11 @@ impl Policy {
     /// responses may take as long as any.
     pub fn private(timeout: Option<Duration>) -> Self {
         Self { timeout, counts: false, carries_over: false }
+    }
+
+    /// That of a connection on which a shard is listened to. What is asked on it has its time as anything has.
+    pub fn feed(timeout: Option<Duration>) -> Self {
+        Self { timeout: timeout.or(Some(ANSWER_MAX)), counts: false, carries_over: false }
     }
 
     /// By when a request has to be answered that was read then.

@@ -112,7 +112,12 @@ impl<P: Protocol> Pool<P> {
         let clients = self.clients.iter().filter(|(_, client)| client.state != State::Broken);
         let held = clients.map(|(id, client)| {
             let own = client.activity.as_ref().map_or(0, |activity| activity.bytes());
-            (id, own + P::session_bytes(&client.session) + queued.get(&id).copied().unwrap_or(0))
+            (
+                id,
+                own + self.channels.bytes_of(id)
+                    + P::session_bytes(&client.session)
+                    + queued.get(&id).copied().unwrap_or(0),
+            )
         });
         let mut holders: Vec<_> = held.filter(|&(_, bytes)| bytes > 0).collect();
         holders.sort_unstable_by_key(|&(_, bytes)| Reverse(bytes));
@@ -133,6 +138,7 @@ impl<P: Protocol> Pool<P> {
     fn evict_client(&mut self, id: ClientId, bytes: usize) {
         self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
+        self.channels.forget(id);
         let Clients { table, silences, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);

@@ -52,6 +52,8 @@ enum ReplyState<P: Protocol> {
     Waiting,
     /// It is the oldest and part of it has gone to the output, unless it is kept from the client.
     Streaming { withheld: bool },
+    /// The same, and what was not asked for waits until it is complete.
+    Interrupted(Box<Output>),
     /// Begun before its turn.
     Partial(BytesMut),
     /// Complete before its turn: in `held`, from here so many bytes.
@@ -62,6 +64,13 @@ enum ReplyState<P: Protocol> {
     Merged(Box<Output>),
     /// A split request.
     Merging(Box<Merging<P>>),
+}
+
+impl<P: Protocol> ReplyState<P> {
+    /// Part of the reply is with the client: nothing else can come before the rest of it.
+    fn is_begun(&self) -> bool {
+        matches!(self, Self::Streaming { withheld: false } | Self::Interrupted(_))
+    }
 }
 
 /// A split request whose fragments are under way.
@@ -121,8 +130,7 @@ impl<P: Protocol> Replies<P> {
     /// said after those that are complete.
     pub fn cut(&mut self) -> bool {
         let front = self.queue.front();
-        let is_whole =
-            !front.is_some_and(|reply| matches!(reply.state, ReplyState::Streaming { withheld: false }));
+        let is_whole = !front.is_some_and(|reply| reply.state.is_begun());
         self.oldest = self.oldest.wrapping_add(self.queue.len() as u32);
         self.queue = VecDeque::new();
         self.held = Vec::new();
@@ -213,6 +221,23 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
+    /// What answers no request goes to the client: at once, unless the reply at hand is out in part; then behind that. It begins
+    /// with what all such clients have in common.
+    pub fn push(&mut self, beginning: &[u8], rest: Piece<'_>) {
+        let Some(Reply { state, .. }) = self.queue.front_mut().filter(|reply| reply.state.is_begun()) else {
+            self.output.copy(beginning);
+            return self.output.push(rest);
+        };
+        self.waiting_bytes += beginning.len() + rest.as_slice().len();
+        if matches!(state, ReplyState::Streaming { .. }) {
+            *state = ReplyState::Interrupted(Box::default());
+        }
+        if let ReplyState::Interrupted(behind) = state {
+            behind.copy(beginning);
+            behind.push(rest);
+        }
+    }
+
     /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete. True if it cannot
     /// be the response to the fragment.
     #[inline]
@@ -283,6 +308,17 @@ impl<P: Protocol> Replies<P> {
                 self.waiting_bytes += length;
                 partial.extend_from_slice(piece.as_slice());
                 if last { ReplyState::Ready(partial.freeze()) } else { ReplyState::Partial(partial) }
+            }
+            ReplyState::Interrupted(behind) => {
+                self.output.push(piece);
+                if last {
+                    // It stands at the front, or it would not be out in part.
+                    self.waiting_bytes -= behind.len();
+                    self.output.append(*behind);
+                    ReplyState::Held { start: 0, length: 0 }
+                } else {
+                    ReplyState::Interrupted(behind)
+                }
             }
             ReplyState::Merging(mut merging) => {
                 self.waiting_bytes += length;
@@ -423,7 +459,10 @@ impl<P: Protocol> Replies<P> {
     /// How many responses are still to come: one for each request in flight, or for each fragment of one.
     pub fn unanswered(&self) -> usize {
         let of_reply = |reply: &Reply<P>| match &reply.state {
-            ReplyState::Waiting | ReplyState::Streaming { .. } | ReplyState::Partial(_) => 1,
+            ReplyState::Waiting
+            | ReplyState::Streaming { .. }
+            | ReplyState::Interrupted(_)
+            | ReplyState::Partial(_) => 1,
             ReplyState::Merging(merging) => merging.missing,
             ReplyState::Held { .. } | ReplyState::Ready(_) | ReplyState::Merged(_) => 0,
         };
@@ -439,9 +478,7 @@ impl<P: Protocol> Replies<P> {
     /// Whether part of the reply has gone to the client already, so that no error can take its place.
     pub fn is_streaming(&self, number: u32) -> bool {
         let index = number.wrapping_sub(self.oldest) as usize;
-        self.queue
-            .get(index)
-            .is_some_and(|reply| matches!(reply.state, ReplyState::Streaming { withheld: false }))
+        self.queue.get(index).is_some_and(|reply| reply.state.is_begun())
     }
 
     /// A response that broke off before its turn: what came of it is dropped, so that an error can take its place.

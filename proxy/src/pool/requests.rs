@@ -31,6 +31,7 @@ impl<P: Protocol> Pool<P> {
     /// The same, in the same pass, but for those that wait for their turn.
     pub fn resume_others(&mut self, scratch: &mut BytesMut, now: Time) {
         self.relieve();
+        self.tidy_channels(scratch, now);
         while let Some(connection) = self.router.connections.take_roomy() {
             self.resume_waiting(connection, scratch, now);
         }
@@ -135,7 +136,7 @@ impl<P: Protocol> Pool<P> {
         arrived: Time,
         now: Time,
     ) {
-        let Self { context, clients, router, denials, wishes, share, plan, pass, .. } = self;
+        let Self { context, clients, router, denials, wishes, channels, share, plan, pass, .. } = self;
         let Clients { table, silences, dirty, .. } = clients;
         let client = table.get_mut(id.index as usize).expect("it is connected");
         let session_bytes = P::session_bytes(&client.session);
@@ -154,6 +155,7 @@ impl<P: Protocol> Pool<P> {
             router,
             denials,
             wishes,
+            channels,
             silences,
             share: share_now,
             plan,

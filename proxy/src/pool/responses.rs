@@ -59,6 +59,7 @@ impl<P: Protocol> Pool<P> {
         if is_private && connection.closing {
             self.router.connections.close(id, ShardFailure::Removed);
         }
+        self.router.begin_feed(id, &self.channels, &self.context.limits, now);
         let connection = &self.router.connections[id];
         let due = connection.identity_deadline();
         self.router.identity_deadline = self.router.identity_deadline.into_iter().chain(due).min();
@@ -100,9 +101,22 @@ impl<P: Protocol> Pool<P> {
             return Ok(());
         };
         connection.received(now);
-        let was_up = matches!(connection.link, Link::Up);
+        self.shard_goes_on(id, scratch, now)
+    }
+
+    /// Takes what was put off of what has come from the shard, as [`Self::shard_received`].
+    pub(super) fn shard_goes_on(
+        &mut self,
+        id: ConnectionId,
+        scratch: &mut BytesMut,
+        now: Time,
+    ) -> Result<(), ShardFailure> {
+        let was_up = matches!(self.router.connections[id].link, Link::Up);
         let length = scratch.len();
         let received = self.take_responses(id, scratch, now);
+        if self.router.connections[id].feed.is_some() {
+            self.follow_feed(id, now);
+        }
         let connection = &mut self.router.connections[id];
         // What it is now is settled once what is left of the bytes is put aside.
         let is_private = connection.private.is_some();
@@ -127,7 +141,7 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { context, clients, router, redirects, wishes, .. } = self;
+        let Self { context, clients, router, redirects, wishes, channels, .. } = self;
         let Router { connections, members, .. } = router;
         let connection = &mut connections[at];
         let (member, end) = (connection.member, std::mem::take(&mut connection.understood));
@@ -138,6 +152,7 @@ impl<P: Protocol> Pool<P> {
             clients,
             redirects,
             wishes,
+            channels,
             connection,
             counters,
             at,
@@ -240,6 +255,8 @@ impl<P: Protocol> Pool<P> {
             self.share.change(counted, 0);
             let holder = self.router.private_is_closed(id, failure, was, now);
             self.forget_private(holder);
+        } else if self.router.connections[id].feed.is_some() {
+            self.lose_feed(id, failure, now);
         }
         self.router.retire(member);
     }
@@ -286,12 +303,13 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether the worker has something to write, to connect, to close or to go on with.
     pub fn has_work(&self) -> bool {
-        self.has_more() || !self.clients.next_turn.is_empty()
+        self.has_more() || !self.clients.next_turn.is_empty() || self.channels.has_put_off()
     }
 
     /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.
     pub fn has_more(&self) -> bool {
         self.clients.has_work()
+            || self.channels.has_work()
             || self.router.connections.has_work()
             || self.has_wishes()
             || self.is_asked_for_relief()

@@ -1,6 +1,6 @@
 //! Which connection of which shard a request takes, and whether it may.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shard_discovery::{Address, Group, HashTag, Home, Topology};
@@ -34,12 +34,22 @@ pub(super) struct Router<P: Protocol> {
     pub deadline: Option<Time>,
     /// No shard has to have said who it is before.
     pub identity_deadline: Option<Time>,
+    pub feeds: Feeds,
     /// Nobody who waits for room has waited long enough before.
     pub wait_deadline: Option<Time>,
     /// Whose turn it is: who waits for room goes before all others.
     pub turn: Turn,
     random: u64,
     pub(super) fragments: Fragments,
+}
+
+/// The shards that are listened to.
+#[derive(Default)]
+pub(super) struct Feeds {
+    /// The connections on which that is done.
+    pub of_members: HashMap<MemberIndex, ConnectionId>,
+    /// None of them has to be looked at before.
+    pub due: Option<Time>,
 }
 
 /// What the client at hand may do while others wait for room.
@@ -99,6 +109,7 @@ impl<P: Protocol> Router<P> {
             keeps: false,
             deadline: None,
             identity_deadline: None,
+            feeds: Feeds::default(),
             wait_deadline: None,
             turn: Turn::default(),
             random: seed | 1,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Home;
 
+use super::channels::Channels;
 use super::client::{Activity, Pause, Stall, State};
 use super::clients::ClientId;
 use super::connections::ConnectionId;
@@ -40,6 +41,7 @@ pub(super) struct Service<'s, P: Protocol> {
     pub router: &'s mut Router<P>,
     pub denials: &'s mut Denials,
     pub wishes: &'s mut Wishes,
+    pub channels: &'s mut Channels,
     /// Those whose silence is waited for.
     pub silences: &'s mut Silences,
     pub share: &'s Share,
@@ -69,7 +71,7 @@ pub(super) struct Service<'s, P: Protocol> {
 
 /// What comes after a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// The next one.
     Request,
     /// Nothing in this turn.
@@ -206,6 +208,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Forward | Route::Wait(_) | Route::Split(_) | Route::Ignore | Route::NoRoom => {
                 work(self.plan.keys.len())
             }
+            Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
             Route::Everywhere(_) => work(self.router.topology.shards().len()),
             // What is not sent on is read, looked up and answered by the proxy itself.
             _ => {
@@ -235,6 +238,11 @@ impl<P: Protocol> Service<'_, P> {
                 self.answer();
                 return Ok(Next::Close);
             }
+            Route::AnswerAndForget => {
+                self.channels.forget(self.id);
+                self.answer();
+            }
+            Route::Listen(change) => return Ok(self.listen(change, scratch, length)),
             Route::NoRoom => self.refuse_large(length),
             Route::Deny { slowly } => return Ok(self.deny(slowly)),
             Route::WhenQuiet => {
@@ -363,6 +371,7 @@ impl<P: Protocol> Service<'_, P> {
                 P::failure(self.plan.manner, TOO_MANY_LANES, &mut self.plan.reply);
             }
             self.context.counters.lanes.set(connections.lane_count() as i64);
+            P::listens(self.session, self.channels.listens(self.id));
         }
         let manner = self.plan.manner;
         self.activity.replies.replied_with(self.plan.take_reply(), manner);

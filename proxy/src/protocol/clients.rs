@@ -7,6 +7,8 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 
+use super::channels::Kind;
+
 /// A question about the clients of the whole process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
@@ -45,6 +47,8 @@ pub struct ClientFilter {
     pub except: Option<u64>,
     /// Connected for at least so many seconds.
     pub age_min: Option<u64>,
+    /// It listens to channels, or does not.
+    pub listens: Option<bool>,
     /// Matches nobody (for example clients of a type that does not exist here).
     pub none: bool,
 }
@@ -95,6 +99,7 @@ impl ClientFilter {
         !self.none
             && self.ids.as_ref().is_none_or(|ids| ids.contains(client.id))
             && self.except != Some(client.id)
+            && self.listens.is_none_or(|listens| listens == client.listens.iter().any(|&count| count > 0))
             && self.age_min.is_none_or(|least| client.age >= least)
             && is_at(&self.address, client.address)
             && is_at(&self.local_address, client.local_address)
@@ -121,6 +126,8 @@ pub struct ClientRow<'c> {
     pub output_bytes: usize,
     /// Its request waits for data.
     pub is_blocked: bool,
+    /// How many channels it listens to, of each kind.
+    pub listens: [usize; Kind::COUNT],
 }
 
 /// What one worker has found for a question.

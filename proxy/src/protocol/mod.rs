@@ -15,11 +15,14 @@ use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
 use store::Store;
 
+use channels::{Channels, Listening, Voice};
+
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::Owners;
 pub use waiting::{Interruption, Waiting};
 
+pub mod channels;
 mod clients;
 mod identity;
 pub mod memcache;
@@ -30,7 +33,7 @@ mod strangers;
 mod waiting;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Waiting + Sized + 'static {
+pub trait Protocol: Channels + Waiting + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -65,6 +68,15 @@ pub trait Protocol: Waiting + Sized + 'static {
 
     /// The lane that the client's session asks for cannot be had: it stays in this one.
     fn keep_lane(session: &mut Self::Session, lane: Self::Lane);
+
+    /// How the client reads what it hears.
+    #[inline]
+    fn voice(_session: &Self::Session) -> Voice {
+        0
+    }
+
+    /// The client listens to something from now on, or to nothing.
+    fn listens(_session: &mut Self::Session, _to_something: bool) {}
 
     /// The settings were those of `before` and are those of `now`. Whether what let the client in is good no more, and it is
     /// not to stay.
@@ -475,6 +487,10 @@ pub enum Route<M> {
     Answer,
     /// [`Plan::reply`] is the reply, and the last one.
     AnswerAndClose,
+    /// [`Plan::reply`] is the reply, and the client listens to nothing any more.
+    AnswerAndForget,
+    /// The client wants to hear of what [`Plan::keys`] name, or no more; of nothing of that kind where none is named.
+    Listen(Listening),
     /// [`Plan::reply`] refuses a wrong password.
     Deny {
         /// The client has tried often: its next request waits a little.

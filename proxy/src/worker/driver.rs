@@ -249,6 +249,13 @@ impl<P: Protocol> Driver<P> {
 
     fn read_shard(&mut self, id: ConnectionId, now: Time) {
         let Some(shard) = find(&mut self.shards, id) else { return };
+        if self.pool.is_behind(id) {
+            // What has come of it is handed out first.
+            if !std::mem::replace(&mut shard.queued, true) {
+                self.again.push_back(Turn::Shard(id, shard.number));
+            }
+            return;
+        }
         self.pool.before_shard_read(id, &mut self.scratch);
         let rest = self.scratch.len();
         let failure = match shard.socket.read(&mut self.scratch) {

@@ -89,6 +89,8 @@ impl Limits {
             client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,
             shard_queue_bytes_max: config.shard_queue_bytes_max,
+            subscriptions_max: config.subscriptions_max as usize,
+            listens_everywhere: config.pubsub_everywhere,
             parked_bytes_max: PARKED_BYTES_MAX,
             memory_max,
             pass_work_max: PASS_WORK_MAX,

@@ -9,6 +9,7 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::buffer::Output;
+use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
@@ -79,6 +80,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Nothing waits for data here.
 impl Waiting for Memcache {}
+
+impl Channels for Memcache {}
 
 impl Protocol for Memcache {
     type Settings = Settings;

@@ -52,6 +52,11 @@ pub fn array(out: &mut Vec<u8>, length: usize) {
     header(out, b'*', length as i64);
 }
 
+/// The head of what was not asked for; `length` values follow. RESP2 knows it as an array.
+pub fn push(out: &mut Vec<u8>, resp3: bool, length: usize) {
+    header(out, if resp3 { b'>' } else { b'*' }, length as i64);
+}
+
 /// The head of a map; `pairs` keys and values follow. RESP2 knows it as a flat array.
 pub fn map(out: &mut Vec<u8>, resp3: bool, pairs: usize) {
     if resp3 { header(out, b'%', pairs as i64) } else { header(out, b'*', 2 * pairs as i64) }

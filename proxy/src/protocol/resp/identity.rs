@@ -49,7 +49,7 @@ pub fn judge(identity: &mut ShardIdentity, answer: &[u8], out: &mut Vec<u8>) -> 
 }
 
 /// The string that the reply begins with, and what is behind it.
-fn string(reply: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn string(reply: &[u8]) -> Option<(&[u8], &[u8])> {
     let (line, rest) = line(reply)?;
     match line.split_first()? {
         (b'+', text) => Some((text, rest)),

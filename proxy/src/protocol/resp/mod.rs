@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::buffer::Output;
+use crate::protocol::channels::{Listening, Voice};
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
@@ -17,6 +18,7 @@ use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use session::{ReplyMode, Session, Settings};
 use transaction::Ruling;
 
+mod channels;
 #[rustfmt::skip]
 pub mod command;
 pub mod decode;
@@ -77,6 +79,15 @@ impl Protocol for Resp {
 
     fn keep_lane(session: &mut Session, Lane { db, resp3 }: Lane) {
         (session.db, session.resp3) = (db, resp3);
+    }
+
+    #[inline]
+    fn voice(session: &Session) -> Voice {
+        if session.resp3 { channels::RESP3 } else { channels::RESP2 }
+    }
+
+    fn listens(session: &mut Session, to_something: bool) {
+        session.transaction.listens(to_something && !session.resp3);
     }
 
     fn is_revoked(session: &mut Session, before: &Settings, now: &Settings) -> bool {
@@ -406,6 +417,9 @@ fn plan_slowly(
     if session.lacks_password(command, facts.settings) {
         return refuse(plan, "NOAUTH Authentication required.");
     }
+    if let Some(route) = channels::rule(command, session, facts, plan) {
+        return route;
+    }
     match session.transaction.rule(command, facts) {
         Ruling::Serve => {}
         Ruling::Wait => return Route::WhenSilent,
@@ -448,6 +462,14 @@ fn plan_slowly(
             let keys = decoder.arguments(canonical).skip(1).step_by(split::step(merge));
             plan.keys.extend(keys.map(|key| (key.value.as_ptr() as usize - base, key.value.len())));
             Route::Split(merge)
+        }
+        Handling::Listen(kind, on) => {
+            channels::name(arguments.iter().skip(1), canonical, plan);
+            Route::Listen(Listening { kind, on })
+        }
+        Handling::ToChannel => {
+            channels::name(arguments.iter().skip(1).take(1), canonical, plan);
+            Route::Forward
         }
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
             if feature == Feature::WholeServer && facts.settings.is_confined() {

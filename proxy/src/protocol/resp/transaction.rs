@@ -28,6 +28,8 @@ pub enum Transaction {
     Refused,
     /// It was, and what follows is part of the transaction until that ends.
     Pipelined,
+    /// It speaks RESP2 and listens to channels, so it cannot begin one.
+    Listening,
 }
 
 /// What is to be done with a request.
@@ -46,9 +48,18 @@ impl Transaction {
         let is_first = match self {
             Self::None => true,
             Self::Refused => facts.delivered,
-            Self::Pipelined => false,
+            Self::Pipelined | Self::Listening => false,
         };
         *self = if is_first && heard && facts.behind.is_empty() { Self::Refused } else { Self::Pipelined };
+    }
+
+    /// The client can say nothing but what is about channels from now on, or can again.
+    pub fn listens(&mut self, to_something: bool) {
+        if to_something {
+            *self = Self::Listening;
+        } else if *self == Self::Listening {
+            *self = Self::None;
+        }
     }
 
     /// The transaction is over. Whether there was one.
@@ -58,7 +69,10 @@ impl Transaction {
 
     /// Judges a request of the client.
     pub fn rule(&mut self, command: &Command, facts: &Facts<'_, Resp>) -> Ruling {
-        if *self == Self::None || command.begins_transaction() || command.leaves_transaction() {
+        if matches!(self, Self::None | Self::Listening)
+            || command.begins_transaction()
+            || command.leaves_transaction()
+        {
             return Ruling::Serve;
         }
         if *self == Self::Refused {

@@ -101,7 +101,7 @@ mod tests {
         for (request, reply) in [
             ("CLIENT INFO\r\n", "id=1 "),
             ("CLIENT LIST ID 1 1\r\n", "id=1 "),
-            ("CLIENT KILL TYPE pubsub\r\n", ":0\r\n"),
+            ("CLIENT KILL TYPE master\r\n", ":0\r\n"),
         ] {
             say(&mut client, request);
             rig.passes();

@@ -7,7 +7,7 @@ pub enum Feature {
     Transaction,
     /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
-    /// Channels.
+    /// Channels of shards.
     PubSub,
     /// A cursor over the keys of all shards.
     Scan,
@@ -15,7 +15,7 @@ pub enum Feature {
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
     WholeServer,
-    /// Channels, as far as who speaks of them hears nothing from them.
+    /// The same and questions about channels, as far as who speaks of them hears nothing from them.
     Publish,
     /// WAIT counts the writes of its own connection.
     Wait,
@@ -38,7 +38,9 @@ impl Feature {
         match self {
             Self::Transaction => "transactions (MULTI, EXEC, DISCARD, WATCH) are not supported yet",
             Self::Blocking => "this command waits for data in a way that is not supported yet",
-            Self::PubSub | Self::Publish => "publish and subscribe are not supported yet",
+            Self::PubSub | Self::Publish => {
+                "sharded publish and subscribe (SSUBSCRIBE, SPUBLISH) and PUBSUB are not supported yet"
+            }
             Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Wait => {

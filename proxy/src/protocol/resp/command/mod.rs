@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::protocol::channels::Kind;
+
 pub use feature::Feature;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
@@ -94,6 +96,10 @@ pub enum Handling {
     /// To the shard that owns its keys, on a connection of its own: it waits there for data. The word tells where its
     /// timeout stands.
     Block(TimeoutPlace),
+    /// Names of this kind are listened to, or no more: all arguments.
+    Listen(Kind, bool),
+    /// To the shard that owns the channel it is said to.
+    ToChannel,
     /// Refused until the proxy can do it.
     Later(Feature),
     /// Refused for good: the reason.
@@ -442,6 +448,8 @@ impl Command {
             | Handling::Split(_)
             | Handling::Answer(_)
             | Handling::Block(_)
+            | Handling::Listen(..)
+            | Handling::ToChannel
             | Handling::Container => None,
         }
     }
@@ -452,7 +460,12 @@ impl Command {
         match self.handling {
             Handling::Later(feature) => one_shard && feature.is_served_by_one_shard(),
             Handling::Refuse(_) => false,
-            Handling::Forward | Handling::Split(_) | Handling::Answer(_) | Handling::Block(_) => true,
+            Handling::Forward
+            | Handling::Split(_)
+            | Handling::Answer(_)
+            | Handling::Block(_)
+            | Handling::Listen(..)
+            | Handling::ToChannel => true,
             Handling::Container => self
                 .subcommands
                 .iter()

@@ -20,6 +20,7 @@ use super::category::{
 use super::flag::*;
 use super::key::*;
 use super::{Command, row, since};
+use crate::protocol::channels::Kind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
@@ -348,10 +349,10 @@ pub static COMMANDS: [Command; 318] = [
     row("pfselftest", since("2.8.9", "2.8.9"), 1, ADMIN, &[], Refuse(DEBUGGING), HYPERLOGLOG, "hyperloglog\tAn internal command for testing HyperLogLog values.\t"),
     row("ping", since("1.0.0", "1.0.0"), -1, FAST, &[], Answer(Ping), CONNECTION, "connection\tReturns the server's liveliness response.\tmessage:string,optional").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     row("psetex", since("2.6.0", "2.6.0"), 4, WRITE | DENYOOM, &[at(1, OW | UPDATE)], Forward, STRING, "string\tSets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.\tkey:key,key_spec_index=0 milliseconds:integer value:string\tdeprecated_since\t2.6.12\treplaced_by\t`SET` with the `PX` argument"),
-    row("psubscribe", since("2.0.0", "2.0.0"), -2, DENYOOM | PUBSUB | NOSCRIPT | LOADING | STALE, &[], Later(PubSub), 0, "pubsub\tListens for messages published to channels that match one or more patterns.\tpattern:pattern,multiple"),
+    row("psubscribe", since("2.0.0", "2.0.0"), -2, DENYOOM | PUBSUB | NOSCRIPT | LOADING | STALE, &[], Listen(Pattern, true), 0, "pubsub\tListens for messages published to channels that match one or more patterns.\tpattern:pattern,multiple"),
     row("psync", since("2.8.0", "2.8.0"), -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, &[], Refuse(PROTOCOL), 0, "server\tInternal command used for replication\treplicationid:string offset:integer"),
     row("pttl", since("2.6.0", "2.6.0"), 2, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, KEYSPACE, "generic\tReturns the expiration time in milliseconds of a key.\tkey:key,key_spec_index=0").tips(&["nondeterministic_output"]),
-    row("publish", since("2.0.0", "2.0.0"), 3, PUBSUB | LOADING | STALE | FAST, &[], Later(Publish), 0, "pubsub\tPosts a message to a channel.\tchannel:string message:string"),
+    row("publish", since("2.0.0", "2.0.0"), 3, PUBSUB | LOADING | STALE | FAST, &[], ToChannel, 0, "pubsub\tPosts a message to a channel.\tchannel:string message:string"),
     row("pubsub", since("2.8.0", "2.8.0"), -2, 0, &[], Container, 0, "pubsub\tA container for Pub/Sub commands.\t").subcommands(&[
         row("pubsub|channels", since("2.8.0", "2.8.0"), -2, PUBSUB | LOADING | STALE, &[], Later(Publish), 0, "pubsub\tReturns the active channels.\tpattern:pattern,optional"),
         row("pubsub|help", since("6.2.0", "6.2.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "pubsub\tShow helpful text about the different subcommands\t"),
@@ -360,7 +361,7 @@ pub static COMMANDS: [Command; 318] = [
         row("pubsub|shardchannels", since("7.0.0", "7.0.0"), -2, PUBSUB | LOADING | STALE, &[], Later(Publish), 0, "pubsub\tReturns the active shard channels.\tpattern:pattern,optional"),
         row("pubsub|shardnumsub", since("7.0.0", "7.0.0"), -2, PUBSUB | LOADING | STALE, &[], Later(Publish), 0, "pubsub\tReturns the count of subscribers of shard channels.\tshardchannel:string,optional,multiple"),
     ]),
-    row("punsubscribe", since("2.0.0", "2.0.0"), -1, PUBSUB | NOSCRIPT | LOADING | STALE, &[], Later(PubSub), 0, "pubsub\tStops listening to messages published to channels that match one or more patterns.\tpattern:pattern,optional,multiple"),
+    row("punsubscribe", since("2.0.0", "2.0.0"), -1, PUBSUB | NOSCRIPT | LOADING | STALE, &[], Listen(Pattern, false), 0, "pubsub\tStops listening to messages published to channels that match one or more patterns.\tpattern:pattern,optional,multiple"),
     row("quit", since("1.0.0", "1.0.0"), -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, &[], Answer(Quit), CONNECTION, "connection\tCloses the connection.\t\tdeprecated_since\t7.2.0\treplaced_by\tjust closing the connection"),
     row("randomkey", since("1.0.0", "1.0.0"), 1, READONLY, &[], Later(AllShards), KEYSPACE, "generic\tReturns a random key name from the database.\t").tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"]),
     row("readonly", since("3.0.0", "3.0.0"), 1, LOADING | STALE | FAST, &[], Answer(Readonly), CONNECTION, "cluster\tEnables read-only queries for a connection to a Redis Cluster replica node.\t"),
@@ -433,7 +434,7 @@ pub static COMMANDS: [Command; 318] = [
     row("ssubscribe", since("7.0.0", "7.0.0"), -2, DENYOOM | PUBSUB | NOSCRIPT | LOADING | STALE, &[through(1, -1, 1, 0, NOT_KEY)], Later(PubSub), 0, "pubsub\tListens for messages published to shard channels.\tshardchannel:string,multiple"),
     row("strlen", since("2.2.0", "2.2.0"), 2, READONLY | FAST, &[at(1, RO)], Forward, STRING, "string\tReturns the length of a string value.\tkey:key,key_spec_index=0"),
     row("sttl", since("8.12.0", ""), -3, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, SET, "set\tReturns the time to live of members of a set in seconds.\t"),
-    row("subscribe", since("2.0.0", "2.0.0"), -2, DENYOOM | PUBSUB | NOSCRIPT | LOADING | STALE, &[], Later(PubSub), 0, "pubsub\tListens for messages published to channels.\tchannel:string,multiple"),
+    row("subscribe", since("2.0.0", "2.0.0"), -2, DENYOOM | PUBSUB | NOSCRIPT | LOADING | STALE, &[], Listen(Channel, true), 0, "pubsub\tListens for messages published to channels.\tchannel:string,multiple"),
     row("substr", since("1.0.0", "1.0.0"), 4, READONLY, &[at(1, RO | ACCESS)], Forward, STRING, "string\tReturns a substring from a string value.\tkey:key,key_spec_index=0 start:integer end:integer\tdeprecated_since\t2.0.0\treplaced_by\t`GETRANGE`"),
     row("sunion", since("1.0.0", "1.0.0"), -2, READONLY, &[through(1, -1, 1, 0, RO | ACCESS)], Forward, SET, "set\tReturns the union of multiple sets.\tkey:key,key_spec_index=0,multiple").tips(&["nondeterministic_output_order"]),
     row("sunioncard", since("8.10.0", ""), -3, READONLY | MOVABLEKEYS, &[counted(1, 0, 1, 1, GreaterThanZeroOfArgs, RO | ACCESS)], Forward, SET, "set\tCounts the members of the union of several sets.\t"),
@@ -447,7 +448,7 @@ pub static COMMANDS: [Command; 318] = [
     row("ttl", since("1.0.0", "1.0.0"), 2, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, KEYSPACE, "generic\tReturns the expiration time in seconds of a key.\tkey:key,key_spec_index=0").tips(&["nondeterministic_output"]),
     row("type", since("1.0.0", "1.0.0"), 2, READONLY | FAST, &[at(1, RO)], Forward, KEYSPACE, "generic\tDetermines the type of value stored at a key.\tkey:key,key_spec_index=0"),
     row("unlink", since("4.0.0", "4.0.0"), -2, WRITE | FAST, &[through(1, -1, 1, 0, RM | DELETE)], Split(Sum), KEYSPACE, "generic\tDelete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking.\tkey:key,key_spec_index=0,multiple").tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
-    row("unsubscribe", since("2.0.0", "2.0.0"), -1, PUBSUB | NOSCRIPT | LOADING | STALE, &[], Later(PubSub), 0, "pubsub\tStops listening to messages posted to channels.\tchannel:string,optional,multiple"),
+    row("unsubscribe", since("2.0.0", "2.0.0"), -1, PUBSUB | NOSCRIPT | LOADING | STALE, &[], Listen(Channel, false), 0, "pubsub\tStops listening to messages posted to channels.\tchannel:string,optional,multiple"),
     row("unwatch", since("2.2.0", "2.2.0"), 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, &[], Later(Transaction), TRANSACTION, "transactions\tForgets about watched keys of a transaction.\t"),
     row("vadd", since("8.0.0", ""), -5, WRITE | DENYOOM | MODULE, &[at(1, RW | ACCESS | UPDATE)], Forward, 0, "module\tAdds an element to a vector set, or updates its vector.\tkey:key,key_spec_index=0 reduce:block,token=REDUCE,optional[dim:integer] format:oneof[fp32:pure-token,token=FP32 values:pure-token,token=VALUES] vector:string element:string cas:pure-token,token=CAS,optional quant_type:oneof,optional[noquant:pure-token,token=NOQUANT bin:pure-token,token=BIN q8:pure-token,token=Q8] build-exploration-factor:integer,token=EF,optional attributes:string,token=SETATTR,optional numlinks:integer,token=M,optional\tmodule\tvectorset"),
     row("vcard", since("8.0.0", ""), 2, READONLY | MODULE | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, 0, "module\tReturns the number of elements in a vector set.\tkey:key,key_spec_index=0\tmodule\tvectorset"),

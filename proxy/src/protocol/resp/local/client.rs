@@ -119,7 +119,7 @@ pub fn list_question(words: &[&[u8]]) -> Result<Question, String> {
     let mut filter = ClientFilter::default();
     match words {
         [] => {}
-        [option, kind] if option.eq_ignore_ascii_case(b"type") => filter.none = !is_normal(kind)?,
+        [option, kind] if option.eq_ignore_ascii_case(b"type") => of_type(kind, &mut filter)?,
         [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
             let ids = ids.iter().map(|id| number(id).ok_or("ERR Invalid client ID"));
             // Numbers below 1 are right here, they only belong to nobody.
@@ -148,7 +148,7 @@ pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
             b"id" => filter.ids = Some([client_id(value)?].into_iter().collect()),
             b"addr" => filter.address = Some(text()),
             b"laddr" => filter.local_address = Some(text()),
-            b"type" => filter.none |= !is_normal(value)?,
+            b"type" => of_type(value, &mut filter)?,
             b"user" => {
                 if *value != b"default" {
                     return Err(format!("ERR No such user '{}'", text()));
@@ -186,17 +186,20 @@ fn client_id(word: &[u8]) -> Result<u64, String> {
     id.ok_or_else(|| "ERR client-id should be greater than 0".to_owned())
 }
 
-/// All clients of the proxy are normal ones.
-fn is_normal(kind: &[u8]) -> Result<bool, String> {
+/// Only clients of this type are meant. Those of the proxy are normal ones, or listen to channels.
+fn of_type(kind: &[u8], filter: &mut ClientFilter) -> Result<(), String> {
     match &kind.to_ascii_lowercase()[..] {
-        b"normal" => Ok(true),
-        b"master" | b"replica" | b"slave" | b"pubsub" => Ok(false),
-        _ => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind))),
+        b"normal" => filter.listens = Some(false),
+        b"pubsub" => filter.listens = Some(true),
+        b"master" | b"replica" | b"slave" => filter.none = true,
+        _ => return Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind))),
     }
+    Ok(())
 }
 
 /// One line of CLIENT LIST, with the fields that mean something behind a proxy.
 pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
+    let [channels, patterns] = client.listens;
     let unnamed = Names::default();
     let names = session.names.as_deref().unwrap_or(&unnamed);
     let _ = write!(
@@ -213,10 +216,15 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     );
     let _ = writeln!(
         line,
-        "age={} idle={} flags={} sub=0 psub=0 ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
+        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
         client.age,
         client.idle,
-        if client.is_blocked { "b" } else { "N" },
+        match (channels + patterns > 0, client.is_blocked) {
+            (true, true) => "Pb",
+            (true, false) => "P",
+            (false, true) => "b",
+            (false, false) => "N",
+        },
         client.input_bytes,
         client.in_flight,
         client.output_bytes

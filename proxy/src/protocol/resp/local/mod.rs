@@ -5,6 +5,7 @@
 use super::command::index::lookup;
 use super::command::{Local, Merge};
 use super::session::{ReplyMode, Session};
+use super::transaction::Transaction;
 use super::{Resp, Words, encode};
 use crate::protocol::{Facts, Plan, Route};
 
@@ -25,6 +26,12 @@ pub fn answer(
     let all = words.to_vec();
     let out = &mut plan.reply;
     match local {
+        // In this mode whatever comes has the form of a message.
+        Local::Ping if session.transaction == Transaction::Listening && all.len() <= 2 => {
+            encode::array(out, 2);
+            encode::bulk(out, b"pong");
+            encode::bulk(out, all.get(1).unwrap_or(&&b""[..]));
+        }
         Local::Ping => match all[1..] {
             [] => encode::simple(out, "PONG"),
             [message] => encode::bulk(out, message),
@@ -43,13 +50,14 @@ pub fn answer(
         }
         Local::Reset => {
             let fresh = Session::new(facts.settings);
-            if !facts.quiet && (fresh.db != session.db || fresh.resp3 != session.resp3) {
+            if !facts.quiet {
                 return Route::WhenQuiet;
             }
             // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
             plan.manner.silent = session.reply_mode == ReplyMode::SkipThis;
             *session = fresh;
             encode::simple(out, "RESET");
+            return Route::AnswerAndForget;
         }
         Local::Hello => return access::hello(&all, session, facts, plan),
         Local::Auth => return access::authenticate(&all, session, facts.settings, out),

@@ -1,0 +1,55 @@
+//! What is shown of the queues of a connection.
+
+use std::collections::VecDeque;
+
+use super::Connection;
+use crate::metrics::{Gauge, ShardCounters};
+use crate::protocol::Protocol;
+
+/// Room for tickets that an idle connection keeps.
+const IN_FLIGHT_KEEP_MAX: usize = 1024;
+
+impl<P: Protocol> Connection<P> {
+    /// How long the queues are, in the order of `published`.
+    fn gauges(counters: &ShardCounters) -> [&Gauge; 4] {
+        [&counters.in_queue, &counters.in_queue_bytes, &counters.out_queue, &counters.out_queue_bytes]
+    }
+
+    /// What it was counted with `before` it is counted with there from now on.
+    pub fn count_in(&self, before: &ShardCounters, counters: &ShardCounters) {
+        for (counters, sign) in [(before, -1), (counters, 1)] {
+            for (gauge, published) in Self::gauges(counters).into_iter().zip(self.published) {
+                gauge.add(sign * published);
+            }
+            if self.is_made() && self.private.is_none() {
+                counters.server_connections.add(sign);
+            }
+        }
+    }
+
+    /// Tells the counters how long the queues are.
+    pub fn publish(&mut self, counters: &ShardCounters) {
+        debug_assert!(self.is_in_step());
+        if self.private.is_some() {
+            // What waits there for data is in nobody's way.
+            return;
+        }
+        let unwritten_bytes = self.output.len() as i64;
+        let unwritten = if unwritten_bytes == 0 { 0 } else { self.unwritten() as i64 };
+        let now = [
+            unwritten,
+            unwritten_bytes,
+            self.in_flight.len() as i64 - unwritten,
+            (self.in_flight_bytes as i64 - unwritten_bytes).max(0),
+        ];
+        for ((gauge, now), before) in Self::gauges(counters).into_iter().zip(now).zip(self.published) {
+            if now != before {
+                gauge.add(now - before);
+            }
+        }
+        self.published = now;
+        if self.in_flight.is_empty() && self.in_flight.capacity() > IN_FLIGHT_KEEP_MAX {
+            self.in_flight = VecDeque::new();
+        }
+    }
+}

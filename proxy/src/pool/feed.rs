@@ -1,0 +1,86 @@
+//! What is known of one feed: the names that its shard was asked for, and what it has said. [`super::feeds`] has the rest.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::failure::ShardFailure;
+use crate::protocol::channels::{Kind, Listening};
+use crate::time::Time;
+
+/// A name and what it is the name of.
+pub type Key = (Kind, Bytes);
+
+/// What has become of a name at the shards that matter.
+pub enum Verdict {
+    /// Some have not said yet.
+    Open,
+    /// It is listened to.
+    Heard,
+    /// It cannot be, and why.
+    Failed(String),
+}
+
+/// What is known of a feed beside its connection.
+#[derive(Default, Debug)]
+pub struct Feed {
+    /// What was asked and is not answered, oldest first: one for each ticket in flight.
+    pub asked: VecDeque<(Listening, Bytes)>,
+    /// Names that the shard was asked for on the present connection, by kind.
+    pub names: [HashMap<Bytes, Line>; Kind::COUNT],
+    /// The names have been asked for on the present connection.
+    pub begun: Option<Time>,
+    /// When it is to be looked at: to be made again, or to be closed because nothing is asked of it.
+    pub due: Option<Time>,
+    /// Times it was lost soon after it was made, or could not be made, in a row.
+    pub attempts: u32,
+    /// Why nobody waits for it, if so.
+    pub failure: Option<ShardFailure>,
+}
+
+/// A name at a shard.
+#[derive(Default, Debug)]
+pub struct Line {
+    /// As it is to be.
+    pub wanted: bool,
+    /// As it was asked last, until that is answered.
+    pub asked: Option<bool>,
+    /// As the shard has said.
+    pub is_on: bool,
+    /// Why the shard does not want to, if so.
+    pub refused: Option<Box<str>>,
+}
+
+impl Feed {
+    /// Whether the shard is listened to for this name.
+    pub fn hears(&self, kind: Kind, name: &[u8]) -> bool {
+        self.names[kind.place()].get(name).is_some_and(|line| line.wanted)
+    }
+
+    /// The shard says that this is so. The name, if that was asked.
+    pub fn done(&mut self, change: Listening, name: &[u8]) -> Option<Key> {
+        let (asked, known) = self.asked.pop_front()?;
+        if asked != change || known != name {
+            return None;
+        }
+        let line = self.names[change.kind.place()].get_mut(name)?;
+        line.asked = None;
+        line.is_on = change.on;
+        Some((change.kind, known))
+    }
+
+    /// The shard does not do what was asked first. The name, if anything was asked.
+    pub fn refused(&mut self, words: &[u8]) -> Option<Key> {
+        const SHOWN_MAX: usize = 200;
+        let (change, name) = self.asked.pop_front()?;
+        let line = self.names[change.kind.place()].get_mut(&name)?;
+        line.asked = None;
+        line.refused = Some(String::from_utf8_lossy(&words[..words.len().min(SHOWN_MAX)]).into());
+        Some((change.kind, name))
+    }
+
+    /// Memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.asked.len() * size_of::<(Listening, Bytes)>()
+    }
+}

@@ -1,0 +1,313 @@
+//! Feeds: the connections on which shards are listened to, one for each shard at most.
+//!
+//! They are in the book of connections like all others, but in no lane, and nothing but names is asked on them: a shard sends
+//! messages whenever it has some, between responses, which the connections of requests have no place for. Each name is asked for by
+//! a ticket of its own, so its time is measured as that of any request; while one is on its way no other is sent for that name.
+//!
+//! What fails on a feed counts against nobody: the shard's other connections tell how it fares. One that is lost is made again
+//! as long as somebody listens to something, and then all names are asked for anew. What was published meanwhile is lost, as a
+//! server's subscriber would have lost it.
+//!
+//! Which shards a name is asked of: all of them, because a message may be published on any (by a script, by the shard itself, by
+//! whoever speaks to it directly), and each message is published on one only; or the owner of the name alone, where the pool
+//! says so. Nodes of a cluster hand on what is published, so there it is one of them in any case. A message counts only where
+//! it comes from a shard that the name is asked of at that time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::channels::Channels;
+use super::connection::Link;
+use super::connections::ConnectionId;
+use super::feed::{Feed, Key, Line, Verdict};
+use super::limits::Limits;
+use super::members::{MemberIndex, ShardIndex};
+use super::policy::Policy;
+use super::router::Router;
+use super::ticket::Ticket;
+use crate::buffer::Piece;
+use crate::failure::ShardFailure;
+use crate::protocol::Protocol;
+use crate::protocol::channels::{Kind, Listening};
+use crate::time::Time;
+
+/// A feed that nothing is asked of is kept for so long.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The pauses before a lost feed is made again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// One that was there for so long was no failed attempt.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// How a name stands at one shard.
+enum Stand {
+    Open,
+    Heard,
+    Failed(String),
+}
+
+impl<P: Protocol> Router<P> {
+    /// The shards that the name is asked of.
+    fn homes(&self, kind: Kind, name: &[u8], limits: &Limits) -> Vec<MemberIndex> {
+        let is_owners = self.topology.redirects() || (!limits.listens_everywhere && kind != Kind::Pattern);
+        if is_owners { self.owner(name).into_iter().collect() } else { self.members.present().to_vec() }
+    }
+
+    /// The shard on which what is published to the name through the proxy is published.
+    fn owner(&self, name: &[u8]) -> Option<MemberIndex> {
+        let home = self.topology.home_of(name)?;
+        Some(self.members.of(ShardIndex(home.shard)))
+    }
+
+    /// How the name stands at the shards that matter. All of them have to say yes that are there; at least the one does where
+    /// messages are published through the proxy.
+    pub fn verdict(&self, (kind, name): &Key, limits: &Limits) -> Verdict {
+        let owner = match kind {
+            Kind::Channel => self.owner(name),
+            Kind::Pattern => None,
+        };
+        let (mut is_heard, mut failed) = (false, None);
+        for member in self.homes(*kind, name, limits) {
+            match self.stand(member, *kind, name) {
+                Stand::Open => return Verdict::Open,
+                Stand::Heard => is_heard = true,
+                Stand::Failed(words) if owner == Some(member) => return Verdict::Failed(words),
+                Stand::Failed(words) => failed = Some(words),
+            }
+        }
+        match failed {
+            _ if is_heard => Verdict::Heard,
+            Some(words) => Verdict::Failed(words),
+            None => Verdict::Failed("no shard is there to listen to".into()),
+        }
+    }
+
+    fn stand(&self, member: MemberIndex, kind: Kind, name: &[u8]) -> Stand {
+        let Some(feed) = self.feed_of(member) else { return Stand::Open };
+        let said = |words: &str| Stand::Failed(format!("shard {}: {words}", self.members[member].name));
+        if let Some(failure) = &feed.failure {
+            return Stand::Failed(failure.of_shard(&self.members[member].name));
+        }
+        match feed.names[kind.place()].get(name) {
+            Some(Line { asked: None, is_on: true, .. }) => Stand::Heard,
+            Some(Line { asked: None, refused: Some(words), .. }) => said(words),
+            _ => Stand::Open,
+        }
+    }
+
+    /// The feed of the member, if it has one.
+    pub fn feed_id(&self, member: MemberIndex) -> Option<ConnectionId> {
+        self.feeds.of_members.get(&member).copied()
+    }
+
+    fn feed_of(&self, member: MemberIndex) -> Option<&Feed> {
+        self.connections[self.feed_id(member)?].feed.as_deref()
+    }
+
+    fn feed_mut(&mut self, id: ConnectionId) -> &mut Feed {
+        self.connections[id].feed.as_deref_mut().expect("it is a feed")
+    }
+
+    /// Whether a shard has so many names to answer that no more are asked.
+    pub fn is_feed_full(&self, limits: &Limits) -> bool {
+        let feeds = self.members.present().iter().filter_map(|&member| self.feed_of(member));
+        feeds.map(|feed| feed.asked.len()).max().unwrap_or(0) >= limits.shard_queue_max
+    }
+
+    /// Somebody wants to listen to the name, which nobody did.
+    pub fn listen(&mut self, kind: Kind, name: &Bytes, limits: &Limits, now: Time) {
+        for member in self.homes(kind, name, limits) {
+            let id = match self.feed_id(member) {
+                Some(id) => id,
+                None => self.add_feed(member, limits),
+            };
+            let connection = &self.connections[id];
+            // One that was lost is made again in its time.
+            let is_due = connection.feed.as_ref().is_some_and(|feed| feed.due.is_none());
+            match connection.link {
+                Link::Up => self.ask(id, Listening { kind, on: true }, name, now),
+                Link::Idle | Link::Down { .. } if is_due => self.connections.connect(id),
+                Link::Idle | Link::Down { .. } | Link::Connecting { .. } | Link::Greeting(_) => {}
+            }
+        }
+    }
+
+    /// Nobody wants to listen to the name any more.
+    pub fn listen_no_more(&mut self, kind: Kind, name: &Bytes, now: Time) {
+        for member in self.members.present().to_vec() {
+            if let Some(id) = self.feed_id(member)
+                && self.feed_mut(id).names[kind.place()].contains_key(name)
+            {
+                self.ask(id, Listening { kind, on: false }, name, now);
+            }
+        }
+    }
+
+    /// Nobody listens to anything: feeds are closed if that stays so.
+    pub fn rest_feeds(&mut self, now: Time) {
+        for member in self.members.present().to_vec() {
+            if let Some(id) = self.feed_id(member)
+                && self.connections[id].is_made()
+            {
+                self.look_later(id, now.plus(IDLE_MAX));
+            }
+        }
+    }
+
+    fn look_later(&mut self, id: ConnectionId, due: Time) {
+        self.feed_mut(id).due = Some(due);
+        self.feeds.due = Some(self.feeds.due.map_or(due, |earliest| earliest.min(due)));
+    }
+
+    fn add_feed(&mut self, member: MemberIndex, limits: &Limits) -> ConnectionId {
+        let policy = Policy::feed(limits.timeout);
+        let lane = self.connections.usual_key();
+        let id = self.connections.insert(member, lane, policy, false);
+        self.connections[id].feed = Some(Box::<Feed>::default());
+        self.feeds.of_members.insert(member, id);
+        id
+    }
+
+    /// Asks for the name, once what was asked for it before is answered.
+    fn ask(&mut self, id: ConnectionId, change: Listening, name: &Bytes, now: Time) {
+        let line = self.feed_mut(id).names[change.kind.place()].entry(name.clone()).or_default();
+        line.wanted = change.on;
+        if line.asked.is_some() || (line.is_on == change.on && line.refused.is_none()) {
+            return;
+        }
+        line.asked = Some(change.on);
+        line.refused = None;
+        self.feed_mut(id).asked.push_back((change, name.clone()));
+        let mut request = Vec::new();
+        P::listen(change, name, &mut request);
+        self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
+    }
+
+    /// The shard has answered for the name.
+    pub fn answered(&mut self, id: ConnectionId, (kind, name): &Key, now: Time) {
+        let Some(line) = self.feed_mut(id).names[kind.place()].get(name) else { return };
+        let (wanted, is_on, is_refused) = (line.wanted, line.is_on, line.refused.is_some());
+        if wanted != is_on && !is_refused {
+            self.ask(id, Listening { kind: *kind, on: wanted }, name, now);
+        } else if !wanted {
+            self.feed_mut(id).names[kind.place()].remove(name);
+        }
+    }
+
+    /// The feed is there: all names are asked for that are to be asked of its shard.
+    pub fn begin_feed(&mut self, id: ConnectionId, channels: &Channels, limits: &Limits, now: Time) {
+        let connection = &self.connections[id];
+        let Some(feed) = connection.feed.as_ref() else { return };
+        let member = connection.member;
+        if feed.begun.is_some() || !matches!(connection.link, Link::Up) || !self.members[member].is_present()
+        {
+            return;
+        }
+        let feed = self.feed_mut(id);
+        (feed.begun, feed.failure, feed.due) = (Some(now), None, None);
+        if channels.is_empty() {
+            return self.look_later(id, now.plus(IDLE_MAX));
+        }
+        for (kind, name) in channels.wanted() {
+            if self.homes(kind, name, limits).contains(&member) {
+                self.ask(id, Listening { kind, on: true }, name, now);
+            }
+        }
+    }
+
+    /// The feed is lost, or could not be made. Whether something was listened to on it.
+    pub fn feed_is_lost(
+        &mut self,
+        id: ConnectionId,
+        failure: &ShardFailure,
+        wanted: bool,
+        now: Time,
+    ) -> bool {
+        let jitter = self.random();
+        let feed = self.feed_mut(id);
+        let heard = feed.names.iter().flat_map(HashMap::values).any(|line| line.is_on && line.wanted);
+        let begun = feed.begun.take();
+        feed.asked.clear();
+        feed.names = Default::default();
+        feed.due = None;
+        if begun.is_some_and(|begun| now.since(begun) >= STEADY) {
+            feed.attempts = 0;
+        }
+        // One that was there is worth an attempt that is waited for.
+        feed.failure = (begun.is_none() || feed.attempts > 0).then(|| failure.clone());
+        if !wanted {
+            feed.failure = None;
+            return heard;
+        }
+        let pause = PAUSE_MIN.saturating_mul(1 << feed.attempts.min(10)).min(PAUSE_MAX);
+        feed.attempts += 1;
+        // Workers and replicas do not knock in step.
+        let half = pause / 2;
+        let pause = half + Duration::from_micros(jitter % (half.as_micros() as u64 + 1));
+        self.look_later(id, now.plus(pause));
+        heard
+    }
+
+    /// Feeds whose time has come are made again, or closed.
+    pub fn look_at_feeds(&mut self, channels: &Channels, now: Time) {
+        if self.feeds.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.feeds.due = None;
+        for member in self.members.present().to_vec() {
+            let Some(id) = self.feed_id(member) else { continue };
+            let Some(due) = self.feed_mut(id).due else { continue };
+            if due > now {
+                self.look_later(id, due);
+                continue;
+            }
+            self.feed_mut(id).due = None;
+            let connection = &self.connections[id];
+            if channels.is_empty() {
+                if connection.is_made() {
+                    self.connections.close(id, ShardFailure::Removed);
+                }
+            } else if connection.is_closed() {
+                self.connections.connect(id);
+            }
+        }
+    }
+
+    /// Other shards matter for names: those are asked that were not, and others no more.
+    pub fn rehome(&mut self, channels: &Channels, limits: &Limits, now: Time) {
+        if channels.is_empty() {
+            return;
+        }
+        for (kind, name) in channels.wanted() {
+            let homes = self.homes(kind, name, limits);
+            for member in self.members.present().to_vec() {
+                if let Some(id) = self.feed_id(member)
+                    && !homes.contains(&member)
+                    && self.feed_mut(id).hears(kind, name)
+                {
+                    self.ask(id, Listening { kind, on: false }, name, now);
+                }
+            }
+            self.listen(kind, name, limits, now);
+        }
+    }
+
+    /// The feed of a member that has left is closed.
+    pub fn leave_feed(&mut self, member: MemberIndex) {
+        let Some(id) = self.feed_id(member) else { return };
+        if self.connections[id].is_made() {
+            self.connections.close(id, ShardFailure::Removed);
+        } else if self.connections[id].is_closed() {
+            self.remove_feed(member);
+        }
+    }
+
+    /// It is closed.
+    pub fn remove_feed(&mut self, member: MemberIndex) {
+        if let Some(id) = self.feeds.of_members.remove(&member) {
+            self.connections.remove([id]);
+        }
+    }
+}

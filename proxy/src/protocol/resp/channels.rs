@@ -1,0 +1,132 @@
+//! What is said of channels: SUBSCRIBE and its like to shards, acknowledgements to clients, and messages.
+//!
+//! Shards are spoken to in RESP2, which all of them know. A message is the same in both versions but for its first byte.
+
+use super::command::{Command, Handling, Local, Merge};
+use super::session::Session;
+use super::transaction::Transaction;
+use super::{Resp, encode, identity};
+use crate::protocol::channels::{Channels, Kind, Listening, Told, Voice};
+use crate::protocol::{Facts, Plan, Route};
+
+/// The words that begin a message, and those of commands and of what is said to them, in the order of [`Kind::ALL`].
+const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage"];
+const LISTEN: [&str; Kind::COUNT] = ["subscribe", "psubscribe"];
+const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["unsubscribe", "punsubscribe"];
+
+/// The voices: which version a client speaks.
+pub const RESP2: Voice = 2;
+pub const RESP3: Voice = 3;
+
+impl Channels for Resp {
+    fn listen(change: Listening, name: &[u8], out: &mut Vec<u8>) {
+        encode::request(out, &[word(change).to_ascii_uppercase().as_bytes(), name]);
+    }
+
+    fn told(response: &[u8]) -> Told<'_> {
+        if let Some(words) = response.strip_prefix(b"-") {
+            return Told::Refused(words.trim_ascii_end());
+        }
+        let Some(end) = memchr::memchr(b'\n', response) else { return Told::Odd };
+        let (head, rest) = response.split_at(end + 1);
+        let Some((word, rest)) = identity::string(rest).filter(|_| head.starts_with(b"*")) else {
+            return Told::Odd;
+        };
+        let Some((name, _)) = identity::string(rest) else { return Told::Odd };
+        let kind_of = |words: &[&str]| {
+            let place = words.iter().position(|known| known.as_bytes() == word)?;
+            Some(Kind::ALL[place])
+        };
+        if let Some(kind) = kind_of(&MESSAGE) {
+            Told::Message(kind, name)
+        } else if let Some(kind) = kind_of(&LISTEN) {
+            Told::Done(Listening { kind, on: true }, name)
+        } else if let Some(kind) = kind_of(&LISTEN_NO_MORE) {
+            Told::Done(Listening { kind, on: false }, name)
+        } else {
+            Told::Odd
+        }
+    }
+
+    #[inline]
+    fn beginning(voice: Voice) -> (&'static [u8], usize) {
+        if voice == RESP3 { (b">", 1) } else { (b"", 0) }
+    }
+
+    fn acknowledge(change: Listening, name: Option<&[u8]>, count: usize, voice: Voice, out: &mut Vec<u8>) {
+        let resp3 = voice == RESP3;
+        encode::push(out, resp3, 3);
+        encode::bulk(out, word(change).as_bytes());
+        match name {
+            Some(name) => encode::bulk(out, name),
+            None => encode::null(out, resp3),
+        }
+        encode::integer(out, count as i64);
+    }
+}
+
+fn word(Listening { kind, on }: Listening) -> &'static str {
+    if on { LISTEN[kind.place()] } else { LISTEN_NO_MORE[kind.place()] }
+}
+
+/// Judges a command of a client; none where that listens to nothing, or speaks RESP3: then it says what it likes.
+pub fn rule(
+    command: &Command,
+    session: &Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Option<Route<Merge>> {
+    let is_allowed = || match command.handling {
+        Handling::Listen(..) => true,
+        Handling::Answer(local) => matches!(local, Local::Quit | Local::Reset),
+        _ => false,
+    };
+    if session.transaction != Transaction::Listening || is_allowed() {
+        return None;
+    }
+    // What comes before may be the end of that.
+    if !facts.quiet {
+        return Some(Route::WhenQuiet);
+    }
+    if command.handling == Handling::Answer(Local::Ping) {
+        return None;
+    }
+    let words = format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        command.name
+    );
+    encode::error(&mut plan.reply, &words);
+    Some(Route::Answer)
+}
+
+/// The request is about these words of it.
+pub fn name<'b>(words: impl Iterator<Item = &'b [u8]>, canonical: &[u8], plan: &mut Plan<Resp>) {
+    let base = canonical.as_ptr() as usize;
+    plan.keys.extend(words.map(|word| (word.as_ptr() as usize - base, word.len())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_says_what_it_was_asked_and_what_came() {
+        let channel = |on| Listening { kind: Kind::Channel, on };
+        for (response, told) in [
+            ("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n", Told::Message(Kind::Channel, b"c")),
+            (
+                "*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$1\r\nc\r\n$0\r\n\r\n",
+                Told::Message(Kind::Pattern, b"c*"),
+            ),
+            ("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", Told::Done(channel(true), b"c")),
+            ("*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n", Told::Done(channel(false), b"c")),
+            ("-NOPERM no\r\n", Told::Refused(b"NOPERM no")),
+            ("*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n", Told::Odd),
+            ("*3\r\n$9\r\nsubscriba\r\n$1\r\nc\r\n:1\r\n", Told::Odd),
+            ("*0\r\n", Told::Odd),
+            (":1\r\n", Told::Odd),
+        ] {
+            assert_eq!(Resp::told(response.as_bytes()), told, "{response:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Publish and subscribe over real servers: what a subscriber is told beside what the server itself tells it, and messages over
+//! three shards, two workers and two proxies.
+
+use std::collections::BTreeMap;
+
+use servers::{Client, Server, encoded, shown};
+
+mod servers;
+
+/// All replies up to the one that has the last word of the script in it.
+fn play(client: &mut Client, script: &str) -> Vec<String> {
+    let mut bytes = Vec::new();
+    for request in script.split(" ; ") {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        bytes.extend(encoded(&words));
+    }
+    client.send(&bytes);
+    let last = script.rsplit(' ').next().expect("a word");
+    let mut replies = Vec::new();
+    loop {
+        let reply = shown(&client.reply());
+        let is_last = reply.contains(last);
+        replies.push(reply);
+        if is_last {
+            return replies;
+        }
+    }
+}
+
+#[test]
+fn a_subscriber_is_told_what_the_server_tells() {
+    let shards = [Server::redis(&[])];
+    let (ours, theirs) = (Server::memstore(&[], &shards), Server::redis(&[]));
+    for script in [
+        "SUBSCRIBE a b a ; PING ; PING x ; GET k ; UNSUBSCRIBE a ; UNSUBSCRIBE nosuch ; UNSUBSCRIBE ; UNSUBSCRIBE ; PING end",
+        "PSUBSCRIBE a* ; SUBSCRIBE b ; PUNSUBSCRIBE ; PUNSUBSCRIBE ; GET k ; UNSUBSCRIBE b ; PING end",
+        "SUBSCRIBE a ; SUBSCRIBE ; UNSUBSCRIBE ; PSUBSCRIBE ; PUNSUBSCRIBE ; PING end",
+        "UNSUBSCRIBE ; PUNSUBSCRIBE ; UNSUBSCRIBE x y ; GET nosuch ; PING end",
+        "SUBSCRIBE a ; PUBLISH a x ; HELLO 3 ; CONFIG GET save ; CLIENT ID ; NOSUCH x ; GET ; PING a b ; PING end",
+        "SUBSCRIBE a ; RESET ; GET nosuch ; PING end",
+        "SUBSCRIBE a ; PSUBSCRIBE b ; RESET ; SUBSCRIBE c ; PING end",
+        "SUBSCRIBE a ; CLIENT REPLY OFF ; UNSUBSCRIBE ; CLIENT REPLY SKIP ; SUBSCRIBE a ; PING end",
+        "CLIENT REPLY SKIP ; SUBSCRIBE a ; PING end",
+        "HELLO 3 ; CLIENT REPLY SKIP ; SUBSCRIBE a ; CLIENT REPLY SKIP ; UNSUBSCRIBE a ; GET k ; PING end",
+        "HELLO 3 ; SUBSCRIBE a ; GET k ; UNSUBSCRIBE ; UNSUBSCRIBE ; PUNSUBSCRIBE x ; PING end",
+        "SUBSCRIBE a ; QUIT ; PING OK",
+    ] {
+        let [our, their] = [&ours, &theirs].map(|server| play(&mut server.connect(), script));
+        // HELLO says who is there.
+        let from = usize::from(script.starts_with("HELLO"));
+        assert_eq!(our[from..], their[from..], "{script}");
+        // In RESP3 nothing is refused.
+        let [mut our, mut their] = [&ours, &theirs].map(|server| server.connect());
+        our.tell("HELLO 3");
+        their.tell("HELLO 3");
+        if !["HELLO", "CLIENT", "PUBLISH"].iter().any(|word| script.contains(word)) {
+            assert_eq!(play(&mut our, script), play(&mut their, script), "HELLO 3 ; {script}");
+        }
+    }
+}
+
+#[test]
+fn messages_are_what_the_server_sends() {
+    let shards = [Server::redis(&[])];
+    let (ours, theirs) = (Server::memstore(&[], &shards), Server::redis(&[]));
+    let large = "x".repeat(100_000);
+    for version in ["2", "3"] {
+        let mut heard = Vec::new();
+        for server in [&ours, &theirs] {
+            let (mut subscriber, mut publisher) = (server.connect(), server.connect());
+            if version == "3" {
+                subscriber.tell("HELLO 3");
+            }
+            play(&mut subscriber, "SUBSCRIBE a b ; PSUBSCRIBE a* ; PSUBSCRIBE nosuch");
+            let mut replies = Vec::new();
+            for (channel, message) in
+                [("a", "1"), ("b", ""), ("c", "lost"), ("ab", "\r\n"), ("a", &large), ("b", "end")]
+            {
+                publisher.ask(&[b"PUBLISH", channel.as_bytes(), message.as_bytes()]);
+            }
+            while replies.last().is_none_or(|reply: &String| !reply.contains("end")) {
+                replies.push(shown(&subscriber.reply()));
+            }
+            heard.push(replies);
+        }
+        assert_eq!(heard[0], heard[1], "version {version}");
+        assert_eq!(heard[0].len(), 7);
+    }
+}
+
+/// Through one proxy or another, of two workers each, and by scripts on whatever shard their keys are.
+#[test]
+fn each_message_reaches_each_subscriber_once() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let proxies = [Server::memstore_of(2, &[], &shards), Server::memstore_of(2, &[], &shards)];
+    let channels: Vec<String> = (0..10).map(|number| format!("channel-{number}")).collect();
+    let mut subscribers: Vec<Client> = (0..12).map(|number| proxies[number % 2].connect()).collect();
+    for (number, subscriber) in subscribers.iter_mut().enumerate() {
+        if number % 3 == 0 {
+            subscriber.tell("HELLO 3");
+        }
+        for channel in &channels {
+            assert!(subscriber.tell(&format!("SUBSCRIBE {channel}")).contains("subscribe"));
+        }
+        assert!(subscriber.tell("PSUBSCRIBE channel-1*").contains("psubscribe"));
+    }
+    let mut publishers: Vec<Client> = (0..4).map(|number| proxies[number % 2].connect()).collect();
+    for message in 0..500 {
+        let publisher = &mut publishers[message % 4];
+        let channel = &channels[message % 10];
+        if message % 5 == 0 {
+            let key = format!("key-{message}");
+            let text = format!("{message}");
+            let script = b"return redis.call('publish', ARGV[1], ARGV[2])";
+            publisher.ask(&[b"EVAL", script, b"1", key.as_bytes(), channel.as_bytes(), text.as_bytes()]);
+        } else {
+            assert!(publisher.tell(&format!("PUBLISH {channel} {message}")).starts_with(':'));
+        }
+    }
+    for subscriber in &mut subscribers {
+        let mut heard: BTreeMap<String, usize> = BTreeMap::new();
+        // One in ten matches the pattern as well.
+        for _ in 0..550 {
+            let reply = shown(&subscriber.reply());
+            *heard.entry(reply.trim_start_matches(['*', '>']).to_owned()).or_default() += 1;
+        }
+        assert_eq!(heard.len(), 550);
+        assert!(heard.values().all(|&times| times == 1));
+    }
+    for channel in &channels {
+        for proxy in &proxies {
+            proxy.connect().tell(&format!("PUBLISH {channel} end"));
+        }
+    }
+    drop(subscribers);
+    // Nothing is left at the shards.
+    for shard in &shards {
+        let mut client = shard.connect();
+        servers::eventually(|| client.tell("PUBSUB CHANNELS"), "*0\r\n");
+        servers::eventually(|| client.tell("PUBSUB NUMPAT"), ":0\r\n");
+    }
+}

@@ -1,0 +1,686 @@
+//! Subscribers in a simulated world: one seed is one run, in virtual time.
+//!
+//! Clients of both versions subscribe, leave, ask for values that are passed on in pieces, stop reading, vanish at any point and come
+//! anew; messages are published through the proxy and on any shard directly, as scripts do; connections are cut anywhere,
+//! refused and lost; shards are ejected and come back, and the list of shards changes. What each client hears is held against
+//! what it has been told: no message before the acknowledgement of its channel or after it was left, none twice, none inside a
+//! reply, and acknowledgements in order, with the client's own numbers. At the end everything heals: then each
+//! subscriber hears each message once, and once all have gone no shard is subscribed to. `SEED=7` replays one run,
+//! `SIMULATION_SEEDS=20000` runs more.
+//!
+//! Planted once each to see this fail: a message handed out twice, an acknowledgement as soon as the first shard has said yes, a
+//! push as if no reply were out in part, a client that has left and stays among the listeners, names that are not left
+//! at the shards, names that are not asked for at a shard that has come.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use memstore_proxy::failure::ShardFailure;
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use world::{Event, World};
+
+mod world;
+
+const CHANNELS: [&str; 5] = ["news", "k1", "k2", "nobody", "c"];
+const PATTERNS: [&str; 3] = ["*", "k*", "news"];
+/// Larger than what is passed on in pieces.
+const LARGE: usize = 1_100_000;
+const SHARDS: usize = 5;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn one_in(&mut self, chance: usize) -> bool {
+        self.below(chance) == 0
+    }
+
+    fn pick<'t>(&mut self, from: &[&'t str]) -> &'t str {
+        from[self.below(from.len())]
+    }
+}
+
+fn request(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
+    bytes
+}
+
+/// A value as it stands on the wire: its mark, its text if it is one, its elements.
+#[derive(Clone, PartialEq, Debug)]
+struct Value {
+    mark: u8,
+    text: String,
+    elements: Vec<Value>,
+}
+
+/// The value that the bytes begin with, and how long it is.
+fn value(bytes: &[u8]) -> Option<(Value, usize)> {
+    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+    let (mark, line) = (bytes[0], std::str::from_utf8(&bytes[1..end]).expect("text"));
+    let mut at = end + 2;
+    let (mut text, mut elements) = (line.to_owned(), Vec::new());
+    match mark {
+        b'$' if line != "-1" => {
+            let length: usize = line.parse().expect("a length");
+            text = String::from_utf8_lossy(bytes.get(at..at + length)?).into_owned();
+            assert_eq!(bytes.get(at + length..at + length + 2)?, b"\r\n", "something stands inside a value");
+            at += length + 2;
+        }
+        b'*' | b'>' | b'%' => {
+            let count = line.parse::<usize>().expect("a number") * if mark == b'%' { 2 } else { 1 };
+            for _ in 0..count {
+                let (element, length) = value(&bytes[at..])?;
+                elements.push(element);
+                at += length;
+            }
+        }
+        b'+' | b'-' | b':' | b'_' | b'$' => {}
+        other => panic!("{:?} is no value", char::from(other)),
+    }
+    Some((Value { mark, text, elements }, at))
+}
+
+/// What a client waits to be told.
+#[derive(Debug)]
+enum Expected {
+    Hello,
+    Pong,
+    Number,
+    Value,
+    Reset,
+    /// Of so many names, all of them if none; some may be acknowledged already.
+    Change {
+        on: bool,
+        pattern: bool,
+        names: VecDeque<String>,
+        all: bool,
+        begun: bool,
+    },
+}
+
+struct Client {
+    id: ClientId,
+    number: usize,
+    resp3: bool,
+    outbox: Vec<u8>,
+    inbox: Vec<u8>,
+    reads: bool,
+    expected: VecDeque<Expected>,
+    channels: BTreeSet<String>,
+    patterns: BTreeSet<String>,
+    /// Names, patterns or not, and messages heard for them.
+    heard: HashSet<(bool, String, String)>,
+}
+
+impl Client {
+    fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    fn listens(&self) -> bool {
+        let wants = |expected: &Expected| matches!(expected, Expected::Change { on: true, .. });
+        self.count() > 0 || self.expected.iter().any(wants)
+    }
+
+    /// All that is whole of what it has heard.
+    fn read(&mut self, is_faulty: bool) {
+        while let Some((said, length)) = value(&self.inbox) {
+            self.inbox.drain(..length);
+            self.hear(said, is_faulty);
+        }
+    }
+
+    fn hear(&mut self, said: Value, is_faulty: bool) {
+        let word = said.elements.first().map_or("", |element| element.text.as_str());
+        let number = self.number;
+        if word == "message" || word == "pmessage" {
+            assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
+            let pattern = word == "pmessage";
+            let name = said.elements[1].text.clone();
+            let listened = if pattern { &self.patterns } else { &self.channels };
+            assert!(listened.contains(&name), "client {number} hears of {name}, which it does not listen to");
+            let message = said.elements.last().expect("a message").text.clone();
+            let is_new = self.heard.insert((pattern, name.clone(), message.clone()));
+            assert!(is_new, "client {number} hears {message} of {name} twice");
+            return;
+        }
+        let front =
+            self.expected.front_mut().unwrap_or_else(|| panic!("client {number}: unexpected {said:?}"));
+        let is_over = match front {
+            Expected::Hello => said.mark == b'%',
+            Expected::Pong => said.text == "PONG" || word == "pong",
+            Expected::Number => said.mark == b':' || (is_faulty && said.mark == b'-'),
+            Expected::Value => said.mark == b'$' || (is_faulty && said.mark == b'-'),
+            Expected::Reset => {
+                self.channels.clear();
+                self.patterns.clear();
+                self.resp3 = false;
+                said.text == "RESET"
+            }
+            Expected::Change { on: true, begun, .. } if said.mark == b'-' => {
+                assert!(is_faulty && !*begun, "client {number}: {said:?}");
+                true
+            }
+            Expected::Change { on, pattern, names, all, begun } => {
+                *begun = true;
+                let wanted = match (*on, *pattern) {
+                    (true, false) => "subscribe",
+                    (true, true) => "psubscribe",
+                    (false, false) => "unsubscribe",
+                    (false, true) => "punsubscribe",
+                };
+                assert_eq!(word, wanted, "client {number}");
+                assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
+                let set = if *pattern { &mut self.patterns } else { &mut self.channels };
+                let name = said.elements[1].text.clone();
+                let is_over = if *all {
+                    assert!(
+                        set.remove(&name)
+                            || (set.is_empty() && said.elements[1].mark != b'$')
+                            || name == "-1"
+                    );
+                    set.is_empty()
+                } else {
+                    assert_eq!(names.pop_front().as_ref(), Some(&name), "client {number}: out of order");
+                    if *on {
+                        set.insert(name)
+                    } else {
+                        set.remove(&name)
+                    };
+                    names.is_empty()
+                };
+                assert_eq!(said.elements[2].text, self.count().to_string(), "client {number}: {said:?}");
+                if is_over {
+                    self.expected.pop_front();
+                }
+                return;
+            }
+        };
+        assert!(is_over, "client {number}: {said:?} instead of {front:?}");
+        self.expected.pop_front();
+    }
+}
+
+/// A connection as its shard sees it.
+#[derive(Default)]
+struct Peer {
+    shard: String,
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+    channels: BTreeSet<String>,
+    patterns: BTreeSet<String>,
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
+
+struct Run {
+    random: Random,
+    world: World<Resp>,
+    clients: Vec<Client>,
+    peers: BTreeMap<ConnectionId, Peer>,
+    topology: Arc<Topology>,
+    limits: Limits,
+    is_faulty: bool,
+    ejected: BTreeSet<usize>,
+    numbers: usize,
+    messages: usize,
+    coverage: Coverage,
+}
+
+/// What all runs together went through. A simulation that does not get there proves nothing.
+#[derive(Default, Debug)]
+struct Coverage {
+    acknowledged: usize,
+    heard: usize,
+    reloads: usize,
+    gaps: u64,
+}
+
+fn topology(count: usize) -> Arc<Topology> {
+    let shards = (0..count).map(|shard| {
+        Shard::new(
+            Address::Tcp { host: "h".into(), port: shard as u16 + 1 },
+            1,
+            Some(format!("shard-{shard}")),
+        )
+    });
+    let shards = shards.collect();
+    Arc::new(Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("a topology"))
+}
+
+fn settings() -> Settings {
+    Settings { databases: 16, ..Settings::default() }
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let topology = topology(1 + random.below(SHARDS - 1));
+        let is_faulty = !random.one_in(3);
+        let limits = Limits {
+            // Without faults a step that takes long is none.
+            timeout: is_faulty.then_some(Duration::from_millis(400)),
+            listens_everywhere: !random.one_in(3),
+            ..Limits::default()
+        };
+        let world = World::new(settings(), limits.clone(), topology.clone(), seed);
+        Self {
+            random,
+            world,
+            clients: Vec::new(),
+            peers: BTreeMap::new(),
+            topology,
+            limits,
+            is_faulty,
+            ejected: BTreeSet::new(),
+            numbers: 0,
+            messages: 0,
+            coverage: Coverage::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..300 {
+            self.step();
+            self.settle();
+        }
+        self.heal();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0 | 1 if self.clients.len() < 8 => self.connect(),
+            0..=5 => {
+                if let Some(at) = self.any_client() {
+                    self.ask(at);
+                }
+            }
+            6..=8 => {
+                if let Some(at) = self.any_client() {
+                    self.send(at, 1 << 20);
+                }
+            }
+            9..=11 => self.shards_read(),
+            12..=14 => self.shards_write(300_000),
+            15 => self.publish_directly(),
+            16 => {
+                self.make_connections();
+                if let Some(at) = self.any_client() {
+                    self.clients[at].reads ^= true;
+                    self.take(at);
+                }
+            }
+            17 if self.random.one_in(4) => {
+                if let Some(at) = self.any_client() {
+                    let gone = self.clients.remove(at);
+                    self.world.pool.client_gone(gone.id, self.random.one_in(2));
+                }
+            }
+            18 if self.is_faulty && self.random.one_in(3) => self.fail(),
+            19 if self.random.one_in(3) => self.change(),
+            _ => {
+                let pause = Duration::from_millis(self.random.below(30) as u64);
+                let events = self.world.pass_time(pause);
+                self.take_events(events);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let id = self.world.pool.client_connected(self.world.now);
+        let resp3 = self.random.one_in(2);
+        let mut client = Client {
+            id,
+            number: self.numbers,
+            resp3,
+            outbox: Vec::new(),
+            inbox: Vec::new(),
+            reads: true,
+            expected: VecDeque::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            heard: HashSet::new(),
+        };
+        if resp3 {
+            client.outbox.extend(request(&["HELLO", "3"]));
+            client.expected.push_back(Expected::Hello);
+        }
+        self.numbers += 1;
+        self.clients.push(client);
+    }
+
+    fn any_client(&mut self) -> Option<usize> {
+        (!self.clients.is_empty()).then(|| self.random.below(self.clients.len()))
+    }
+
+    /// The client wants one thing more.
+    fn ask(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let has_reset = client.expected.iter().any(|expected| matches!(expected, Expected::Reset));
+        let is_bound = has_reset || (!client.resp3 && client.listens());
+        let random = &mut self.random;
+        let (words, expected): (Vec<String>, _) = match random.below(if is_bound { 9 } else { 13 }) {
+            0..=4 => {
+                let (on, pattern) = (!random.one_in(3), random.one_in(3));
+                let from: &[&str] = if pattern { &PATTERNS } else { &CHANNELS };
+                let all = !on && random.one_in(3);
+                let count = if all { 0 } else { 1 + random.below(3) };
+                let names: VecDeque<String> = (0..count).map(|_| random.pick(from).to_owned()).collect();
+                let word = match (on, pattern) {
+                    (true, false) => "SUBSCRIBE",
+                    (true, true) => "PSUBSCRIBE",
+                    (false, false) => "UNSUBSCRIBE",
+                    (false, true) => "PUNSUBSCRIBE",
+                };
+                let words = std::iter::once(word.to_owned()).chain(names.iter().cloned()).collect();
+                (words, Expected::Change { on, pattern, names, all, begun: false })
+            }
+            5 if !has_reset && random.one_in(3) => (vec!["RESET".into()], Expected::Reset),
+            5..=8 => (vec!["PING".into()], Expected::Pong),
+            9 | 10 => {
+                let key = if random.one_in(3) { "large" } else { "small" };
+                (vec!["GET".into(), format!("{key}{}", random.below(5))], Expected::Value)
+            }
+            _ => {
+                self.messages += 1;
+                let message = format!("m{}", self.messages);
+                (vec!["PUBLISH".into(), random.pick(&CHANNELS).into(), message], Expected::Number)
+            }
+        };
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        client.outbox.extend(request(&words));
+        client.expected.push_back(expected);
+    }
+
+    fn send(&mut self, at: usize, most: usize) {
+        let client = &mut self.clients[at];
+        if client.outbox.is_empty() || !self.world.pool.wants_read(client.id) {
+            return;
+        }
+        let cut = 1 + self.random.below(client.outbox.len().min(most));
+        let bytes: Vec<u8> = client.outbox.drain(..cut).collect();
+        self.world.client_sends(client.id, &bytes);
+    }
+
+    fn take(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if !client.reads {
+            return;
+        }
+        let taken = self.world.client_takes(client.id, |length| length);
+        client.inbox.extend(taken);
+        let (heard, waiting) = (client.heard.len(), client.expected.len());
+        client.read(self.is_faulty);
+        self.coverage.heard += client.heard.len() - heard;
+        self.coverage.acknowledged += waiting - client.expected.len();
+        let id = client.id;
+        assert!(self.world.judge(id).is_none(), "a client is closed without a reason");
+    }
+
+    fn make_connections(&mut self) {
+        for id in std::mem::take(&mut self.world.wanted) {
+            let Some(shard) = self.world.pool.shard_of(id) else { continue };
+            let shard = shard.name.clone();
+            if self.is_faulty && self.random.one_in(8) {
+                self.world.shard_closes(id, &ShardFailure::ConnectRefused);
+                continue;
+            }
+            self.world.shard_connects(id);
+            self.peers.insert(id, Peer { shard, ..Peer::default() });
+        }
+    }
+
+    fn shards_read(&mut self) {
+        for id in self.world.up.clone() {
+            let cut = self.random.below(400);
+            let bytes = self.world.shard_takes(id, |length| length.min(cut.max(1)));
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            peer.inbox.extend(bytes);
+            while let Some((said, length)) = self.peers.get(&id).and_then(|peer| value(&peer.inbox)) {
+                self.peers.get_mut(&id).expect("just seen").inbox.drain(..length);
+                let words: Vec<String> = said.elements.into_iter().map(|word| word.text).collect();
+                self.execute(id, &words);
+            }
+        }
+    }
+
+    fn execute(&mut self, id: ConnectionId, words: &[String]) {
+        let peer = self.peers.get_mut(&id).expect("a connection");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let answer = match words[..] {
+            ["HELLO", _] => "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned(),
+            ["GET", key] if key.starts_with("large") => format!("${LARGE}\r\n{}\r\n", "x".repeat(LARGE)),
+            ["GET", _] => "$5\r\nsmall\r\n".to_owned(),
+            [word @ ("SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE"), name] => {
+                let set = if word.starts_with('P') { &mut peer.patterns } else { &mut peer.channels };
+                if word.contains("UNS") {
+                    set.remove(name)
+                } else {
+                    set.insert(name.to_owned())
+                };
+                let count = peer.channels.len() + peer.patterns.len();
+                let word = word.to_ascii_lowercase();
+                format!("*3\r\n${}\r\n{word}\r\n${}\r\n{name}\r\n:{count}\r\n", word.len(), name.len())
+            }
+            ["PUBLISH", channel, message] => {
+                let shard = peer.shard.clone();
+                format!(":{}\r\n", self.publish(&shard, channel, message))
+            }
+            _ => panic!("a shard is sent {words:?}"),
+        };
+        self.peers.get_mut(&id).expect("a connection").outbox.extend(answer.bytes());
+    }
+
+    fn publish(&mut self, shard: &str, channel: &str, message: &str) -> usize {
+        let mut count = 0;
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        for peer in self.peers.values_mut().filter(|peer| peer.shard == shard) {
+            if peer.channels.contains(channel) {
+                count += 1;
+                let said = format!("*3\r\n{}{}{}", bulk("message"), bulk(channel), bulk(message));
+                peer.outbox.extend(said.bytes());
+            }
+            for pattern in peer.patterns.iter().filter(|pattern| matches(pattern, channel)) {
+                count += 1;
+                let head = bulk("pmessage") + &bulk(pattern);
+                peer.outbox.extend(format!("*4\r\n{head}{}{}", bulk(channel), bulk(message)).bytes());
+            }
+        }
+        count
+    }
+
+    fn publish_directly(&mut self) {
+        let shard = format!("shard-{}", self.random.below(self.topology.shards().len()));
+        self.messages += 1;
+        let (channel, message) = (self.random.pick(&CHANNELS), format!("m{}", self.messages));
+        self.publish(&shard, channel, &message);
+    }
+
+    fn shards_write(&mut self, most: usize) {
+        for id in self.world.up.clone() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if peer.outbox.is_empty() {
+                continue;
+            }
+            let cut = 1 + self.random.below(peer.outbox.len().min(most));
+            let bytes: Vec<u8> = peer.outbox.drain(..cut).collect();
+            if let Err(failure) = self.world.shard_sends(id, &bytes) {
+                panic!("the connection is given up: {failure}");
+            }
+        }
+    }
+
+    fn fail(&mut self) {
+        let up: Vec<ConnectionId> = self.world.up.iter().copied().collect();
+        // A reply that breaks off closes its client; that is for others to show.
+        let is_begun = |out: &[u8]| out.starts_with(b"x") || out.starts_with(b"\r") || out.starts_with(b"\n");
+        let is_whole =
+            |peer: &Peer| !is_begun(&peer.outbox) && !peer.outbox.windows(4).any(|part| part == b"xxxx");
+        let whole: Vec<ConnectionId> =
+            up.into_iter().filter(|id| self.peers.get(id).is_some_and(is_whole)).collect();
+        if !whole.is_empty() {
+            let id = whole[self.random.below(whole.len())];
+            self.peers.remove(&id);
+            self.world.shard_closes(id, &ShardFailure::Reset);
+        }
+    }
+
+    /// Owners change.
+    fn change(&mut self) {
+        let count = self.topology.shards().len();
+        if self.random.one_in(2) && count > 1 {
+            let shard = self.random.below(count);
+            if !self.ejected.remove(&shard) && self.ejected.len() + 1 < count {
+                self.ejected.insert(shard);
+            }
+            self.adopt_ejected();
+            return;
+        }
+        let next = 1 + self.random.below(SHARDS);
+        self.ejected.clear();
+        self.coverage.reloads += 1;
+        let kept: Vec<_> = (0..next).map(|shard| (shard < count).then_some(shard)).collect();
+        self.topology = topology(next);
+        if self.random.one_in(3) {
+            self.limits.listens_everywhere ^= true;
+        }
+        self.world.reconfigure(settings(), self.limits.clone(), self.topology.clone(), &kept);
+    }
+
+    fn adopt_ejected(&mut self) {
+        let ejected: Vec<usize> = self.ejected.iter().copied().collect();
+        let topology = Arc::new(self.topology.without(&ejected));
+        self.world.pool.set_topology(topology, self.world.now);
+    }
+
+    fn settle(&mut self) {
+        let events = self.world.settle();
+        self.take_events(events);
+        for at in 0..self.clients.len() {
+            self.take(at);
+        }
+    }
+
+    fn take_events(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::ConnectionClosed(id, _) => {
+                    self.peers.remove(&id);
+                }
+                Event::ClientLeft(id, verdict) => panic!("{id:?} is closed: {verdict:?}"),
+                Event::Shard(_) => {}
+            }
+        }
+    }
+
+    /// All goes on until nothing does.
+    fn rest(&mut self) {
+        for _ in 0..400 {
+            for at in 0..self.clients.len() {
+                self.clients[at].reads = true;
+                self.send(at, usize::MAX);
+            }
+            self.make_connections();
+            self.shards_read();
+            self.shards_write(usize::MAX);
+            let events = self.world.pass_time(Duration::from_millis(20));
+            self.take_events(events);
+            self.settle();
+        }
+    }
+
+    fn heal(&mut self) {
+        self.rest();
+        let was_faulty = std::mem::take(&mut self.is_faulty);
+        self.ejected.clear();
+        self.adopt_ejected();
+        self.rest();
+        for client in &self.clients {
+            assert!(
+                client.outbox.is_empty() && client.expected.is_empty() && client.inbox.is_empty(),
+                "client {} is stuck: {:?}",
+                client.number,
+                client.expected
+            );
+        }
+        self.coverage.gaps = self.world.counters.message_gaps.get();
+        assert!(was_faulty || self.coverage.gaps == 0 || self.coverage.reloads > 0);
+        // One message for each channel, from where the proxy would publish it, and with all shards listened to, from any.
+        for channel in CHANNELS {
+            let owner = self.topology.shard_for(channel.as_bytes()).expect("an owner");
+            let count = self.topology.shards().len();
+            let shard = match self.limits.listens_everywhere {
+                true => format!("shard-{}", self.random.below(count)),
+                false => format!("shard-{owner}"),
+            };
+            self.publish(&shard, channel, &format!("last of {channel}"));
+        }
+        self.rest();
+        for client in &self.clients {
+            for channel in CHANNELS {
+                let last = format!("last of {channel}");
+                let hears =
+                    |pattern, name: &str| client.heard.contains(&(pattern, name.to_owned(), last.clone()));
+                assert_eq!(hears(false, channel), client.channels.contains(channel), "{channel}");
+                for pattern in PATTERNS {
+                    let wanted = client.patterns.contains(pattern) && matches(pattern, channel);
+                    assert_eq!(hears(true, pattern), wanted, "{pattern} {channel}");
+                }
+            }
+        }
+        for client in std::mem::take(&mut self.clients) {
+            self.world.pool.client_gone(client.id, false);
+        }
+        self.rest();
+        for peer in self.peers.values() {
+            assert!(peer.channels.is_empty() && peer.patterns.is_empty(), "{}: left behind", peer.shard);
+        }
+        assert_eq!(self.world.counters.subscribers.get(), 0);
+    }
+}
+
+#[test]
+fn subscribers_hear_what_they_listen_to() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds: Vec<u64> = match number("SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("SIMULATION_SEEDS").unwrap_or(60)).collect(),
+    };
+    let mut all = Coverage::default();
+    for &seed in &seeds {
+        let mut run = Run::new(seed);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.run()));
+        if ended.is_err() {
+            panic!("SEED={seed}");
+        }
+        let Coverage { acknowledged, heard, reloads, gaps } = run.coverage;
+        all.acknowledged += acknowledged;
+        all.heard += heard;
+        all.reloads += reloads;
+        all.gaps += gaps;
+    }
+    if seeds.len() > 50 {
+        assert!(all.acknowledged > 300 && all.heard > 300 && all.reloads > 40 && all.gaps > 4, "{all:?}");
+    }
+}
