@@ -263,6 +263,50 @@ fn every_element_arrives_once() {
     shards.iter().for_each(|shard| blocked(shard, 0));
 }
 
+/// However fast they come and go: nothing of them is left, and the shard is well.
+#[test]
+fn clients_that_wait_and_vanish_leave_nothing() {
+    let shards = [Server::redis(&[])];
+    let proxy = Arc::new(Server::memstore_of(
+        2,
+        &["blocked_max: 20", "auto_eject_hosts: true", "server_failure_limit: 1"],
+        &shards,
+    ));
+    let loops: Vec<_> = (0..8)
+        .map(|number| {
+            let proxy = proxy.clone();
+            std::thread::spawn(move || {
+                let mut dice = Dice::new(number);
+                for _ in 0..400 {
+                    let mut client = proxy.connect();
+                    say(&mut client, &format!("SELECT {}", dice.below(3)));
+                    say(&mut client, "BLPOP k 0");
+                    if dice.one_in(2) {
+                        client.reply();
+                    }
+                }
+            })
+        })
+        .collect();
+    loops.into_iter().for_each(|thread| thread.join().expect("it ends"));
+    blocked(&shards[0], 0);
+    let mut other = proxy.connect();
+    assert_eq!(other.tell("RPUSH k x"), ":1\r\n");
+    assert_eq!(other.tell("BLPOP k 0"), "*2\r\n$1\r\nk\r\n$1\r\nx\r\n");
+    // Those that are kept for the next ones, of both workers, and the shared ones.
+    let connections =
+        shards[0].connect().tell("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count();
+    assert!(connections <= 2 * 20 + 2 * 4 + 4, "{connections} connections");
+    // They are not kept for long.
+    eventually(
+        || {
+            let list = shards[0].connect().tell("CLIENT LIST");
+            (list.lines().filter(|line| line.starts_with("id=")).count() <= 2 * 4 + 4).to_string()
+        },
+        "true",
+    );
+}
+
 /// What clients that wait cost while nothing comes: `BLOCKED=10000 cargo test --release --test blocking -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures for a minute"]

@@ -144,7 +144,7 @@ fn topology() -> Arc<Topology> {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let limits = Limits { blocked_max: 2 + random.below(8) as usize, ..Limits::default() };
+        let limits = Limits { blocked_max: 2 + random.below(30) as usize, ..Limits::default() };
         let all = topology();
         let mut world =
             World::new(Settings { databases: 16, ..Settings::default() }, limits, all.clone(), seed);
