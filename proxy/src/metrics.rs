@@ -132,6 +132,10 @@ pub struct PoolCounters {
     pub client_malformed: Counter,
     /// Clients closed because their replies exceeded `client_output_max`.
     pub client_output_exceeded: Counter,
+    /// Clients closed because messages exceeded `subscriber_output_max`, or `subscriber_output_soft_max` for too long.
+    pub subscriber_output_exceeded: Counter,
+    /// Clients closed because they may have missed messages.
+    pub subscriber_gap: Counter,
     /// Requests refused because serving them would have taken more than `memory_max` allows.
     pub out_of_memory: Counter,
     /// Clients closed because they held most when more than `memory_max` was held.
@@ -173,7 +177,7 @@ pub struct PoolCounters {
     pub messages: Counter,
     /// The same, once for each client that they were handed to.
     pub messages_delivered: Counter,
-    /// Messages passed over because they are larger than `client_output_max`.
+    /// Messages passed over because they are larger than what may wait for a client.
     pub messages_dropped: Counter,
     /// Times a shard was lost that was listened to: what was published until it was there again is lost.
     pub message_gaps: Counter,

@@ -198,7 +198,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         (
             "memstore_messages_dropped",
             Kind::Counter,
-            "Messages dropped because they are larger than client_output_max.",
+            "Messages dropped because they are larger than client_output_max or subscriber_output_max.",
             |pool| pool.messages_dropped.get() as i64,
         ),
         (
@@ -297,11 +297,13 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], number(&pool.ring));
         }
     }
-    const REASONS: [(&str, OfPool); 13] = [
+    const REASONS: [(&str, OfPool); 15] = [
         ("closed", |pool| pool.client_eof.get() as i64),
         ("broken", |pool| pool.client_err.get() as i64),
         ("malformed", |pool| pool.client_malformed.get() as i64),
         ("output_exceeded", |pool| pool.client_output_exceeded.get() as i64),
+        ("subscriber_output_exceeded", |pool| pool.subscriber_output_exceeded.get() as i64),
+        ("subscriber_gap", |pool| pool.subscriber_gap.get() as i64),
         ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
         ("timed_out", |pool| pool.client_timedout.get() as i64),
         ("password_changed", |pool| pool.client_revoked.get() as i64),

@@ -88,6 +88,11 @@ pub struct Pool {
     pub shard_queue_max: u32,
     pub blocked_max: u32,
     pub subscriptions_max: u32,
+    pub subscriber_output_max: u64,
+    pub subscriber_output_soft_max: u64,
+    pub subscriber_output_soft_time: Duration,
+    /// Clients are closed that may have missed messages.
+    pub closes_on_gap: bool,
     /// Channels are listened to on all shards.
     pub pubsub_everywhere: bool,
     pub shard_queue_bytes_max: u64,
@@ -220,6 +225,10 @@ impl Pool {
             shard_queue_max: section.value("shard_queue_max"),
             blocked_max: section.value("blocked_max"),
             subscriptions_max: section.value("subscriptions_max"),
+            subscriber_output_max: section.value("subscriber_output_max"),
+            subscriber_output_soft_max: section.value("subscriber_output_soft_max"),
+            subscriber_output_soft_time: section.value("subscriber_output_soft_time"),
+            closes_on_gap: section.value::<&str>("on_gap") == "close",
             pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
         };

@@ -109,6 +109,10 @@ pub const POOL: &[Setting] = &[
     setting("blocked_max", Some("1000"), Whole(1, 1000000), "maximum number of clients that wait for data on one shard (BLPOP, XREAD with BLOCK), each on a connection of its own; in redis pools"),
     setting("pubsub", Some("all"), Word(&["all", "owner"]), "Redis pools: on which shards channels are subscribed to: all, so that messages published by scripts or directly on any shard arrive; owner: only on the shard that owns the name of the channel, where PUBLISH sends messages (patterns: all), which saves subscriptions where there are many channels and shards"),
     setting("subscriptions_max", Some("10000"), Whole(1, 16777216), "Redis pools: maximum number of channels and patterns that one client may subscribe to"),
+    setting("subscriber_output_max", Some("32MiB"), Size, "Redis pools: maximum size of what is buffered for a client that is subscribed; the client is disconnected beyond it"),
+    setting("subscriber_output_soft_max", Some("8MiB"), Size, "Redis pools: the same, if it is exceeded for subscriber_output_soft_time"),
+    setting("subscriber_output_soft_time", Some("60s"), Positive, "Redis pools: how long a client that is subscribed may exceed subscriber_output_soft_max"),
+    setting("on_gap", Some("keep"), Word(&["keep", "close"]), "Redis pools: what happens to subscribed clients when the subscription connection to a shard is lost: keep subscribes again, and they miss what was published meanwhile without a notice; close disconnects them, so that they subscribe again and fetch what they missed"),
     setting("shard_queue_bytes_max", Some("2MiB"), Size, "maximum size of the requests queued and in flight on one shard connection"),
 ];
 

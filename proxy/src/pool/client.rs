@@ -113,6 +113,8 @@ pub struct Activity<P: Protocol> {
     pub sent: usize,
     /// It has not taken a byte of the replies that wait for it since then.
     pub blocked: Option<Time>,
+    /// It listens to channels, and more waits for it since then than should.
+    pub swamped: Option<Time>,
     /// That was told.
     pub told: bool,
     /// Bytes it was last counted with in the pool's share of the account.
@@ -136,6 +138,7 @@ impl<P: Protocol> Default for Activity<P> {
             private: None,
             sent: 0,
             blocked: None,
+            swamped: None,
             told: false,
             arrived: None,
             counted: 0,
@@ -202,6 +205,17 @@ impl<P: Protocol> Activity<P> {
         P::reset(&mut self.decoder);
     }
 
+    /// More waits for it, which listens to channels, than may: at once, or for too long.
+    pub fn is_swamped(&mut self, limits: &Limits, now: Time) -> bool {
+        let waiting = self.replies.bytes();
+        if waiting <= limits.subscriber_output_soft_max {
+            self.swamped = None;
+            return false;
+        }
+        let since = *self.swamped.get_or_insert(now);
+        waiting > limits.subscriber_output_max || now.since(since) >= limits.subscriber_output_soft_time
+    }
+
     /// Nothing is in flight, unfinished or waiting: the client is idle.
     pub fn is_idle(&self) -> bool {
         self.replies.is_empty()
@@ -226,6 +240,7 @@ impl<P: Protocol> Activity<P> {
         self.in_line = false;
         self.sent = 0;
         self.blocked = None;
+        self.swamped = None;
         self.told = false;
         self.arrived = None;
         self.counted = 0;

@@ -195,6 +195,12 @@ impl<P: Protocol> Pool<P> {
                 }
                 State::Broken => return false,
             };
+            if activity.swamped.is_some() && activity.is_swamped(limits, now) {
+                counters.subscriber_output_exceeded.add(1);
+                client.state = State::Broken;
+                clients.touch(id);
+                return false;
+            }
             if limit.is_some_and(|limit| now.since(since) >= limit) {
                 counters.client_timedout.add(1);
                 client.state = State::Broken;

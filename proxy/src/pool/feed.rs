@@ -79,6 +79,17 @@ impl Feed {
         Some((change.kind, name))
     }
 
+    /// Nothing is asked or heard any more. The names that were heard.
+    pub fn take_heard(&mut self) -> Vec<Key> {
+        self.asked.clear();
+        let mut heard = Vec::new();
+        for (kind, names) in Kind::ALL.into_iter().zip(std::mem::take(&mut self.names)) {
+            let on = names.into_iter().filter(|(_, line)| line.is_on && line.wanted);
+            heard.extend(on.map(|(name, _)| (kind, name)));
+        }
+        heard
+    }
+
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
         self.asked.len() * size_of::<(Listening, Bytes)>()

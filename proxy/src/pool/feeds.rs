@@ -13,7 +13,6 @@
 //! says so. Nodes of a cluster hand on what is published, so there it is one of them in any case. A message counts only where
 //! it comes from a shard that the name is asked of at that time.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -217,20 +216,18 @@ impl<P: Protocol> Router<P> {
         }
     }
 
-    /// The feed is lost, or could not be made. Whether something was listened to on it.
+    /// The feed is lost, or could not be made. Names that were listened to on it.
     pub fn feed_is_lost(
         &mut self,
         id: ConnectionId,
         failure: &ShardFailure,
         wanted: bool,
         now: Time,
-    ) -> bool {
+    ) -> Vec<Key> {
         let jitter = self.random();
         let feed = self.feed_mut(id);
-        let heard = feed.names.iter().flat_map(HashMap::values).any(|line| line.is_on && line.wanted);
+        let heard = feed.take_heard();
         let begun = feed.begun.take();
-        feed.asked.clear();
-        feed.names = Default::default();
         feed.due = None;
         if begun.is_some_and(|begun| now.since(begun) >= STEADY) {
             feed.attempts = 0;

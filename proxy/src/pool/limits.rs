@@ -33,6 +33,14 @@ pub struct Limits {
     pub blocked_max: usize,
     /// Arguments of a request.
     pub arguments_max: usize,
+    /// Bytes that may wait for a client that listens to channels; beyond it the client is closed.
+    pub subscriber_output_max: usize,
+    /// The same, where so many wait for `subscriber_output_soft_time`.
+    pub subscriber_output_soft_max: usize,
+    /// How long.
+    pub subscriber_output_soft_time: Duration,
+    /// Clients are closed that may have missed messages.
+    pub closes_on_gap: bool,
     /// Names that one client may listen to.
     pub subscriptions_max: usize,
     /// A name is listened to on all shards, and not only on its owner.
@@ -68,6 +76,10 @@ impl Default for Limits {
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,
             parked_bytes_max: PARKED_BYTES_MAX,
+            subscriber_output_max: 32 << 20,
+            subscriber_output_soft_max: 8 << 20,
+            subscriber_output_soft_time: Duration::from_secs(60),
+            closes_on_gap: false,
             subscriptions_max: 10_000,
             listens_everywhere: true,
             memory_max: usize::MAX,
@@ -82,6 +94,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Larger messages no client can be handed.
+    pub fn message_max(&self) -> usize {
+        self.client_output_max.min(self.subscriber_output_max)
+    }
+
     /// Whether clients have to be looked after from time to time.
     pub fn watches_clients(&self) -> bool {
         self.client_idle_timeout.is_some()

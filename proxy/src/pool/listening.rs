@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Pool;
 use super::channels::{Channels, NAME_MAX};
-use super::client::Pause;
+use super::client::{Pause, State};
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::feed::{Key, Verdict};
@@ -104,14 +104,32 @@ impl<P: Protocol> Pool<P> {
         let member = self.router.connections[id].member;
         let is_present = self.router.members[member].is_present();
         let wanted = is_present && !self.channels.is_empty();
-        if self.router.feed_is_lost(id, failure, wanted, now) && wanted {
+        let missed = self.router.feed_is_lost(id, failure, wanted, now);
+        if !missed.is_empty() && wanted {
             self.context.counters.message_gaps.add(1);
+            if self.context.limits.closes_on_gap {
+                self.close_listeners(missed);
+            }
         }
         self.count_shard(id);
         if !is_present {
             self.router.remove_feed(member);
         }
         self.decide_all();
+    }
+
+    /// Those are closed that listen to one of these names: they may have missed something, and would not know.
+    fn close_listeners(&mut self, missed: Vec<Key>) {
+        for (kind, name) in missed {
+            for &id in self.channels.listeners(kind, &name) {
+                if let Some(client) = self.clients.touch(id)
+                    && client.state == State::Open
+                {
+                    self.context.counters.subscriber_gap.add(1);
+                    client.state = State::Finishing;
+                }
+            }
+        }
     }
 
     /// Other shards matter from now on.

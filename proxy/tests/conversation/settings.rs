@@ -65,6 +65,14 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("client_output_pause", |limits, value| put(&mut limits.client_output_pause, number(value))),
     ("shard_queue_max", |limits, value| put(&mut limits.shard_queue_max, number(value))),
     ("shard_queue_bytes_max", |limits, value| put(&mut limits.shard_queue_bytes_max, number(value))),
+    ("subscriber_output_max", |limits, value| put(&mut limits.subscriber_output_max, number(value))),
+    ("subscriber_output_soft_max", |limits, value| {
+        put(&mut limits.subscriber_output_soft_max, number(value))
+    }),
+    ("subscriber_output_soft_time", |limits, value| {
+        put(&mut limits.subscriber_output_soft_time, duration(value))
+    }),
+    ("on_gap", |limits, value| put(&mut limits.closes_on_gap, either(value, "close", "keep"))),
     ("subscriptions_max", |limits, value| put(&mut limits.subscriptions_max, number(value))),
     ("pubsub", |limits, value| put(&mut limits.listens_everywhere, either(value, "all", "owner"))),
     ("memory_max", |limits, value| put(&mut limits.memory_max, number(value))),
@@ -174,6 +182,8 @@ counters!(
     lanes_refused,
     queue_waits,
     queue_full,
+    subscriber_output_exceeded,
+    subscriber_gap,
     messages,
     messages_delivered,
     messages_dropped,

@@ -41,7 +41,7 @@ impl<P: Protocol> Intake<'_, P> {
         }
         if !progress.complete {
             // No client could take it.
-            if self.connection.streaming || response.len() > self.context.limits.client_output_max {
+            if self.connection.streaming || response.len() > self.context.limits.message_max() {
                 self.connection.streaming = true;
                 self.start = self.end;
             }
@@ -93,11 +93,14 @@ impl<P: Protocol> Intake<'_, P> {
         let listeners = self.channels.listeners(kind, name);
         let shared = (message.len() >= SHARE_MIN).then(|| Bytes::copy_from_slice(message));
         let Clients { table, spare_activities, dirty, .. } = &mut *self.clients;
+        let limits = &self.context.limits;
         let mut delivered = 0;
         for &id in listeners {
             let Some(client) = find(table, id).filter(|client| client.state == State::Open) else { continue };
             let (beginning, instead) = P::beginning(P::voice(&client.session));
             let activity = spare_activities.give(client);
+            // What it took since the last message may have ended that.
+            activity.is_swamped(limits, self.now);
             activity.replies.push(
                 beginning,
                 match &shared {
@@ -105,6 +108,10 @@ impl<P: Protocol> Intake<'_, P> {
                     None => Piece::Copied(&message[instead..]),
                 },
             );
+            if activity.is_swamped(limits, self.now) {
+                self.context.counters.subscriber_output_exceeded.add(1);
+                client.state = State::Broken;
+            }
             dirty.mark(client, id.index);
             delivered += 1;
         }
