@@ -6,7 +6,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
 
 const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
 
@@ -43,9 +43,6 @@ fn requests<P: Protocol<Settings: Default>>(
                 store: &Store::default(),
                 account: &account,
                 quiet: true,
-                delivered: false,
-                silence: Silence::Short,
-                behind: &[],
             };
             let request = Request { decoder: &decoder, canonical };
             let route = P::plan(request, &mut session, &facts, &mut plan);

@@ -30,6 +30,10 @@ ANSWER = {
     "readonly": "Readonly",
     "readwrite": "Readwrite",
     "asking": "Asking",
+    "multi": "Multi",
+    "exec": "Exec",
+    "discard": "Discard",
+    "unwatch": "Unwatch",
     "role": "Role",
     "info": "Info",
     "lolwut": "Lolwut",
@@ -64,7 +68,7 @@ LISTEN = {
 PUBLISH = ("publish",)
 
 LATER = {
-    "Transaction": "multi exec discard watch unwatch",
+    "Watch": "watch",
     "Blocking": "blmovem bzmove",
     "PubSub": "ssubscribe sunsubscribe",
     "Publish": "spublish"

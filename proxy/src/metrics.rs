@@ -128,6 +128,12 @@ pub struct PoolCounters {
     pub families: [Counter; FAMILIES_MAX],
     /// Requests refused: unknown or unsupported command, bad arguments, keys on several shards.
     pub refused: Counter,
+    /// Transactions sent to shards, or answered by the proxy alone.
+    pub transactions: Counter,
+    /// Requests queued for one.
+    pub transaction_requests: Counter,
+    /// Transactions given up because they were too large.
+    pub transactions_too_large: Counter,
     /// Clients closed because they sent bytes that are no request.
     pub client_malformed: Counter,
     /// Clients closed because their replies exceeded `client_output_max`.

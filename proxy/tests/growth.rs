@@ -56,6 +56,7 @@ const BLOCKED: Bound = Setting("blocked_max", "memstore_shard_private_connection
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
+const TRANSACTION: &str = "memstore_transactions_too_large";
 const REFUSED: &str = "memstore_requests_refused";
 
 /// Each field that can grow, by file and place.
@@ -77,6 +78,10 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/channels.rs Request.names", SUBSCRIPTIONS),
     ("pool/channels.rs Subscriber.line", IN_FLIGHT),
     ("pool/channels.rs Subscriber.names", SUBSCRIPTIONS),
+    ("pool/block.rs Block.keys", Account),
+    ("pool/block.rs Block.own", Setting("request_bytes_max", TRANSACTION)),
+    ("pool/block.rs Block.queued", Setting("arguments_max", TRANSACTION)),
+    ("pool/block.rs Block.requests", Setting("request_bytes_max", TRANSACTION)),
     ("pool/client.rs Activity.ahead", Account),
     ("pool/client.rs Activity.rest", Account),
     ("pool/clients.rs Clients.blocked", Clients),
@@ -127,7 +132,6 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/router.rs Fragments.of_units", Configured),
     ("pool/router.rs Fragments.targets", Configured),
     ("pool/router.rs Feeds.of_members", Connections),
-    ("pool/silences.rs Silences.0", Clients),
     ("pool/wishes.rs Wishes.queue", Pass),
     ("protocol/clients.rs ClientFilter.address", REQUEST),
     ("protocol/clients.rs ClientFilter.local_address", REQUEST),

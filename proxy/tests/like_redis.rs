@@ -465,12 +465,56 @@ fn what_concerns_all_shards_concerns_the_only_one() {
     );
     // Still not: these need a connection of their own, or change it for everybody.
     let mut client = pair.ours.connect();
-    for request in ["MULTI", "SSUBSCRIBE c", "MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
+    for request in ["WATCH k", "SSUBSCRIBE c", "MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
         let mut client = pair.ours.connect();
         let reply = client.tell(request);
         assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");
     }
     assert_eq!(client.tell("CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
+}
+
+#[test]
+fn transactions() {
+    Pair::start(&[], &[]).check(
+        "
+        MULTI ; EXEC
+        MULTI x
+        EXEC
+        EXEC x
+        EXEC x ; EXEC
+        DISCARD
+        DISCARD x
+        UNWATCH
+        UNWATCH x
+        MULTI ; SET a 1 ; GET a ; DEL a ; EXEC ; EXEC
+        multi ; set a 1 ; exec ; get a ; del a
+        MULTI ; SET a 1 ; DISCARD ; GET a ; EXEC
+        MULTI ; SET a 1 ; DISCARD ; DISCARD
+        MULTI ; MULTI ; SET a 2 ; EXEC ; DEL a
+        MULTI ; MULTI x ; SET a 2 ; EXEC ; GET a
+        MULTI ; WATCH a ; SET a 2 ; EXEC ; DEL a
+        MULTI ; WATCH ; SET a 2 ; EXEC ; GET a
+        MULTI ; nosuch x ; SET a 2 ; EXEC ; GET a
+        MULTI ; SET a ; SET a 2 ; EXEC ; GET a
+        MULTI ; CLIENT nosuch ; EXEC
+        MULTI ; CLIENT ; EXEC
+        MULTI ; SET a 2 ; EXEC x ; EXEC ; GET a
+        MULTI ; SET a 2 ; DISCARD x ; EXEC ; GET a
+        MULTI ; UNWATCH ; UNWATCH x ; EXEC
+        MULTI ; UNWATCH ; PING ; PING x ; PING x y ; ECHO z ; EXEC
+        MULTI ; PING ; GET a ; ECHO x ; CLIENT GETNAME ; CLIENT SETNAME me ; CLIENT GETNAME ; EXEC ; CLIENT GETNAME
+        MULTI ; LPUSH l 1 ; INCR l ; SET l ; EXEC ; LRANGE l 0 -1
+        MULTI ; LPUSH l 1 ; INCR l ; LRANGE l 0 -1 ; DEL l ; EXEC
+        MULTI ; MSET a 1 b ; EVAL x ; EVAL x x ; ZUNION 0 a ; ZUNION x a ; SINTERCARD 1 ; EXEC
+        MULTI ; BLPOP nosuch 0 ; BLMOVE a b LEFT LEFT 0 ; XREAD BLOCK 0 STREAMS nosuch $ ; BLPOP a x ; EXEC
+        MULTI ; WAIT 0 0 ; EXEC
+        MULTI ; DEL a b c ; MGET a b c ; EXISTS a b ; EXEC
+        MULTI ; RESET ; EXEC
+        MULTI ; QUIT
+        HELLO 3 ; MULTI ; HGETALL nosuch ; GET nosuch ; BLPOP nosuch 0 ; CLIENT GETNAME ; EXEC
+        HELLO 3 ; MULTI ; ZADD z 1.5 a ; ZSCORE z a ; DEL z ; EXEC ; EXEC
+        ",
+    );
 }
 
 /// HELLO names the same things in the same order; id and version are the proxy's own.

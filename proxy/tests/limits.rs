@@ -42,6 +42,7 @@ impl Bench {
         let topology =
             Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard");
         let mut limits = Limits {
+            per_shard_transactions: false,
             timeout: None,
             queue_wait: Duration::from_secs(3600),
             in_flight_max: 1024,
@@ -494,21 +495,20 @@ fn replies_made_here_are_bounded() {
     assert!(reply.starts_with("-ERR the reply is larger than"), "{} bytes", reply.len());
 }
 
-/// A request that is held until its client is silent is looked at from time to time.
+/// What is queued for a transaction is in the account, and goes with its client.
 #[test]
-fn nobody_waits_for_the_silence_of_a_client_that_had_to_go() {
+fn queued_requests_are_held_by_their_client() {
     let mut bench = Bench::new(|limits| limits.memory_max = 100_000);
     let clients: Vec<ClientId> = (0..20).map(|_| bench.client()).collect();
     for &client in &clients {
         bench.send(client, &mut &b"*1\r\n$5\r\nMULTI\r\n"[..]);
-        assert!(text(bench.take(client, usize::MAX)).starts_with("-ERR"));
+        assert_eq!(text(bench.take(client, usize::MAX)), "+OK\r\n");
         bench.send(client, &mut &set(15_000)[..]);
-        let is_held = bench.pool.next_deadline().is_some();
-        assert!(is_held || bench.counters.client_evicted.get() > 0);
+        let reply = text(bench.take(client, usize::MAX));
+        assert!(reply == "+QUEUED\r\n" || bench.counters.client_evicted.get() > 0, "{reply}");
     }
     assert!(bench.counters.client_evicted.get() > 0);
     clients.into_iter().for_each(|client| bench.pool.client_gone(client, false));
-    assert_eq!(bench.pool.next_deadline(), None);
 }
 
 /// Half of it is with a shard that hangs, and the client has closed its side: it goes for the other half, and not somebody

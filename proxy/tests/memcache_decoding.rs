@@ -5,7 +5,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::response::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route, Silence};
+use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -56,9 +56,6 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 store: &Store::default(),
                 account: &account,
                 quiet: true,
-                delivered: true,
-                silence: Silence::Short,
-                behind: &[],
             };
             let request = Request { decoder: &decoder, canonical };
             let route = Memcache::plan(request, &mut (), &facts, &mut plan);

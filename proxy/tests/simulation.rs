@@ -7,7 +7,8 @@
 //!
 //! Planted once each to see this fail: a reply sent out of turn, fragments merged in the order of arrival, tickets of a
 //! lost connection forgotten, bytes after a response dropped, a paused client never resumed, clients waiting for a full
-//! queue never woken, a request that was written sent again.
+//! queue never woken, a request that was written sent again; of transactions: EXEC written twice, a block cut in two so that another client's
+//! requests come between, a response to MULTI taken for the reply to EXEC, replies of shards merged in the order of arrival.
 
 mod simulation {
     pub mod client;
@@ -54,6 +55,8 @@ struct Coverage {
     reloads_in_flight: u64,
     lanes: u64,
     strangers: u64,
+    transactions: u64,
+    refused_transactions: u64,
 }
 
 /// SplitMix64.
@@ -142,6 +145,7 @@ impl<D: Dialect> Run<D> {
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },
+            per_shard_transactions: random.one_in(2),
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
             pass_work_max: if random.one_in(3) { 1 + random.below(30) as usize } else { PASS_WORK_MAX },
@@ -178,7 +182,12 @@ impl<D: Dialect> Run<D> {
         match self.random.below(22) {
             0 if self.clients.len() < 6 => {
                 let id = self.world.pool.client_connected(self.world.now);
-                self.clients.push(Client::new(id, self.next_client, self.moving));
+                self.clients.push(Client::new(
+                    id,
+                    self.next_client,
+                    self.moving,
+                    self.limits.per_shard_transactions,
+                ));
                 self.next_client += 1;
             }
             0..=2 => {
@@ -498,6 +507,8 @@ fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
     let Some(coverage) = simulate::<Resp>() else { return };
     assert!(coverage.lanes > SEEDS, "the simulation saw few databases");
     assert!(coverage.strangers > SEEDS / 10, "the simulation saw few strangers");
+    assert!(coverage.transactions > SEEDS, "the simulation saw few transactions");
+    assert!(coverage.refused_transactions > SEEDS / 10, "the simulation saw few transactions refused");
 }
 
 #[test]
@@ -539,6 +550,8 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.reloads_in_flight += run.reloads_in_flight;
         all.lanes += run.lanes - 1;
         all.strangers += run.strangers;
+        all.transactions += run.transactions;
+        all.refused_transactions += run.refused_transactions;
     }
     println!("{all:?}");
     if runs < SEEDS {

@@ -282,6 +282,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
     let numbers = (0..CLIENTS).map(|number| 2 * number).collect();
     let filter = ClientFilter { ids: Some(numbers), ..ClientFilter::default() };
     let row = |id| ClientRow {
+        queued: 0,
         id,
         address: &"",
         local_address: &"",

@@ -131,7 +131,7 @@ pub type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 22] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 25] = [
         ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
@@ -155,6 +155,21 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             Kind::Counter,
             "Requests answered with an error because a shard could not serve them.",
             |pool| pool.forward_error.get() as i64,
+        ),
+        (
+            "memstore_transactions",
+            Kind::Counter,
+            "Transactions sent to shards, or answered by the proxy alone.",
+            |pool| pool.transactions.get() as i64,
+        ),
+        ("memstore_transaction_requests", Kind::Counter, "Requests queued for a transaction.", |pool| {
+            pool.transaction_requests.get() as i64
+        }),
+        (
+            "memstore_transactions_too_large",
+            Kind::Counter,
+            "Transactions given up because of their size or number of requests.",
+            |pool| pool.transactions_too_large.get() as i64,
         ),
         ("memstore_fragments", Kind::Counter, "Fragments of split requests sent to shards.", |pool| {
             pool.fragments.get() as i64

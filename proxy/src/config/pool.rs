@@ -52,6 +52,7 @@ pub struct Pool {
     /// `None`: as the shards do, which are asked.
     pub resp3: Option<bool>,
     pub miss_on_get_errors: bool,
+    pub per_shard_transactions: bool,
     pub preconnect: bool,
     pub shard_identity: bool,
     pub auto_eject_hosts: bool,
@@ -196,6 +197,7 @@ impl Pool {
             miss_on_get_errors,
             shard_identity: section.value("shard_identity") && redis,
             resp3: if redis { resp3 } else { Some(false) },
+            per_shard_transactions: section.value::<&str>("transactions") == "per-shard" && redis,
             preconnect: section.value("preconnect"),
             auto_eject_hosts: section.value("auto_eject_hosts"),
             server_connections: section.value("server_connections"),

@@ -92,6 +92,7 @@ pub const POOL: &[Setting] = &[
     setting("databases", Some("16"), Whole(1, 65536), "number of databases available to SELECT"),
     setting("shard_identity", Some("false"), Flag, "Redis pools: verify on connect that the server's replica-announce-ip equals the configured host name (protects against reused pod addresses)"),
     setting("resp3", Some("auto"), Auto(&Flag), "Redis pools: allow RESP3 for clients; auto: only if all shards support it, which is detected"),
+    setting("transactions", Some("one-shard"), Word(&["one-shard", "per-shard"]), "Redis pools: which keys MULTI accepts. one-shard: all keys on one shard (in a Redis Cluster: in one slot), otherwise CROSSSLOT; per-shard: any keys; each shard executes its commands as a transaction of its own, so that EXEC is atomic per shard only"),
     setting("miss_on_get_errors", Some("false"), Flag, "memcached pools: answer a get as a miss if its shard cannot serve it"),
     setting("connect_timeout", Some("1s"), Positive, "timeout for connecting to a shard, including name resolution"),
     setting("queue_wait", Some("1s"), Positive, "how long a request may wait for space in the queue of its shard"),

@@ -3,6 +3,7 @@
 //! An idle client owns nothing but its place in the table; [`super::replies`] keeps the order of its replies. No sockets
 //! here: the worker owns them.
 
+use super::block::Block;
 use super::connections::ConnectionId;
 use super::limits::Limits;
 use super::replies::Replies;
@@ -69,8 +70,6 @@ pub enum Pause {
     Turn,
     /// Its next request changes what the replies to the earlier ones depend on.
     UntilQuiet,
-    /// What it sends next decides what becomes of the request at hand. It is read as ever.
-    UntilSilent,
     /// It goes on sending wrong passwords.
     Delayed,
 }
@@ -100,8 +99,8 @@ pub struct Activity<P: Protocol> {
     pub in_line: bool,
     /// It waits for room in a shard's queue.
     pub stalled: Option<Stall>,
-    /// While the request at hand is held: when it is looked whether it is silent. Its place in the pool's `silences`.
-    pub silent_at: Option<Time>,
+    /// The requests of its transaction, if some are queued.
+    pub block: Option<Box<Block>>,
     /// Requests of it that wait for their next attempt.
     pub parked: u32,
     /// The connection of a shard that it has to itself.
@@ -133,7 +132,7 @@ impl<P: Protocol> Default for Activity<P> {
             paused: None,
             in_line: false,
             stalled: None,
-            silent_at: None,
+            block: None,
             parked: 0,
             private: None,
             sent: 0,
@@ -148,22 +147,10 @@ impl<P: Protocol> Default for Activity<P> {
 }
 
 impl<P: Protocol> Activity<P> {
-    /// What comes is kept behind `rest`, and is served later.
-    #[inline]
-    pub fn is_ahead(&self) -> bool {
-        self.waits() && !self.is_held()
-    }
-
-    /// There is a request that is not taken yet.
+    /// There is a request that is not taken yet. The client is not read meanwhile, and what comes all the same is kept behind it.
     #[inline]
     pub fn waits(&self) -> bool {
         self.paused.is_some() || self.stalled.is_some()
-    }
-
-    /// Whether the client is read.
-    #[inline]
-    pub fn is_read(&self) -> bool {
-        !self.waits() || self.is_held()
     }
 
     /// Whether one more request of the client may be served. Replies may wait up to a pause, and beyond it as much as the
@@ -192,12 +179,6 @@ impl<P: Protocol> Activity<P> {
             && self.bytes() < limits.client_output_max
     }
 
-    /// What the client sends next decides what becomes of the request at hand.
-    #[inline]
-    pub fn is_held(&self) -> bool {
-        self.paused == Some(Pause::UntilSilent)
-    }
-
     /// The request at hand and what is behind it will not be served.
     pub fn drop_requests(&mut self) {
         self.paused = None;
@@ -221,6 +202,7 @@ impl<P: Protocol> Activity<P> {
         self.replies.is_empty()
             && self.rest.is_empty()
             && self.ahead.is_empty()
+            && self.block.is_none()
             && !self.waits()
             && self.private.is_none()
             && P::is_between_requests(&self.decoder)
@@ -228,12 +210,13 @@ impl<P: Protocol> Activity<P> {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.rest.memory() + self.ahead.len() + self.replies.memory()
+        let queued = self.block.as_ref().map_or(0, |block| block.bytes());
+        self.rest.memory() + self.ahead.len() + self.replies.memory() + queued
     }
 
     /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
     pub fn recycle(&mut self) -> u8 {
-        debug_assert!(self.is_idle() && self.silent_at.is_none() && self.parked == 0);
+        debug_assert!(self.is_idle() && self.parked == 0);
         P::reset(&mut self.decoder);
         self.begun = None;
         // What is left of it there is passed over.

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 
 use super::client::{Activity, Client, State};
-use super::silences::Silences;
 use crate::protocol::Protocol;
 use crate::table::Table;
 use crate::time::Time;
@@ -31,8 +30,6 @@ pub(super) struct Clients<P: Protocol> {
     resumable: VecDeque<ClientId>,
     /// Those that wait for their turn.
     pub next_turn: Line,
-    /// Those whose silence is waited for.
-    pub silences: Silences,
     /// Those that did not take all of their replies the last time.
     blocked: Vec<ClientId>,
 }
@@ -111,7 +108,6 @@ impl<P: Protocol> Clients<P> {
             dirty: Dirty::default(),
             resumable: VecDeque::new(),
             next_turn: Line::default(),
-            silences: Silences::default(),
             blocked: Vec::new(),
         }
     }
@@ -179,10 +175,7 @@ impl<P: Protocol> Clients<P> {
 
     /// One less, which has to be there.
     pub fn remove(&mut self, id: ClientId) -> Client<P> {
-        let mut client = self.table.take(id.index as usize).expect("it is connected");
-        if let Some(activity) = &mut client.activity {
-            self.silences.listen_no_more(activity, id);
-        }
+        let client = self.table.take(id.index as usize).expect("it is connected");
         self.vacant.push(id.index);
         if self.table.is_empty() {
             (self.table, self.vacant) = Default::default();

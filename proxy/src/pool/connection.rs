@@ -30,8 +30,11 @@ use crate::failure::{Blame, ShardFailure, Stage};
 use crate::protocol::Protocol;
 use crate::time::Time;
 
+pub use heard::HeardOfBlock;
+
 mod forsake;
 mod gauges;
+mod heard;
 mod overdue;
 mod own;
 
@@ -115,6 +118,12 @@ pub struct Connection<P: Protocol> {
     expired: usize,
     /// So many of the oldest in flight, or fewer, are behind one that was not executed: those that are may overtake it.
     pub watched: usize,
+    /// How many transactions are in flight.
+    blocks: usize,
+    /// What has been heard of the oldest in flight, if that is a transaction.
+    pub block: HeardOfBlock,
+    /// The shard has refused to begin one, in these words.
+    pub refuses_blocks: Option<Box<str>>,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
     /// Bytes received that do not end a response yet.
@@ -164,6 +173,9 @@ impl<P: Protocol> Connection<P> {
             in_flight_bytes: 0,
             expired: 0,
             watched: 0,
+            blocks: 0,
+            block: HeardOfBlock::default(),
+            refuses_blocks: None,
             decoder: P::ResponseDecoder::default(),
             rest: Rest::default(),
             understood: 0,
@@ -272,6 +284,7 @@ impl<P: Protocol> Connection<P> {
         let length = request.as_slice().len() as u64;
         self.in_flight_bytes += length;
         self.in_flight.push_back(Ticket { length, ..ticket });
+        self.blocks += usize::from(ticket.is_block());
         match request {
             Piece::Copied(request) => {
                 self.output.copy(request);
@@ -303,6 +316,19 @@ impl<P: Protocol> Connection<P> {
         self.in_flight_bytes == bytes
             && self.kept.as_ref().is_none_or(|kept| kept.len() as u64 == kept_bytes)
             && self.expired == expired
+            && self.blocks == self.in_flight.iter().filter(|ticket| ticket.is_block()).count()
+    }
+
+    /// Tickets were taken out of the middle.
+    fn count_again(&mut self) {
+        self.expired = self.in_flight.iter().filter(|ticket| ticket.expired).count();
+        self.blocks = self.in_flight.iter().filter(|ticket| ticket.is_block()).count();
+    }
+
+    /// Each request in flight has one response, which goes to whom it is for.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.watched == 0 && self.blocks == 0
     }
 
     /// Requests not yet answered, oldest first.
@@ -342,6 +368,7 @@ impl<P: Protocol> Connection<P> {
     pub fn answered(&mut self) -> Option<Ticket<P>> {
         let ticket = self.in_flight.pop_front()?;
         self.expired -= usize::from(ticket.expired);
+        self.blocks -= usize::from(ticket.is_block());
         self.in_flight_bytes -= ticket.length;
         self.forget(&ticket);
         Some(ticket)
@@ -462,7 +489,8 @@ impl<P: Protocol> Connection<P> {
             // Its prelude is lost.
             first.asks = false;
         }
-        self.expired = self.in_flight.iter().filter(|ticket| ticket.expired).count();
+        self.count_again();
+        (self.block, self.refuses_blocks) = (HeardOfBlock::default(), None);
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();
         self.understood = 0;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Pool;
 use super::client::State;
-use super::clients::{ClientId, Clients, find};
+use super::clients::ClientId;
 use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::context::Context;
@@ -25,10 +25,9 @@ const FINISH_MAX: Duration = Duration::from_secs(30);
 impl<P: Protocol> Pool<P> {
     /// When [`Self::tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let silence = self.clients.silences.due();
         let [parked, abandoned] = self.redirects.due();
         let router = &self.router;
-        [silence, parked, abandoned, self.denials.due()]
+        [parked, abandoned, self.denials.due()]
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
             .flatten()
@@ -52,13 +51,6 @@ impl<P: Protocol> Pool<P> {
     pub fn tick(&mut self, now: Time) {
         while let Some(denial) = self.denials.take_due(now) {
             self.deny(denial);
-        }
-        while let Some(id) = self.clients.silences.take_due(now) {
-            let Clients { table, silences, .. } = &mut self.clients;
-            if let Some(activity) = find(table, id).and_then(|client| client.activity.as_deref_mut()) {
-                silences.listen_on(activity, id, now);
-                self.clients.resume(id);
-            }
         }
         self.expire_waiting(now);
         self.expire_handshakes(now);

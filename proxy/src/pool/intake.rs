@@ -20,6 +20,7 @@ use crate::metrics::ShardCounters;
 use crate::protocol::{Malformed, Protocol};
 use crate::time::Time;
 
+mod block;
 mod feed;
 
 /// From this size on a response goes to its client piece by piece instead of whole.
@@ -54,22 +55,27 @@ impl<P: Protocol> Intake<'_, P> {
         if self.connection.feed.is_some() {
             return self.take_feed(scratch);
         }
-        if self.connection.watched == 0 {
+        if self.connection.is_plain() {
             while self.take_next(scratch)? {}
         }
         // That may have begun just now.
-        if self.connection.watched == 0 { Ok(()) } else { self.take_watched(scratch) }
+        if self.connection.is_plain() { Ok(()) } else { self.take_carefully(scratch) }
     }
 
-    /// The same, where a request was not executed: notes which of those behind it were.
+    /// The same, where a transaction is in flight, or a request was not executed: notes which of those behind it were.
     #[cold]
     #[inline(never)]
-    fn take_watched(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+    fn take_carefully(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
         loop {
             let in_flight = self.connection.in_flight();
             let (first, before, redirected) =
                 (in_flight.front().copied(), in_flight.len(), self.redirects.fresh.len());
-            let goes_on = self.take_next(scratch);
+            // Before it is written no response is one to it.
+            let is_serving = matches!(self.connection.link, Link::Up) && self.connection.asked().is_some();
+            let goes_on = match first.filter(|ticket| is_serving && ticket.is_block()) {
+                Some(ticket) => self.take_of_block(ticket, scratch),
+                None => self.take_next(scratch),
+            };
             let is_redirected = self.redirects.fresh.len() > redirected;
             if self.connection.in_flight().len() < before && !is_redirected {
                 self.connection.watched = self.connection.watched.saturating_sub(1);
@@ -115,7 +121,7 @@ impl<P: Protocol> Intake<'_, P> {
                 return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
             if response[0] == P::ERROR && is_complete && self.is_redirected(response, scripted) {
-                return Ok(self.connection.watched == 0);
+                return Ok(self.connection.is_plain());
             }
         }
         let ticket = if is_complete {

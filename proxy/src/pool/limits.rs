@@ -45,6 +45,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// A name is listened to on all shards, and not only on its owner.
     pub listens_everywhere: bool,
+    /// A transaction may have keys on several shards: each executes its part.
+    pub per_shard_transactions: bool,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
     pub memory_max: usize,
     /// Work done in a pass, as [`super::PASS_WORK_MAX`].
@@ -73,6 +75,7 @@ impl Default for Limits {
             client_output_pause: 4 << 20,
             blocked_max: 1000,
             arguments_max: 1 << 20,
+            per_shard_transactions: false,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,
             parked_bytes_max: PARKED_BYTES_MAX,

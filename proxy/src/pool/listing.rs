@@ -82,6 +82,7 @@ impl<P: Protocol> Pool<P> {
                 age: now.since(client.connected).as_secs(),
                 idle: now.since(client.active).as_secs(),
                 in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
+                queued: activity.and_then(|activity| activity.block.as_ref()).map_or(0, |block| block.len()),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
                 is_blocked: is_blocked(activity.and_then(|activity| activity.private)),

@@ -26,7 +26,6 @@
 //! shards, `router` knows which of them a request takes, and `wishes` what the worker is to do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use shard_discovery::Topology;
@@ -36,7 +35,7 @@ use crate::buffer::{Output, READ_SIZE};
 use crate::failure::{Blame, ShardFailure};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{Plan, Protocol, Silence};
+use crate::protocol::{Plan, Protocol};
 use crate::time::Time;
 use channels::Channels;
 use client::{Activity, Pause, Stall, State};
@@ -59,6 +58,7 @@ pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 pub use wishes::{Notice, Shell, Wish, settle};
 
+mod block;
 mod channels;
 pub mod client;
 mod clients;
@@ -89,16 +89,11 @@ mod requests;
 mod responses;
 mod router;
 mod service;
-mod silences;
 mod spare;
 mod split;
 mod ticket;
 mod waiting;
 mod wishes;
-
-/// After so long without a byte of a client it is taken to have sent all that it wanted to send at once. Longer than TCP
-/// needs to send a lost segment again (200 ms on Linux).
-const SILENCE: Duration = Duration::from_millis(250);
 
 /// What the worker has to do about a client after it was written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -314,7 +309,7 @@ impl<P: Protocol> Pool<P> {
     #[inline]
     pub fn wants_read(&self, client: ClientId) -> bool {
         let is_read =
-            |activity: &Activity<P>| activity.is_read() || activity.reads_ahead(&self.context.limits);
+            |activity: &Activity<P>| !activity.waits() || activity.reads_ahead(&self.context.limits);
         self.clients.get(client).is_some_and(|client| {
             client.state == State::Open && client.activity.as_deref().is_none_or(is_read)
         })
@@ -325,7 +320,7 @@ impl<P: Protocol> Pool<P> {
     pub fn before_client_read(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match self.clients.activity_mut(client) {
             // What comes stays behind what waits.
-            Some(activity) if activity.is_ahead() => scratch.reserve(READ_SIZE),
+            Some(activity) if activity.waits() => scratch.reserve(READ_SIZE),
             Some(activity) => {
                 let missing = P::request_missing(&activity.decoder, activity.rest.len());
                 activity.rest.restore(scratch, missing);
@@ -337,7 +332,7 @@ impl<P: Protocol> Pool<P> {
     /// Nothing has come after all: takes back what [`Self::before_client_read`] put into `scratch`.
     pub fn keep_client_rest(&mut self, client: ClientId, scratch: &mut BytesMut) {
         match self.clients.activity_mut(client) {
-            Some(activity) if !activity.is_ahead() => activity.rest.keep(scratch, 0),
+            Some(activity) if !activity.waits() => activity.rest.keep(scratch, 0),
             _ => scratch.clear(),
         }
     }
@@ -358,15 +353,14 @@ impl<P: Protocol> Pool<P> {
     ) {
         let Clients { table, spare_activities, dirty, .. } = &mut self.clients;
         let Some(found) = find(table, client) else { return scratch.clear() };
-        let silence = if now.since(found.active) >= SILENCE { Silence::Long } else { Silence::Short };
         found.active = now;
         let activity = spare_activities.give(found);
-        if activity.is_ahead() {
+        if activity.waits() {
             activity.ahead.push(scratch);
             scratch.clear();
             return dirty.mark(found, client.index);
         }
-        self.process(client, scratch, silence, arrived, now);
+        self.process(client, scratch, arrived, now);
     }
 
     /// The client's connection is gone, `broken` if not in good order. Responses still to come find nobody.
@@ -428,7 +422,6 @@ impl<P: Protocol> Pool<P> {
             Some(Pause::Full) => activity.may_submit(limits, 2),
             Some(Pause::Turn) => true,
             Some(Pause::UntilQuiet) => activity.replies.in_flight() == 0,
-            Some(Pause::UntilSilent) => false,
         };
         if resumes {
             next_turn.join(activity, id);
@@ -447,7 +440,7 @@ impl<P: Protocol> Pool<P> {
             activity.blocked = None;
             activity.told = false;
         }
-        let read = client.state == State::Open && (activity.is_read() || activity.reads_ahead(limits));
+        let read = client.state == State::Open && (!activity.waits() || activity.reads_ahead(limits));
         if activity.is_idle() && !waits {
             self.share.change(std::mem::take(&mut activity.counted), 0);
             spare_activities.take_back(client);

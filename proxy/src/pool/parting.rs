@@ -64,6 +64,7 @@ impl<P: Protocol> Pool<P> {
             && activity.replies.in_flight() == 0
             && !activity.replies.output.is_sent()
             && activity.rest.is_empty()
+            && activity.block.is_none()
             && !activity.waits()
     }
 
@@ -112,9 +113,6 @@ impl<P: Protocol> Pool<P> {
         let Some(client) = self.clients.touch(id) else { return };
         if client.state == State::Open {
             client.state = state;
-        }
-        if client.activity.as_ref().is_some_and(|activity| activity.is_held()) {
-            self.clients.resume(id);
         }
     }
 }

@@ -492,6 +492,13 @@ impl<P: Protocol> Pool<P> {
         let Some(activity) = client.activity.as_mut() else {
             return self.fail(*ticket, *from, &ShardFailure::Removed);
         };
+        let mut refused = Vec::new();
+        let reply = if ticket.is_block() {
+            P::refuse_block(reply, &mut refused);
+            &refused[..]
+        } else {
+            reply
+        };
         activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(reply), true);
     }
 }

@@ -139,7 +139,7 @@ impl<P: Protocol> Pool<P> {
         self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
         self.channels.forget(id);
-        let Clients { table, silences, dirty, .. } = &mut self.clients;
+        let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);
         client.state = State::Broken;
@@ -154,7 +154,7 @@ impl<P: Protocol> Pool<P> {
             }
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
             activity.parked = 0;
-            silences.listen_no_more(activity, id);
+            activity.block = None;
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();
             if is_whole && activity.replies.output.unsent() <= LAST_WORDS_MAX {

@@ -174,6 +174,8 @@ impl<P: Protocol> Replies<P> {
     pub fn submitted_split(&mut self, manner: P::Manner, merging: Merging<P>) -> u32 {
         let number = self.submitted(manner);
         self.merging_bytes += merging.bytes();
+        // The proxy itself may have answered a part.
+        self.waiting_bytes += merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
         self.queue.back_mut().expect("just pushed").state = ReplyState::Merging(Box::new(merging));
         number
     }

@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 
-use super::client::{Client, Pause, Stall, State};
+use super::Pool;
+use super::client::{Client, Pause, Stall};
 use super::clients::{ClientId, Clients, find};
 use super::connections::ConnectionId;
 use super::router::Turn;
 use super::service::Service;
-use super::{Pool, SILENCE};
-use crate::protocol::{Protocol, Silence};
+use crate::protocol::Protocol;
 use crate::time::Time;
 
 impl<P: Protocol> Pool<P> {
@@ -73,7 +73,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     fn resume_client(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
-        let Clients { table, silences, dirty, .. } = &mut self.clients;
+        let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         let Some(activity) = client.activity.as_mut() else { return };
         if !activity.waits() {
@@ -83,40 +83,18 @@ impl<P: Protocol> Pool<P> {
             // Room in a queue is not what it waits for; its last reply brings it here again.
             return;
         }
-        let silence = match client.state {
-            State::Ended => Silence::Final,
-            _ if now.since(client.active) >= SILENCE => Silence::Long,
-            _ => Silence::Short,
-        };
         let arrived = activity.arrived.take().unwrap_or(now);
-        let drops = activity.is_held() && client.state == State::Finishing;
-        if drops {
-            // What it sends next will not be read. It is told nothing, and nothing of it is executed.
-            activity.drop_requests();
-            silences.listen_no_more(activity, id);
-        }
         dirty.mark(client, id.index);
-        if !drops {
-            self.process_ahead(id, scratch, silence, arrived, now);
-        }
+        self.process_ahead(id, scratch, arrived, now);
     }
 
     /// Takes requests from what was read of the client, as many as it has a turn for.
-    fn process_ahead(
-        &mut self,
-        id: ClientId,
-        scratch: &mut BytesMut,
-        silence: Silence,
-        arrived: Time,
-        now: Time,
-    ) {
+    fn process_ahead(&mut self, id: ClientId, scratch: &mut BytesMut, arrived: Time, now: Time) {
         let Some(activity) = self.clients.activity_mut(id) else { return };
-        if !activity.is_held() {
-            activity.paused = None;
-        }
+        activity.paused = None;
         activity.rest.take(scratch);
         activity.ahead.pop(scratch);
-        self.process(id, scratch, silence, arrived, now);
+        self.process(id, scratch, arrived, now);
         if let Some(activity) = self.clients.activity_mut(id)
             && !activity.waits()
             && !activity.ahead.is_empty()
@@ -128,23 +106,13 @@ impl<P: Protocol> Pool<P> {
 
     /// Takes requests from `scratch`, which was read at `arrived`, until it is used up or the client has to wait; keeps the
     /// rest.
-    pub(super) fn process(
-        &mut self,
-        id: ClientId,
-        scratch: &mut BytesMut,
-        silence: Silence,
-        arrived: Time,
-        now: Time,
-    ) {
+    pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, arrived: Time, now: Time) {
         let Self { context, clients, router, denials, wishes, channels, share, plan, pass, .. } = self;
-        let Clients { table, silences, dirty, .. } = clients;
+        let Clients { table, dirty, .. } = clients;
         let client = table.get_mut(id.index as usize).expect("it is connected");
         let session_bytes = P::session_bytes(&client.session);
         let Client { id: number, session, lane, state, activity, .. } = client;
         let activity = activity.as_deref_mut().expect("a client that is read has an activity");
-        if activity.is_held() {
-            activity.paused = None;
-        }
         router.turn.since = activity.stalled.map(|stall| stall.since);
         pass.read(context.limits.pass_work_max, now);
         // One that has had to wait for room is not made to wait for its turn as well.
@@ -156,7 +124,6 @@ impl<P: Protocol> Pool<P> {
             denials,
             wishes,
             channels,
-            silences,
             share: share_now,
             plan,
             id,
@@ -165,7 +132,6 @@ impl<P: Protocol> Pool<P> {
             lane,
             state,
             activity,
-            silence,
             arrived,
             now,
             received,

@@ -13,7 +13,7 @@ use super::replies::Replies;
 use super::spare::Spare;
 use super::ticket::{Sender, Ticket, Waiter};
 use super::{ClientId, Limits};
-use crate::buffer::Piece;
+use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
 use crate::protocol::{Plan, Protocol, Spread};
@@ -86,6 +86,8 @@ pub(super) enum Refusal {
     SpreadKeys,
     /// There is no shard to ask: all are ejected, or nobody owns the slot.
     Nobody,
+    /// The shard does not execute transactions.
+    NoBlocks(ConnectionId),
     /// The shard cannot take it.
     Failed(ConnectionId, ShardFailure),
     /// As many clients as may have connections of the shard to themselves.
@@ -324,6 +326,24 @@ impl<P: Protocol> Router<P> {
         counters.request_bytes.add(request.as_slice().len() as u64);
         connection.submit(ticket, request, now);
         self.connections.mark(id);
+    }
+
+    /// The same; what is large is not copied.
+    pub fn submit_owned(&mut self, id: ConnectionId, ticket: Ticket<P>, request: Vec<u8>, now: Time) {
+        if request.len() < SHARE_MIN {
+            self.submit(id, ticket, Piece::Copied(&request), now);
+        } else {
+            self.submit(id, ticket, Piece::Shared(request.into()), now);
+        }
+    }
+
+    /// Why there is no shard to ask.
+    pub fn nobody(&self) -> &'static str {
+        if self.topology.can_eject() {
+            "every shard of the pool is ejected"
+        } else {
+            "no node of the cluster is known to serve the slot"
+        }
     }
 
     /// The next number of a sequence that differs between workers (xorshift64*).

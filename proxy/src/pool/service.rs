@@ -18,14 +18,15 @@ use super::listing::Asked;
 use super::members::ShardIndex;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Target};
-use super::silences::Silences;
 use super::ticket::{Sender, Waiter};
 use super::wishes::{Notice, Wish, Wishes};
 use crate::account::Share;
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
-use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route, Silence};
+use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route};
 use crate::time::Time;
+
+mod transaction;
 
 /// A request of this size is looked at before it is served: whether there is room for that.
 const LARGE_MIN: usize = 256 * 1024;
@@ -42,8 +43,6 @@ pub(super) struct Service<'s, P: Protocol> {
     pub denials: &'s mut Denials,
     pub wishes: &'s mut Wishes,
     pub channels: &'s mut Channels,
-    /// Those whose silence is waited for.
-    pub silences: &'s mut Silences,
     pub share: &'s Share,
     /// Of the request at hand.
     pub plan: &'s mut Plan<P>,
@@ -54,7 +53,6 @@ pub(super) struct Service<'s, P: Protocol> {
     pub lane: &'s mut u32,
     pub state: &'s mut State,
     pub activity: &'s mut Activity<P>,
-    pub silence: Silence,
     /// When its bytes were read.
     pub arrived: Time,
     pub now: Time,
@@ -67,6 +65,29 @@ pub(super) struct Service<'s, P: Protocol> {
     /// Work done so far, and what the turn is over with.
     pub done: usize,
     pub turn: usize,
+}
+
+/// What a request of this client may want to know.
+#[inline(always)]
+fn facts<'p, P: Protocol>(
+    context: &'p Context<P>,
+    share: &'p Share,
+    client: u64,
+    quiet: bool,
+    now: Time,
+) -> Facts<'p, P> {
+    let Context { identity, settings, counters, store, .. } = context;
+    Facts {
+        settings,
+        pool: &identity.name,
+        client,
+        unix_micros: identity.unix_start + now.micros(),
+        uptime: now.micros() / 1_000_000,
+        counters,
+        store,
+        account: share.account(),
+        quiet,
+    }
 }
 
 /// What comes after a request.
@@ -172,21 +193,8 @@ impl<P: Protocol> Service<'_, P> {
     /// What is to be done with the request that `input` begins with.
     #[inline(always)]
     fn find_route(&mut self, input: &[u8], length: usize) -> Route<P::Merge> {
-        let Context { identity, settings, counters, store, .. } = self.context;
-        let facts = Facts::<P> {
-            settings,
-            pool: &identity.name,
-            client: self.number,
-            unix_micros: identity.unix_start + self.now.micros(),
-            uptime: self.now.micros() / 1_000_000,
-            counters,
-            store,
-            account: self.share.account(),
-            quiet: self.activity.replies.in_flight() == 0,
-            delivered: self.activity.replies.is_empty(),
-            silence: self.silence,
-            behind: &input[length..],
-        };
+        let quiet = self.activity.replies.in_flight() == 0;
+        let facts = facts(self.context, self.share, self.number, quiet, self.now);
         let decoder = &self.activity.decoder;
         let request = Request { decoder, canonical: P::canonical(decoder, &input[..length]) };
         // Serving it may take more than the request itself.
@@ -195,8 +203,12 @@ impl<P: Protocol> Service<'_, P> {
             return Route::NoRoom;
         }
         match P::plan(request, self.session, &facts, self.plan) {
-            // The fragments are a second copy of it.
-            Route::Split(_) | Route::Everywhere(_) if is_large && length > self.share.room() => Route::NoRoom,
+            // The fragments are a second copy of it, and so is what is queued.
+            Route::Split(_) | Route::Everywhere(_) | Route::Queue { .. }
+                if is_large && length > self.share.room() =>
+            {
+                Route::NoRoom
+            }
             route => route,
         }
     }
@@ -205,9 +217,13 @@ impl<P: Protocol> Service<'_, P> {
     #[inline(always)]
     fn work_of(&self, route: &Route<P::Merge>, length: usize) -> usize {
         match route {
-            Route::Forward | Route::Wait(_) | Route::Split(_) | Route::Ignore | Route::NoRoom => {
-                work(self.plan.keys.len())
-            }
+            Route::Forward
+            | Route::Wait(_)
+            | Route::Split(_)
+            | Route::Ignore
+            | Route::NoRoom
+            | Route::Queue { .. }
+            | Route::Execute(_) => work(self.plan.keys.len()),
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
             Route::Everywhere(_) => work(self.router.topology.shards().len()),
             // What is not sent on is read, looked up and answered by the proxy itself.
@@ -249,10 +265,8 @@ impl<P: Protocol> Service<'_, P> {
                 self.activity.paused = Some(Pause::UntilQuiet);
                 return Ok(Next::Same);
             }
-            Route::WhenSilent => {
-                self.silences.listen(self.activity, self.id, self.now);
-                return Ok(Next::Same);
-            }
+            Route::Queue { here } => return Ok(self.queue(here, scratch, length)),
+            Route::Execute(merge) => return Ok(self.execute(merge, scratch, length)),
             Route::Ask(question) => {
                 let number = self.activity.replies.submitted(self.plan.manner);
                 let asked = Asked { client: self.id, asker: self.number, number, question };
@@ -357,6 +371,9 @@ impl<P: Protocol> Service<'_, P> {
 
     /// The proxy itself has the reply. Only what is answered here changes what a client speaks with shards.
     fn answer(&mut self) {
+        if self.activity.block.is_some() && !P::has_block(self.session) {
+            self.activity.block = None;
+        }
         let Router { connections, members, .. } = &mut *self.router;
         let (present, wanted) = (connections.lane_key(*self.lane), P::lane(self.session));
         if wanted != present {
@@ -381,6 +398,7 @@ impl<P: Protocol> Service<'_, P> {
         self.context.counters.out_of_memory.add(1);
         self.plan.reply.clear();
         P::out_of_memory(&mut self.plan.reply);
+        self.spoil_block();
         self.activity.replies.replied(&self.plan.reply, self.plan.manner);
         self.wishes.log_oversized(self.id, length);
     }
@@ -423,11 +441,12 @@ impl<P: Protocol> Service<'_, P> {
                 return Next::Request;
             }
             Refusal::Nobody => {
-                let words = match self.router.topology.can_eject() {
-                    true => "every shard of the pool is ejected",
-                    false => "no node of the cluster is known to serve the slot",
-                };
-                P::failure(self.plan.manner, words, &mut self.plan.reply);
+                P::failure(self.plan.manner, self.router.nobody(), &mut self.plan.reply);
+            }
+            Refusal::NoBlocks(connection) => {
+                let said = self.router.connections[connection].refuses_blocks.as_deref().unwrap_or_default();
+                let words = format!("shard {} refuses transactions: {said}", self.router.name_of(connection));
+                P::failure(self.plan.manner, &words, &mut self.plan.reply);
             }
             Refusal::Failed(connection, failure) => {
                 if failure == ShardFailure::QueueFull && self.waits_for_room(connection) {
@@ -483,9 +502,6 @@ impl<P: Protocol> Service<'_, P> {
         let activity = &mut *self.activity;
         if activity.waits() {
             activity.arrived = Some(self.arrived);
-        }
-        if activity.silent_at.is_some() && !activity.is_held() {
-            self.silences.listen_no_more(activity, self.id);
         }
         let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
         if activity.waits() {

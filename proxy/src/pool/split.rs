@@ -6,6 +6,7 @@ use bytes::Bytes;
 use shard_discovery::Home;
 
 use super::Limits;
+use super::block::{Block, Place};
 use super::members::ShardIndex;
 use super::replies::{Merging, Replies};
 use super::router::{Refusal, Router, Target};
@@ -50,6 +51,62 @@ impl<P: Protocol> Router<P> {
             self.fragments.targets.push(Target { connection, unit: 0 });
         }
         self.admit_targets(sender, canonical.len(), limits, true)
+    }
+
+    /// Each shard that executes a part of the transaction may be sent it: `targets` are those, and `plan.owners` says for each
+    /// request which of them executes it. What the proxy answers itself belongs to the one behind the last.
+    pub fn admit_block(
+        &mut self,
+        sender: Sender,
+        block: &Block,
+        plan: &mut Plan<P>,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        let is_anywhere = |place: &Place| *place == Place::Anywhere;
+        let of_no_key = || self.topology.home_of(b"").ok_or(Refusal::Nobody);
+        let first = match block.places().find_map(Place::home) {
+            Some(home) => Some(home),
+            None if block.places().any(|place| is_anywhere(&place)) => Some(of_no_key()?),
+            None => None,
+        };
+        for place in block.places() {
+            let home = match place {
+                Place::At(home) => home,
+                Place::Anywhere => first.expect("it was looked for"),
+                Place::Here => {
+                    plan.owners.push(u32::MAX);
+                    continue;
+                }
+            };
+            plan.owners.push(self.fragment_at(sender, home, false));
+        }
+        self.forget_units();
+        let own = self.fragments.targets.len() as u32;
+        plan.owners.iter_mut().filter(|owner| **owner == u32::MAX).for_each(|owner| *owner = own);
+        let refuses = |target: &&Target| self.connections[target.connection].refuses_blocks.is_some();
+        if let Some(target) = self.fragments.targets.iter().find(refuses) {
+            return Err(Refusal::NoBlocks(target.connection));
+        }
+        self.admit_targets(sender, block.bytes(), limits, false)
+    }
+
+    /// The fragment of what is at this home; it is added if it is the first there.
+    fn fragment_at(&mut self, sender: Sender, Home { shard, unit }: Home, reads: bool) -> u32 {
+        if self.fragments.of_units[unit] == u32::MAX {
+            self.fragments.of_units[unit] = self.fragments.targets.len() as u32;
+            let connection = self.connection_for(sender, ShardIndex(shard), reads);
+            self.fragments.targets.push(Target { connection, unit });
+        }
+        self.fragments.of_units[unit]
+    }
+
+    /// All homes have been looked for.
+    fn forget_units(&mut self) {
+        for &Target { unit, .. } in &self.fragments.targets {
+            self.fragments.of_units[unit] = u32::MAX;
+        }
     }
 
     /// Whether `targets` take a fragment each. If the request is to be served partly, `down` has those that do not.
@@ -141,20 +198,13 @@ impl<P: Protocol> Router<P> {
         self.fragments.targets.clear();
         let mut complete = true;
         for &(start, length) in &plan.keys {
-            let Some(Home { shard, unit }) = self.topology.home_of(&canonical[start..start + length]) else {
+            let Some(home) = self.topology.home_of(&canonical[start..start + length]) else {
                 complete = false;
                 break;
             };
-            if self.fragments.of_units[unit] == u32::MAX {
-                self.fragments.of_units[unit] = self.fragments.targets.len() as u32;
-                let connection = self.connection_for(sender, ShardIndex(shard), plan.reads);
-                self.fragments.targets.push(Target { connection, unit });
-            }
-            plan.owners.push(self.fragments.of_units[unit]);
+            plan.owners.push(self.fragment_at(sender, home, plan.reads));
         }
-        for &Target { unit, .. } in &self.fragments.targets {
-            self.fragments.of_units[unit] = u32::MAX;
-        }
+        self.forget_units();
         if complete { Ok(()) } else { Err(Refusal::Nobody) }
     }
 }

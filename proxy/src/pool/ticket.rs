@@ -136,6 +136,12 @@ impl<P: Protocol> Ticket<P> {
         }
     }
 
+    /// Whether it is that of a transaction, with a response to each of its requests before the one that is waited for.
+    #[inline]
+    pub fn is_block(&self) -> bool {
+        P::preceding(self.expected) > 0
+    }
+
     /// Whether it is that of a request of our own.
     #[inline]
     pub fn is_prelude(&self) -> bool {

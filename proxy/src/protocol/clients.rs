@@ -120,6 +120,8 @@ pub struct ClientRow<'c> {
     pub idle: u64,
     /// Requests in flight.
     pub in_flight: usize,
+    /// Requests queued for a transaction.
+    pub queued: usize,
     /// Bytes of unfinished requests.
     pub input_bytes: usize,
     /// Bytes of replies not yet taken.

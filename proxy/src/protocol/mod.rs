@@ -130,6 +130,53 @@ pub trait Protocol: Channels + Waiting + Sized + 'static {
     /// Understands as much of `unread` as it can.
     fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
 
+    /// Writes what begins a block: requests that a shard executes together, or none of them.
+    fn begin_block(_out: &mut Vec<u8>) {}
+
+    /// Writes what ends it. Which responses a block of so many requests has.
+    fn end_block(_requests: u32, _out: &mut Vec<u8>) -> Self::Expected {
+        Self::Expected::default()
+    }
+
+    /// So many responses come before the one that somebody waits for.
+    #[inline]
+    fn preceding(_expected: Self::Expected) -> u32 {
+        0
+    }
+
+    /// Whether one of those, the first or a later one, says that what was sent is taken; none if it cannot be one.
+    fn is_taken(_is_first: bool, _response: &[u8]) -> Option<bool> {
+        None
+    }
+
+    /// What the last response, which begins so, says of the block.
+    fn outcome(_expected: Self::Expected, _response: &[u8]) -> BlockOutcome {
+        BlockOutcome::Odd
+    }
+
+    /// The reply to a block that was not executed, because of this error.
+    fn refuse_block(_reason: &[u8], _reply: &mut Vec<u8>) {}
+
+    /// Writes what stands before the replies to so many requests of a block.
+    fn head_of_block(_requests: usize, _out: &mut Vec<u8>) {}
+
+    /// The reply to a request whose keys do not belong with those of its block, or among themselves.
+    fn spread_block(spread: Spread, _is_one_request: bool) -> &'static str {
+        Self::spread_keys(spread)
+    }
+
+    /// Whether the client's requests are queued, to be executed together.
+    #[inline]
+    fn has_block(_session: &Self::Session) -> bool {
+        false
+    }
+
+    /// What the client has queued will not be executed.
+    fn spoil_block(_session: &mut Self::Session) {}
+
+    /// What the client has queued is on its way, or answered.
+    fn leave_block(_session: &mut Self::Session) {}
+
     /// Whether a response that begins so can be the one to such a request. If it is not, whatever comes on the connection
     /// may be somebody else's.
     #[inline]
@@ -282,6 +329,19 @@ pub enum Spread {
     IgnoredTag,
 }
 
+/// What a shard says to a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockOutcome {
+    /// It was executed.
+    Executed,
+    /// None of it was executed.
+    Refused,
+    /// None of it was executed, and it may go on with what comes next: nothing else is to be sent on the connection.
+    Unclear,
+    /// That is no response to it.
+    Odd,
+}
+
 /// Who is to be asked instead. Nothing was executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Redirect<'b> {
@@ -350,23 +410,6 @@ pub struct Facts<'p, P: Protocol> {
     pub account: &'p Account,
     /// Every request of the client before this one has been answered.
     pub quiet: bool,
-    /// The replies to all of them are written.
-    pub delivered: bool,
-    /// How long the client had sent nothing.
-    pub silence: Silence,
-    /// What has come of the client behind the request.
-    pub behind: &'p [u8],
-}
-
-/// How long a client has sent nothing, or will.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Silence {
-    /// Something may be on its way still that it sent together with the last bytes.
-    Short,
-    /// What it sends next it has sent later, as far as that can be known.
-    Long,
-    /// It has closed its writing side.
-    Final,
 }
 
 /// A complete request, and who has found its end.
@@ -507,8 +550,13 @@ pub enum Route<M> {
     Everywhere(M),
     /// To be planned again once all earlier requests of the client are answered.
     WhenQuiet,
-    /// To be planned again once the client has been silent for long, or as more has come of it.
-    WhenSilent,
+    /// It is queued, to be executed with others later: by a shard, or `here`, by the proxy itself. [`Plan::reply`] is the reply.
+    Queue {
+        /// By the proxy.
+        here: bool,
+    },
+    /// What is queued is executed; the replies to it are joined so.
+    Execute(M),
     /// Only the whole process knows: the control thread is asked.
     Ask(Question),
 }

@@ -82,6 +82,9 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("client_request_timeout", |limits, value| {
         put(&mut limits.client_request_timeout, duration(value).map(Some))
     }),
+    ("transactions", |limits, value| {
+        put(&mut limits.per_shard_transactions, either(value, "per-shard", "one-shard"))
+    }),
     ("client_age_max", |limits, value| put(&mut limits.client_age_max, duration(value).map(Some))),
 ];
 
@@ -162,6 +165,9 @@ counters!(
     requests,
     refused,
     fragments,
+    transactions,
+    transaction_requests,
+    transactions_too_large,
     forward_error,
     out_of_memory,
     client_eof,

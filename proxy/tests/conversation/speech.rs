@@ -167,6 +167,14 @@ fn value<'t>(bytes: &mut Vec<u8>, text: &'t str) -> Result<&'t str, String> {
             bulk(bytes, &unescaped(&text[1..end])?);
             return Ok(&text[end + 1..]);
         }
+        // A text with blanks within an array.
+        [mark @ (b'-' | b'+'), b'"', ..] => {
+            let end = 1 + closing_quote(&text[1..])?;
+            bytes.push(*mark);
+            bytes.extend(unescaped(&text[2..end])?);
+            bytes.extend_from_slice(b"\r\n");
+            return Ok(&text[end + 1..]);
+        }
         _ => {
             let end = text.find([' ', ']']).unwrap_or(text.len());
             match &text[..end] {
@@ -352,7 +360,11 @@ fn shown(bytes: &[u8]) -> Option<(String, &[u8])> {
             let (mut elements, mut rest) = (Vec::new(), rest);
             for _ in 0..count {
                 let (element, after) = shown(rest)?;
-                elements.push(element);
+                let has_blanks = element.starts_with(['-', '+']) && element.contains(' ');
+                elements.push(match has_blanks {
+                    true => format!("{}\"{}\"", &element[..1], &element[1..]),
+                    false => element,
+                });
                 rest = after;
             }
             let mark = if *mark == b'*' { String::new() } else { char::from(*mark).to_string() };

@@ -13,7 +13,19 @@ use super::super::{Dialect, Request};
 pub struct Redis;
 
 /// What ours answers itself and as the server does; the rest of that kind is tried in `like_redis.rs`.
-const ANSWERED_ALIKE: [&str; 7] = ["hello", "ping", "echo", "select", "reset", "quit", "client|reply"];
+const ANSWERED_ALIKE: [&str; 11] = [
+    "hello",
+    "ping",
+    "echo",
+    "select",
+    "reset",
+    "quit",
+    "client|reply",
+    "multi",
+    "exec",
+    "discard",
+    "unwatch",
+];
 
 /// Commands whose replies differ between two servers, and why.
 const NOT_COMPARED: [(&str, &str); 22] = [
@@ -244,6 +256,10 @@ impl Dialect for Redis {
         }
         let barriers_seldom = dice.one_in(3);
         while script.len() < count {
+            if dice.one_in(10) {
+                script.push(Request::new(transaction(dice, prefix)));
+                continue;
+            }
             let words = match dice.below(20) {
                 0 => vec![b"PING".to_vec(), argument(dice, prefix)],
                 1 => vec![b"SELECT".to_vec(), dice.choose(&["0", "1", "0", "15", "16", "x"]).into()],
@@ -421,14 +437,15 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         .flat_map(|row| std::iter::once(row).chain(row.subcommands))
         .filter(|row| NOT_COMPARED.iter().all(|(name, _)| *name != row.name))
         // They close the connection, or bring it into a state that only ours has.
-        .filter(|row| {
-            !row.name.starts_with("quit") && !row.begins_transaction() && row.name != "client|reply"
-        })
+        .filter(|row| !row.name.starts_with("quit") && row.name != "multi" && row.name != "client|reply")
         // A pool of one shard may serve what is about all keys: those of the witness, too.
         .filter(|row| !matches!(row.handling, Handling::Later(feature) if feature.is_served_by_one_shard()))
         .filter(|row| row.name != "client|kill" && row.name != "auth" && row.name != "shutdown")
         .collect();
-    let row = rows[dice.below(rows.len())];
+    of_row(rows[dice.below(rows.len())], dice, prefix)
+}
+
+fn of_row(row: &Command, dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = row
         .name
         .split('|')
@@ -448,6 +465,55 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         words.push(if is_first { key(dice, prefix) } else { argument(dice, prefix) });
     }
     words
+}
+
+/// MULTI, some commands, and what ends it, all at once.
+fn transaction(dice: &mut Dice, prefix: &str) -> Vec<u8> {
+    let ends: [&[&str]; 12] = [
+        &["EXEC"],
+        &["EXEC"],
+        &["EXEC"],
+        &["EXEC"],
+        &["EXEC"],
+        &["EXEC"],
+        &["EXEC"],
+        &["exec", "x"],
+        &["DISCARD"],
+        &["DISCARD", "x"],
+        &["RESET"],
+        &["EXEC"],
+    ];
+    let rows: Vec<_> = forwarded()
+        .filter(|row| !may_be_refused(row) && !UNORDERED.contains(&row.name))
+        // Servers disagree on the number of arguments: ours leaves it to the shard.
+        .filter(|row| !["zrank", "zrevrank"].contains(&row.name))
+        // Whether it leaves its database is judged here.
+        .filter(|row| !["copy", "move"].contains(&row.name))
+        .collect();
+    let mut requests = vec![vec![b"MULTI".to_vec()]];
+    for _ in 0..dice.below(8) {
+        requests.push(match dice.below(24) {
+            0 => vec![b"PING".to_vec(), argument(dice, prefix)],
+            1 => vec![b"ECHO".to_vec(), argument(dice, prefix)],
+            2 if dice.one_in(2) => vec![b"MULTI".to_vec()],
+            3 if dice.one_in(2) => vec![b"WATCH".to_vec(), key(dice, prefix)],
+            4 => vec![b"UNWATCH".to_vec()],
+            5 if dice.one_in(3) => vec![text(dice), text(dice)],
+            6 => vec![b"BLPOP".to_vec(), key(dice, prefix), b"0".to_vec()],
+            7 => vec![b"CLIENT".to_vec(), b"GETNAME".to_vec()],
+            _ => {
+                let row = rows[dice.below(rows.len())];
+                of_row(row, dice, prefix)
+            }
+        });
+    }
+    let end = ends[dice.below(ends.len())];
+    requests.push(end.iter().map(|word| word.as_bytes().to_vec()).collect());
+    if end[0] == "DISCARD" && end.len() > 1 {
+        requests.push(vec![b"EXEC".to_vec()]);
+    }
+    let encode = |words: &Vec<Vec<u8>>| encoded(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    requests.iter().flat_map(encode).collect()
 }
 
 /// A client that does not want to hear all replies. Whether it hears one must not depend on how full a queue is.

@@ -16,6 +16,8 @@ pub const DATABASES: u64 = 48;
 /// Where a client takes keys and values from; no value comes twice.
 pub struct Keys {
     client: usize,
+    /// Transactions may have keys on several shards.
+    spreads: bool,
     database: u32,
     next_value: u64,
 }
@@ -53,6 +55,19 @@ impl Keys {
         value
     }
 
+    /// Whether the keys of a transaction may be on several shards.
+    pub fn spreads(&self) -> bool {
+        self.spreads
+    }
+
+    /// One that finds room whatever is held.
+    pub fn small_value(&mut self, random: &mut Random) -> Vec<u8> {
+        self.next_value += 1;
+        let mut value = format!("{}/{}/", self.client, self.next_value).into_bytes();
+        value.resize(value.len() + random.below(60) as usize, b'v');
+        value
+    }
+
     /// A number that was not given before.
     pub fn number(&mut self) -> u64 {
         self.next_value += 1;
@@ -80,10 +95,10 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(id: ClientId, number: usize, moving: bool) -> Self {
+    pub fn new(id: ClientId, number: usize, moving: bool, spreads: bool) -> Self {
         Self {
             id,
-            keys: Keys { client: number, database: 0, next_value: 0 },
+            keys: Keys { client: number, spreads, database: 0, next_value: 0 },
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             expected: VecDeque::new(),
@@ -172,6 +187,7 @@ impl Client {
                     pairs.into_iter().for_each(|(key, value)| self.may_be(key, Some(value), false));
                 }
                 Expected::Delete(keys) => keys.into_iter().for_each(|key| self.may_be(key, None, false)),
+                Expected::Transaction(elements) => self.may_be_executed(elements),
                 Expected::Get(_)
                 | Expected::Goodbye
                 | Expected::Refusal(_)
@@ -188,6 +204,15 @@ impl Client {
             possible.clear();
         }
         possible.push(value);
+    }
+
+    /// Nobody knows which of these were executed.
+    fn may_be_executed(&mut self, elements: Vec<Expected>) {
+        for element in elements {
+            if !matches!(element, Expected::Get(_)) {
+                self.judge_untold(element, true);
+            }
+        }
     }
 
     fn judge_untold(&mut self, expected: Expected, may_have_failed: bool) {
@@ -207,6 +232,7 @@ impl Client {
                     self.is_possible(key, None);
                 }
             }
+            Expected::Transaction(elements) => self.may_be_executed(elements),
             Expected::Goodbye | Expected::Refusal(_) | Expected::Exactly(_) | Expected::FromShards(_) => {}
         }
     }
@@ -225,6 +251,41 @@ impl Client {
         }
     }
 
+    fn judge_transaction(
+        &mut self,
+        elements: Vec<Expected>,
+        reply: Reply,
+        faulty: bool,
+        coverage: &mut Coverage,
+    ) {
+        let replies = match reply {
+            Reply::Failed(_) => return self.may_be_executed(elements),
+            Reply::Refused(words) => {
+                let sets = elements.iter().filter_map(|element| match element {
+                    Expected::Set(pairs) => Some(pairs),
+                    _ => None,
+                });
+                let is_refused = sets.flatten().any(|(_, value)| is_refused(value));
+                assert!(words.starts_with("EXECABORT ") && (faulty || is_refused), "{words} to EXEC");
+                coverage.refused_transactions += 1;
+                // Alone a shard that refuses one executes none.
+                if self.keys.spreads {
+                    self.may_be_executed(elements);
+                }
+                return;
+            }
+            Reply::Values(values) => values.into_iter().map(|value| Reply::Values(vec![value])).collect(),
+            Reply::Elements(replies) => replies,
+            other => panic!("{other:?} to EXEC"),
+        };
+        assert_eq!(replies.len(), elements.len(), "elements of EXEC");
+        coverage.transactions += 1;
+        for (element, reply) in elements.into_iter().zip(replies) {
+            assert!(!matches!(reply, Reply::Failed(_)), "{reply:?} within EXEC");
+            self.judge(element, reply, faulty, coverage);
+        }
+    }
+
     fn judge(&mut self, expected: Expected, reply: Reply, faulty: bool, coverage: &mut Coverage) {
         let failed = matches!(reply, Reply::Failed(_));
         if failed {
@@ -232,6 +293,7 @@ impl Client {
             coverage.errors += 1;
         }
         match expected {
+            Expected::Transaction(elements) => self.judge_transaction(elements, reply, faulty, coverage),
             Expected::Exactly(expected) => assert_eq!(reply, expected),
             Expected::FromShards(expected) => {
                 assert!(failed || reply == expected, "{reply:?}, not {expected:?}")
@@ -272,6 +334,12 @@ impl Client {
             }
         }
     }
+}
+
+/// Shards refuse to queue SET with such a value within a transaction.
+pub fn is_refused(value: &[u8]) -> bool {
+    let number = value.split(|&byte| byte == b'/').nth(1).expect("values have numbers");
+    number.ends_with(b"3")
 }
 
 /// For each key its value: hits come in the order of the keys.

@@ -3,7 +3,7 @@
 use memstore_proxy::protocol::Protocol;
 
 use super::client::Keys;
-use super::shard::Shard;
+use super::shard::{Shard, State};
 use crate::Random;
 
 /// A protocol for simulated peers, with a plain parser unlike the one under test.
@@ -19,9 +19,8 @@ pub trait Dialect: Protocol {
     /// The reply that `bytes` begins with and its length, once it is complete.
     fn reply(bytes: &[u8]) -> Option<(Reply, usize)>;
 
-    /// Executes the request that `bytes` begins with, once it is complete: the response, and the request's length. The
-    /// connection has selected the database, or does.
-    fn execute(shard: &mut Shard, database: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)>;
+    /// Executes the request that `bytes` begins with, once it is complete: the response, and the request's length.
+    fn execute(shard: &mut Shard, state: &mut State, bytes: &[u8]) -> Option<(Vec<u8>, usize)>;
 }
 
 /// What a client is told.
@@ -34,6 +33,8 @@ pub enum Reply {
     /// Those that were found, with their keys, in the order they were asked for.
     Hits(Vec<(Vec<u8>, Vec<u8>)>),
     Text(String),
+    /// One for each command of a transaction, where they are not all values.
+    Elements(Vec<Reply>),
     /// A shard could not serve the request.
     Failed(String),
     /// Any other error.
@@ -48,6 +49,8 @@ pub enum Expected {
     Get(Vec<Vec<u8>>),
     Set(Vec<(Vec<u8>, Vec<u8>)>),
     Delete(Vec<Vec<u8>>),
+    /// All of these or, if a shard has failed or refused, perhaps none.
+    Transaction(Vec<Expected>),
     /// An error of the proxy's own that begins so; the connection goes on.
     Refusal(&'static str),
     Goodbye,

@@ -6,7 +6,7 @@ use memstore_proxy::protocol::memcache::{Memcache, Settings};
 
 use super::client::Keys;
 use super::dialect::{Dialect, Expectation, Expected, Reply, Told};
-use super::shard::Shard;
+use super::shard::{Shard, State};
 use crate::Random;
 
 const BARRIER: &str = "MN";
@@ -121,7 +121,7 @@ impl Dialect for Memcache {
         }
     }
 
-    fn execute(shard: &mut Shard, _: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    fn execute(shard: &mut Shard, _: &mut State, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         let (line, mut at) = line(bytes)?;
         let words: Vec<&str> = line.split(' ').collect();
         let response = match words[..] {

@@ -3,9 +3,9 @@
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 
-use super::client::{DATABASES, Keys};
+use super::client::{DATABASES, Keys, is_refused};
 use super::dialect::{Dialect, Expectation, Expected, Reply};
-use super::shard::{Shard, in_database};
+use super::shard::{Shard, State, in_database};
 use crate::Random;
 
 impl Dialect for Resp {
@@ -16,7 +16,8 @@ impl Dialect for Resp {
     }
 
     fn ask(keys: &mut Keys, random: &mut Random) -> (Vec<u8>, Vec<Expectation>) {
-        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(26) {
+        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(28) {
+            26..=27 => return transaction(keys, random),
             0..=6 => {
                 let key = keys.key(random);
                 let expected = Expected::Get(vec![keys.known(&key)]);
@@ -65,27 +66,108 @@ impl Dialect for Resp {
 
     fn reply(bytes: &[u8]) -> Option<(Reply, usize)> {
         let (value, length) = parse(bytes)?;
-        let bulk =
-            |value| if let Value::Bulk(value) = value { value } else { panic!("{value:?} in an array") };
-        let reply = match value {
-            Value::Simple(text) if text == "OK" => Reply::Done,
-            Value::Simple(text) => Reply::Text(text),
-            Value::Error(text) if text.starts_with("ERR shard ") => Reply::Failed(text),
-            Value::Error(text) => Reply::Refused(text),
-            Value::Integer(count) => Reply::Count(count),
-            Value::Bulk(value) => Reply::Values(vec![value]),
-            Value::Array(values) => Reply::Values(values.into_iter().map(bulk).collect()),
-        };
-        Some((reply, length))
+        Some((told(value), length))
     }
 
-    fn execute(shard: &mut Shard, database: &mut u32, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    fn execute(shard: &mut Shard, state: &mut State, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         let (Value::Array(words), length) = parse(bytes)? else { panic!("a request is an array") };
         let word =
             |word| if let Value::Bulk(Some(word)) = word { word } else { panic!("a word is a bulk string") };
         let words: Vec<Vec<u8>> = words.into_iter().map(word).collect();
-        Some((answer(shard, database, &words), length))
+        Some((hear(shard, state, words), length))
     }
+}
+
+/// A transaction of some commands, as it is sent; whether with one key or several.
+fn transaction(keys: &mut Keys, random: &mut Random) -> (Vec<u8>, Vec<Expectation>) {
+    let one = keys.key(random);
+    let mut bytes = request(&[b"MULTI".to_vec()]);
+    let mut told = vec![Expected::Exactly(Reply::Done).told()];
+    let mut elements = Vec::new();
+    for _ in 0..random.below(6) {
+        let key = if keys.spreads() { keys.key(random) } else { one.clone() };
+        let known = keys.known(&key);
+        let (words, expected) = match random.below(8) {
+            0..=2 => {
+                let value = keys.small_value(random);
+                (vec![b"SET".to_vec(), key, value.clone()], Expected::Set(vec![(known, value)]))
+            }
+            3..=4 => (vec![b"GET".to_vec(), key], Expected::Get(vec![known])),
+            5 => (vec![b"MGET".to_vec(), key.clone(), key], Expected::Get(vec![known.clone(), known])),
+            6 => (vec![b"DEL".to_vec(), key], Expected::Delete(vec![known])),
+            _ => (vec![b"PING".to_vec()], Expected::Exactly(Reply::Text("PONG".into()))),
+        };
+        bytes.extend(request(&words));
+        told.push(Expected::Exactly(Reply::Text("QUEUED".into())).told());
+        elements.push(expected);
+    }
+    let is_dropped = random.one_in(8);
+    bytes.extend(request(&[if is_dropped { b"DISCARD".to_vec() } else { b"EXEC".to_vec() }]));
+    told.push(match is_dropped {
+        true => Expected::Exactly(Reply::Done).told(),
+        false => Expected::Transaction(elements).told(),
+    });
+    (bytes, told)
+}
+
+/// What a client makes of a value.
+fn told(value: Value) -> Reply {
+    let is_bulk = |value: &Value| matches!(value, Value::Bulk(_));
+    match value {
+        Value::Simple(text) if text == "OK" => Reply::Done,
+        Value::Simple(text) => Reply::Text(text),
+        Value::Error(text) if text.starts_with("ERR shard ") => Reply::Failed(text),
+        Value::Error(text) => Reply::Refused(text),
+        Value::Integer(count) => Reply::Count(count),
+        Value::Bulk(value) => Reply::Values(vec![value]),
+        Value::Array(values) if !values.is_empty() && values.iter().all(is_bulk) => {
+            let bulk = |value| if let Value::Bulk(value) = value { value } else { None };
+            Reply::Values(values.into_iter().map(bulk).collect())
+        }
+        Value::Array(values) => Reply::Elements(values.into_iter().map(told).collect()),
+    }
+}
+
+/// What a shard says to a request, within a transaction or not.
+fn hear(shard: &mut Shard, state: &mut State, words: Vec<Vec<u8>>) -> Vec<u8> {
+    match (words[0].as_slice(), &mut state.queued) {
+        (b"MULTI", queued @ None) => {
+            *queued = Some(Vec::new());
+            state.refused = false;
+            b"+OK\r\n".to_vec()
+        }
+        (b"EXEC", queued @ Some(_)) => {
+            let queued = queued.take().expect("just seen");
+            if state.refused {
+                return b"-EXECABORT Transaction discarded because of previous errors.\r\n".to_vec();
+            }
+            let mut reply = format!("*{}\r\n", queued.len()).into_bytes();
+            let mut clients = queued.iter().map(|words| owner(&words[1]));
+            let first = clients.next();
+            assert!(
+                clients.all(|client| Some(client) == first),
+                "a transaction has commands of others in it"
+            );
+            for words in &queued {
+                reply.extend(answer(shard, &mut state.database, words));
+            }
+            reply
+        }
+        (b"SET", Some(_)) if is_refused(&words[2]) => {
+            state.refused = true;
+            b"-OOM command not allowed when used memory > 'maxmemory'.\r\n".to_vec()
+        }
+        (_, Some(queued)) => {
+            queued.push(words);
+            b"+QUEUED\r\n".to_vec()
+        }
+        (_, None) => answer(shard, &mut state.database, &words),
+    }
+}
+
+/// The client that a key is of.
+fn owner(key: &[u8]) -> &[u8] {
+    key.split(|&byte| byte == b':').nth(1).expect("keys are named after their clients")
 }
 
 fn answer(shard: &mut Shard, database: &mut u32, words: &[Vec<u8>]) -> Vec<u8> {

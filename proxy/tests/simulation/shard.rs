@@ -24,12 +24,22 @@ pub fn in_database(key: &[u8], database: u32) -> Vec<u8> {
     if database == 0 { key.to_vec() } else { [key, format!("@{database}").as_bytes()].concat() }
 }
 
+/// What a shard keeps of a connection.
+#[derive(Default)]
+pub struct State {
+    /// What it has selected.
+    pub database: u32,
+    /// The commands of a transaction, while there is one.
+    pub queued: Option<Vec<Vec<Vec<u8>>>>,
+    /// One of them was refused.
+    pub refused: bool,
+}
+
 /// One connection, as the shard sees it.
 #[derive(Default)]
 pub struct Connection {
     inbox: Vec<u8>,
-    /// What it has selected.
-    database: u32,
+    state: State,
     /// Responses not yet received by the proxy.
     pub outbox: VecDeque<u8>,
     /// It reads nothing for now.
@@ -47,7 +57,7 @@ impl Connection {
         if self.silent || self.inbox.is_empty() {
             return;
         }
-        if let Some((response, length)) = D::execute(shard, &mut self.database, &self.inbox) {
+        if let Some((response, length)) = D::execute(shard, &mut self.state, &self.inbox) {
             self.inbox.drain(..length);
             self.outbox.extend(response);
         }

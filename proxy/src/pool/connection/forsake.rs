@@ -101,15 +101,15 @@ impl<P: Protocol> Connection<P> {
         }
         self.output.remove(&from_output.dropped);
         let mut drops = drops.into_iter();
-        let (expired, in_flight_bytes) = (&mut self.expired, &mut self.in_flight_bytes);
+        let in_flight_bytes = &mut self.in_flight_bytes;
         self.in_flight.retain(|ticket| {
             let drops = drops.next() == Some(true);
             if drops {
-                *expired -= usize::from(ticket.expired);
                 *in_flight_bytes -= ticket.length;
             }
             !drops
         });
+        self.count_again();
     }
 }
 

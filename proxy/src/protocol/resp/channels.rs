@@ -3,8 +3,8 @@
 //! Shards are spoken to in RESP2, which all of them know. A message is the same in both versions but for its first byte.
 
 use super::command::{Command, Handling, Local, Merge};
+use super::mode::Mode;
 use super::session::Session;
-use super::transaction::Transaction;
 use super::{Resp, encode, identity};
 use crate::protocol::channels::{Channels, Kind, Listening, Told, Voice};
 use crate::protocol::{Facts, Plan, Route};
@@ -81,7 +81,7 @@ pub fn rule(
         Handling::Answer(local) => matches!(local, Local::Quit | Local::Reset),
         _ => false,
     };
-    if session.transaction != Transaction::Listening || is_allowed() {
+    if session.mode != Mode::Listening || is_allowed() {
         return None;
     }
     // What comes before may be the end of that.

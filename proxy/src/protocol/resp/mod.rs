@@ -4,19 +4,17 @@
 //! forwarded or split. No command is named here; what only the proxy itself can say is in [`session`] and the files
 //! beside it.
 
-use std::time::Duration;
-
 use crate::buffer::Output;
-use crate::protocol::channels::{Listening, Voice};
+use crate::protocol::channels::Voice;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Redirect,
-    Request, RequestBounds, Route, ShardIdentity, Spread, first_line,
+    BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
+    Question, Redirect, Request, RequestBounds, Route, ShardIdentity, Spread, first_line,
 };
-use command::{Command, Feature, Handling, Merge, TimeoutPlace, WrongArity, category, flag};
+use command::{Handling, Merge, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
+use mode::Mode;
 use session::{ReplyMode, Session, Settings};
-use transaction::Ruling;
 
 mod channels;
 #[rustfmt::skip]
@@ -26,6 +24,9 @@ pub mod encode;
 mod glob;
 pub mod identity;
 pub mod local;
+pub mod mode;
+mod plan;
+mod queueing;
 pub mod redirect;
 pub mod session;
 pub mod split;
@@ -52,6 +53,13 @@ pub struct Manner {
     pub silent: bool,
 }
 
+/// Which responses a request can have. RESP values say themselves what they are; whose they are they do not.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Expected {
+    /// It is a transaction of so many commands, and one more: MULTI and each of them are answered before EXEC is.
+    preceding: u32,
+}
+
 impl Protocol for Resp {
     type Settings = Settings;
     type Session = Session;
@@ -60,8 +68,7 @@ impl Protocol for Resp {
     type ResponseDecoder = ResponseDecoder;
     type Merge = Merge;
     type Manner = Manner;
-    // RESP values say themselves what they are; whose they are they do not.
-    type Expected = ();
+    type Expected = Expected;
 
     const NAME: &'static str = "redis";
     const FAMILIES: &'static [&'static str] = &command::FAMILIES;
@@ -87,7 +94,7 @@ impl Protocol for Resp {
     }
 
     fn listens(session: &mut Session, to_something: bool) {
-        session.transaction.listens(to_something && !session.resp3);
+        session.mode.listens(to_something && !session.resp3);
     }
 
     fn is_revoked(session: &mut Session, before: &Settings, now: &Settings) -> bool {
@@ -143,7 +150,12 @@ impl Protocol for Resp {
             plan.keys.push((start, length));
             return Route::Forward;
         }
-        let route = plan_slowly(row, decoder, canonical, session, facts, plan);
+        let words = Words { decoder, canonical };
+        let route = if session.mode.is_queueing() {
+            queueing::plan_queued(row, &words, session, facts, plan)
+        } else {
+            plan::plan_slowly(row, &words, session, facts, plan)
+        };
         if matches!(route, Route::Answer) && plan.reply.first() == Some(&b'-') {
             facts.counters.refused.add(1);
         }
@@ -183,7 +195,10 @@ impl Protocol for Resp {
     }
 
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
-        split::merge(merge, owners, parts, reply);
+        match merge {
+            Merge::Transaction => transaction::merge(owners, parts, reply),
+            merge => split::merge(merge, owners, parts, reply),
+        }
     }
 
     #[inline]
@@ -257,6 +272,55 @@ impl Protocol for Resp {
 
     fn redirect(response: &[u8]) -> Option<Redirect<'_>> {
         redirect::redirect(response)
+    }
+
+    fn begin_block(out: &mut Vec<u8>) {
+        transaction::write_begin(out);
+    }
+
+    fn end_block(requests: u32, out: &mut Vec<u8>) -> Expected {
+        transaction::write_end(out);
+        Expected { preceding: requests + 1 }
+    }
+
+    #[inline]
+    fn preceding(expected: Expected) -> u32 {
+        expected.preceding
+    }
+
+    fn is_taken(is_first: bool, response: &[u8]) -> Option<bool> {
+        transaction::is_taken(is_first, response)
+    }
+
+    fn outcome(expected: Expected, response: &[u8]) -> BlockOutcome {
+        transaction::outcome(expected.preceding - 1, response)
+    }
+
+    fn refuse_block(reason: &[u8], reply: &mut Vec<u8>) {
+        transaction::refuse(reason, reply);
+    }
+
+    fn head_of_block(requests: usize, out: &mut Vec<u8>) {
+        encode::array(out, requests);
+    }
+
+    fn spread_block(spread: Spread, is_one_request: bool) -> &'static str {
+        transaction::spread_keys(spread, is_one_request)
+    }
+
+    #[inline]
+    fn has_block(session: &Session) -> bool {
+        session.mode == Mode::Queueing
+    }
+
+    fn spoil_block(session: &mut Session) {
+        if session.mode.is_queueing() {
+            session.mode = Mode::Spoiled;
+        }
+    }
+
+    fn leave_block(session: &mut Session) {
+        session.mode = Mode::Ordinary;
     }
 
     fn asking(out: &mut Vec<u8>) {
@@ -384,115 +448,6 @@ pub fn is_needless_password(error: &[u8]) -> bool {
     words.contains("without any password configured") || words.contains("AUTH, but no password is set")
 }
 
-/// A reply of this size finds room whatever is held.
-const ECHO_MAX: usize = 256 * 1024;
-
-/// All but the plainest requests.
-fn plan_slowly(
-    row: Option<&'static Command>,
-    decoder: &RequestDecoder,
-    canonical: &[u8],
-    session: &mut Session,
-    facts: &Facts<'_, Resp>,
-    plan: &mut Plan<Resp>,
-) -> Route<Merge> {
-    let arguments = Words { decoder, canonical };
-    let Some(row) = row else { return refuse(plan, &unknown_command(&arguments)) };
-    let command = match decoder.head(1, canonical) {
-        Some(word) if !row.subcommands.is_empty() => match row.subcommand(word) {
-            Some(command) => command,
-            None => {
-                local::command::unknown_subcommand(row.name, word, &mut plan.reply);
-                return Route::Answer;
-            }
-        },
-        None if row.handling == Handling::Container => {
-            return refuse(plan, &WrongArity(row).to_string());
-        }
-        _ => row,
-    };
-    if !command.accepts(decoder.argument_count()) {
-        return refuse(plan, &WrongArity(command).to_string());
-    }
-    if session.lacks_password(command, facts.settings) {
-        return refuse(plan, "NOAUTH Authentication required.");
-    }
-    if let Some(route) = channels::rule(command, session, facts, plan) {
-        return route;
-    }
-    match session.transaction.rule(command, facts) {
-        Ruling::Serve => {}
-        Ruling::Wait => return Route::WhenSilent,
-        Ruling::Refuse(reply) => return refuse(plan, &reply),
-    }
-    if command.leaves_database.is_some() {
-        let all = arguments.to_vec();
-        if facts.settings.db == 0 {
-            // Where no client could find it again. What is no number of a database for any server is refused by the server,
-            // in its words.
-            let beyond = i64::from(facts.settings.databases)..=i64::from(i32::MAX);
-            let is_beyond = |word| session::number(word).is_some_and(|db| beyond.contains(&db));
-            if command.databases_named(all.len(), |index| all[index]).any(is_beyond) {
-                return refuse(plan, "ERR DB index is out of range");
-            }
-        } else if command.is_leaving_database(all.len(), |index| all[index]) {
-            let reply = format!(
-                "ERR '{}' is refused here: this pool is fixed to database {} (redis_db)",
-                command.name, facts.settings.db
-            );
-            return refuse(plan, &reply);
-        }
-    }
-    plan.reads = command.flags.has(flag::READONLY);
-    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.categories.has(category::SCRIPTING);
-    match command.handling {
-        // The reply may be as large as the request.
-        Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
-        Handling::Answer(local) => local::answer(local, &arguments, session, facts, plan),
-        Handling::Forward | Handling::Block(_) => match find_keys(command, &arguments, facts, plan) {
-            Ok(None) => Route::Forward,
-            Ok(Some(patience)) => Route::Wait(patience),
-            Err(reply) => refuse(plan, &reply),
-        },
-        Handling::Split(merge) => {
-            if !(decoder.argument_count() - 1).is_multiple_of(split::step(merge)) {
-                return refuse(plan, &WrongArity(command).to_string());
-            }
-            let base = canonical.as_ptr() as usize;
-            let keys = decoder.arguments(canonical).skip(1).step_by(split::step(merge));
-            plan.keys.extend(keys.map(|key| (key.value.as_ptr() as usize - base, key.value.len())));
-            Route::Split(merge)
-        }
-        Handling::Listen(kind, on) => {
-            channels::name(arguments.iter().skip(1), canonical, plan);
-            Route::Listen(Listening { kind, on })
-        }
-        Handling::ToChannel => {
-            channels::name(arguments.iter().skip(1).take(1), canonical, plan);
-            Route::Forward
-        }
-        Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
-            if feature == Feature::WholeServer && facts.settings.is_confined() {
-                let name = command.words();
-                return refuse(
-                    plan,
-                    &format!(
-                        "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
-                    ),
-                );
-            }
-            // The one that owns every key.
-            plan.keys.push((0, 0));
-            Route::Forward
-        }
-        Handling::Later(feature) => refuse(plan, &session.not_yet(command, feature, facts)),
-        Handling::Refuse(reason) => {
-            refuse(plan, &format!("ERR {} is refused: {reason}", command.words().to_ascii_uppercase()))
-        }
-        Handling::Container => refuse(plan, &unknown_command(&arguments)),
-    }
-}
-
 /// The arguments of a request as words.
 pub struct Words<'b> {
     decoder: &'b RequestDecoder,
@@ -514,76 +469,6 @@ impl<'b> Words<'b> {
     pub fn to_vec(&self) -> Vec<&'b [u8]> {
         self.iter().collect()
     }
-}
-
-/// Sets `plan.keys` to the places of the command's keys. Returns how long the request waits for data, if it does.
-fn find_keys(
-    command: &Command,
-    words: &Words<'_>,
-    facts: &Facts<'_, Resp>,
-    plan: &mut Plan<Resp>,
-) -> Result<Option<Option<Duration>>, String> {
-    let all = words.to_vec();
-    let base = words.canonical.as_ptr() as usize;
-    // Where the timeout stands first the server looks at it last.
-    let is_late = command.handling == Handling::Block(TimeoutPlace::First);
-    let patience = if is_late { None } else { waiting::patience(command, &all)? };
-    if !facts.settings.one_shard
-        && let Some(position) = command.foreign_pattern(all.len(), |index| all[index])
-    {
-        let pattern = String::from_utf8_lossy(all[position]).into_owned();
-        return Err(format!(
-            "ERR '{}' is refused with the pattern '{pattern}': matching keys may be on other shards",
-            command.name
-        ));
-    }
-    match command.key_positions(all.len(), |index| all[index]) {
-        Ok(positions) => {
-            let places =
-                positions.map(|position| (all[position].as_ptr() as usize - base, all[position].len()));
-            plan.keys.extend(places);
-        }
-        // It executes nothing, and what it says depends on scripts that only it knows.
-        Err(error) if error.is_judged_late() => {
-            plan.keys.push((0, 0));
-            return Ok(None);
-        }
-        Err(error) => return Err(error.text(command.name)),
-    }
-    if plan.keys.is_empty() {
-        // Where any shard will do, and where there is one only: that of the empty key.
-        if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 {
-            plan.keys.push((0, 0));
-            return Ok(None);
-        }
-        return Err(format!(
-            "ERR '{}' without a key cannot be routed to a shard; give it at least one key",
-            command.name
-        ));
-    }
-    Ok(if is_late { waiting::patience(command, &all)? } else { patience })
-}
-
-fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
-    encode::error(&mut plan.reply, text);
-    Route::Answer
-}
-
-/// As Redis words it: at most 128 bytes of the name and of the arguments.
-fn unknown_command(words: &Words<'_>) -> String {
-    const SHOWN_MAX: usize = 128;
-    let mut words = words.iter();
-    let name = words.next().unwrap_or_default();
-    let mut shown = String::new();
-    for word in words {
-        if shown.len() >= SHOWN_MAX {
-            break;
-        }
-        let room = SHOWN_MAX - shown.len();
-        shown.push_str(&format!("'{}' ", String::from_utf8_lossy(&word[..word.len().min(room)])));
-    }
-    let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]).into_owned();
-    format!("ERR unknown command '{name}', with args beginning with: {shown}")
 }
 
 impl ReplyMode {

@@ -2,10 +2,8 @@
 //!
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
-use super::Resp;
 use super::command::{Command, Feature, flag};
-use super::transaction::Transaction;
-use crate::protocol::Facts;
+use super::mode::Mode;
 use crate::secret::Secret;
 
 /// What all clients of a pool share.
@@ -57,8 +55,8 @@ pub struct Session {
     pub(super) access: Access,
     /// Whether it wants to hear replies.
     pub reply_mode: ReplyMode,
-    /// Whether it sent MULTI, which was refused.
-    pub transaction: Transaction,
+    /// How its commands are taken.
+    pub mode: Mode,
     /// Names it gave itself.
     pub names: Option<Box<Names>>,
 }
@@ -170,7 +168,7 @@ impl Session {
             resp3: false,
             access: if settings.password.is_none() { Access::OPEN } else { Access::NONE },
             reply_mode: ReplyMode::On,
-            transaction: Transaction::None,
+            mode: Mode::Ordinary,
             names: None,
         }
     }
@@ -198,29 +196,13 @@ impl Session {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.is_authenticated()
-            && self.transaction == Transaction::None
+            && self.mode == Mode::Ordinary
             && matches!(self.reply_mode, ReplyMode::On | ReplyMode::Off)
     }
 
     /// Whether the password comes before this command.
     pub fn lacks_password(&self, command: &Command, settings: &Settings) -> bool {
         settings.password.is_some() && !self.is_authenticated() && !command.flags.has(flag::NO_AUTH)
-    }
-
-    /// The reply to a command whose time has not come.
-    pub fn not_yet(&mut self, command: &Command, feature: Feature, facts: &Facts<'_, Resp>) -> String {
-        if feature == Feature::Transaction {
-            if command.begins_transaction() {
-                // Who does not hear replies cannot wait for one.
-                self.transaction.refused(self.reply_mode == ReplyMode::On, facts);
-            } else if command.leaves_transaction()
-                && self.transaction.left()
-                && command.executes_transaction()
-            {
-                return "EXECABORT Transaction discarded because of previous errors.".into();
-            }
-        }
-        not_yet(command, feature)
     }
 
     /// The names it gave itself.

@@ -14,7 +14,7 @@ use crate::protocol::{Owners, Part};
 /// Arguments of one key: itself, and for MSET its value.
 pub fn step(merge: Merge) -> usize {
     match merge {
-        Merge::Array | Merge::Sum => 1,
+        Merge::Array | Merge::Sum | Merge::Transaction => 1,
         Merge::AllOk => 2,
     }
 }
@@ -53,7 +53,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         return false;
     }
     match merge {
-        Merge::Array => {
+        Merge::Array | Merge::Transaction => {
             let mut head = Vec::new();
             encode::array(&mut head, owners.keys_of(fragment).len());
             !response.starts_with(&head)
@@ -69,7 +69,7 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
         return fail(merge, &failed.bytes, &failed.shard, reply);
     }
     let unexpected = match merge {
-        Merge::Array => return merge_arrays(owners, parts, reply),
+        Merge::Array | Merge::Transaction => return merge_arrays(owners, parts, reply),
         Merge::Sum => {
             let mut sum = 0i64;
             let unexpected = parts.iter().find(|part| match integer(&part.bytes) {

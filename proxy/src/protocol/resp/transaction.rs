@@ -1,134 +1,180 @@
-//! What becomes of requests behind a MULTI, which is refused: a transaction must not be executed in part.
+//! MULTI, EXEC and DISCARD: what is queued between them, and what a shard says to a transaction that it is sent as a whole.
 //!
-//! A client that has sent its transaction at once cannot take back what follows MULTI. One that waits for the reply to
-//! MULTI is told that there is none, and goes on with requests that mean something else. Both look alike where the
-//! network cuts what a client sent behind MULTI: its next request comes after the error was written, as that of a client
-//! that has read it. What tells them apart is what comes next. So that request is held until the client is silent for
-//! long. If EXEC or DISCARD has come by then it was a transaction, else it is served.
+//! Nothing is sent before EXEC, so that a client that stops in between has done nothing, and nobody needs a connection of its
+//! own: MULTI, the commands and EXEC are one request, with a response to each of them. A shard that refuses a command as it
+//! queues it executes none, and says so to EXEC.
 //!
-//! What holds therefore: a transaction is executed in part only if its client pauses within it for
-//! [`Silence::Long`](crate::protocol::Silence), and has not waited for the reply to MULTI. A client that waits has its next
-//! request held for as long, once.
+//! WATCH is not served. A client that does not look at the replies would have something executed that it was to guard, so the next
+//! transaction is not executed.
 
-use super::Resp;
-use super::command::Command;
-use super::command::index::lookup;
-use super::decode::{RequestDecoder, RequestLimits};
-use crate::protocol::{Facts, RequestBounds, Silence};
+use super::command::Merge;
+use super::encode;
+use super::mode::Mode;
+use super::session::Session;
+use super::split;
+use crate::buffer::Output;
+use crate::protocol::{BlockOutcome, Owners, Part, Route, Spread};
 
-/// Bytes of requests that are held; whoever sends more does not wait for replies.
-const HELD_MAX: usize = 16 * 1024;
+/// The reply to a command that is queued.
+pub const QUEUED: &[u8] = b"+QUEUED\r\n";
+/// The reply to EXEC where a command was refused.
+const DISCARDED: &str = "EXECABORT Transaction discarded because of previous errors.";
+/// What begins the same, where there is a reason to tell.
+const DISCARDED_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
 
-/// Whether MULTI was refused, and how sure it is that what follows belongs to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transaction {
-    /// It was not.
-    None,
-    /// It was, and nothing stood behind it.
-    Refused,
-    /// It was, and what follows is part of the transaction until that ends.
-    Pipelined,
-    /// It speaks RESP2 and listens to channels, so it cannot begin one.
-    Listening,
+/// MULTI.
+pub fn begin(session: &mut Session, out: &mut Vec<u8>) {
+    session.mode = if session.mode == Mode::Unguarded { Mode::Spoiled } else { Mode::Queueing };
+    encode::simple(out, "OK");
 }
 
-/// What is to be done with a request.
-pub enum Ruling {
-    /// It is no part of a transaction, or ends it.
-    Serve,
-    /// It is to be held.
-    Wait,
-    /// It is part of a transaction: the reply.
-    Refuse(String),
+/// EXEC. What is queued leaves the mode as it is until it is on its way.
+pub fn execute(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
+    match session.mode {
+        Mode::Queueing => return Route::Execute(Merge::Transaction),
+        Mode::Spoiled => {
+            session.mode = Mode::Ordinary;
+            encode::error(out, DISCARDED);
+        }
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening => encode::error(out, "ERR EXEC without MULTI"),
+    }
+    Route::Answer
 }
 
-impl Transaction {
-    /// MULTI is refused. `heard`: its client will be told.
-    pub fn refused(&mut self, heard: bool, facts: &Facts<'_, Resp>) {
-        let is_first = match self {
-            Self::None => true,
-            Self::Refused => facts.delivered,
-            Self::Pipelined | Self::Listening => false,
+/// DISCARD.
+pub fn discard(session: &mut Session, out: &mut Vec<u8>) {
+    match session.mode {
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening => encode::error(out, "ERR DISCARD without MULTI"),
+        Mode::Queueing | Mode::Spoiled => {
+            session.mode = Mode::Ordinary;
+            encode::simple(out, "OK");
+        }
+    }
+}
+
+/// WATCH is refused.
+pub fn refuse_watch(session: &mut Session) {
+    session.mode = Mode::Unguarded;
+}
+
+/// UNWATCH outside of a transaction, or as one is executed. Nothing is watched.
+pub fn unwatch(session: &mut Session, out: &mut Vec<u8>) {
+    session.mode = Mode::Ordinary;
+    encode::simple(out, "OK");
+}
+
+/// Writes MULTI.
+pub fn write_begin(out: &mut Vec<u8>) {
+    encode::request(out, &[b"MULTI"]);
+}
+
+/// Writes EXEC.
+pub fn write_end(out: &mut Vec<u8>) {
+    encode::request(out, &[b"EXEC"]);
+}
+
+/// Whether the response to MULTI, or to a command behind it, says that it is taken; none if it cannot be a response to that.
+pub fn is_taken(is_first: bool, response: &[u8]) -> Option<bool> {
+    match response {
+        [b'-', ..] => Some(false),
+        b"+OK\r\n" if is_first => Some(true),
+        QUEUED if !is_first => Some(true),
+        _ => None,
+    }
+}
+
+/// What the response to EXEC, which begins so, says of a transaction of so many commands.
+pub fn outcome(commands: u32, response: &[u8]) -> BlockOutcome {
+    const CLEAN: [&[u8]; 6] =
+        [b"-EXECABORT ", b"-MOVED ", b"-ASK ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-ERR EXEC without MULTI"];
+    let mut head = Vec::new();
+    encode::array(&mut head, commands as usize);
+    match response {
+        _ if response.starts_with(&head) => BlockOutcome::Executed,
+        [b'-', ..] if CLEAN.iter().any(|words| response.starts_with(words)) => BlockOutcome::Refused,
+        // It may take what comes next for more of the transaction: servers before Redis 6 while they load.
+        [b'-', ..] => BlockOutcome::Unclear,
+        _ => BlockOutcome::Odd,
+    }
+}
+
+/// The reply to a transaction that was not executed, because of an error that a shard, or the proxy, has found.
+pub fn refuse(reason: &[u8], reply: &mut Vec<u8>) {
+    let words = String::from_utf8_lossy(reason.strip_prefix(b"-").unwrap_or(reason));
+    let words = words.trim_end();
+    let words = words.strip_prefix("ERR ").unwrap_or(words);
+    if words.starts_with("EXECABORT ") {
+        encode::error(reply, words);
+    } else {
+        encode::error(reply, &format!("{DISCARDED_BECAUSE}{words}"));
+    }
+}
+
+/// Joins the replies of the parts of a transaction, one element for each of its commands: some were executed by other shards than
+/// others, or by the proxy, whose part has no name.
+pub fn merge(owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
+    let of_shards = || parts.iter().filter(|part| !part.shard.is_empty());
+    let is_error = |part: &&Part| part.bytes.first() == Some(&b'-');
+    let Some(failed) = of_shards().find(is_error) else {
+        return split::merge(Merge::Array, owners, parts, reply);
+    };
+    if of_shards().count() == 1 {
+        return reply.copy(&failed.bytes);
+    }
+    encode::error(reply.tail(), &executed_in_part(&parts));
+}
+
+/// Which shards have executed their part of a transaction, which have not, and of which nobody knows.
+fn executed_in_part(parts: &[Part]) -> String {
+    let (mut done, mut not_done, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for part in parts.iter().filter(|part| !part.shard.is_empty()) {
+        let words = String::from_utf8_lossy(&part.bytes);
+        let (names, shown): (&mut Vec<String>, _) = match words.trim_end().strip_prefix('-') {
+            None => (&mut done, part.shard.to_string()),
+            Some(error) => match error.strip_prefix("EXECABORT ") {
+                Some(reason) => (&mut not_done, format!("{} ({reason})", part.shard)),
+                None => (
+                    &mut unknown,
+                    format!("{} ({})", part.shard, error.strip_prefix("ERR ").unwrap_or(error)),
+                ),
+            },
         };
-        *self = if is_first && heard && facts.behind.is_empty() { Self::Refused } else { Self::Pipelined };
-    }
-
-    /// The client can say nothing but what is about channels from now on, or can again.
-    pub fn listens(&mut self, to_something: bool) {
-        if to_something {
-            *self = Self::Listening;
-        } else if *self == Self::Listening {
-            *self = Self::None;
+        // Several slots of a node are executed one by one.
+        if !names.contains(&shown) {
+            names.push(shown);
         }
     }
-
-    /// The transaction is over. Whether there was one.
-    pub fn left(&mut self) -> bool {
-        std::mem::replace(self, Self::None) != Self::None
-    }
-
-    /// Judges a request of the client.
-    pub fn rule(&mut self, command: &Command, facts: &Facts<'_, Resp>) -> Ruling {
-        if matches!(self, Self::None | Self::Listening)
-            || command.begins_transaction()
-            || command.leaves_transaction()
-        {
-            return Ruling::Serve;
-        }
-        if *self == Self::Refused {
-            let (next, ruling) = Self::settle(facts);
-            *self = next;
-            if let Some(ruling) = ruling {
-                return ruling;
-            }
-        }
-        Ruling::Refuse(format!(
-            "ERR '{}' was not executed: it is part of a transaction, and transactions are not supported yet",
-            command.words()
-        ))
-    }
-
-    /// What follows the refusal of a MULTI that nothing stood behind, as far as that is known by now.
-    fn settle(facts: &Facts<'_, Resp>) -> (Self, Option<Ruling>) {
-        if !facts.delivered || facts.behind.len() > HELD_MAX {
-            return (Self::Pipelined, None);
-        }
-        let behind = if facts.silence == Silence::Short { Behind::Unfinished } else { look(facts.behind) };
-        match behind {
-            Behind::Requests => (Self::None, Some(Ruling::Serve)),
-            Behind::Unfinished if facts.silence != Silence::Final => (Self::Refused, Some(Ruling::Wait)),
-            Behind::Unfinished | Behind::End => (Self::Pipelined, None),
+    let mut text = "EXECABORT Transaction was not executed on all shards".to_owned();
+    for (what, names) in [("executed on", done), ("not executed on", not_done), ("unknown on", unknown)] {
+        if !names.is_empty() {
+            text.push_str(&format!("; {what} {}", names.join(", ")));
         }
     }
+    text
 }
 
-/// What stands behind a request.
-enum Behind {
-    /// The end of a transaction, or what is no request.
-    End,
-    /// Requests and the beginning of one, or what there may be more of at once.
-    Unfinished,
-    /// Requests, if anything.
-    Requests,
-}
-
-fn look(mut behind: &[u8]) -> Behind {
-    let bounds = RequestBounds { bytes: u64::MAX, arguments: usize::MAX };
-    let limits = RequestLimits { bounds, authenticated: true };
-    while !behind.is_empty() {
-        let mut decoder = RequestDecoder::default();
-        match decoder.decode(behind, limits) {
-            Err(_) => return Behind::End,
-            Ok(None) => return Behind::Unfinished,
-            Ok(Some(length)) => {
-                let (request, rest) = behind.split_at(length);
-                let name = decoder.head(0, decoder.canonical(request));
-                if name.and_then(lookup).is_some_and(|command| command.leaves_transaction()) {
-                    return Behind::End;
-                }
-                behind = rest;
-            }
+/// The reply to a command whose keys are not with those of its transaction, or not together.
+pub fn spread_keys(spread: Spread, is_one_command: bool) -> &'static str {
+    match (spread, is_one_command) {
+        (Spread::Slots, true) => {
+            "-CROSSSLOT Keys in request don't hash to the same slot: a command is not split inside a transaction; give its keys \
+             the same hash tag\r\n"
+        }
+        (Spread::Slots, false) => {
+            "-CROSSSLOT Keys of the transaction don't hash to the same slot: give them the same hash tag, or set \
+             transactions: per-shard\r\n"
+        }
+        (Spread::IgnoredTag, _) => {
+            "-CROSSSLOT Keys of the transaction don't hash to the same shard: this pool does not use braces as hash \
+             tags; set hash_tag to \"{}\"\r\n"
+        }
+        (Spread::Shards, true) => {
+            "-CROSSSLOT Keys in request don't hash to the same shard: a command is not split inside a transaction; give its keys \
+             the same hash tag\r\n"
+        }
+        (Spread::Shards, false) => {
+            "-CROSSSLOT Keys of the transaction don't hash to the same shard: give them the same hash tag, or set \
+             transactions: per-shard\r\n"
         }
     }
-    Behind::Requests
 }

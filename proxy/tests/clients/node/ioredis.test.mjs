@@ -60,10 +60,14 @@ test('ioredis: a thousand in one pipeline', () => withClient({}, async (client) 
   assert.deepEqual(replies.slice(500), Array.from({ length: 500 }, (_, number) => [null, String(number)]));
 }));
 
-test('ioredis: a transaction is refused as a whole', () => withClient({}, async (client) => {
-  await client.del('untouched');
-  await assert.rejects(client.multi().set('untouched', 1).get('untouched').exec(), /transaction/i);
-  assert.equal(await client.get('untouched'), null);
+test('ioredis: transactions', () => withClient({}, async (client) => {
+  await client.del('{tx}untouched');
+  const replies = await client.multi().set('{tx}touched', 1).incr('{tx}touched').get('{tx}untouched').exec();
+  assert.deepEqual(replies, [[null, 'OK'], [null, 2], [null, null]]);
+  const spread = client.multi().set('{tx}untouched', 1);
+  for (let number = 0; number < 20; number += 1) spread.set(`tx:${number}`, number);
+  await assert.rejects(spread.exec(), /EXECABORT/);
+  assert.equal(await client.get('{tx}untouched'), null);
 }));
 
 test('ioredis: the connection itself', () => withClient({ connectionName: 'tester' }, async (client) => {

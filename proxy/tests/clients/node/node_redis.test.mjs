@@ -61,10 +61,14 @@ for (const options of [{}, { RESP: 2 }, { RESP: 3 }]) {
     assert.deepEqual(replies, [...Array(500).fill('OK'), ...Array.from({ length: 500 }, (_, number) => String(number))]);
   }));
 
-  test(`${name}: a transaction is refused as a whole`, () => withClient(options, async (client) => {
-    await client.del('untouched');
-    await assert.rejects(client.multi().set('untouched', '1').get('untouched').exec(), /transaction/i);
-    assert.equal(await client.get('untouched'), null);
+  test(`${name}: transactions`, () => withClient(options, async (client) => {
+    await client.del('{tx}untouched');
+    const replies = await client.multi().set('{tx}touched', '1').incr('{tx}touched').get('{tx}untouched').exec();
+    assert.deepEqual(replies, ['OK', 2, null]);
+    const spread = client.multi().set('{tx}untouched', '1');
+    for (let number = 0; number < 20; number += 1) spread.set(`tx:${number}`, String(number));
+    await assert.rejects(spread.exec(), /EXECABORT|CROSSSLOT/);
+    assert.equal(await client.get('{tx}untouched'), null);
   }));
 
   test(`${name}: the connection itself`, () => withClient(options, async (client) => {

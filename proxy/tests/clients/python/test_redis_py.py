@@ -77,13 +77,20 @@ class Commands:
             replies = pipeline.execute()
         self.assertEqual(replies, [True] * 500 + [self.seen(str(number)) for number in range(500)])
 
-    def test_a_transaction_is_refused_as_a_whole(self):
-        self.client.delete("untouched")
+    def test_transactions(self):
+        self.client.delete("{tx}untouched")
         with self.client.pipeline() as pipeline:
-            pipeline.set("untouched", 1)
-            with self.assertRaisesRegex(redis.RedisError, "transaction"):
+            pipeline.set("{tx}touched", 1)
+            pipeline.incr("{tx}touched")
+            pipeline.get("{tx}untouched")
+            self.assertEqual(pipeline.execute(), [True, 2, None])
+        with self.client.pipeline() as pipeline:
+            pipeline.set("{tx}untouched", 1)
+            for number in range(20):
+                pipeline.set(f"tx:{number}", number)
+            with self.assertRaisesRegex(redis.RedisError, "CROSSSLOT"):
                 pipeline.execute()
-        self.assertIsNone(self.client.get("untouched"))
+        self.assertIsNone(self.client.get("{tx}untouched"))
 
     def test_errors_of_shards_and_ours_leave_the_connection_usable(self):
         self.client.set("text", "x")

@@ -126,6 +126,8 @@ pub enum Merge {
     Sum,
     /// OK if all say so, else the first error.
     AllOk,
+    /// One element per command of a transaction, in their order.
+    Transaction,
 }
 
 /// What the proxy answers itself.
@@ -143,6 +145,10 @@ pub enum Local {
     Readonly,
     Readwrite,
     Asking,
+    Multi,
+    Exec,
+    Discard,
+    Unwatch,
     Role,
     Info,
     Lolwut,
@@ -422,21 +428,6 @@ impl Command {
     /// As it is written: `client tracking`. In its own errors Redis writes `client|tracking`, which nobody can type.
     pub fn words(&self) -> String {
         self.name.replace('|', " ")
-    }
-
-    /// MULTI: what follows is part of a transaction.
-    pub fn begins_transaction(&self) -> bool {
-        self.name == "multi"
-    }
-
-    /// EXEC: the transaction is to be executed.
-    pub fn executes_transaction(&self) -> bool {
-        self.name == "exec"
-    }
-
-    /// After this command no transaction is open, and in one it is not queued.
-    pub fn leaves_transaction(&self) -> bool {
-        matches!(self.name, "exec" | "discard" | "reset" | "quit")
     }
 
     /// Why the proxy does not do this command, if it does not.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crate::buffer::Output;
 use crate::protocol::resp::command::Merge;
+use crate::protocol::resp::mode::Mode;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{ClientFilter, ClientRow, Deed, Facts, Found, Plan, Question, Route};
@@ -214,16 +215,20 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
         names.library,
         names.library_version
     );
+    let (flags, queued) = match session.mode {
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening => ("N", -1),
+        Mode::Queueing | Mode::Spoiled => ("x", client.queued as i64),
+    };
     let _ = writeln!(
         line,
-        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi=-1 qbuf={} oll={} omem={} user=default",
+        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi={queued} qbuf={} oll={} omem={} user=default",
         client.age,
         client.idle,
         match (channels + patterns > 0, client.is_blocked) {
             (true, true) => "Pb",
             (true, false) => "P",
             (false, true) => "b",
-            (false, false) => "N",
+            (false, false) => flags,
         },
         client.input_bytes,
         client.in_flight,

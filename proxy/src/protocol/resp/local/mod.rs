@@ -4,9 +4,9 @@
 
 use super::command::index::lookup;
 use super::command::{Local, Merge};
+use super::mode::Mode;
 use super::session::{ReplyMode, Session};
-use super::transaction::Transaction;
-use super::{Resp, Words, encode};
+use super::{Resp, Words, encode, transaction};
 use crate::protocol::{Facts, Plan, Route};
 
 mod access;
@@ -27,7 +27,7 @@ pub fn answer(
     let out = &mut plan.reply;
     match local {
         // In this mode whatever comes has the form of a message.
-        Local::Ping if session.transaction == Transaction::Listening && all.len() <= 2 => {
+        Local::Ping if session.mode == Mode::Listening && all.len() <= 2 => {
             encode::array(out, 2);
             encode::bulk(out, b"pong");
             encode::bulk(out, all.get(1).unwrap_or(&&b""[..]));
@@ -84,6 +84,10 @@ pub fn answer(
         Local::ClientSetname => client::set_name(all[2], session, out),
         Local::ClientSetinfo => client::set_info(all[2], all[3], session, out),
         Local::ClientNoEvict | Local::ClientNoTouch => client::on_or_off(all[2], out),
+        Local::Multi => transaction::begin(session, out),
+        Local::Exec => return transaction::execute(session, out),
+        Local::Discard => transaction::discard(session, out),
+        Local::Unwatch => transaction::unwatch(session, out),
         Local::Role => {
             encode::array(out, 3);
             encode::bulk(out, b"master");

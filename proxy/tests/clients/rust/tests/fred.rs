@@ -78,15 +78,21 @@ async fn a_thousand_in_one_pipeline() {
 }
 
 #[tokio::test]
-async fn a_transaction_is_refused_as_a_whole() {
+async fn transactions() {
     in_both_versions(async |client| {
-        let () = client.del("untouched").await?;
+        let () = client.del("{tx}untouched").await?;
         let transaction = client.multi();
-        let () = transaction.set("untouched", 1, None, None, false).await?;
-        let reply: Result<Value, Error> = transaction.exec(true).await;
-        let error = reply.expect_err("it is refused").to_string();
-        assert!(error.to_lowercase().contains("transaction"), "{error}");
-        assert_eq!(client.get::<Option<String>, _>("untouched").await?, None);
+        let () = transaction.set("{tx}touched", 1, None, None, false).await?;
+        let () = transaction.incr("{tx}touched").await?;
+        let reply: Vec<Value> = transaction.exec(true).await?;
+        assert_eq!(reply.len(), 2, "{reply:?}");
+        let spread = client.multi();
+        for number in 0..20 {
+            let () = spread.set(format!("tx:{number}"), number, None, None, false).await?;
+        }
+        let reply: Result<Value, Error> = spread.exec(true).await;
+        reply.expect_err("the keys are on several shards");
+        assert_eq!(client.get::<Option<String>, _>("{tx}untouched").await?, None);
         Ok(())
     })
     .await;

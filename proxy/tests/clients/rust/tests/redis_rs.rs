@@ -82,13 +82,21 @@ fn a_thousand_in_one_pipeline() {
 }
 
 #[test]
-fn a_transaction_is_refused_as_a_whole() {
+fn transactions() {
     in_both_versions(|client| {
-        let () = client.del("untouched").expect("a number");
-        let reply: RedisResult<Value> = redis::pipe().atomic().set("untouched", 1).query(client);
+        let () = client.del("{tx}untouched").expect("a number");
+        let mut together = redis::pipe();
+        together.atomic().set("{tx}touched", 1).ignore().incr("{tx}touched", 1).get("{tx}untouched");
+        assert_eq!(together.query(client), Ok((2, None::<String>)));
+        let mut spread = redis::pipe();
+        spread.atomic().set("{tx}untouched", 1);
+        (0..20).for_each(|number| {
+            spread.set(format!("tx:{number}"), number);
+        });
+        let reply: RedisResult<Value> = spread.query(client);
         let error = reply.expect_err("it is refused").to_string();
-        assert!(error.contains("transaction") || error.contains("EXECABORT"), "{error}");
-        assert_eq!(client.get("untouched"), Ok(None::<String>));
+        assert!(error.contains("CROSSSLOT") || error.to_uppercase().contains("CROSS"), "{error}");
+        assert_eq!(client.get("{tx}untouched"), Ok(None::<String>));
     });
 }
 

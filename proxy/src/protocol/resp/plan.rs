@@ -1,0 +1,231 @@
+//! The way of all but the plainest requests: whether they are answered here, refused, forwarded or split.
+//!
+//! No command is named here: its row says what becomes of it.
+
+use std::time::Duration;
+
+use super::command::{Command, Feature, Handling, Local, Merge, TimeoutPlace, WrongArity, category, flag};
+use super::session::{self, Session};
+use super::{Resp, Words, channels, encode, local, split, transaction, waiting};
+use crate::protocol::channels::Listening;
+use crate::protocol::{Facts, Plan, Route};
+
+/// A reply of this size finds room whatever is held.
+const ECHO_MAX: usize = 256 * 1024;
+
+/// All but the plainest requests.
+pub fn plan_slowly(
+    row: Option<&'static Command>,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    match find_command(row, words, plan) {
+        Some(command) => plan_command(command, words, session, facts, plan),
+        None => Route::Answer,
+    }
+}
+
+/// The row that the request is judged by; none if there is none, or it has a wrong number of arguments. Then that is the reply.
+pub fn find_command(
+    row: Option<&'static Command>,
+    words: &Words<'_>,
+    plan: &mut Plan<Resp>,
+) -> Option<&'static Command> {
+    let refuse = |plan: &mut Plan<Resp>, text: &str| {
+        encode::error(&mut plan.reply, text);
+        None
+    };
+    let Some(row) = row else { return refuse(plan, &unknown_command(words)) };
+    let command = match words.decoder.head(1, words.canonical) {
+        Some(word) if !row.subcommands.is_empty() => match row.subcommand(word) {
+            Some(command) => command,
+            None => {
+                local::command::unknown_subcommand(row.name, word, &mut plan.reply);
+                return None;
+            }
+        },
+        None if row.handling == Handling::Container => return refuse(plan, &WrongArity(row).to_string()),
+        _ => row,
+    };
+    if !command.accepts(words.count()) {
+        let reason = WrongArity(command).to_string();
+        if command.handling == Handling::Answer(Local::Exec) {
+            transaction::refuse(reason.as_bytes(), &mut plan.reply);
+            return None;
+        }
+        return refuse(plan, &reason);
+    }
+    Some(command)
+}
+
+/// What is to be done with a request of this command.
+pub fn plan_command(
+    command: &'static Command,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    let Words { decoder, canonical } = *words;
+    if session.lacks_password(command, facts.settings) {
+        return refuse(plan, "NOAUTH Authentication required.");
+    }
+    if let Some(route) = channels::rule(command, session, facts, plan) {
+        return route;
+    }
+    if command.leaves_database.is_some() {
+        let all = words.to_vec();
+        if facts.settings.db == 0 {
+            // Where no client could find it again. What is no number of a database for any server is refused by the server,
+            // in its words.
+            let beyond = i64::from(facts.settings.databases)..=i64::from(i32::MAX);
+            let is_beyond = |word| session::number(word).is_some_and(|db| beyond.contains(&db));
+            if command.databases_named(all.len(), |index| all[index]).any(is_beyond) {
+                return refuse(plan, "ERR DB index is out of range");
+            }
+        } else if command.is_leaving_database(all.len(), |index| all[index]) {
+            let reply = format!(
+                "ERR '{}' is refused here: this pool is fixed to database {} (redis_db)",
+                command.name, facts.settings.db
+            );
+            return refuse(plan, &reply);
+        }
+    }
+    plan.reads = command.flags.has(flag::READONLY);
+    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.categories.has(category::SCRIPTING);
+    match command.handling {
+        // The reply may be as large as the request.
+        Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
+        Handling::Answer(local) => local::answer(local, words, session, facts, plan),
+        Handling::Forward | Handling::Block(_) => match find_keys(command, words, facts, plan) {
+            Ok(None) => Route::Forward,
+            Ok(Some(patience)) => Route::Wait(patience),
+            Err(_) if is_left_to_shard(session, facts) => {
+                plan.keys.clear();
+                Route::Forward
+            }
+            Err(reply) => refuse(plan, &reply),
+        },
+        Handling::Split(_) if is_left_to_shard(session, facts) => Route::Forward,
+        Handling::Split(merge) => {
+            if !(decoder.argument_count() - 1).is_multiple_of(split::step(merge)) {
+                return refuse(plan, &WrongArity(command).to_string());
+            }
+            let base = canonical.as_ptr() as usize;
+            let keys = decoder.arguments(canonical).skip(1).step_by(split::step(merge));
+            plan.keys.extend(keys.map(|key| (key.value.as_ptr() as usize - base, key.value.len())));
+            Route::Split(merge)
+        }
+        Handling::Listen(kind, on) => {
+            channels::name(words.iter().skip(1), canonical, plan);
+            Route::Listen(Listening { kind, on })
+        }
+        Handling::ToChannel => {
+            channels::name(words.iter().skip(1).take(1), canonical, plan);
+            Route::Forward
+        }
+        Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
+            if feature == Feature::WholeServer && facts.settings.is_confined() {
+                let name = command.words();
+                return refuse(
+                    plan,
+                    &format!(
+                        "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
+                    ),
+                );
+            }
+            // The one that owns every key.
+            plan.keys.push((0, 0));
+            Route::Forward
+        }
+        Handling::Later(feature) => {
+            if feature == Feature::Watch {
+                transaction::refuse_watch(session);
+            }
+            refuse(plan, &session::not_yet(command, feature))
+        }
+        Handling::Refuse(reason) => {
+            refuse(plan, &format!("ERR {} is refused: {reason}", command.words().to_ascii_uppercase()))
+        }
+        Handling::Container => refuse(plan, &unknown_command(words)),
+    }
+}
+
+/// Whether it does not matter where the keys of a command are: within a transaction a server says what is wrong with them as it
+/// executes the command, not as it queues it.
+fn is_left_to_shard(session: &Session, facts: &Facts<'_, Resp>) -> bool {
+    session.mode.is_queueing() && facts.settings.one_shard
+}
+
+/// Sets `plan.keys` to the places of the command's keys. Returns how long the request waits for data, if it does.
+pub fn find_keys(
+    command: &Command,
+    words: &Words<'_>,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Result<Option<Option<Duration>>, String> {
+    let all = words.to_vec();
+    let base = words.canonical.as_ptr() as usize;
+    // Where the timeout stands first the server looks at it last.
+    let is_late = command.handling == Handling::Block(TimeoutPlace::First);
+    let patience = if is_late { None } else { waiting::patience(command, &all)? };
+    if !facts.settings.one_shard
+        && let Some(position) = command.foreign_pattern(all.len(), |index| all[index])
+    {
+        let pattern = String::from_utf8_lossy(all[position]).into_owned();
+        return Err(format!(
+            "ERR '{}' is refused with the pattern '{pattern}': matching keys may be on other shards",
+            command.name
+        ));
+    }
+    match command.key_positions(all.len(), |index| all[index]) {
+        Ok(positions) => {
+            let places =
+                positions.map(|position| (all[position].as_ptr() as usize - base, all[position].len()));
+            plan.keys.extend(places);
+        }
+        // It executes nothing, and what it says depends on scripts that only it knows.
+        Err(error) if error.is_judged_late() => {
+            plan.keys.push((0, 0));
+            return Ok(None);
+        }
+        Err(error) => return Err(error.text(command.name)),
+    }
+    if plan.keys.is_empty() {
+        // Where any shard will do, and where there is one only: that of the empty key.
+        if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 {
+            plan.keys.push((0, 0));
+            return Ok(None);
+        }
+        return Err(format!(
+            "ERR '{}' without a key cannot be routed to a shard; give it at least one key",
+            command.name
+        ));
+    }
+    Ok(if is_late { waiting::patience(command, &all)? } else { patience })
+}
+
+/// The reply is this error.
+pub fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
+    encode::error(&mut plan.reply, text);
+    Route::Answer
+}
+
+/// As Redis words it: at most 128 bytes of the name and of the arguments.
+fn unknown_command(words: &Words<'_>) -> String {
+    const SHOWN_MAX: usize = 128;
+    let mut words = words.iter();
+    let name = words.next().unwrap_or_default();
+    let mut shown = String::new();
+    for word in words {
+        if shown.len() >= SHOWN_MAX {
+            break;
+        }
+        let room = SHOWN_MAX - shown.len();
+        shown.push_str(&format!("'{}' ", String::from_utf8_lossy(&word[..word.len().min(room)])));
+    }
+    let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]).into_owned();
+    format!("ERR unknown command '{name}', with args beginning with: {shown}")
+}

@@ -1,0 +1,67 @@
+//! The way of a request between MULTI and EXEC: it is judged as outside, and queued where it would be sent or answered.
+
+use super::command::{Command, Handling, Local, Merge};
+use super::mode::{Mode, Within};
+use super::plan::{find_command, find_keys, plan_command, refuse};
+use super::session::Session;
+use super::transaction::QUEUED;
+use super::{Resp, Words, encode};
+use crate::protocol::{Facts, Plan, Route};
+
+/// What is to be done with a request of a client between MULTI and EXEC.
+pub fn plan_queued(
+    row: Option<&'static Command>,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    // The way of most, as outside.
+    if let Some(command) = row
+        && command.handling == Handling::Forward
+        && command.single_key > 0
+        && command.accepts(words.count())
+        && let Some(place) = words.decoder.place(command.single_key as usize)
+    {
+        plan.keys.push(place);
+        return queued(session.mode, false, plan);
+    }
+    let Some(command) = find_command(row, words, plan) else {
+        // EXEC ends the transaction all the same.
+        let ends = row.is_some_and(|row| row.handling == Handling::Answer(Local::Exec));
+        session.mode = if ends { Mode::Ordinary } else { Mode::Spoiled };
+        return Route::Answer;
+    };
+    let route = match Within::of(command) {
+        Within::Done => return plan_command(command, words, session, facts, plan),
+        Within::Nested(error) => {
+            encode::error(&mut plan.reply, error);
+            return Route::Answer;
+        }
+        Within::Answered => Route::Queue { here: true },
+        Within::AsOutside => plan_command(command, words, session, facts, plan),
+        // It does not wait here.
+        Within::Sent => match find_keys(command, words, facts, plan) {
+            Ok(_) => Route::Forward,
+            Err(error) => refuse(plan, &error),
+        },
+        Within::Refused(reason) => {
+            let name = command.words();
+            refuse(plan, &format!("ERR '{name}' is refused inside a transaction: {reason}"))
+        }
+    };
+    match route {
+        Route::Forward | Route::Wait(_) | Route::Split(_) => queued(session.mode, false, plan),
+        Route::Queue { here } => queued(session.mode, here, plan),
+        route => {
+            session.mode = Mode::Spoiled;
+            route
+        }
+    }
+}
+
+/// The command is queued, or would be if the transaction were still to be executed.
+fn queued(mode: Mode, here: bool, plan: &mut Plan<Resp>) -> Route<Merge> {
+    plan.reply.extend_from_slice(QUEUED);
+    if mode == Mode::Spoiled { Route::Answer } else { Route::Queue { here } }
+}
