@@ -8,9 +8,8 @@
 //! subscriber hears each message once, and once all have gone no shard is subscribed to. `SEED=7` replays one run,
 //! `SIMULATION_SEEDS=20000` runs more.
 //!
-//! Planted once each to see this fail: a message handed out twice, an acknowledgement as soon as the first shard has said yes, a
-//! push as if no reply were out in part, a client that has left and stays among the listeners, names that are not left
-//! at the shards, names that are not asked for at a shard that has come.
+//! Planted once each to see this fail: a client that is among the listeners before its acknowledgement, one that stays there after it has
+//! left, a message that goes out as if no reply were out in part.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
