@@ -7,8 +7,7 @@
 //!
 //! Planted once each to see this fail: a reply sent out of turn, fragments merged in the order of arrival, tickets of a
 //! lost connection forgotten, bytes after a response dropped, a paused client never resumed, clients waiting for a full
-//! queue never woken, a request that was written sent again; of transactions: EXEC written twice, a block cut in two so that another client's
-//! requests come between, a response to MULTI taken for the reply to EXEC, replies of shards merged in the order of arrival.
+//! queue never woken, a request that was written sent again.
 
 mod simulation {
     pub mod client;
