@@ -438,6 +438,10 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         .filter(|row| NOT_COMPARED.iter().all(|(name, _)| *name != row.name))
         // They close the connection, or bring it into a state that only ours has.
         .filter(|row| !row.name.starts_with("quit") && row.name != "multi" && row.name != "client|reply")
+        // A subscriber is refused what only newer servers know, in other words than by a server that does not know it.
+        .filter(|row| !["subscribe", "psubscribe"].contains(&row.name))
+        // It is refused by ours alone, and the transaction behind it with it.
+        .filter(|row| row.name != "watch")
         // A pool of one shard may serve what is about all keys: those of the witness, too.
         .filter(|row| !matches!(row.handling, Handling::Later(feature) if feature.is_served_by_one_shard()))
         .filter(|row| row.name != "client|kill" && row.name != "auth" && row.name != "shutdown")
