@@ -3,7 +3,6 @@
 //! Shards are spoken to in RESP2, which all of them know. A message is the same in both versions but for its first byte.
 
 use super::command::{Command, Handling, Local, Merge};
-use super::mode::Mode;
 use super::session::Session;
 use super::{Resp, encode, identity};
 use crate::protocol::channels::{Channels, Kind, Listening, Told, Voice};
@@ -81,7 +80,7 @@ pub fn rule(
         Handling::Answer(local) => matches!(local, Local::Quit | Local::Reset),
         _ => false,
     };
-    if session.mode != Mode::Listening || is_allowed() {
+    if !session.mode.is_listening() || is_allowed() {
         return None;
     }
     // What comes before may be the end of that.

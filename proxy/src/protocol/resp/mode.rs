@@ -13,7 +13,10 @@ pub enum Mode {
     /// The same, but WATCH was refused: the transaction that it was to guard will not be executed.
     Unguarded,
     /// It speaks RESP2 and listens to channels: it can say nothing but what is about those.
-    Listening,
+    Listening {
+        /// It was [`Mode::Unguarded`] before, and will be again.
+        is_unguarded: bool,
+    },
     /// Between MULTI and EXEC: they are queued.
     Queueing,
     /// The same, where one was refused: the transaction will not be executed.
@@ -26,13 +29,21 @@ impl Mode {
         matches!(self, Self::Queueing | Self::Spoiled)
     }
 
+    /// The client can say nothing but what is about channels.
+    pub fn is_listening(self) -> bool {
+        matches!(self, Self::Listening { .. })
+    }
+
     /// The client can say nothing but what is about channels from now on, or can again.
     pub fn listens(&mut self, to_something: bool) {
         match self {
             Self::Queueing | Self::Spoiled => {}
-            _ if to_something => *self = Self::Listening,
-            Self::Listening => *self = Self::Ordinary,
-            Self::Ordinary | Self::Unguarded => {}
+            Self::Ordinary if to_something => *self = Self::Listening { is_unguarded: false },
+            Self::Unguarded if to_something => *self = Self::Listening { is_unguarded: true },
+            Self::Listening { is_unguarded } if !to_something => {
+                *self = if *is_unguarded { Self::Unguarded } else { Self::Ordinary };
+            }
+            Self::Ordinary | Self::Unguarded | Self::Listening { .. } => {}
         }
     }
 }
@@ -102,6 +113,24 @@ impl Within {
             | Handling::Later(_)
             | Handling::Refuse(_)
             | Handling::Container => Self::AsOutside,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_nothing_guards_is_not_executed_after_listening_either() {
+        for before in [Mode::Ordinary, Mode::Unguarded] {
+            let mut mode = before;
+            for to_something in [false, true, true] {
+                mode.listens(to_something);
+            }
+            assert!(mode.is_listening());
+            mode.listens(false);
+            assert_eq!(mode, before);
         }
     }
 }

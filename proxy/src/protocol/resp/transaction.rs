@@ -36,7 +36,9 @@ pub fn execute(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
             session.mode = Mode::Ordinary;
             encode::error(out, DISCARDED);
         }
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening => encode::error(out, "ERR EXEC without MULTI"),
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => {
+            encode::error(out, "ERR EXEC without MULTI")
+        }
     }
     Route::Answer
 }
@@ -44,7 +46,9 @@ pub fn execute(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
 /// DISCARD.
 pub fn discard(session: &mut Session, out: &mut Vec<u8>) {
     match session.mode {
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening => encode::error(out, "ERR DISCARD without MULTI"),
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => {
+            encode::error(out, "ERR DISCARD without MULTI")
+        }
         Mode::Queueing | Mode::Spoiled => {
             session.mode = Mode::Ordinary;
             encode::simple(out, "OK");

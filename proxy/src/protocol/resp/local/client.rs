@@ -216,7 +216,7 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
         names.library_version
     );
     let (flags, queued) = match session.mode {
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening => ("N", -1),
+        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => ("N", -1),
         Mode::Queueing | Mode::Spoiled => ("x", client.queued as i64),
     };
     let _ = writeln!(

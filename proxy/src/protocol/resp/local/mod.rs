@@ -4,7 +4,6 @@
 
 use super::command::index::lookup;
 use super::command::{Local, Merge};
-use super::mode::Mode;
 use super::session::{ReplyMode, Session};
 use super::{Resp, Words, encode, transaction};
 use crate::protocol::{Facts, Plan, Route};
@@ -27,7 +26,7 @@ pub fn answer(
     let out = &mut plan.reply;
     match local {
         // In this mode whatever comes has the form of a message.
-        Local::Ping if session.mode == Mode::Listening && all.len() <= 2 => {
+        Local::Ping if session.mode.is_listening() && all.len() <= 2 => {
             encode::array(out, 2);
             encode::bulk(out, b"pong");
             encode::bulk(out, all.get(1).unwrap_or(&&b""[..]));
