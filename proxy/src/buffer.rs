@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::freed::LARGE_MIN;
+
 /// From this size on a message is shared instead of copied: below it, the copy is cheaper than one more vector
 /// in the system call and the reference count.
 pub const SHARE_MIN: usize = 16 * 1024;
@@ -18,8 +20,6 @@ pub const READ_SIZE: usize = 128 * 1024;
 const COPY_ASIDE_MAX: usize = 8 * 1024;
 /// A message up to this size is copied out of the read buffer once it has to wait.
 pub const SETTLE_MAX: usize = 512 * 1024;
-/// A buffer up to this size grows by a copy.
-const MOVE_MAX: usize = 4 * 1024 * 1024;
 /// Size of a block of requests read ahead.
 const AHEAD_BLOCK: usize = 64 * 1024;
 /// A buffer that is empty again is kept for the next message up to this size.
@@ -412,8 +412,9 @@ impl Rest {
                 return;
             }
             let room = missing.min(scratch.len().max(READ_SIZE));
-            if scratch.len() >= MOVE_MAX {
-                // The allocator moves pages instead of bytes; what is not touched takes no memory.
+            if scratch.len() >= LARGE_MIN {
+                // The allocator moves pages instead of bytes, which would take others' time; what is not touched takes no
+                // memory.
                 scratch.reserve(room);
             } else {
                 // No more than that: `reserve` would take twice as much, which a large message keeps as long as it waits.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod control;
 pub mod failure;
+pub mod freed;
 mod log;
 mod log_limit;
 pub mod metrics;

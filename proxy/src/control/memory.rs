@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::Account;
+#[cfg(target_env = "gnu")]
+use crate::freed::LARGE_MIN;
 
 /// Growth that is worth a look.
 const GROWTH_MIN: u64 = 8 << 20;
@@ -18,9 +20,9 @@ const GROWTH_MIN: u64 = 8 << 20;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Buffers from this size on are returned to the system when they are freed, and grow without a copy.
+/// See there.
 #[cfg(target_env = "gnu")]
-const MAPPED_MIN: libc::c_int = 2 << 20;
+const MAPPED_MIN: libc::c_int = LARGE_MIN as libc::c_int;
 /// So much free memory at the end of the heap is kept at once. Twice the other one, as glibc keeps them.
 #[cfg(target_env = "gnu")]
 const KEPT_MAX: libc::c_int = 2 * MAPPED_MIN;

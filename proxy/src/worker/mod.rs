@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::account::Account;
 use crate::config;
 use crate::failure::{Blame, ShardFailure};
+use crate::freed::{InSlices, give_back_slice};
 use crate::metrics::{Counters, WorkerCounters};
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
 use crate::net::socket::Socket;
@@ -315,6 +316,7 @@ pub fn spawn(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<()>> {
 }
 
 fn run(setup: WorkerSetup) -> io::Result<()> {
+    let _in_slices = InSlices::begin();
     let start = Instant::now();
     let clock = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let sockets = Rc::new(Sockets::new(&setup.alarm)?);
@@ -329,13 +331,16 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
     let mut woken = clock();
     // Orders may have come before anybody listened.
     let mut ordered = true;
+    // Memory that was freed is given back a little in each pass.
+    let mut gives_back = false;
     let mut next_look = clock();
     while drivers.is_empty() || drivers.iter().any(Option::is_some) {
         let now = clock();
         counters.passes.record(now.since(woken).as_micros() as u64);
         counters.passed.add(1);
         let next = drivers.iter().flatten().filter_map(|driver| driver.next_pass()).min();
-        let timeout = if ordered { Some(Duration::ZERO) } else { next.map(|next| next.since(now)) };
+        let timeout =
+            if ordered || gives_back { Some(Duration::ZERO) } else { next.map(|next| next.since(now)) };
         worker.sockets.wait(&mut events, timeout)?;
         woken = clock();
         let now = woken;
@@ -367,6 +372,7 @@ fn run(setup: WorkerSetup) -> io::Result<()> {
             }
         }
         ordered = false;
+        gives_back = give_back_slice();
     }
     Ok(())
 }
