@@ -3,6 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memstore_proxy::account::Account;
+use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::resp::session::Settings;
+use shard_discovery::{Address, Shard, Topology};
+use world::World;
+
+mod allocated;
+mod world;
 
 /// What a field cannot outgrow.
 #[derive(Clone, Copy)]
@@ -21,8 +32,8 @@ enum Bound {
     Pass,
     /// As large as the configuration and the topology.
     Configured,
-    /// As large as a table of the code.
-    Table,
+    /// As large as a list in the code.
+    Written,
 }
 
 use Bound::*;
@@ -37,7 +48,7 @@ impl Bound {
             Connections => (Limit::Setting("server_connections"), "memstore_shard_connections"),
             Account => (Limit::Setting("memory_max"), "memstore_memory_held_bytes"),
             Pass => (Limit::Constant("PASS_BYTES_MAX"), "memstore_worker_pass_duration_seconds"),
-            Configured | Table => return None,
+            Configured | Written => return None,
         })
     }
 }
@@ -121,9 +132,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/redirect.rs Redirects.executed", QUEUE),
     ("pool/redirect.rs Redirects.fresh", QUEUE),
     ("pool/redirect.rs Redirects.interrupted", BLOCKED),
-    ("pool/redirect.rs Redirects.parked", PARKED),
+    ("pool/parked.rs Waiting.requests", PARKED),
     ("pool/redirect.rs Redirects.parked_due", PARKED),
-    ("pool/redirect.rs Waiting.requests", PARKED),
     ("pool/replies.rs Merging.parts", Account),
     ("pool/replies.rs Replies.held", Account),
     ("pool/replies.rs Replies.output", Account),
@@ -148,7 +158,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/mod.rs Plan.reply", Pass),
     ("protocol/resp/decode.rs RequestDecoder.rewritten", Constant("LINE_MAX", "memstore_client_disconnects")),
     ("protocol/resp/glob.rs Pattern.elements", Constant("TEXT_MAX", REFUSED)),
-    ("protocol/resp/local/encoded.rs Encoded.places", Table),
+    ("protocol/resp/local/encoded.rs Encoded.places", Written),
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),
@@ -311,4 +321,46 @@ fn the_page_of_limits_names_settings_and_metrics_that_exist() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What so many clients bring about, each of which has a request in flight that its node answers with this: bytes more that
+/// are allocated, bytes more that are counted, and bytes that are allocated still once all have gone.
+fn all_are_answered(reply: &str) -> [isize; 3] {
+    const CLIENTS: usize = 8000;
+    let node = Shard::new(Address::Tcp { host: "node".into(), port: 1 }, 1, None);
+    let topology = Topology::of_cluster(vec![node], &vec![Some(0); 16_384], vec![Vec::new()]);
+    let topology = Arc::new(topology.expect("one node"));
+    let mut world = World::<Resp>::new(Settings::default(), Default::default(), topology, 1);
+    let account = Account::new(usize::MAX);
+    world.pool.share_account(&account, 0);
+    world.pool.preconnect();
+    world.settle();
+    let shard = world.wanted_connects();
+    let (said, counted) = (reply.repeat(CLIENTS), || account.held() as isize);
+    let at_first = allocated::bytes();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    clients.iter().for_each(|&client| world.client_sends(client, b"GET k\r\n"));
+    world.settle();
+    while !world.shard_takes(shard, |length| length).is_empty() {
+        world.settle();
+    }
+    let before = (allocated::bytes(), counted());
+    world.shard_sends(shard, said.as_bytes()).expect("responses");
+    world.settle();
+    let (allocated, counted) = (allocated::bytes() - before.0, counted() - before.1);
+    clients.iter().for_each(|&client| world.pool.client_gone(client, true));
+    drop(clients);
+    world.pass_time(Duration::from_secs(10));
+    [allocated, counted, allocated::bytes() - at_first]
+}
+
+/// A failover makes many clients wait at once, and then it is over.
+#[test]
+fn what_waits_for_a_cluster_is_counted_as_it_is_and_leaves_nothing() {
+    let waits = all_are_answered("-CLUSTERDOWN The cluster is down\r\n");
+    let plain = all_are_answered("-ERR is what this node says to it\r\n");
+    let [allocated, counted, left] = [0, 1, 2].map(|at| waits[at] - plain[at]);
+    println!("{waits:?} and {plain:?}: {allocated} allocated, {counted} counted, {left} left");
+    assert!(allocated <= counted && counted <= allocated * 5 / 4, "{allocated} allocated, {counted} counted");
+    assert!(left < 64 << 10, "{left} bytes");
 }

@@ -6,6 +6,7 @@
 use super::block::Block;
 use super::connections::ConnectionId;
 use super::limits::Limits;
+use super::parked::Waiting;
 use super::replies::Replies;
 use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
@@ -102,7 +103,7 @@ pub struct Activity<P: Protocol> {
     /// The requests of its transaction, if some are queued.
     pub block: Option<Box<Block>>,
     /// Requests of it that wait for their next attempt.
-    pub parked: u32,
+    pub(super) parked: Option<Box<Waiting<P>>>,
     /// The connection of a shard that it has to itself.
     pub private: Option<ConnectionId>,
     /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
@@ -133,7 +134,7 @@ impl<P: Protocol> Default for Activity<P> {
             in_line: false,
             stalled: None,
             block: None,
-            parked: 0,
+            parked: None,
             private: None,
             sent: 0,
             blocked: None,
@@ -216,7 +217,7 @@ impl<P: Protocol> Activity<P> {
 
     /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
     pub fn recycle(&mut self) -> u8 {
-        debug_assert!(self.is_idle() && self.parked == 0);
+        debug_assert!(self.is_idle() && self.parked.is_none());
         P::reset(&mut self.decoder);
         self.begun = None;
         // What is left of it there is passed over.

@@ -78,6 +78,7 @@ mod limits;
 mod listening;
 mod listing;
 mod members;
+mod parked;
 mod parting;
 mod pass;
 mod policy;
@@ -373,6 +374,7 @@ impl<P: Protocol> Pool<P> {
             State::Finishing | State::Broken => {}
         }
         self.forget_channels(id);
+        self.take_parked(id);
         let client = self.clients.remove(id);
         self.context.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);

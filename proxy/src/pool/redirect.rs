@@ -17,6 +17,7 @@ use shard_discovery::Address;
 use super::client::Pause;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
+use super::parked::{Parked, Redirected, Waiting, is_later};
 use super::private::Wait;
 use super::router::Turn;
 use super::ticket::{Sender, Ticket};
@@ -37,38 +38,6 @@ const ABANDONED_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits until everything else of its client is answered: as long as for all of its attempts. Without a
 /// `timeout` a shard that hangs would keep it for ever.
 const OTHERS_MAX: Duration = Duration::from_secs(5);
-
-/// A request that was not executed.
-pub(super) struct Redirected<P: Protocol> {
-    /// Who says so.
-    pub from: MemberIndex,
-    /// By when it has to be answered.
-    pub deadline: Option<Time>,
-    pub ticket: Ticket<P>,
-    pub request: Bytes,
-    /// In these words.
-    pub reply: Bytes,
-    /// It waits for data.
-    pub wait: Option<Wait>,
-}
-
-impl<P: Protocol> Redirected<P> {
-    /// Whether it has to be answered before then.
-    fn is_late(&self, then: Time) -> bool {
-        self.deadline.is_some_and(|deadline| deadline < then)
-    }
-
-    /// Memory it takes while it waits, where it is the only one of its client.
-    fn bytes(&self) -> usize {
-        let places = size_of::<Parked<P>>() + size_of::<Waiting<P>>() + size_of::<(Time, ClientId)>();
-        places + self.request.len() + self.reply.len()
-    }
-
-    /// Which node is named, as long as that counts: for a script others have to agree.
-    fn names_owner(&self) -> bool {
-        !self.ticket.scripted && matches!(P::redirect(&self.reply), Some(Redirect::Moved { .. }))
-    }
-}
 
 /// A request whose wait has ended before its time, without anything taken for it.
 pub(super) struct Interrupted<P: Protocol> {
@@ -116,34 +85,11 @@ impl Latest {
     }
 }
 
-/// Numbers of requests begin anew after the last one.
-fn is_later(number: u32, than: u32) -> bool {
-    number.wrapping_sub(than).cast_signed() > 0
-}
-
-/// A request that waits for its next attempt.
-pub(super) struct Parked<P: Protocol> {
-    /// Since when it waits.
-    since: Time,
-    redirected: Redirected<P>,
-}
-
-/// All requests of one client that wait for their next attempt.
-struct Waiting<P: Protocol> {
-    /// When the oldest of them is due, unless who owns what is known anew before.
-    due: Time,
-    /// The number of that.
-    oldest: u32,
-    requests: Vec<Parked<P>>,
-}
-
 /// The requests of a pool that nodes of a cluster have not executed.
 pub(super) struct Redirects<P: Protocol> {
     /// Those that were just sent elsewhere.
     pub fresh: Vec<Redirected<P>>,
-    /// Those that wait for their next attempt.
-    parked: HashMap<ClientId, Waiting<P>>,
-    /// Bytes of those.
+    /// Bytes of those that wait for their next attempt, each with its client.
     parked_bytes: usize,
     /// When the clients are due of which some wait.
     parked_due: BTreeSet<(Time, ClientId)>,
@@ -161,7 +107,6 @@ impl<P: Protocol> Default for Redirects<P> {
     fn default() -> Self {
         Self {
             fresh: Vec::new(),
-            parked: HashMap::new(),
             parked_bytes: 0,
             parked_due: BTreeSet::new(),
             executed: Vec::new(),
@@ -179,33 +124,25 @@ impl<P: Protocol> Redirects<P> {
         [self.parked_due.first().map(|&(due, _)| due), abandoned]
     }
 
-    /// For each client of which requests wait, their size.
-    pub fn parked_of_clients(&self) -> impl Iterator<Item = (ClientId, usize)> {
-        let bytes =
-            |waiting: &Waiting<P>| waiting.requests.iter().map(|parked| parked.redirected.bytes()).sum();
-        self.parked.iter().map(move |(&client, waiting)| (client, bytes(waiting)))
+    /// Clients of which requests wait.
+    pub fn parked_clients(&self) -> impl Iterator<Item = ClientId> {
+        self.parked_due.iter().map(|&(_, client)| client)
     }
 
-    /// One more waits.
-    fn keep(&mut self, client: ClientId, due: Time, parked: Parked<P>) {
-        let number = parked.redirected.ticket.number;
-        let waiting = self.parked.entry(client).or_insert_with(|| {
-            self.parked_due.insert((due, client));
-            Waiting { due, oldest: number, requests: Vec::new() }
-        });
-        if is_later(waiting.oldest, number) {
-            self.parked_due.remove(&(waiting.due, client));
-            self.parked_due.insert((due, client));
-            (waiting.due, waiting.oldest) = (due, number);
-        }
-        waiting.requests.push(parked);
+    /// What waits of the client is counted, and looked for when it is due. Returns its size.
+    fn note(&mut self, client: ClientId, waiting: Option<&Waiting<P>>) -> usize {
+        let Some(waiting) = waiting else { return 0 };
+        self.parked_due.insert((waiting.due(), client));
+        self.parked_bytes += waiting.bytes();
+        waiting.bytes()
     }
 
-    /// What waits of the client waits no more.
-    fn take(&mut self, client: ClientId) -> Vec<Parked<P>> {
-        let Some(waiting) = self.parked.remove(&client) else { return Vec::new() };
-        self.parked_due.remove(&(waiting.due, client));
-        waiting.requests
+    /// The same is not any more.
+    fn forget(&mut self, client: ClientId, waiting: Option<&Waiting<P>>) -> usize {
+        let Some(waiting) = waiting else { return 0 };
+        self.parked_due.remove(&(waiting.due(), client));
+        self.parked_bytes -= waiting.bytes();
+        waiting.bytes()
     }
 }
 
@@ -217,7 +154,32 @@ impl<P: Protocol> Pool<P> {
 
     /// Requests that wait for their next attempt.
     pub fn parked_count(&self) -> usize {
-        self.redirects.parked.values().map(|waiting| waiting.requests.len()).sum()
+        let waiting = |id| Some(self.clients.activity(id)?.parked.as_ref()?.count());
+        self.redirects.parked_clients().filter_map(waiting).sum()
+    }
+
+    /// Bytes that they take.
+    pub fn parked_bytes(&self) -> usize {
+        self.redirects.parked_bytes
+    }
+
+    /// What waits of the client changes, and with it what is counted and when that is due.
+    fn change_parked<R: Default>(
+        &mut self,
+        id: ClientId,
+        change: impl FnOnce(&mut Option<Box<Waiting<P>>>) -> R,
+    ) -> R {
+        let Some(activity) = self.clients.activity_mut(id) else { return R::default() };
+        let before = self.redirects.forget(id, activity.parked.as_deref());
+        let changed = change(&mut activity.parked);
+        let after = self.redirects.note(id, activity.parked.as_deref());
+        self.share.change(before, after);
+        changed
+    }
+
+    /// What waits of the client waits no more.
+    pub(super) fn take_parked(&mut self, id: ClientId) -> Vec<Parked<P>> {
+        self.change_parked(id, |waiting| waiting.take().map_or_else(Vec::new, |all| all.into_requests()))
     }
 
     /// Sends what was sent elsewhere on its way, in the order in which it came.
@@ -267,14 +229,12 @@ impl<P: Protocol> Pool<P> {
         // Most are of clients of whom nothing waits, and many may wait.
         let clients: HashSet<ClientId> = latest.0.keys().map(|&(id, _)| id).collect();
         for client in clients {
-            let Some(waiting) = self.redirects.parked.get_mut(&client) else { continue };
-            let is_overtaken = |parked: &mut Parked<P>| latest.has_overtaken(&parked.redirected.ticket);
-            let overtaken: Vec<Parked<P>> = waiting.requests.extract_if(.., is_overtaken).collect();
-            if waiting.requests.is_empty() {
-                self.redirects.take(client);
+            if !self.has_parked(client) {
+                continue;
             }
+            let is_overtaken = |redirected: &Redirected<P>| latest.has_overtaken(&redirected.ticket);
+            let overtaken = self.change_parked(client, |waiting| Waiting::extract(waiting, is_overtaken));
             for Parked { redirected, .. } in overtaken {
-                self.waits_no_more(&redirected);
                 self.give_up(&redirected);
             }
         }
@@ -297,18 +257,17 @@ impl<P: Protocol> Pool<P> {
     /// All that waits of one client goes together and in order, when the oldest of it is due and nothing else of the client is
     /// still to be answered, which might be executed before it.
     fn unpark_client(&mut self, client: ClientId, now: Time) {
-        let mut waiting = self.redirects.take(client);
+        let mut waiting = self.take_parked(client);
         let activity = self.clients.activity(client);
         if activity.map_or(0, |activity| activity.replies.unanswered()) > waiting.len() {
             // Nobody is to look at it before.
             let due = now.plus(PAUSE_MIN);
-            for parked in waiting {
-                let Parked { redirected, since } = &parked;
-                if redirected.is_late(due) || now.since(*since) >= OTHERS_MAX {
-                    self.waits_no_more(redirected);
-                    self.give_up(redirected);
+            for Parked { redirected, since, .. } in waiting {
+                if redirected.is_late(due) || now.since(since) >= OTHERS_MAX {
+                    self.give_up(&redirected);
                 } else {
-                    self.redirects.keep(client, due, parked);
+                    let parked = Parked { since, due, redirected };
+                    self.change_parked(client, |waiting| Waiting::add(waiting, parked));
                 }
             }
             return;
@@ -323,7 +282,6 @@ impl<P: Protocol> Pool<P> {
             let (count, is_named) = of_slots.entry(redirected.ticket.slot).or_insert((0, true));
             *count += 1;
             *is_named &= redirected.names_owner();
-            self.waits_no_more(redirected);
         }
         for Parked { redirected, .. } in waiting {
             let (count, is_named) = of_slots[&redirected.ticket.slot];
@@ -338,49 +296,24 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// The request is not among those that wait any more.
-    fn waits_no_more(&mut self, redirected: &Redirected<P>) {
-        if let Some(activity) = redirected.ticket.client().and_then(|id| self.clients.activity_mut(id)) {
-            activity.parked -= 1;
-        }
-        let bytes = redirected.bytes();
-        self.redirects.parked_bytes -= bytes;
-        self.share.change(bytes, 0);
-    }
-
-    /// Requests of these clients wait no more.
-    pub(super) fn forsake_parked(&mut self, gone: &HashSet<ClientId>) {
-        let before = self.redirects.parked_bytes;
-        for &client in gone {
-            for Parked { redirected, .. } in self.redirects.take(client) {
-                self.redirects.parked_bytes -= redirected.bytes();
-            }
-        }
-        self.share.change(before, self.redirects.parked_bytes);
-    }
-
     fn has_parked(&self, id: ClientId) -> bool {
-        self.clients.activity(id).is_some_and(|activity| activity.parked > 0)
+        self.clients.activity(id).is_some_and(|activity| activity.parked.is_some())
     }
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
         let Some(id) = redirected.ticket.client() else { return };
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let bytes = redirected.bytes();
+        let Some(activity) = self.clients.activity_mut(id) else { return };
+        let bytes = Waiting::cost(activity.parked.as_deref(), &redirected);
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
         let has_room = self.redirects.parked_bytes + bytes <= self.context.limits.parked_bytes_max / share;
         if !has_room || redirected.is_late(now.plus(pause)) {
             return self.give_up(&redirected);
         }
-        self.redirects.parked_bytes += bytes;
-        self.share.change(0, bytes);
-        if let Some(activity) = client.activity.as_mut() {
-            activity.paused = Some(Pause::UntilQuiet);
-            activity.parked += 1;
-        }
-        self.redirects.keep(id, now.plus(pause), Parked { since: now, redirected });
+        activity.paused = Some(Pause::UntilQuiet);
+        let parked = Parked { since: now, due: now.plus(pause), redirected };
+        self.change_parked(id, |waiting| Waiting::add(waiting, parked));
     }
 
     /// To the node that is named, else, or with `to_owner` anyhow, to who owns the slot now.

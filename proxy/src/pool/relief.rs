@@ -106,8 +106,9 @@ impl<P: Protocol> Pool<P> {
                 *queued.entry(id).or_default() += connection.rest.memory();
             }
         }
-        for (id, bytes) in self.redirects.parked_of_clients() {
-            *queued.entry(id).or_default() += bytes;
+        for id in self.redirects.parked_clients() {
+            let parked = self.clients.activity(id).and_then(|activity| activity.parked.as_ref());
+            *queued.entry(id).or_default() += parked.map_or(0, |waiting| waiting.bytes());
         }
         let clients = self.clients.iter().filter(|(_, client)| client.state != State::Broken);
         let held = clients.map(|(id, client)| {
@@ -128,7 +129,6 @@ impl<P: Protocol> Pool<P> {
     /// there are such.
     fn evict(&mut self, holders: &[(ClientId, usize)]) -> bool {
         let gone: HashSet<ClientId> = holders.iter().map(|&(id, _)| id).collect();
-        self.forsake_parked(&gone);
         for &(id, bytes) in holders {
             self.evict_client(id, bytes);
         }
@@ -139,6 +139,7 @@ impl<P: Protocol> Pool<P> {
         self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
         self.channels.forget(id);
+        self.take_parked(id);
         let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);
@@ -153,7 +154,6 @@ impl<P: Protocol> Pool<P> {
                 self.router.abandon_private(at);
             }
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
-            activity.parked = 0;
             activity.block = None;
             P::reset(&mut activity.decoder);
             let is_whole = activity.replies.cut();

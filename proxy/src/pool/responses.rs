@@ -268,7 +268,7 @@ impl<P: Protocol> Pool<P> {
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
         self.context.counters.forward_error.add(1);
         self.router.members[member].counters.failures[failure.reason()].add(1);
-        if activity.parked > 0 {
+        if activity.parked.is_some() {
             // It may have been executed.
             self.redirects.executed.extend(Executed::of(&ticket));
         }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Intake, STREAM_MIN, beginning};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
-use crate::pool::redirect::Redirected;
+use crate::pool::parked::Redirected;
 use crate::pool::ticket::{Ticket, Whom};
 use crate::protocol::{BlockOutcome, Malformed, Protocol};
 
