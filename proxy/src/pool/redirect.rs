@@ -336,6 +336,11 @@ impl<P: Protocol> Pool<P> {
             _ => self.router.owner_of_slot(ticket.slot),
         };
         let Some(owner) = owner else {
+            if !to_owner && matches!(P::redirect(&redirected.reply), Some(Redirect::Ask { .. })) {
+                // Nobody was asked: the next attempt is the owner's, who may name one by then that is known.
+                self.redirects.stale = true;
+                return self.park(redirected, now);
+            }
             if ticket.tries >= if ticket.scripted { SCRIPT_TRIES_MAX } else { TRIES_MAX } {
                 return self.give_up(&redirected);
             }
