@@ -378,21 +378,145 @@ fn replicas_that_stay_take_over_from_primaries_that_leave() {
     check(&mut client);
 }
 
+/// Two primaries with a thousand keys, and a replica each that came later: it got them as a dump.
+fn pairs(settings: &[&str]) -> Nodes {
+    let mut nodes = Nodes::start(2, settings);
+    Reconcile { nodes: &nodes, primaries: 2, flags: &[] }.succeeds();
+    fill(&mut nodes.proxy(&[], &[0]).0.connect());
+    nodes.add();
+    nodes.add();
+    Reconcile { nodes: &nodes, primaries: 2, flags: &["--replicas", "1"] }.succeeds();
+    nodes
+}
+
+/// Another run was ended when the node was alone, and had yet to be emptied.
+fn leave_unfinished(nodes: &Nodes, leaving: &[usize]) {
+    for &number in leaving {
+        let id = nodes.id(number);
+        for other in (0..nodes.nodes.len()).filter(|&other| other != number) {
+            let said = nodes.ask(other, &format!("CLUSTER FORGET {id}"));
+            assert!(said == "+OK" || said.contains("Unknown node"), "{said}");
+        }
+        nodes.tell(number, "CLUSTER RESET SOFT");
+    }
+}
+
+/// Starts it again with what it has on disk.
+fn start_again(nodes: &mut Nodes, number: usize) {
+    nodes.restart(number, false, false);
+    eventually(|| nodes.ask(number, "DBSIZE").contains("LOADING").to_string(), "false");
+}
+
+fn is_empty_also_when_started_again(nodes: &mut Nodes, number: usize) {
+    start_again(nodes, number);
+    assert_eq!(nodes.ask(number, "DBSIZE"), ":0", "node {number}");
+    assert!(nodes.ask(number, "CLUSTER INFO").contains("cluster_slots_assigned:0\r"), "node {number}");
+}
+
+const SHRINK: [&str; 2] = ["--drain-from", "2"];
+
+/// It has a copy of its primary on disk: as an append-only file, or only as the dump that came when it began to follow.
 #[test]
 fn a_replica_that_has_left_is_empty_also_when_it_is_started_again() {
-    let mut nodes = Nodes::start(4, &["--appendonly", "yes"]);
-    Reconcile { nodes: &nodes, primaries: 2, flags: &["--replicas", "1"] }.succeeds();
-    let (proxy, _) = nodes.proxy(&[], &[0]);
-    fill(&mut proxy.connect());
-    for number in [2, 3] {
-        eventually(|| (nodes.ask(number, "DBSIZE") != ":0").to_string(), "true");
+    for settings in [&["--appendonly", "yes"][..], &[]] {
+        let mut nodes = pairs(settings);
+        // Meanwhile the server saves by itself.
+        for number in [2, 3] {
+            nodes.tell(number, "CONFIG SET rdb-key-save-delay 1000000");
+            nodes.ask(number, "BGSAVE");
+        }
+        Reconcile { nodes: &nodes, primaries: 2, flags: &SHRINK }.succeeds();
+        for number in [2, 3] {
+            is_empty_also_when_started_again(&mut nodes, number);
+        }
     }
-    Reconcile { nodes: &nodes, primaries: 2, flags: &["--drain-from", "2"] }.succeeds();
+}
+
+#[test]
+fn a_node_that_was_left_with_its_keys_is_emptied_by_the_next_run() {
+    let mut nodes = pairs(&[]);
+    leave_unfinished(&nodes, &[2, 3]);
+    Reconcile { nodes: &nodes, primaries: 2, flags: &SHRINK }.succeeds();
     for number in [2, 3] {
-        nodes.restart(number, false, false);
-        eventually(|| nodes.ask(number, "DBSIZE").contains("LOADING").to_string(), "false");
+        is_empty_also_when_started_again(&mut nodes, number);
+    }
+    // Nor does it come back with them where it is wanted again.
+    let mut nodes = pairs(&[]);
+    leave_unfinished(&nodes, &[2]);
+    Reconcile { nodes: &nodes, primaries: 3, flags: &[] }.succeeds();
+    start_again(&mut nodes, 2);
+    assert_eq!(nodes.ask(2, "DBSIZE"), ":0");
+}
+
+#[test]
+fn a_disk_that_cannot_be_emptied_is_told() {
+    let nodes = pairs(&[]);
+    let dump = nodes.nodes[3].folder.join("dump.rdb");
+    std::fs::remove_file(&dump).expect("its primary has sent it");
+    // Nothing can be written there, whoever tries.
+    std::fs::create_dir_all(dump.join("in-the-way")).expect("it is ours");
+    let shrink = [&SHRINK[..], &["--limit", "12s"]].concat();
+    for _ in 0..2 {
+        let ended = Reconcile { nodes: &nodes, primaries: 2, flags: &shrink }.output();
+        let words = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let told = "node 3 has left the cluster, and may have its keys on disk: SAVE";
+        assert!(!ended.status.success() && words.contains(told), "{words}");
+    }
+    std::fs::remove_dir_all(&dump).expect("it is ours");
+    Reconcile { nodes: &nodes, primaries: 2, flags: &shrink }.succeeds();
+    assert!(dump.is_file());
+}
+
+/// It was started again before it was emptied: it owns what it has, and nobody but people can tell that from another store.
+#[test]
+fn keys_that_came_back_with_a_node_that_had_left_replace_nothing() {
+    let mut nodes = pairs(&[]);
+    leave_unfinished(&nodes, &[2, 3]);
+    for number in [2, 3] {
+        start_again(&mut nodes, number);
+        assert_ne!(nodes.ask(number, "DBSIZE"), ":0");
+        // Where nodes disagree about a slot, the higher epoch wins.
+        let said = nodes.ask(number, "CLUSTER BUMPEPOCH");
+        assert!(said.starts_with("+BUMPED") || said.starts_with("+STILL"), "{said}");
+    }
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    let mut client = proxy.connect();
+    assert_eq!(client.tell("SET key:1 newer"), "+OK\r\n");
+    let limit = ["--limit", "1s"];
+    for flags in [&limit[..], &[&SHRINK[..], &limit].concat()] {
+        let said = Reconcile { nodes: &nodes, primaries: 2, flags }.refuses();
+        assert!(said.contains("to empty nodes {2}") && said.contains("--merge"), "{said}");
+    }
+    Reconcile { nodes: &nodes, primaries: 2, flags: &["--replicas", "1", "--merge"] }.succeeds();
+    assert_eq!(owners(&nodes), [(0, 8192), (1, 8192)]);
+    assert_eq!(client.tell("GET key:1"), "$5\r\nnewer\r\n");
+    assert_eq!(client.tell("SET key:1 1"), "+OK\r\n");
+    check(&mut client);
+}
+
+#[test]
+fn replicas_that_become_primaries_have_nothing_of_before() {
+    let mut nodes = pairs(&[]);
+    let (proxy, _) = nodes.proxy(&[], &[0]);
+    let mut client = proxy.connect();
+    Reconcile { nodes: &nodes, primaries: 4, flags: &[] }.succeeds();
+    assert_eq!(owners(&nodes).len(), 4);
+    check(&mut client);
+    for number in [2, 3] {
+        start_again(&mut nodes, number);
         assert_eq!(nodes.ask(number, "DBSIZE"), ":0");
-        assert!(nodes.ask(number, "CLUSTER INFO").contains("cluster_slots_assigned:0\r"));
+    }
+}
+
+/// As the reconciler of a release sees it between the shrink and the end of the pods. Replicas that were added later have
+/// no epoch of their own.
+#[test]
+fn a_node_that_was_sent_away_is_not_called_back_by_whoever_only_heals() {
+    let nodes = pairs(&[]);
+    Reconcile { nodes: &nodes, primaries: 2, flags: &SHRINK }.succeeds();
+    Reconcile { nodes: &nodes, primaries: 2, flags: &["--keep-slots", "--limit", "20s"] }.succeeds();
+    for number in [2, 3] {
+        assert_eq!(nodes.ask(number, "CLUSTER NODES").lines().count(), 1, "node {number}");
     }
 }
 

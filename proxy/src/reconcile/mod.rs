@@ -139,7 +139,10 @@ async fn work(reconcile: &Reconcile, names: &Arc<Resolver>) -> anyhow::Result<()
     let mut stuck: Option<Instant> = None;
     loop {
         let seen = observe(reconcile, names).await;
-        let advice = plan::next(&reconcile.goal, &seen);
+        let mut advice = plan::next(&reconcile.goal, &seen);
+        if advice.is_healthy && !reconcile.dry_run {
+            progress.empty_who_left(&mut advice, &seen, reconcile, names).await;
+        }
         if advice != told || reconcile.dry_run {
             tell(&advice, reconcile.json)?;
         }
@@ -188,6 +191,8 @@ struct Progress {
     handed: Option<Instant>,
     /// Since when nodes that are to leave own nothing.
     emptied: Option<Instant>,
+    /// Nodes that have left, and were emptied by this run after that.
+    cleared: BTreeSet<usize>,
 }
 
 impl Progress {
@@ -203,6 +208,31 @@ impl Progress {
         Ok(self.emptied.get_or_insert_with(Instant::now).elapsed() < LEAVE_PAUSE)
     }
 
+    /// Whoever made nodes leave may have been ended before they were empty.
+    async fn empty_who_left(
+        &mut self,
+        advice: &mut Advice,
+        seen: &[Result<Facts, String>],
+        reconcile: &Reconcile,
+        names: &Resolver,
+    ) {
+        let count = reconcile.goal.nodes.len();
+        for node in reconcile.goal.drain_from.unwrap_or(count)..count {
+            if self.cleared.contains(&node) {
+                continue;
+            }
+            match orders::take(&Step::Reset { node }, seen, reconcile, names).await {
+                Ok(()) => drop(self.cleared.insert(node)),
+                Err(error) => {
+                    advice.is_healthy = false;
+                    advice.findings.push(format!(
+                        "node {node} has left the cluster, and may have its keys on disk: {error}"
+                    ));
+                }
+            }
+        }
+    }
+
     /// Takes the steps whose time has come. Returns whether one has failed.
     async fn take_steps(
         &mut self,
@@ -213,7 +243,7 @@ impl Progress {
     ) -> anyhow::Result<bool> {
         let mut has_failed = false;
         for step in &advice.steps {
-            let is_meet = matches!(step, Step::Meet { .. });
+            let is_meet = matches!(step, Step::Meet { .. } | Step::Rejoin { .. });
             if is_meet && self.met.is_some_and(|met| met.elapsed() < MEET_PAUSE) {
                 continue;
             }
@@ -233,7 +263,7 @@ impl Progress {
                 say(&format!("failed: {step}: {error}"), reconcile.json)?;
             }
         }
-        let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. }));
+        let meets = advice.steps.iter().any(|step| matches!(step, Step::Meet { .. } | Step::Rejoin { .. }));
         if meets && self.met.is_none_or(|met| met.elapsed() >= MEET_PAUSE) {
             self.met = Some(Instant::now());
         }
@@ -426,6 +456,7 @@ async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Fact
         ip: place.ip().to_string(),
         port: place.port(),
         keys,
+        epoch: view::info(&info, "cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
         looks_at: looks_at(),
         open_slots: BTreeMap::new(),
         view: View {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::resolver::Resolver;
+use shard_discovery::source::cluster::view;
 
 use super::step::{Facts, Step};
 use super::{NODE_TIMEOUT, Reconcile, enter};
@@ -12,6 +13,10 @@ use crate::net::conversation::{Conversation, ConversationError};
 
 /// How long one batch of keys may take to move, as the nodes count it and as we do.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a node may take to drop its keys.
+const EMPTY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before a node is asked again to save, while it still does so by itself.
+const SAVE_PAUSE: Duration = Duration::from_millis(100);
 /// Keys moved at a time at most. A node answers nobody while it moves some, and must not seem to have failed.
 const MIGRATE_KEYS: usize = 100;
 /// Fewer are moved at a time from here on, and more below half of it.
@@ -41,7 +46,10 @@ pub(super) async fn take(
         Step::SetEpoch { node, epoch } => {
             tell(*node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await
         }
-        Step::Meet { node, other } => {
+        Step::Meet { node, other } | Step::Rejoin { node, other } => {
+            if matches!(step, Step::Rejoin { .. }) {
+                reset(&mut open(*node, EMPTY_TIMEOUT).await?).await?;
+            }
             // Each the other: an address that one of them has of the other may be out of date.
             let (here, there) = (facts(*node)?, facts(*other)?);
             tell(*node, &["CLUSTER", "MEET", &there.ip, &there.port.to_string()]).await?;
@@ -63,10 +71,16 @@ pub(super) async fn take(
         Step::Settle { node, slot } => {
             tell(*node, &["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]).await
         }
-        Step::Reset { node } => {
-            tell(*node, &["CLUSTER", "RESET", "SOFT"]).await?;
-            // Its append-only file still has what it had as a replica: started again, it would take the slots of that.
-            tell(*node, &["FLUSHALL"]).await
+        Step::Reset { node } => reset(&mut open(*node, EMPTY_TIMEOUT).await?).await,
+        Step::Discard { node } => {
+            let mut node = open(*node, EMPTY_TIMEOUT).await?;
+            match node.ask(&["FLUSHALL"]).await {
+                // A replica: what it has goes when it is reset.
+                Err(ConversationError::Refused(words)) if words.starts_with("READONLY") => {}
+                other => drop(other?),
+            }
+            node.ask(&["CLUSTER", "RESET", "SOFT"]).await?;
+            empty(&mut node).await
         }
         Step::Move { from, to, slots } => {
             let limit = MIGRATE_TIMEOUT + NODE_TIMEOUT;
@@ -88,6 +102,43 @@ pub(super) async fn take(
                 source.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await?;
             }
             Ok(())
+        }
+    }
+}
+
+/// Leaves the cluster with nothing, in memory and on disk. Done again it changes nothing.
+async fn reset(node: &mut Conversation) -> Result<(), ConversationError> {
+    let refused = ConversationError::Refused;
+    // It may have been given some since it was looked at.
+    let nodes = view::nodes(&node.text(&["CLUSTER", "NODES"]).await?).map_err(refused)?;
+    if nodes.iter().any(|node| node.myself && !node.slots.is_empty()) {
+        return Err(refused("it owns slots".into()));
+    }
+    // Refused by a primary that has keys; what a replica has in memory goes here.
+    node.ask(&["CLUSTER", "RESET", "SOFT"]).await?;
+    empty(node).await
+}
+
+/// Drops all keys of a node that is alone: started again, it would take the slots of those that it has on disk.
+async fn empty(node: &mut Conversation) -> Result<(), ConversationError> {
+    let named = |command: &str, error| match error {
+        ConversationError::Refused(words) => ConversationError::Refused(format!("{command}: {words}")),
+        lost => lost,
+    };
+    // This empties the append-only file. The dump is written again only where the server is to save by itself, and the one
+    // that a primary sent is there wherever it is not.
+    node.ask(&["FLUSHALL"]).await.map_err(|error| named("FLUSHALL", error))?;
+    let begin = Instant::now();
+    loop {
+        // Not in the background: there is nothing to write that could take time, and the answer is what came of it.
+        match node.ask(&["SAVE"]).await {
+            // FLUSHALL has put an end to that, which the server notices after some moments.
+            Err(ConversationError::Refused(words))
+                if words.contains("in progress") && begin.elapsed() < NODE_TIMEOUT =>
+            {
+                tokio::time::sleep(SAVE_PAUSE).await;
+            }
+            other => return other.map(|_| ()).map_err(|error| named("SAVE", error)),
         }
     }
 }

@@ -3,6 +3,16 @@
 //! Nothing is remembered between two rounds: whatever was half done when the last one ended is seen and finished, so every
 //! step may be the last. Steps of a later kind come only when those before have been done and all nodes agree. What could
 //! lose data is not done but told.
+//!
+//! A node that leaves still has what it had as a replica, in its append-only file or in the dump that its primary sent: started
+//! with that, it would claim the slots of its keys. So it is emptied on disk as well, and what may be interrupted there decides the order:
+//!
+//! 1. The others forget it. Whatever it claims later, they do not listen: its epoch may be higher than that of who owns the slots.
+//! 2. It is reset, which a node refuses that owns keys, then told FLUSHALL and SAVE ([`orders`](super::orders)).
+//! 3. Nothing of a node that is alone shows whether that was the end, so a run that drains repeats it before it says that all is
+//!    well, and whoever takes it back into the cluster repeats it before they meet.
+//! 4. One that was started again in between owns what it has, and is a cluster of its own. It could be somebody's only store, so
+//!    only `--merge` empties it, and only while each of its slots has an owner here that answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -26,7 +36,8 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
         advice.findings.push(format!("node {node} ({}) is unreachable: {reason}", goal.nodes[node]));
     }
     let Some(cluster) = Cluster::new(goal, seen, &mut advice) else { return advice };
-    let phases: [fn(&Cluster<'_>, &mut Advice); 10] = [
+    let phases: [fn(&Cluster<'_>, &mut Advice); 11] = [
+        |cluster, advice| cluster.merge(advice),
         |cluster, advice| cluster.form(advice),
         |cluster, advice| cluster.forget(advice),
         |cluster, advice| cluster.meet(advice),
@@ -60,6 +71,8 @@ pub(super) struct Cluster<'s> {
     pub(super) ordinals: HashMap<&'s str, usize>,
     /// The part of them that is the cluster; others are alone.
     pub(super) main: BTreeSet<usize>,
+    /// Other parts that own slots.
+    rivals: Vec<BTreeSet<usize>>,
     /// For each slot the id of its owner.
     pub(super) owners: Vec<Option<&'s str>>,
     /// Nodes need time to tell each other.
@@ -85,29 +98,20 @@ impl<'s> Cluster<'s> {
             }
         }
         let parts = parts(&nodes);
-        let owning: Vec<&BTreeSet<usize>> =
-            parts.iter().filter(|part| part.iter().any(|node| owns(nodes[node]))).collect();
-        if let [first, second, ..] = owning[..]
-            && !goal.merge
-        {
-            advice.blocked.push(format!(
-                "nodes {first:?} and nodes {second:?} are two clusters that both own slots; to join them, which loses the \
-                 keys of one of them, use --merge"
-            ));
-            return None;
-        }
         let slots = |part: &BTreeSet<usize>| {
             let of_node = |node: &usize| nodes[node].own().map_or(0, |own| own.each_slot().count());
             part.iter().map(of_node).sum::<usize>()
         };
         let main = parts
-            .into_iter()
-            .max_by_key(|part| (slots(part), part.len(), std::cmp::Reverse(part.first().copied())))?;
+            .iter()
+            .max_by_key(|part| (slots(part), part.len(), std::cmp::Reverse(part.first().copied())))?
+            .clone();
+        let rivals = parts.into_iter().filter(|part| *part != main && slots(part) > 0).collect();
         let views: Vec<&View> = main.iter().map(|node| &nodes[node].view).collect();
         let well: Vec<&View> = views.iter().copied().filter(|view| view.is_well).collect();
         let owners = claims(if well.is_empty() { &views } else { &well });
         let owners = owners.into_iter().map(|claim| claim.map(|(id, _)| id)).collect();
-        Some(Self { goal, nodes, ordinals, main, owners, waits: std::cell::Cell::new(false) })
+        Some(Self { goal, nodes, ordinals, main, rivals, owners, waits: std::cell::Cell::new(false) })
     }
 
     pub(super) fn all_seen(&self) -> bool {
@@ -123,13 +127,9 @@ impl<'s> Cluster<'s> {
         !self.stays(node) && !self.owning().contains(&node)
     }
 
-    /// Whether another run has made it leave, which is not for one that only heals to undo: it is alone, with an epoch from
-    /// before.
-    fn was_sent_away(&self, facts: &Facts) -> bool {
-        self.goal.keep_slots
-            && facts.view.nodes.len() == 1
-            && facts.own().is_some_and(|own| own.epoch > 0 && own.slots.is_empty())
-            && self.owners.iter().any(Option::is_some)
+    /// Whether it has left this cluster, or another one.
+    fn has_left(&self, facts: &Facts) -> bool {
+        facts.has_left() && self.owners.iter().any(Option::is_some)
     }
 
     fn slots_of(&self, node: usize) -> Vec<u16> {
@@ -176,6 +176,41 @@ impl<'s> Cluster<'s> {
 
     fn keys(&self) -> u64 {
         self.nodes.values().map(|facts| facts.keys).sum()
+    }
+
+    /// Two clusters that own slots are joined only if somebody wants that. Slots that both own stay with this one.
+    fn merge(&self, advice: &mut Advice) {
+        for rival in &self.rivals {
+            let main = &self.main;
+            // By somebody who answers: a node that lost its configuration may have the only keys there are.
+            let is_owned = |slot: u16| {
+                let owner = self.owners[usize::from(slot)].and_then(|id| self.ordinals.get(id));
+                owner.is_some_and(|owner| main.contains(owner))
+            };
+            let mut own = rival.iter().filter_map(|node| self.nodes[node].own());
+            let is_superfluous = own.all(|own| own.each_slot().all(is_owned));
+            if !self.goal.merge {
+                advice.blocked.push(if is_superfluous {
+                    format!(
+                        "nodes {main:?} and nodes {rival:?} are two clusters that both own slots, and all slots of nodes {rival:?} \
+                         are owned by nodes {main:?} too; if nodes {rival:?} have left that cluster, and were started again with \
+                         keys from before, or if their keys are not needed: to empty nodes {rival:?}, use --merge"
+                    )
+                } else {
+                    format!(
+                        "nodes {main:?} and nodes {rival:?} are two clusters that both own slots; to join them, which loses the \
+                         keys of one of them, use --merge"
+                    )
+                });
+            } else if is_superfluous {
+                advice.findings.push(format!("nodes {rival:?} own slots that nodes {main:?} own too"));
+                if self.all_seen() {
+                    advice.steps.extend(rival.iter().map(|&node| Step::Discard { node }));
+                } else {
+                    self.waits.set(true);
+                }
+            }
+        }
     }
 
     /// Nodes that know nobody and nothing get epochs of their own, and wait for each other.
@@ -251,12 +286,18 @@ impl<'s> Cluster<'s> {
         let Some(&hub) = owning.first().or(self.main.first()) else { return };
         let hub_facts = self.nodes[&hub];
         for (&node, facts) in &self.nodes {
-            if node == hub || self.is_done_with(node) || self.was_sent_away(facts) {
+            // Another run has made it leave, which is not for one that only heals to undo.
+            let was_sent_away = self.goal.keep_slots && self.has_left(facts);
+            if node == hub || self.is_done_with(node) || was_sent_away {
                 continue;
             }
             if !hub_facts.reaches(facts.id()) || !facts.reaches(hub_facts.id()) {
                 advice.findings.push(format!("node {node} and node {hub} are not linked"));
-                advice.steps.push(Step::Meet { node: hub, other: node });
+                advice.steps.push(if self.has_left(facts) {
+                    Step::Rejoin { node, other: hub }
+                } else {
+                    Step::Meet { node: hub, other: node }
+                });
             }
         }
     }
@@ -462,16 +503,10 @@ impl<'s> Cluster<'s> {
 
     /// Nodes that are to leave and own nothing any more. As long as they are in the cluster they tell clients who owns what.
     fn leave(&self, advice: &mut Advice) {
-        let staying: Vec<usize> = self.main.iter().copied().filter(|&node| self.stays(node)).collect();
         let mut has_begun = false;
         for &node in self.main.iter().filter(|&&node| !self.stays(node)) {
-            let id = self.nodes[&node].id();
             advice.findings.push(format!("node {node} is to be removed"));
-            let (knowing, others): (Vec<usize>, Vec<usize>) =
-                staying.iter().partition(|other| self.nodes[other].knows(id).is_some());
-            has_begun |= !others.is_empty();
-            advice.steps.extend(knowing.into_iter().map(|node| Step::Forget { node, id: id.to_owned() }));
-            advice.steps.push(Step::Reset { node });
+            has_begun |= self.send_away(node, advice);
         }
         advice.is_for_later = !advice.steps.is_empty() && !has_begun;
         let strangers: BTreeMap<&str, &Node> = self
@@ -488,10 +523,17 @@ impl<'s> Cluster<'s> {
             ));
         }
     }
-}
 
-fn owns(facts: &Facts) -> bool {
-    facts.own().is_some_and(|own| !own.slots.is_empty())
+    /// Those that stay forget a node, then it leaves. Returns whether some have forgotten it before.
+    pub(super) fn send_away(&self, node: usize, advice: &mut Advice) -> bool {
+        let id = self.nodes[&node].id();
+        let others = self.main.iter().copied().filter(|&other| other != node && self.stays(other));
+        let (knowing, others): (Vec<usize>, Vec<usize>) =
+            others.partition(|other| self.nodes[other].knows(id).is_some());
+        advice.steps.extend(knowing.into_iter().map(|node| Step::Forget { node, id: id.to_owned() }));
+        advice.steps.push(Step::Reset { node });
+        !others.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -519,7 +561,8 @@ pub(super) mod tests {
         let asked = Address::Tcp { host: ip.clone(), port: 6379 };
         let nodes = nodes(lines).unwrap();
         let view = View { asked, is_well: true, nodes, endpoints: HashMap::new() };
-        Ok(Facts { ip, port: 6379, view, keys, looks_at: None, open_slots: BTreeMap::new() })
+        let epoch = view.nodes.iter().map(|node| node.epoch).max().unwrap_or(0);
+        Ok(Facts { ip, port: 6379, view, keys, epoch, looks_at: None, open_slots: BTreeMap::new() })
     }
 
     /// A cluster of primaries with these slots, as each of them says it.
@@ -636,6 +679,25 @@ pub(super) mod tests {
         seen.push(facts(2, 7, "id2 10.0.0.2:6379@1 myself,master - 0 0 1 connected 0-16383\n"));
         let advice = next(&goal(3, 3), &seen);
         assert!(advice.steps.is_empty() && advice.blocked[0].contains("--merge"), "{advice:?}");
-        assert!(!next(&Goal { merge: true, ..goal(3, 3) }, &seen).steps.is_empty());
+        let merge = Goal { merge: true, ..goal(3, 3) };
+        assert_eq!(next(&merge, &seen).steps, [Step::Discard { node: 2 }]);
+        // Nobody is emptied for an owner that does not answer, nor where slots would be left to nobody.
+        let silent = [&[Err("refused".into())], &seen[1..]].concat();
+        assert_eq!(next(&merge, &silent).steps, []);
+        let mut seen = cluster(&["0-8191", "8192-16000"], 7);
+        seen.push(facts(2, 7, "id2 10.0.0.2:6379@1 myself,master - 0 0 1 connected 16000-16383\n"));
+        assert_eq!(next(&merge, &seen).steps, [Step::Meet { node: 0, other: 2 }]);
+    }
+
+    #[test]
+    fn a_node_that_has_left_is_emptied_before_it_is_met_again() {
+        let mut seen = cluster(&["0-8191", "8192-16383"], 7);
+        seen.push(alone(2));
+        assert_eq!(next(&goal(3, 3), &seen).steps, [Step::Meet { node: 0, other: 2 }]);
+        // It may have left without an epoch of its own.
+        seen[2].as_mut().expect("it is there").epoch = 3;
+        assert_eq!(next(&goal(3, 3), &seen).steps, [Step::Rejoin { node: 2, other: 0 }]);
+        let heals = Goal { keep_slots: true, ..goal(3, 2) };
+        assert_eq!(next(&heals, &seen), Advice { is_healthy: true, ..Advice::default() });
     }
 }

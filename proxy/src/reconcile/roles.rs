@@ -127,20 +127,25 @@ impl Cluster<'_> {
     fn promote(&self, count: usize, replicas: &BTreeMap<usize, Vec<usize>>, advice: &mut Advice) {
         // Never one that is wanted as a replica, and none while a node cannot be asked: it may be needed.
         let wanted = self.goal.replicas;
-        let surplus = replicas
+        let all_seen = self.all_seen();
+        let surplus: Vec<usize> = replicas
             .values()
-            .filter(|all| all.len() > wanted)
+            .filter(|all| all.len() > wanted && all_seen)
             .filter_map(|all| all.last().copied())
-            .take(count);
-        for node in surplus.filter(|_| self.all_seen()) {
-            advice.findings.push(format!("node {node} should own slots but is a replica"));
-            advice.steps.push(Step::Reset { node });
-        }
-        if advice.steps.is_empty() {
+            .take(count)
+            .collect();
+        if surplus.is_empty() {
             advice.blocked.push(format!(
                 "{} primaries are configured, but there are not enough nodes; add nodes",
                 self.goal.primaries
             ));
+        }
+        for node in surplus {
+            advice.findings.push(format!("node {node} should own slots but is a replica"));
+            // Who only heals would not call it back.
+            if !self.goal.keep_slots {
+                self.send_away(node, advice);
+            }
         }
     }
 }
@@ -184,7 +189,13 @@ mod tests {
     #[test]
     fn replicas_that_are_not_wanted_any_more_become_primaries() {
         let advice = next(&goal(6, 5), &after_failovers());
-        assert!(matches!(&advice.steps[..], [Step::Reset { .. }, Step::Reset { .. }]), "{advice:?}");
+        let (forget, reset): (Vec<_>, Vec<_>) =
+            advice.steps.iter().partition(|step| matches!(step, Step::Forget { .. }));
+        // The others first: it could claim slots when it is started again before it is empty.
+        assert!(matches!(advice.steps[5], Step::Reset { .. }), "{advice:?}");
+        assert!(matches!(&reset[..], [Step::Reset { .. }, Step::Reset { .. }]) && forget.len() == 10);
+        let heals = next(&Goal { keep_slots: true, ..goal(6, 5) }, &after_failovers());
+        assert!(heals.steps.is_empty() && heals.blocked.is_empty(), "{heals:?}");
         let wanted = next(&Goal { replicas: 1, ..goal(6, 5) }, &after_failovers());
         assert!(wanted.steps.is_empty() && wanted.blocked[0].contains("add nodes"), "{wanted:?}");
     }

@@ -36,6 +36,8 @@ pub struct Facts {
     pub view: View,
     /// Keys it holds.
     pub keys: u64,
+    /// The latest epoch of its cluster: 0 as long as it was in none.
+    pub epoch: u64,
     /// Where a replica that is not linked to its primary looks for it.
     pub looks_at: Option<(String, u16)>,
     /// Slots that are on their way somewhere in the cluster, with how many keys of them are here.
@@ -58,6 +60,11 @@ impl Facts {
         self.view.nodes.iter().find(|node| node.id == id && !node.handshake)
     }
 
+    /// Whether it was in a cluster, and is alone and owns nothing now. What it has on disk may be from before.
+    pub fn has_left(&self) -> bool {
+        self.view.nodes.len() == 1 && self.epoch > 0 && self.own().is_some_and(|own| own.slots.is_empty())
+    }
+
     /// Whether it has a link to the node and does not think that it failed.
     pub fn reaches(&self, id: &str) -> bool {
         self.knows(id).is_some_and(|node| node.linked && !node.failed && !node.suspected)
@@ -72,7 +79,9 @@ pub enum Step {
     SetEpoch { node: usize, epoch: u64 },
     /// `node` is told where `other` is.
     Meet { node: usize, other: usize },
-    /// `node` forgets a node that is no more.
+    /// `node`, which has left a cluster, is emptied, and then told where `other` is.
+    Rejoin { node: usize, other: usize },
+    /// `node` forgets a node that is no more, or about to leave.
     Forget { node: usize, id: String },
     /// `node` owns these ranges of slots from now on.
     AddSlots { node: usize, slots: Vec<(u16, u16)> },
@@ -86,8 +95,10 @@ pub enum Step {
     Move { from: usize, to: usize, slots: Vec<u16> },
     /// A slot is not on its way at `node` any more.
     Settle { node: usize, slot: u16 },
-    /// `node` leaves the cluster it is in, and is empty.
+    /// `node`, which owns nothing, leaves the cluster it is in, and is empty.
     Reset { node: usize },
+    /// `node`, which is of another cluster, gives up its slots and keys.
+    Discard { node: usize },
 }
 
 impl fmt::Display for Step {
@@ -95,7 +106,8 @@ impl fmt::Display for Step {
         match self {
             Self::SetEpoch { node, epoch } => write!(f, "node {node}: set config epoch {epoch}"),
             Self::Meet { node, other } => write!(f, "node {node}: meet node {other}"),
-            Self::Forget { node, id } => write!(f, "node {node}: forget {id}, which is gone"),
+            Self::Rejoin { node, other } => write!(f, "node {node}: empty it, then meet node {other}"),
+            Self::Forget { node, id } => write!(f, "node {node}: forget {id}"),
             Self::AddSlots { node, slots } => {
                 let shown: Vec<String> =
                     slots.iter().map(|(first, last)| format!("{first}-{last}")).collect();
@@ -111,6 +123,7 @@ impl fmt::Display for Step {
             }
             Self::Settle { node, slot } => write!(f, "node {node}: clear the migration state of slot {slot}"),
             Self::Reset { node } => write!(f, "node {node}: leave the cluster"),
+            Self::Discard { node } => write!(f, "node {node}: discard its slots and keys"),
         }
     }
 }

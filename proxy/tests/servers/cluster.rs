@@ -25,7 +25,8 @@ pub struct Nodes {
 pub struct Node {
     process: Option<Child>,
     pub address: Ipv4Addr,
-    folder: PathBuf,
+    /// Where it works, and keeps what it has.
+    pub folder: PathBuf,
 }
 
 /// The bus between nodes, led through this process, which can cut one of them off from the others.
