@@ -195,6 +195,8 @@ pub struct PoolCounters {
     pub redirects_later: Counter,
     /// Of all these, those whose client got the node's error after all.
     pub redirects_given_up: Counter,
+    /// Requests that were sent again because their shard had ended their wait for data.
+    pub blocked_repeated: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.
     pub blocked_refused: Counter,
 }

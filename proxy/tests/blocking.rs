@@ -66,6 +66,11 @@ fn what_waits_is_answered_as_the_server_answers() {
         a> HELLO 3 ; a< ; a: BLPOP k 0.01 ; a: BZPOPMAX k 0.01 ; a: XREAD BLOCK 10 STREAMS k 0
         a: BLPOP k -1
         a: BLPOP k x
+        a: BLPOP k inf ; a: BLPOP k -inf ; a: BLPOP k +Infinity ; a: BLPOP k infin ; a: BLPOP k nan ; a: BLPOP k nan(1)
+        a: BLPOP k 1e18 ; a: BLPOP k -1e18 ; a: BLPOP k 1e400 ; a: BLPOP k 1e5000 ; a: BLPOP k 1e-400 ; a: BLPOP k 1e-5000
+        a: BLPOP k 0x ; a: BLPOP k 0x. ; a: BLPOP k 0x1p ; a: BLPOP k 0x1p-6 ; a: BLPOP k 0x.02 ; a: BLPOP k -0x1 ; a: BLPOP k 0x1g
+        a: BLPOP k 0x1p16384 ; a: BLPOP k 0x1p-20000 ; a: BLPOP k 0x8000000000000000 ; a: BLPOP k 9223372036854776 ; a: BLPOP k 0b1
+        a: BLPOP k . ; a: BLPOP k 1e ; a: BLPOP k ++1 ; a: BLPOP k 1_0 ; a: BLMPOP inf 1 k LEFT ; a: BLMPOP 0xz 1 k LEFT
         a: BLPOP k -0.00001 x
         a: BLMOVE k l UP DOWN x
         a: BLMPOP x 0 k LEFT

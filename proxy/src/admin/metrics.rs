@@ -131,7 +131,7 @@ pub type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 25] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 26] = [
         ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
@@ -191,6 +191,12 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             Kind::Counter,
             "Requests refused because blocked_max clients already waited for data on their shard.",
             |pool| pool.blocked_refused.get() as i64,
+        ),
+        (
+            "memstore_blocked_repeated",
+            Kind::Counter,
+            "Blocking commands sent again because their shard had unblocked them, as after a failover.",
+            |pool| pool.blocked_repeated.get() as i64,
         ),
         (
             "memstore_subscribers",

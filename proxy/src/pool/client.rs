@@ -106,6 +106,8 @@ pub struct Activity<P: Protocol> {
     pub(super) parked: Option<Box<Waiting<P>>>,
     /// The connection of a shard that it has to itself.
     pub private: Option<ConnectionId>,
+    /// How often in a row its shard has ended its wait for data, and when the last time.
+    pub set_back: (u8, Time),
     /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
     /// the client takes its replies has all its time still before it.
     pub arrived: Option<Time>,
@@ -136,6 +138,7 @@ impl<P: Protocol> Default for Activity<P> {
             block: None,
             parked: None,
             private: None,
+            set_back: (0, Time::default()),
             sent: 0,
             blocked: None,
             swamped: None,
@@ -226,6 +229,7 @@ impl<P: Protocol> Activity<P> {
         self.blocked = None;
         self.swamped = None;
         self.told = false;
+        self.set_back = (0, Time::default());
         self.arrived = None;
         self.counted = 0;
         self.replies.recycle()

@@ -11,7 +11,7 @@ use super::connections::ConnectionId;
 use super::context::Context;
 use super::handshake::Step;
 use super::parked::Redirected;
-use super::redirect::{Executed, Interrupted, Redirects};
+use super::redirect::{Executed, Redirects};
 use super::ticket::{Ticket, Whom};
 use super::waiting::is_for_us;
 use super::wishes::Wishes;
@@ -184,12 +184,20 @@ impl<P: Protocol> Intake<'_, P> {
         {
             self.responses += 1;
             self.response_bytes += response.len() as u64;
-            let (lane, reply) = (self.connection.lane, Bytes::copy_from_slice(response));
+            let (from, reply) = (self.connection.member, Bytes::copy_from_slice(response));
             if let Some(private) = &mut self.connection.private {
                 // The shard closes it.
                 private.is_tainted = true;
             }
-            self.redirects.interrupted.push(Interrupted { ticket, request, wait, lane, reply });
+            let wait = Some(wait);
+            self.redirects.interrupted.push(Redirected {
+                from,
+                deadline: None,
+                ticket,
+                request,
+                reply,
+                wait,
+            });
             self.start = self.end;
             return true;
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ClientId;
+use super::client::Activity;
 use super::connection::{Admission, Link};
 use super::connections::{ConnectionId, Connections};
 use super::context::Context;
@@ -44,6 +45,16 @@ impl<P: Protocol> Connections<P> {
         self[id].private = Some(Box::new(private));
         self.connect(id);
         id
+    }
+}
+
+impl<P: Protocol> Connections<P> {
+    /// For how long the client's request waits for data, if it does: at a shard, or for its next attempt.
+    pub fn wait_of(&self, activity: &Activity<P>) -> Option<Wait> {
+        match activity.private {
+            Some(at) => self.get(at)?.private.as_ref()?.wait,
+            None => activity.parked.as_ref()?.wait(),
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::ops::Range;
 use super::Pool;
 use super::client::State;
 use super::clients::{ClientId, Clients};
-use super::connections::ConnectionId;
 use super::private::Ending;
 use crate::buffer::Output;
 use crate::protocol::{ClientRow, Deed, Found, Protocol, Question, Rows};
@@ -37,7 +36,7 @@ impl<P: Protocol> Pool<P> {
                 self.context.counters.client_revoked.add(1);
                 client.state = State::Finishing;
                 dirty.mark(client, index as u32);
-                if client.activity.as_ref().is_some_and(|activity| activity.private.is_some()) {
+                if client.activity.is_some() {
                     waiting.push(ClientId { index: index as u32, generation: client.generation });
                 }
             }
@@ -61,12 +60,6 @@ impl<P: Protocol> Pool<P> {
     ) -> bool {
         let Clients { table, dirty, .. } = &mut self.clients;
         let connections = &self.router.connections;
-        let is_blocked = |at: Option<ConnectionId>| {
-            let connection = at.and_then(|at| connections.get(at));
-            connection
-                .and_then(|connection| connection.private.as_ref())
-                .is_some_and(|own| own.wait.is_some())
-        };
         let mut unblocked = Vec::new();
         let channels = &self.channels;
         let all = table.places();
@@ -85,7 +78,9 @@ impl<P: Protocol> Pool<P> {
                 queued: activity.and_then(|activity| activity.block.as_ref()).map_or(0, |block| block.len()),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
-                is_blocked: is_blocked(activity.and_then(|activity| activity.private)),
+                is_blocked: activity
+                    .and_then(|activity| connections.wait_of(activity))
+                    .is_some_and(|wait| wait.goes_on()),
                 listens: channels.count_of(id),
             };
             let is_unblocked = matches!(question.deed, Deed::Unblock { .. });

@@ -91,6 +91,11 @@ impl<P: Protocol> Waiting<P> {
         meant
     }
 
+    /// For how long the request waits for data, where it does: then it is the only one.
+    pub fn wait(&self) -> Option<Wait> {
+        self.requests.first()?.redirected.wait
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.requests.len()

@@ -56,6 +56,18 @@ pub struct Wait {
     pub asked: (u32, Time),
 }
 
+impl Wait {
+    /// Its client is to go on waiting, here or somewhere else.
+    pub fn goes_on(&self) -> bool {
+        self.ending.is_none_or(|ending| ending == Ending::Again)
+    }
+
+    /// It was to end, for good.
+    pub fn is_over(&self) -> bool {
+        !self.goes_on()
+    }
+}
+
 /// How a wait ends before its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {

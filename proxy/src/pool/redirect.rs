@@ -11,14 +11,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use shard_discovery::Address;
 
 use super::client::Pause;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::parked::{Parked, Redirected, Waiting, is_later};
-use super::private::Wait;
 use super::router::Turn;
 use super::ticket::{Sender, Ticket};
 use super::{ClientId, Pool};
@@ -38,16 +36,6 @@ const ABANDONED_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits until everything else of its client is answered: as long as for all of its attempts. Without a
 /// `timeout` a shard that hangs would keep it for ever.
 const OTHERS_MAX: Duration = Duration::from_secs(5);
-
-/// A request whose wait has ended before its time, without anything taken for it.
-pub(super) struct Interrupted<P: Protocol> {
-    pub ticket: Ticket<P>,
-    pub request: Bytes,
-    pub wait: Wait,
-    pub lane: P::Lane,
-    /// In these words.
-    pub reply: Bytes,
-}
 
 /// A request that was executed, or may have been, while earlier ones of its client were not.
 pub(super) struct Executed {
@@ -95,8 +83,8 @@ pub(super) struct Redirects<P: Protocol> {
     parked_due: BTreeSet<(Time, ClientId)>,
     /// Requests that were executed behind some that were not.
     pub executed: Vec<Executed>,
-    /// Requests whose wait for data was ended.
-    pub interrupted: Vec<Interrupted<P>>,
+    /// Requests whose wait for data was ended, without anything taken for them.
+    pub interrupted: Vec<Redirected<P>>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -211,6 +199,11 @@ impl<P: Protocol> Pool<P> {
                     self.context.counters.redirects_later.add(1);
                 }
             }
+            if redirected.wait.is_some_and(|wait| wait.is_over()) {
+                // It was to end where it waited, and is not to begin elsewhere.
+                self.interrupted(redirected, now);
+                continue;
+            }
             let waits = ticket.scripted || matches!(redirect, Redirect::Later { .. });
             if !is_meant || ticket.tries >= TRIES_MAX || (waits && latest.has_overtaken(&ticket)) {
                 self.give_up(&redirected);
@@ -285,7 +278,10 @@ impl<P: Protocol> Pool<P> {
         }
         for Parked { redirected, .. } in waiting {
             let (count, is_named) = of_slots[&redirected.ticket.slot];
-            if self.has_parked(client) {
+            if redirected.wait.is_some() && P::redirect(&redirected.reply).is_none() {
+                // It was put off because its shard had ended it.
+                self.wait_on(redirected, now);
+            } else if self.has_parked(client) {
                 // One before it has to wait longer.
                 self.park(redirected, now);
             } else {
@@ -302,17 +298,22 @@ impl<P: Protocol> Pool<P> {
 
     fn park(&mut self, redirected: Redirected<P>, now: Time) {
         let pause = PAUSE_MIN * (1 << redirected.ticket.tries.min(TRIES_MAX));
+        self.park_until(redirected, now.plus(pause), now);
+    }
+
+    /// The request waits until then.
+    pub(super) fn park_until(&mut self, redirected: Redirected<P>, due: Time, now: Time) {
         let Some(id) = redirected.ticket.client() else { return };
         let Some(activity) = self.clients.activity_mut(id) else { return };
         let bytes = Waiting::cost(activity.parked.as_deref(), &redirected);
         // Scripts may say what they like: they leave half of the room to what only nodes say.
         let share = if redirected.ticket.scripted { 2 } else { 1 };
         let has_room = self.redirects.parked_bytes + bytes <= self.context.limits.parked_bytes_max / share;
-        if !has_room || redirected.is_late(now.plus(pause)) {
+        if !has_room || redirected.is_late(due) {
             return self.give_up(&redirected);
         }
         activity.paused = Some(Pause::UntilQuiet);
-        let parked = Parked { since: now, due: now.plus(pause), redirected };
+        let parked = Parked { since: now, due, redirected };
         self.change_parked(id, |waiting| Waiting::add(waiting, parked));
     }
 

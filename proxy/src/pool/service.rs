@@ -19,6 +19,7 @@ use super::members::ShardIndex;
 use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Target};
 use super::ticket::{Sender, Waiter};
+use super::waiting::occupied;
 use super::wishes::{Notice, Wish, Wishes};
 use crate::account::Share;
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
@@ -431,11 +432,8 @@ impl<P: Protocol> Service<'_, P> {
                 return Next::Request;
             }
             Refusal::Occupied(member) => {
-                counters.blocked_refused.add(1);
                 counters.refused.add(1);
-                let name = &self.router.members[member].name;
-                let max = self.context.limits.blocked_max;
-                let words = format!("shard {name}: {max} clients wait for data there already (blocked_max)");
+                let words = occupied(self.context, &self.router.members[member].name);
                 P::failure(self.plan.manner, &words, &mut self.plan.reply);
                 self.activity.replies.replied(&self.plan.reply, self.plan.manner);
                 return Next::Request;

@@ -8,7 +8,10 @@
 //! - CLIENT UNBLOCK, a drain, another topology: the shard is asked, on a shared connection, to end the wait, and says on
 //!   the private one whether it has, or has given an element already. Nothing is lost between the two. It is asked again where it
 //!   does not answer, for it may have heard of the end before the beginning; one that does not answer in time is taken for lost.
-//! - The shard itself, where it is a primary no more.
+//! - The shard itself, where it is a primary no more. Where it does that again and again there is a pause.
+//!
+//! A request that a node of a cluster has sent elsewhere, or that is put off, waits all the same ([`super::parked`]): it can be ended,
+//! and one that was to end does not begin anew.
 //!
 //! Where the client is to go on waiting its request is put back in front of what waits of it, with the time that is left, and goes
 //! where its keys belong by then.
@@ -22,11 +25,11 @@ use super::client::{Pause, State};
 use super::clients::{ClientId, Clients, find};
 use super::connection::Link;
 use super::connections::ConnectionId;
+use super::context::Context;
 use super::deadlines::spread;
 use super::members::{MemberIndex, ShardIndex};
-use super::parked::Redirected;
+use super::parked::{Parked, Redirected};
 use super::private::{Ending, Wait};
-use super::redirect::Interrupted;
 use super::router::Refusal;
 use super::ticket::{Sender, Ticket};
 use crate::buffer::{Ahead, Piece};
@@ -36,24 +39,23 @@ use crate::time::Time;
 
 /// The pause before a shard is asked once more to end a wait; it doubles each time.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
+/// The pause before a request is asked again whose wait its shard has ended before; it doubles so often.
+const REPEAT_MIN: Duration = Duration::from_millis(20);
+const REPEAT_DOUBLINGS: u8 = 7;
+/// Ended for so long no more, the next time is the first.
+const SET_BACK_MAX: Duration = Duration::from_secs(10);
 /// How long a shard may take to end a wait, where its responses may take as long as they like.
 const UNBLOCK_MAX: Duration = Duration::from_secs(1);
 
 impl<P: Protocol> Pool<P> {
     /// Whether the client's request waits for data.
     pub fn is_waiting(&self, id: ClientId) -> bool {
-        self.clients
-            .activity(id)
-            .and_then(|activity| activity.private)
-            .is_some_and(|at| self.wait_at(at).is_some())
-    }
-
-    fn wait_at(&self, at: ConnectionId) -> Option<Wait> {
-        self.router.connections.get(at)?.private.as_ref()?.wait
+        self.clients.activity(id).is_some_and(|activity| self.router.connections.wait_of(activity).is_some())
     }
 
     /// The client will say nothing more, and hears nothing of what it waits for: nothing is to be taken for it.
     pub(super) fn drop_wait(&mut self, id: ClientId) {
+        self.take_parked(id);
         let Some(client) = self.clients.touch(id) else { return };
         client.state = State::Ended;
         let Some(activity) = client.activity.as_mut() else { return };
@@ -67,16 +69,15 @@ impl<P: Protocol> Pool<P> {
 
     /// The wait of the client's request ends before its time. False if it does not wait, or its wait ends already.
     pub(super) fn end_wait(&mut self, id: ClientId, ending: Ending, now: Time) -> bool {
-        let Some(at) = self.clients.activity(id).and_then(|activity| activity.private) else { return false };
-        let Some(wait) = self.wait_at(at) else { return false };
-        if wait.ending.is_some_and(|before| before != Ending::Again) {
-            return false;
-        }
+        let Some(activity) = self.clients.activity(id) else { return false };
+        let (at, wait) = (activity.private, self.router.connections.wait_of(activity));
+        let Some(wait) = wait.filter(Wait::goes_on) else { return false };
+        let Some(at) = at else { return self.end_parked_wait(id, ending, now) };
         let connection = &mut self.router.connections[at];
         if connection.in_flight().is_empty() {
             return false;
         }
-        let (is_unheard, lane) = (connection.is_unheard(), connection.lane);
+        let (is_unheard, from) = (connection.is_unheard(), connection.member);
         let private = connection.private.as_mut().expect("somebody waits on it");
         private.wait = Some(Wait { ending: Some(ending), ..wait });
         if is_unheard {
@@ -85,16 +86,9 @@ impl<P: Protocol> Pool<P> {
             let request = connection.newest_kept().unwrap_or_default();
             self.router.abandon_private(at);
             let Some(ticket) = ticket else { return false };
-            self.interrupted(
-                Interrupted {
-                    ticket,
-                    request,
-                    wait: Wait { ending: Some(ending), ..wait },
-                    lane,
-                    reply: Bytes::new(),
-                },
-                now,
-            );
+            let wait = Some(Wait { ending: Some(ending), ..wait });
+            let reply = Bytes::new();
+            self.interrupted(Redirected { from, deadline: None, ticket, request, reply, wait }, now);
             return true;
         }
         // Whatever the shard says, it is not for the next who waits there.
@@ -106,6 +100,18 @@ impl<P: Protocol> Pool<P> {
         let until = now.plus(self.context.limits.timeout.unwrap_or(UNBLOCK_MAX));
         private.wait = Some(Wait { ending: Some(ending), asked: (0, until), ..wait });
         self.ask_to_end(at, now);
+        true
+    }
+
+    /// The same, where its request waits for its next attempt.
+    fn end_parked_wait(&mut self, id: ClientId, ending: Ending, now: Time) -> bool {
+        if ending == Ending::Again {
+            return false;
+        }
+        for Parked { mut redirected, .. } in self.take_parked(id) {
+            redirected.wait = redirected.wait.map(|wait| Wait { ending: Some(ending), ..wait });
+            self.interrupted(redirected, now);
+        }
         true
     }
 
@@ -149,6 +155,7 @@ impl<P: Protocol> Pool<P> {
         let is_meant = |id: &ClientId| {
             self.clients.get(*id).is_some_and(|client| spread(client.id, seed) < u64::from(share))
         };
+        let holders = holders.chain(self.redirects.parked_clients());
         let meant: Vec<ClientId> = holders.filter(is_meant).collect();
         meant.into_iter().for_each(|id| {
             self.end_wait(id, Ending::TimeOver, now);
@@ -234,16 +241,16 @@ impl<P: Protocol> Pool<P> {
         member: MemberIndex,
         prelude: &[u8],
     ) {
-        let (now, lane) = (sender.now, self.router.connections.lane_key(sender.lane));
+        let now = sender.now;
         let left = wait.due.map(|due| due.since(now));
         let state = self.clients.get(sender.id).map_or(State::Broken, |client| client.state);
         if matches!(state, State::Ended | State::Broken) {
             return self.drop_wait(sender.id);
         }
         if left == Some(Duration::ZERO) || state == State::Finishing {
-            let wait = Wait { ending: Some(Ending::TimeOver), ..wait };
-            let (request, reply) = (Bytes::new(), Bytes::new());
-            return self.interrupted(Interrupted { ticket, request, wait, lane, reply }, now);
+            let wait = Some(Wait { ending: Some(Ending::TimeOver), ..wait });
+            let (from, request, reply) = (redirected.from, Bytes::new(), Bytes::new());
+            return self.interrupted(Redirected { from, deadline: None, ticket, request, reply, wait }, now);
         }
         let mut request = Vec::new();
         if !P::wait_again(&redirected.request, left, &mut request) {
@@ -252,6 +259,11 @@ impl<P: Protocol> Pool<P> {
         let at = match self.router.take_private(sender, member, &self.context) {
             Ok(at) => at,
             Err(Refusal::Failed(_, failure)) => return self.fail(ticket, member, &failure),
+            Err(Refusal::Occupied(member)) => {
+                self.context.counters.refused.add(1);
+                let words = occupied(&self.context, &self.router.members[member].name);
+                return self.refuse_wait(&ticket, &words);
+            }
             Err(_) => return self.fail(ticket, member, &ShardFailure::QueueFull),
         };
         self.router.begin_wait(at, left, self.context.limits.timeout, now);
@@ -275,8 +287,30 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    fn interrupted(&mut self, interrupted: Interrupted<P>, now: Time) {
-        let Interrupted { ticket, request, wait, lane, reply } = interrupted;
+    /// The wait has ended before its time. Its client is told so, or goes on waiting: at once, and after a pause where its shard
+    /// ends it again and again.
+    pub(super) fn interrupted(&mut self, redirected: Redirected<P>, now: Time) {
+        let Some(id) = redirected.ticket.client() else { return };
+        if P::interruption(&redirected.reply) == Some(Interruption::Changed)
+            && redirected.wait.is_some_and(|wait| wait.goes_on())
+            && let Some(client) = self.clients.get_mut(id)
+            && client.state == State::Open
+            && let Some(activity) = client.activity.as_mut()
+        {
+            let (times, last) = activity.set_back;
+            let times = if now.since(last) < SET_BACK_MAX { times } else { 0 };
+            activity.set_back = (times.saturating_add(1), now);
+            if times > 0 {
+                let pause = REPEAT_MIN * (1 << (times - 1).min(REPEAT_DOUBLINGS));
+                return self.park_until(redirected, now.plus(pause), now);
+            }
+        }
+        self.wait_on(redirected, now);
+    }
+
+    /// The client goes on waiting, where its keys belong by now, unless it is not to or its time is over.
+    pub(super) fn wait_on(&mut self, redirected: Redirected<P>, now: Time) {
+        let Redirected { ticket, request, wait: Some(wait), reply, .. } = redirected else { return };
         let Some(id) = ticket.client() else { return };
         let is_over = wait.due.is_some_and(|due| due <= now);
         let ending = match wait.ending {
@@ -287,8 +321,12 @@ impl<P: Protocol> Pool<P> {
         let mut again = Vec::new();
         if ending == Ending::Again && P::wait_again(&request, left, &mut again) && self.take_again(id, &again)
         {
+            let is_changed = P::interruption(&reply) == Some(Interruption::Changed);
+            self.context.counters.blocked_repeated.add(u64::from(is_changed));
             return;
         }
+        let Some(client) = self.clients.touch(id) else { return };
+        let lane = self.router.connections.lane_key(client.lane);
         let mut words = Vec::new();
         match ending {
             Ending::TimeOver => P::nothing_came(lane, &mut words),
@@ -297,10 +335,18 @@ impl<P: Protocol> Pool<P> {
             Ending::Again if reply.is_empty() => P::nothing_came(lane, &mut words),
             Ending::Again => words.extend_from_slice(&reply),
         }
-        let Some(client) = self.clients.touch(id) else { return };
         let Some(activity) = client.activity.as_mut() else { return };
         (activity.private, activity.arrived) = (None, None);
         activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&words), true);
+    }
+
+    /// The request is refused, in these words.
+    fn refuse_wait(&mut self, ticket: &Ticket<P>, words: &str) {
+        let Some(client) = ticket.client().and_then(|id| self.clients.touch(id)) else { return };
+        let Some(activity) = client.activity.as_mut() else { return };
+        let mut reply = Vec::new();
+        P::failure(activity.replies.manner(ticket.number), words, &mut reply);
+        activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true);
     }
 
     /// The client's request is taken once more, before all that it has sent after it. False if it is to go.
@@ -324,6 +370,13 @@ impl<P: Protocol> Pool<P> {
         self.clients.resume(id);
         true
     }
+}
+
+/// Why one more client may not wait at the shard; counted.
+pub(super) fn occupied<P: Protocol>(context: &Context<P>, shard: &str) -> String {
+    context.counters.blocked_refused.add(1);
+    let max = context.limits.blocked_max;
+    format!("shard {shard}: {max} clients wait for data there already (blocked_max)")
 }
 
 /// Whether what a shard says of a wait that has ended is for its client, or the client goes on waiting elsewhere.

@@ -199,4 +199,5 @@ counters!(
     redirects_later,
     redirects_given_up,
     blocked_refused,
+    blocked_repeated,
 );

@@ -10,6 +10,9 @@ use super::{Resp, encode, session};
 use crate::protocol::RequestBounds;
 use crate::protocol::waiting::{Interruption, Waiting};
 
+/// Redis reads no float that has so many characters.
+const FLOAT_MAX: usize = 5 * 1024;
+
 /// Where a timeout stands, and in which unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Timeout {
@@ -39,7 +42,10 @@ pub fn patience(command: &Command, words: &[&[u8]]) -> Result<Option<Option<Dura
         }
     }
     let millis = match timeout {
-        Timeout::Seconds(at) => seconds(words[at])?,
+        Timeout::Seconds(at) => match seconds(words[at])? {
+            Some(millis) => millis,
+            None => return Ok(Some(None)),
+        },
         Timeout::Milliseconds(at) => match words.get(at) {
             Some(word) => session::number(word).ok_or("ERR timeout is not an integer or out of range")?,
             // The shard knows what it means.
@@ -53,13 +59,53 @@ pub fn patience(command: &Command, words: &[&[u8]]) -> Result<Option<Option<Dura
     }
 }
 
-/// Seconds as Redis reads them, in milliseconds.
-fn seconds(word: &[u8]) -> Result<i64, &'static str> {
-    let number = std::str::from_utf8(word).ok().and_then(|text| text.parse::<f64>().ok());
-    let number =
-        number.filter(|number| !number.is_nan()).ok_or("ERR timeout is not a float or out of range")?;
+/// Seconds as Redis reads them, in milliseconds. `None` where it depends on its version what it makes of them: the shard is to
+/// say that.
+fn seconds(word: &[u8]) -> Result<Option<i64>, &'static str> {
+    let text = std::str::from_utf8(word).ok().filter(|text| text.len() < FLOAT_MAX);
+    let number = text.and_then(float).filter(|number| !number.is_nan());
+    let number = number.ok_or("ERR timeout is not a float or out of range")?;
     let millis = (number * 1000.0).ceil();
-    if millis >= i64::MAX as f64 { Err("ERR timeout is out of range") } else { Ok(millis as i64) }
+    // It reads more digits than there are here: what is nothing here may be something there, or too little.
+    let is_nothing = number == 0.0 && text.is_some_and(|text| text.contains(['p', 'P', 'e', 'E']));
+    let is_known = !is_nothing && millis.abs() < i64::MAX as f64;
+    Ok(is_known.then_some(millis as i64))
+}
+
+/// A number as the C library reads it: also in hexadecimal.
+fn float(text: &str) -> Option<f64> {
+    let (sign, plain) = match text.as_bytes().first()? {
+        b'-' => (-1.0, &text[1..]),
+        b'+' => (1.0, &text[1..]),
+        _ => (1.0, text),
+    };
+    let Some(digits) = plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) else {
+        return text.parse().ok();
+    };
+    let (digits, power) = match digits.split_once(['p', 'P']) {
+        // What is too large for it is as good as endless.
+        Some((digits, power)) => (digits, exponent(power)?),
+        None => (digits, 0),
+    };
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() && part.is_empty() {
+        return None;
+    }
+    let mut number = 0.0;
+    for digit in whole.chars().chain(part.chars()) {
+        number = number * 16.0 + f64::from(digit.to_digit(16)?);
+    }
+    let power = power.saturating_sub(4 * i32::try_from(part.len()).ok()?);
+    Some(sign * number * f64::from(power).exp2())
+}
+
+/// A power of two: a number with or without its sign.
+fn exponent(text: &str) -> Option<i32> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(if text.starts_with('-') { i32::MIN / 2 } else { i32::MAX / 2 }))
 }
 
 /// The words of a request in the form that shards are sent.
@@ -169,9 +215,28 @@ mod tests {
             ("BLPOP a b 0", Ok(Some(None))),
             ("BLPOP k -0.0001", Ok(Some(None))),
             ("BLPOP k -1", Err("ERR timeout is negative")),
-            ("BLPOP k -inf", Err("ERR timeout is negative")),
-            ("BLPOP k inf", Err("ERR timeout is out of range")),
-            ("BLPOP k 1e18", Err("ERR timeout is out of range")),
+            // What is too large is negative to Redis 7.0, and out of range to later ones: they say so themselves.
+            ("BLPOP k -inf", Ok(Some(None))),
+            ("BLPOP k Infinity", Ok(Some(None))),
+            ("BLPOP k 1e18", Ok(Some(None))),
+            ("BLPOP k -1e18", Ok(Some(None))),
+            ("BLPOP k 1e5000", Ok(Some(None))),
+            ("BLPOP k 1e-5000", Ok(Some(None))),
+            ("BLPOP k 0x1p16384", Ok(Some(None))),
+            ("BLPOP k 0x1p-99999999999", Ok(Some(None))),
+            ("BLPOP k 0x10", millis(16_000)),
+            ("BLPOP k +0X1P-3", millis(125)),
+            ("BLPOP k 0x.8", millis(500)),
+            ("BLPOP k 0x1.p+1", millis(2000)),
+            ("BLPOP k -0x1", Err("ERR timeout is negative")),
+            ("BLPOP k 0x", Err(NO_FLOAT)),
+            ("BLPOP k 0x.", Err(NO_FLOAT)),
+            ("BLPOP k 0x1p", Err(NO_FLOAT)),
+            ("BLPOP k 0x1p1q", Err(NO_FLOAT)),
+            ("BLPOP k 0x1g", Err(NO_FLOAT)),
+            ("BLPOP k 0x+1", Err(NO_FLOAT)),
+            ("BLPOP k ++1", Err(NO_FLOAT)),
+            ("BLPOP k infin", Err(NO_FLOAT)),
             ("BLPOP k nan", Err(NO_FLOAT)),
             ("BLPOP k 1s", Err(NO_FLOAT)),
             ("BLMPOP 2 1 k LEFT", millis(2000)),
