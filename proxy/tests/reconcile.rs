@@ -138,11 +138,15 @@ fn a_cluster_forms_grows_and_shrinks_while_it_is_used() {
         nodes.add();
     }
     let begin = Instant::now();
-    std::thread::scope(|scope| {
+    let said = std::thread::scope(|scope| {
         let grows = scope.spawn(|| Reconcile { nodes: &nodes, primaries, flags: &[] }.succeeds());
         check_while(&mut client, || !grows.is_finished());
-        grows.join().expect("it grows");
+        grows.join().expect("it grows")
     });
+    // No node has copied the keys of another one than that which it follows in the end.
+    for number in 6..nodes.nodes.len() {
+        assert!(said.matches(&format!("do: node {number}: replicate node ")).count() < 2, "{said}");
+    }
     println!("grown from 3 to {primaries} in {:?}", begin.elapsed());
     let (grown, share) = (owners(&nodes), 16384 / primaries);
     assert_eq!(grown.len(), primaries, "{grown:?}");

@@ -438,7 +438,7 @@ impl<'s> Cluster<'s> {
         }
         let mut targets: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
         let lacking = self.goal.primaries.saturating_sub(targets.len());
-        targets.extend(self.empty().into_iter().take(lacking));
+        targets.extend(self.new_owners(lacking));
         targets.sort_unstable();
         let mut leaving: Vec<usize> = self.owning().into_iter().filter(|&node| !self.stays(node)).collect();
         // More own slots than are meant to: those with the highest ordinals become replicas.

@@ -13,12 +13,14 @@ impl Cluster<'_> {
             return;
         }
         let owning: Vec<usize> = self.owning().into_iter().filter(|&node| self.stays(node)).collect();
-        let mut spare = self.empty();
         let lacking = self.goal.primaries.saturating_sub(self.staying_owners());
-        let new: Vec<usize> = spare.drain(..lacking.min(spare.len())).collect();
+        let new = self.new_owners(lacking);
+        // Followed before they own anything, so that there is nothing to copy, and what they are given is there twice at once.
+        let primaries = [&owning[..], &new].concat();
         let mut replicas: BTreeMap<usize, Vec<usize>> =
-            owning.iter().map(|&node| (node, Vec::new())).collect();
-        let mut homeless = spare;
+            primaries.iter().map(|&node| (node, Vec::new())).collect();
+        let mut homeless = self.empty();
+        homeless.retain(|node| !new.contains(node));
         for &node in self.main.iter().filter(|&&node| self.stays(node)) {
             let facts = self.nodes[&node];
             let Some(primary) = facts.own().and_then(|own| own.replica_of.as_deref()) else { continue };
@@ -45,8 +47,6 @@ impl Cluster<'_> {
                     advice.findings.push(format!("node {node} replicates {primary}, which is unreachable"));
                     self.waits.set(true);
                 }
-                // Its primary is one that slots are to be given to, or were taken from.
-                None if self.ordinals.get(primary).is_some_and(|primary| new.contains(primary)) => {}
                 None => homeless.push(node),
             }
         }
@@ -62,7 +62,7 @@ impl Cluster<'_> {
             let turn =
                 |primary: &usize| (primary % self.goal.primaries.max(1)) != node % self.goal.primaries.max(1);
             let Some(primary) =
-                owning.iter().copied().min_by_key(|primary| (replicas[primary].len(), turn(primary)))
+                primaries.iter().copied().min_by_key(|primary| (replicas[primary].len(), turn(primary)))
             else {
                 continue;
             };
@@ -75,6 +75,7 @@ impl Cluster<'_> {
         if !advice.steps.is_empty() {
             return;
         }
+        replicas.retain(|node, _| !new.contains(node));
         for (primary, all) in replicas.iter().filter(|(_, all)| all.len() < self.goal.replicas) {
             let (has, wanted) = (all.len(), self.goal.replicas);
             advice.findings.push(format!("node {primary} has {has} replicas instead of {wanted}"));
@@ -92,6 +93,21 @@ impl Cluster<'_> {
             ));
             advice.steps.push(Step::Replicate { node, primary });
         }
+    }
+
+    /// So many nodes that are to own slots as well. Those first that are followed: their replicas would have to copy another node.
+    pub(super) fn new_owners(&self, count: usize) -> Vec<usize> {
+        let followers = |node: &usize| {
+            let id = self.nodes[node].id();
+            let follows = |other: &&usize| {
+                self.nodes[other].own().is_some_and(|own| own.replica_of.as_deref() == Some(id))
+            };
+            self.main.iter().filter(|&&other| self.stays(other)).filter(follows).count()
+        };
+        let mut spare = self.empty();
+        spare.sort_by_key(|node| std::cmp::Reverse(followers(node)));
+        spare.truncate(count);
+        spare
     }
 
     /// Primaries that leave, whose replicas stay: one of those takes their place, with all keys and at once. One at a time, for
@@ -217,5 +233,41 @@ mod tests {
         // Nobody is to own slots there: both become replicas.
         let replicate = |node, primary| Step::Replicate { node, primary };
         assert_eq!(next(&heals(2), &seen).steps, [replicate(2, 0), replicate(3, 1)]);
+    }
+
+    /// Nodes by who they follow; those that own slots are the first two.
+    fn following(primaries: &[Option<usize>]) -> Vec<Result<Facts, String>> {
+        let line = |node: usize, own: usize| {
+            let myself = if node == own { "myself," } else { "" };
+            let (kind, primary) = match primaries[node] {
+                None => ("master", "-".to_owned()),
+                Some(primary) => ("slave", format!("id{primary}")),
+            };
+            let slots = ["0-8191", "8192-16383"].get(node).unwrap_or(&"");
+            format!("id{node} 10.0.0.{node}:6379@1 {myself}{kind} {primary} 0 0 {node} connected {slots}\n")
+        };
+        let lines = |own: usize| (0..primaries.len()).map(|node| line(node, own)).collect::<String>();
+        (0..primaries.len()).map(|node| facts(node, 7, &lines(node))).collect()
+    }
+
+    #[test]
+    fn new_nodes_form_pairs_before_they_have_keys() {
+        let seen = following(&[None, None, Some(0), Some(1), None, None, None, None]);
+        let replicate = |node, primary| Step::Replicate { node, primary };
+        for keep_slots in [false, true] {
+            let goal = Goal { replicas: 1, keep_slots, ..goal(8, 4) };
+            assert_eq!(next(&goal, &seen).steps, [replicate(6, 4), replicate(7, 5)]);
+        }
+    }
+
+    #[test]
+    fn those_that_are_followed_are_the_first_to_own_slots() {
+        // The third has lost what it had, and another pair has yet to be given something.
+        let seen = following(&[None, None, None, None, Some(3), Some(0)]);
+        let goal = Goal { replicas: 1, ..goal(6, 3) };
+        assert_eq!(next(&goal, &seen).steps, [Step::Replicate { node: 2, primary: 1 }]);
+        let seen = following(&[None, None, Some(1), None, Some(3), Some(0)]);
+        let to = |step: &Step| matches!(step, Step::Move { to: 3, .. });
+        assert!(next(&goal, &seen).steps.iter().all(to));
     }
 }
