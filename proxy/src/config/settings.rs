@@ -113,7 +113,7 @@ pub const POOL: &[Setting] = &[
     setting("subscriber_output_max", Some("32MiB"), Size, "Redis pools: maximum size of what is buffered for a client that is subscribed; the client is disconnected beyond it"),
     setting("subscriber_output_soft_max", Some("8MiB"), Size, "Redis pools: the same, if it is exceeded for subscriber_output_soft_time"),
     setting("subscriber_output_soft_time", Some("60s"), Positive, "Redis pools: how long a client that is subscribed may exceed subscriber_output_soft_max"),
-    setting("on_gap", Some("keep"), Word(&["keep", "close"]), "Redis pools: what happens to subscribed clients when the subscription connection to a shard is lost: keep subscribes again, and they miss what was published meanwhile without a notice; close disconnects them, so that they subscribe again and fetch what they missed"),
+    setting("on_gap", Some("keep"), Word(&["keep", "close"]), "Redis pools: what happens to subscribed clients when the subscription connection to a shard is lost, or when their channel gets another owner that was not subscribed to yet: keep subscribes again, and they miss what was published meanwhile without a notice; close disconnects them, so that they subscribe again and fetch what they missed"),
     setting("shard_queue_bytes_max", Some("2MiB"), Size, "maximum size of the requests queued and in flight on one shard connection"),
 ];
 

@@ -47,9 +47,24 @@ pub(super) struct Channels {
     dropped: Vec<Key>,
     /// Feeds with messages that wait for another pass.
     put_off: Vec<ConnectionId>,
+    /// Messages of which not all that listen have got theirs, one for a feed at most.
+    handing: Vec<(ConnectionId, Handing)>,
     /// What all clients hold here, and what of that was counted last.
     bytes: usize,
     counted: usize,
+}
+
+/// A message that is handed out, in the order of clients.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// What of.
+    pub kind: Kind,
+    /// The name because of which it came.
+    pub name: Bytes,
+    /// As it came.
+    pub message: Bytes,
+    /// Those up to this one have it.
+    pub last: ClientId,
 }
 
 /// Who listens to a name.
@@ -173,7 +188,9 @@ impl Channels {
 
     /// What all clients held here when this was asked last, and what they do now.
     pub fn count(&mut self) -> (usize, usize) {
-        (std::mem::replace(&mut self.counted, self.bytes), self.bytes)
+        let handing: usize = self.handing.iter().map(|(_, handing)| handing.message.len()).sum();
+        let bytes = self.bytes + handing;
+        (std::mem::replace(&mut self.counted, bytes), bytes)
     }
 
     /// Whether something is left to do in this pass.
@@ -211,6 +228,17 @@ impl Channels {
         if !self.put_off.contains(&feed) {
             self.put_off.push(feed);
         }
+    }
+
+    /// The rest of those that listen get the message in another pass.
+    pub fn hand_out_later(&mut self, feed: ConnectionId, handing: Handing) {
+        self.handing.push((feed, handing));
+    }
+
+    /// A message of the feed that not all have got, if there is one: nobody will get it if it is not handed out now.
+    pub fn take_handing(&mut self, feed: ConnectionId) -> Option<Handing> {
+        let place = self.handing.iter().position(|(of, _)| *of == feed)?;
+        Some(self.handing.swap_remove(place).1)
     }
 
     /// Feeds with such messages.

@@ -21,21 +21,41 @@ pub enum Verdict {
     Failed(String),
 }
 
+/// So many names are asked at once: each has the time of a request, and a shard that has hundreds of thousands to answer takes
+/// longer than that for all of them.
+pub const ASKED_MAX: usize = 512;
+/// What a name at a shard takes beside its bytes, which it shares.
+const LINE_BYTES: usize = 2 * size_of::<(Bytes, Line)>();
+
 /// What is known of a feed beside its connection.
 #[derive(Default, Debug)]
 pub struct Feed {
     /// What was asked and is not answered, oldest first: one for each ticket in flight.
-    pub asked: VecDeque<(Listening, Bytes)>,
-    /// Names that the shard was asked for on the present connection, by kind.
+    pub asked: VecDeque<Asked>,
+    /// Names to be asked once others are answered, who waits longest first.
+    pub backlog: VecDeque<Key>,
+    /// Names that the shard was asked for on the present connection, or is to be, by kind.
     pub names: [HashMap<Bytes, Line>; Kind::COUNT],
     /// The names have been asked for on the present connection.
     pub begun: Option<Time>,
-    /// When it is to be looked at: to be made again, or to be closed because nothing is asked of it.
+    /// When something has come on it last.
+    pub heard: Time,
+    /// When it is to be looked at: to be made again, to be asked for a sign of life, or to be closed because nothing is asked
+    /// of it.
     pub due: Option<Time>,
     /// Times it was lost soon after it was made, or could not be made, in a row.
     pub attempts: u32,
     /// Why nobody waits for it, if so.
     pub failure: Option<ShardFailure>,
+}
+
+/// What a shard is asked on a feed.
+#[derive(Debug)]
+pub enum Asked {
+    /// Whether this name is listened to.
+    Name(Listening, Bytes),
+    /// A sign of life.
+    Life,
 }
 
 /// A name at a shard.
@@ -45,6 +65,8 @@ pub struct Line {
     pub wanted: bool,
     /// As it was asked last, until that is answered.
     pub asked: Option<bool>,
+    /// It stands in the backlog.
+    pub queued: bool,
     /// As the shard has said.
     pub is_on: bool,
     /// Why the shard does not want to, if so.
@@ -57,9 +79,19 @@ impl Feed {
         self.names[kind.place()].get(name).is_some_and(|line| line.wanted)
     }
 
+    /// Whether as much is asked as is at once.
+    pub fn is_busy(&self) -> bool {
+        self.asked.len() >= ASKED_MAX
+    }
+
+    /// How many names wait for an answer.
+    pub fn unanswered(&self) -> usize {
+        self.asked.len() + self.backlog.len()
+    }
+
     /// The shard says that this is so. The name, if that was asked.
     pub fn done(&mut self, change: Listening, name: &[u8]) -> Option<Key> {
-        let (asked, known) = self.asked.pop_front()?;
+        let Some(Asked::Name(asked, known)) = self.asked.pop_front() else { return None };
         if asked != change || known != name {
             return None;
         }
@@ -69,19 +101,28 @@ impl Feed {
         Some((change.kind, known))
     }
 
-    /// The shard does not do what was asked first. The name, if anything was asked.
-    pub fn refused(&mut self, words: &[u8]) -> Option<Key> {
+    /// The shard has given a sign of life. False if that was not asked.
+    pub fn lives(&mut self) -> bool {
+        matches!(self.asked.pop_front(), Some(Asked::Life))
+    }
+
+    /// The shard does not do what was asked first. The name, if anything was asked: none if that was a sign of life, which this
+    /// is as well.
+    pub fn refused(&mut self, words: &[u8]) -> Option<Option<Key>> {
         const SHOWN_MAX: usize = 200;
-        let (change, name) = self.asked.pop_front()?;
+        let (change, name) = match self.asked.pop_front()? {
+            Asked::Life => return Some(None),
+            Asked::Name(change, name) => (change, name),
+        };
         let line = self.names[change.kind.place()].get_mut(&name)?;
         line.asked = None;
         line.refused = Some(String::from_utf8_lossy(&words[..words.len().min(SHOWN_MAX)]).into());
-        Some((change.kind, name))
+        Some(Some((change.kind, name)))
     }
 
     /// Nothing is asked or heard any more. The names that were heard.
     pub fn take_heard(&mut self) -> Vec<Key> {
-        self.asked.clear();
+        (self.asked, self.backlog) = (VecDeque::new(), VecDeque::new());
         let mut heard = Vec::new();
         for (kind, names) in Kind::ALL.into_iter().zip(std::mem::take(&mut self.names)) {
             let on = names.into_iter().filter(|(_, line)| line.is_on && line.wanted);
@@ -92,6 +133,8 @@ impl Feed {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.asked.len() * size_of::<(Listening, Bytes)>()
+        self.asked.len() * size_of::<Asked>()
+            + self.backlog.len() * size_of::<Key>()
+            + self.names.iter().map(HashMap::len).sum::<usize>() * LINE_BYTES
     }
 }

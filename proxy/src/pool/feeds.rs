@@ -4,6 +4,9 @@
 //! messages whenever it has some, between responses, which the connections of requests have no place for. Each name is asked for by
 //! a ticket of its own, so its time is measured as that of any request; while one is on its way no other is sent for that name.
 //!
+//! A shard is asked for some names at a time ([`super::feed::ASKED_MAX`]), the next ones as it answers; one that has said nothing for
+//! a while is asked for a sign of life, because nobody else would notice that no message can come any more.
+//!
 //! What fails on a feed counts against nobody: the shard's other connections tell how it fares. One that is lost is made again
 //! as long as somebody listens to something, and then all names are asked for anew. What was published meanwhile is lost, as a
 //! server's subscriber would have lost it.
@@ -20,7 +23,7 @@ use bytes::Bytes;
 use super::channels::Channels;
 use super::connection::Link;
 use super::connections::ConnectionId;
-use super::feed::{Feed, Key, Line, Verdict};
+use super::feed::{Asked, Feed, Key, Line, Verdict};
 use super::limits::Limits;
 use super::members::{MemberIndex, ShardIndex};
 use super::policy::Policy;
@@ -34,6 +37,8 @@ use crate::time::Time;
 
 /// A feed that nothing is asked of is kept for so long.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// One that has said nothing for so long is asked for a sign of life.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The pauses before a lost feed is made again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -112,7 +117,7 @@ impl<P: Protocol> Router<P> {
     /// Whether a shard has so many names to answer that no more are asked.
     pub fn is_feed_full(&self, limits: &Limits) -> bool {
         let feeds = self.members.present().iter().filter_map(|&member| self.feed_of(member));
-        feeds.map(|feed| feed.asked.len()).max().unwrap_or(0) >= limits.shard_queue_max
+        feeds.map(Feed::unanswered).max().unwrap_or(0) >= limits.shard_queue_max
     }
 
     /// Somebody wants to listen to the name, which nobody did.
@@ -171,14 +176,20 @@ impl<P: Protocol> Router<P> {
 
     /// Asks for the name, once what was asked for it before is answered.
     fn ask(&mut self, id: ConnectionId, change: Listening, name: &Bytes, now: Time) {
-        let line = self.feed_mut(id).names[change.kind.place()].entry(name.clone()).or_default();
+        let feed = self.feed_mut(id);
+        let is_busy = feed.is_busy();
+        let line = feed.names[change.kind.place()].entry(name.clone()).or_default();
         line.wanted = change.on;
-        if line.asked.is_some() || (line.is_on == change.on && line.refused.is_none()) {
+        if line.asked.is_some() || line.queued || (line.is_on == change.on && line.refused.is_none()) {
             return;
+        }
+        if is_busy {
+            line.queued = true;
+            return feed.backlog.push_back((change.kind, name.clone()));
         }
         line.asked = Some(change.on);
         line.refused = None;
-        self.feed_mut(id).asked.push_back((change, name.clone()));
+        feed.asked.push_back(Asked::Name(change, name.clone()));
         let mut request = Vec::new();
         P::listen(change, name, &mut request);
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
@@ -190,8 +201,25 @@ impl<P: Protocol> Router<P> {
         let (wanted, is_on, is_refused) = (line.wanted, line.is_on, line.refused.is_some());
         if wanted != is_on && !is_refused {
             self.ask(id, Listening { kind: *kind, on: wanted }, name, now);
-        } else if !wanted {
+        } else if !wanted && !line.queued {
             self.feed_mut(id).names[kind.place()].remove(name);
+        }
+    }
+
+    /// Names are asked for that have waited for others to be answered.
+    pub fn ask_next(&mut self, id: ConnectionId, now: Time) {
+        while !self.feed_mut(id).is_busy()
+            && let Some((kind, name)) = self.feed_mut(id).backlog.pop_front()
+        {
+            let names = &mut self.feed_mut(id).names[kind.place()];
+            let Some(line) = names.get_mut(&name) else { continue };
+            line.queued = false;
+            let (on, is_over) = (line.wanted, !line.wanted && !line.is_on && line.asked.is_none());
+            if is_over {
+                names.remove(&name);
+            } else {
+                self.ask(id, Listening { kind, on }, &name, now);
+            }
         }
     }
 
@@ -205,10 +233,8 @@ impl<P: Protocol> Router<P> {
             return;
         }
         let feed = self.feed_mut(id);
-        (feed.begun, feed.failure, feed.due) = (Some(now), None, None);
-        if channels.is_empty() {
-            return self.look_later(id, now.plus(IDLE_MAX));
-        }
+        (feed.begun, feed.heard, feed.failure) = (Some(now), now, None);
+        self.look_later(id, now.plus(if channels.is_empty() { IDLE_MAX } else { SILENCE_MAX }));
         for (kind, name) in channels.wanted() {
             if self.homes(kind, name, limits).contains(&member) {
                 self.ask(id, Listening { kind, on: true }, name, now);
@@ -268,14 +294,32 @@ impl<P: Protocol> Router<P> {
                 }
             } else if connection.is_closed() {
                 self.connections.connect(id);
+            } else if matches!(connection.link, Link::Up) {
+                self.ask_for_life(id, now);
             }
         }
     }
 
-    /// Other shards matter for names: those are asked that were not, and others no more.
-    pub fn rehome(&mut self, channels: &Channels, limits: &Limits, now: Time) {
+    /// Asks the shard for a sign of life, if it has given none for a while.
+    fn ask_for_life(&mut self, id: ConnectionId, now: Time) {
+        let feed = self.feed_mut(id);
+        let silent_from = feed.heard.plus(SILENCE_MAX);
+        // What is asked of it anyway is as good.
+        if feed.asked.is_empty() && silent_from <= now {
+            feed.asked.push_back(Asked::Life);
+            let mut request = Vec::new();
+            P::ask_for_life(&mut request);
+            self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
+        }
+        self.look_later(id, if silent_from > now { silent_from } else { now.plus(SILENCE_MAX) });
+    }
+
+    /// Other shards matter for names: those are asked that were not, and others no more. Returns names whose messages are
+    /// published where they are not heard yet: some may be missed by those that listen already.
+    pub fn rehome(&mut self, channels: &Channels, limits: &Limits, now: Time) -> Vec<Key> {
+        let mut missed = Vec::new();
         if channels.is_empty() {
-            return;
+            return missed;
         }
         for (kind, name) in channels.wanted() {
             let homes = self.homes(kind, name, limits);
@@ -288,7 +332,16 @@ impl<P: Protocol> Router<P> {
                 }
             }
             self.listen(kind, name, limits, now);
+            let is_deaf = |&member: &MemberIndex| !matches!(self.stand(member, kind, name), Stand::Heard);
+            let is_missed = match kind {
+                Kind::Channel => self.owner(name).as_ref().is_none_or(is_deaf),
+                Kind::Pattern => homes.iter().any(is_deaf),
+            };
+            if is_missed && !channels.listeners(kind, name).is_empty() {
+                missed.push((kind, name.clone()));
+            }
         }
+        missed
     }
 
     /// The feed of a member that has left is closed.

@@ -95,6 +95,7 @@ impl<P: Protocol> Pool<P> {
             self.router.answered(id, &key, now);
             self.decide(&key);
         }
+        self.router.ask_next(id, now);
         self.router.begin_feed(id, &self.channels, &self.context.limits, now);
         self.acknowledge_ready();
     }
@@ -104,18 +105,27 @@ impl<P: Protocol> Pool<P> {
         let member = self.router.connections[id].member;
         let is_present = self.router.members[member].is_present();
         let wanted = is_present && !self.channels.is_empty();
+        self.channels.take_handing(id);
         let missed = self.router.feed_is_lost(id, failure, wanted, now);
-        if !missed.is_empty() && wanted {
-            self.context.counters.message_gaps.add(1);
-            if self.context.limits.closes_on_gap {
-                self.close_listeners(missed);
-            }
+        if wanted {
+            self.note_gap(missed);
         }
         self.count_shard(id);
         if !is_present {
             self.router.remove_feed(member);
         }
         self.decide_all();
+    }
+
+    /// Messages to these names may have been missed.
+    fn note_gap(&mut self, missed: Vec<Key>) {
+        if missed.is_empty() {
+            return;
+        }
+        self.context.counters.message_gaps.add(1);
+        if self.context.limits.closes_on_gap {
+            self.close_listeners(missed);
+        }
     }
 
     /// Those are closed that listen to one of these names: they may have missed something, and would not know.
@@ -134,7 +144,8 @@ impl<P: Protocol> Pool<P> {
 
     /// Other shards matter from now on.
     pub(super) fn rehome(&mut self, now: Time) {
-        self.router.rehome(&self.channels, &self.context.limits, now);
+        let missed = self.router.rehome(&self.channels, &self.context.limits, now);
+        self.note_gap(missed);
         self.decide_all();
     }
 

@@ -42,6 +42,8 @@ pub enum Told<'b> {
     Done(Listening, &'b [u8]),
     /// What was asked is not done, in these words.
     Refused(&'b [u8]),
+    /// It is alive, which was asked.
+    Alive,
     /// Nothing that belongs there.
     Odd,
 }
@@ -53,6 +55,9 @@ pub type Voice = u8;
 pub trait Channels {
     /// Writes what tells a shard that the name is listened to, or no more; that brings one response.
     fn listen(_change: Listening, _name: &[u8], _out: &mut Vec<u8>) {}
+
+    /// Writes what asks a shard for a sign of life on a connection that listens; that brings one response.
+    fn ask_for_life(_out: &mut Vec<u8>) {}
 
     /// Reads what a shard says on a connection that listens.
     fn told(_response: &[u8]) -> Told<'_> {

@@ -22,7 +22,15 @@ impl Channels for Resp {
         encode::request(out, &[word(change).to_ascii_uppercase().as_bytes(), name]);
     }
 
+    fn ask_for_life(out: &mut Vec<u8>) {
+        encode::request(out, &[b"PING"]);
+    }
+
     fn told(response: &[u8]) -> Told<'_> {
+        // What it is depends on whether a name is listened to.
+        if response == b"+PONG\r\n" {
+            return Told::Alive;
+        }
         if let Some(words) = response.strip_prefix(b"-") {
             return Told::Refused(words.trim_ascii_end());
         }
@@ -32,6 +40,9 @@ impl Channels for Resp {
             return Told::Odd;
         };
         let Some((name, _)) = identity::string(rest) else { return Told::Odd };
+        if word == b"pong" {
+            return Told::Alive;
+        }
         let kind_of = |words: &[&str]| {
             let place = words.iter().position(|known| known.as_bytes() == word)?;
             Some(Kind::ALL[place])
@@ -119,6 +130,9 @@ mod tests {
             ),
             ("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", Told::Done(channel(true), b"c")),
             ("*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n", Told::Done(channel(false), b"c")),
+            ("*2\r\n$4\r\npong\r\n$0\r\n\r\n", Told::Alive),
+            ("+PONG\r\n", Told::Alive),
+            ("+OK\r\n", Told::Odd),
             ("-NOPERM no\r\n", Told::Refused(b"NOPERM no")),
             ("*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n", Told::Odd),
             ("*3\r\n$9\r\nsubscriba\r\n$1\r\nc\r\n:1\r\n", Told::Odd),
