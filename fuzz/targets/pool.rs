@@ -80,13 +80,13 @@ impl<P: Protocol> Shell<P> for Worker<'_, P> {
         self.pool.take_dirty_shards(&mut Vec::new());
     }
 
-    fn write_clients(&mut self, _: Time) {
+    fn write_clients(&mut self, now: Time) {
         let mut dirty = Vec::new();
         self.pool.take_dirty_clients(&mut dirty);
         for id in dirty {
             if matches!(self.pool.settle_client(id), Verdict::Finish | Verdict::Close) {
                 self.clients.retain(|known| *known != id);
-                self.pool.client_gone(id, false);
+                self.pool.client_gone(id, false, now);
             }
         }
     }

@@ -67,8 +67,10 @@ LISTEN = {
 }
 PUBLISH = ("publish",)
 
+# Commands whose keys are watched, on a connection of the client's own.
+WATCH = ("watch",)
+
 LATER = {
-    "Watch": "watch",
     "Blocking": "blmovem bzmove",
     "PubSub": "ssubscribe sunsubscribe",
     "Publish": "spublish"

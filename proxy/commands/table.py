@@ -161,6 +161,8 @@ def handling(row):
         return f"Listen({policy.LISTEN[name]})"
     if name in policy.PUBLISH:
         return "ToChannel"
+    if name in policy.WATCH:
+        return "Watch"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"

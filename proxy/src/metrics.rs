@@ -197,6 +197,13 @@ pub struct PoolCounters {
     pub redirects_given_up: Counter,
     /// Requests that were sent again because their shard had ended their wait for data.
     pub blocked_repeated: Counter,
+    /// Times clients began to watch keys.
+    pub watches: Counter,
+    /// Times keys were watched no more though their client had not said so: their shard was lost, they have another owner, or
+    /// nothing was asked for too long.
+    pub watches_lost: Counter,
+    /// Transactions that shards have not executed because a watched key had changed.
+    pub watch_conflicts: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.
     pub blocked_refused: Counter,
 }
@@ -298,6 +305,8 @@ pub struct ShardCounters {
     pub private_held: Gauge,
     /// Of these, those on which a request waits for data.
     pub blocked_clients: Gauge,
+    /// Of these, those on which keys are watched.
+    pub watching_clients: Gauge,
     /// Requests sent to the shard, fragments included.
     pub requests: Counter,
     /// Their bytes.

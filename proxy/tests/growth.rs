@@ -112,6 +112,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/connections.rs Connections.dirty", Connections),
     ("pool/connections.rs Connections.lane_of", LANES),
     ("pool/connections.rs Connections.lanes", LANES),
+    ("pool/connections.rs Connections.pins", BLOCKED),
     ("pool/connections.rs Connections.roomy", Pass),
     ("pool/connections.rs Connections.slab", Connections),
     ("pool/connections.rs Connections.to_close", Connections),
@@ -129,6 +130,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/members.rs Members.of_shards", Configured),
     ("pool/members.rs Members.vacant", Configured),
     ("pool/spare.rs Spare.lists", BLOCKED),
+    ("pool/watch.rs Watch.keys", Constant("KEYS_BYTES_MAX", "memstore_shard_watching_clients")),
     ("pool/redirect.rs Latest.0", QUEUE),
     ("pool/redirect.rs Redirects.abandoned", Connections),
     ("pool/redirect.rs Redirects.executed", QUEUE),
@@ -350,7 +352,7 @@ fn all_are_answered(reply: &str) -> [isize; 3] {
     world.shard_sends(shard, said.as_bytes()).expect("responses");
     world.settle();
     let (allocated, counted) = (allocated::bytes() - before.0, counted() - before.1);
-    clients.iter().for_each(|&client| world.pool.client_gone(client, true));
+    clients.iter().for_each(|&client| world.pool.client_gone(client, true, world.now));
     drop(clients);
     world.pass_time(Duration::from_secs(10));
     [allocated, counted, allocated::bytes() - at_first]

@@ -174,7 +174,7 @@ fn a_database_that_is_used_again_before_its_connections_are_closed_keeps_them() 
         say(&mut pool, client, &format!("SELECT {db}\r\nGET a\r\n"), now);
         settle(&mut pool, client, &mut open, now);
         assert_eq!(heard(&mut pool, client), "+OK\r\n+OK\r\n");
-        pool.client_gone(client, false);
+        pool.client_gone(client, false, now);
     }
     let (one, other) = (pool.client_connected(now), pool.client_connected(now));
     // One more than are kept: those that nobody uses are to be closed.
@@ -212,7 +212,7 @@ fn databases_in_use_at_a_time_are_limited() {
     // It may use one that others use, and one whose clients are gone.
     say(&mut pool, refused[0], "SELECT 7\r\n", now);
     assert_eq!(heard(&mut pool, refused[0]), "+OK\r\n");
-    pool.client_gone(clients[100], false);
+    pool.client_gone(clients[100], false, now);
     say(&mut pool, refused[1], "SELECT 40000\r\n", now);
     assert_eq!(heard(&mut pool, refused[1]), "+OK\r\n");
 }

@@ -85,7 +85,7 @@ fn nothing_stays_open_where_the_last_that_was_in_flight_is_dropped() {
     world.settle();
     assert!(world.up.contains(&index), "something is in flight");
     // Nobody waits for it any more, and memory is needed.
-    world.pool.client_gone(id, false);
+    world.pool.client_gone(id, false, world.now);
     let other = world.pool.client_connected(world.now);
     world.client_sends(
         other,
@@ -179,7 +179,7 @@ fn half_written() -> (World<Resp>, ConnectionId, [ClientId; 2]) {
     assert_eq!(world.shard_takes(index, |_| 100_000).len(), 100_000);
     world.client_sends(behind, b"GET behind\r\n");
     world.settle();
-    world.pool.client_gone(gone, false);
+    world.pool.client_gone(gone, false, world.now);
     (world, index, [behind, other])
 }
 

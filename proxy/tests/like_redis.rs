@@ -465,7 +465,7 @@ fn what_concerns_all_shards_concerns_the_only_one() {
     );
     // Still not: these need a connection of their own, or change it for everybody.
     let mut client = pair.ours.connect();
-    for request in ["WATCH k", "SSUBSCRIBE c", "MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
+    for request in ["SSUBSCRIBE c", "MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
         let mut client = pair.ours.connect();
         let reply = client.tell(request);
         assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");
@@ -515,6 +515,85 @@ fn transactions() {
         HELLO 3 ; MULTI ; ZADD z 1.5 a ; ZSCORE z a ; DEL z ; EXEC ; EXEC
         ",
     );
+}
+
+#[test]
+fn keys_that_are_watched() {
+    Pair::start(&[], &[]).check(
+        "
+        WATCH
+        WATCH a
+        WATCH a b a ; UNWATCH ; UNWATCH
+        WATCH a ; MULTI ; SET a 1 ; EXEC ; EXEC ; GET a ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; SET a 2 ; EXEC ; GET a ; DEL a
+        WATCH a ; GET a ; SET b 1 ; MULTI ; SET a 2 ; MGET a b ; EXEC ; DEL a b
+        WATCH a ; WATCH b ; SET b 1 ; MULTI ; GET a ; EXEC ; DEL b
+        WATCH a ; SET a 1 ; WATCH b ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; UNWATCH ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; DISCARD ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; EXEC ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; DISCARD ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; UNWATCH ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; EXEC ; DEL a
+        WATCH a ; MULTI ; EXEC
+        WATCH a ; MULTI ; PING ; EXEC
+        WATCH a ; SET a 1 ; MULTI ; PING ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; PING ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; nosuch x ; EXEC ; MULTI ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; GET a ; EXEC x ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; GET a ; DISCARD x ; EXEC ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; MULTI ; WATCH b ; WATCH ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; RESET ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; SET a 1 ; FLUSHALL ; MULTI ; GET a ; EXEC
+        WATCH a ; FLUSHALL ; MULTI ; GET a ; EXEC
+        WATCH a ; SELECT 0 ; HELLO 2 ; SET a 1 ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH l ; RPUSH l x ; BLPOP l 0 ; MULTI ; LLEN l ; EXEC
+        WATCH m ; BLPOP l 0.01 ; MULTI ; LLEN l ; EXEC
+        WATCH a ; MULTI ; BLPOP a 0 ; BLMOVE a b LEFT LEFT 0 ; EXEC
+        WATCH a ; MULTI ; LPUSH a 1 ; INCR a ; EXEC ; DEL a
+        WATCH a ; SUBSCRIBE c ; SET a 1 ; UNSUBSCRIBE c ; MULTI ; GET a ; EXEC
+        WATCH a ; SET a 1 ; SUBSCRIBE c ; UNSUBSCRIBE c ; MULTI ; GET a ; EXEC ; DEL a
+        WATCH a ; QUIT
+        HELLO 3 ; WATCH a ; SET a 1 ; MULTI ; GET a ; EXEC ; DEL a
+        HELLO 3 ; WATCH a ; MULTI ; HGETALL nosuch ; PING ; EXEC
+        SELECT 3 ; WATCH a ; SET a 1 ; MULTI ; GET a ; EXEC ; DEL a
+        ",
+    );
+}
+
+/// A client in between, and databases: the key of another one is another key.
+#[test]
+fn keys_that_others_change_while_they_are_watched() {
+    let pair = Pair::start(&[], &[]);
+    for (watched, change) in [
+        ("a", "SET a 2"),
+        ("a", "DEL a"),
+        ("a", "EXPIRE a 100"),
+        ("a", "RENAME a b"),
+        ("a", "GET a"),
+        ("a", "SET b 2"),
+        ("b", "COPY a b"),
+        ("b", "SETNX b 1"),
+        ("a", "SETNX a 1"),
+        ("a b", "APPEND b x"),
+        ("a", "FLUSHALL"),
+        ("a", "SELECT 1 ; SET a 2"),
+        ("a", "EVAL redis.call('SET','a','3') 1 a"),
+        ("a", "MULTI ; GET a ; EXEC"),
+        ("a", "MULTI ; INCR a ; EXEC"),
+    ] {
+        let said = [&pair.ours, &pair.theirs].map(|server| {
+            let [mut client, mut other] = [server.connect(), server.connect()];
+            other.say("FLUSHALL");
+            other.say("SET a 1");
+            client.say(&format!("WATCH {watched}"));
+            change.split(" ; ").for_each(|request| {
+                other.say(request);
+            });
+            ["MULTI", "GET a", "PING", "EXEC", "GET a"].map(|request| client.say(request))
+        });
+        assert_eq!(said[0], said[1], "{change}");
+    }
 }
 
 /// HELLO names the same things in the same order; id and version are the proxy's own.
@@ -635,9 +714,12 @@ fn lines_of_client_list_are_made_of_the_servers_fields() {
                 .map(|field| field.split_once('=').expect("name=value").0.to_owned())
                 .collect::<Vec<_>>()
         });
-        // lib-name and lib-ver came with Redis 7.2.
-        let foreign: Vec<_> =
-            our.iter().filter(|field| !their.contains(field) && !field.starts_with("lib-")).collect();
+        // The first two came with Redis 7.2, the other with 7.4.
+        let newer = ["lib-", "watch"];
+        let foreign: Vec<_> = our
+            .iter()
+            .filter(|field| !their.contains(field) && !newer.iter().any(|name| field.starts_with(name)))
+            .collect();
         assert!(foreign.is_empty(), "{request}: {foreign:?}");
     }
 }

@@ -399,7 +399,7 @@ fn who_holds_most_goes_and_nobody_else() {
     let words = bench.pool.client_output(greedy).map(|output| taken(output, usize::MAX)).expect("last words");
     assert!(words.starts_with(b"-OOM "), "{}", text(words));
     assert_eq!(bench.settle(greedy), Verdict::Finish);
-    bench.pool.client_gone(greedy, false);
+    bench.pool.client_gone(greedy, false, bench.now);
     for &client in &innocent {
         bench.send(client, &mut &set(50_000)[40_000..]);
         assert_eq!(text(bench.take(client, usize::MAX)), "+OK\r\n");
@@ -421,7 +421,7 @@ fn requests_that_wait_for_a_shard_are_held_by_their_client() {
     let queued = bench.counters.shards()[0].in_queue_bytes.get();
     assert!(queued < MIB as i64, "{queued} bytes are queued still");
     assert!(text(bench.take(greedy, usize::MAX)).starts_with("-OOM "));
-    bench.pool.client_gone(greedy, false);
+    bench.pool.client_gone(greedy, false, bench.now);
     bench.frozen = false;
     bench.settle(innocent);
     assert_eq!(text(bench.take(innocent, usize::MAX)), "+OK\r\n");
@@ -439,7 +439,7 @@ fn what_clients_left_in_a_queue_goes_before_any_client() {
     for _ in 0..20 {
         let client = bench.client();
         bench.send(client, &mut &set(100_000).repeat(10)[..]);
-        bench.pool.client_gone(client, false);
+        bench.pool.client_gone(client, false, bench.now);
     }
     bench.settle(innocent);
     assert_eq!(bench.counters.client_evicted.get(), 0, "20 MB were queued by nobody who is there");
@@ -508,7 +508,7 @@ fn queued_requests_are_held_by_their_client() {
         assert!(reply == "+QUEUED\r\n" || bench.counters.client_evicted.get() > 0, "{reply}");
     }
     assert!(bench.counters.client_evicted.get() > 0);
-    clients.into_iter().for_each(|client| bench.pool.client_gone(client, false));
+    clients.into_iter().for_each(|client| bench.pool.client_gone(client, false, bench.now));
 }
 
 /// Half of it is with a shard that hangs, and the client has closed its side: it goes for the other half, and not somebody

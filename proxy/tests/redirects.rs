@@ -603,7 +603,7 @@ fn what_is_left_at_a_node_that_hangs_costs_no_client_its_connection() {
             world.shard_sends(frozen, begun.as_bytes()).expect("it may be the response");
         }
         world.settle();
-        world.pool.client_gone(client, true);
+        world.pool.client_gone(client, true, world.now);
         // Others work meanwhile.
         let other = world.pool.client_connected(world.now);
         world.eager.insert(other, Vec::new());

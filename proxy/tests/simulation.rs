@@ -383,7 +383,7 @@ impl<D: Dialect> Run<D> {
         match self.random.below(12) {
             0 => {
                 let client = self.clients.remove(at);
-                self.world.pool.client_gone(client.id, true);
+                self.world.pool.client_gone(client.id, true, self.world.now);
             }
             1 => {
                 let client = &mut self.clients[at];

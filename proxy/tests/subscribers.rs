@@ -334,7 +334,7 @@ impl Run {
             17 if self.random.one_in(4) => {
                 if let Some(at) = self.any_client() {
                     let gone = self.clients.remove(at);
-                    self.world.pool.client_gone(gone.id, self.random.one_in(2));
+                    self.world.pool.client_gone(gone.id, self.random.one_in(2), self.world.now);
                 }
             }
             18 if self.is_faulty && self.random.one_in(3) => self.fail(),
@@ -655,7 +655,7 @@ impl Run {
             }
         }
         for client in std::mem::take(&mut self.clients) {
-            self.world.pool.client_gone(client.id, false);
+            self.world.pool.client_gone(client.id, false, self.world.now);
         }
         self.rest();
         for peer in self.peers.values() {

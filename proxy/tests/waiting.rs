@@ -426,7 +426,7 @@ impl Run {
             let consumer = self.consumers.remove(&number).expect("just seen");
             self.coverage.vanished_waiting += u64::from(consumer.asked.is_some());
             self.world.eager.remove(&id);
-            self.world.pool.client_gone(id, true);
+            self.world.pool.client_gone(id, true, self.world.now);
         } else if self.world.pool.is_waiting(id) {
             self.coverage.ended_waiting += 1;
             self.world.pool.client_ended(id);

@@ -131,7 +131,7 @@ pub type OfPool = fn(&PoolCounters) -> i64;
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 26] = [
+    const NUMBERS: [(&str, Kind, &str, OfPool); 29] = [
         ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
             pool.client_connections.get()
         }),
@@ -189,8 +189,23 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         (
             "memstore_blocked_refused",
             Kind::Counter,
-            "Requests refused because blocked_max clients already waited for data on their shard.",
+            "Requests refused because blocked_max clients already waited for data or watched keys on their shard.",
             |pool| pool.blocked_refused.get() as i64,
+        ),
+        ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
+            pool.watches.get() as i64
+        }),
+        (
+            "memstore_watches_lost",
+            Kind::Counter,
+            "Watches that ended without the client: connection lost, keys moved, or idle for 60 s. The next EXEC is answered with nil.",
+            |pool| pool.watches_lost.get() as i64,
+        ),
+        (
+            "memstore_watch_conflicts",
+            Kind::Counter,
+            "Transactions that a shard has not executed because a watched key had changed.",
+            |pool| pool.watch_conflicts.get() as i64,
         ),
         (
             "memstore_blocked_repeated",
@@ -409,7 +424,7 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
 type OfShard = fn(&ShardCounters) -> i64;
 
 fn of_shards(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfShard); 15] = [
+    const NUMBERS: [(&str, Kind, &str, OfShard); 16] = [
         ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
             shard.server_connections.get()
         }),
@@ -433,6 +448,12 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
             Kind::Gauge,
             "Clients that wait for data on the shard, for example by BLPOP.",
             |shard| shard.blocked_clients.get(),
+        ),
+        (
+            "memstore_shard_watching_clients",
+            Kind::Gauge,
+            "Clients that watch keys on the shard (WATCH).",
+            |shard| shard.watching_clients.get(),
         ),
         (
             "memstore_shard_requests",

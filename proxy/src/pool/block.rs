@@ -16,6 +16,8 @@ const OWN_MAX: usize = 4096;
 pub struct Block {
     /// By which the homes of its keys were found.
     topology: Arc<Topology>,
+    /// Keys are watched: all of it is executed at once.
+    is_watched: bool,
     /// What begins a block, and requests for shards behind it, as they are sent.
     requests: Vec<u8>,
     /// Where the first of those stands.
@@ -57,6 +59,11 @@ impl Place {
     pub fn home(self) -> Option<Home> {
         if let Self::At(home) = self { Some(home) } else { None }
     }
+
+    /// Whether the proxy itself executes it.
+    pub fn is_here(self) -> bool {
+        self == Self::Here
+    }
 }
 
 /// Why a request is not queued, or a transaction not executed.
@@ -66,6 +73,8 @@ pub(super) enum Unfit {
     Request,
     /// They are not with those of the others.
     Block,
+    /// They are not where keys are watched.
+    Watched,
     /// Nobody owns them.
     Nobody,
     /// There would be too much of it.
@@ -74,11 +83,12 @@ pub(super) enum Unfit {
 
 impl Block {
     /// Nothing so far.
-    pub fn new<P: Protocol>(topology: &Arc<Topology>) -> Self {
+    pub fn new<P: Protocol>(topology: &Arc<Topology>, is_watched: bool) -> Self {
         let mut requests = Vec::new();
         P::begin_block(&mut requests);
         Self {
             topology: topology.clone(),
+            is_watched,
             start: requests.len(),
             requests,
             own: Vec::new(),
@@ -159,7 +169,8 @@ impl Block {
     fn join(&mut self, place: Place, limits: &Limits) -> Result<(), Unfit> {
         let Place::At(home) = place else { return Ok(()) };
         let unit = *self.unit.get_or_insert(home.unit);
-        if unit == home.unit || limits.per_shard_transactions { Ok(()) } else { Err(Unfit::Block) }
+        let is_spread = limits.per_shard_transactions && !self.is_watched;
+        if unit == home.unit || is_spread { Ok(()) } else { Err(Unfit::Block) }
     }
 
     /// The homes of keys are those of this topology from now on.
@@ -183,6 +194,16 @@ impl Block {
     /// Who executes each of them.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         self.queued.iter().map(|queued| queued.place)
+    }
+
+    /// Where the keys of each are, if it has some.
+    pub(super) fn homes(&self) -> impl Iterator<Item = Home> {
+        self.places().filter_map(Place::home)
+    }
+
+    /// Where those of the newest are.
+    pub(super) fn newest_home(&self) -> Option<Home> {
+        self.queued.last()?.place.home()
     }
 
     /// All keys, in order.

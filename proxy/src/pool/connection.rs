@@ -24,6 +24,7 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::private::Private;
 use super::ticket::{Ticket, Waiter};
+use super::watch::Watch;
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{Blame, ShardFailure, Stage};
@@ -558,6 +559,7 @@ impl<P: Protocol> Connection<P> {
             + self.rest.memory()
             + self.in_flight.len() * size_of::<Ticket<P>>()
             + self.feed.as_ref().map_or(0, |feed| feed.bytes())
+            + self.private.as_ref().and_then(|private| private.watch.as_ref()).map_or(0, Watch::bytes)
     }
 
     /// The requests whose bytes are held here, and how many of each.

@@ -35,6 +35,17 @@ pub(super) struct Lane<P: Protocol> {
     pub of_members: Vec<Vec<ConnectionId>>,
 }
 
+/// A client that has a connection to itself beside those it shares: see `pins.rs`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pin {
+    /// Its lane without it.
+    pub lane: u32,
+    /// To this shard.
+    pub member: MemberIndex,
+    /// This one.
+    pub connection: ConnectionId,
+}
+
 /// The shard connections of a pool. It is indexed by those that are known to be there; [`Self::get`] finds out.
 pub(super) struct Connections<P: Protocol> {
     slab: Slab<Connection<P>>,
@@ -46,6 +57,8 @@ pub(super) struct Connections<P: Protocol> {
     pub(super) lane_of: HashMap<P::Lane, u32>,
     /// The lane of new clients.
     pub(super) usual: u32,
+    /// Clients that have one to themselves for all that they ask of its shard.
+    pub(super) pins: Slab<Pin>,
     /// Those with something to write.
     dirty: Vec<ConnectionId>,
     to_connect: Vec<ConnectionId>,
@@ -66,6 +79,7 @@ impl<P: Protocol> Connections<P> {
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             usual: 0,
+            pins: Slab::new(),
             dirty: Vec::new(),
             to_connect: Vec::new(),
             to_close: Vec::new(),
@@ -204,7 +218,10 @@ impl<P: Protocol> Connections<P> {
     /// requests keep their order.
     #[inline]
     pub fn shared(&self, lane: u32, member: MemberIndex, number: u64) -> ConnectionId {
-        match self.lanes[lane as usize].of_members[member.place()].as_slice() {
+        let Some(known) = self.lanes.get(lane as usize) else {
+            return self.shared_by_pinned(lane, member, number);
+        };
+        match known.of_members[member.place()].as_slice() {
             &[only] => only,
             several => several[(number % several.len() as u64) as usize],
         }

@@ -9,6 +9,7 @@ use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denial;
+use super::router::Router;
 use super::wishes::{Notice, Wish};
 use crate::buffer::Output;
 use crate::failure::{ShardFailure, Stage};
@@ -210,13 +211,15 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether [`Self::sweep_connections`] may find something.
     pub fn has_extra_connections(&self) -> bool {
-        self.router.connections.lane_count() > 1 || !self.router.spare.is_empty()
+        let Router { connections, spare, .. } = &self.router;
+        connections.lane_count() > 1 || !spare.is_empty() || !connections.has_no_pins()
     }
 
     /// Gives up connections for databases or protocol versions beside the usual ones, and of single clients, that nobody has
-    /// used for long.
+    /// used for long, those on which keys are watched included.
     pub fn sweep_connections(&mut self, now: Time) {
         self.router.sweep_spare(now);
+        self.sweep_watches(now);
         let connections = &mut self.router.connections;
         let is_unused = |id: &ConnectionId| {
             let connection = &connections[*id];

@@ -23,6 +23,7 @@ use crate::time::Time;
 
 mod block;
 mod feed;
+mod watch;
 
 /// From this size on a response goes to its client piece by piece instead of whole.
 const STREAM_MIN: usize = 1024 * 1024;
@@ -133,6 +134,10 @@ impl<P: Protocol> Intake<'_, P> {
         let ticket = ticket.expect("somebody has asked");
         self.response_bytes += response.len() as u64;
         if ticket.is_prelude() {
+            if let Some(private) = &mut self.connection.private {
+                // It is not as clean as it was to become.
+                private.is_tainted |= scratch[self.start] == P::ERROR;
+            }
             self.start = self.end;
             return Ok(true);
         }
@@ -199,6 +204,9 @@ impl<P: Protocol> Intake<'_, P> {
                 wait,
             });
             self.start = self.end;
+            return true;
+        }
+        if self.is_unwatched(response) {
             return true;
         }
         if self.connection.follows()

@@ -141,6 +141,7 @@ impl<P: Protocol> Router<P> {
             failing: false,
             failed_at: None,
             privates: 0,
+            privates_cleared: 0,
             privates_closing: 0,
             private_down: None,
             presence: Presence::Present,

@@ -19,7 +19,10 @@ impl<P: Protocol> Connections<P> {
     /// What is spoken in a lane.
     #[inline]
     pub fn lane_key(&self, lane: u32) -> P::Lane {
-        self.lanes[lane as usize].key
+        match self.lanes.get(lane as usize) {
+            Some(lane) => lane.key,
+            None => self.lane_key(self.lane_of_pinned(lane)),
+        }
     }
 
     /// Whether there is a lane with this key.

@@ -11,7 +11,9 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::private::{Private, Wait, Was};
 use super::router::{Refusal, Router};
-use super::ticket::Sender;
+use super::ticket::{Sender, Ticket};
+use super::watch::Watch;
+use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
 use crate::protocol::Protocol;
@@ -21,6 +23,9 @@ use crate::time::Time;
 pub const SPARE_MAX: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be made, before one is tried again. A request is refused at once meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many connections to a shard that are being cleared are there beside those that clients may have: who ends with one and begins
+/// with the next at once does not stand in its own way.
+pub const CLEARED_MAX: usize = 16;
 
 impl<P: Protocol> Connections<P> {
     /// One more that no lane has, for the client.
@@ -38,7 +43,9 @@ impl<P: Protocol> Connections<P> {
             is_tainted: false,
             follows,
             wait: None,
+            watch: None,
             is_spare: false,
+            is_cleared: false,
         };
         // What is asked on it may have to be asked again.
         let id = self.insert(member, lane, policy, true);
@@ -101,7 +108,8 @@ impl<P: Protocol> Router<P> {
                     return Err(Refusal::Failed(shared, failure.clone()));
                 }
                 let keeps = known.keeps;
-                if known.privates - known.privates_closing >= limits.blocked_max {
+                let passing = known.privates_closing + known.privates_cleared.min(CLEARED_MAX);
+                if known.privates - passing >= limits.blocked_max {
                     // One for another database makes room. Those that are being made for clients that have gone do not.
                     match self.spare.any_of(member) {
                         Some(spare) => self.close_private(spare),
@@ -135,9 +143,37 @@ impl<P: Protocol> Router<P> {
         self.members[connection.member].counters.blocked_clients.add(1);
     }
 
+    /// Keys are watched on the connection from now on.
+    pub fn begin_watch(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        let private = connection.private.as_mut().expect("it is a client's own");
+        private.watch = Some(Watch::new());
+        self.members[connection.member].counters.watching_clients.add(1);
+    }
+
+    /// The client has done with the connection, on which keys are watched still: the shard is told that they are watched no more,
+    /// behind what is in flight there, and once it has said so the next one may have the connection.
+    pub fn clear_private(&mut self, id: ConnectionId, now: Time) {
+        self.unhold(id);
+        let connection = &mut self.connections[id];
+        let member = connection.member;
+        if !matches!(connection.link, Link::Up) || connection.closing {
+            return self.close_private(id);
+        }
+        if !self.members[member].is_present() && connection.in_flight().is_empty() {
+            return self.close_private(id);
+        }
+        connection.private.as_mut().expect("it was held").is_cleared = true;
+        self.members[member].privates_cleared += 1;
+        let mut request = Vec::new();
+        P::unwatch(&mut request);
+        self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
+    }
+
     /// The client has done with the connection: the next one may have it if it is clean.
     pub fn release_private(&mut self, id: ConnectionId) {
         self.unhold(id);
+        self.is_cleared(id);
         let connection = &mut self.connections[id];
         let is_present = self.members[connection.member].is_present();
         if is_present && connection.is_clean() {
@@ -159,6 +195,11 @@ impl<P: Protocol> Router<P> {
         connection.forsake(|_| true);
         if is_unheard {
             if matches!(connection.link, Link::Up) {
+                let watches = connection.watch_mut().is_some();
+                if watches {
+                    self.unhold(id);
+                    return self.close_private(id);
+                }
                 return self.release_private(id);
             }
             // Once it is made it is spare.
@@ -166,6 +207,17 @@ impl<P: Protocol> Router<P> {
         } else {
             self.unhold(id);
             self.close_private(id);
+        }
+    }
+
+    /// The same, where keys may be watched on it. If the shard owes nothing it is cleared for the next client.
+    pub fn abandon_watch(&mut self, id: ConnectionId, now: Time) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if matches!(connection.link, Link::Up) && connection.is_unheard() {
+            connection.forsake(|_| true);
+            self.clear_private(id, now);
+        } else {
+            self.abandon_private(id);
         }
     }
 
@@ -180,10 +232,24 @@ impl<P: Protocol> Router<P> {
         if private.wait.take().is_some() {
             counters.blocked_clients.add(-1);
         }
+        if private.watch.take().is_some() {
+            counters.watching_clients.add(-1);
+        }
+    }
+
+    /// It is not cleared any more, if it was: that is over.
+    fn is_cleared(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        if let Some(private) = &mut connection.private
+            && std::mem::take(&mut private.is_cleared)
+        {
+            self.members[connection.member].privates_cleared -= 1;
+        }
     }
 
     /// It is closed as soon as that can be, and nothing more is begun on it.
     pub fn close_private(&mut self, id: ConnectionId) {
+        self.is_cleared(id);
         let connection = &mut self.connections[id];
         let (member, lane) = (connection.member, connection.lane);
         let is_first = !std::mem::replace(&mut connection.closing, true);
@@ -213,7 +279,7 @@ impl<P: Protocol> Router<P> {
             let waited = since.map_or(Duration::ZERO, |since| now.since(since));
             connection.policy.timeout = guard(wait.patience, slack).map(|guard| guard + waited);
         }
-        let is_nobodys = private.holder.is_none() && !private.is_spare;
+        let is_nobodys = private.holder.is_none() && !private.is_spare && !private.is_cleared;
         if is_nobodys {
             self.release_private(id);
         }
@@ -235,6 +301,7 @@ impl<P: Protocol> Router<P> {
             self.spare.remove(member, lane, id);
         }
         self.unhold(id);
+        self.is_cleared(id);
         self.connections.remove([id]);
         let member = &mut self.members[member];
         member.privates -= 1;
@@ -269,6 +336,7 @@ impl<P: Protocol> Router<P> {
                 counters.private_connections.add(sign);
                 counters.private_held.add(sign * i64::from(private.holder.is_some()));
                 counters.blocked_clients.add(sign * i64::from(private.wait.is_some()));
+                counters.watching_clients.add(sign * i64::from(private.watch.is_some()));
             }
         }
     }

@@ -7,6 +7,7 @@ use super::Pool;
 use super::client::State;
 use super::clients::{ClientId, Clients};
 use super::private::Ending;
+use super::watch::Watch;
 use crate::buffer::Output;
 use crate::protocol::{ClientRow, Deed, Found, Protocol, Question, Rows};
 use crate::time::Time;
@@ -60,6 +61,11 @@ impl<P: Protocol> Pool<P> {
     ) -> bool {
         let Clients { table, dirty, .. } = &mut self.clients;
         let connections = &self.router.connections;
+        let watched_by = |lane: u32| {
+            let pinned = connections.pin_of(lane).and_then(|pin| connections.get(pin.connection));
+            let watch = pinned.and_then(|connection| connection.private.as_ref()?.watch.as_ref());
+            watch.map_or(0, Watch::count)
+        };
         let mut unblocked = Vec::new();
         let channels = &self.channels;
         let all = table.places();
@@ -76,6 +82,7 @@ impl<P: Protocol> Pool<P> {
                 idle: now.since(client.active).as_secs(),
                 in_flight: activity.map_or(0, |activity| activity.replies.in_flight()),
                 queued: activity.and_then(|activity| activity.block.as_ref()).map_or(0, |block| block.len()),
+                watched: watched_by(client.lane),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
                 is_blocked: activity

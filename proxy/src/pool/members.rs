@@ -57,7 +57,9 @@ pub(super) struct Member {
     pub failed_at: Option<Time>,
     /// Connections to it that a client has to itself or may have, or that are made for that.
     pub privates: usize,
-    /// Of these, those that are about to be closed.
+    /// Of these, those that are being cleared for the next client.
+    pub privates_cleared: usize,
+    /// And those that are about to be closed.
     pub privates_closing: usize,
     /// None of those could be made, for this reason: until then no other is tried.
     pub private_down: Option<(Time, ShardFailure)>,

@@ -81,6 +81,7 @@ mod members;
 mod parked;
 mod parting;
 mod pass;
+mod pins;
 mod policy;
 mod private;
 mod redirect;
@@ -94,6 +95,8 @@ mod spare;
 mod split;
 mod ticket;
 mod waiting;
+mod watch;
+mod watching;
 mod wishes;
 
 /// What the worker has to do about a client after it was written to.
@@ -365,7 +368,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The client's connection is gone, `broken` if not in good order. Responses still to come find nobody.
-    pub fn client_gone(&mut self, id: ClientId, broken: bool) {
+    pub fn client_gone(&mut self, id: ClientId, broken: bool, now: Time) {
         let Some(client) = self.clients.get(id) else { return };
         match client.state {
             State::Open | State::Ended if broken => self.context.counters.client_err.add(1),
@@ -375,7 +378,10 @@ impl<P: Protocol> Pool<P> {
         }
         self.forget_channels(id);
         self.take_parked(id);
-        let client = self.clients.remove(id);
+        let mut client = self.clients.remove(id);
+        if let Some(at) = self.router.connections.unpin(&mut client.lane) {
+            self.router.abandon_watch(at, now);
+        }
         self.context.counters.client_connections.add(-1);
         self.share.change(P::session_bytes(&client.session), 0);
         self.router.connections.client_gone(client.lane);

@@ -5,6 +5,8 @@
 //!   new ──> made ──> spare <──────────┐ clean                 a client takes one: `Router::take_private`
 //!     \        \       │ taken        │                       and has it until     `Router::release_private`
 //!      └────────└──> held ────────────┤                       or it is gone:       `Router::abandon_private`
+//!                      │              │
+//!                      └─> cleared ───┤                       what it watches is watched no more: `Router::clear_private`
 //!                                     └> closed: anything else
 //! ```
 //!
@@ -14,16 +16,17 @@
 //! warm: its handshake is over, its database is selected, and its number at the shard is known. It is given back only clean,
 //! that is with everything asked on it answered, and nothing done that outlasts the answer; else it is closed.
 //!
-//! Whoever holds one has its id in [`Activity::private`](super::client::Activity::private). What is asked on it are tickets as
-//! anywhere. Its deadlines are its own, and what fails on it once it is made counts against nobody; that no connection can be
+//! Whoever waits on one has its id in [`Activity::private`](super::client::Activity::private); whoever watches keys has a pin
+//! (`pins.rs`) to it, and may wait on another one meanwhile. What is asked on it are tickets as anywhere. Its deadlines are its own, and what fails on it once it is made counts against nobody; that no connection can be
 //! made does, as for any other. It is no part of `server_connections`.
 //!
 //! Limits: at most `blocked_max` are held of a shard by the whole process, and at most so many are there in one worker, spare
-//! ones and those that are being made included. Spare ones are closed after [`SPARE_MAX`](super::lending::SPARE_MAX).
+//! ones and those that are being made included, and [`CLEARED_MAX`](super::lending::CLEARED_MAX) more that are being cleared. Spare ones are closed after [`SPARE_MAX`](super::lending::SPARE_MAX).
 
 use std::time::Duration;
 
 use super::ClientId;
+use super::watch::Watch;
 use crate::time::Time;
 
 /// What is known of a connection that one client has.
@@ -39,8 +42,12 @@ pub struct Private {
     pub follows: bool,
     /// The request on it waits for data.
     pub wait: Option<Wait>,
+    /// Keys are watched on it, or will be.
+    pub watch: Option<Watch>,
     /// It is among the spare ones.
     pub is_spare: bool,
+    /// Nobody has it, and it will be spare once the shard watches nothing on it any more.
+    pub is_cleared: bool,
 }
 
 /// A request that waits for data.

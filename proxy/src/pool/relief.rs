@@ -101,6 +101,11 @@ impl<P: Protocol> Pool<P> {
                     *queued.entry(id).or_default() += bytes;
                 }
             }
+            if let Some(private) = &connection.private
+                && let Some((id, watch)) = private.holder.zip(private.watch.as_ref())
+            {
+                *queued.entry(id).or_default() += watch.bytes();
+            }
             // A response that is not complete is for the oldest request.
             if let Some(id) = connection.in_flight().front().and_then(|ticket| ticket.client()) {
                 *queued.entry(id).or_default() += connection.rest.memory();

@@ -13,6 +13,7 @@ use super::private::Was;
 use super::redirect::Executed;
 use super::router::Router;
 use super::ticket::Ticket;
+use super::watch::Stage;
 use super::{Pool, ShardEvent};
 use crate::buffer::{Output, Piece};
 use crate::failure::{Blame, ShardFailure};
@@ -212,6 +213,10 @@ impl<P: Protocol> Pool<P> {
         if connection.is_made() && connection.private.is_none() {
             counters.server_connections.add(-1);
         }
+        let watch = connection.private.as_ref().and_then(|private| private.watch.as_ref());
+        let (stage, lane) = (watch.map(|watch| watch.stage), connection.lane);
+        // A shard executes nothing of it before it has read the last byte.
+        let is_unexecuted = stage == Some(Stage::Spent) && connection.is_unfinished();
         let was = Was { up: matches!(connection.link, Link::Up), closing: connection.closing };
         // Whoever makes connections has judged an attempt that failed.
         let is_made = !matches!(connection.link, Link::Connecting { .. });
@@ -247,14 +252,21 @@ impl<P: Protocol> Pool<P> {
             self.router.connections.connect(id);
         }
         for ticket in lost {
-            self.fail(ticket, member, failure);
+            if is_unexecuted && ticket.is_block() {
+                self.answer_unexecuted(ticket, lane);
+            } else {
+                self.fail(ticket, member, failure);
+            }
         }
         self.wake_waiting(id);
         if self.router.connections[id].private.is_some() {
             let counted = std::mem::take(&mut self.router.connections[id].counted);
             self.share.change(counted, 0);
             let holder = self.router.private_is_closed(id, failure, was, now);
-            self.forget_private(holder);
+            self.forget_private(holder, id);
+            if let Some(stage) = stage {
+                self.watch_is_gone(holder, stage);
+            }
         } else if self.router.connections[id].feed.is_some() {
             self.lose_feed(id, failure, now);
         }

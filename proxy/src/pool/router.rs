@@ -92,6 +92,8 @@ pub(super) enum Refusal {
     Failed(ConnectionId, ShardFailure),
     /// As many clients as may have connections of the shard to themselves.
     Occupied(MemberIndex),
+    /// The client watches keys of another shard.
+    WatchesElsewhere,
 }
 
 impl<P: Protocol> Router<P> {
@@ -179,7 +181,7 @@ impl<P: Protocol> Router<P> {
     #[inline]
     pub(super) fn connection_for(&self, sender: Sender, shard: ShardIndex, reads: bool) -> ConnectionId {
         let readers = self.topology.readers(shard.0);
-        if reads && !readers.is_empty() {
+        if reads && !readers.is_empty() && !self.connections.is_pinned(sender.lane, self.members.of(shard)) {
             let start = (sender.number % readers.len() as u64) as usize;
             let in_turn = readers[start..].iter().chain(&readers[..start]);
             let mut connections =

@@ -28,6 +28,7 @@ use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, 
 use crate::time::Time;
 
 mod transaction;
+mod watching;
 
 /// A request of this size is looked at before it is served: whether there is room for that.
 const LARGE_MIN: usize = 256 * 1024;
@@ -220,6 +221,7 @@ impl<P: Protocol> Service<'_, P> {
         match route {
             Route::Forward
             | Route::Wait(_)
+            | Route::Watch
             | Route::Split(_)
             | Route::Ignore
             | Route::NoRoom
@@ -250,17 +252,18 @@ impl<P: Protocol> Service<'_, P> {
             Route::Wait(patience) => return self.wait(patience, scratch, length),
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
-            Route::Answer => self.answer(),
+            Route::Watch => return self.watch(scratch, length),
+            Route::Answer => return Ok(self.answer()),
             Route::AnswerAndClose => {
                 self.answer();
                 return Ok(Next::Close);
             }
             Route::AnswerAndForget => {
                 self.channels.forget(self.id);
-                self.answer();
+                return Ok(self.answer());
             }
             Route::Listen(change) => return Ok(self.listen(change, scratch, length)),
-            Route::NoRoom => self.refuse_large(length),
+            Route::NoRoom => return Ok(self.refuse_large(&scratch[self.used..][..length])),
             Route::Deny { slowly } => return Ok(self.deny(slowly)),
             Route::WhenQuiet => {
                 self.activity.paused = Some(Pause::UntilQuiet);
@@ -310,8 +313,7 @@ impl<P: Protocol> Service<'_, P> {
             State::Ended | State::Broken => return Ok(Next::Drop),
             State::Finishing => {
                 P::nothing_came(P::lane(self.session), &mut self.plan.reply);
-                self.answer();
-                return Ok(Next::Request);
+                return Ok(self.answer());
             }
         }
         let sender = Sender { since: self.now, ..self.sender() };
@@ -371,10 +373,11 @@ impl<P: Protocol> Service<'_, P> {
     }
 
     /// The proxy itself has the reply. Only what is answered here changes what a client speaks with shards.
-    fn answer(&mut self) {
+    fn answer(&mut self) -> Next {
         if self.activity.block.is_some() && !P::has_block(self.session) {
             self.activity.block = None;
         }
+        let next = if P::may_watch(self.session) { Next::Request } else { self.end_watch() };
         let Router { connections, members, .. } = &mut *self.router;
         let (present, wanted) = (connections.lane_key(*self.lane), P::lane(self.session));
         if wanted != present {
@@ -393,15 +396,20 @@ impl<P: Protocol> Service<'_, P> {
         }
         let manner = self.plan.manner;
         self.activity.replies.replied_with(self.plan.take_reply(), manner);
+        next
     }
 
-    fn refuse_large(&mut self, length: usize) {
+    fn refuse_large(&mut self, input: &[u8]) -> Next {
+        let decoder = &self.activity.decoder;
+        let is_watch = P::is_watch(Request { decoder, canonical: P::canonical(decoder, input) });
+        let next = if is_watch { self.refuse_watch() } else { Next::Request };
         self.context.counters.out_of_memory.add(1);
         self.plan.reply.clear();
         P::out_of_memory(&mut self.plan.reply);
         self.spoil_block();
         self.activity.replies.replied(&self.plan.reply, self.plan.manner);
-        self.wishes.log_oversized(self.id, length);
+        self.wishes.log_oversized(self.id, input.len());
+        next
     }
 
     /// A wrong password.
@@ -436,6 +444,14 @@ impl<P: Protocol> Service<'_, P> {
                 let words = occupied(self.context, &self.router.members[member].name);
                 P::failure(self.plan.manner, &words, &mut self.plan.reply);
                 self.activity.replies.replied(&self.plan.reply, self.plan.manner);
+                return Next::Request;
+            }
+            Refusal::WatchesElsewhere => {
+                counters.refused.add(1);
+                let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+                let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
+                let reply = P::spread_watch(self.router.spread_of(keys));
+                self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
                 return Next::Request;
             }
             Refusal::Nobody => {

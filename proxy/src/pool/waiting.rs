@@ -32,6 +32,7 @@ use super::parked::{Parked, Redirected};
 use super::private::{Ending, Wait};
 use super::router::Refusal;
 use super::ticket::{Sender, Ticket};
+use super::watch::Stage;
 use crate::buffer::{Ahead, Piece};
 use crate::failure::ShardFailure;
 use crate::protocol::{Interruption, Protocol};
@@ -162,16 +163,21 @@ impl<P: Protocol> Pool<P> {
         });
     }
 
-    /// Another topology: whose keys have another owner by it waits there, and what nobody has of shards that are gone is closed.
+    /// Another topology: whose keys have another owner by it waits there, or watches them no more, and what nobody has of shards that
+    /// are gone is closed.
     pub(super) fn move_waits(&mut self, now: Time) {
         for at in self.router.connections.find(|connection| connection.private.is_some()) {
             let connection = &self.router.connections[at];
             let is_present = self.router.members[connection.member].is_present();
             let Some(private) = &connection.private else { continue };
             match private.holder {
-                None if !is_present => self.router.close_private(at),
+                // What is in flight there is of clients that have it no more.
+                None if !is_present && connection.in_flight().is_empty() => self.router.close_private(at),
                 Some(client) if private.wait.is_some() && !(is_present && self.is_home(at)) => {
                     self.end_wait(client, Ending::Again, now);
+                }
+                Some(client) if self.stage_of_watch(at) == Some(Stage::Held) && !self.owns_watched(at) => {
+                    self.lose_watch(at, Some(client), now);
                 }
                 _ => {}
             }
@@ -203,12 +209,15 @@ impl<P: Protocol> Pool<P> {
         }
         let connection = &self.router.connections[at];
         let Some(private) = &connection.private else { return };
-        if private.wait.is_none() || !connection.in_flight().is_empty() {
+        let holder = private.holder;
+        if let Some(watch) = &private.watch {
+            return self.settle_watch(at, holder, watch.stage, now);
+        }
+        if !connection.in_flight().is_empty() || (private.wait.is_none() && !private.is_cleared) {
             return;
         }
-        let holder = private.holder;
         self.router.release_private(at);
-        self.forget_private(holder);
+        self.forget_private(holder, at);
     }
 
     /// The request has timed out on a private connection: nobody waits there any more.
@@ -218,14 +227,19 @@ impl<P: Protocol> Pool<P> {
         else {
             return;
         };
-        let holder = private.holder;
+        let (holder, stage) = (private.holder, self.stage_of_watch(at));
         self.router.abandon_private(at);
-        self.forget_private(holder);
+        self.forget_private(holder, at);
+        if let Some(stage) = stage {
+            self.watch_is_gone(holder, stage);
+        }
     }
 
-    /// The client has no connection to itself any more.
-    pub(super) fn forget_private(&mut self, holder: Option<ClientId>) {
-        if let Some(activity) = holder.and_then(|id| self.clients.activity_mut(id)) {
+    /// The client waits on the connection no more.
+    pub(super) fn forget_private(&mut self, holder: Option<ClientId>, at: ConnectionId) {
+        if let Some(activity) = holder.and_then(|id| self.clients.activity_mut(id))
+            && activity.private == Some(at)
+        {
             // What it has sent meanwhile has waited for nobody but itself.
             (activity.private, activity.arrived) = (None, None);
         }
@@ -376,7 +390,7 @@ impl<P: Protocol> Pool<P> {
 pub(super) fn occupied<P: Protocol>(context: &Context<P>, shard: &str) -> String {
     context.counters.blocked_refused.add(1);
     let max = context.limits.blocked_max;
-    format!("shard {shard}: {max} clients wait for data there already (blocked_max)")
+    format!("shard {shard}: {max} clients wait for data or watch keys there already (blocked_max)")
 }
 
 /// Whether what a shard says of a wait that has ended is for its client, or the client goes on waiting elsewhere.

@@ -122,6 +122,8 @@ pub struct ClientRow<'c> {
     pub in_flight: usize,
     /// Requests queued for a transaction.
     pub queued: usize,
+    /// Keys that it watches.
+    pub watched: usize,
     /// Bytes of unfinished requests.
     pub input_bytes: usize,
     /// Bytes of replies not yet taken.

@@ -21,6 +21,7 @@ pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::Owners;
 pub use waiting::{Interruption, Waiting};
+pub use watching::{Watched, Watching};
 
 pub mod channels;
 mod clients;
@@ -31,9 +32,10 @@ pub mod resp;
 pub mod store;
 mod strangers;
 mod waiting;
+mod watching;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Channels + Waiting + Sized + 'static {
+pub trait Protocol: Channels + Waiting + Watching + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -176,6 +178,19 @@ pub trait Protocol: Channels + Waiting + Sized + 'static {
 
     /// What the client has queued is on its way, or answered.
     fn leave_block(_session: &mut Self::Session) {}
+
+    /// What has become of keys that the client watches, or wanted to.
+    fn watched(_session: &mut Self::Session, _news: Watched) {}
+
+    /// Whether keys may be watched for the client: it has not said that it needs that no more.
+    fn may_watch(_session: &Self::Session) -> bool {
+        false
+    }
+
+    /// Whether the request asks for keys to be watched.
+    fn is_watch(_request: Request<'_, Self>) -> bool {
+        false
+    }
 
     /// Whether a response that begins so can be the one to such a request. If it is not, whatever comes on the connection
     /// may be somebody else's.
@@ -336,6 +351,8 @@ pub enum BlockOutcome {
     Executed,
     /// None of it was executed.
     Refused,
+    /// None of it was executed: a key has changed that was watched.
+    Changed,
     /// None of it was executed, and it may go on with what comes next: nothing else is to be sent on the connection.
     Unclear,
     /// That is no response to it.
@@ -544,6 +561,8 @@ pub enum Route<M> {
     /// It goes to the shard that owns all of [`Plan::keys`], on a connection of its own: it waits there for data, at most for
     /// so long.
     Wait(Option<Duration>),
+    /// The shard that owns all of [`Plan::keys`] watches them, and what its client says there goes over the same connection.
+    Watch,
     /// Each key goes to its owner.
     Split(M),
     /// It goes to every shard.

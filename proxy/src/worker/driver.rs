@@ -158,7 +158,7 @@ impl<P: Protocol> Driver<P> {
         let ends = Ends::of(&socket);
         self.clients.put(id.index as usize, ClientSocket::new(socket, ends, id));
         if let Err(error) = watched {
-            return self.close_client(id, Some(&error));
+            return self.close_client(id, Some(&error), now);
         }
         if self.setup.watches_clients && self.next_sweep.is_none() {
             self.next_sweep = Some(now.plus(SWEEP));
@@ -172,7 +172,7 @@ impl<P: Protocol> Driver<P> {
         let (id, queued) = (client.id(index), client.queued);
         client.ended |= ready.ended;
         if ready.broken {
-            return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()));
+            return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()), now);
         }
         self.client_has_more(id, queued, now);
     }
@@ -226,7 +226,7 @@ impl<P: Protocol> Driver<P> {
             }
             Err(error) => {
                 self.scratch.clear();
-                self.close_client(id, Some(&error));
+                self.close_client(id, Some(&error), now);
             }
         }
     }
@@ -357,11 +357,11 @@ impl<P: Protocol> Driver<P> {
         self.pool.shard_closed(id, failure, now);
     }
 
-    fn close_client(&mut self, id: ClientId, error: Option<&io::Error>) {
+    fn close_client(&mut self, id: ClientId, error: Option<&io::Error>, now: Time) {
         if self.take_client(id).is_none() {
             return;
         }
-        self.pool.client_gone(id, error.is_some_and(|error| error.kind() != ErrorKind::BrokenPipe));
+        self.pool.client_gone(id, error.is_some_and(|error| error.kind() != ErrorKind::BrokenPipe), now);
         if self.pool.client_count() == 0 {
             self.clients = Table::default();
         }
@@ -375,7 +375,7 @@ impl<P: Protocol> Driver<P> {
     /// Our side is closed; theirs may take a little.
     fn finish_client(&mut self, id: ClientId, now: Time) {
         let Some(ClientSocket { socket, .. }) = self.take_client(id) else { return };
-        self.pool.client_gone(id, false);
+        self.pool.client_gone(id, false, now);
         if let Some(id) = self.lingering.add(socket, self.drain_until.unwrap_or(now.plus(LINGER))) {
             self.again.push_back(Turn::Lingering(id));
             self.next_sweep.get_or_insert(now.plus(SWEEP));
@@ -390,7 +390,7 @@ impl<P: Protocol> Driver<P> {
         }
         self.expire_questions(now);
         if self.drain_until.is_some_and(|until| until <= now) {
-            self.close_remaining();
+            self.close_remaining(now);
         }
         if self.next_sweep.is_some_and(|sweep| sweep <= now) {
             if self.setup.watches_clients {

@@ -200,4 +200,7 @@ counters!(
     redirects_given_up,
     blocked_refused,
     blocked_repeated,
+    watches,
+    watches_lost,
+    watch_conflicts,
 );

@@ -262,7 +262,7 @@ impl<D: Dialect> Stage<D> {
         match deed {
             Deed::Closes | Deed::Resets => {
                 self.clients.remove(name);
-                self.world.pool.client_gone(id, deed == Deed::Resets);
+                self.world.pool.client_gone(id, deed == Deed::Resets, self.world.now);
             }
             Deed::Ends => self.world.pool.client_ended(id),
             Deed::StopsReading => {

@@ -440,7 +440,7 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         .filter(|row| !row.name.starts_with("quit") && row.name != "multi" && row.name != "client|reply")
         // A subscriber is refused what only newer servers know, in other words than by a server that does not know it.
         .filter(|row| !["subscribe", "psubscribe"].contains(&row.name))
-        // It is refused by ours alone, and the transaction behind it with it.
+        // Nothing else is refused while keys are watched: see `transaction`.
         .filter(|row| row.name != "watch")
         // A pool of one shard may serve what is about all keys: those of the witness, too.
         .filter(|row| !matches!(row.handling, Handling::Later(feature) if feature.is_served_by_one_shard()))
@@ -471,7 +471,8 @@ fn of_row(row: &Command, dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
     words
 }
 
-/// MULTI, some commands, and what ends it, all at once.
+/// MULTI, some commands, and what ends it, all at once; often behind WATCH, with something in between that may change what is
+/// watched.
 fn transaction(dice: &mut Dice, prefix: &str) -> Vec<u8> {
     let ends: [&[&str]; 12] = [
         &["EXEC"],
@@ -494,7 +495,21 @@ fn transaction(dice: &mut Dice, prefix: &str) -> Vec<u8> {
         // Whether it leaves its database is judged here.
         .filter(|row| !["copy", "move"].contains(&row.name))
         .collect();
-    let mut requests = vec![vec![b"MULTI".to_vec()]];
+    let mut requests = Vec::new();
+    for _ in 0..dice.below(3) {
+        let mut watch = vec![b"WATCH".to_vec()];
+        for _ in 0..1 + dice.below(3) {
+            watch.push(key(dice, prefix));
+        }
+        requests.push(watch);
+        for _ in 0..dice.below(3) {
+            requests.push(of_row(rows[dice.below(rows.len())], dice, prefix));
+        }
+        if dice.one_in(8) {
+            requests.push(vec![b"UNWATCH".to_vec()]);
+        }
+    }
+    requests.push(vec![b"MULTI".to_vec()]);
     for _ in 0..dice.below(8) {
         requests.push(match dice.below(24) {
             0 => vec![b"PING".to_vec(), argument(dice, prefix)],

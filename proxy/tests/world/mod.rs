@@ -98,7 +98,7 @@ impl<P: Protocol> World<P> {
         match self.pool.settle_client(id) {
             Verdict::Read | Verdict::Wait => None,
             verdict => {
-                self.pool.client_gone(id, false);
+                self.pool.client_gone(id, false, self.now);
                 Some(verdict)
             }
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Connection, Link};
 use crate::pool::ticket::Ticket;
+use crate::pool::watch::Watch;
 use crate::protocol::Protocol;
 
 impl<P: Protocol> Connection<P> {
@@ -21,6 +22,16 @@ impl<P: Protocol> Connection<P> {
     /// Whether not a byte was written of what is asked on it.
     pub fn is_unheard(&self) -> bool {
         self.in_flight_bytes == self.output.len() as u64 && self.output.held() == 0
+    }
+
+    /// Whether the last byte of what is asked on it was never written.
+    pub fn is_unfinished(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Keys are watched on it, for a client.
+    pub fn watch_mut(&mut self) -> Option<&mut Watch> {
+        self.private.as_mut()?.watch.as_mut()
     }
 
     /// The bytes of the newest request, where they are kept.

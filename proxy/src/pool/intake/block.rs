@@ -10,6 +10,7 @@ use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::pool::parked::Redirected;
 use crate::pool::ticket::{Ticket, Whom};
+use crate::pool::watch::Stage;
 use crate::protocol::{BlockOutcome, Malformed, Protocol};
 
 /// Within so many bytes it shows whether the last response is one to this transaction.
@@ -33,8 +34,14 @@ impl<P: Protocol> Intake<'_, P> {
             Some(_) if !self.connection.streaming => {
                 let is_known = response.len() >= HEAD_MAX || response.contains(&b'\n');
                 let is_push = response[0] == b'>';
-                if is_known && !is_push && P::outcome(ticket.expected, response) != BlockOutcome::Executed {
-                    return Err(odd(response));
+                if is_known && !is_push {
+                    match P::outcome(ticket.expected, response) {
+                        BlockOutcome::Executed => {}
+                        BlockOutcome::Changed if self.connection.watch_mut().is_some() => {
+                            self.context.counters.watch_conflicts.add(1);
+                        }
+                        _ => return Err(odd(response)),
+                    }
                 }
             }
             _ => {}
@@ -99,9 +106,17 @@ impl<P: Protocol> Intake<'_, P> {
         self.responses += 1;
         self.response_bytes += response.len() as u64;
         self.start = self.end;
+        let is_watched = match self.connection.watch_mut() {
+            Some(watch) => {
+                watch.stage = Stage::SpentInVain;
+                true
+            }
+            None => false,
+        };
         let errors = [heard.error.as_deref(), Some(response)];
         let redirect = errors.into_iter().flatten().find(|error| P::redirect(error).is_some());
         if let Some(reply) = redirect
+            && !is_watched
             && outcome == BlockOutcome::Refused
             && !heard.is_not_begun
             && self.connection.keeps()
@@ -118,6 +133,9 @@ impl<P: Protocol> Intake<'_, P> {
         let reason = heard.error.as_deref().unwrap_or(response);
         let mut reply = Vec::new();
         if heard.is_not_begun {
+            if let Some(private) = &mut self.connection.private {
+                private.is_tainted = true;
+            }
             let words = String::from_utf8_lossy(reason.strip_prefix(&[P::ERROR]).unwrap_or(reason));
             self.connection.refuses_blocks = Some(words.trim_end().into());
             let words = format!(
@@ -125,6 +143,13 @@ impl<P: Protocol> Intake<'_, P> {
                 words.trim_end()
             );
             P::failure(P::Manner::default(), &words, &mut reply);
+        } else if let Some(redirect) = redirect.and_then(|error| P::redirect(error))
+            && is_watched
+            && self.connection.follows()
+        {
+            // Where it would go now nobody has watched.
+            self.count_redirect(redirect);
+            P::nothing_came(self.connection.lane, &mut reply);
         } else {
             P::refuse_block(reason, &mut reply);
         }

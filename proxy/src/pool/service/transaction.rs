@@ -7,6 +7,8 @@ use bytes::BytesMut;
 use super::{Next, REFUSED_WORK, Service, facts};
 use crate::buffer::Piece;
 use crate::pool::block::{Block, Unfit};
+use crate::pool::connections::Pin;
+use crate::pool::members::ShardIndex;
 use crate::pool::pass::{PASS_WORK_MAX, answer_work};
 use crate::pool::replies::Merging;
 use crate::pool::router::Target;
@@ -21,8 +23,19 @@ impl<P: Protocol> Service<'_, P> {
     pub(super) fn queue(&mut self, here: bool, scratch: &BytesMut, length: usize) -> Next {
         let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
         let topology = &self.router.topology;
-        let block = self.activity.block.get_or_insert_with(|| Box::new(Block::new::<P>(topology)));
-        match block.add(here, canonical, self.plan, topology, &self.context.limits) {
+        let pin = self.router.connections.pin_of(*self.lane);
+        let block =
+            self.activity.block.get_or_insert_with(|| Box::new(Block::new::<P>(topology, pin.is_some())));
+        let added = block.add(here, canonical, self.plan, topology, &self.context.limits);
+        let home = block.newest_home();
+        let is_elsewhere =
+            |pin: &Pin| home.is_some_and(|home| self.router.members.of(ShardIndex(home.shard)) != pin.member);
+        let added = match added {
+            Ok(()) if pin.as_ref().is_some_and(is_elsewhere) => Err(Unfit::Watched),
+            Err(Unfit::Block) if pin.is_some() => Err(Unfit::Watched),
+            added => added,
+        };
+        match added {
             Ok(()) => self.context.counters.transaction_requests.add(1),
             Err(unfit) => {
                 self.plan.reply.clear();
@@ -53,6 +66,11 @@ impl<P: Protocol> Service<'_, P> {
                 let words = P::spread_block(router.spread_of(keys), unfit == Unfit::Request);
                 reply.extend_from_slice(words.as_bytes());
             }
+            Unfit::Watched => {
+                let keys = activity.block.iter().flat_map(|block| block.keys());
+                let words = P::spread_from_watch(router.spread_of(keys));
+                reply.extend_from_slice(words.as_bytes());
+            }
             Unfit::Nobody => P::failure(plan.manner, router.nobody(), reply),
             Unfit::TooLarge(limit) => {
                 context.counters.transactions_too_large.add(1);
@@ -63,6 +81,9 @@ impl<P: Protocol> Service<'_, P> {
 
     /// What is queued is executed, unless it has to wait for room.
     pub(super) fn execute(&mut self, merge: P::Merge, scratch: &BytesMut, length: usize) -> Next {
+        if let Some(pin) = self.router.connections.pin_of(*self.lane) {
+            return self.execute_watched(merge, pin, scratch, length);
+        }
         let Some(mut block) = self.activity.block.take() else {
             P::leave_block(self.session);
             P::head_of_block(0, &mut self.plan.reply);
@@ -70,13 +91,7 @@ impl<P: Protocol> Service<'_, P> {
             return Next::Request;
         };
         if let Err(unfit) = block.follow(&self.router.topology, &self.context.limits) {
-            self.activity.block = Some(block);
-            self.explain(unfit);
-            self.activity.block = None;
-            P::leave_block(self.session);
-            let mut reply = Vec::new();
-            P::refuse_block(&self.plan.reply, &mut reply);
-            self.activity.replies.replied(&reply, self.plan.manner);
+            self.refuse_unfit(block, unfit);
             return Next::Request;
         }
         let sender = self.sender();
@@ -100,8 +115,19 @@ impl<P: Protocol> Service<'_, P> {
         Next::Request
     }
 
+    /// What is queued cannot be executed as it is.
+    pub(super) fn refuse_unfit(&mut self, block: Box<Block>, unfit: Unfit) {
+        self.activity.block = Some(block);
+        self.explain(unfit);
+        self.activity.block = None;
+        P::leave_block(self.session);
+        let mut reply = Vec::new();
+        P::refuse_block(&self.plan.reply, &mut reply);
+        self.activity.replies.replied(&reply, self.plan.manner);
+    }
+
     /// All of it goes to one shard, whose response is the reply.
-    fn submit_block(&mut self, Target { connection, unit }: Target, block: Block, sender: Sender) {
+    pub(super) fn submit_block(&mut self, Target { connection, unit }: Target, block: Block, sender: Sender) {
         let number = self.activity.replies.submitted(self.plan.manner);
         let (requests, expected) = block.into_whole::<P>();
         let ticket = Ticket { expected, ..Ticket::new(sender, number, 0, unit, self.plan) };
@@ -109,7 +135,7 @@ impl<P: Protocol> Service<'_, P> {
     }
 
     /// Each shard gets its part, and the proxy has answered its own.
-    fn submit_parts(&mut self, merge: P::Merge, block: &Block, own: Vec<u8>, sender: Sender) {
+    pub(super) fn submit_parts(&mut self, merge: P::Merge, block: &Block, own: Vec<u8>, sender: Sender) {
         let Self { context, router, plan, activity, .. } = self;
         let targets = std::mem::take(&mut router.fragments.targets);
         let mut parts: Vec<Part> =
@@ -136,7 +162,7 @@ impl<P: Protocol> Service<'_, P> {
     }
 
     /// The replies to what the proxy itself answers, with what stands before them. What is asked of it at once is bounded.
-    fn answer_own(&mut self, block: &Block) -> Vec<u8> {
+    pub(super) fn answer_own(&mut self, block: &Block) -> Vec<u8> {
         let mut replies = Vec::new();
         if block.own_count() == 0 {
             return replies;

@@ -13,7 +13,7 @@ use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, ShardIdentity, Spread, Waiting, first_line,
+    RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -80,6 +80,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Nothing waits for data here.
 impl Waiting for Memcache {}
+
+impl Watching for Memcache {}
 
 impl Channels for Memcache {}
 

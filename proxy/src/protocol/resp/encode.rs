@@ -47,6 +47,11 @@ pub fn null_array(out: &mut Vec<u8>, resp3: bool) {
     out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" });
 }
 
+/// Whether the response is that, in RESP2 or RESP3.
+pub fn is_null_array(response: &[u8]) -> bool {
+    matches!(response, b"*-1\r\n" | b"_\r\n")
+}
+
 /// The head of an array; `length` values follow.
 pub fn array(out: &mut Vec<u8>, length: usize) {
     header(out, b'*', length as i64);

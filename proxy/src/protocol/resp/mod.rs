@@ -9,7 +9,7 @@ use crate::protocol::channels::Voice;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
-    Question, Redirect, Request, RequestBounds, Route, ShardIdentity, Spread, first_line,
+    Question, Redirect, Request, RequestBounds, Route, ShardIdentity, Spread, Watched, first_line,
 };
 use command::{Handling, Merge, flag};
 use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
@@ -32,6 +32,7 @@ pub mod session;
 pub mod split;
 mod transaction;
 mod waiting;
+mod watching;
 
 /// RESP2 and RESP3.
 #[derive(Debug)]
@@ -321,6 +322,19 @@ impl Protocol for Resp {
 
     fn leave_block(session: &mut Session) {
         session.mode = Mode::Ordinary;
+    }
+
+    fn watched(session: &mut Session, news: Watched) {
+        session.mode.watched(news);
+    }
+
+    fn may_watch(session: &Session) -> bool {
+        session.mode.may_watch()
+    }
+
+    fn is_watch(Request { decoder, canonical }: Request<'_, Self>) -> bool {
+        let row = decoder.head(0, canonical).and_then(command::index::lookup);
+        row.is_some_and(|row| row.handling == Handling::Watch)
     }
 
     fn asking(out: &mut Vec<u8>) {

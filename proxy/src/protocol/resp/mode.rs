@@ -4,6 +4,7 @@
 //! the pool.
 
 use super::command::{Command, Feature, Handling, Local};
+use crate::protocol::Watched;
 
 /// How the commands of a client are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,21 +13,48 @@ pub enum Mode {
     Ordinary,
     /// The same, but WATCH was refused: the transaction that it was to guard will not be executed.
     Unguarded,
+    /// The same, and a shard watches keys for it.
+    Watching,
+    /// The same, but the shard does no more: the next transaction will not be executed, as if a key had changed.
+    Lost,
     /// It speaks RESP2 and listens to channels: it can say nothing but what is about those.
     Listening {
-        /// It was [`Mode::Unguarded`] before, and will be again.
-        is_unguarded: bool,
+        /// What it was before, and will be again.
+        before: Before,
     },
     /// Between MULTI and EXEC: they are queued.
     Queueing,
-    /// The same, where one was refused: the transaction will not be executed.
+    /// The same, where keys were watched, and are no more: the transaction will not be executed, as if one had changed.
+    Doomed,
+    /// The same, where one was refused: the transaction will not be executed, and that is an error.
     Spoiled,
+}
+
+/// The mode of a client outside of transactions and channels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // each is the mode of that name
+pub enum Before {
+    Ordinary,
+    Unguarded,
+    Watching,
+    Lost,
+}
+
+impl From<Before> for Mode {
+    fn from(before: Before) -> Self {
+        match before {
+            Before::Ordinary => Self::Ordinary,
+            Before::Unguarded => Self::Unguarded,
+            Before::Watching => Self::Watching,
+            Before::Lost => Self::Lost,
+        }
+    }
 }
 
 impl Mode {
     /// Between MULTI and EXEC.
     pub fn is_queueing(self) -> bool {
-        matches!(self, Self::Queueing | Self::Spoiled)
+        matches!(self, Self::Queueing | Self::Doomed | Self::Spoiled)
     }
 
     /// The client can say nothing but what is about channels.
@@ -36,14 +64,39 @@ impl Mode {
 
     /// The client can say nothing but what is about channels from now on, or can again.
     pub fn listens(&mut self, to_something: bool) {
-        match self {
-            Self::Queueing | Self::Spoiled => {}
-            Self::Ordinary if to_something => *self = Self::Listening { is_unguarded: false },
-            Self::Unguarded if to_something => *self = Self::Listening { is_unguarded: true },
-            Self::Listening { is_unguarded } if !to_something => {
-                *self = if *is_unguarded { Self::Unguarded } else { Self::Ordinary };
+        let before = match *self {
+            Self::Ordinary => Before::Ordinary,
+            Self::Unguarded => Before::Unguarded,
+            Self::Watching => Before::Watching,
+            Self::Lost => Before::Lost,
+            Self::Listening { before } => before,
+            Self::Queueing | Self::Doomed | Self::Spoiled => return,
+        };
+        *self = if to_something { Self::Listening { before } } else { before.into() };
+    }
+
+    /// What has become of keys that it watches, or wanted to.
+    pub fn watched(&mut self, news: Watched) {
+        *self = match (news, *self) {
+            (Watched::Begun, Self::Ordinary) => Self::Watching,
+            (Watched::Refused, Self::Ordinary | Self::Watching | Self::Lost) => Self::Unguarded,
+            (Watched::Lost, Self::Ordinary | Self::Watching) => Self::Lost,
+            (Watched::Lost, Self::Listening { before: Before::Watching }) => {
+                Self::Listening { before: Before::Lost }
             }
-            Self::Ordinary | Self::Unguarded | Self::Listening { .. } => {}
+            (Watched::Lost, Self::Queueing) => Self::Doomed,
+            (_, mode) => mode,
+        }
+    }
+
+    /// Whether a shard may watch keys for it: it has not said that it needs that no more.
+    pub fn may_watch(self) -> bool {
+        match self {
+            Self::Watching
+            | Self::Listening { before: Before::Watching }
+            | Self::Queueing
+            | Self::Spoiled => true,
+            Self::Ordinary | Self::Unguarded | Self::Lost | Self::Listening { .. } | Self::Doomed => false,
         }
     }
 }
@@ -103,7 +156,7 @@ impl Within {
                 | Local::ClientSetinfo
                 | Local::ConfigGet => Self::Answered,
             },
-            Handling::Later(Feature::Watch) => Self::Nested("ERR WATCH inside MULTI is not allowed"),
+            Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),
             Handling::Later(Feature::Wait) => Self::Sent,
             Handling::Listen(..) => Self::Refused(STATE),
             Handling::Forward
@@ -123,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_nothing_guards_is_not_executed_after_listening_either() {
-        for before in [Mode::Ordinary, Mode::Unguarded] {
+        for before in [Mode::Ordinary, Mode::Unguarded, Mode::Watching, Mode::Lost] {
             let mut mode = before;
             for to_something in [false, true, true] {
                 mode.listens(to_something);
@@ -132,5 +185,26 @@ mod tests {
             mode.listens(false);
             assert_eq!(mode, before);
         }
+    }
+
+    #[test]
+    fn what_is_watched_no_more_is_never_executed() {
+        for (mode, after) in [
+            (Mode::Watching, Mode::Lost),
+            (Mode::Queueing, Mode::Doomed),
+            (Mode::Spoiled, Mode::Spoiled),
+            (Mode::Unguarded, Mode::Unguarded),
+        ] {
+            let mut mode = mode;
+            mode.watched(Watched::Lost);
+            assert_eq!(mode, after);
+        }
+        let mut mode = Mode::Watching;
+        mode.listens(true);
+        mode.watched(Watched::Lost);
+        assert!(mode.is_listening() && !mode.may_watch());
+        mode.listens(false);
+        assert_eq!(mode, Mode::Lost);
+        assert_eq!(size_of::<Mode>(), 1, "every idle client has one");
     }
 }

@@ -140,12 +140,11 @@ pub fn plan_command(
             plan.keys.push((0, 0));
             Route::Forward
         }
-        Handling::Later(feature) => {
-            if feature == Feature::Watch {
-                transaction::refuse_watch(session);
-            }
-            refuse(plan, &session::not_yet(command, feature))
-        }
+        Handling::Later(feature) => refuse(plan, &session::not_yet(command, feature)),
+        Handling::Watch => match find_keys(command, words, facts, plan) {
+            Ok(_) => transaction::watch(session, &mut plan.reply),
+            Err(error) => refuse(plan, &error),
+        },
         Handling::Refuse(reason) => {
             refuse(plan, &format!("ERR {} is refused: {reason}", command.words().to_ascii_uppercase()))
         }

@@ -63,5 +63,5 @@ pub fn plan_queued(
 /// The command is queued, or would be if the transaction were still to be executed.
 fn queued(mode: Mode, here: bool, plan: &mut Plan<Resp>) -> Route<Merge> {
     plan.reply.extend_from_slice(QUEUED);
-    if mode == Mode::Spoiled { Route::Answer } else { Route::Queue { here } }
+    if mode == Mode::Queueing { Route::Queue { here } } else { Route::Answer }
 }

@@ -53,6 +53,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         return false;
     }
     match merge {
+        Merge::Transaction if encode::is_null_array(response) => false,
         Merge::Array | Merge::Transaction => {
             let mut head = Vec::new();
             encode::array(&mut head, owners.keys_of(fragment).len());

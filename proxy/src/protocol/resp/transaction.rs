@@ -4,8 +4,10 @@
 //! own: MULTI, the commands and EXEC are one request, with a response to each of them. A shard that refuses a command as it
 //! queues it executes none, and says so to EXEC.
 //!
-//! WATCH is not served. A client that does not look at the replies would have something executed that it was to guard, so the next
-//! transaction is not executed.
+//! WATCH is said to a shard, on a connection that the client has to itself until what it guards is executed or given up. Where that
+//! is refused, a client that does not look at the replies would have something executed that it was to guard: so the next transaction
+//! is an error. Where keys are watched no more (their shard is lost, they have another owner), EXEC says nil, as if one had
+//! changed.
 
 use super::command::Merge;
 use super::encode;
@@ -24,7 +26,11 @@ const DISCARDED_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
 
 /// MULTI.
 pub fn begin(session: &mut Session, out: &mut Vec<u8>) {
-    session.mode = if session.mode == Mode::Unguarded { Mode::Spoiled } else { Mode::Queueing };
+    session.mode = match session.mode {
+        Mode::Unguarded => Mode::Spoiled,
+        Mode::Lost => Mode::Doomed,
+        _ => Mode::Queueing,
+    };
     encode::simple(out, "OK");
 }
 
@@ -36,7 +42,11 @@ pub fn execute(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
             session.mode = Mode::Ordinary;
             encode::error(out, DISCARDED);
         }
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => {
+        Mode::Doomed => {
+            session.mode = Mode::Ordinary;
+            encode::null_array(out, session.resp3);
+        }
+        Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Lost | Mode::Listening { .. } => {
             encode::error(out, "ERR EXEC without MULTI")
         }
     }
@@ -46,22 +56,35 @@ pub fn execute(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
 /// DISCARD.
 pub fn discard(session: &mut Session, out: &mut Vec<u8>) {
     match session.mode {
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => {
+        Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Lost | Mode::Listening { .. } => {
             encode::error(out, "ERR DISCARD without MULTI")
         }
-        Mode::Queueing | Mode::Spoiled => {
+        Mode::Queueing | Mode::Doomed | Mode::Spoiled => {
             session.mode = Mode::Ordinary;
             encode::simple(out, "OK");
         }
     }
 }
 
-/// WATCH is refused.
-pub fn refuse_watch(session: &mut Session) {
-    session.mode = Mode::Unguarded;
+/// WATCH. Where what was watched before is watched no more the next transaction is not executed anyway.
+pub fn watch(session: &Session, out: &mut Vec<u8>) -> Route<Merge> {
+    if matches!(session.mode, Mode::Unguarded | Mode::Lost) {
+        encode::simple(out, "OK");
+        return Route::Answer;
+    }
+    Route::Watch
 }
 
-/// UNWATCH outside of a transaction, or as one is executed. Nothing is watched.
+/// What would change the connection that keys are watched on is refused, and with it what they were to guard.
+pub fn refuse_change(name: &str, session: &mut Session, out: &mut Vec<u8>) {
+    session.mode = Mode::Unguarded;
+    let words = format!(
+        "ERR '{name}' is refused while keys are watched: it would change the connection; send it before WATCH or after UNWATCH"
+    );
+    encode::error(out, &words);
+}
+
+/// UNWATCH outside of a transaction, or as one is executed. Nothing is watched any more.
 pub fn unwatch(session: &mut Session, out: &mut Vec<u8>) {
     session.mode = Mode::Ordinary;
     encode::simple(out, "OK");
@@ -95,6 +118,7 @@ pub fn outcome(commands: u32, response: &[u8]) -> BlockOutcome {
     encode::array(&mut head, commands as usize);
     match response {
         _ if response.starts_with(&head) => BlockOutcome::Executed,
+        [b'*', b'-', ..] | [b'_', ..] => BlockOutcome::Changed,
         [b'-', ..] if CLEAN.iter().any(|words| response.starts_with(words)) => BlockOutcome::Refused,
         // It may take what comes next for more of the transaction: servers before Redis 6 while they load.
         [b'-', ..] => BlockOutcome::Unclear,
@@ -118,6 +142,10 @@ pub fn refuse(reason: &[u8], reply: &mut Vec<u8>) {
 /// others, or by the proxy, whose part has no name.
 pub fn merge(owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
     let of_shards = || parts.iter().filter(|part| !part.shard.is_empty());
+    // One shard then has all that shards execute.
+    if let Some(refused) = of_shards().find(|part| encode::is_null_array(&part.bytes)) {
+        return reply.copy(&refused.bytes);
+    }
     let is_error = |part: &&Part| part.bytes.first() == Some(&b'-');
     let Some(failed) = of_shards().find(is_error) else {
         return split::merge(Merge::Array, owners, parts, reply);
@@ -179,6 +207,31 @@ pub fn spread_keys(spread: Spread, is_one_command: bool) -> &'static str {
         (Spread::Shards, false) => {
             "-CROSSSLOT Keys of the transaction don't hash to the same shard: give them the same hash tag, or set \
              transactions: per-shard\r\n"
+        }
+    }
+}
+
+/// The reply to WATCH of keys that are not where others are watched.
+pub fn spread_watch(spread: Spread) -> &'static str {
+    match spread {
+        Spread::Slots => {
+            "-CROSSSLOT Keys that are watched are not on the same node: give them the same hash tag\r\n"
+        }
+        Spread::Shards | Spread::IgnoredTag => {
+            "-CROSSSLOT Keys that are watched don't hash to the same shard: give them the same hash tag\r\n"
+        }
+    }
+}
+
+/// The reply to a command whose keys are not where its transaction watches keys.
+pub fn spread_from_watch(spread: Spread) -> &'static str {
+    match spread {
+        Spread::Slots => {
+            "-CROSSSLOT Keys of a transaction with WATCH have to be in one slot, on the node of the watched keys: give them the same \
+             hash tag\r\n"
+        }
+        Spread::Shards | Spread::IgnoredTag => {
+            "-CROSSSLOT Keys of the transaction don't hash to the shard of the watched keys: give them the same hash tag\r\n"
         }
     }
 }

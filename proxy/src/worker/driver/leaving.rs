@@ -63,7 +63,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// The limit of the drain has passed.
-    pub(super) fn close_remaining(&mut self) {
+    pub(super) fn close_remaining(&mut self, now: Time) {
         let ids: Vec<ClientId> = ids(&self.clients).collect();
         if !ids.is_empty() {
             tracing::warn!(
@@ -73,7 +73,7 @@ impl<P: Protocol> Driver<P> {
             );
         }
         for id in ids {
-            self.close_client(id, None);
+            self.close_client(id, None, now);
         }
         self.lingering.clear();
     }

@@ -77,7 +77,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 let written = match written {
                     Ok(written) => written,
                     Err(error) => {
-                        self.close_client(id, Some(&error));
+                        self.close_client(id, Some(&error), now);
                         continue;
                     }
                 };
@@ -107,7 +107,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                     }
                 }
                 Verdict::Finish => self.finish_client(id, now),
-                Verdict::Close => self.close_client(id, None),
+                Verdict::Close => self.close_client(id, None, now),
             }
         }
         self.dirty_clients = dirty;

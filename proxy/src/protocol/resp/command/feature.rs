@@ -3,8 +3,6 @@
 /// What the proxy cannot do yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
-    /// WATCH: what is watched is watched on one connection.
-    Watch,
     /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
     /// Channels of shards.
@@ -29,17 +27,13 @@ impl Feature {
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
             Self::Scan | Self::AllShards | Self::WholeServer | Self::Publish => true,
-            Self::Watch | Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
+            Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
         }
     }
 
     /// Why a command that needs this is refused, as a sentence without its first word.
     pub fn refusal(self) -> &'static str {
         match self {
-            Self::Watch => {
-                "WATCH is not supported yet; a script (EVAL) can read and write without others in between, and MULTI and EXEC work \
-                 without WATCH"
-            }
             Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::PubSub | Self::Publish => {
                 "sharded publish and subscribe (SSUBSCRIBE, SPUBLISH) and PUBSUB are not supported yet"

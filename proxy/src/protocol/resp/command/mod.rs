@@ -96,6 +96,8 @@ pub enum Handling {
     /// To the shard that owns its keys, on a connection of its own: it waits there for data. The word tells where its
     /// timeout stands.
     Block(TimeoutPlace),
+    /// The shard that owns its keys watches them, on a connection that its client has to itself from then on.
+    Watch,
     /// Names of this kind are listened to, or no more: all arguments.
     Listen(Kind, bool),
     /// To the shard that owns the channel it is said to.
@@ -439,6 +441,7 @@ impl Command {
             | Handling::Split(_)
             | Handling::Answer(_)
             | Handling::Block(_)
+            | Handling::Watch
             | Handling::Listen(..)
             | Handling::ToChannel
             | Handling::Container => None,
@@ -455,6 +458,7 @@ impl Command {
             | Handling::Split(_)
             | Handling::Answer(_)
             | Handling::Block(_)
+            | Handling::Watch
             | Handling::Listen(..)
             | Handling::ToChannel => true,
             Handling::Container => self

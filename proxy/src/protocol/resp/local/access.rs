@@ -3,7 +3,7 @@
 use super::info;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{Access, Session, Settings, client_name, number};
-use crate::protocol::resp::{Resp, encode};
+use crate::protocol::resp::{Resp, encode, transaction};
 use crate::protocol::{Facts, Plan, Route};
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`
@@ -59,6 +59,10 @@ pub fn hello(
                 return Route::Answer;
             }
         };
+    }
+    if resp3 != session.resp3 && session.mode.may_watch() {
+        transaction::refuse_change("hello", session, out);
+        return Route::Answer;
     }
     if resp3 != session.resp3 && !facts.quiet {
         return Route::WhenQuiet;

@@ -216,12 +216,14 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
         names.library_version
     );
     let (flags, queued) = match session.mode {
-        Mode::Ordinary | Mode::Unguarded | Mode::Listening { .. } => ("N", -1),
+        Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Listening { .. } => ("N", -1),
+        Mode::Lost => ("d", -1),
         Mode::Queueing | Mode::Spoiled => ("x", client.queued as i64),
+        Mode::Doomed => ("xd", client.queued as i64),
     };
     let _ = writeln!(
         line,
-        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi={queued} qbuf={} oll={} omem={} user=default",
+        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi={queued} watch={} qbuf={} oll={} omem={} user=default",
         client.age,
         client.idle,
         match (channels + patterns > 0, client.is_blocked) {
@@ -230,6 +232,7 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
             (false, true) => "b",
             (false, false) => flags,
         },
+        client.watched,
         client.input_bytes,
         client.in_flight,
         client.output_bytes

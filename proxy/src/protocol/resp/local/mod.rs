@@ -61,6 +61,9 @@ pub fn answer(
         Local::Hello => return access::hello(&all, session, facts, plan),
         Local::Auth => return access::authenticate(&all, session, facts.settings, out),
         Local::Select => match access::select(all[1], session, facts) {
+            Ok(db) if db != session.db && session.mode.may_watch() => {
+                transaction::refuse_change("select", session, out);
+            }
             Ok(db) if db != session.db && !facts.quiet => return Route::WhenQuiet,
             Ok(db) => {
                 session.db = db;
