@@ -12,6 +12,8 @@ SOAK_CASES ?= 20000
 # dependencies once more.
 DEBUG_PROXY := cargo test --workspace --test trial --no-run
 WITH_DEBUG_PROXY := MEMSTORE=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/memstore
+# The test programs of one lane, each of which is in one of the two: see there.
+LANE = cargo test --workspace --all-targets --config "target.\"cfg(all())\".runner = [\"$(CURDIR)/.ci/lane\", \"$(1)\"]"
 COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
@@ -27,10 +29,12 @@ build: ## the release binary: target/release/memstore
 image: ## the container image memstore/memstore:VERSION, by the local engine
 	docker buildx build --build-arg VERSION=$(VERSION) -t memstore/memstore:$(VERSION) --load .
 
-test: test-rust test-clients test-chart ## all tests; installs what they need
+test: test-rust ## all tests; installs what they need
+	.ci/beside '$(MAKE) --no-print-directory test-chart' '$(MAKE) --no-print-directory test-clients'
 
 test-rust: tools-test
-	cargo test --workspace --all-targets
+	cargo test --workspace --all-targets --no-run
+	.ci/beside '$(call LANE,works)' '$(call LANE,waits)'
 	cargo test --workspace --doc
 	python3 -B examples/client-side/python/test_vectors.py
 
