@@ -113,6 +113,21 @@ fn what_waits_is_answered_as_the_server_answers() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Its end stands behind more than fits into the buffers of the kernel.
+#[test]
+fn a_client_that_goes_behind_all_that_it_has_sent_takes_nothing() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[], &shards);
+    let mut client = proxy.connect();
+    say(&mut client, "BLPOP k 0");
+    blocked(&shards[0], 1);
+    client.finish_with(&b"PING\r\n".repeat(4_000_000));
+    blocked(&shards[0], 0);
+    let mut other = proxy.connect();
+    assert_eq!(other.tell("RPUSH k x"), ":1\r\n");
+    assert_eq!(other.tell("LLEN k"), ":1\r\n", "nobody has taken it");
+}
+
 /// By our numbers, also where the other client is another worker's.
 #[test]
 fn clients_of_all_workers_are_unblocked_and_disconnected() {

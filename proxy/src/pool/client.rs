@@ -175,12 +175,16 @@ impl<P: Protocol> Activity<P> {
     }
 
     /// Whether a client that waits is read all the same: it waits for itself, and may take its replies only once it has written
-    /// all of its requests.
+    /// all of its requests; or it waits for data, and its end may stand behind what it has sent.
     pub fn reads_ahead(&self, limits: &Limits) -> bool {
-        self.paused == Some(Pause::Full)
-            && self.stalled.is_none()
-            && self.replies.in_flight() == 0
-            && self.bytes() < limits.client_output_max
+        let waits_for_itself =
+            self.paused == Some(Pause::Full) && self.stalled.is_none() && self.replies.in_flight() == 0;
+        (waits_for_itself || self.waits_for_data()) && self.bytes() < limits.client_output_max
+    }
+
+    /// Its request waits for data.
+    pub fn waits_for_data(&self) -> bool {
+        self.private.is_some() || self.parked.as_ref().is_some_and(|waiting| waiting.wait().is_some())
     }
 
     /// The request at hand and what is behind it will not be served.

@@ -417,7 +417,9 @@ impl<P: Protocol> Pool<P> {
                 State::Finishing | State::Broken => Verdict::Finish,
             };
         };
-        if activity.replies.bytes() > limits.client_output_max {
+        // What would go unread beyond that may have the client's end behind it.
+        let is_overlong = activity.waits_for_data() && activity.bytes() >= limits.client_output_max;
+        if is_overlong || activity.replies.bytes() > limits.client_output_max {
             self.context.counters.client_output_exceeded.add(1);
             client.state = State::Broken;
             return Verdict::Close;

@@ -1,7 +1,7 @@
 //! Requests that wait for data, each on a private connection: how their wait ends.
 //!
 //! A client whose request waits has nothing else in flight: what it sent before is answered by then, and what it sends after
-//! that waits unread. The shard keeps the time. What ends a wait sooner:
+//! that is read and kept, because the client's end may come behind it. The shard keeps the time. What ends a wait sooner:
 //!
 //! - The client is gone, or has closed its writing side: the connection is closed at once, or an element would be taken for
 //!   nobody.

@@ -191,14 +191,11 @@ impl<P: Protocol> Driver<P> {
     fn read_client(&mut self, index: usize, now: Time) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let id = client.id(index);
+        if client.ended && self.pool.is_waiting(id) {
+            return self.pool.client_ended(id);
+        }
         if !self.pool.wants_read(id) {
             client.unread = true;
-            if self.pool.is_waiting(id) {
-                if client.ended {
-                    self.pool.client_ended(id);
-                }
-                return;
-            }
             let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_sent());
             let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
             client.left = waiting.map(|bytes| Box::new(Left { since: now, bytes }));

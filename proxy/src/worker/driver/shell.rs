@@ -93,19 +93,16 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             }
             match self.pool.settle_client(id) {
                 Verdict::Read => {
-                    if std::mem::take(&mut client.unread) && !std::mem::replace(&mut client.queued, true) {
+                    let is_waiting = client.ended && self.pool.is_waiting(id);
+                    if is_waiting {
+                        self.pool.client_ended(id);
+                    } else if std::mem::take(&mut client.unread)
+                        && !std::mem::replace(&mut client.queued, true)
+                    {
                         self.again.push_back(Turn::Client(id));
                     }
                 }
-                Verdict::Wait => {
-                    if self.pool.is_waiting(id) {
-                        // Its time does not run while nothing is to be done for it.
-                        client.left = None;
-                        if client.ended {
-                            self.pool.client_ended(id);
-                        }
-                    }
-                }
+                Verdict::Wait => {}
                 Verdict::Finish => self.finish_client(id, now),
                 Verdict::Close => self.close_client(id, None, now),
             }
