@@ -72,7 +72,7 @@ impl<P: Protocol> Shell<P> for Worker<'_, P> {
             }
             Wish::Connect(index) => self.connecting.push(index),
             Wish::Ask(asked) => self.pool.answer_question(&asked, &Found::default()),
-            Wish::CloseUnlessDelivered(_) | Wish::Wake(_) | Wish::Log(_) => {}
+            Wish::CloseUnlessDelivered(_) | Wish::Finish(_) | Wish::Wake(_) | Wish::Log(_) => {}
         }
     }
 

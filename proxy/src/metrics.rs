@@ -204,6 +204,8 @@ pub struct PoolCounters {
     pub watches_lost: Counter,
     /// Transactions that shards have not executed because a watched key had changed.
     pub watch_conflicts: Counter,
+    /// Connections for requests that wait for data which were made later, because many were made shortly before.
+    pub blocked_delayed: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.
     pub blocked_refused: Counter,
 }

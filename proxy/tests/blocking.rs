@@ -113,6 +113,30 @@ fn what_waits_is_answered_as_the_server_answers() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Who may not ask for the number of a connection, or not end a wait, ends it with the connection.
+#[test]
+fn waits_end_also_at_a_server_that_must_not_be_asked_to_end_them() {
+    let shards = [Server::redis(&[])];
+    let mut plain = shards[0].connect();
+    for denied in ["-client|unblock", "-client|id"] {
+        assert_eq!(plain.tell(&format!("ACL SETUSER default {denied}")), "+OK\r\n");
+        let proxy = Server::memstore(&[], &shards);
+        let (mut client, mut other) = (proxy.connect(), proxy.connect());
+        let number = client.tell("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
+        for (how, reply) in
+            [("TIMEOUT", "*-1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+        {
+            say(&mut client, "BLPOP k 0");
+            blocked(&shards[0], 1);
+            assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number} {how}")), ":1\r\n");
+            assert_eq!(String::from_utf8_lossy(&client.reply()), reply, "{denied} {how}");
+            blocked(&shards[0], 0);
+            assert_eq!(other.tell("RPUSH k x"), ":1\r\n", "nobody waits");
+            assert_eq!(client.tell("BLPOP k 0"), "*2\r\n$1\r\nk\r\n$1\r\nx\r\n");
+        }
+    }
+}
+
 /// Its end stands behind more than fits into the buffers of the kernel.
 #[test]
 fn a_client_that_goes_behind_all_that_it_has_sent_takes_nothing() {

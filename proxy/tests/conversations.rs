@@ -115,7 +115,7 @@ fn the_page_has_every_word_that_is_known() {
     forms.extend(SHARD_DEEDS.iter().map(|(words, _)| format!("shard 1 {words}")));
     forms.extend(SHARD_STATEMENTS.iter().map(|(words, _)| format!("shard 2 {}", first(words))));
     forms.extend(["a>", "a>>", "a<", "a<<", "a closed"].map(|form| format!("client {form}")));
-    forms.extend(["1>", "1<", "1 closed", "1 closed: "].map(|form| format!("shard {form}")));
+    forms.extend(["1>", "1<", "1 closed", "1 closed: ", "1 finished"].map(|form| format!("shard {form}")));
     let names = LIMITS.iter().map(|(name, _)| *name);
     let names =
         names.chain(SCENE.iter().map(|(name, _)| *name)).chain(COUNTERS.iter().map(|(name, _)| *name));

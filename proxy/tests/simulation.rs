@@ -415,7 +415,7 @@ impl<D: Dialect> Run<D> {
                 Event::ConnectionClosed(index, _) => {
                     self.connections.remove(&index);
                 }
-                Event::Shard(_) => {}
+                Event::ConnectionFinished(_) | Event::Shard(_) => {}
             }
         }
     }

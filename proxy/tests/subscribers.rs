@@ -592,7 +592,7 @@ impl Run {
                     self.peers.remove(&id);
                 }
                 Event::ClientLeft(id, verdict) => panic!("{id:?} is closed: {verdict:?}"),
-                Event::Shard(_) => {}
+                Event::ConnectionFinished(_) | Event::Shard(_) => {}
             }
         }
     }

@@ -58,6 +58,7 @@ struct Coverage {
     moved: u64,
     demoted: u64,
     reset_waiting: u64,
+    finished: u64,
 }
 
 /// A consumer's request that waits at a shard.
@@ -78,6 +79,8 @@ struct Connection {
     /// Who gets what is on its way.
     given: Option<usize>,
     waits: u64,
+    /// The proxy has closed its side.
+    finished: bool,
 }
 
 #[derive(Default)]
@@ -125,6 +128,8 @@ struct Run {
     /// Consumers that may have lost what was taken for them.
     broken: BTreeSet<usize>,
     faulty: bool,
+    /// Shards tell nobody the number of a connection in this run.
+    is_strict: bool,
     /// Connections are refused in this run.
     refuses: bool,
     coverage: Coverage,
@@ -154,6 +159,7 @@ impl Run {
         let faulty = random.one_in(2);
         Self {
             faulty,
+            is_strict: random.one_in(4),
             refuses: faulty,
             random,
             world,
@@ -207,7 +213,7 @@ impl Run {
             }
             21 => self.leave(),
             22 => self.change(),
-            _ if self.faulty && self.random.one_in(3) => self.fault(),
+            _ if self.faulty && self.random.one_in(2) => self.fault(),
             _ => {}
         }
     }
@@ -303,6 +309,7 @@ impl Run {
                 self.answer(id, &words);
             }
         }
+        self.close_finished();
     }
 
     fn store(&mut self, id: ConnectionId) -> &mut Store {
@@ -313,6 +320,7 @@ impl Run {
     fn answer(&mut self, id: ConnectionId, words: &[&str]) {
         let now = self.world.now;
         let reply = match words {
+            ["CLIENT", "ID"] if self.is_strict => "-NOPERM it is not permitted\r\n".into(),
             ["CLIENT", "ID"] => format!(":{}\r\n", self.connections[&id].number),
             ["CLIENT", "UNBLOCK", number, how] => {
                 let number: u64 = number.parse().expect("a number");
@@ -461,7 +469,7 @@ impl Run {
         }
         let at = self.random.below(self.connections.len() as u64) as usize;
         let id = *self.connections.keys().nth(at).expect("counted");
-        if self.random.one_in(3) {
+        if !self.random.one_in(3) {
             // A primary becomes a replica, and ends all waits.
             for id in self.store(id).queue.clone() {
                 self.coverage.demoted += 1;
@@ -471,6 +479,29 @@ impl Run {
         }
         self.world.shard_closes(id, &ShardFailure::Reset);
         self.gone(id);
+    }
+
+    /// The proxy has closed its side of the connection: its shard reads that once it has answered what came before, and gives up what waits
+    /// there.
+    fn finished(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.finished = true;
+        }
+    }
+
+    fn close_finished(&mut self) {
+        let is_read = |connection: &Connection| connection.finished && connection.inbox.is_empty();
+        let all = self.connections.iter().filter(|(_, connection)| is_read(connection));
+        for id in all.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.store(id).queue.retain(|&other| other != id);
+            let connection = self.connections.get_mut(&id).expect("just seen");
+            connection.blocked = None;
+            if connection.outbox.is_empty() {
+                self.coverage.finished += 1;
+                self.gone(id);
+                self.world.shard_closes(id, &ShardFailure::Closed);
+            }
+        }
     }
 
     /// The connection is not there any more. What was taken for a consumer and is on its way is lost.
@@ -510,6 +541,7 @@ impl Run {
                     }
                     self.gone(id);
                 }
+                Event::ConnectionFinished(id) => self.finished(id),
                 Event::Shard(_) => {}
             }
         }
@@ -628,6 +660,16 @@ impl Run {
         let held: i64 = counters.iter().map(|shard| shard.private_held.get()).sum();
         assert_eq!((blocked, held), (0, 0), "nobody waits");
         let spare: i64 = counters.iter().map(|shard| shard.private_connections.get()).sum();
+        for _ in 0..2 {
+            self.world.pass_time(Duration::from_secs(11));
+            // Those that were put off are made late.
+            std::mem::take(&mut self.world.wanted).into_iter().for_each(|id| {
+                self.world.shard_connects(id);
+                self.world.settle();
+                self.world.shard_takes(id, |length| length);
+                let _ = self.world.shard_sends(id, b":1\r\n");
+            });
+        }
         self.world.pass_time(Duration::from_secs(11));
         let left: i64 = counters.iter().map(|shard| shard.private_connections.get()).sum();
         assert!(left == 0 && spare >= 0, "{left} of {spare} connections are kept for nobody");
@@ -688,6 +730,7 @@ fn elements_are_taken_for_those_who_wait() {
             moved,
             demoted,
             reset_waiting,
+            finished,
         } = run.coverage;
         all.delivered += delivered;
         all.timed_out += timed_out;
@@ -700,11 +743,12 @@ fn elements_are_taken_for_those_who_wait() {
         all.moved += moved;
         all.demoted += demoted;
         all.reset_waiting += reset_waiting;
+        all.finished += finished;
     }
     println!("{all:?}");
     if many {
         let Coverage { delivered, timed_out, unblocked, errors, vanished_waiting, ended_waiting, .. } = all;
-        let Coverage { lost, reused, moved, demoted, reset_waiting, .. } = all;
+        let Coverage { lost, reused, moved, demoted, reset_waiting, finished, .. } = all;
         for (what, count) in [
             ("elements delivered", delivered),
             ("waits that timed out", timed_out),
@@ -717,8 +761,55 @@ fn elements_are_taken_for_those_who_wait() {
             ("waits at another topology", moved),
             ("waits that shards ended", demoted),
             ("waits that broke", reset_waiting),
+            ("waits that ended with their connection", finished),
         ] {
             assert!(count > 20, "only {count} {what}");
         }
     }
+}
+
+/// Clients that come, wait and go, in a loop and many at once: connections made to the shard in that time.
+fn connections_made(rounds: u32, clients: u32, pause: Duration) -> (u64, u64) {
+    let limits = Limits { blocked_max: 50, ..Limits::default() };
+    let settings = Settings { databases: 16, ..Settings::default() };
+    let mut world = World::<Resp>::new(settings, limits, topology(), 1);
+    let mut made = 0;
+    for _ in 0..rounds {
+        let waiting: Vec<_> = (0..clients)
+            .map(|_| {
+                let id = world.pool.client_connected(world.now);
+                world.client_sends(id, b"BLPOP k 0\r\n");
+                id
+            })
+            .collect();
+        world.settle();
+        for id in std::mem::take(&mut world.wanted) {
+            made += u64::from(world.pool.is_private(id));
+            world.shard_connects(id);
+            world.settle();
+            world.shard_takes(id, |length| length);
+            if world.pool.is_private(id) {
+                world.shard_sends(id, b":77\r\n").expect("a number");
+            }
+        }
+        world.settle();
+        for id in world.up.clone() {
+            world.shard_takes(id, |length| length);
+        }
+        waiting.into_iter().for_each(|id| world.pool.client_gone(id, true, world.now));
+        world.pass_time(pause);
+    }
+    (made, world.counters.blocked_delayed.get())
+}
+
+/// Each of them takes its connection along as it goes.
+#[test]
+fn clients_that_come_and_go_do_not_flood_a_shard_with_connections() {
+    // 10 seconds.
+    for (rounds, clients) in [(1000, 1), (1000, 40)] {
+        let (made, delayed) = connections_made(rounds, clients, Duration::from_millis(10));
+        assert!((95..=110).contains(&made) && delayed > 0, "{made} made, {delayed} delayed, of {clients}");
+    }
+    // Those that come now and then do not wait.
+    assert_eq!(connections_made(100, 4, Duration::from_secs(1)), (400, 0));
 }

@@ -619,7 +619,7 @@ impl Run {
                 Event::ConnectionClosed(id, _) => {
                     self.connections.remove(&id);
                 }
-                Event::Shard(_) => {}
+                Event::ConnectionFinished(_) | Event::Shard(_) => {}
             }
         }
         self.hear();

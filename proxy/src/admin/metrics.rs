@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Page, seconds};
+use super::numbers::{NUMBERS, OfPool};
 use crate::failure::ShardFailure;
-use crate::metrics::{PoolCounters, ShardCounters};
+use crate::metrics::ShardCounters;
 use crate::status::{PoolStatus, Ring, Status};
 use crate::worker;
 
@@ -125,158 +126,10 @@ fn of_workers(status: &Status, page: &mut Page) {
     }
 }
 
-/// A number of a pool.
-pub type OfPool = fn(&PoolCounters) -> i64;
 /// A number of its list of servers.
 type OfRing = fn(&Ring) -> usize;
 
 fn of_pools(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfPool); 29] = [
-        ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
-            pool.client_connections.get()
-        }),
-        ("memstore_client_connections_opened", Kind::Counter, "Client connections accepted.", |pool| {
-            pool.client_connections_total.get() as i64
-        }),
-        ("memstore_requests", Kind::Counter, "Requests read from clients.", |pool| {
-            pool.requests.get() as i64
-        }),
-        ("memstore_client_received_bytes", Kind::Counter, "Bytes read from clients.", |pool| {
-            pool.client_received_bytes.get() as i64
-        }),
-        ("memstore_client_sent_bytes", Kind::Counter, "Bytes written to clients.", |pool| {
-            pool.client_sent_bytes.get() as i64
-        }),
-        ("memstore_requests_refused", Kind::Counter, "Requests refused by the proxy itself.", |pool| {
-            pool.refused.get() as i64
-        }),
-        (
-            "memstore_requests_failed",
-            Kind::Counter,
-            "Requests answered with an error because a shard could not serve them.",
-            |pool| pool.forward_error.get() as i64,
-        ),
-        (
-            "memstore_transactions",
-            Kind::Counter,
-            "Transactions sent to shards, or answered by the proxy alone.",
-            |pool| pool.transactions.get() as i64,
-        ),
-        ("memstore_transaction_requests", Kind::Counter, "Requests queued for a transaction.", |pool| {
-            pool.transaction_requests.get() as i64
-        }),
-        (
-            "memstore_transactions_too_large",
-            Kind::Counter,
-            "Transactions given up because of their size or number of requests.",
-            |pool| pool.transactions_too_large.get() as i64,
-        ),
-        ("memstore_fragments", Kind::Counter, "Fragments of split requests sent to shards.", |pool| {
-            pool.fragments.get() as i64
-        }),
-        (
-            "memstore_queue_waits",
-            Kind::Counter,
-            "Requests that had to wait because the queue of their shard was full.",
-            |pool| pool.queue_waits.get() as i64,
-        ),
-        (
-            "memstore_queue_full",
-            Kind::Counter,
-            "Requests answered with an error because the queue of their shard stayed full.",
-            |pool| pool.queue_full.get() as i64,
-        ),
-        (
-            "memstore_blocked_refused",
-            Kind::Counter,
-            "Requests refused because blocked_max clients already waited for data or watched keys on their shard.",
-            |pool| pool.blocked_refused.get() as i64,
-        ),
-        ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
-            pool.watches.get() as i64
-        }),
-        (
-            "memstore_watches_lost",
-            Kind::Counter,
-            "Watches that ended without the client: connection lost, keys moved, or idle for 60 s. The next EXEC is answered with nil.",
-            |pool| pool.watches_lost.get() as i64,
-        ),
-        (
-            "memstore_watch_conflicts",
-            Kind::Counter,
-            "Transactions that a shard has not executed because a watched key had changed.",
-            |pool| pool.watch_conflicts.get() as i64,
-        ),
-        (
-            "memstore_blocked_repeated",
-            Kind::Counter,
-            "Blocking commands sent again because their shard had unblocked them, as after a failover.",
-            |pool| pool.blocked_repeated.get() as i64,
-        ),
-        (
-            "memstore_subscribers",
-            Kind::Gauge,
-            "Clients that are subscribed to a channel or pattern.",
-            |pool| pool.subscribers.get(),
-        ),
-        (
-            "memstore_messages_received",
-            Kind::Counter,
-            "Messages received from shards because a client is subscribed.",
-            |pool| pool.messages.get() as i64,
-        ),
-        (
-            "memstore_messages_delivered",
-            Kind::Counter,
-            "Messages delivered to clients, counted once for each client.",
-            |pool| pool.messages_delivered.get() as i64,
-        ),
-        (
-            "memstore_messages_dropped",
-            Kind::Counter,
-            "Messages dropped because they are larger than client_output_max or subscriber_output_max.",
-            |pool| pool.messages_dropped.get() as i64,
-        ),
-        (
-            "memstore_message_gaps",
-            Kind::Counter,
-            "Subscription connections lost: messages published on that shard until it was connected again are lost.",
-            |pool| pool.message_gaps.get() as i64,
-        ),
-        (
-            "memstore_client_pauses",
-            Kind::Counter,
-            "Times the requests of a client were paused because of the limits per client.",
-            |pool| pool.client_pauses.get() as i64,
-        ),
-        (
-            "memstore_requests_out_of_memory",
-            Kind::Counter,
-            "Requests refused because they would have exceeded memory_max.",
-            |pool| pool.out_of_memory.get() as i64,
-        ),
-        (
-            "memstore_client_wedged",
-            Kind::Counter,
-            "Times a client read none of its pending replies for 5 s.",
-            |pool| pool.client_wedged.get() as i64,
-        ),
-        ("memstore_auth_failures", Kind::Counter, "Failed authentication attempts of clients.", |pool| {
-            pool.wrong_passwords.get() as i64
-        }),
-        (
-            "memstore_shard_lanes",
-            Kind::Gauge,
-            "Combinations of database and protocol version in use, each with its own shard connections in each worker.",
-            |pool| pool.lanes.get(),
-        ),
-        (
-            "memstore_shard_lanes_refused",
-            Kind::Counter,
-            "Requests refused because they would have needed another combination of database and protocol version.",
-            |pool| pool.lanes_refused.get() as i64,
-        ),
-    ];
     for (name, kind, help, number) in NUMBERS {
         let mut family = page.begin(name, kind, help);
         for pool in pools {

@@ -41,6 +41,7 @@ mod connections;
 mod endpoint;
 mod exposition;
 mod metrics;
+mod numbers;
 mod routes;
 mod share;
 pub mod stats;

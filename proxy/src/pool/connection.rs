@@ -143,6 +143,8 @@ pub struct Connection<P: Protocol> {
     pub heard: Time,
     /// When the last byte came.
     received: Option<Time>,
+    /// When it was made.
+    made: Time,
     /// Failed attempts to connect in a row.
     attempts: u32,
     /// It is about to be closed for what is held there for nobody: nothing that somebody waits for is begun on it.
@@ -186,6 +188,7 @@ impl<P: Protocol> Connection<P> {
             unneeded: false,
             heard: Time::default(),
             received: None,
+            made: Time::default(),
             attempts: 0,
             closing: false,
             carried: false,
@@ -426,7 +429,7 @@ impl<P: Protocol> Connection<P> {
 
     /// The worker has connected.
     pub fn connected(&mut self, handshake: Option<Handshake>, now: Time) {
-        self.heard = now;
+        (self.heard, self.made) = (now, now);
         self.received = None;
         let Some(mut handshake) = handshake else { return self.up() };
         if let Link::Connecting { after } = &mut self.link {

@@ -31,6 +31,7 @@ impl<P: Protocol> Pool<P> {
         [parked, abandoned, self.denials.due()]
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
+            .chain([router.pace.due()])
             .flatten()
             .min()
     }
@@ -58,6 +59,9 @@ impl<P: Protocol> Pool<P> {
         self.router.look_at_feeds(&self.channels, now);
         self.unpark(now, false);
         self.close_abandoned(now);
+        for id in self.router.make_put_off(now) {
+            self.shard_closed(id, &ShardFailure::Removed, now);
+        }
         if self.router.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }

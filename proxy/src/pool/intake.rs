@@ -18,7 +18,7 @@ use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
-use crate::protocol::{Malformed, Protocol};
+use crate::protocol::{Interruption, Malformed, Protocol};
 use crate::time::Time;
 
 mod block;
@@ -141,6 +141,14 @@ impl<P: Protocol> Intake<'_, P> {
             self.start = self.end;
             return Ok(true);
         }
+        if let Some(at) = ticket.ends_wait() {
+            if is_complete {
+                let is_refused = scratch[self.start] == P::ERROR;
+                self.redirects.heard.push((at, is_refused));
+            }
+            self.start = self.end;
+            return Ok(is_complete);
+        }
         self.responses += u64::from(is_complete);
         // How long data was waited for says nothing of the shard.
         if is_complete && self.connection.private.is_none() {
@@ -191,8 +199,8 @@ impl<P: Protocol> Intake<'_, P> {
             self.response_bytes += response.len() as u64;
             let (from, reply) = (self.connection.member, Bytes::copy_from_slice(response));
             if let Some(private) = &mut self.connection.private {
-                // The shard closes it.
-                private.is_tainted = true;
+                // The shard closes it where it serves such requests no more.
+                private.is_tainted |= P::interruption(response) == Some(Interruption::Changed);
             }
             let wait = Some(wait);
             self.redirects.interrupted.push(Redirected {
@@ -209,7 +217,9 @@ impl<P: Protocol> Intake<'_, P> {
         if self.is_unwatched(response) {
             return true;
         }
+        let is_asker = self.connection.asked().is_some_and(|ticket| ticket.ends_wait().is_some());
         if self.connection.follows()
+            && !is_asker
             && P::redirect(response).is_some()
             && let Some((ticket, request)) = self.connection.take_back()
         {

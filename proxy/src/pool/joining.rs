@@ -144,6 +144,7 @@ impl<P: Protocol> Router<P> {
             privates_cleared: 0,
             privates_closing: 0,
             private_down: None,
+            pace: Time::default(),
             presence: Presence::Present,
         };
         let index = self.members.add(member);

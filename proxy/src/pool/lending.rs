@@ -9,7 +9,7 @@ use super::connections::{ConnectionId, Connections};
 use super::context::Context;
 use super::members::MemberIndex;
 use super::policy::Policy;
-use super::private::{Private, Wait, Was};
+use super::private::{Asked, Private, Wait, Was};
 use super::router::{Refusal, Router};
 use super::ticket::{Sender, Ticket};
 use super::watch::Watch;
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub const CLEARED_MAX: usize = 16;
 
 impl<P: Protocol> Connections<P> {
-    /// One more that no lane has, for the client.
+    /// One more that no lane has, for the client: it is about to be made.
     fn add_private(
         &mut self,
         member: MemberIndex,
@@ -41,6 +41,8 @@ impl<P: Protocol> Connections<P> {
             holder: Some(holder),
             peer: None,
             is_tainted: false,
+            asked: 0,
+            finished: false,
             follows,
             wait: None,
             watch: None,
@@ -49,8 +51,9 @@ impl<P: Protocol> Connections<P> {
         };
         // What is asked on it may have to be asked again.
         let id = self.insert(member, lane, policy, true);
-        self[id].private = Some(Box::new(private));
-        self.connect(id);
+        let connection = &mut self[id];
+        connection.private = Some(Box::new(private));
+        connection.link = Link::Connecting { after: None };
         id
     }
 }
@@ -92,7 +95,7 @@ impl<P: Protocol> Router<P> {
         if held >= limits.blocked_max as i64 {
             return Err(Refusal::Occupied(member));
         }
-        let id = match self.spare.take(member, lane) {
+        let id = match self.spare.take(member, lane, &self.connections) {
             Some(id) => {
                 let connection = &mut self.connections[id];
                 connection.policy = Policy::private(limits.timeout);
@@ -119,7 +122,12 @@ impl<P: Protocol> Router<P> {
                 self.members[member].privates += 1;
                 self.members[member].counters.private_connections.add(1);
                 let policy = Policy::private(limits.timeout);
-                self.connections.add_private(member, lane, sender.id, policy, keeps)
+                let id = self.connections.add_private(member, lane, sender.id, policy, keeps);
+                match self.pace.put_off(id, &mut self.members[member].pace, limits.blocked_max, now) {
+                    true => context.counters.blocked_delayed.add(1),
+                    false => self.connections.connect(id),
+                }
+                id
             }
         };
         self.members[member].counters.private_held.add(1);
@@ -138,7 +146,7 @@ impl<P: Protocol> Router<P> {
         let is_up = matches!(connection.link, Link::Up);
         let due = patience.map(|patience| now.plus(patience));
         let private = connection.private.as_mut().expect("it is a client's own");
-        private.wait = Some(Wait { patience, due, ending: None, asked: (0, now) });
+        private.wait = Some(Wait { patience, due, ending: None, asked: Asked::default() });
         connection.policy.timeout = if is_up { guard(patience, slack) } else { slack };
         self.members[connection.member].counters.blocked_clients.add(1);
     }
@@ -176,14 +184,16 @@ impl<P: Protocol> Router<P> {
         self.is_cleared(id);
         let connection = &mut self.connections[id];
         let is_present = self.members[connection.member].is_present();
-        if is_present && connection.is_clean() {
-            let (member, lane) = (connection.member, connection.lane);
-            let private = connection.private.as_mut().expect("it was held");
-            if !std::mem::replace(&mut private.is_spare, true) {
-                self.spare.lists.entry((member, lane)).or_default().push_back(id);
-            }
-        } else {
-            self.close_private(id);
+        if is_present && connection.is_clean() { self.keep_private(id) } else { self.close_private(id) }
+    }
+
+    /// The next client may have it.
+    fn keep_private(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        let (member, lane) = (connection.member, connection.lane);
+        let private = connection.private.as_mut().expect("it is a client's own");
+        if !std::mem::replace(&mut private.is_spare, true) {
+            self.spare.lists.entry((member, lane)).or_default().push_back(id);
         }
     }
 
@@ -202,8 +212,10 @@ impl<P: Protocol> Router<P> {
                 }
                 return self.release_private(id);
             }
-            // Once it is made it is spare.
+            let is_wanted = !connection.closing && self.members[connection.member].is_present();
             self.unhold(id);
+            // It is for whoever comes next, or for nobody.
+            if is_wanted { self.keep_private(id) } else { self.close_private(id) }
         } else {
             self.unhold(id);
             self.close_private(id);
@@ -285,6 +297,30 @@ impl<P: Protocol> Router<P> {
         }
     }
 
+    /// A shard has said something to a request to end a wait on the connection, or will not any more, which `is_lost` says.
+    pub fn heard_of_private(&mut self, id: ConnectionId, is_lost: bool) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(private) = connection.private.as_mut() else { return };
+        private.asked -= 1;
+        private.is_tainted |= is_lost;
+        if is_lost && private.is_spare {
+            self.close_private(id);
+        }
+    }
+
+    /// Connections whose time has come are made. Returns those that nobody wants any more.
+    pub fn make_put_off(&mut self, now: Time) -> Vec<ConnectionId> {
+        let mut unwanted = Vec::new();
+        while let Some(id) = self.pace.take_due(now) {
+            match self.connections.get(id).map(|connection| connection.closing) {
+                Some(true) => unwanted.push(id),
+                Some(false) => self.connections.connect(id),
+                None => {}
+            }
+        }
+        unwanted
+    }
+
     /// The connection is lost or was not made: it leaves the book. Returns the client that had it.
     pub fn private_is_closed(
         &mut self,
@@ -315,7 +351,11 @@ impl<P: Protocol> Router<P> {
 
     /// Those that nobody has had for long are closed.
     pub fn sweep_spare(&mut self, now: Time) {
-        let is_old = |id: &ConnectionId| now.since(self.connections[*id].heard) >= SPARE_MAX;
+        let is_old = |id: &ConnectionId| {
+            let connection = &self.connections[*id];
+            // One that is being made is wanted soon, or will be old then.
+            matches!(connection.link, Link::Up) && now.since(connection.heard) >= SPARE_MAX
+        };
         let all = self.spare.lists.values().flatten();
         let old: Vec<ConnectionId> = all.copied().filter(is_old).collect();
         old.into_iter().for_each(|id| self.close_private(id));

@@ -63,6 +63,8 @@ pub(super) struct Member {
     pub privates_closing: usize,
     /// None of those could be made, for this reason: until then no other is tried.
     pub private_down: Option<(Time, ShardFailure)>,
+    /// Until then those that were made have taken their share of the time: see [`super::pace`].
+    pub pace: Time,
     /// Whether it is in the pool.
     pub presence: Presence,
 }

@@ -13,8 +13,9 @@
 //! This file says what they are, `lending.rs` how they are taken and given back, `spare.rs` has those that nobody has.
 //!
 //! They are in the book of connections like all others, but in no lane: nobody finds one who does not hold it. A spare one is
-//! warm: its handshake is over, its database is selected, and its number at the shard is known. It is given back only clean,
-//! that is with everything asked on it answered, and nothing done that outlasts the answer; else it is closed.
+//! warm: its handshake is over, its database is selected, and its number at the shard is known, or it is being made for a client that
+//! has gone meanwhile. It is given back only clean, that is with everything asked on it answered, and nothing done that outlasts the
+//! answer; else it is closed. The next client has it once what was asked elsewhere to end a wait on it is answered, too.
 //!
 //! Whoever waits on one has its id in [`Activity::private`](super::client::Activity::private); whoever watches keys has a pin
 //! (`pins.rs`) to it, and may wait on another one meanwhile. What is asked on it are tickets as anywhere. Its deadlines are its own, and what fails on it once it is made counts against nobody; that no connection can be
@@ -38,6 +39,10 @@ pub struct Private {
     pub peer: Option<i64>,
     /// What is done on it outlasts the answer: it is closed once its client has done with it.
     pub is_tainted: bool,
+    /// So many requests to end a wait on it are not answered: they could end the next one.
+    pub asked: u32,
+    /// Its writing side is closed.
+    pub finished: bool,
     /// Responses that name other nodes are followed.
     pub follows: bool,
     /// The request on it waits for data.
@@ -59,8 +64,19 @@ pub struct Wait {
     pub due: Option<Time>,
     /// It is to end before its time, and the shard is asked for that.
     pub ending: Option<Ending>,
-    /// How often it was asked, and until when it is.
-    pub asked: (u32, Time),
+    /// How it is asked for that.
+    pub asked: Asked,
+}
+
+/// How a shard is asked to end a wait.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Asked {
+    /// How often it was.
+    pub times: u32,
+    /// Until then it is asked again; then the connection's writing side is closed.
+    pub again: Time,
+    /// Until then it may take to end the wait.
+    pub until: Time,
 }
 
 impl Wait {

@@ -85,6 +85,8 @@ pub(super) struct Redirects<P: Protocol> {
     pub executed: Vec<Executed>,
     /// Requests whose wait for data was ended, without anything taken for them.
     pub interrupted: Vec<Redirected<P>>,
+    /// Connections whose wait a shard was asked to end, and has said something to that; or it has refused to.
+    pub heard: Vec<(ConnectionId, bool)>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -99,6 +101,7 @@ impl<P: Protocol> Default for Redirects<P> {
             parked_due: BTreeSet::new(),
             executed: Vec::new(),
             interrupted: Vec::new(),
+            heard: Vec::new(),
             abandoned: Vec::new(),
             stale: false,
         }

@@ -69,7 +69,10 @@ impl<P: Protocol> Pool<P> {
         let tickets = self.router.connections.iter().flat_map(|connection| connection.in_flight());
         let clients = tickets.filter_map(|ticket| ticket.client());
         let gone: HashSet<ClientId> = clients.filter(|&id| self.clients.get(id).is_none()).collect();
-        self.forsake(|ticket| ticket.client().is_none_or(|id| gone.contains(&id)))
+        // What ends waits is small, and waited for.
+        self.forsake(|ticket| {
+            ticket.ends_wait().is_none() && ticket.client().is_none_or(|id| gone.contains(&id))
+        })
     }
 
     /// Nobody wants these requests any more. What a connection holds for nobody but cannot let go goes with it: no client

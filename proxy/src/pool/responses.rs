@@ -131,6 +131,7 @@ impl<P: Protocol> Pool<P> {
         if is_private && received.is_ok() {
             self.settle_private(id, was_up, now);
         }
+        self.settle_askers(now);
         self.follow_redirects(now);
         self.settle_interrupted(now);
         received
@@ -236,6 +237,8 @@ impl<P: Protocol> Pool<P> {
         let unidentified =
             (blame == Blame::Shard && connection.is_identifying()).then(|| failure.unidentified());
         let failure = unidentified.as_ref().unwrap_or(failure);
+        let ended = connection.ended_by_closing(failure);
+        let askers = connection.take_askers();
         let (lost, connect) =
             connection.closed(failure, retry, self.context.limits.eager_connects, jitter, now);
         connection.publish(counters);
@@ -254,10 +257,11 @@ impl<P: Protocol> Pool<P> {
         for ticket in lost {
             if is_unexecuted && ticket.is_block() {
                 self.answer_unexecuted(ticket, lane);
-            } else {
+            } else if ended.as_ref().is_none_or(|ended| ended.ticket.whom != ticket.whom) {
                 self.fail(ticket, member, failure);
             }
         }
+        askers.into_iter().for_each(|at| self.router.heard_of_private(at, true));
         self.wake_waiting(id);
         if self.router.connections[id].private.is_some() {
             let counted = std::mem::take(&mut self.router.connections[id].counted);
@@ -266,6 +270,9 @@ impl<P: Protocol> Pool<P> {
             self.forget_private(holder, id);
             if let Some(stage) = stage {
                 self.watch_is_gone(holder, stage);
+            }
+            if let Some(ended) = ended {
+                self.interrupted(ended, now);
             }
         } else if self.router.connections[id].feed.is_some() {
             self.lose_feed(id, failure, now);

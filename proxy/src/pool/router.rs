@@ -8,6 +8,7 @@ use shard_discovery::{Address, Group, HashTag, Home, Topology};
 use super::connection::Admission;
 use super::connections::{ConnectionId, Connections};
 use super::members::{MemberIndex, Members, ShardIndex};
+use super::pace::Pace;
 use super::policy::Policy;
 use super::replies::Replies;
 use super::spare::Spare;
@@ -26,6 +27,8 @@ pub(super) struct Router<P: Protocol> {
     pub connections: Connections<P>,
     /// Those that a client may have to itself, and none has.
     pub spare: Spare<P>,
+    /// Those that are to be made later.
+    pub pace: Pace,
     /// Connections to each shard that is added from now on.
     pub(super) per_shard: usize,
     /// Those keep requests until they are answered.
@@ -109,6 +112,7 @@ impl<P: Protocol> Router<P> {
             members: Members::default(),
             connections: Connections::new(policy),
             spare: Spare::default(),
+            pace: Pace::default(),
             per_shard,
             keeps: false,
             deadline: None,

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::connections::ConnectionId;
+use super::connection::Link;
+use super::connections::{ConnectionId, Connections};
 use super::members::MemberIndex;
 use crate::protocol::Protocol;
 
@@ -19,14 +20,21 @@ impl<P: Protocol> Default for Spare<P> {
 }
 
 impl<P: Protocol> Spare<P> {
-    /// One of the shard and lane.
-    pub fn take(&mut self, member: MemberIndex, lane: P::Lane) -> Option<ConnectionId> {
-        let list = self.lists.get_mut(&(member, lane))?;
-        let id = list.pop_back();
-        if list.is_empty() {
-            self.lists.remove(&(member, lane));
-        }
-        id
+    /// One of the shard and lane that nothing is asked about any more: one that is made, or else one that will be.
+    pub fn take(
+        &mut self,
+        member: MemberIndex,
+        lane: P::Lane,
+        connections: &Connections<P>,
+    ) -> Option<ConnectionId> {
+        let list = self.lists.get(&(member, lane))?;
+        let is_free =
+            |&&id: &&ConnectionId| connections[id].private.as_ref().is_some_and(|private| private.asked == 0);
+        let is_up = |&&id: &&ConnectionId| matches!(connections[id].link, Link::Up);
+        let mut free = list.iter().rev().filter(is_free);
+        let id = free.clone().find(is_up).or_else(|| free.next()).copied()?;
+        self.remove(member, lane, id);
+        Some(id)
     }
 
     /// It is not spare any more.

@@ -1,7 +1,7 @@
 //! What stands in line at a shard connection: a ticket for each request sent, and the clients that wait for room.
 
 use super::policy::Policy;
-use super::{ClientId, Limits};
+use super::{ClientId, ConnectionId, Limits};
 use crate::protocol::{Plan, Protocol};
 use crate::time::Time;
 
@@ -26,6 +26,8 @@ pub enum Whom {
     Nobody,
     /// The proxy itself, as a prelude: what it says is of no interest, it only clears the way for the next request.
     Prelude,
+    /// The proxy itself, which has asked for the end of a wait: see [`Ticket::ends_wait`].
+    Asker,
 }
 
 /// What is expected of a shard: the response to one request, or to one fragment of it.
@@ -132,8 +134,20 @@ impl<P: Protocol> Ticket<P> {
     pub fn client(&self) -> Option<ClientId> {
         match self.whom {
             Whom::Client(id) => Some(id),
-            Whom::Nobody | Whom::Prelude => None,
+            Whom::Nobody | Whom::Prelude | Whom::Asker => None,
         }
+    }
+
+    /// Of a request of our own to end the wait on this connection.
+    pub fn asker(at: ConnectionId, since: Time) -> Self {
+        let ConnectionId { index, generation } = at;
+        Self { whom: Whom::Asker, number: index, fragment: generation, ..Self::prelude(since) }
+    }
+
+    /// The connection whose wait is to end, where the request asks for that.
+    #[inline]
+    pub fn ends_wait(&self) -> Option<ConnectionId> {
+        (self.whom == Whom::Asker).then_some(ConnectionId { index: self.number, generation: self.fragment })
     }
 
     /// Whether it is that of a transaction, with a response to each of its requests before the one that is waited for.
@@ -150,7 +164,7 @@ impl<P: Protocol> Ticket<P> {
 
     /// Its client does not wait for it any more.
     pub fn forsake(&mut self) {
-        if !self.is_prelude() {
+        if self.client().is_some() {
             self.whom = Whom::Nobody;
         }
     }

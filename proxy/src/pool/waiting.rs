@@ -7,7 +7,14 @@
 //!   nobody.
 //! - CLIENT UNBLOCK, a drain, another topology: the shard is asked, on a shared connection, to end the wait, and says on
 //!   the private one whether it has, or has given an element already. Nothing is lost between the two. It is asked again where it
-//!   does not answer, for it may have heard of the end before the beginning; one that does not answer in time is taken for lost.
+//!   does not end the wait, for it may have heard of the end before the beginning. The number that it knows the private
+//!   connection by is worth nothing to one that has restarted, so it is said only on a shared connection that was there already when the
+//!   private one was last heard of, and goes down with that.
+//! - The same, where the shard has not told that number, must not be asked, or does not do it in half of the time: the writing side of the
+//!   private connection is closed. A server gives up what waits there as it reads that, and closes its side; what it has sent before that
+//!   counts. This may lose an element: one that is taken in the same turn of the server's loop in which it reads the end is not
+//!   sent any more. To close both sides at once would lose also what is on its way. Of streams nothing is lost (nothing is taken, or it is
+//!   pending), nor of BLMOVE, whose element is in the other list. A shard that does not close its side in time is taken for lost.
 //! - The shard itself, where it is a primary no more. Where it does that again and again there is a pause.
 //!
 //! A request that a node of a cluster has sent elsewhere, or that is put off, waits all the same ([`super::parked`]): it can be ended,
@@ -29,10 +36,11 @@ use super::context::Context;
 use super::deadlines::spread;
 use super::members::{MemberIndex, ShardIndex};
 use super::parked::{Parked, Redirected};
-use super::private::{Ending, Wait};
+use super::private::{Asked, Ending, Wait};
 use super::router::Refusal;
 use super::ticket::{Sender, Ticket};
 use super::watch::Stage;
+use super::wishes::Wish;
 use crate::buffer::{Ahead, Piece};
 use crate::failure::ShardFailure;
 use crate::protocol::{Interruption, Protocol};
@@ -92,14 +100,13 @@ impl<P: Protocol> Pool<P> {
             self.interrupted(Redirected { from, deadline: None, ticket, request, reply, wait }, now);
             return true;
         }
-        // Whatever the shard says, it is not for the next who waits there.
-        private.is_tainted = true;
         if wait.ending.is_some() {
             // It has been asked.
             return true;
         }
-        let until = now.plus(self.context.limits.timeout.unwrap_or(UNBLOCK_MAX));
-        private.wait = Some(Wait { ending: Some(ending), asked: (0, until), ..wait });
+        let most = self.context.limits.timeout.unwrap_or(UNBLOCK_MAX);
+        let asked = Asked { times: 0, again: now.plus(most / 2), until: now.plus(most) };
+        private.wait = Some(Wait { ending: Some(ending), asked, ..wait });
         self.ask_to_end(at, now);
         true
     }
@@ -116,36 +123,70 @@ impl<P: Protocol> Pool<P> {
         true
     }
 
-    /// The shard is asked to end the wait on the connection, unless it was asked for long enough. It may hear of that before it
-    /// has read what is to end, or not at all where there is no connection for it: so it is asked again.
+    /// The shard is asked to end the wait on the connection. It may hear of that before it has read what is to end: so it is asked
+    /// again, until half of its time is over. Then, or where it cannot be asked, the writing side is closed. False once its time is
+    /// over.
     pub(super) fn ask_to_end(&mut self, at: ConnectionId, now: Time) -> bool {
-        let connection = &mut self.router.connections[at];
+        let connections = &self.router.connections;
+        let connection = &connections[at];
         let Some(since) = connection.in_flight().front().map(|ticket| ticket.since) else { return false };
-        let (member, own) = (connection.member, connection.private.as_mut());
-        let Some(private) = own else { return false };
-        let Some(wait @ Wait { ending: Some(ending), asked: (times, until), .. }) = private.wait else {
-            return false;
-        };
-        if until <= now {
+        let Some(private) = &connection.private else { return false };
+        let Some(wait @ Wait { ending: Some(ending), asked, .. }) = private.wait else { return false };
+        if asked.until <= now {
             return false;
         }
-        private.wait = Some(Wait { asked: (times + 1, until), ..wait });
-        let peer = private.peer;
-        let deadline = now.plus(UNBLOCK_AGAIN * (1 << times.min(10))).min(until);
-        connection.policy.timeout = Some(deadline.since(since));
-        self.router.deadline = Some(self.router.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
-        let shared = self.router.connections.usual_of(member).next();
-        let Some((peer, shared)) = peer.zip(shared) else { return true };
-        let mut request = Vec::new();
-        P::unblock(peer, ending != Ending::TimeOver, &mut request);
-        match self.router.admit(shared, request.len(), &self.context.limits, now, now) {
-            // There are few for each who waits.
-            Ok(()) | Err(ShardFailure::QueueFull) => {
-                self.router.submit(shared, Ticket::prelude(now), Piece::Copied(&request), now);
+        // What came to be there since may have other numbers.
+        let is_fit = |id: &ConnectionId| connections[*id].is_older_than(connection);
+        let shared = { connections.of_member(connection.member).find(is_fit) };
+        let (peer, is_finished) = (private.peer.zip(shared), private.finished);
+        let next = match peer.filter(|_| now < asked.again && !is_finished) {
+            Some((peer, shared)) => {
+                let mut request = Vec::new();
+                P::unblock(peer, ending != Ending::TimeOver, &mut request);
+                // There are few for each who waits, so it needs no room.
+                self.router.submit(shared, Ticket::asker(at, now), Piece::Copied(&request), now);
+                now.plus(UNBLOCK_AGAIN * (1 << asked.times.min(10))).min(asked.again)
             }
-            Err(_) => {}
+            None => {
+                self.finish_private(at);
+                asked.until
+            }
+        };
+        let connection = &mut self.router.connections[at];
+        connection.policy.timeout = Some(next.since(since));
+        self.router.deadline = Some(self.router.deadline.map_or(next, |earliest| earliest.min(next)));
+        if let Some(private) = connection.private.as_mut() {
+            private.asked += u32::from(!private.finished);
+            private.wait = Some(Wait { asked: Asked { times: asked.times + 1, ..asked }, ..wait });
         }
         true
+    }
+
+    /// Nothing more is said on the connection: a shard gives up what waits there, unless it has given something already.
+    fn finish_private(&mut self, at: ConnectionId) {
+        let Some(private) = self.router.connections[at].private.as_mut() else { return };
+        private.is_tainted = true;
+        if !std::mem::replace(&mut private.finished, true) {
+            self.wishes.add(Wish::Finish(at));
+        }
+    }
+
+    /// Shards have said something to requests to end a wait.
+    pub(super) fn settle_askers(&mut self, now: Time) {
+        for (at, is_refused) in std::mem::take(&mut self.redirects.heard) {
+            self.router.heard_of_private(at, false);
+            if !is_refused {
+                continue;
+            }
+            // Asking again is of no use.
+            let Some(connection) = self.router.connections.get_mut(at) else { continue };
+            if let Some(wait) = connection.private.as_mut().and_then(|private| private.wait.as_mut())
+                && wait.ending.is_some()
+            {
+                wait.asked.again = now;
+                self.ask_to_end(at, now);
+            }
+        }
     }
 
     /// Waits end, as if their time were over, of those clients that are among the first `share` of 1024.

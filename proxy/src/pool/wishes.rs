@@ -24,6 +24,8 @@ pub enum Wish {
     /// A write has timed out on the connection, though the shard answers others: close it as after a timeout, unless the shard
     /// has acknowledged all that was sent.
     CloseUnlessDelivered(ConnectionId),
+    /// Close the writing side of the connection; what comes on it is still read.
+    Finish(ConnectionId),
     /// Make the connection.
     Connect(ConnectionId),
     /// Ask the whole process.

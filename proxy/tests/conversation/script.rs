@@ -50,6 +50,8 @@ pub enum What {
     Hears(Peer, Said),
     /// `client a closed`, `shard 2 closed: timed out`: by the proxy, perhaps for this reason.
     Closed(Peer, Option<String>),
+    /// `shard 1.2 finished`: the proxy has closed its writing side of the connection.
+    Finished(usize, usize),
     /// `client a closes`, `shard 2 refuses`, …
     Does(Peer, Deed),
     /// `after 400ms`.
@@ -227,6 +229,9 @@ fn step(text: &str) -> Result<What, String> {
     let rest = rest.trim();
     if rest == "closed" {
         return Ok(What::Closed(peer, None));
+    }
+    if let (Peer::Shard(shard, connection), "finished") = (&peer, rest) {
+        return Ok(What::Finished(*shard, *connection));
     }
     if let Some(reason) = rest.strip_prefix("closed: ") {
         return Ok(What::Closed(peer, Some(reason.to_owned())));

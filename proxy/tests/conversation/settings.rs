@@ -203,4 +203,5 @@ counters!(
     watches,
     watches_lost,
     watch_conflicts,
+    blocked_delayed,
 );

@@ -33,6 +33,8 @@ struct Connection {
     index: Option<ConnectionId>,
     stopped: bool,
     inbox: Vec<u8>,
+    /// The proxy has closed its writing side.
+    finished: bool,
     /// Why it was closed by the proxy, each time.
     closed: VecDeque<ShardFailure>,
 }
@@ -146,6 +148,12 @@ impl<D: Dialect> Stage<D> {
                     return Err(format!("it is closed for another reason: {failure}"));
                 }
             }
+            What::Finished(shard, number) => {
+                let connection = self.connections.entry((*shard, *number)).or_default();
+                if !std::mem::take(&mut connection.finished) {
+                    return Err("its writing side is open".into());
+                }
+            }
             What::Does(Peer::Client(name), deed) => self.client_does(name, *deed),
             What::Does(Peer::Shard(shard, number), deed) => self.shard_does(*shard, *number, *deed)?,
             What::After(duration) => self.pass_time(*duration),
@@ -234,6 +242,9 @@ impl<D: Dialect> Stage<D> {
             let name = if *number == 1 { shard.to_string() } else { format!("{shard}.{number}") };
             if !connection.inbox.is_empty() {
                 left += &format!("\n    shard {name}< {}", D::Speech::show_requests(&connection.inbox));
+            }
+            if connection.finished {
+                left += &format!("\n    shard {name} finished");
             }
             for failure in &connection.closed {
                 left += &format!("\n    shard {name} closed: {failure}");
@@ -409,6 +420,7 @@ impl<D: Dialect> Stage<D> {
                 Event::ConnectionClosed(index, failure) => {
                     self.connection_of(index).closed.push_back(failure);
                 }
+                Event::ConnectionFinished(index) => self.connection_of(index).finished = true,
                 Event::Shard(event) => {
                     let shard: usize = event.shard["shard-".len()..].parse().expect("a shard's number");
                     let blame = event.failure.map(|failed| failed.blame);

@@ -42,6 +42,8 @@ pub enum Event {
     ClientLeft(ClientId, Verdict),
     /// The pool has given the connection up.
     ConnectionClosed(ConnectionId, ShardFailure),
+    /// The pool has closed its writing side of the connection.
+    ConnectionFinished(ConnectionId),
     /// For the ejector.
     Shard(ShardEvent),
 }
@@ -216,6 +218,7 @@ impl<P: Protocol> Shell<P> for World<P> {
             }
             // What a shard takes has arrived.
             Wish::CloseUnlessDelivered(_) => {}
+            Wish::Finish(index) => self.events.push(Event::ConnectionFinished(index)),
             Wish::Connect(index) => self.wanted.push(index),
             Wish::Ask(asked) => {
                 let mut rows = Rows::default();

@@ -3,6 +3,9 @@
 use bytes::Bytes;
 
 use super::{Connection, Link};
+use crate::failure::ShardFailure;
+use crate::pool::ConnectionId;
+use crate::pool::parked::Redirected;
 use crate::pool::ticket::Ticket;
 use crate::pool::watch::Watch;
 use crate::protocol::Protocol;
@@ -17,6 +20,35 @@ impl<P: Protocol> Connection<P> {
             && self.understood == 0
             && self.rest.is_empty()
             && self.private.as_ref().is_some_and(|private| !private.is_tainted)
+    }
+
+    /// Whether it was there when something came on the other one, and has been since: then the same shard is behind both, and numbers
+    /// that it has told there are known here.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        matches!(self.link, Link::Up) && other.received.is_some_and(|received| self.made <= received)
+    }
+
+    /// It is lost. What asks on it to end waits, with numbers that the next shard behind it may have given to others, is gone with it.
+    pub fn take_askers(&mut self) -> Vec<ConnectionId> {
+        let asked: Vec<_> = self.in_flight.iter().filter_map(Ticket::ends_wait).collect();
+        if !asked.is_empty() {
+            self.forsake(|ticket| ticket.ends_wait().is_some());
+        }
+        asked
+    }
+
+    /// Its shard has closed it, as it was made to end the wait there, and has given nothing before: the request that waited.
+    pub fn ended_by_closing(&self, failure: &ShardFailure) -> Option<Redirected<P>> {
+        let private = self.private.as_ref().filter(|private| private.finished)?;
+        // A part of a response is an element that was taken.
+        let is_whole = self.rest.is_empty() && self.understood == 0 && !self.streaming;
+        if *failure != ShardFailure::Closed || !is_whole {
+            return None;
+        }
+        let ticket = self.in_flight.iter().copied().find(|ticket| ticket.client().is_some())?;
+        let (request, reply) = (self.newest_kept().unwrap_or_default(), Bytes::new());
+        let (from, wait) = (self.member, private.wait);
+        Some(Redirected { from, deadline: None, ticket, request, reply, wait })
     }
 
     /// Whether not a byte was written of what is asked on it.

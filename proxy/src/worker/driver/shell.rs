@@ -23,6 +23,11 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                     self.close_shard(id, &ShardFailure::ResponseTimeout, now);
                 }
             }
+            Wish::Finish(id) => {
+                if let Some(shard) = find(&mut self.shards, id) {
+                    shard.socket.finish();
+                }
+            }
             Wish::Connect(id) => self.connects.push(id),
             Wish::Ask(asked) => self.put_question(asked, now),
             Wish::Wake(worker) => self.setup.alarms[worker].ring(),
