@@ -9,9 +9,9 @@
 //! somebody watches keys has nobody else's requests, and that the writes of a client come in the order in which it has sent them.
 //! A client that hears nil or EXECABORT had nothing executed; after an error nobody knows.
 //!
-//! Planted once each to see this fail: a connection given back without UNWATCH, a transaction sent again, one sent over the shared
-//! connection, a watch that is kept though its key has moved, WATCH that does not wait for what is in flight, and what follows EXEC
-//! that does not.
+//! Planted once each to see this fail: a connection given back without UNWATCH, or with a request in flight, a transaction sent again,
+//! one sent over the shared connection, nil though EXEC was written, a watch that is kept though its key has moved, a loss and a
+//! refused WATCH that are forgotten, and what follows EXEC or UNWATCH and does not wait for what is in flight.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -293,12 +293,12 @@ impl Run {
                 client.phase = Phase::Reading;
             }
             Phase::Reading if client.expected.is_empty() => match random.below(12) {
-                0 => {
-                    says(client, "UNWATCH".into(), Expected::Over);
-                    client.phase = Phase::Idle;
-                }
-                1 => {
-                    says(client, "RESET".into(), Expected::Over);
+                choice @ 0..2 => {
+                    let line = own(client);
+                    says(client, line, Expected::Own);
+                    says(client, ["UNWATCH", "RESET"][choice as usize].into(), Expected::Over);
+                    let line = own(client);
+                    says(client, line, Expected::Own);
                     client.phase = Phase::Idle;
                 }
                 2 => {
@@ -319,6 +319,10 @@ impl Run {
                     says(client, format!("SET {token} 1"), Expected::Queued);
                     if random.one_in(4) {
                         says(client, "PING".into(), Expected::Queued);
+                    }
+                    if random.one_in(2) {
+                        let line = own(client);
+                        says(client, line, Expected::Queued);
                     }
                     client.phase = Phase::Queueing;
                 }

@@ -70,6 +70,19 @@ test('ioredis: transactions', () => withClient({}, async (client) => {
   assert.equal(await client.get('{tx}untouched'), null);
 }));
 
+test('ioredis: keys that are watched', () => withClient({}, async (client) => {
+  const key = '{watch}ioredis';
+  await client.set(key, 1);
+  await client.watch(key);
+  const value = Number(await client.get(key));
+  await withClient({}, (other) => other.incr(key));
+  assert.equal(await client.multi().set(key, value + 1).exec(), null);
+  await client.watch(key, '{watch}other');
+  assert.deepEqual(await client.multi().incr(key).exec(), [[null, 3]]);
+  assert.equal(await client.unwatch(), 'OK');
+  assert.equal(await client.get(key), '3');
+}));
+
 test('ioredis: the connection itself', () => withClient({ connectionName: 'tester' }, async (client) => {
   assert.equal(await client.ping(), 'PONG');
   assert.match(await client.info('server'), /redis_version:/);

@@ -71,6 +71,20 @@ for (const options of [{}, { RESP: 2 }, { RESP: 3 }]) {
     assert.equal(await client.get('{tx}untouched'), null);
   }));
 
+  test(`${name}: keys that are watched`, () => withClient(options, async (client) => {
+    const key = '{watch}node';
+    await client.set(key, '1');
+    await client.watch(key);
+    const value = Number(await client.get(key));
+    await withClient(options, (other) => other.incr(key));
+    await assert.rejects(client.multi().set(key, String(value + 1)).exec(), /watch/i);
+    await client.watch([key, '{watch}other']);
+    assert.deepEqual(await client.multi().incr(key).exec(), [3]);
+    await client.watch(key);
+    assert.equal(await client.unwatch(), 'OK');
+    assert.equal(await client.get(key), '3');
+  }));
+
   test(`${name}: the connection itself`, () => withClient(options, async (client) => {
     assert.equal(await client.ping(), 'PONG');
     assert.equal(await client.echo('hello'), 'hello');

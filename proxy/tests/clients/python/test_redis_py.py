@@ -1,6 +1,7 @@
 """redis-py with its defaults. It sends HELLO 3, CLIENT MAINT_NOTIFICATIONS and CLIENT SETINFO before anything else."""
 
 import os
+import threading
 import unittest
 
 import redis
@@ -91,6 +92,45 @@ class Commands:
             with self.assertRaisesRegex(redis.RedisError, "CROSSSLOT|same shard"):
                 pipeline.execute()
         self.assertIsNone(self.client.get("{tx}untouched"))
+
+    def test_keys_that_are_watched(self):
+        key = "{watch}counter"
+        self.client.set(key, 0)
+        with self.client.pipeline() as pipeline:
+            pipeline.watch(key)
+            value = int(pipeline.get(key))
+            self.client.incr(key)
+            pipeline.multi()
+            pipeline.set(key, value + 1)
+            with self.assertRaises(redis.WatchError):
+                pipeline.execute()
+            pipeline.watch(key)
+            pipeline.unwatch()
+            pipeline.watch(key, "{watch}other")
+            pipeline.multi()
+            pipeline.incr(key)
+            self.assertEqual(pipeline.execute(), [2])
+            with self.assertRaisesRegex(redis.RedisError, "CROSSSLOT|same shard"):
+                pipeline.watch(*[f"tx:{number}" for number in range(20)])
+            pipeline.unwatch()
+
+        def count_up(pipeline):
+            value = int(pipeline.get(key))
+            pipeline.multi()
+            pipeline.set(key, value + 1)
+
+        def many():
+            client = redis.Redis(HOST, PORT, **self.options)
+            for _ in range(25):
+                client.transaction(count_up, key)
+            client.close()
+
+        threads = [threading.Thread(target=many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(int(self.client.get(key)), 102)
 
     def test_errors_of_shards_and_ours_leave_the_connection_usable(self):
         self.client.set("text", "x")

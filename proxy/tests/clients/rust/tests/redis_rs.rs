@@ -101,6 +101,26 @@ fn transactions() {
 }
 
 #[test]
+fn keys_that_are_watched() {
+    in_both_versions(|client| {
+        let key = "{watch}redis-rs";
+        let () = client.set(key, 1).expect("it is set");
+        let mut times = 0;
+        let (value,): (i64,) = redis::transaction(client, &[key], |client, together| {
+            times += 1;
+            let value: i64 = client.get(key)?;
+            if times == 1 {
+                // Its own change counts as well.
+                let () = client.set(key, 5)?;
+            }
+            together.set(key, value + 1).ignore().get(key).query(client)
+        })
+        .expect("the second time nothing changes");
+        assert_eq!((times, value), (2, 6));
+    });
+}
+
+#[test]
 fn the_connection_itself() {
     in_both_versions(|client| {
         assert_eq!(redis::cmd("PING").query(client), Ok("PONG".to_owned()));
