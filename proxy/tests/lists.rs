@@ -256,7 +256,9 @@ fn a_reload_that_waits_for_a_shard_holds_up_no_list() {
     let _late = Server::redis_at(ports[0]);
     eventually(|| names_of(&other()), "late-0 shard-0");
     assert_eq!(names(&admin), "shard-0 shard-1");
-    // What is told of the configuration is what is in force: it is the same whoever has come to it.
+    // What is told of the configuration is what is in force: it is the same whoever has come to it. It is told once all pools
+    // have changed.
+    servers::logged(&proxy, "configuration reloaded", 2);
     let before = digest();
     for (text, expected) in [(&lines[..1], "shard-0"), (&lines[..], "shard-0 shard-1")] {
         document.put(&list(text));
