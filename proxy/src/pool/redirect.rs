@@ -395,7 +395,7 @@ impl<P: Protocol> Pool<P> {
         let needed = self.router.needed_members();
         let found = self.router.connections.find(|connection| {
             // Those that wait for data go elsewhere by themselves.
-            connection.private.is_none()
+            connection.private.as_ref().is_none_or(|private| private.wait.is_none())
                 && !connection.in_flight().is_empty()
                 && !needed.contains(&connection.member)
         });

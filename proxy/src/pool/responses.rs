@@ -266,6 +266,9 @@ impl<P: Protocol> Pool<P> {
         if self.router.connections[id].private.is_some() {
             let counted = std::mem::take(&mut self.router.connections[id].counted);
             self.share.change(counted, 0);
+            // Those that wait for room in its queue look for another one.
+            let waiting = std::mem::take(&mut self.router.connections[id].waiting);
+            waiting.into_iter().for_each(|waiter| self.clients.resume(waiter.client));
             let holder = self.router.private_is_closed(id, failure, was, now);
             self.forget_private(holder, id);
             if let Some(stage) = stage {

@@ -45,7 +45,8 @@ impl<P: Protocol> Pool<P> {
         stage: Stage,
         now: Time,
     ) {
-        let is_answered = self.router.connections[at].in_flight().is_empty();
+        // What the proxy itself asks behind that is nothing that the client waits for.
+        let is_answered = self.router.connections[at].in_flight().iter().all(|ticket| ticket.is_prelude());
         match stage {
             Stage::Unsure => self.lose_watch(at, holder, now),
             _ if !is_answered => {}
