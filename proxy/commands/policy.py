@@ -65,7 +65,15 @@ LISTEN = {
     "psubscribe": "Pattern, true",
     "punsubscribe": "Pattern, false",
 }
-PUBLISH = ("publish",)
+PUBLISH = ("publish", "spublish")
+# Questions about channels, and how the answers of shards become one.
+ASK_CHANNELS = {
+    "pubsub|channels": "Union",
+    "pubsub|shardchannels": "Union",
+    "pubsub|numpat": "Most",
+    "pubsub|numsub": "Counts",
+    "pubsub|shardnumsub": "Counts",
+}
 
 # Commands whose keys are watched, on a connection of the client's own.
 WATCH = ("watch",)
@@ -73,8 +81,6 @@ WATCH = ("watch",)
 LATER = {
     "Blocking": "blmovem bzmove",
     "PubSub": "ssubscribe sunsubscribe",
-    "Publish": "spublish"
-    " pubsub|channels pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
     "Scan": "scan clusterscan",
     "AllShards": "keys dbsize flushdb randomkey script|exists script|load script|show"
     " function|dump function|list function|load function|stats"

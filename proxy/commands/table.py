@@ -163,6 +163,8 @@ def handling(row):
         return "ToChannel"
     if name in policy.WATCH:
         return "Watch"
+    if name in policy.ASK_CHANNELS:
+        return f"AskChannels({policy.ASK_CHANNELS[name]})"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"

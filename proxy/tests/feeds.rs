@@ -92,8 +92,10 @@ fn one_message_for_many_is_handed_out_in_parts() {
         subscribe(&mut world, client, std::iter::once("c".to_owned()));
     }
     let feed = world.wanted_connects();
-    assert_eq!(asked(&mut world, feed), ["c"]);
-    acknowledge(&mut world, feed, "c");
+    // The channel, and names that count its listeners.
+    for name in asked(&mut world, feed) {
+        acknowledge(&mut world, feed, &name);
+    }
     for &client in &clients {
         world.client_takes(client, |length| length);
     }

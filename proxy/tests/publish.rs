@@ -88,6 +88,39 @@ fn messages_are_what_the_server_sends() {
     }
 }
 
+/// Clients of two proxies with two workers each, and of the shards themselves.
+#[test]
+fn listeners_are_counted_wherever_they_are() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    for pubsub in ["pubsub: all", "pubsub: owner"] {
+        let settings = [pubsub];
+        let proxies =
+            [Server::memstore_of(2, &settings, &shards), Server::memstore_of(2, &settings, &shards)];
+        let mut askers: Vec<Client> = (0..8).map(|number| proxies[number % 2].connect()).collect();
+        let mut subscribers: Vec<Client> = Vec::new();
+        for count in 1..=13 {
+            let mut subscriber = proxies[count % 2].connect();
+            assert!(subscriber.tell("SUBSCRIBE news").contains("subscribe"));
+            subscribers.push(subscriber);
+            // What is acknowledged is counted, whoever asks.
+            let expected = format!("*4\r\n$4\r\nnews\r\n:{count}\r\n$6\r\nnobody\r\n:0\r\n");
+            assert_eq!(askers[count % 8].tell("PUBSUB NUMSUB news nobody"), expected);
+        }
+        let mut direct: Vec<Client> = shards.iter().map(Server::connect).collect();
+        direct.iter_mut().for_each(|client| assert!(client.tell("SUBSCRIBE news").contains("news")));
+        let news = |count: usize| format!("*2\r\n$4\r\nnews\r\n:{count}\r\n");
+        assert_eq!(askers[0].tell("PUBSUB NUMSUB news"), news(14), "the one on the shard that owns it");
+        assert_eq!(askers[0].tell("PUBSUB CHANNELS"), "*1\r\n$4\r\nnews\r\n");
+        drop(direct);
+        for count in (0..13).rev() {
+            drop(subscribers.pop());
+            // A client that has gone is noticed in its time.
+            servers::eventually(|| askers[count % 8].tell("PUBSUB NUMSUB news"), &news(count));
+        }
+        servers::eventually(|| askers[0].tell("PUBSUB CHANNELS *"), "*0\r\n");
+    }
+}
+
 /// Through one proxy or another, of two workers each, and by scripts on whatever shard their keys are.
 #[test]
 fn each_message_reaches_each_subscriber_once() {

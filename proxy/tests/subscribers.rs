@@ -631,6 +631,17 @@ impl Run {
         // Other owners have not been listened to yet.
         let has_changed = self.coverage.reloads + self.coverage.ejections > 0;
         assert!(was_faulty || self.coverage.gaps == 0 || has_changed);
+        for channel in CHANNELS {
+            let owner = self.topology.shard_for(channel.as_bytes()).expect("an owner");
+            let subscribed = |peer: &Peer, name: &str| {
+                usize::from(peer.shard == format!("shard-{owner}") && peer.channels.contains(name))
+            };
+            let count = |name: &str| self.peers.values().map(|peer| subscribed(peer, name)).sum::<usize>();
+            let beside =
+                (0..20).map(|bit| count(&format!("{channel}\0memstore\0{}", char::from(b'a' + bit))) << bit);
+            let listeners = self.clients.iter().filter(|client| client.channels.contains(channel)).count();
+            assert_eq!(count(channel) + beside.sum::<usize>(), listeners, "listeners to {channel}");
+        }
         // One message for each channel, from where the proxy would publish it, and with all shards listened to, from any.
         for channel in CHANNELS {
             let owner = self.topology.shard_for(channel.as_bytes()).expect("an owner");

@@ -23,12 +23,15 @@ use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::feed::{Key, Verdict};
 use crate::protocol::Protocol;
-use crate::protocol::channels::{Kind, Listening, Voice};
+use crate::protocol::channels::{Kind, Listening, TALLY_BITS, Voice};
 
 /// Longest name of a channel, and longest pattern.
 pub const NAME_MAX: usize = 64 * 1024;
 /// What a name takes beside its bytes, for a client that listens to it.
 const ENTRY_BYTES: usize = 160;
+
+/// No more can be told of a channel.
+const TALLY_MAX: u32 = (1 << TALLY_BITS) - 1;
 
 /// Which clients listen to what.
 #[derive(Default)]
@@ -45,6 +48,8 @@ pub(super) struct Channels {
     ready: Vec<ClientId>,
     /// Names that nobody wants any more, or nobody did for a time.
     dropped: Vec<Key>,
+    /// Channels that fewer listen to than before.
+    recounted: Vec<Bytes>,
     /// Feeds with messages that wait for another pass.
     put_off: Vec<ConnectionId>,
     /// Messages of which not all that listen have got theirs, one for a feed at most.
@@ -74,19 +79,44 @@ struct Name {
     listeners: Vec<ClientId>,
     /// Requests that wait for it, by client and number, in order; as often as they name it.
     waiting: Vec<(ClientId, u32)>,
-    /// How often requests in line name it that want to listen, whether it is known already what becomes of it or not.
-    claims: usize,
+    /// Clients of requests in line that want to listen to it, in order, as often as they name it, whether it is known already what
+    /// becomes of it or not.
+    claimants: Vec<ClientId>,
+    /// How many of those do not listen to it yet, each counted once.
+    coming: usize,
 }
 
 impl Name {
     fn is_wanted(&self) -> bool {
-        !self.listeners.is_empty() || self.claims > 0
+        !self.listeners.is_empty() || !self.claimants.is_empty()
+    }
+
+    fn has(&self, id: ClientId) -> bool {
+        self.listeners.binary_search(&id).is_ok() || self.claimants.binary_search(&id).is_ok()
+    }
+
+    fn claim(&mut self, id: ClientId) {
+        self.coming += usize::from(!self.has(id));
+        let place = self.claimants.partition_point(|&other| other <= id);
+        self.claimants.insert(place, id);
+    }
+
+    fn unclaim(&mut self, id: ClientId) {
+        let Ok(place) = self.claimants.binary_search(&id) else { return };
+        self.claimants.remove(place);
+        self.coming -= usize::from(!self.has(id));
+    }
+
+    fn hear(&mut self, id: ClientId) {
+        let Err(place) = self.listeners.binary_search(&id) else { return };
+        self.coming -= usize::from(self.has(id));
+        self.listeners.insert(place, id);
     }
 
     fn leave(&mut self, id: ClientId) {
-        if let Ok(place) = self.listeners.binary_search(&id) {
-            self.listeners.remove(place);
-        }
+        let Ok(place) = self.listeners.binary_search(&id) else { return };
+        self.listeners.remove(place);
+        self.coming += usize::from(self.has(id));
     }
 }
 
@@ -156,6 +186,18 @@ impl Channels {
         self.names[kind.place()].get(name).map_or(&[], |name| &name.listeners)
     }
 
+    /// How many listen to the channel beside one, those included that are about to: what shards are told of that.
+    pub fn tally(&self, channel: &[u8]) -> u32 {
+        let name = self.names[Kind::Channel.place()].get(channel);
+        let count = name.map_or(0, |name| name.listeners.len() + name.coming);
+        u32::try_from(count.saturating_sub(1)).map_or(TALLY_MAX, |count| count.min(TALLY_MAX))
+    }
+
+    /// Channels that fewer listen to than before.
+    pub fn take_recounted(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.recounted)
+    }
+
     /// Whether somebody listens to the name or waits for it.
     pub fn is_wanted(&self, kind: Kind, name: &[u8]) -> bool {
         self.names[kind.place()].contains_key(name)
@@ -195,7 +237,7 @@ impl Channels {
 
     /// Whether something is left to do in this pass.
     pub fn has_work(&self) -> bool {
-        !self.dropped.is_empty() || !self.ready.is_empty()
+        !self.dropped.is_empty() || !self.ready.is_empty() || !self.recounted.is_empty()
     }
 
     /// Whether messages wait for the next pass.
@@ -267,7 +309,7 @@ impl Channels {
                 }
                 let place = entry.waiting.partition_point(|other| *other < (id, number));
                 entry.waiting.insert(place, (id, number));
-                entry.claims += 1;
+                entry.claim(id);
                 self.awaited.insert((change.kind, name.clone()));
             }
         }
@@ -318,16 +360,14 @@ impl Channels {
         if let Some(words) = failed {
             P::failure(P::Manner::default(), &words, reply);
             for name in names {
-                self.names[kind.place()].entry(name.clone()).and_modify(|entry| entry.claims -= 1);
+                self.names[kind.place()].entry(name.clone()).and_modify(|entry| entry.unclaim(id));
                 dropped.push((kind, name));
             }
         } else if on {
             for name in names {
                 let entry = self.names[kind.place()].get_mut(&name).expect("it is claimed");
-                entry.claims -= 1;
-                if let Err(place) = entry.listeners.binary_search(&id) {
-                    entry.listeners.insert(place, id);
-                }
+                entry.unclaim(id);
+                entry.hear(id);
                 if subscriber.names[kind.place()].insert(name.clone()) {
                     subscriber.bytes += name.len() + ENTRY_BYTES;
                 }
@@ -352,8 +392,7 @@ impl Channels {
         if !subscriber.listens() && subscriber.line.is_empty() {
             self.subscribers.remove(&id);
         }
-        dropped.retain(|key| self.is_over(key));
-        self.dropped.append(&mut dropped);
+        self.drop_names(dropped);
         Some(number)
     }
 
@@ -386,7 +425,7 @@ impl Channels {
         for Request { change, names, .. } in subscriber.line.into_iter().filter(|request| request.change.on) {
             for name in names {
                 if let Some(entry) = self.names[change.kind.place()].get_mut(&name) {
-                    entry.claims -= 1;
+                    entry.unclaim(id);
                     let first = entry.waiting.partition_point(|(other, _)| *other < id);
                     let behind = entry.waiting.partition_point(|(other, _)| *other <= id);
                     entry.waiting.drain(first..behind);
@@ -397,8 +436,18 @@ impl Channels {
                 dropped.push((change.kind, name));
             }
         }
-        dropped.retain(|key| self.is_over(key));
-        self.dropped.append(&mut dropped);
+        self.drop_names(dropped);
+    }
+
+    /// Fewer listen to these names than before.
+    fn drop_names(&mut self, names: Vec<Key>) {
+        for key in names {
+            if self.is_over(&key) {
+                self.dropped.push(key);
+            } else if key.0 == Kind::Channel {
+                self.recounted.push(key.1);
+            }
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Feed {
     pub backlog: VecDeque<Key>,
     /// Names that the shard was asked for on the present connection, or is to be, by kind.
     pub names: [HashMap<Bytes, Line>; Kind::COUNT],
+    /// Bytes of names that count for others.
+    pub tally_bytes: usize,
     /// The names have been asked for on the present connection.
     pub begun: Option<Time>,
     /// When something has come on it last.
@@ -71,6 +73,15 @@ pub struct Line {
     pub is_on: bool,
     /// Why the shard does not want to, if so.
     pub refused: Option<Box<str>>,
+    /// Bits of which the shard was asked for the names that count for this one.
+    pub tally: u32,
+}
+
+impl Line {
+    /// Whether it is as it is to be, or the shard does not want to.
+    pub fn is_settled(&self) -> bool {
+        self.asked.is_none() && !self.queued && (self.is_on == self.wanted || self.refused.is_some())
+    }
 }
 
 impl Feed {
@@ -122,6 +133,7 @@ impl Feed {
 
     /// Nothing is asked or heard any more. The names that were heard.
     pub fn take_heard(&mut self) -> Vec<Key> {
+        self.tally_bytes = 0;
         (self.asked, self.backlog) = (VecDeque::new(), VecDeque::new());
         let mut heard = Vec::new();
         for (kind, names) in Kind::ALL.into_iter().zip(std::mem::take(&mut self.names)) {
@@ -135,6 +147,7 @@ impl Feed {
     pub fn bytes(&self) -> usize {
         self.asked.len() * size_of::<Asked>()
             + self.backlog.len() * size_of::<Key>()
+            + self.tally_bytes
             + self.names.iter().map(HashMap::len).sum::<usize>() * LINE_BYTES
     }
 }

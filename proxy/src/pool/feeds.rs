@@ -11,6 +11,11 @@
 //! as long as somebody listens to something, and then all names are asked for anew. What was published meanwhile is lost, as a
 //! server's subscriber would have lost it.
 //!
+//! However many clients of a worker listen to a channel, its shard sees one subscription. So that PUBSUB NUMSUB counts clients all the
+//! same, the owner of a channel that n listen to here is asked for names beside it, one for each bit of n - 1
+//! ([`crate::protocol::channels::Channels::tally`]): what all proxies have asked for is added up from the number of subscriptions to
+//! each of them. Nothing is published to those names.
+//!
 //! Which shards a name is asked of: all of them, because a message may be published on any (by a script, by the shard itself, by
 //! whoever speaks to it directly), and each message is published on one only; or the owner of the name alone, where the pool
 //! says so. Nodes of a cluster hand on what is published, so there it is one of them in any case. A message counts only where
@@ -32,7 +37,7 @@ use super::ticket::Ticket;
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
-use crate::protocol::channels::{Kind, Listening};
+use crate::protocol::channels::{Kind, Listening, TALLY_BITS};
 use crate::time::Time;
 
 /// A feed that nothing is asked of is kept for so long.
@@ -50,6 +55,11 @@ enum Stand {
     Open,
     Heard,
     Failed(String),
+}
+
+/// The bits that are set.
+fn bits(of: u32) -> impl Iterator<Item = u32> {
+    (0..TALLY_BITS).filter(move |bit| of & (1 << bit) != 0)
 }
 
 impl<P: Protocol> Router<P> {
@@ -94,8 +104,13 @@ impl<P: Protocol> Router<P> {
         if let Some(failure) = &feed.failure {
             return Stand::Failed(failure.of_shard(&self.members[member].name));
         }
-        match feed.names[kind.place()].get(name) {
-            Some(Line { asked: None, is_on: true, .. }) => Stand::Heard,
+        let lines = &feed.names[kind.place()];
+        match lines.get(name) {
+            Some(Line { asked: None, is_on: true, tally, .. }) => {
+                let mut names = bits(*tally).map(|bit| P::tally(name, bit));
+                let is_counted = |name: Vec<u8>| lines.get(&name[..]).is_none_or(Line::is_settled);
+                if names.all(is_counted) { Stand::Heard } else { Stand::Open }
+            }
             Some(Line { asked: None, refused: Some(words), .. }) => said(words),
             _ => Stand::Open,
         }
@@ -138,12 +153,43 @@ impl<P: Protocol> Router<P> {
         }
     }
 
+    /// So many listen to the channel beside one: its owner is told.
+    pub fn count_listeners(&mut self, channel: &Bytes, tally: u32, limits: &Limits, now: Time) {
+        let owner =
+            self.owner(channel).filter(|owner| self.homes(Kind::Channel, channel, limits).contains(owner));
+        for member in self.members.present().to_vec() {
+            self.set_tally(member, channel, if owner == Some(member) { tally } else { 0 }, now);
+        }
+    }
+
+    fn set_tally(&mut self, member: MemberIndex, channel: &Bytes, tally: u32, now: Time) {
+        let Some(id) = self.feed_id(member) else { return };
+        let lines = &mut self.feed_mut(id).names[Kind::Channel.place()];
+        let Some(line) = lines.get_mut(channel) else { return };
+        let before = std::mem::replace(&mut line.tally, tally);
+        if before == tally {
+            return;
+        }
+        let feed = self.feed_mut(id);
+        feed.tally_bytes += channel.len() * tally.count_ones() as usize;
+        feed.tally_bytes = feed.tally_bytes.saturating_sub(channel.len() * before.count_ones() as usize);
+        for (on, changed) in [(false, before & !tally), (true, tally & !before)] {
+            for bit in bits(changed) {
+                let name = Bytes::from(P::tally(channel, bit));
+                self.ask(id, Listening { kind: Kind::Channel, on }, &name, now);
+            }
+        }
+    }
+
     /// Nobody wants to listen to the name any more.
     pub fn listen_no_more(&mut self, kind: Kind, name: &Bytes, now: Time) {
         for member in self.members.present().to_vec() {
             if let Some(id) = self.feed_id(member)
                 && self.feed_mut(id).names[kind.place()].contains_key(name)
             {
+                if kind == Kind::Channel {
+                    self.set_tally(member, name, 0, now);
+                }
                 self.ask(id, Listening { kind, on: false }, name, now);
             }
         }
@@ -238,6 +284,9 @@ impl<P: Protocol> Router<P> {
         for (kind, name) in channels.wanted() {
             if self.homes(kind, name, limits).contains(&member) {
                 self.ask(id, Listening { kind, on: true }, name, now);
+                if kind == Kind::Channel {
+                    self.count_listeners(name, channels.tally(name), limits, now);
+                }
             }
         }
     }
@@ -332,7 +381,13 @@ impl<P: Protocol> Router<P> {
                 }
             }
             self.listen(kind, name, limits, now);
-            let is_deaf = |&member: &MemberIndex| !matches!(self.stand(member, kind, name), Stand::Heard);
+            if kind == Kind::Channel {
+                self.count_listeners(name, channels.tally(name), limits, now);
+            }
+            let is_deaf = |&member: &MemberIndex| {
+                let line = self.feed_of(member).and_then(|feed| feed.names[kind.place()].get(name));
+                line.is_none_or(|line| !line.is_on)
+            };
             let is_missed = match kind {
                 Kind::Channel => self.owner(name).as_ref().is_none_or(is_deaf),
                 Kind::Pattern => homes.iter().any(is_deaf),

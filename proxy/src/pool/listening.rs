@@ -14,7 +14,7 @@ use super::service::{Next, Service};
 use crate::buffer::Output;
 use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
-use crate::protocol::channels::Listening;
+use crate::protocol::channels::{Kind, Listening};
 use crate::time::Time;
 
 impl<P: Protocol> Service<'_, P> {
@@ -30,6 +30,10 @@ impl<P: Protocol> Service<'_, P> {
         let limits = &self.context.limits;
         let refusal = if change.on && names.clone().any(|name| name.len() > NAME_MAX) {
             Some(format!("names of channels are limited to {NAME_MAX} bytes"))
+        } else if change == (Listening { kind: Kind::Channel, on: true })
+            && names.clone().any(|name| P::tallied(name).is_some())
+        {
+            Some("names that end like this one are the proxy's own".into())
         } else if change.on && self.channels.names_of(self.id) + names.len() > limits.subscriptions_max {
             let most = limits.subscriptions_max;
             Some(format!("a client may subscribe to {most} channels and patterns (subscriptions_max)"))
@@ -52,6 +56,10 @@ impl<P: Protocol> Service<'_, P> {
         }
         if change.on {
             for name in names {
+                if change.kind == Kind::Channel {
+                    let tally = self.channels.tally(&name);
+                    self.router.count_listeners(&name, tally, limits, self.now);
+                }
                 let key = (change.kind, name);
                 self.channels.decide(&key, self.router.verdict(&key, limits));
             }
@@ -93,7 +101,10 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn follow_feed(&mut self, id: ConnectionId, now: Time) {
         for key in self.channels.take_answered() {
             self.router.answered(id, &key, now);
-            self.decide(&key);
+            match P::tallied(&key.1) {
+                Some(channel) if key.0 == Kind::Channel => self.decide(&(key.0, key.1.slice_ref(channel))),
+                _ => self.decide(&key),
+            }
         }
         self.router.ask_next(id, now);
         self.router.begin_feed(id, &self.channels, &self.context.limits, now);
@@ -186,6 +197,12 @@ impl<P: Protocol> Pool<P> {
                 self.router.listen_no_more(kind, &name, now);
             }
         }
+        for channel in self.channels.take_recounted() {
+            let tally = self.channels.tally(&channel);
+            self.router.count_listeners(&channel, tally, &self.context.limits, now);
+            self.decide(&(Kind::Channel, channel));
+        }
+        self.acknowledge_ready();
         if drops && self.channels.is_empty() {
             self.router.rest_feeds(now);
         }

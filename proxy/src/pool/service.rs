@@ -350,7 +350,8 @@ impl<P: Protocol> Service<'_, P> {
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
         let canonical = P::canonical(decoder, &scratch[self.used..][..length]);
-        match router.admit_split(sender, canonical, plan, &context.limits)? {
+        let target = router.admit_split(sender, canonical, plan, &context.limits)?;
+        match target.filter(|_| !P::is_rewritten(&merge)) {
             Some(target) => self.submit_whole(target, sender, scratch, length),
             None => {
                 let request = Request { decoder, canonical };

@@ -2,6 +2,9 @@
 //!
 //! A protocol without channels keeps what stands here.
 
+/// How many bits a tally has: see [`Channels::tally`]. A worker has fewer clients than that is.
+pub const TALLY_BITS: u32 = 20;
+
 /// What a name is the name of. Each kind has names of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
@@ -58,6 +61,16 @@ pub trait Channels {
 
     /// Writes what asks a shard for a sign of life on a connection that listens; that brings one response.
     fn ask_for_life(_out: &mut Vec<u8>) {}
+
+    /// The name that stands for 2 to the power of `bit` listeners to the channel.
+    fn tally(_channel: &[u8], _bit: u32) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The channel that such a name counts for, if it is one.
+    fn tallied(_name: &[u8]) -> Option<&[u8]> {
+        None
+    }
 
     /// Reads what a shard says on a connection that listens.
     fn told(_response: &[u8]) -> Told<'_> {

@@ -5,10 +5,9 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::account::Account;
 use crate::buffer::{Output, Piece, SHARE_MIN};
@@ -19,7 +18,7 @@ use channels::{Channels, Listening, Voice};
 
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
-pub use owners::Owners;
+pub use owners::{Owners, Part};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
 
@@ -125,6 +124,12 @@ pub trait Protocol: Channels + Waiting + Watching + Sized + 'static {
     /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
     /// it belongs to, and nothing if the request goes to every shard; `fragments` holds one output for each.
     fn split(merge: &Self::Merge, request: Request<'_, Self>, owners: &[u32], fragments: &mut [Vec<u8>]);
+
+    /// Whether even a shard that owns all keys of such a request is sent a fragment, because it is asked something else than
+    /// what the request says.
+    fn is_rewritten(_merge: &Self::Merge) -> bool {
+        false
+    }
 
     /// Joins the responses of all fragments into one reply.
     fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output);
@@ -578,20 +583,4 @@ pub enum Route<M> {
     Execute(M),
     /// Only the whole process knows: the control thread is asked.
     Ask(Question),
-}
-
-/// The response to one fragment of a split request.
-#[derive(Debug)]
-pub struct Part {
-    /// Name of the shard it comes from.
-    pub shard: Arc<str>,
-    /// What has come of it.
-    pub bytes: BytesMut,
-}
-
-impl Part {
-    /// Nothing has come yet.
-    pub fn new(shard: Arc<str>) -> Self {
-        Self { shard, bytes: BytesMut::new() }
-    }
 }

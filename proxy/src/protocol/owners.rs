@@ -1,4 +1,8 @@
-//! Which keys of a split request each of its fragments has.
+//! Which keys of a split request each of its fragments has, and what has come of each.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
 
 /// For each key of a request the fragment it belongs to, and for each fragment its keys: the response to one is judged by
 /// its own keys, or a request of many fragments would cost its keys as many times.
@@ -50,6 +54,22 @@ impl Owners {
     /// Memory it holds beside itself.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.numbers)
+    }
+}
+
+/// The response to one fragment of a split request.
+#[derive(Debug)]
+pub struct Part {
+    /// Name of the shard it comes from.
+    pub shard: Arc<str>,
+    /// What has come of it.
+    pub bytes: BytesMut,
+}
+
+impl Part {
+    /// Nothing has come yet.
+    pub fn new(shard: Arc<str>) -> Self {
+        Self { shard, bytes: BytesMut::new() }
     }
 }
 

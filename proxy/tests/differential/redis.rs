@@ -13,7 +13,7 @@ use super::super::{Dialect, Request};
 pub struct Redis;
 
 /// What ours answers itself and as the server does; the rest of that kind is tried in `like_redis.rs`.
-const ANSWERED_ALIKE: [&str; 11] = [
+const ANSWERED_ALIKE: [&str; 13] = [
     "hello",
     "ping",
     "echo",
@@ -21,6 +21,8 @@ const ANSWERED_ALIKE: [&str; 11] = [
     "reset",
     "quit",
     "client|reply",
+    "client|getname",
+    "client|setname",
     "multi",
     "exec",
     "discard",

@@ -5,13 +5,17 @@
 use super::command::{Command, Handling, Local, Merge};
 use super::session::Session;
 use super::{Resp, encode, identity};
-use crate::protocol::channels::{Channels, Kind, Listening, Told, Voice};
+use crate::protocol::channels::{Channels, Kind, Listening, TALLY_BITS, Told, Voice};
 use crate::protocol::{Facts, Plan, Route};
 
 /// The words that begin a message, and those of commands and of what is said to them, in the order of [`Kind::ALL`].
 const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage"];
 const LISTEN: [&str; Kind::COUNT] = ["subscribe", "psubscribe"];
 const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["unsubscribe", "punsubscribe"];
+
+/// Between a channel and a letter for the bit that the name counts for: no channel that anybody uses ends so, and where users of
+/// a shard may only listen to what begins like the channel they may listen to this.
+const TALLY: &[u8] = b"\0memstore\0";
 
 /// The voices: which version a client speaks.
 pub const RESP2: Voice = 2;
@@ -24,6 +28,18 @@ impl Channels for Resp {
 
     fn ask_for_life(out: &mut Vec<u8>) {
         encode::request(out, &[b"PING"]);
+    }
+
+    fn tally(channel: &[u8], bit: u32) -> Vec<u8> {
+        let mut name = [channel, TALLY].concat();
+        name.push(b'a' + bit as u8);
+        name
+    }
+
+    fn tallied(name: &[u8]) -> Option<&[u8]> {
+        let (bit, rest) = name.split_last()?;
+        let is_bit = (b'a'..b'a' + TALLY_BITS as u8).contains(bit);
+        rest.strip_suffix(TALLY).filter(|_| is_bit)
     }
 
     fn told(response: &[u8]) -> Told<'_> {

@@ -26,6 +26,7 @@ pub mod identity;
 pub mod local;
 pub mod mode;
 mod plan;
+mod pubsub;
 mod queueing;
 pub mod redirect;
 pub mod session;
@@ -193,6 +194,10 @@ impl Protocol for Resp {
         fragments: &mut [Vec<u8>],
     ) {
         split::split(*merge, decoder, canonical, owners, fragments);
+    }
+
+    fn is_rewritten(merge: &Merge) -> bool {
+        *merge == Merge::Counts
     }
 
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {

@@ -121,6 +121,8 @@ pub enum Within {
 const STATE: &str = "it would change the state of the connection; send it before MULTI";
 const ASKED: &str = "all threads of the proxy have to be asked; send it before MULTI or after EXEC";
 
+const SEVERAL: &str = "several shards have to be asked; send it before MULTI or after EXEC";
+
 impl Within {
     /// What becomes of this one.
     pub fn of(command: &Command) -> Self {
@@ -159,6 +161,7 @@ impl Within {
             Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),
             Handling::Later(Feature::Wait) => Self::Sent,
             Handling::Listen(..) => Self::Refused(STATE),
+            Handling::AskChannels(_) => Self::Refused(SEVERAL),
             Handling::Forward
             | Handling::ToChannel
             | Handling::Block(_)

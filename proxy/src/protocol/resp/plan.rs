@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::command::{Command, Feature, Handling, Local, Merge, TimeoutPlace, WrongArity, category, flag};
 use super::session::{self, Session};
-use super::{Resp, Words, channels, encode, local, split, transaction, waiting};
+use super::{Resp, Words, channels, encode, local, pubsub, split, transaction, waiting};
 use crate::protocol::channels::Listening;
 use crate::protocol::{Facts, Plan, Route};
 
@@ -126,6 +126,24 @@ pub fn plan_command(
             channels::name(words.iter().skip(1).take(1), canonical, plan);
             Route::Forward
         }
+        Handling::AskChannels(Merge::Counts) => {
+            if words.count() == 2 {
+                encode::array(&mut plan.reply, 0);
+                return Route::Answer;
+            }
+            if words.count() - 2 > pubsub::CHANNELS_MAX || canonical.len() > pubsub::BYTES_MAX {
+                let reply = format!(
+                    "ERR '{}' is limited to {} channels and {} bytes; send several",
+                    command.words(),
+                    pubsub::CHANNELS_MAX,
+                    pubsub::BYTES_MAX
+                );
+                return refuse(plan, &reply);
+            }
+            channels::name(words.iter().skip(2), canonical, plan);
+            Route::Split(Merge::Counts)
+        }
+        Handling::AskChannels(merge) => Route::Everywhere(merge),
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
             if feature == Feature::WholeServer && facts.settings.is_confined() {
                 let name = command.words();

@@ -7,14 +7,14 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::command::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
-use super::encode;
+use super::{encode, pubsub};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
 /// Arguments of one key: itself, and for MSET its value.
 pub fn step(merge: Merge) -> usize {
     match merge {
-        Merge::Array | Merge::Sum | Merge::Transaction => 1,
+        Merge::Array | Merge::Sum | Merge::Transaction | Merge::Counts | Merge::Union | Merge::Most => 1,
         Merge::AllOk => 2,
     }
 }
@@ -27,6 +27,18 @@ pub fn split(
     owners: &[u32],
     fragments: &mut [Vec<u8>],
 ) {
+    match merge {
+        Merge::Counts => return pubsub::split_counts(decoder, canonical, owners, fragments),
+        Merge::Union | Merge::Most => {
+            // The same is asked of all.
+            for fragment in fragments {
+                fragment.clear();
+                fragment.extend_from_slice(canonical);
+            }
+            return;
+        }
+        Merge::Array | Merge::Sum | Merge::AllOk | Merge::Transaction => {}
+    }
     let step = step(merge);
     let mut arguments = decoder.arguments(canonical);
     let Some(name) = arguments.next() else { return };
@@ -61,6 +73,9 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         }
         Merge::Sum => integer(response).is_none(),
         Merge::AllOk => response != b"+OK\r\n",
+        Merge::Counts | Merge::Union | Merge::Most => {
+            pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
+        }
     }
 }
 
@@ -92,6 +107,7 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
             }
             unexpected
         }
+        Merge::Counts | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
     };
     if let Some(part) = unexpected {
         refuse(&part.shard, reply);

@@ -5,7 +5,7 @@
 pub enum Feature {
     /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
-    /// Channels of shards.
+    /// Channels of shards, for those that listen.
     PubSub,
     /// A cursor over the keys of all shards.
     Scan,
@@ -13,8 +13,6 @@ pub enum Feature {
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
     WholeServer,
-    /// The same and questions about channels, as far as who speaks of them hears nothing from them.
-    Publish,
     /// WAIT counts the writes of its own connection.
     Wait,
     /// Invalidation messages for caching clients.
@@ -26,7 +24,7 @@ impl Feature {
     /// connection that all clients share.
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
-            Self::Scan | Self::AllShards | Self::WholeServer | Self::Publish => true,
+            Self::Scan | Self::AllShards | Self::WholeServer => true,
             Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
         }
     }
@@ -35,9 +33,7 @@ impl Feature {
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
-            Self::PubSub | Self::Publish => {
-                "sharded publish and subscribe (SSUBSCRIBE, SPUBLISH) and PUBSUB are not supported yet"
-            }
+            Self::PubSub => "sharded subscriptions (SSUBSCRIBE) are not supported yet; SUBSCRIBE and PUBLISH are",
             Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Wait => {

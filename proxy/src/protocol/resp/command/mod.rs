@@ -102,6 +102,8 @@ pub enum Handling {
     Listen(Kind, bool),
     /// To the shard that owns the channel it is said to.
     ToChannel,
+    /// A question about channels, to the shards that know: all, or the owners of those that are named.
+    AskChannels(Merge),
     /// Refused until the proxy can do it.
     Later(Feature),
     /// Refused for good: the reason.
@@ -130,6 +132,12 @@ pub enum Merge {
     AllOk,
     /// One element per command of a transaction, in their order.
     Transaction,
+    /// How many listen to each channel of the request.
+    Counts,
+    /// The names that any of them says.
+    Union,
+    /// The largest number.
+    Most,
 }
 
 /// What the proxy answers itself.
@@ -444,6 +452,7 @@ impl Command {
             | Handling::Watch
             | Handling::Listen(..)
             | Handling::ToChannel
+            | Handling::AskChannels(_)
             | Handling::Container => None,
         }
     }
@@ -460,7 +469,8 @@ impl Command {
             | Handling::Block(_)
             | Handling::Watch
             | Handling::Listen(..)
-            | Handling::ToChannel => true,
+            | Handling::ToChannel
+            | Handling::AskChannels(_) => true,
             Handling::Container => self
                 .subcommands
                 .iter()
