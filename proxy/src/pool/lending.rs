@@ -279,6 +279,16 @@ impl<P: Protocol> Router<P> {
         }
     }
 
+    /// What is made is closed, whoever has it, and nothing that somebody waits for is begun on it. A client's own is counted as it goes:
+    /// another one may be there in its place.
+    pub fn give_up(&mut self, id: ConnectionId) {
+        if self.connections[id].private.is_some() {
+            return self.close_private(id);
+        }
+        self.connections[id].closing = true;
+        self.connections.close(id, ShardFailure::Removed);
+    }
+
     /// Its handshake is over: what is asked on it is sent from now on.
     pub fn private_is_up(&mut self, id: ConnectionId, now: Time) {
         let connection = &mut self.connections[id];

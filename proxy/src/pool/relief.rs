@@ -14,7 +14,6 @@ use super::connections::ConnectionId;
 use super::ticket::Ticket;
 use super::wishes::Wish;
 use crate::buffer::{Ahead, Rest};
-use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
 
 /// A client that has so many bytes of replies to read before would hardly come to hear why it goes.
@@ -83,8 +82,7 @@ impl<P: Protocol> Pool<P> {
             let connection = &mut self.router.connections[id];
             connection.forsake(&is_unwanted);
             if connection.is_forsaken() {
-                connection.closing = true;
-                self.router.connections.close(id, ShardFailure::Removed);
+                self.router.give_up(id);
                 closes = true;
             }
             self.count_shard(id);
