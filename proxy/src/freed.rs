@@ -2,8 +2,8 @@
 //!
 //! glibc unmaps a large buffer at once where it is freed (mallopt(3), M_MMAP_THRESHOLD), which takes the kernel 1 to 2 ms for
 //! one of 28 MB whose pages were touched: as long as all clients of the worker wait. A worker has them taken aside instead,
-//! and gives back a slice of their pages in each of its passes ([`give_back_slice`]), far more than it reads in one: what is
-//! held only shrinks meanwhile. Threads that do not ask for this free at once.
+//! and gives back a slice of their pages in each of its passes ([`give_back_slice`]): more than it reads in one in turns, and more
+//! where much is set aside. Threads that do not ask for this free at once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,8 +11,10 @@ use std::ptr;
 
 /// Buffers from this size on are returned to the system when they are freed, and grow without a copy. Bytes.
 pub const LARGE_MIN: usize = 2 << 20;
-/// So many bytes are given back in a pass.
+/// So many bytes are given back in a pass, or this share of what is set aside, if that is more: however much is freed in a pass, no
+/// more than so many times that is held.
 const SLICE: usize = 1 << 20;
+const SHARE: usize = 32;
 
 /// The allocator of the process: that of the system, but for what this module says.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ thread_local! {
     /// Whether this thread gives back in slices.
     static IN_SLICES: Cell<bool> = const { Cell::new(false) };
     static FIRST: Cell<*mut Freed> = const { Cell::new(ptr::null_mut()) };
+    /// Bytes set aside.
+    static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 // SAFETY: all is done by the allocator of the system, and each of its blocks goes back to it once, with its layout. A block
@@ -71,6 +75,7 @@ unsafe fn take_aside(block: *mut u8, layout: Layout) {
         // SAFETY: so large a block has room for it, and it is ours.
         unsafe { freed.write(Freed { next: FIRST.get(), layout, held: layout.size() }) };
         FIRST.set(freed);
+        HELD.set(HELD.get() + layout.size());
     } else {
         // SAFETY: see above.
         unsafe { System.dealloc(block, layout) }
@@ -80,7 +85,7 @@ unsafe fn take_aside(block: *mut u8, layout: Layout) {
 /// Gives back a slice of what the calling thread has taken aside. True if there is more.
 #[inline]
 pub fn give_back_slice() -> bool {
-    !FIRST.get().is_null() && give_back(SLICE)
+    !FIRST.get().is_null() && give_back(SLICE.max(HELD.get() / SHARE))
 }
 
 /// Gives back so many bytes, from the end of each buffer on. True if there is more.
@@ -96,13 +101,17 @@ fn give_back(mut bytes: usize) -> bool {
         if record.held <= bytes + page {
             let layout = record.layout;
             FIRST.set(record.next);
+            HELD.set(HELD.get() - record.held);
             bytes = bytes.saturating_sub(record.held);
             // SAFETY: it came from there with this layout, and is in the list no more.
             unsafe { System.dealloc(block, layout) };
         } else {
             let end = (block as usize + record.held) / page * page;
-            let begin = (block as usize + record.held - bytes).next_multiple_of(page);
-            record.held = begin - block as usize;
+            // No whole page may be left of what is to be given back.
+            let begin = (block as usize + record.held - bytes).next_multiple_of(page).min(end);
+            let held = begin - block as usize;
+            HELD.set(HELD.get() - (record.held - held));
+            record.held = held;
             // SAFETY: whole pages inside the block, behind the record. Where it is refused they go with the block.
             unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_DONTNEED) };
             return true;
@@ -206,5 +215,31 @@ mod tests {
         assert!(FIRST.get().is_null());
         free(touched());
         assert!(FIRST.get().is_null(), "this thread frees at once");
+    }
+
+    /// Whatever is left of a slice for the next buffer, no page behind that is given back.
+    #[test]
+    #[allow(unsafe_code)]
+    fn what_is_held_of_a_buffer_only_shrinks() {
+        let thread = InSlices::begin();
+        let page = rustix::param::page_size();
+        for little in (0..2 * page).step_by(page / 16 - 12) {
+            let sizes = [8 * SLICE + 100, 3 * SLICE - little];
+            for size in sizes {
+                let layout = Layout::from_size_align(size, 1).expect("a size");
+                // SAFETY: the size is not 0, and it is freed once, with its layout.
+                unsafe { Allocator.dealloc(Allocator.alloc(layout), layout) };
+            }
+            let mut before = HELD.get();
+            while give_back_slice() {
+                // SAFETY: it is the first of this thread's list.
+                let first = unsafe { &*FIRST.get() };
+                assert!(first.held <= first.layout.size(), "{little}: {} of {:?}", first.held, first.layout);
+                assert!(HELD.get() < before, "{little}");
+                before = HELD.get();
+            }
+            assert_eq!(HELD.get(), 0);
+        }
+        drop(thread);
     }
 }

@@ -125,3 +125,34 @@ fn one_message_for_many_is_handed_out_in_parts() {
         assert!(heard == whole, "each hears both messages, once and in order");
     }
 }
+
+#[test]
+fn a_feed_is_not_given_up_where_memory_is_short() {
+    let mut world = world(Limits { memory_max: 1_000_000, ..Limits::default() });
+    let listener = world.pool.client_connected(world.now);
+    world.eager.insert(listener, Vec::new());
+    for some in 0..8 {
+        subscribe(&mut world, listener, (0..100).map(|name| format!("{}", some * 100 + name)));
+    }
+    let feed = world.wanted_connects();
+    loop {
+        let names = asked(&mut world, feed);
+        if names.is_empty() {
+            break;
+        }
+        names.iter().for_each(|name| acknowledge(&mut world, feed, name));
+    }
+    subscribe(&mut world, listener, std::iter::once("unanswered".to_owned()));
+    assert_eq!(asked(&mut world, feed), ["unanswered"]);
+    let large = world.pool.client_connected(world.now);
+    let value = "v".repeat(700_000);
+    for _ in 0..2 {
+        let request = format!("*3\r\n{}{}{}", bulk("SET"), bulk("k"), bulk(&value));
+        if world.pool.wants_read(large) {
+            world.client_sends(large, request.as_bytes());
+        }
+        world.settle();
+    }
+    assert_eq!(world.counters.client_evicted.get(), 1, "memory was short");
+    assert_eq!(world.counters.message_gaps.get(), 0, "nobody who listens misses anything for that");
+}

@@ -284,8 +284,8 @@ impl<P: Protocol> Router<P> {
         for (kind, name) in channels.wanted() {
             if self.homes(kind, name, limits).contains(&member) {
                 self.ask(id, Listening { kind, on: true }, name, now);
-                if kind == Kind::Channel {
-                    self.count_listeners(name, channels.tally(name), limits, now);
+                if kind == Kind::Channel && self.owner(name) == Some(member) {
+                    self.set_tally(member, name, channels.tally(name), now);
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Clients that listen to channels: how their requests get to the book of [`super::channels`] and to the shards, and what of
 //! that comes back to them.
 
+use std::collections::HashSet;
+
 use bytes::{Bytes, BytesMut};
 
 use super::Pool;
@@ -55,7 +57,8 @@ impl<P: Protocol> Service<'_, P> {
             self.router.listen(change.kind, &name, limits, self.now);
         }
         if change.on {
-            for name in names {
+            let mut seen = HashSet::new();
+            for name in names.into_iter().filter(|name| seen.insert(name.clone())) {
                 if change.kind == Kind::Channel {
                     let tally = self.channels.tally(&name);
                     self.router.count_listeners(&name, tally, limits, self.now);

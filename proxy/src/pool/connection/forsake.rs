@@ -40,7 +40,8 @@ impl<P: Protocol> Connection<P> {
     /// Whether the shard is asked for nothing but what is forsaken, and bytes are held for it nevertheless: a response, or a
     /// request of which a part is written. What is wanted and not written can go on with the next connection.
     pub fn is_forsaken(&self) -> bool {
-        if !self.is_made() {
+        // What is asked on a feed is for those that listen, and there is no ticket of theirs.
+        if !self.is_made() || self.feed.is_some() {
             return false;
         }
         let written = self.in_flight.len() - self.unwritten();

@@ -5,8 +5,6 @@
 //! the channel itself is one listener, of a worker or of somebody who speaks to the shard directly, and each of those to the name
 //! of a bit is as many more as the bit is worth. What a worker tells of a client that leaves may come some moments later.
 
-use std::collections::BTreeSet;
-
 use super::command::Merge;
 use super::decode::RequestDecoder;
 use super::{Resp, encode, identity};
@@ -17,6 +15,9 @@ use crate::protocol::{Owners, Part};
 /// Longest question for numbers: each channel becomes [`NAMES`].
 pub const CHANNELS_MAX: usize = 1_000;
 pub const BYTES_MAX: usize = 128 * 1024;
+
+/// Longest list of channels, those included that several shards have: to sort it takes a worker some milliseconds.
+const LISTED_MAX: usize = 50_000;
 
 /// Names that are asked for each channel.
 const NAMES: usize = 1 + TALLY_BITS as usize;
@@ -58,12 +59,20 @@ pub fn merge<'p>(
 ) -> Result<(), &'p Part> {
     match merge {
         Merge::Union => {
-            let mut names = BTreeSet::new();
+            let mut names = Vec::new();
             for part in parts {
-                names.extend(elements(&part.bytes).ok_or(part)?);
+                names.append(&mut elements(&part.bytes).ok_or(part)?);
+            }
+            if names.len() > LISTED_MAX {
+                let words =
+                    format!("ERR the shards have more than {LISTED_MAX} channels; ask with a pattern");
+                encode::error(reply.tail(), &words);
+                return Ok(());
             }
             // They are no channels of anybody.
             names.retain(|name| Resp::tallied(name).is_none());
+            names.sort_unstable();
+            names.dedup();
             encode::array(reply.tail(), names.len());
             names.into_iter().for_each(|name| encode::bulk(reply.tail(), name));
         }
