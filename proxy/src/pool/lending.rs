@@ -95,9 +95,18 @@ impl<P: Protocol> Router<P> {
         if held >= limits.blocked_max as i64 {
             return Err(Refusal::Occupied(member));
         }
-        let id = match self.spare.take(member, lane, &self.connections) {
+        let known = &self.members[member];
+        let passing = known.privates_closing + known.privates_cleared.min(CLEARED_MAX);
+        let is_full = known.privates - passing >= limits.blocked_max;
+        let mut spare = self.spare.take(member, lane, &self.connections);
+        if spare.is_none() && is_full {
+            // If it were closed, it would be there until its turn to be made had come, and one more would be put off.
+            spare = self.spare.take_unmade(member, &self.connections);
+        }
+        let id = match spare {
             Some(id) => {
                 let connection = &mut self.connections[id];
+                connection.lane = lane;
                 connection.policy = Policy::private(limits.timeout);
                 let private = connection.private.as_mut().expect("it is spare");
                 (private.is_spare, private.holder) = (false, Some(sender.id));
@@ -111,9 +120,8 @@ impl<P: Protocol> Router<P> {
                     return Err(Refusal::Failed(shared, failure.clone()));
                 }
                 let keeps = known.keeps;
-                let passing = known.privates_closing + known.privates_cleared.min(CLEARED_MAX);
-                if known.privates - passing >= limits.blocked_max {
-                    // One for another database makes room. Those that are being made for clients that have gone do not.
+                if is_full {
+                    // One for another database makes room.
                     match self.spare.any_of(member) {
                         Some(spare) => self.close_private(spare),
                         None => return Err(Refusal::Occupied(member)),

@@ -2,7 +2,8 @@
 //!
 //! A client that goes while it waits takes its connection along, so one that comes and goes in a loop has one made each time, and
 //! a thousand of them a thousand. As many are made at once of a shard as there may be, or [`ONCE_MIN`], and then a tenth of that in a
-//! second: those beyond are put off. One that is put off for a client that has gone meanwhile is for the next, so a loop brings about no more than that.
+//! second: those beyond are put off. One that is put off for a client that has gone meanwhile is for the next, whatever that speaks where no more may be there, so a
+//! loop brings about no more than that.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -37,6 +37,16 @@ impl<P: Protocol> Spare<P> {
         Some(id)
     }
 
+    /// One of the shard that is not made yet: what will be spoken on it is open.
+    pub fn take_unmade(&mut self, member: MemberIndex, connections: &Connections<P>) -> Option<ConnectionId> {
+        let is_unmade = |id: &&ConnectionId| matches!(connections[**id].link, Link::Connecting { .. });
+        let mut of_member = self.lists.iter().filter(|((of, _), _)| *of == member);
+        let (lane, id) =
+            of_member.find_map(|(&(_, lane), list)| list.iter().find(is_unmade).map(|&id| (lane, id)))?;
+        self.remove(member, lane, id);
+        Some(id)
+    }
+
     /// It is not spare any more.
     pub fn remove(&mut self, member: MemberIndex, lane: P::Lane, id: ConnectionId) {
         if let Some(list) = self.lists.get_mut(&(member, lane)) {
