@@ -208,6 +208,9 @@ impl<P: Protocol> Pool<P> {
     /// are gone is closed.
     pub(super) fn move_waits(&mut self, now: Time) {
         for at in self.router.connections.find(|connection| connection.private.is_some()) {
+            if let Some(watch) = self.router.connections[at].watch_mut() {
+                watch.topology_changed();
+            }
             let connection = &self.router.connections[at];
             let is_present = self.router.members[connection.member].is_present();
             let Some(private) = &connection.private else { continue };

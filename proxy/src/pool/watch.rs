@@ -34,12 +34,14 @@ pub struct Watch {
     bytes: usize,
     /// So many more are not remembered.
     others: usize,
+    /// The topology has changed since: those may have moved.
+    is_outdated: bool,
 }
 
 impl Watch {
     /// The shard is about to be asked for the first time.
     pub fn new() -> Self {
-        Self { stage: Stage::Asked, keys: HashSet::new(), bytes: 0, others: 0 }
+        Self { stage: Stage::Asked, keys: HashSet::new(), bytes: 0, others: 0, is_outdated: false }
     }
 
     /// One more key.
@@ -61,9 +63,15 @@ impl Watch {
         self.keys.len() + self.others
     }
 
-    /// All of them, if they are known.
-    pub fn keys(&self) -> Option<impl Iterator<Item = &[u8]>> {
-        (self.others == 0).then(|| self.keys.iter().map(|key| &**key))
+    /// There is another topology.
+    pub fn topology_changed(&mut self) {
+        self.is_outdated |= self.others > 0;
+    }
+
+    /// Whether all of them are of the shard that was asked, which owned them as it was. `is_own` says whether a key is by the present
+    /// topology; where not all are remembered no other one may have come since.
+    pub fn is_owned(&self, is_own: impl Fn(&[u8]) -> bool) -> bool {
+        !self.is_outdated && self.keys.iter().all(|key| is_own(key))
     }
 
     /// Memory it holds.
@@ -82,11 +90,15 @@ mod tests {
         for key in [&b"a"[..], b"b", b"a"] {
             watch.add(key);
         }
-        assert_eq!((watch.count(), watch.keys().map(Iterator::count)), (2, Some(2)));
+        watch.topology_changed();
+        assert_eq!(watch.count(), 2);
+        assert!(watch.is_owned(|_| true) && !watch.is_owned(|key| key == b"a"));
         for number in 0..10_000 {
             watch.add(format!("key:{number}").as_bytes());
         }
-        assert_eq!((watch.count(), watch.keys().map(Iterator::count)), (10_002, None));
+        assert!(watch.count() == 10_002 && watch.is_owned(|_| true));
+        watch.topology_changed();
+        assert!(!watch.is_owned(|_| true), "nobody knows");
         assert!(watch.bytes() < 2 * KEYS_BYTES_MAX);
     }
 }

@@ -8,7 +8,7 @@
 //! as if one had changed:
 //!
 //! - The connection is lost, or a request on it has timed out.
-//! - Keys have another owner, or the shard is elsewhere.
+//! - Keys have another owner, or may have, as there are too many to be remembered; or the shard is elsewhere.
 //! - A node of a cluster names another one.
 //! - Nothing was asked on it for [`WATCH_IDLE_MAX`].
 //!
@@ -78,13 +78,13 @@ impl<P: Protocol> Pool<P> {
     /// Whether the shard of the connection is in the pool and owns all keys that are watched there.
     pub(super) fn owns_watched(&self, at: ConnectionId) -> bool {
         let connection = &self.router.connections[at];
-        let keys = connection.private.as_ref().and_then(|private| private.watch.as_ref()?.keys());
+        let watch = connection.private.as_ref().and_then(|private| private.watch.as_ref());
         let members = &self.router.members;
         let is_own = |key: &[u8]| {
             let home = self.router.topology.home_of(key);
             home.is_some_and(|home| members.of(ShardIndex(home.shard)) == connection.member)
         };
-        members[connection.member].is_present() && keys.is_some_and(|mut keys| keys.all(is_own))
+        members[connection.member].is_present() && watch.is_some_and(|watch| watch.is_owned(is_own))
     }
 
     /// Nobody knows what happens to the keys from now on. What is in flight on the connection is answered before the client
