@@ -12,8 +12,8 @@ use rustix::net::SendFlags;
 
 use crate::buffer::Output;
 
-/// Longest read: no more than a pass of the worker is to read. The buffer of a large message may have room for much more.
-const READ_MAX: usize = 128 * 1024;
+/// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
+const READ_MAX: usize = 256 * 1024;
 /// Vectors handed to the kernel in one write.
 const VECTORS_MAX: usize = 64;
 
