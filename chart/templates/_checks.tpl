@@ -137,7 +137,7 @@
   {{- $ring := splitList ":" (dig "metadata" "annotations" "memstore.dev/ring" "" $running) -}}
   {{- if and (eq (len $ring) 2) (le (int (first $ring)) $count) (not .Values.shards.allowDataLoss) -}}
     {{- if ne (include "memstore.ringDigest" (dict "root" . "count" (int (first $ring)))) (last $ring) -}}
-      {{- fail "this upgrade changes which shard has which key (shards.ringNames, or hash, distribution or hash_tag of proxy.pool): keys would no longer be found; restore these values, or set shards.allowDataLoss to true if this is intended" -}}
+      {{- fail "this upgrade changes which shard has which key (shards.ringNames, or hash, distribution, hash_tag or pin of proxy.pool): keys would no longer be found; restore these values, or set shards.allowDataLoss to true if this is intended" -}}
     {{- end -}}
   {{- end -}}
   {{- $before := dig "spec" "replicas" 0 $running | int -}}
@@ -152,7 +152,9 @@
 {{- define "memstore.ringDigest" -}}
 {{- $names := include "memstore.ringNames" .root | fromJsonArray -}}
 {{- $pool := .root.Values.proxy.pool | default dict -}}
-{{- list (slice $names 0 .count) (toString $pool.hash) (toString $pool.distribution) (toString ($pool.hash_tag | default "")) | toJson | sha256sum | trunc 16 -}}
+{{- $dealt := list (slice $names 0 .count) (toString $pool.hash) (toString $pool.distribution) (toString ($pool.hash_tag | default "")) -}}
+{{- with $pool.pin }}{{- $dealt = append $dealt . -}}{{- end -}}
+{{- $dealt | toJson | sha256sum | trunc 16 -}}
 {{- end }}
 
 {{/* Tells whether pods of shards have to be replaced. */}}

@@ -21,7 +21,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $why := "there is no proxy: remove it, or use partitioning \"proxy\"" -}}
   {{- $of := list "metrics" "redisCluster.readFrom" "networkPolicy.allowExternal" "networkPolicy.metricsNamespaces" "networkPolicy.metricsPeers" "networkPolicy.proxyExtraIngress" "networkPolicy.proxyExtraEgress" -}}
   {{- /* Jobs have the proxy's image and run where it would, and the shards' Service has addresses as its own. */ -}}
-  {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" -}}
+  {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" "proxy.pool.pin" -}}
   {{- if eq (toString (int $service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "proxy.service.port" -}}{{- end -}}
   {{- $rows = append $rows (dict "why" $why "of" (ternary $of (append $of "proxy") $off) "but" $but) -}}
 {{- end -}}

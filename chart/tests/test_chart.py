@@ -426,9 +426,13 @@ class Ring(unittest.TestCase):
             self.assertEqual(len(names), len(set(names)), mode)
 
     def test_applications_read_the_same_ring(self):
-        values = {"partitioning": "client-side", "shards": {"count": 5}, "proxy": {"pool": {"hash_tag": "{}"}}}
-        document = json.loads(pick(rendered(values), "ConfigMap", "-topology")["data"]["topology.json"])
+        plain = {"partitioning": "client-side"}
+        document = json.loads(pick(rendered(plain), "ConfigMap", "-topology")["data"]["topology.json"])
         self.assertEqual(document["version"], 1)
+        dealt = {"shards": {"count": 5}, "proxy": {"pool": {"hash_tag": "{}", "pin": {"rq:": "shard-3", "s:": "{user:1}"}}}}
+        document = json.loads(pick(rendered(plain | dealt), "ConfigMap", "-topology")["data"]["topology.json"])
+        # Who reads version 1 would take no notice of the pins.
+        self.assertEqual(document["version"], 2)
         config = pick(rendered({"shards": {"count": 5}}), "ConfigMap", "-proxy")["data"]["memstore.yml"]
         pool = yaml.safe_load(config)["pools"]["cache"]
         self.assertEqual(document["pools"]["cache"]["hash"], pool["hash"])
@@ -438,14 +442,14 @@ class Ring(unittest.TestCase):
             path = Path(folder) / "topology.json"
             path.write_text(json.dumps(document))
             ring = ROOT / "examples" / "client-side" / "python" / "memstore_ring.py"
-            keys = [f"{{user:{number}}}:name" for number in range(50)]
+            keys = [f"{begin}{{user:{number}}}:name" for begin in ["", "rq:", "s:", "rq"] for number in range(15)]
             python = subprocess.run(
                 [sys.executable, "-B", ring, path, "cache", *keys], capture_output=True, text=True, check=True
             ).stdout
-            config = proxy_files(rendered({"shards": {"count": 5}, "proxy": {"pool": {"hash_tag": "{}"}}}), Path(folder))
+            config = proxy_files(rendered(dealt), Path(folder))
             routed = memstore("route", "-c", config, "--format", "json", *keys).stdout
         owners = [json.loads(line)["shard"] for line in routed.splitlines()]
-        self.assertEqual(len(owners), 50)
+        self.assertEqual(len(owners), 60)
         for line, owner in zip(python.splitlines(), owners, strict=True):
             self.assertIn(owner, line.split())
 

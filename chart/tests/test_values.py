@@ -211,6 +211,7 @@ class Pool(unittest.TestCase):
             ("server_connections", 70000, "maximum"),
             ("preconnect", "yes", "value must be one of"),
             ("hash_tag", ["{", "}"], "got array, want "),
+            ("pin", "shard-0", "got string, want object"),
             ("request_bytes_max", "1TiB", "does not match pattern"),
             ("hash_tag", "{", "does not match pattern"),
             ("hash_tag", "{}}", "does not match pattern"),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shard_discovery::document::Document;
 use shard_discovery::source::cluster::{Map, View, view};
-use shard_discovery::{Address, DistributionKind, KeyHash, Topology};
+use shard_discovery::{Address, DistributionKind, KeyHash, Placement, Topology};
 
 /// Shards beyond this only cost time.
 const SHARDS_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub fn run_input(bytes: &[u8]) {
     let shards = listing.servers.len();
     assert!(map.owners.iter().flatten().all(|&owner| owner < shards));
     if shards <= SHARDS_MAX
-        && let Ok(topology) = listing.topology(DistributionKind::Slots, KeyHash::Crc16, None)
+        && let Ok(topology) = listing.topology(&Placement::new(DistributionKind::Slots, KeyHash::Crc16, None))
     {
         check(&topology);
     }

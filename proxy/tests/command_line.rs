@@ -192,6 +192,41 @@ fn plan_fails_where_all_is_lost_or_nothing_is_known() {
 }
 
 #[test]
+fn keys_that_are_pinned_are_shown_by_route_ring_and_plan() {
+    let scratch = std::env::temp_dir().join(format!("memstore-pin-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder");
+    let file = |name: &str, more: &str| {
+        let path = scratch.join(name);
+        let servers: String =
+            (0..3).map(|shard| format!("  - 127.0.0.1:700{shard}:1 shard-{shard}\n")).collect();
+        let text = format!("p:\n  listen: 127.0.0.1:7999\n  redis: true\n{more}  servers:\n{servers}");
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let plain = file("plain", "");
+    let pinned = file("pinned", "  pin: {\"rq:\": shard-1, \"s:\": \"{user}\"}\n");
+    let route = |format: &str, key: &str| said(&run(&["route", "-c", &pinned, "--format", format, key]));
+    let text = route("text", "rq:queue");
+    assert_eq!(text, "p: rq:queue -> shard-1 (127.0.0.1:7001): \"rq:\" is pinned to shard-1\n");
+    assert!(route("text", "s:1").contains(": \"s:\" is pinned to {user}, point "));
+    let json: serde_json::Value = serde_json::from_str(&route("json", "s:1")).expect("JSON");
+    assert_eq!((&json["pin"]["prefix"], &json["hashed"]), (&"s:".into(), &"user".into()), "{json}");
+    assert!(route("text", "t:1").contains("whole key"));
+    let ring = said(&run(&["ring", "-c", &pinned]));
+    assert!(ring.contains("p: keys that begin with \"rq:\" -> shard-1: pinned to shard-1\n"), "{ring}");
+    let plan = |from: &str, to: &str| run(&["plan", "--from", from, "--to", to, "--fail-above", "0"]);
+    assert_eq!(plan(&pinned, &pinned).status.code(), Some(0));
+    let moved = plan(&plain, &pinned);
+    assert_eq!(moved.status.code(), Some(4));
+    assert!(
+        said(&moved).contains("p: keys that begin with \"rq:\" are pinned otherwise"),
+        "{}",
+        said(&moved)
+    );
+    std::fs::remove_dir_all(&scratch).expect("our folder");
+}
+
+#[test]
 fn ring_of_a_cluster_says_who_knows() {
     let file = std::env::temp_dir().join(format!("memstore-ring-{}.yml", std::process::id()));
     let text = "p:\n  listen: 127.0.0.1:7999\n  redis: true\n  cluster: {seeds: [\"127.0.0.1:7001\"]}\n";

@@ -2,7 +2,8 @@
 //!
 //! It is the contract between whoever declares the shards and whoever looks for keys: proxies serve it at `/topology`,
 //! applications in client-side partitioning mode read it from a file. Whoever reads it ignores fields it does not know;
-//! a change that old readers would misunderstand gets another `version`.
+//! a change that old readers would misunderstand gets another `version`: 2 if keys are pinned in any of its pools (`pin`),
+//! else 1.
 //!
 //! ```json
 //! {
@@ -28,15 +29,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::shard::{bare, check_name, quoted};
 use crate::stamp::Stamp;
-use crate::{Address, DistributionKind, Group, HashTag, KeyHash, Shard, Topology, TopologyError};
+use crate::{
+    Address, DistributionKind, Group, HashTag, KeyHash, PinError, Pins, Shard, Topology, TopologyError,
+};
 
-/// The version that this crate writes and reads.
-pub const VERSION: u32 = 1;
+/// The newest version that this crate reads. It writes the oldest that says it all.
+pub const VERSION: u32 = 2;
 
 /// The whole document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// [`VERSION`].
+    /// At most [`VERSION`].
     pub version: u32,
     /// Pools by their names.
     pub pools: BTreeMap<String, Pool>,
@@ -54,6 +57,9 @@ pub struct Pool {
     /// The two characters around the part of a key that is hashed; none if the whole key is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash_tag: Option<String>,
+    /// Prefixes of keys that share a shard: its name, or a hash tag in braces. See [`Pins`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pin: BTreeMap<String, String>,
     /// The shards, in any order.
     pub shards: Vec<PoolShard>,
 }
@@ -131,7 +137,7 @@ pub enum DocumentError {
     #[error("the topology document cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     /// It is for other readers.
-    #[error("the topology document has version {0}; this library reads version {VERSION}")]
+    #[error("the topology document has version {0}; this library reads versions 1 to {VERSION}")]
     Version(u32),
     /// The pool asked for is not in it.
     #[error("the topology document has no pool {0:?}; it has {1}")]
@@ -159,6 +165,9 @@ pub enum DocumentError {
     /// The shards make no topology.
     #[error("pool {0}: {1}")]
     Topology(String, TopologyError),
+    /// A prefix cannot be pinned.
+    #[error("pool {0}: pin: {1}")]
+    Pin(String, PinError),
 }
 
 impl Document {
@@ -168,7 +177,16 @@ impl Document {
     /// When it is no JSON of this shape, or of another version.
     pub fn parse(text: &str) -> Result<Self, DocumentError> {
         let document: Self = serde_json::from_str(text)?;
-        if document.version == VERSION { Ok(document) } else { Err(DocumentError::Version(document.version)) }
+        match document.version {
+            1..=VERSION => Ok(document),
+            version => Err(DocumentError::Version(version)),
+        }
+    }
+
+    /// The document of these pools.
+    pub fn of(pools: BTreeMap<String, Pool>) -> Self {
+        let has_pins = pools.values().any(|pool| !pool.pin.is_empty());
+        Self { version: if has_pins { 2 } else { 1 }, pools }
     }
 
     /// The topology of one pool, without the shards that are ejected.
@@ -205,7 +223,10 @@ impl Pool {
             })?;
             shards.push(Shard::new(address, shard.weight, Some(shard.name.clone())));
         }
+        let pins = Pins::new(self.pin.iter().map(|(prefix, target)| (&**prefix, &**target)))
+            .map_err(|error| DocumentError::Pin(name.into(), error))?;
         let topology = Topology::new(shards, kind, key_hash, hash_tag)
+            .and_then(|topology| topology.with_pins(pins))
             .map_err(|error| DocumentError::Topology(name.into(), error))?;
         let names = self.shards.iter().filter(|shard| shard.ejected).map(|shard| shard.name.as_str());
         let names: HashSet<&str> = names.collect();
@@ -243,6 +264,7 @@ impl Pool {
                 std::str::from_utf8(&bytes)
                     .map_or_else(|_| bytes.map(char::from).iter().collect(), Into::into)
             }),
+            pin: topology.pins().iter().map(|pin| (pin.prefix.clone(), pin.target.to_string())).collect(),
             shards: topology.shards().iter().enumerate().map(shard).collect(),
         }
     }
@@ -283,6 +305,22 @@ mod tests {
         assert_eq!(topology.shards()[1].address.to_string(), "[::1]:6379");
         let again = Pool::of("redis", &topology, topology.ejected());
         assert_eq!(again, document.pools["cache"]);
+    }
+
+    #[test]
+    fn keys_that_are_pinned_make_it_a_document_that_old_readers_refuse() {
+        let text = TEXT.replace("\"shards\"", "\"pin\": {\"rq:\": \"b\", \"s:\": \"{user}\"}, \"shards\"");
+        let topology = Document::parse(&text).unwrap().topology("cache").unwrap();
+        assert_eq!(topology.shard_for(b"rq:queue"), Some(1));
+        assert_eq!(topology.shard_for(b"s:x"), topology.shard_for(b"user"));
+        let pools = |text: &str| {
+            let topology = Document::parse(text).unwrap().topology("cache").unwrap();
+            BTreeMap::from([("cache".to_owned(), Pool::of("redis", &topology, topology.ejected()))])
+        };
+        let (pinned, plain) = (Document::of(pools(&text)), Document::of(pools(TEXT)));
+        assert_eq!((pinned.version, plain.version), (2, 1));
+        let again = Document::parse(&serde_json::to_string(&pinned).unwrap()).unwrap();
+        assert_eq!(again.topology("cache").unwrap().pins(), topology.pins());
     }
 
     #[test]
@@ -353,6 +391,7 @@ mod tests {
             hash: "md5".into(),
             distribution: "modula".into(),
             hash_tag: None,
+            pin: BTreeMap::new(),
             shards: (0..65_000).map(shard).collect(),
         };
         let topology = pool.topology("cache").unwrap();
@@ -381,7 +420,15 @@ mod tests {
             Err(error) => error.to_string(),
         };
         assert!(told("{}").contains("missing field `version`"));
-        assert!(told(&TEXT.replace("\"version\": 1", "\"version\": 2")).contains("has version 2"));
+        assert!(told(&TEXT.replace("\"version\": 1", "\"version\": 3")).contains("has version 3"));
+        assert!(
+            told(&TEXT.replace("\"shards\"", "\"pin\": {\"\": \"a\"}, \"shards\""))
+                .contains("pool cache: pin: prefix")
+        );
+        assert!(
+            told(&TEXT.replace("\"shards\"", "\"pin\": {\"k\": \"d\"}, \"shards\""))
+                .contains("none of the shards")
+        );
         assert!(told(&TEXT.replace("cache", "other")).contains("has no pool \"cache\"; it has other"));
         assert!(told(&TEXT.replace("md5", "sha1")).contains("unknown hash \"sha1\""));
         assert!(told(&TEXT.replace("10.0.0.1:6379", "nowhere")).contains("address \"nowhere\""));

@@ -1,5 +1,7 @@
 //! Placement told to people: why a key is where it is, and how much each shard owns.
 
+use crate::pins::Pin;
+
 /// The way of one key, step by step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation<'k> {
@@ -7,6 +9,9 @@ pub struct Explanation<'k> {
     pub hashed: &'k [u8],
     /// Whether `hashed` is what the hash tag encloses and not the whole key.
     pub by_tag: bool,
+    /// The prefix that decides where the key goes, if it begins with one: then `hashed` is the pin's tag, or the prefix
+    /// while its shard is ejected; or nothing is hashed, as `place` says.
+    pub pin: Option<&'k Pin>,
     /// Its hash; 0 for an empty key, and where the key decides nothing: `random`, `single`, and a ketama or
     /// modula pool of one shard.
     pub hash: u32,

@@ -9,6 +9,7 @@ mod explanation;
 mod hash;
 mod hash_tag;
 pub mod mistake;
+mod pins;
 #[cfg(feature = "watch")]
 pub mod resolver;
 mod shard;
@@ -24,5 +25,6 @@ pub use ejector::{Ejector, EjectorOptions, FitnessChange};
 pub use explanation::{Explanation, Place, Share};
 pub use hash::{KeyHash, UnknownKeyHash};
 pub use hash_tag::{HashTag, HashTagLength};
+pub use pins::{Pin, PinError, PinTarget, Pins};
 pub use shard::{Address, Shard};
 pub use topology::{Group, Home, Placement, Topology, TopologyError};

@@ -8,10 +8,14 @@ use crate::distribution::{Distribution, DistributionKind, slots};
 use crate::explanation::{Explanation, Share};
 use crate::hash::KeyHash;
 use crate::hash_tag::HashTag;
+use crate::pins::{Pin, PinTarget, Pins};
 use crate::shard::{Shard, put_in_order};
 
 /// Shard indexes are kept in 16 bits, which halves the tables a lookup reads.
 const SHARDS_MAX: usize = u16::MAX as usize;
+
+/// So many pins are told in an error.
+const PINS_SHOWN: usize = 3;
 
 /// The shards of a pool and which of them owns a key. Immutable: an ejection or a new list of shards makes
 /// another topology, so that a reader never sees half a change. Share it in an `Arc`.
@@ -22,6 +26,9 @@ pub struct Topology {
     kind: DistributionKind,
     key_hash: KeyHash,
     hash_tag: Option<HashTag>,
+    pins: Pins,
+    /// Where the keys of each pin go.
+    pinned: Box<[Pinned]>,
     /// Ascending.
     ejected: Box<[usize]>,
     /// Whether the key decides anything; otherwise nothing is paid for its hash.
@@ -31,6 +38,15 @@ pub struct Topology {
     is_told: bool,
     /// For each shard who else answers reads of its keys, if anybody does.
     readers: Option<Arc<[Vec<usize>]>>,
+}
+
+/// Where keys with a prefix that is pinned go.
+#[derive(Debug, Clone, Copy)]
+enum Pinned {
+    /// To the shard with this index.
+    Shard(usize),
+    /// To whoever owns this hash.
+    Hash(u32),
 }
 
 /// What keys have to share to be used in one request.
@@ -52,7 +68,7 @@ pub struct Home {
 }
 
 /// How keys are dealt to shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The distribution.
     pub kind: DistributionKind,
@@ -60,17 +76,36 @@ pub struct Placement {
     pub key_hash: KeyHash,
     /// The hash tag, if there is one.
     pub hash_tag: Option<HashTag>,
+    /// Prefixes of keys that are kept together.
+    pub pins: Pins,
+}
+
+impl Placement {
+    /// By hash alone, nothing pinned.
+    pub fn new(kind: DistributionKind, key_hash: KeyHash, hash_tag: Option<HashTag>) -> Self {
+        Self { kind, key_hash, hash_tag, pins: Pins::default() }
+    }
 }
 
 impl fmt::Display for Placement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "distribution {} over hash {}", self.kind, self.key_hash)?;
-        match self.hash_tag {
-            Some(tag) => {
-                write!(formatter, " with hash_tag {}{}", char::from(tag.open), char::from(tag.close))
-            }
-            None => Ok(()),
+        if let Some(tag) = self.hash_tag {
+            write!(formatter, " with hash_tag {}{}", char::from(tag.open), char::from(tag.close))?;
         }
+        for (number, pin) in self.pins.iter().enumerate() {
+            if number == PINS_SHOWN {
+                return formatter.write_str(" and more");
+            }
+            write!(
+                formatter,
+                "{} {:?}: {}",
+                if number == 0 { " with pin" } else { "," },
+                pin.prefix,
+                pin.target
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -98,6 +133,22 @@ pub enum TopologyError {
     /// `single` says that there is one shard.
     #[error("distribution single needs exactly one shard, not {0}; choose ketama to spread keys")]
     NotSingle(usize),
+    /// Keys are to go to a shard that is not there.
+    #[error("pin: the keys that begin with {prefix:?} are to go to {shard:?}, which is none of the shards")]
+    UnknownPin {
+        /// What the keys begin with.
+        prefix: String,
+        /// The shard's name.
+        shard: String,
+    },
+    /// Keys are to follow a tag where no shard owns one.
+    #[error(
+        "pin: the keys that begin with {0:?} are to follow a hash tag, but no shard owns one with distribution random; name a shard"
+    )]
+    UnownedPin(String),
+    /// The servers say themselves who owns what.
+    #[error("pin: the slots of a Redis Cluster are assigned by its nodes; keys cannot be pinned")]
+    PinInCluster,
 }
 
 impl Topology {
@@ -122,7 +173,35 @@ impl Topology {
             DistributionKind::Slots => (KeyHash::Crc16, Some(HashTag::REDIS_CLUSTER)),
             _ => (key_hash, hash_tag),
         };
-        Ok(Topology::build(shards.into(), kind, key_hash, hash_tag, Box::default()))
+        let placement = Placement::new(kind, key_hash, hash_tag);
+        Ok(Topology::build(shards.into(), placement, Box::default()))
+    }
+
+    /// The same shards, none of them ejected, with these prefixes kept together instead of those it has.
+    ///
+    /// # Errors
+    /// [`TopologyError::UnknownPin`], [`TopologyError::UnownedPin`], [`TopologyError::PinInCluster`].
+    pub fn with_pins(self, pins: Pins) -> Result<Topology, TopologyError> {
+        if pins == self.pins {
+            return Ok(self);
+        }
+        if self.is_told {
+            return Err(TopologyError::PinInCluster);
+        }
+        for pin in pins.iter() {
+            match &pin.target {
+                PinTarget::Shard(name) if !self.shards.iter().any(|shard| shard.name == *name) => {
+                    let (prefix, shard) = (pin.prefix.clone(), name.clone());
+                    return Err(TopologyError::UnknownPin { prefix, shard });
+                }
+                PinTarget::Tag(_) if self.kind == DistributionKind::Random => {
+                    return Err(TopologyError::UnownedPin(pin.prefix.clone()));
+                }
+                _ => {}
+            }
+        }
+        let placement = Placement { pins, ..self.placement() };
+        Ok(Topology::build(self.shards, placement, Box::default()))
     }
 
     /// The nodes of a Redis Cluster. `owners` has for each of the 16,384 slots the index of the node that owns it, and
@@ -150,6 +229,8 @@ impl Topology {
             kind: DistributionKind::Slots,
             key_hash: KeyHash::Crc16,
             hash_tag: Some(HashTag::REDIS_CLUSTER),
+            pins: Pins::default(),
+            pinned: Box::default(),
             ejected: Box::default(),
             hashes: true,
             distribution: Distribution::told(owners),
@@ -202,16 +283,11 @@ impl Topology {
         if let Some(&last) = ejected.last() {
             assert!(last < self.shards.len(), "shard {last} of {} cannot be ejected", self.shards.len());
         }
-        Topology::build(self.shards.clone(), self.kind, self.key_hash, self.hash_tag, ejected.into())
+        Topology::build(self.shards.clone(), self.placement(), ejected.into())
     }
 
-    fn build(
-        shards: Arc<[Shard]>,
-        kind: DistributionKind,
-        key_hash: KeyHash,
-        hash_tag: Option<HashTag>,
-        ejected: Box<[usize]>,
-    ) -> Topology {
+    fn build(shards: Arc<[Shard]>, placement: Placement, ejected: Box<[usize]>) -> Topology {
+        let Placement { kind, key_hash, hash_tag, pins } = placement;
         let live: Vec<u16> = (0..shards.len())
             .filter(|index| ejected.binary_search(index).is_err())
             .map(|index| index as u16)
@@ -223,11 +299,23 @@ impl Topology {
             DistributionKind::Random | DistributionKind::Single => false,
         };
         let distribution = Distribution::new(kind, &shards, &live);
+        let of_tag = |tag: &str| Pinned::Hash(if hashes { key_hash.hash(tag.as_bytes()) } else { 0 });
+        let pinned = pins.iter().map(|pin| match &pin.target {
+            PinTarget::Tag(tag) => of_tag(tag),
+            // Names are in order, but of their lengths; and nobody builds topologies all the time.
+            PinTarget::Shard(name) => live
+                .iter()
+                .find(|&&index| shards[usize::from(index)].name == *name)
+                .map_or_else(|| of_tag(&pin.prefix), |&index| Pinned::Shard(usize::from(index))),
+        });
+        let pinned = pinned.collect();
         Topology {
             shards,
             kind,
             key_hash,
             hash_tag,
+            pins,
+            pinned,
             ejected,
             hashes,
             distribution,
@@ -239,7 +327,12 @@ impl Topology {
     /// Where `key` belongs; `None` only when every shard is ejected, or nobody owns the slot.
     #[inline]
     pub fn home_of(&self, key: &[u8]) -> Option<Home> {
-        let hash = if self.hashes { self.key_hash.hash(self.hashed_part(key)) } else { 0 };
+        let hash = match self.pins.find(key).map(|pin| self.pinned[pin]) {
+            None if self.hashes => self.key_hash.hash(self.hashed_part(key)),
+            None => 0,
+            Some(Pinned::Hash(hash)) => hash,
+            Some(Pinned::Shard(shard)) => return Some(Home { shard, unit: shard }),
+        };
         let shard = self.distribution.pick(hash)?;
         let unit = match self.group() {
             Group::Slot => slots::slot(hash) as usize,
@@ -273,8 +366,24 @@ impl Topology {
     }
 
     /// How [`Topology::shard_for`] finds its answer.
-    pub fn explain<'k>(&self, key: &'k [u8]) -> Explanation<'k> {
-        let hashed = self.hashed_part(key);
+    pub fn explain<'k>(&'k self, key: &'k [u8]) -> Explanation<'k> {
+        let pin = self.pins.find(key);
+        let hashed = match pin.map(|at| (self.pinned[at], self.pins.at(at))) {
+            None => self.hashed_part(key),
+            Some((Pinned::Shard(shard), pin)) => {
+                let shard = Some(shard);
+                return Explanation {
+                    hashed: key,
+                    by_tag: false,
+                    pin: Some(pin),
+                    hash: 0,
+                    place: None,
+                    shard,
+                };
+            }
+            Some((Pinned::Hash(_), Pin { target: PinTarget::Tag(tag), .. })) => tag.as_bytes(),
+            Some((Pinned::Hash(_), pin)) => pin.prefix.as_bytes(),
+        };
         let hash = if self.hashes { self.key_hash.hash(hashed) } else { 0 };
         let shard = match self.kind {
             DistributionKind::Random => None,
@@ -282,7 +391,8 @@ impl Topology {
         };
         Explanation {
             hashed,
-            by_tag: hashed.len() < key.len(),
+            by_tag: pin.is_none() && hashed.len() < key.len(),
+            pin: pin.map(|at| self.pins.at(at)),
             hash,
             place: self.distribution.place(hash),
             shard,
@@ -318,7 +428,12 @@ impl Topology {
 
     /// How keys are dealt to the shards.
     pub fn placement(&self) -> Placement {
-        Placement { kind: self.kind, key_hash: self.key_hash, hash_tag: self.hash_tag }
+        Placement {
+            kind: self.kind,
+            key_hash: self.key_hash,
+            hash_tag: self.hash_tag,
+            pins: self.pins.clone(),
+        }
     }
 
     /// The distribution.
@@ -334,6 +449,11 @@ impl Topology {
     /// The hash tag in use.
     pub fn hash_tag(&self) -> Option<HashTag> {
         self.hash_tag
+    }
+
+    /// The prefixes that are kept together.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     #[inline]
@@ -459,6 +579,42 @@ mod tests {
         let topology = topology(&["a", "b", "c"], DistributionKind::Modula).unwrap();
         assert_eq!(topology.without(&[2, 0, 2]).ejected(), [0, 2]);
         assert_eq!(topology.without(&[0]).without(&[1]).ejected(), [1]);
+    }
+
+    #[test]
+    fn pinned_prefixes_go_to_their_shard_or_with_their_tag() {
+        let plain = |kind| topology(&["a", "b", "c"], kind).unwrap();
+        let pinned = |kind, written: &[(&str, &str)]| {
+            plain(kind).with_pins(Pins::new(written.iter().copied()).unwrap())
+        };
+        let keys: Vec<String> = (0..100).map(|number| format!("rq:{number}")).collect();
+        for kind in [DistributionKind::Ketama, DistributionKind::Modula, DistributionKind::Slots] {
+            let topology = pinned(kind, &[("rq:", "b"), ("rq:7", "{user}"), ("s:", "{user}")]).unwrap();
+            let tagged = plain(kind).shard_for(b"user");
+            for (key, number) in keys.iter().zip(0..) {
+                let is_tagged = number == 7 || (70..80).contains(&number);
+                let shard = if is_tagged { tagged } else { Some(1) };
+                assert_eq!(topology.shard_for(key.as_bytes()), shard, "{key}");
+                assert_eq!(topology.explain(key.as_bytes()).shard, shard, "{key}");
+            }
+            assert_eq!(topology.shard_for(b"s:{other}"), tagged);
+            assert_eq!(topology.explain(b"s:x").hashed, b"user");
+            assert_eq!(topology.shard_for(b"free"), plain(kind).shard_for(b"free"));
+            // Without their shard they are together where their prefix is.
+            let without = topology.without(&[1]);
+            let together = plain(kind).without(&[1]).shard_for(b"rq:");
+            assert!(keys[..7].iter().all(|key| without.shard_for(key.as_bytes()) == together));
+            assert_eq!(without.without(&[]).shard_for(b"rq:1"), Some(1));
+            assert_eq!(topology.without(&[0, 1, 2]).shard_for(b"rq:1"), None);
+        }
+        let error = pinned(DistributionKind::Ketama, &[("rq:", "d")]).unwrap_err().to_string();
+        let told = "pin: the keys that begin with \"rq:\" are to go to \"d\", which is none of the shards";
+        assert_eq!(error, told);
+        let error = pinned(DistributionKind::Random, &[("rq:", "{d}")]).unwrap_err();
+        assert_eq!(error, TopologyError::UnownedPin("rq:".into()));
+        let cluster = Topology::of_cluster(vec![shard("a", 1)], &vec![None; slots::SLOTS], vec![vec![]]);
+        let error = cluster.unwrap().with_pins(Pins::new([("rq:", "a")]).unwrap()).unwrap_err();
+        assert_eq!(error, TopologyError::PinInCluster);
     }
 
     #[test]

@@ -14,7 +14,7 @@
   {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
     {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
   {{- end -}}
-  {{- range list "hash" "distribution" "hash_tag" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
+  {{- range list "hash" "distribution" "hash_tag" "pin" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
     {{- if hasKey $pool . -}}
       {{- fail (printf "proxy.pool.%s: a Redis Cluster decides about that itself: remove it" .) -}}
     {{- end -}}

@@ -1,4 +1,4 @@
-"""The shard of a key, as memstore and Twemproxy choose it, from a topology document (version 1) or a list of servers.
+"""The shard of a key, as memstore and Twemproxy choose it, from a topology document (version 1 or 2) or a list of servers.
 
 Python's standard library is all it needs. It shows shards:
 
@@ -173,6 +173,15 @@ class Ring:
         self.live = live
         if self.distribution == "slots":
             raise NotImplementedError("slots belong to Redis Cluster; use a cluster client")
+        # Prefixes of keys that share a shard: its name, or a hash tag in braces. The longest counts.
+        self.pins = sorted(((prefix.encode(), to) for prefix, to in pool.get("pin", {}).items()), key=lambda pin: -len(pin[0]))
+        names = [shard["name"] for shard in self.shards]
+        for prefix, to in self.pins:
+            is_tag = to.startswith("{") and to.endswith("}")
+            if not is_tag and to not in names:
+                raise ValueError(f"keys that begin with {prefix.decode()!r} are pinned to {to!r}, which is none of the shards")
+            if is_tag and self.distribution == "random":
+                raise ValueError(f"keys that begin with {prefix.decode()!r} are to follow a tag, but distribution random gives no key an owner")
         total = sum(shard.get("weight", 1) for shard in live)
         if self.distribution == "ketama":
             points = []
@@ -199,9 +208,19 @@ class Ring:
 
     def shard_for(self, key):
         """The shard that owns `key`, which is bytes."""
+        part = None
+        for prefix, to in self.pins:
+            if key.startswith(prefix):
+                pinned = next((shard for shard in self.live if shard["name"] == to), None)
+                if pinned is not None:
+                    return pinned
+                # While its shard is ejected they go together where the prefix as a tag belongs.
+                part = to[1:-1].encode() if to.startswith("{") and to.endswith("}") else prefix
+                break
         if len(self.shards) == 1 or self.distribution == "single":
             return self.live[0]
-        part = self.hashed_part(key)
+        if part is None:
+            part = self.hashed_part(key)
         value = self.hash(part) if part else 0
         if self.distribution == "modula":
             return self.owners[value % len(self.owners)]
@@ -400,8 +419,8 @@ def of_document(text, pool, is_live=True):
     document = json.loads(text)
     if not isinstance(document, dict) or "version" not in document or "pools" not in document:
         raise ValueError("not a topology document; a proxy serves it at /topology")
-    if document["version"] != 1:
-        raise ValueError(f"this reads version 1 of the topology document, not {document['version']}")
+    if document["version"] not in (1, 2):
+        raise ValueError(f"this reads versions 1 and 2 of the topology document, not {document['version']}")
     if pool not in document["pools"]:
         raise ValueError(f"no such pool; there are {', '.join(document['pools']) or 'none'}")
     found = document["pools"][pool]

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Map, Value, json};
 use shard_discovery::Address;
-use shard_discovery::document::{Document, Pool, VERSION};
+use shard_discovery::document::{Document, Pool};
 
 use super::metrics::REDIRECTS;
 use crate::status::{PoolStatus, Status};
@@ -13,10 +13,7 @@ use crate::worker;
 /// The document as `/topology` serves it. Readers of the document take no notice of the additions.
 pub fn document(status: &Status) -> Value {
     let pools = status.pools();
-    let plain = Document {
-        version: VERSION,
-        pools: pools.iter().map(|pool| (pool.config.name.clone(), plain(pool))).collect(),
-    };
+    let plain = Document::of(pools.iter().map(|pool| (pool.config.name.clone(), plain(pool))).collect());
     let mut document = json!(plain);
     document["generation"] = json!(status.generation.load(Relaxed));
     document["config_digest"] = json!(status.digest());

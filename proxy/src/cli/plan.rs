@@ -98,7 +98,8 @@ impl Change {
         if from.source.polled().is_some() || to.source.polled().is_some() {
             let is_dealt_alike = from.distribution == to.distribution
                 && from.key_hash == to.key_hash
-                && from.hash_tag == to.hash_tag;
+                && from.hash_tag == to.hash_tag
+                && from.pins == to.pins;
             return Ok(match from.source.polled() {
                 Some(before) if is_dealt_alike && before.is_same(&to.source) => {
                     Self::Same("servers listed at the same URL")
@@ -121,7 +122,7 @@ impl Change {
             Self::New | Self::Same(_) => false,
             Self::Gone | Self::Elsewhere(_) => most < 100.0,
             Self::Unknown(_) => true,
-            Self::Moves(moves) => moves.moved() > most,
+            Self::Moves(moves) => moves.moved() > most || !moves.unsampled.is_empty(),
         }
     }
 
@@ -163,6 +164,8 @@ pub struct Moves {
     keys: u64,
     stay: u64,
     moves: BTreeMap<(String, String), u64>,
+    /// Prefixes that are not pinned as before, where a sample of the keys says nothing of theirs.
+    unsampled: Vec<String>,
 }
 
 impl Moves {
@@ -170,6 +173,7 @@ impl Moves {
     pub fn of(from: &Topology, to: &Topology, keys: Option<&[Vec<u8>]>) -> Self {
         let mut moves = Self::default();
         let Some(keys) = keys else {
+            moves.unsampled = pinned_otherwise(from, to);
             for number in 0..SAMPLES {
                 moves.count(from, to, format!("{:016x}", mixed(number)).as_bytes());
             }
@@ -216,6 +220,10 @@ impl Moves {
         for ((before, after), count) in &self.moves {
             let _ = writeln!(text, "{pool}: {:.2} % move from {before} to {after}", self.percent(*count));
         }
+        for prefix in &self.unsampled {
+            let why = "are pinned otherwise; a sample has none of them: give keys to have them counted";
+            let _ = writeln!(text, "{pool}: keys that begin with {prefix:?} {why}");
+        }
         text
     }
 
@@ -226,9 +234,22 @@ impl Moves {
         });
         serde_json::json!({
             "pool": pool, "keys": self.keys, "stay": self.stay, "moved_percent": self.moved(),
-            "moves": moves.collect::<Vec<_>>(),
+            "moves": moves.collect::<Vec<_>>(), "pinned_otherwise": self.unsampled,
         })
     }
+}
+
+/// Prefixes that one of the two pins and the other does not, or elsewhere.
+fn pinned_otherwise(from: &Topology, to: &Topology) -> Vec<String> {
+    let is_other = |prefix: &&str| {
+        let target = |topology: &Topology| topology.pins().get(prefix).map(|pin| pin.target.to_string());
+        target(from) != target(to)
+    };
+    let mut prefixes: Vec<&str> =
+        from.pins().iter().chain(to.pins().iter()).map(|pin| &*pin.prefix).filter(is_other).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes.into_iter().map(Into::into).collect()
 }
 
 /// SplitMix64.

@@ -71,6 +71,9 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
         if let Some((kind, at)) = place {
             told[kind] = at.into();
         }
+        if let Some(pin) = why.pin {
+            told["pin"] = json!({ "prefix": pin.prefix, "to": pin.target.to_string() });
+        }
         if let Some(shard) = shard {
             told["address"] = shard.address.to_string().into();
         }
@@ -80,6 +83,11 @@ fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String
     let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
     let place = place.map_or(String::new(), |(kind, at)| format!(", {kind} {at}"));
+    if let Some(pin) = why.pin {
+        // As a text in quotes: it may contain anything.
+        let pinned = format!("{:?} is pinned to {}", pin.prefix, pin.target);
+        return format!("{pool}: {} -> {owner}: {pinned}{place}\n", key.escape_ascii());
+    }
     format!("{pool}: {} -> {owner}: {part}, {} {}{place}\n", key.escape_ascii(), topology.key_hash(), hash)
 }
 
@@ -101,6 +109,24 @@ pub fn ring(asked: &Ring) -> anyhow::Result<()> {
                 ),
             });
             continue;
+        }
+        for pin in topology.pins().iter() {
+            let owner = topology.shard_for(pin.prefix.as_bytes()).map(|at| &topology.shards()[at].name);
+            text.push_str(&match asked.output.format {
+                Format::Json => {
+                    let told = json!({
+                        "pool": name, "pin": pin.prefix, "to": pin.target.to_string(), "shard": owner,
+                    });
+                    format!("{told}\n")
+                }
+                Format::Text => {
+                    let owner = owner.map_or("no shard", String::as_str);
+                    format!(
+                        "{name}: keys that begin with {:?} -> {owner}: pinned to {}\n",
+                        pin.prefix, pin.target
+                    )
+                }
+            });
         }
         let width = topology.shards().iter().map(|shard| shard.name.len()).max().unwrap_or(0);
         for share in topology.shares() {

@@ -9,10 +9,11 @@ use super::settings;
 
 /// A cluster decides for itself what other pools are told.
 pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bool) -> Option<Cluster> {
-    const OTHERS: [(&str, &str); 8] = [
+    const OTHERS: [(&str, &str); 9] = [
         ("hash", "keys are hashed as Redis Cluster does"),
         ("distribution", "slot ownership is discovered"),
         ("hash_tag", "it is always {}"),
+        ("pin", "its nodes assign the slots; give the keys a hash tag"),
         ("redis_db", "it has database 0 only"),
         ("databases", "it has database 0 only"),
         ("auto_eject_hosts", "it replaces failed nodes itself"),

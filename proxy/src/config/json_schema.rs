@@ -48,6 +48,11 @@ fn schema(setting: &Setting) -> Value {
         "pools" => {
             return json!({ "type": "object", "additionalProperties": { "$ref": "#/definitions/pool" } });
         }
+        "pin" => {
+            let target = json!({ "type": "string", "minLength": 1 });
+            let prefix = json!({ "minLength": 1, "maxLength": 250 });
+            return json!({ "type": "object", "propertyNames": prefix, "additionalProperties": target });
+        }
         "cluster" => return json!({ "allOf": [{ "$ref": "#/definitions/cluster" }] }),
         "hash_tag" => {
             // A number of two characters need not be quoted either.

@@ -8,7 +8,7 @@ use shard_discovery::source::fixed::address;
 use shard_discovery::source::{Listing, Source};
 use shard_discovery::yaml::{Entry, Value};
 use shard_discovery::{
-    Address, DistributionKind, HashTag, KeyHash, Placement, Shard, Topology, TopologyError,
+    Address, DistributionKind, HashTag, KeyHash, Pins, Placement, Shard, Topology, TopologyError,
 };
 
 use super::Surroundings;
@@ -40,6 +40,7 @@ pub struct Pool {
     pub key_hash: KeyHash,
     pub distribution: DistributionKind,
     pub hash_tag: Option<HashTag>,
+    pub pins: Pins,
     pub timeout: Option<Duration>,
     pub backlog: u32,
     pub client_connections: Option<u32>,
@@ -110,13 +111,19 @@ impl Pool {
         match self.source {
             // Nothing is known yet.
             Source::Cluster(_) => Map::default().listing(),
-            _ => Listing { placement: self.placement, ..Listing::of(self.shards.clone()) },
+            _ => Listing { placement: self.placement.clone(), ..Listing::of(self.shards.clone()) },
         }
     }
 
     /// Who owns what if this is listed.
     pub fn topology_of(&self, listing: &Listing) -> Result<Topology, TopologyError> {
-        listing.topology(self.distribution, self.key_hash, self.hash_tag)
+        listing.topology(&Placement {
+            kind: self.distribution,
+            key_hash: self.key_hash,
+            hash_tag: self.hash_tag,
+            // Who is left out for now owns nothing, also not what is to be pinned to it later.
+            pins: self.pins.without_shards(&self.left_out()),
+        })
     }
 
     /// The cluster that it is over, if it is one.
@@ -165,6 +172,7 @@ impl Pool {
             Ok(tag) if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(tag),
             _ => Err("allowed are two characters of ASCII, such as \"{}\"".into()),
         });
+        let pins = read_pins(&mut section);
         let client_connections = section.value("client_connections");
         let resp3 = section.value("resp3");
         let miss_on_get_errors = section.value("miss_on_get_errors");
@@ -182,6 +190,7 @@ impl Pool {
             key_hash,
             distribution,
             hash_tag,
+            pins,
             timeout: section.value("timeout"),
             backlog: section.value("backlog"),
             client_connections: Some(client_connections).filter(|&most| most > 0),
@@ -237,9 +246,40 @@ impl Pool {
         if !pool.shards.is_empty()
             && let Err(error) = pool.topology()
         {
-            let place = section.place("servers");
+            let is_of_pins = matches!(error, TopologyError::UnknownPin { .. } | TopologyError::UnownedPin(_));
+            let place = section.place(if is_of_pins { "pin" } else { "servers" });
             section.wrong(place, error);
         }
         (mistakes.len() == before).then_some(pool)
     }
+}
+
+/// Which keys are kept together; of a mapping with mistakes none.
+fn read_pins(section: &mut Section<'_, '_>) -> Pins {
+    let Some(node) = section.node("pin") else { return Pins::default() };
+    let Value::Map(entries) = &node.value else {
+        let text = format!("pin has to be a mapping of prefixes, not {}", node.value.kind());
+        section.wrong(node.place, text);
+        return Pins::default();
+    };
+    let mut written = Vec::new();
+    for entry in entries {
+        let Value::Text(target) = &entry.node.value else {
+            let hint =
+                "; allowed is the name of a shard, or a hash tag in braces and quotes such as \"{user}\"";
+            let text = format!("pin: {:?} is {}{hint}", entry.key, entry.node.value.kind());
+            section.wrong(entry.node.place, text);
+            return Pins::default();
+        };
+        // One by one, so that a mistake has its place.
+        written.push((entry.key.as_str(), target.as_str()));
+        if let Err(error) = Pins::new(written.last().copied()) {
+            section.wrong(entry.place, format!("pin: {error}"));
+            return Pins::default();
+        }
+    }
+    Pins::new(written).unwrap_or_else(|error| {
+        section.wrong(node.place, format!("pin: {error}"));
+        Pins::default()
+    })
 }

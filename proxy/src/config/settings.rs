@@ -84,6 +84,7 @@ pub const POOL: &[Setting] = &[
     setting("servers_within_attempt", None, Text("path, relative to this file"), "a copy of servers_within that exists only while a rollout applies that list; when it appears, servers_within_limit starts anew, even if it had already expired"),
     setting("servers_peers", None, Text("host:port"), "host name behind which the admin addresses of the other proxies of this pool are found; at start-up the proxy uses the servers that they use, and adds the others once they answer"),
     setting("cluster", None, Node("a mapping"), "instead of servers: a Redis Cluster, which provides the slot ownership itself; see the cluster settings below"),
+    setting("pin", None, Node("a mapping of prefixes to shard names or to hash tags in braces"), "keys that begin with one of these prefixes share a shard, whatever their hash and hash tag: the one with this name, or the one that owns this hash tag; the longest prefix counts; for applications that cannot be given a prefix or hash tag of their own"),
     setting("redis_user", None, Text("string"), "user name that the proxy sends to the shards with the password"),
     setting("redis_auth_file", None, Text("path, relative to this file"), "file that contains the password, instead of redis_auth"),
     setting("redis_auth_previous_file", None, Text("path, relative to this file"), "file that contains the previous password during a rotation: also accepted from clients, and sent to shards that reject the new one; not used while the file does not exist"),

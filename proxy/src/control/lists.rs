@@ -145,7 +145,7 @@ async fn adopt(
     if listing == under.listing() {
         return Ok(Arc::ptr_eq(under, &pool.config()));
     }
-    let (shards, placement) = (listing.servers.clone(), listing.placement);
+    let (shards, placement) = (listing.servers.clone(), listing.placement.clone());
     let config = Arc::new(config::Pool { shards, placement, ..(**under).clone() });
     let change = Change { pool: pool.clone(), before: under.clone(), config: config.clone() };
     let is_superseded = || change.is_overtaken();

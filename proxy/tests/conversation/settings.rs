@@ -6,7 +6,7 @@ use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::{Resp, session};
 use memstore_proxy::secret::Secret;
-use shard_discovery::HashTag;
+use shard_discovery::{HashTag, Pins};
 
 use super::script::{Setting, duration};
 use super::speech::{self, Speech};
@@ -93,6 +93,7 @@ pub struct Scene {
     pub shards: usize,
     pub is_cluster: bool,
     pub tag: Option<HashTag>,
+    pub pins: Pins,
     pub preconnects: bool,
     /// Shards are asked who they are.
     pub asks_identity: bool,
@@ -106,6 +107,10 @@ pub const SCENE: &[Row<Scene>] = &[
         "none" => put(&mut scene.tag, Some(None)),
         value => put(&mut scene.tag, Some(Some(value.parse().ok()?))),
     }),
+    ("pin", |scene, value| {
+        let pins = value.split(", ").map(|pin| pin.split_once(' ')).collect::<Option<Vec<_>>>();
+        put(&mut scene.pins, Pins::new(pins?).ok())
+    }),
     ("preconnect", |scene, value| put(&mut scene.preconnects, either(value, "true", "false"))),
     ("shard_identity", |scene, value| put(&mut scene.asks_identity, either(value, "true", "false"))),
 ];
@@ -113,7 +118,9 @@ pub const SCENE: &[Row<Scene>] = &[
 /// All that a header says, or the line that says what is not known.
 pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Settings), (usize, String)> {
     let tag = Some(HashTag::REDIS_CLUSTER);
-    let mut scene = Scene { shards: 1, is_cluster: false, tag, preconnects: false, asks_identity: false };
+    let pins = Pins::default();
+    let mut scene =
+        Scene { shards: 1, is_cluster: false, tag, pins, preconnects: false, asks_identity: false };
     let mut limits = Limits::default();
     for setting in header {
         if !set(SCENE, &mut scene, setting)? && !set(LIMITS, &mut limits, setting)? {

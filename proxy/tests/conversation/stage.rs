@@ -507,5 +507,6 @@ fn topology(scene: &Scene, cluster: Option<&Cluster>, ejected: &BTreeSet<usize>)
         return cluster.topology(scene.shards);
     }
     let ejected: Vec<usize> = ejected.iter().copied().filter(|&shard| shard < scene.shards).collect();
-    Arc::new(of_shards(scene.shards, scene.tag).without(&ejected))
+    let all = of_shards(scene.shards, scene.tag).with_pins(scene.pins.clone()).expect("good pins");
+    Arc::new(all.without(&ejected))
 }

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::mistake::Mistakes;
-use crate::{Address, DistributionKind, HashTag, KeyHash, Placement, Shard, Topology, TopologyError};
+use crate::{Address, Placement, Shard, Topology, TopologyError};
 
 use cluster::Cluster;
 #[cfg(feature = "file")]
@@ -76,21 +76,19 @@ impl Listing {
         Self { servers, ..Self::default() }
     }
 
-    /// Who owns what. The pool's distribution, key hash and hash tag count unless the source says itself who owns what.
+    /// Who owns what. The pool's placement counts unless the source says itself who owns what.
     ///
     /// # Errors
     /// See [`TopologyError`].
-    pub fn topology(
-        &self,
-        kind: DistributionKind,
-        key_hash: KeyHash,
-        hash_tag: Option<HashTag>,
-    ) -> Result<Topology, TopologyError> {
+    pub fn topology(&self, placement: &Placement) -> Result<Topology, TopologyError> {
         let servers = self.servers.clone();
         let Some(owners) = &self.owners else {
-            let topology = Topology::new(servers, kind, key_hash, hash_tag)?;
-            return match self.placement {
-                Some(told) if told != topology.placement() => Err(TopologyError::OtherPlacement(told)),
+            let Placement { kind, key_hash, hash_tag, pins } = placement.clone();
+            let topology = Topology::new(servers, kind, key_hash, hash_tag)?.with_pins(pins)?;
+            return match &self.placement {
+                Some(told) if *told != topology.placement() => {
+                    Err(TopologyError::OtherPlacement(told.clone()))
+                }
                 _ => Ok(topology),
             };
         };
@@ -250,15 +248,16 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DistributionKind, HashTag, KeyHash, Pins};
 
     #[test]
     fn whoever_owns_slots_is_told_by_the_source_or_computed() {
         let servers = ["10.0.0.1:1:1 a", "10.0.0.2:1:1 b"].map(|line| fixed::server(line).unwrap());
         let mut listing = Listing::of(servers.into());
         let topology = |listing: &Listing| {
-            listing
-                .topology(DistributionKind::Modula, KeyHash::Fnv1a64, Some(HashTag::REDIS_CLUSTER))
-                .unwrap()
+            let tag = Some(HashTag::REDIS_CLUSTER);
+            let placement = Placement::new(DistributionKind::Modula, KeyHash::Fnv1a64, tag);
+            listing.topology(&placement).unwrap()
         };
         assert_eq!(topology(&listing).kind(), DistributionKind::Modula);
         listing.owners = Some(vec![Some(1); 16_384]);
@@ -274,15 +273,21 @@ mod tests {
             kind: DistributionKind::Modula,
             key_hash: KeyHash::Md5,
             hash_tag: Some(HashTag::REDIS_CLUSTER),
+            pins: Pins::new([("rq:", "a"), ("s:", "{user}")]).unwrap(),
         };
         let mut listing = Listing::of(vec![fixed::server("10.0.0.1:1:1 a").unwrap()]);
-        listing.placement = Some(placement);
-        let deal = |key_hash| listing.topology(placement.kind, key_hash, placement.hash_tag);
-        assert!(deal(KeyHash::Md5).is_ok());
-        assert_eq!(
-            deal(KeyHash::Murmur).unwrap_err().to_string(),
-            "the list is for distribution modula over hash md5 with hash_tag {}, which differs from the pool"
-        );
+        listing.placement = Some(placement.clone());
+        assert!(listing.topology(&placement).is_ok());
+        for other in [
+            Placement { key_hash: KeyHash::Murmur, ..placement.clone() },
+            Placement { pins: Pins::default(), ..placement },
+        ] {
+            assert_eq!(
+                listing.topology(&other).unwrap_err().to_string(),
+                "the list is for distribution modula over hash md5 with hash_tag {} with pin \"rq:\": a, \"s:\": {user}, \
+                 which differs from the pool"
+            );
+        }
     }
 
     #[test]

@@ -63,10 +63,9 @@ impl Shards {
 
 /// Keys are dealt as the list says, or as the proxy does it where nothing is set.
 fn dealt(follower: &Follower) -> anyhow::Result<Topology> {
-    const DEFAULT: Placement =
-        Placement { kind: DistributionKind::Ketama, key_hash: KeyHash::Fnv1a64, hash_tag: None };
-    let Placement { kind, key_hash, hash_tag } = follower.listing().placement.unwrap_or(DEFAULT);
-    Ok(follower.listing().topology(kind, key_hash, hash_tag)?)
+    let default = || Placement::new(DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let placement = follower.listing().placement.clone().unwrap_or_else(default);
+    Ok(follower.listing().topology(&placement)?)
 }
 
 /// Name and `host:port` of the shard that owns the key.

@@ -57,14 +57,17 @@ fn rust_and_python_find_the_same_shards() {
         format!("[{},{}]", shard(0), shard(1))
     };
     let pool = |first: usize, protocol: &str| {
-        let dealt = r#""hash":"fnv1a_64","distribution":"ketama","hash_tag":"{}""#;
+        let dealt = r#""hash":"fnv1a_64","distribution":"ketama","hash_tag":"{}","pin":{"rq:":"shard-1","rq:a":"{x}","s:":"{1}"}"#;
         format!(r#"{{"protocol":"{protocol}",{dealt},"shards":{}}}"#, shards(first))
     };
     let document =
-        format!(r#"{{"version":1,"pools":{{"r":{},"m":{}}}}}"#, pool(0, "redis"), pool(2, "memcache"));
+        format!(r#"{{"version":2,"pools":{{"r":{},"m":{}}}}}"#, pool(0, "redis"), pool(2, "memcache"));
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("topology-{}.json", std::process::id()));
     std::fs::write(&file, document).expect("a file");
-    let keys: Vec<String> = (0..40u64).map(|key| format!("user:{{{}}}:{key}", key * 7919)).collect();
+    let user = |key: u64| format!("user:{{{}}}:{key}", key * 7919);
+    let prefixes = ["rq:", "rq:a", "rq:{ab}", "s:", "s", "t:"];
+    let pinned = |key: u64| format!("{}{key}", prefixes[key as usize % prefixes.len()]);
+    let keys: Vec<String> = (0..40).map(user).chain((0..40).map(pinned)).collect();
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/memstore_ring.py");
     // The same shards once more, as a list.
     let list = file.with_extension("yml");
