@@ -17,7 +17,7 @@ pub const SHARE_MIN: usize = 16 * 1024;
 /// Room for one read. Larger than 64 KiB, so that a value of that size and its header come in one.
 pub const READ_SIZE: usize = 128 * 1024;
 /// An unfinished message up to this size is copied aside; above it, the whole read buffer is set aside.
-const COPY_ASIDE_MAX: usize = 8 * 1024;
+pub const COPY_ASIDE_MAX: usize = 8 * 1024;
 /// A message up to this size is copied out of the read buffer once it has to wait.
 pub const SETTLE_MAX: usize = 512 * 1024;
 /// Size of a block of requests read ahead.
@@ -172,26 +172,26 @@ impl Output {
         self.shared.is_empty().then(|| &self.copied[self.written..])
     }
 
-    /// The first bytes to write, as vectors; returns how many vectors were set.
-    pub fn vectors<'o>(&'o self, vectors: &mut [IoSlice<'o>]) -> usize {
-        let mut count = 0;
-        let mut at = self.written;
-        let mut shared = self.shared.iter();
-        while count < vectors.len() {
-            let next = shared.next();
-            let end = next.map_or(self.copied.len(), |&(place, _)| place);
-            if at < end {
-                vectors[count] = IoSlice::new(&self.copied[at..end]);
+    /// The first bytes to write, at most so many, as vectors; returns how many vectors were set.
+    pub fn vectors<'o>(&'o self, vectors: &mut [IoSlice<'o>], mut most: usize) -> usize {
+        let (mut count, room) = (0, vectors.len());
+        let mut set = |bytes: &'o [u8]| {
+            let bytes = &bytes[..bytes.len().min(most)];
+            most -= bytes.len();
+            if !bytes.is_empty() {
+                vectors[count] = IoSlice::new(bytes);
                 count += 1;
-                at = end;
             }
-            let Some((_, bytes)) = next else { break };
-            if count == vectors.len() {
-                break;
+            count < room && most > 0
+        };
+        let mut at = self.written;
+        for (place, bytes) in &self.shared {
+            if !set(&self.copied[at..*place]) || !set(bytes) {
+                return count;
             }
-            vectors[count] = IoSlice::new(bytes);
-            count += 1;
+            at = *place;
         }
+        set(&self.copied[at..]);
         count
     }
 

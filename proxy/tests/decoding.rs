@@ -229,7 +229,7 @@ proptest! {
             }
             prop_assert_eq!(output.len(), model.len());
             let mut vectors = [std::io::IoSlice::new(&[]); 64];
-            let used = output.vectors(&mut vectors);
+            let used = output.vectors(&mut vectors, usize::MAX);
             let first: Vec<u8> = vectors[..used].iter().flat_map(|vector| vector.iter().copied()).collect();
             prop_assert!(used == 64 || first == model);
             prop_assert!(model.starts_with(&first));

@@ -179,6 +179,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("worker/driver.rs Driver.connects", Connections),
     ("worker/driver.rs Driver.dirty_clients", Clients),
     ("worker/driver.rs Driver.dirty_shards", Connections),
+    ("worker/driver.rs Driver.paused_clients", Clients),
+    ("worker/driver.rs Driver.paused_shards", Connections),
     ("worker/driver.rs Driver.scratch", Pass),
     ("worker/driver.rs Driver.shards", Connections),
     ("worker/driver/report.rs Untold.shards", Configured),

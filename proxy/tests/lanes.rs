@@ -41,7 +41,7 @@ fn say(pool: &mut Pool<Resp>, client: ClientId, line: &str, now: Time) {
 fn heard(pool: &mut Pool<Resp>, client: ClientId) -> String {
     let Some(output) = pool.client_output(client) else { return String::new() };
     let mut vectors = [std::io::IoSlice::new(&[]); 8];
-    let used = output.vectors(&mut vectors);
+    let used = output.vectors(&mut vectors, usize::MAX);
     let text = vectors[..used].iter().map(|vector| String::from_utf8_lossy(vector).into_owned()).collect();
     output.advance(output.len());
     pool.settle_client(client);
@@ -51,7 +51,7 @@ fn heard(pool: &mut Pool<Resp>, client: ClientId) -> String {
 fn sent(pool: &mut Pool<Resp>, connection: ConnectionId) -> String {
     let output = pool.shard_output(connection).expect("connected");
     let mut vectors = [std::io::IoSlice::new(&[]); 8];
-    let used = output.vectors(&mut vectors);
+    let used = output.vectors(&mut vectors, usize::MAX);
     let text = vectors[..used].iter().map(|vector| String::from_utf8_lossy(vector).into_owned()).collect();
     output.advance(output.len());
     text

@@ -223,7 +223,7 @@ fn taken(output: &mut memstore_proxy::buffer::Output, most: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !output.is_empty() && bytes.len() < most {
         let mut vectors = [std::io::IoSlice::new(&[]); 8];
-        let used = output.vectors(&mut vectors);
+        let used = output.vectors(&mut vectors, usize::MAX);
         let part: Vec<u8> = vectors[..used].iter().flat_map(|vector| vector.iter().copied()).collect();
         let count = part.len().min(most - bytes.len());
         bytes.extend_from_slice(&part[..count]);

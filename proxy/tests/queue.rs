@@ -181,7 +181,7 @@ fn taken(output: &mut Output) -> String {
     let mut text = String::new();
     while !output.is_empty() {
         let mut vectors = [std::io::IoSlice::new(&[]); 8];
-        let used = output.vectors(&mut vectors);
+        let used = output.vectors(&mut vectors, usize::MAX);
         let part: Vec<u8> = vectors[..used].iter().flat_map(|vector| vector.iter().copied()).collect();
         text.push_str(&String::from_utf8_lossy(&part));
         output.advance(part.len());

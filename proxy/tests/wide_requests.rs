@@ -345,7 +345,7 @@ fn a_large_request_for_one_shard_is_not_copied() {
         world.pool.client_received_late(id, &mut input, world.now, world.now);
         let output = world.pool.shard_output(index).expect("a request");
         let mut vectors = [IoSlice::new(&[]); 8];
-        output.vectors(&mut vectors);
+        output.vectors(&mut vectors, usize::MAX);
         assert_eq!(vectors[0].as_ptr(), came, "{}", &request[..20]);
         world.shard_takes(index, |length| length);
         world.shard_sends(index, b"+OK\r\n").expect("a good response");

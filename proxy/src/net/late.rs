@@ -40,8 +40,8 @@ impl Late {
 }
 
 impl Layer for Late {
-    fn read(&mut self, below: &mut Plain, scratch: &mut BytesMut) -> io::Result<Read> {
-        below.read(scratch)
+    fn read(&mut self, below: &mut Plain, scratch: &mut BytesMut, most: usize) -> io::Result<Read> {
+        below.read(scratch, most)
     }
 
     fn write(&mut self, below: &mut Plain, output: &mut Output) -> io::Result<()> {

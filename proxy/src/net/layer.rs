@@ -17,7 +17,7 @@ pub trait Layer: Debug + Send {
     /// Reads once from below, and puts what that says into the room behind `scratch`. [`Read::Full`] as long as something may
     /// come without a further event of the kernel. What it has to answer by itself it writes here, or at the next call: the
     /// driver reads whenever the socket is ready.
-    fn read(&mut self, below: &mut Plain, scratch: &mut BytesMut) -> io::Result<Read>;
+    fn read(&mut self, below: &mut Plain, scratch: &mut BytesMut, most: usize) -> io::Result<Read>;
 
     /// Writes what it holds, then takes more from `output`, for as long as there is room below. It takes nothing while it
     /// holds something, so that what it holds is bounded.
@@ -56,9 +56,9 @@ impl Layered {
         &mut self.plain
     }
 
-    /// Reads once into the room behind `scratch`.
-    pub fn read(&mut self, scratch: &mut BytesMut) -> io::Result<Read> {
-        self.layer.read(&mut self.plain, scratch)
+    /// Reads once, at most so many bytes, into the room behind `scratch`.
+    pub fn read(&mut self, scratch: &mut BytesMut, most: usize) -> io::Result<Read> {
+        self.layer.read(&mut self.plain, scratch, most)
     }
 
     /// Writes as much of `output` as there is room for, and says in it what is held.

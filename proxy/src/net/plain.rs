@@ -13,7 +13,10 @@ use rustix::net::SendFlags;
 use crate::buffer::Output;
 
 /// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
-const READ_MAX: usize = 256 * 1024;
+pub const READ_MAX: usize = 256 * 1024;
+/// Most that is written to a socket before others have their turn: the kernel takes megabytes at once, and everybody would
+/// wait for the milliseconds that this takes.
+pub const WRITE_MAX: usize = 128 * 1024;
 /// Vectors handed to the kernel in one write.
 const VECTORS_MAX: usize = 64;
 
@@ -46,14 +49,16 @@ pub enum Written {
     All,
     /// Some of it waits, queued or held by the transport, because the kernel had no room. The socket becomes ready as it has.
     Pending,
+    /// Some of it waits for its next turn: the kernel may have room, and tells nobody.
+    Paused,
 }
 
 impl Plain {
-    /// Reads once into the room behind `scratch`. Straight to the kernel: the C library makes these calls points of
+    /// Reads once, at most so many bytes, into the room behind `scratch`. Straight to the kernel: the C library makes these calls points of
     /// cancellation, which costs some percent of a small request.
     #[inline]
-    pub fn read(&mut self, scratch: &mut BytesMut) -> io::Result<Read> {
-        let room = (scratch.capacity() - scratch.len()).min(READ_MAX);
+    pub fn read(&mut self, scratch: &mut BytesMut, most: usize) -> io::Result<Read> {
+        let room = (scratch.capacity() - scratch.len()).min(most);
         let count = match rustix::io::read(&*self, &mut scratch.spare_capacity_mut()[..room]) {
             Ok((filled, _)) => filled.len(),
             Err(Errno::AGAIN) => return Ok(Read::Nothing),
@@ -84,14 +89,21 @@ impl Plain {
         }
     }
 
-    /// Writes as much of `output` as the kernel takes.
+    /// Writes as much of `output` as the kernel takes and one turn allows.
     #[inline]
     pub fn write(&mut self, output: &mut Output) -> io::Result<Written> {
+        let mut left = WRITE_MAX;
         while !output.is_empty() {
+            if left == 0 {
+                return Ok(Written::Paused);
+            }
             let (written, length) = match output.whole() {
                 // Small messages are one piece: they need no table of vectors, which takes as long as to decode one.
-                Some(whole) => (rustix::net::send(&*self, whole, SendFlags::NOSIGNAL), whole.len()),
-                None => self.write_vectors(output),
+                Some(whole) => {
+                    let part = &whole[..whole.len().min(left)];
+                    (rustix::net::send(&*self, part, SendFlags::NOSIGNAL), part.len())
+                }
+                None => self.write_vectors(output, left),
             };
             let count = match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -101,6 +113,7 @@ impl Plain {
                 Err(error) => return Err(error.into()),
             };
             output.advance(count);
+            left -= count;
             if count < length {
                 output.settle();
                 return Ok(Written::Pending);
@@ -109,10 +122,10 @@ impl Plain {
         Ok(Written::All)
     }
 
-    /// Writes the first pieces of `output` in one call; the second number is how many bytes were tried.
-    fn write_vectors(&self, output: &Output) -> (rustix::io::Result<usize>, usize) {
+    /// Writes the first pieces of `output`, at most so many bytes, in one call; the second number is how many were tried.
+    fn write_vectors(&self, output: &Output, most: usize) -> (rustix::io::Result<usize>, usize) {
         let mut vectors = [IoSlice::new(&[]); VECTORS_MAX];
-        let used = output.vectors(&mut vectors);
+        let used = output.vectors(&mut vectors, most);
         let length = vectors[..used].iter().map(|vector| vector.len()).sum();
         // The standard library has SIGPIPE ignored.
         (rustix::io::writev(self, &vectors[..used]), length)

@@ -16,7 +16,7 @@ use super::plain::Plain;
 use crate::buffer::Output;
 use crate::failure::ShardFailure;
 
-pub use super::plain::{Read, Written};
+pub use super::plain::{READ_MAX, Read, Written};
 
 /// One connection. Whoever reads, writes and closes it does not know which of them it is.
 #[derive(Debug)]
@@ -123,12 +123,12 @@ impl Socket {
         }
     }
 
-    /// Reads once into the room behind `scratch`.
+    /// Reads once, at most so many bytes, into the room behind `scratch`.
     #[inline]
-    pub fn read(&mut self, scratch: &mut BytesMut) -> io::Result<Read> {
+    pub fn read(&mut self, scratch: &mut BytesMut, most: usize) -> io::Result<Read> {
         match self {
-            Self::Plain(plain) => plain.read(scratch),
-            Self::Layered(layered) => layered.read(scratch),
+            Self::Plain(plain) => plain.read(scratch, most),
+            Self::Layered(layered) => layered.read(scratch, most),
         }
     }
 

@@ -16,24 +16,26 @@ use tokio::sync::mpsc;
 use super::linger::{self, Lingering};
 use super::questions::{Listing, Questions};
 use super::{Learnt, Order, Report};
+use crate::buffer::COPY_ASIDE_MAX;
 use crate::config;
 use crate::failure::ShardFailure;
 use crate::log_limit::warn_limited;
 use crate::net::epoll::{Alarm, Ready, Sockets, Token};
-use crate::net::socket::{self, Ends, Read, Socket};
+use crate::net::socket::{self, Ends, READ_MAX, Read, Socket};
 use crate::pool::{self, ClientId, ConnectionId, Pool, Shell as _};
 use crate::protocol::{Protocol, ShardIdentity};
 use crate::table::Table;
 use crate::time::Time;
 use report::Untold;
 pub(super) use sockets::ClientSocket;
-use sockets::{Left, ShardSocket, Turn};
+use sockets::{Left, More, ShardSocket, Turn};
 
 mod asking;
 mod leaving;
 mod orders;
 mod report;
 mod rig;
+mod shares;
 mod shell;
 mod sockets;
 mod tell;
@@ -46,6 +48,13 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
 /// request are not held up for longer than this takes: some tenths of a millisecond, as much again where it is written.
 const PASS_BYTES_MAX: usize = 128 * 1024;
+/// Beyond that a client is read so far: enough for all that those with small requests have said. Who has more waits for its
+/// turn, with a rest that is small enough to be copied aside.
+const READ_LATE: usize = COPY_ASIDE_MAX;
+/// The same of a shard, whose replies are those of many clients.
+const READ_LATE_OF_SHARD: usize = 64 * 1024;
+/// Once so much was written to clients in a pass, those that are owed more than [`READ_LATE`] have their turn in the next one.
+const PASS_WRITTEN_MAX: usize = 256 * 1024;
 
 /// Makes of all that is known of a pool what its protocol goes by.
 pub type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
@@ -106,8 +115,13 @@ pub struct Driver<P: Protocol> {
     turns: usize,
     /// Bytes read in this pass.
     passed: usize,
+    /// Bytes written to clients in this pass.
+    written: usize,
     dirty_clients: Vec<ClientId>,
     dirty_shards: Vec<ConnectionId>,
+    /// Those that have their turn to be written in the next pass, though the kernel may have room.
+    paused_clients: Vec<ClientId>,
+    paused_shards: Vec<ConnectionId>,
     connects: Vec<ConnectionId>,
     untold: Untold,
     pub(super) questions: Questions,
@@ -134,8 +148,11 @@ impl<P: Protocol> Driver<P> {
             again: VecDeque::new(),
             turns: 0,
             passed: 0,
+            written: 0,
             dirty_clients: Vec::new(),
             dirty_shards: Vec::new(),
+            paused_clients: Vec::new(),
+            paused_shards: Vec::new(),
             connects: Vec::new(),
             untold: Untold::default(),
             questions: Questions::default(),
@@ -169,7 +186,7 @@ impl<P: Protocol> Driver<P> {
 
     fn client_ready(&mut self, index: usize, ready: Ready, now: Time) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        let (id, queued) = (client.id(index), client.queued);
+        let (id, queued) = (client.id(index), client.more == More::Queued);
         client.ended |= ready.ended;
         if ready.broken {
             return self.close_client(id, Some(&ErrorKind::ConnectionReset.into()), now);
@@ -195,7 +212,7 @@ impl<P: Protocol> Driver<P> {
             return self.pool.client_ended(id);
         }
         if !self.pool.wants_read(id) {
-            client.unread = true;
+            client.more = More::Unwanted;
             let takes_replies = self.pool.client_output(id).is_none_or(|output| output.is_sent());
             let waiting = takes_replies.then(|| client.socket.waiting()).filter(|&bytes| bytes > 0);
             client.left = waiting.map(|bytes| Box::new(Left { since: now, bytes }));
@@ -203,7 +220,8 @@ impl<P: Protocol> Driver<P> {
         }
         self.pool.before_client_read(id, &mut self.scratch);
         let rest = self.scratch.len();
-        match client.socket.read(&mut self.scratch) {
+        let most = if self.passed < PASS_BYTES_MAX { READ_MAX } else { READ_LATE };
+        match client.socket.read(&mut self.scratch, most) {
             Ok(Read::Nothing) => self.pool.keep_client_rest(id, &mut self.scratch),
             Ok(Read::Ended) => {
                 self.pool.keep_client_rest(id, &mut self.scratch);
@@ -214,7 +232,7 @@ impl<P: Protocol> Driver<P> {
                 let arrived = client.arrived(count).unwrap_or(now);
                 // The end may have come together with the last bytes; there is no second notice of it.
                 if read == Read::Full || client.ended {
-                    client.queued = true;
+                    client.more = More::Queued;
                     self.again.push_back(Turn::Client(id));
                 }
                 self.passed += count;
@@ -255,7 +273,8 @@ impl<P: Protocol> Driver<P> {
         }
         self.pool.before_shard_read(id, &mut self.scratch);
         let rest = self.scratch.len();
-        let failure = match shard.socket.read(&mut self.scratch) {
+        let most = if self.passed < PASS_BYTES_MAX { READ_MAX } else { READ_LATE_OF_SHARD };
+        let failure = match shard.socket.read(&mut self.scratch, most) {
             Ok(Read::Nothing) => return self.pool.keep_shard_rest(id, &mut self.scratch),
             Ok(Read::Ended) => ShardFailure::Closed,
             Ok(read) => {
@@ -296,7 +315,7 @@ impl<P: Protocol> Driver<P> {
                 }
                 Turn::Client(id) => {
                     if let Some(client) = find_client(&mut self.clients, id) {
-                        client.queued = false;
+                        client.more = More::None;
                         self.client_has_more(id, false, now);
                     }
                 }
@@ -437,6 +456,16 @@ impl<P: Protocol> Drive for Driver<P> {
 
     fn finish_pass(&mut self, now: Time) -> bool {
         self.untold.rest();
+        // Before those that the kernel has told of: they have waited.
+        for id in &self.paused_clients {
+            if let Some(client) = find_client(&mut self.clients, *id) {
+                client.paused = false;
+            }
+        }
+        self.paused_clients.append(&mut self.dirty_clients);
+        std::mem::swap(&mut self.paused_clients, &mut self.dirty_clients);
+        self.dirty_shards.append(&mut self.paused_shards);
+        self.written = 0;
         if self.ordered {
             self.take_orders(now);
         }
@@ -457,7 +486,8 @@ impl<P: Protocol> Drive for Driver<P> {
     }
 
     fn next_pass(&self) -> Option<Time> {
-        let is_busy = self.pool.has_work() || !self.again.is_empty() || self.listing.is_some();
+        let is_paused = !self.paused_clients.is_empty() || !self.paused_shards.is_empty();
+        let is_busy = self.pool.has_work() || !self.again.is_empty() || is_paused || self.listing.is_some();
         if is_busy || self.ordered {
             return Some(Time::default());
         }

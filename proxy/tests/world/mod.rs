@@ -261,7 +261,7 @@ fn taken(output: &mut Output, most: impl FnOnce(usize) -> usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(count);
     while bytes.len() < count {
         let mut vectors = [std::io::IoSlice::new(&[]); 8];
-        let used = output.vectors(&mut vectors);
+        let used = output.vectors(&mut vectors, usize::MAX);
         let room = count - bytes.len();
         let before = bytes.len();
         bytes.extend(vectors[..used].iter().flat_map(|vector| vector.iter().copied()).take(room));

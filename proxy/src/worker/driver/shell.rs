@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use super::sockets::Turn;
-use super::{Driver, SWEEP, find, find_client};
+use super::sockets::{More, Turn};
+use super::{Driver, PASS_WRITTEN_MAX, READ_LATE, SWEEP, find, find_client};
 use crate::failure::ShardFailure;
 use crate::net::socket::Written;
 use crate::pool::{Parting, Pool, Shell, Verdict, Wish};
@@ -43,8 +43,13 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             let Some(shard) = find(&mut self.shards, id) else { continue };
             let Some(output) = self.pool.shard_output(id) else { continue };
             match shard.socket.write(output) {
-                // What waits is written when the socket is ready.
-                Ok(_) => self.pool.settle_shard(id),
+                // What waits is written when the socket is ready, or in its next turn.
+                Ok(written) => {
+                    if written == Written::Paused {
+                        self.paused_shards.push(id);
+                    }
+                    self.pool.settle_shard(id);
+                }
                 // Responses that came before the reset are still worth reading; that also tells how it ended.
                 Err(_) => {
                     self.read_shard(id, now);
@@ -59,8 +64,20 @@ impl<P: Protocol> Shell<P> for Driver<P> {
         let share = self.share_to_go(now);
         let mut dirty = std::mem::take(&mut self.dirty_clients);
         self.pool.take_dirty_clients(&mut dirty);
+        // They come after those that were not written at all.
+        let mut had_turn = Vec::new();
         for id in dirty.drain(..) {
             let Some(client) = find_client(&mut self.clients, id) else { continue };
+            if client.paused {
+                continue;
+            }
+            if self.written >= PASS_WRITTEN_MAX
+                && self.pool.client_output(id).is_some_and(|output| output.len() > READ_LATE)
+            {
+                client.paused = true;
+                self.paused_clients.push(id);
+                continue;
+            }
             let share = if client.leaving { 1024 } else { share };
             // What is unread would be lost with the connection.
             let mut leaves = share > 0 && self.pool.may_leave(id, share) && !client.socket.has_unread();
@@ -74,6 +91,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 let written = client.socket.write(output);
                 let taken = queued - output.len();
                 let moved = taken > 0 || output.held() < held;
+                self.written += taken;
                 self.pool.counters().client_sent_bytes.add(taken as u64);
                 if leaves && !matches!(written, Ok(Written::All)) {
                     client.socket.hold_back(false);
@@ -86,7 +104,10 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                         continue;
                     }
                 };
-                if written == Written::Pending {
+                if written == Written::Paused {
+                    client.paused = true;
+                    had_turn.push(id);
+                } else if written == Written::Pending {
                     self.pool.client_blocked(id, moved, now);
                     self.next_sweep.get_or_insert(now.plus(SWEEP));
                     // It waits for itself.
@@ -101,9 +122,8 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                     let is_waiting = client.ended && self.pool.is_waiting(id);
                     if is_waiting {
                         self.pool.client_ended(id);
-                    } else if std::mem::take(&mut client.unread)
-                        && !std::mem::replace(&mut client.queued, true)
-                    {
+                    } else if client.more == More::Unwanted {
+                        client.more = More::Queued;
                         self.again.push_back(Turn::Client(id));
                     }
                 }
@@ -113,5 +133,6 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             }
         }
         self.dirty_clients = dirty;
+        self.paused_clients.append(&mut had_turn);
     }
 }

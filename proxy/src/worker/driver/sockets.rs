@@ -14,14 +14,25 @@ pub struct ClientSocket {
     pub generation: u32,
     /// The kernel has said that nothing more will come after what there is.
     pub ended: bool,
-    /// It may have something to read that was left because the pool did not want it.
-    pub unread: bool,
-    /// It has more to read than it was read at once, and waits for its next turn.
-    pub queued: bool,
+    /// What it may have to read still.
+    pub more: More,
+    /// It has been written in this pass as much as that allows, and has its turn in the next one.
+    pub paused: bool,
     /// It is old: it goes with its next reply.
     pub leaving: bool,
     /// What the kernel has of it while shards are waited for: the time of its requests runs already.
     pub left: Option<Box<Left>>,
+}
+
+/// What a client may have to read, though the kernel does not tell of it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum More {
+    /// Nothing.
+    None,
+    /// Something that was left because the pool did not want it.
+    Unwanted,
+    /// More than it was read at once: it waits for its next turn.
+    Queued,
 }
 
 /// Bytes that the pool did not want yet.
@@ -54,8 +65,8 @@ pub enum Turn {
 impl ClientSocket {
     /// Of a client that has just come.
     pub fn new(socket: Socket, ends: Ends, ClientId { generation, .. }: ClientId) -> Self {
-        let (ended, unread, queued, leaving) = (false, false, false, false);
-        Self { socket, ends, generation, ended, unread, queued, leaving, left: None }
+        let (ended, paused, leaving) = (false, false, false);
+        Self { socket, ends, generation, ended, more: More::None, paused, leaving, left: None }
     }
 
     /// Who it is, in this place.
