@@ -136,6 +136,7 @@ impl Bench {
                     responses.extend_from_slice(&self.value);
                     responses.extend_from_slice(b"\r\n");
                 }
+                Some(b"*2\r\n$6\r\nPUBSU") => responses.extend_from_slice(&self.value),
                 _ => panic!("values of these tests have no star in them"),
             }
             used = self.unanswered.len();
@@ -493,6 +494,20 @@ fn replies_made_here_are_bounded() {
     bench.send(client, &mut request.as_bytes());
     let reply = text(bench.take(client, usize::MAX));
     assert!(reply.starts_with("-ERR the reply is larger than"), "{} bytes", reply.len());
+}
+
+#[test]
+fn lists_of_channels_are_bounded() {
+    let mut bench = Bench::new(|_| {});
+    let client = bench.client();
+    for (count, refused) in [(50_000, 0), (50_001, 1)] {
+        bench.value = format!("*{count}\r\n{}", "$1\r\nc\r\n".repeat(count)).into_bytes();
+        bench.send(client, &mut &b"*2\r\n$6\r\nPUBSUB\r\n$8\r\nCHANNELS\r\n"[..]);
+        let reply = text(bench.take(client, usize::MAX));
+        let words = "-ERR the shards have more than 50000 channels; ask with a pattern\r\n";
+        assert_eq!(reply, if refused > 0 { words } else { "*1\r\n$1\r\nc\r\n" });
+        assert_eq!(bench.counters.refused.get(), refused);
+    }
 }
 
 /// What is queued for a transaction is in the account, and goes with its client.

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::handshake::Step;
 use super::parked::Redirected;
 use super::redirect::{Executed, Redirects};
+use super::replies::Taken;
 use super::ticket::{Ticket, Whom};
 use super::waiting::is_for_us;
 use super::wishes::Wishes;
@@ -248,7 +249,7 @@ impl<P: Protocol> Intake<'_, P> {
             scratch.advance(self.start);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let mut is_odd = false;
+        let mut taken = Taken::Fine;
         match ticket.client().and_then(|id| self.clients.touch(id)) {
             Some(client) => {
                 let activity =
@@ -259,7 +260,7 @@ impl<P: Protocol> Intake<'_, P> {
                 } else {
                     Piece::Copied(&scratch[self.start..self.end])
                 };
-                is_odd = activity.replies.answer(ticket.number, ticket.fragment, piece, is_complete);
+                taken = activity.replies.answer(ticket.number, ticket.fragment, piece, is_complete);
             }
             None => {
                 if ticket.whom == Whom::Nobody {
@@ -272,7 +273,10 @@ impl<P: Protocol> Intake<'_, P> {
         }
         self.start = if is_shared { 0 } else { self.end };
         self.end = self.start;
-        is_odd
+        if taken == Taken::Refused {
+            self.context.counters.refused.add(1);
+        }
+        taken == Taken::Odd
     }
 }
 

@@ -73,6 +73,17 @@ impl<P: Protocol> ReplyState<P> {
     }
 }
 
+/// What a response, or a piece of it, has turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// What was asked for.
+    Fine,
+    /// It cannot be the response to the fragment.
+    Odd,
+    /// It was the last of a request, which the proxy itself refuses because of all that has come.
+    Refused,
+}
+
 /// A split request whose fragments are under way.
 pub struct Merging<P: Protocol> {
     /// How they are joined.
@@ -240,14 +251,13 @@ impl<P: Protocol> Replies<P> {
         }
     }
 
-    /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete. True if it cannot
-    /// be the response to the fragment.
+    /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete.
     #[inline]
-    pub fn answer(&mut self, number: u32, fragment: u32, piece: Piece<'_>, last: bool) -> bool {
+    pub fn answer(&mut self, number: u32, fragment: u32, piece: Piece<'_>, last: bool) -> Taken {
         let index = number.wrapping_sub(self.oldest) as usize;
         let Some(reply) = self.queue.get_mut(index) else {
             debug_assert!(false, "a response for request {number}, which is not in flight");
-            return false;
+            return Taken::Fine;
         };
         let streaming = match reply.state {
             ReplyState::Waiting if index == 0 => Some(P::is_withheld(reply.manner, piece.as_slice())),
@@ -268,7 +278,7 @@ impl<P: Protocol> Replies<P> {
                 self.average = self.average.max(length);
                 reply.state = ReplyState::Streaming { withheld };
             }
-            return false;
+            return Taken::Fine;
         }
         self.answer_early(index, fragment, piece, last)
     }
@@ -289,9 +299,9 @@ impl<P: Protocol> Replies<P> {
     }
 
     /// As [`Self::answer`], where the reply has to wait for its turn or for other fragments.
-    fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) -> bool {
+    fn answer_early(&mut self, index: usize, fragment: u32, piece: Piece<'_>, last: bool) -> Taken {
         let length = piece.as_slice().len();
-        let mut is_odd = false;
+        let mut taken = Taken::Fine;
         let state = std::mem::replace(&mut self.queue[index].state, ReplyState::Waiting);
         let state = match state {
             ReplyState::Waiting if last && length < SHARE_MIN => self.hold(piece.as_slice()),
@@ -325,13 +335,19 @@ impl<P: Protocol> Replies<P> {
             ReplyState::Merging(mut merging) => {
                 self.waiting_bytes += length;
                 merging.take(fragment, piece, last);
-                is_odd = last && merging.is_odd(fragment);
+                if last && merging.is_odd(fragment) {
+                    taken = Taken::Odd;
+                }
                 if merging.missing > 0 {
                     ReplyState::Merging(merging)
                 } else {
                     self.merging_bytes -= merging.bytes();
                     self.waiting_bytes -= merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
-                    self.merged(index, *merging)
+                    let (state, is_refused) = self.merged(index, *merging);
+                    if is_refused {
+                        taken = Taken::Refused;
+                    }
+                    state
                 }
             }
             state => {
@@ -343,22 +359,22 @@ impl<P: Protocol> Replies<P> {
         if index == 0 {
             self.release();
         }
-        is_odd
+        taken
     }
 
-    /// All fragments have come: joins them, straight into the output if it is their turn.
-    fn merged(&mut self, index: usize, merging: Merging<P>) -> ReplyState<P> {
+    /// All fragments have come: joins them, straight into the output if it is their turn. Whether that is a refusal.
+    fn merged(&mut self, index: usize, merging: Merging<P>) -> (ReplyState<P>, bool) {
         let Merging { merge, owners, parts, .. } = merging;
         if index == 0 && !P::is_withheld(self.queue[0].manner, &[]) {
             let before = self.output.len();
-            P::merge(merge, &owners, parts, &mut self.output);
+            let is_refused = P::merge(merge, &owners, parts, &mut self.output);
             self.average = self.average.max(self.output.len() - before);
-            return ReplyState::Held { start: 0, length: 0 };
+            return (ReplyState::Held { start: 0, length: 0 }, is_refused);
         }
         let mut merged = Output::default();
-        P::merge(merge, &owners, parts, &mut merged);
+        let is_refused = P::merge(merge, &owners, parts, &mut merged);
         self.waiting_bytes += merged.len();
-        ReplyState::Merged(Box::new(merged))
+        (ReplyState::Merged(Box::new(merged)), is_refused)
     }
 
     /// Keeps a small response until its turn.

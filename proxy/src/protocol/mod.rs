@@ -131,8 +131,8 @@ pub trait Protocol: Channels + Waiting + Watching + Sized + 'static {
         false
     }
 
-    /// Joins the responses of all fragments into one reply.
-    fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output);
+    /// Joins the responses of all fragments into one reply. True if that is a refusal of the proxy itself.
+    fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool;
 
     /// Understands as much of `unread` as it can.
     fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;

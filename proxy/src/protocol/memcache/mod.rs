@@ -251,8 +251,9 @@ impl Protocol for Memcache {
         split::split(merge, decoder, canonical, owners, fragments);
     }
 
-    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
+    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {
         split::merge(merge, owners, parts, reply);
+        false
     }
 
     #[inline]

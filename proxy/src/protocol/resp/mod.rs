@@ -200,11 +200,16 @@ impl Protocol for Resp {
         *merge == Merge::Counts
     }
 
-    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
+    fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {
         match merge {
             Merge::Transaction => transaction::merge(owners, parts, reply),
+            Merge::Union if pubsub::is_too_long(&parts) => {
+                pubsub::refuse_long(reply);
+                return true;
+            }
             merge => split::merge(merge, owners, parts, reply),
         }
+        false
     }
 
     #[inline]

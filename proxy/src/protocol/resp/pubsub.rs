@@ -50,6 +50,18 @@ pub fn is_odd(merge: Merge, channels: usize, response: &[u8]) -> bool {
     }
 }
 
+/// Whether the shards have more names than are listed.
+pub fn is_too_long(parts: &[Part]) -> bool {
+    let counts = parts.iter().filter_map(|part| Some(array(&part.bytes)?.0));
+    counts.fold(0, usize::saturating_add) > LISTED_MAX
+}
+
+/// The reply to who asks for so many.
+pub fn refuse_long(reply: &mut Output) {
+    let words = format!("ERR the shards have more than {LISTED_MAX} channels; ask with a pattern");
+    encode::error(reply.tail(), &words);
+}
+
 /// Joins the responses. The shard whose response is none, if there is one.
 pub fn merge<'p>(
     merge: Merge,
@@ -62,12 +74,6 @@ pub fn merge<'p>(
             let mut names = Vec::new();
             for part in parts {
                 names.append(&mut elements(&part.bytes).ok_or(part)?);
-            }
-            if names.len() > LISTED_MAX {
-                let words =
-                    format!("ERR the shards have more than {LISTED_MAX} channels; ask with a pattern");
-                encode::error(reply.tail(), &words);
-                return Ok(());
             }
             // They are no channels of anybody.
             names.retain(|name| Resp::tallied(name).is_none());
