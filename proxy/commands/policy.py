@@ -64,6 +64,8 @@ LISTEN = {
     "unsubscribe": "Channel, false",
     "psubscribe": "Pattern, true",
     "punsubscribe": "Pattern, false",
+    "ssubscribe": "Sharded, true",
+    "sunsubscribe": "Sharded, false",
 }
 PUBLISH = ("publish", "spublish")
 # Questions about channels, and how the answers of shards become one.
@@ -71,8 +73,8 @@ ASK_CHANNELS = {
     "pubsub|channels": "Union",
     "pubsub|shardchannels": "Union",
     "pubsub|numpat": "Most",
-    "pubsub|numsub": "Counts",
-    "pubsub|shardnumsub": "Counts",
+    "pubsub|numsub": "Counts(Channel)",
+    "pubsub|shardnumsub": "Counts(Sharded)",
 }
 
 # Commands whose keys are watched, on a connection of the client's own.
@@ -80,7 +82,6 @@ WATCH = ("watch",)
 
 LATER = {
     "Blocking": "blmovem bzmove",
-    "PubSub": "ssubscribe sunsubscribe",
     "Scan": "scan clusterscan",
     "AllShards": "keys dbsize flushdb randomkey script|exists script|load script|show"
     " function|dump function|list function|load function|stats"

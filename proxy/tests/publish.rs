@@ -44,6 +44,12 @@ fn a_subscriber_is_told_what_the_server_tells() {
         "HELLO 3 ; CLIENT REPLY SKIP ; SUBSCRIBE a ; CLIENT REPLY SKIP ; UNSUBSCRIBE a ; GET k ; PING end",
         "HELLO 3 ; SUBSCRIBE a ; GET k ; UNSUBSCRIBE ; UNSUBSCRIBE ; PUNSUBSCRIBE x ; PING end",
         "SUBSCRIBE a ; QUIT ; PING OK",
+        "SSUBSCRIBE a b a ; PING ; GET k ; SUBSCRIBE a ; PSUBSCRIBE * ; SUNSUBSCRIBE a ; SUNSUBSCRIBE nosuch ; UNSUBSCRIBE ; SUNSUBSCRIBE ; PING ; PUNSUBSCRIBE ; SUNSUBSCRIBE ; PING end",
+        "SSUBSCRIBE a ; SSUBSCRIBE ; SUNSUBSCRIBE ; SUNSUBSCRIBE x y ; GET nosuch ; PING end",
+        "SSUBSCRIBE a ; SPUBLISH a x ; MULTI ; CLIENT ID ; UNSUBSCRIBE ; PING a b ; PING end",
+        "SSUBSCRIBE a ; SUBSCRIBE b ; RESET ; SSUBSCRIBE c ; PING end",
+        "SSUBSCRIBE a ; QUIT ; PING OK",
+        "CLIENT REPLY SKIP ; SSUBSCRIBE a ; PING end",
     ] {
         let [our, their] = [&ours, &theirs].map(|server| play(&mut server.connect(), script));
         // HELLO says who is there.
@@ -71,20 +77,24 @@ fn messages_are_what_the_server_sends() {
             if version == "3" {
                 subscriber.tell("HELLO 3");
             }
-            play(&mut subscriber, "SUBSCRIBE a b ; PSUBSCRIBE a* ; PSUBSCRIBE nosuch");
+            play(&mut subscriber, "SUBSCRIBE a b ; PSUBSCRIBE a* ; SSUBSCRIBE a b ; PSUBSCRIBE nosuch");
             let mut replies = Vec::new();
             for (channel, message) in
                 [("a", "1"), ("b", ""), ("c", "lost"), ("ab", "\r\n"), ("a", &large), ("b", "end")]
             {
                 publisher.ask(&[b"PUBLISH", channel.as_bytes(), message.as_bytes()]);
+                publisher.ask(&[b"SPUBLISH", channel.as_bytes(), message.as_bytes()]);
             }
-            while replies.last().is_none_or(|reply: &String| !reply.contains("end")) {
+            while replies
+                .last()
+                .is_none_or(|reply: &String| !(reply.contains("smessage") && reply.contains("end")))
+            {
                 replies.push(shown(&subscriber.reply()));
             }
             heard.push(replies);
         }
         assert_eq!(heard[0], heard[1], "version {version}");
-        assert_eq!(heard[0].len(), 7);
+        assert_eq!(heard[0].len(), 7 + 4);
     }
 }
 
@@ -92,7 +102,11 @@ fn messages_are_what_the_server_sends() {
 #[test]
 fn listeners_are_counted_wherever_they_are() {
     let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
-    for pubsub in ["pubsub: all", "pubsub: owner"] {
+    for (pubsub, subscribe, numsub, channels) in [
+        ("pubsub: all", "SUBSCRIBE", "NUMSUB", "CHANNELS"),
+        ("pubsub: owner", "SUBSCRIBE", "NUMSUB", "CHANNELS"),
+        ("pubsub: all", "SSUBSCRIBE", "SHARDNUMSUB", "SHARDCHANNELS"),
+    ] {
         let settings = [pubsub];
         let proxies =
             [Server::memstore_of(2, &settings, &shards), Server::memstore_of(2, &settings, &shards)];
@@ -100,24 +114,60 @@ fn listeners_are_counted_wherever_they_are() {
         let mut subscribers: Vec<Client> = Vec::new();
         for count in 1..=13 {
             let mut subscriber = proxies[count % 2].connect();
-            assert!(subscriber.tell("SUBSCRIBE news").contains("subscribe"));
+            assert!(subscriber.tell(&format!("{subscribe} news")).contains("subscribe"));
             subscribers.push(subscriber);
             // What is acknowledged is counted, whoever asks.
             let expected = format!("*4\r\n$4\r\nnews\r\n:{count}\r\n$6\r\nnobody\r\n:0\r\n");
-            assert_eq!(askers[count % 8].tell("PUBSUB NUMSUB news nobody"), expected);
+            assert_eq!(askers[count % 8].tell(&format!("PUBSUB {numsub} news nobody")), expected);
         }
         let mut direct: Vec<Client> = shards.iter().map(Server::connect).collect();
-        direct.iter_mut().for_each(|client| assert!(client.tell("SUBSCRIBE news").contains("news")));
+        direct.iter_mut().for_each(|client| {
+            assert!(client.tell(&format!("{subscribe} news")).contains("news"));
+        });
         let news = |count: usize| format!("*2\r\n$4\r\nnews\r\n:{count}\r\n");
-        assert_eq!(askers[0].tell("PUBSUB NUMSUB news"), news(14), "the one on the shard that owns it");
-        assert_eq!(askers[0].tell("PUBSUB CHANNELS"), "*1\r\n$4\r\nnews\r\n");
+        let (numsub, channels) = (format!("PUBSUB {numsub} news"), format!("PUBSUB {channels}"));
+        assert_eq!(askers[0].tell(&numsub), news(14), "the one on the shard that owns it");
+        assert_eq!(askers[0].tell(&channels), "*1\r\n$4\r\nnews\r\n");
         drop(direct);
         for count in (0..13).rev() {
             drop(subscribers.pop());
             // A client that has gone is noticed in its time.
-            servers::eventually(|| askers[count % 8].tell("PUBSUB NUMSUB news"), &news(count));
+            servers::eventually(|| askers[count % 8].tell(&numsub), &news(count));
         }
-        servers::eventually(|| askers[0].tell("PUBSUB CHANNELS *"), "*0\r\n");
+        servers::eventually(|| askers[0].tell(&format!("{channels} *")), "*0\r\n");
+    }
+}
+
+/// Of one request over three shards, published through two proxies of two workers each.
+#[test]
+fn each_message_of_a_sharded_channel_reaches_each_subscriber_once() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let proxies = [Server::memstore_of(2, &[], &shards), Server::memstore_of(2, &[], &shards)];
+    let channels: Vec<String> = (0..10).map(|number| format!("channel-{number}")).collect();
+    let mut subscribers: Vec<Client> = (0..6).map(|number| proxies[number % 2].connect()).collect();
+    for subscriber in &mut subscribers {
+        subscriber.send(&encoded(
+            &[&[&b"SSUBSCRIBE"[..]], &channels.iter().map(String::as_bytes).collect::<Vec<_>>()[..]].concat(),
+        ));
+        for (count, channel) in channels.iter().enumerate() {
+            let told = format!("*3\r\n$10\r\nssubscribe\r\n$9\r\n{channel}\r\n:{}\r\n", count + 1);
+            assert_eq!(String::from_utf8_lossy(&subscriber.reply()), told);
+        }
+    }
+    let mut publishers: Vec<Client> = (0..4).map(|number| proxies[number % 2].connect()).collect();
+    for message in 0..200 {
+        let channel = &channels[message % 10];
+        assert!(publishers[message % 4].tell(&format!("SPUBLISH {channel} {message}")).starts_with(':'));
+    }
+    for subscriber in &mut subscribers {
+        let heard: BTreeMap<String, usize> = (0..200).map(|_| (shown(&subscriber.reply()), 1)).collect();
+        assert_eq!(heard.len(), 200);
+        assert_eq!(subscriber.tell("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n", "and nothing more");
+    }
+    drop(subscribers);
+    for shard in &shards {
+        let mut client = shard.connect();
+        servers::eventually(|| client.tell("PUBSUB SHARDCHANNELS"), "*0\r\n");
     }
 }
 

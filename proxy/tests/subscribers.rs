@@ -8,6 +8,8 @@
 //! subscriber hears each message once, and once all have gone no shard is subscribed to. `SEED=7` replays one run,
 //! `SIMULATION_SEEDS=20000` runs more.
 //!
+//! Channels, patterns and sharded channels have the same names here, so that none is taken for another.
+//!
 //! Planted once each to see this fail: a client that is among the listeners before its acknowledgement, one that stays there after it has
 //! left, a message that goes out as if no reply were out in part.
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
+use memstore_proxy::protocol::channels::{Channels, Kind};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
@@ -29,6 +32,10 @@ const PATTERNS: [&str; 3] = ["*", "k*", "news"];
 /// Larger than what is passed on in pieces.
 const LARGE: usize = 1_100_000;
 const SHARDS: usize = 5;
+/// Words of each kind.
+const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage", "smessage"];
+const LISTEN: [&str; Kind::COUNT] = ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"];
+const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"];
 
 /// SplitMix64.
 struct Random(u64);
@@ -60,6 +67,33 @@ fn request(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
+/// The kind that the word is of.
+fn kind_of(words: [&str; Kind::COUNT], word: &str) -> Option<Kind> {
+    Some(Kind::ALL[words.iter().position(|known| *known == word)?])
+}
+
+fn kind_published(word: &str) -> Kind {
+    if word == "SPUBLISH" { Kind::Sharded } else { Kind::Channel }
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.chars().count())
+}
+
+/// A letter for each byte.
+fn text_of(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+fn bytes_of(text: &str) -> impl Iterator<Item = u8> {
+    text.chars().map(|letter| u8::try_from(letter).expect("it stands for a byte"))
+}
+
+/// What a shard says of a name.
+fn said(word: &str, name: &str, count: usize) -> String {
+    format!("*3\r\n{}{}:{count}\r\n", bulk(&word.to_ascii_lowercase()), bulk(name))
+}
+
 /// A value as it stands on the wire: its mark, its text if it is one, its elements.
 #[derive(Clone, PartialEq, Debug)]
 struct Value {
@@ -77,7 +111,7 @@ fn value(bytes: &[u8]) -> Option<(Value, usize)> {
     match mark {
         b'$' if line != "-1" => {
             let length: usize = line.parse().expect("a length");
-            text = String::from_utf8_lossy(bytes.get(at..at + length)?).into_owned();
+            text = text_of(bytes.get(at..at + length)?);
             assert_eq!(bytes.get(at + length..at + length + 2)?, b"\r\n", "something stands inside a value");
             at += length + 2;
         }
@@ -106,7 +140,7 @@ enum Expected {
     /// Of so many names, all of them if none; some may be acknowledged already.
     Change {
         on: bool,
-        pattern: bool,
+        kind: Kind,
         names: VecDeque<String>,
         all: bool,
         begun: bool,
@@ -121,20 +155,21 @@ struct Client {
     inbox: Vec<u8>,
     reads: bool,
     expected: VecDeque<Expected>,
-    channels: BTreeSet<String>,
-    patterns: BTreeSet<String>,
-    /// Names, patterns or not, and messages heard for them.
-    heard: HashSet<(bool, String, String)>,
+    names: [BTreeSet<String>; Kind::COUNT],
+    /// Names of each kind, and messages heard for them.
+    heard: HashSet<(Kind, String, String)>,
 }
 
 impl Client {
-    fn count(&self) -> usize {
-        self.channels.len() + self.patterns.len()
+    /// How many names it has, as it is told of one of this kind.
+    fn count(&self, kind: Kind) -> usize {
+        let [channels, patterns, sharded] = self.names.each_ref().map(BTreeSet::len);
+        if kind == Kind::Sharded { sharded } else { channels + patterns }
     }
 
     fn listens(&self) -> bool {
         let wants = |expected: &Expected| matches!(expected, Expected::Change { on: true, .. });
-        self.count() > 0 || self.expected.iter().any(wants)
+        self.names.iter().any(|names| !names.is_empty()) || self.expected.iter().any(wants)
     }
 
     /// All that is whole of what it has heard.
@@ -148,14 +183,13 @@ impl Client {
     fn hear(&mut self, said: Value, is_faulty: bool) {
         let word = said.elements.first().map_or("", |element| element.text.as_str());
         let number = self.number;
-        if word == "message" || word == "pmessage" {
+        if let Some(kind) = kind_of(MESSAGE, word) {
             assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
-            let pattern = word == "pmessage";
             let name = said.elements[1].text.clone();
-            let listened = if pattern { &self.patterns } else { &self.channels };
+            let listened = &self.names[kind.place()];
             assert!(listened.contains(&name), "client {number} hears of {name}, which it does not listen to");
             let message = said.elements.last().expect("a message").text.clone();
-            let is_new = self.heard.insert((pattern, name.clone(), message.clone()));
+            let is_new = self.heard.insert((kind, name.clone(), message.clone()));
             assert!(is_new, "client {number} hears {message} of {name} twice");
             return;
         }
@@ -167,8 +201,7 @@ impl Client {
             Expected::Number => said.mark == b':' || (is_faulty && said.mark == b'-'),
             Expected::Value => said.mark == b'$' || (is_faulty && said.mark == b'-'),
             Expected::Reset => {
-                self.channels.clear();
-                self.patterns.clear();
+                self.names.iter_mut().for_each(BTreeSet::clear);
                 self.resp3 = false;
                 said.text == "RESET"
             }
@@ -176,17 +209,13 @@ impl Client {
                 assert!(is_faulty && !*begun, "client {number}: {said:?}");
                 true
             }
-            Expected::Change { on, pattern, names, all, begun } => {
+            Expected::Change { on, kind, names, all, begun } => {
                 *begun = true;
-                let wanted = match (*on, *pattern) {
-                    (true, false) => "subscribe",
-                    (true, true) => "psubscribe",
-                    (false, false) => "unsubscribe",
-                    (false, true) => "punsubscribe",
-                };
-                assert_eq!(word, wanted, "client {number}");
+                let kind = *kind;
+                let wanted = if *on { LISTEN[kind.place()] } else { LISTEN_NO_MORE[kind.place()] };
+                assert_eq!(word, wanted.to_ascii_lowercase(), "client {number}");
                 assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
-                let set = if *pattern { &mut self.patterns } else { &mut self.channels };
+                let set = &mut self.names[kind.place()];
                 let name = said.elements[1].text.clone();
                 let is_over = if *all {
                     assert!(
@@ -204,7 +233,7 @@ impl Client {
                     };
                     names.is_empty()
                 };
-                assert_eq!(said.elements[2].text, self.count().to_string(), "client {number}: {said:?}");
+                assert_eq!(said.elements[2].text, self.count(kind).to_string(), "client {number}: {said:?}");
                 if is_over {
                     self.expected.pop_front();
                 }
@@ -222,8 +251,13 @@ struct Peer {
     shard: String,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
-    channels: BTreeSet<String>,
-    patterns: BTreeSet<String>,
+    names: [BTreeSet<String>; Kind::COUNT],
+}
+
+impl Peer {
+    fn listens(&self) -> bool {
+        self.names.iter().any(|names| !names.is_empty())
+    }
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -358,8 +392,7 @@ impl Run {
             inbox: Vec::new(),
             reads: true,
             expected: VecDeque::new(),
-            channels: BTreeSet::new(),
-            patterns: BTreeSet::new(),
+            names: Default::default(),
             heard: HashSet::new(),
         };
         if resp3 {
@@ -382,19 +415,14 @@ impl Run {
         let random = &mut self.random;
         let (words, expected): (Vec<String>, _) = match random.below(if is_bound { 9 } else { 13 }) {
             0..=4 => {
-                let (on, pattern) = (!random.one_in(3), random.one_in(3));
-                let from: &[&str] = if pattern { &PATTERNS } else { &CHANNELS };
+                let (on, kind) = (!random.one_in(3), Kind::ALL[random.below(Kind::COUNT)]);
+                let from: &[&str] = if kind == Kind::Pattern { &PATTERNS } else { &CHANNELS };
                 let all = !on && random.one_in(3);
                 let count = if all { 0 } else { 1 + random.below(3) };
                 let names: VecDeque<String> = (0..count).map(|_| random.pick(from).to_owned()).collect();
-                let word = match (on, pattern) {
-                    (true, false) => "SUBSCRIBE",
-                    (true, true) => "PSUBSCRIBE",
-                    (false, false) => "UNSUBSCRIBE",
-                    (false, true) => "PUNSUBSCRIBE",
-                };
+                let word = if on { LISTEN[kind.place()] } else { LISTEN_NO_MORE[kind.place()] };
                 let words = std::iter::once(word.to_owned()).chain(names.iter().cloned()).collect();
-                (words, Expected::Change { on, pattern, names, all, begun: false })
+                (words, Expected::Change { on, kind, names, all, begun: false })
             }
             5 if !has_reset && random.one_in(3) => (vec!["RESET".into()], Expected::Reset),
             5..=8 => (vec!["PING".into()], Expected::Pong),
@@ -405,7 +433,8 @@ impl Run {
             _ => {
                 self.messages += 1;
                 let message = format!("m{}", self.messages);
-                (vec!["PUBLISH".into(), random.pick(&CHANNELS).into(), message], Expected::Number)
+                let word = if random.one_in(3) { "SPUBLISH" } else { "PUBLISH" };
+                (vec![word.into(), random.pick(&CHANNELS).into(), message], Expected::Number)
             }
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -470,42 +499,50 @@ impl Run {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let answer = match words[..] {
             ["HELLO", _] => "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned(),
-            ["PING"] if peer.channels.is_empty() && peer.patterns.is_empty() => "+PONG\r\n".to_owned(),
+            ["PING"] if !peer.listens() => "+PONG\r\n".to_owned(),
             ["PING"] => "*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_owned(),
             ["GET", key] if key.starts_with("large") => format!("${LARGE}\r\n{}\r\n", "x".repeat(LARGE)),
             ["GET", _] => "$5\r\nsmall\r\n".to_owned(),
-            [word @ ("SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE"), name] => {
-                let set = if word.starts_with('P') { &mut peer.patterns } else { &mut peer.channels };
-                if word.contains("UNS") {
-                    set.remove(name)
-                } else {
-                    set.insert(name.to_owned())
-                };
-                let count = peer.channels.len() + peer.patterns.len();
-                let word = word.to_ascii_lowercase();
-                format!("*3\r\n${}\r\n{word}\r\n${}\r\n{name}\r\n:{count}\r\n", word.len(), name.len())
+            [word @ ("PUBLISH" | "SPUBLISH"), channel, message] => {
+                let (shard, kind) = (peer.shard.clone(), kind_published(word));
+                format!(":{}\r\n", self.publish(&shard, kind, channel, message))
             }
-            ["PUBLISH", channel, message] => {
-                let shard = peer.shard.clone();
-                format!(":{}\r\n", self.publish(&shard, channel, message))
+            [word, name] => {
+                let (on, kind) = match (kind_of(LISTEN, word), kind_of(LISTEN_NO_MORE, word)) {
+                    (Some(kind), _) => (true, kind),
+                    (_, Some(kind)) => (false, kind),
+                    _ => panic!("a shard is sent {words:?}"),
+                };
+                let set = &mut peer.names[kind.place()];
+                if on {
+                    set.insert(name.to_owned())
+                } else {
+                    set.remove(name)
+                };
+                said(word, name, peer.names.iter().map(BTreeSet::len).sum())
             }
             _ => panic!("a shard is sent {words:?}"),
         };
-        self.peers.get_mut(&id).expect("a connection").outbox.extend(answer.bytes());
+        self.peers.get_mut(&id).expect("a connection").outbox.extend(bytes_of(&answer));
     }
 
-    fn publish(&mut self, shard: &str, channel: &str, message: &str) -> usize {
+    fn publish(&mut self, shard: &str, kind: Kind, channel: &str, message: &str) -> usize {
         let mut count = 0;
-        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         for peer in self.peers.values_mut().filter(|peer| peer.shard == shard) {
-            if peer.channels.contains(channel) {
+            if peer.names[kind.place()].contains(channel) {
                 count += 1;
-                let said = format!("*3\r\n{}{}{}", bulk("message"), bulk(channel), bulk(message));
+                let word = MESSAGE[kind.place()];
+                let said = format!("*3\r\n{}{}{}", bulk(word), bulk(channel), bulk(message));
                 peer.outbox.extend(said.bytes());
             }
-            for pattern in peer.patterns.iter().filter(|pattern| matches(pattern, channel)) {
+            if kind == Kind::Sharded {
+                continue;
+            }
+            for pattern in
+                peer.names[Kind::Pattern.place()].iter().filter(|pattern| matches(pattern, channel))
+            {
                 count += 1;
-                let head = bulk("pmessage") + &bulk(pattern);
+                let head = bulk(MESSAGE[Kind::Pattern.place()]) + &bulk(pattern);
                 peer.outbox.extend(format!("*4\r\n{head}{}{}", bulk(channel), bulk(message)).bytes());
             }
         }
@@ -516,7 +553,8 @@ impl Run {
         let shard = format!("shard-{}", self.random.below(self.topology.shards().len()));
         self.messages += 1;
         let (channel, message) = (self.random.pick(&CHANNELS), format!("m{}", self.messages));
-        self.publish(&shard, channel, &message);
+        let kind = if self.random.one_in(3) { Kind::Sharded } else { Kind::Channel };
+        self.publish(&shard, kind, channel, &message);
     }
 
     fn shards_write(&mut self, most: usize) {
@@ -631,16 +669,24 @@ impl Run {
         // Other owners have not been listened to yet.
         let has_changed = self.coverage.reloads + self.coverage.ejections > 0;
         assert!(was_faulty || self.coverage.gaps == 0 || has_changed);
-        for channel in CHANNELS {
+        for (channel, kind) in CHANNELS
+            .into_iter()
+            .flat_map(|channel| [Kind::Channel, Kind::Sharded].map(|kind| (channel, kind)))
+        {
             let owner = self.topology.shard_for(channel.as_bytes()).expect("an owner");
             let subscribed = |peer: &Peer, name: &str| {
-                usize::from(peer.shard == format!("shard-{owner}") && peer.channels.contains(name))
+                usize::from(peer.shard == format!("shard-{owner}") && peer.names[kind.place()].contains(name))
             };
             let count = |name: &str| self.peers.values().map(|peer| subscribed(peer, name)).sum::<usize>();
             let beside =
-                (0..20).map(|bit| count(&format!("{channel}\0memstore\0{}", char::from(b'a' + bit))) << bit);
-            let listeners = self.clients.iter().filter(|client| client.channels.contains(channel)).count();
-            assert_eq!(count(channel) + beside.sum::<usize>(), listeners, "listeners to {channel}");
+                (0..20).map(|bit| count(&text_of(&Resp::tally(kind, channel.as_bytes(), bit))) << bit);
+            let listeners =
+                self.clients.iter().filter(|client| client.names[kind.place()].contains(channel)).count();
+            assert_eq!(count(channel) + beside.sum::<usize>(), listeners, "{kind:?} {channel}");
+            let elsewhere = |peer: &&Peer| {
+                peer.shard != format!("shard-{owner}") && peer.names[Kind::Sharded.place()].contains(channel)
+            };
+            assert_eq!(self.peers.values().filter(elsewhere).count(), 0, "{channel} has another owner");
         }
         // One message for each channel, from where the proxy would publish it, and with all shards listened to, from any.
         for channel in CHANNELS {
@@ -650,18 +696,21 @@ impl Run {
                 true => format!("shard-{}", self.random.below(count)),
                 false => format!("shard-{owner}"),
             };
-            self.publish(&shard, channel, &format!("last of {channel}"));
+            self.publish(&shard, Kind::Channel, channel, &format!("last of {channel}"));
+            self.publish(&format!("shard-{owner}"), Kind::Sharded, channel, &format!("last of {channel}"));
         }
         self.rest();
         for client in &self.clients {
             for channel in CHANNELS {
                 let last = format!("last of {channel}");
-                let hears =
-                    |pattern, name: &str| client.heard.contains(&(pattern, name.to_owned(), last.clone()));
-                assert_eq!(hears(false, channel), client.channels.contains(channel), "{channel}");
+                let hears = |kind, name: &str| client.heard.contains(&(kind, name.to_owned(), last.clone()));
+                let has = |kind: Kind, name| client.names[kind.place()].contains(name);
+                for kind in [Kind::Channel, Kind::Sharded] {
+                    assert_eq!(hears(kind, channel), has(kind, channel), "{kind:?} {channel}");
+                }
                 for pattern in PATTERNS {
-                    let wanted = client.patterns.contains(pattern) && matches(pattern, channel);
-                    assert_eq!(hears(true, pattern), wanted, "{pattern} {channel}");
+                    let wanted = has(Kind::Pattern, pattern) && matches(pattern, channel);
+                    assert_eq!(hears(Kind::Pattern, pattern), wanted, "{pattern} {channel}");
                 }
             }
         }
@@ -670,7 +719,7 @@ impl Run {
         }
         self.rest();
         for peer in self.peers.values() {
-            assert!(peer.channels.is_empty() && peer.patterns.is_empty(), "{}: left behind", peer.shard);
+            assert!(!peer.listens(), "{}: left behind", peer.shard);
         }
         assert_eq!(self.world.counters.subscribers.get(), 0);
     }

@@ -49,7 +49,7 @@ pub(super) struct Channels {
     /// Names that nobody wants any more, or nobody did for a time.
     dropped: Vec<Key>,
     /// Channels that fewer listen to than before.
-    recounted: Vec<Bytes>,
+    recounted: Vec<Key>,
     /// Feeds with messages that wait for another pass.
     put_off: Vec<ConnectionId>,
     /// Messages of which not all that listen have got theirs, one for a feed at most.
@@ -173,7 +173,7 @@ impl Channels {
 
     /// How many names the client has, those that it waits for included.
     pub fn names_of(&self, id: ClientId) -> usize {
-        self.subscribers.get(&id).map_or(0, |subscriber| subscriber.count() + subscriber.names_in_line)
+        self.subscribers.get(&id).map_or(0, Subscriber::names)
     }
 
     /// What is held for the client.
@@ -187,14 +187,14 @@ impl Channels {
     }
 
     /// How many listen to the channel beside one, those included that are about to: what shards are told of that.
-    pub fn tally(&self, channel: &[u8]) -> u32 {
-        let name = self.names[Kind::Channel.place()].get(channel);
+    pub fn tally(&self, kind: Kind, channel: &[u8]) -> u32 {
+        let name = self.names[kind.place()].get(channel);
         let count = name.map_or(0, |name| name.listeners.len() + name.coming);
         u32::try_from(count.saturating_sub(1)).map_or(TALLY_MAX, |count| count.min(TALLY_MAX))
     }
 
     /// Channels that fewer listen to than before.
-    pub fn take_recounted(&mut self) -> Vec<Bytes> {
+    pub fn take_recounted(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.recounted)
     }
 
@@ -371,20 +371,20 @@ impl Channels {
                 if subscriber.names[kind.place()].insert(name.clone()) {
                     subscriber.bytes += name.len() + ENTRY_BYTES;
                 }
-                P::acknowledge(change, Some(&name), subscriber.count(), voice, reply);
+                P::acknowledge(change, Some(&name), subscriber.count(kind), voice, reply);
             }
         } else {
             let all = names.is_empty();
             let names = if all { subscriber.names[kind.place()].iter().cloned().collect() } else { names };
             if names.is_empty() {
-                P::acknowledge(change, None, subscriber.count(), voice, reply);
+                P::acknowledge(change, None, subscriber.count(kind), voice, reply);
             }
             for name in names {
                 subscriber.leave(kind, &name);
                 if let Some(entry) = self.names[kind.place()].get_mut(&name) {
                     entry.leave(id);
                 }
-                P::acknowledge(change, Some(&name), subscriber.count(), voice, reply);
+                P::acknowledge(change, Some(&name), subscriber.count(kind), voice, reply);
                 dropped.push((kind, name));
             }
         }
@@ -444,17 +444,23 @@ impl Channels {
         for key in names {
             if self.is_over(&key) {
                 self.dropped.push(key);
-            } else if key.0 == Kind::Channel {
-                self.recounted.push(key.1);
+            } else if key.0.is_channel() {
+                self.recounted.push(key);
             }
         }
     }
 }
 
 impl Subscriber {
-    /// To how many names it listens, as it is told.
-    fn count(&self) -> usize {
-        self.names.iter().map(BTreeSet::len).sum()
+    /// To how many names it listens, as it is told of one of this kind.
+    fn count(&self, kind: Kind) -> usize {
+        let kinds = Kind::ALL.into_iter().filter(|other| other.counts_with(kind));
+        kinds.map(|other| self.names[other.place()].len()).sum()
+    }
+
+    /// How many names it has, those that it waits for included.
+    fn names(&self) -> usize {
+        self.names.iter().map(BTreeSet::len).sum::<usize>() + self.names_in_line
     }
 
     fn listens(&self) -> bool {

@@ -18,8 +18,9 @@
 //!
 //! Which shards a name is asked of: all of them, because a message may be published on any (by a script, by the shard itself, by
 //! whoever speaks to it directly), and each message is published on one only; or the owner of the name alone, where the pool
-//! says so. Nodes of a cluster hand on what is published, so there it is one of them in any case. A message counts only where
-//! it comes from a shard that the name is asked of at that time.
+//! says so, and of a sharded channel anyhow. Nodes of a cluster hand on what is published, so there it is one of them in any case. A message counts only where
+//! it comes from a shard that the name is asked of at that time. Where a sharded channel gets another owner, the former one is asked until the
+//! present one has answered: no node hands such messages on, so none comes twice.
 
 use std::time::Duration;
 
@@ -65,7 +66,11 @@ fn bits(of: u32) -> impl Iterator<Item = u32> {
 impl<P: Protocol> Router<P> {
     /// The shards that the name is asked of.
     fn homes(&self, kind: Kind, name: &[u8], limits: &Limits) -> Vec<MemberIndex> {
-        let is_owners = self.topology.redirects() || (!limits.listens_everywhere && kind != Kind::Pattern);
+        let is_owners = match kind {
+            Kind::Sharded => true,
+            Kind::Channel => self.topology.redirects() || !limits.listens_everywhere,
+            Kind::Pattern => self.topology.redirects(),
+        };
         if is_owners { self.owner(name).into_iter().collect() } else { self.members.present().to_vec() }
     }
 
@@ -78,10 +83,7 @@ impl<P: Protocol> Router<P> {
     /// How the name stands at the shards that matter. All of them have to say yes that are there; at least the one does where
     /// messages are published through the proxy.
     pub fn verdict(&self, (kind, name): &Key, limits: &Limits) -> Verdict {
-        let owner = match kind {
-            Kind::Channel => self.owner(name),
-            Kind::Pattern => None,
-        };
+        let owner = if kind.is_channel() { self.owner(name) } else { None };
         let (mut is_heard, mut failed) = (false, None);
         for member in self.homes(*kind, name, limits) {
             match self.stand(member, *kind, name) {
@@ -107,7 +109,7 @@ impl<P: Protocol> Router<P> {
         let lines = &feed.names[kind.place()];
         match lines.get(name) {
             Some(Line { asked: None, is_on: true, tally, .. }) => {
-                let mut names = bits(*tally).map(|bit| P::tally(name, bit));
+                let mut names = bits(*tally).map(|bit| P::tally(kind, name, bit));
                 let is_counted = |name: Vec<u8>| lines.get(&name[..]).is_none_or(Line::is_settled);
                 if names.all(is_counted) { Stand::Heard } else { Stand::Open }
             }
@@ -154,17 +156,17 @@ impl<P: Protocol> Router<P> {
     }
 
     /// So many listen to the channel beside one: its owner is told.
-    pub fn count_listeners(&mut self, channel: &Bytes, tally: u32, limits: &Limits, now: Time) {
-        let owner =
-            self.owner(channel).filter(|owner| self.homes(Kind::Channel, channel, limits).contains(owner));
+    pub fn count_listeners(&mut self, key: &Key, tally: u32, limits: &Limits, now: Time) {
+        let (kind, channel) = key;
+        let owner = self.owner(channel).filter(|owner| self.homes(*kind, channel, limits).contains(owner));
         for member in self.members.present().to_vec() {
-            self.set_tally(member, channel, if owner == Some(member) { tally } else { 0 }, now);
+            self.set_tally(member, key, if owner == Some(member) { tally } else { 0 }, now);
         }
     }
 
-    fn set_tally(&mut self, member: MemberIndex, channel: &Bytes, tally: u32, now: Time) {
-        let Some(id) = self.feed_id(member) else { return };
-        let lines = &mut self.feed_mut(id).names[Kind::Channel.place()];
+    fn set_tally(&mut self, member: MemberIndex, (kind, channel): &Key, tally: u32, now: Time) {
+        let (kind, Some(id)) = (*kind, self.feed_id(member)) else { return };
+        let lines = &mut self.feed_mut(id).names[kind.place()];
         let Some(line) = lines.get_mut(channel) else { return };
         let before = std::mem::replace(&mut line.tally, tally);
         if before == tally {
@@ -175,8 +177,8 @@ impl<P: Protocol> Router<P> {
         feed.tally_bytes = feed.tally_bytes.saturating_sub(channel.len() * before.count_ones() as usize);
         for (on, changed) in [(false, before & !tally), (true, tally & !before)] {
             for bit in bits(changed) {
-                let name = Bytes::from(P::tally(channel, bit));
-                self.ask(id, Listening { kind: Kind::Channel, on }, &name, now);
+                let name = Bytes::from(P::tally(kind, channel, bit));
+                self.ask(id, Listening { kind, on }, &name, now);
             }
         }
     }
@@ -187,8 +189,8 @@ impl<P: Protocol> Router<P> {
             if let Some(id) = self.feed_id(member)
                 && self.feed_mut(id).names[kind.place()].contains_key(name)
             {
-                if kind == Kind::Channel {
-                    self.set_tally(member, name, 0, now);
+                if kind.is_channel() {
+                    self.set_tally(member, &(kind, name.clone()), 0, now);
                 }
                 self.ask(id, Listening { kind, on: false }, name, now);
             }
@@ -242,13 +244,15 @@ impl<P: Protocol> Router<P> {
     }
 
     /// The shard has answered for the name.
-    pub fn answered(&mut self, id: ConnectionId, (kind, name): &Key, now: Time) {
+    pub fn answered(&mut self, id: ConnectionId, (kind, name): &Key, limits: &Limits, now: Time) {
         let Some(line) = self.feed_mut(id).names[kind.place()].get(name) else { return };
         let (wanted, is_on, is_refused) = (line.wanted, line.is_on, line.refused.is_some());
         if wanted != is_on && !is_refused {
             self.ask(id, Listening { kind: *kind, on: wanted }, name, now);
         } else if !wanted && !line.queued {
             self.feed_mut(id).names[kind.place()].remove(name);
+        } else if *kind == Kind::Sharded && P::tallied(*kind, name).is_none() {
+            self.leave_former(*kind, name, limits, now);
         }
     }
 
@@ -284,8 +288,8 @@ impl<P: Protocol> Router<P> {
         for (kind, name) in channels.wanted() {
             if self.homes(kind, name, limits).contains(&member) {
                 self.ask(id, Listening { kind, on: true }, name, now);
-                if kind == Kind::Channel && self.owner(name) == Some(member) {
-                    self.set_tally(member, name, channels.tally(name), now);
+                if kind.is_channel() && self.owner(name) == Some(member) {
+                    self.set_tally(member, &(kind, name.clone()), channels.tally(kind, name), now);
                 }
             }
         }
@@ -371,32 +375,44 @@ impl<P: Protocol> Router<P> {
             return missed;
         }
         for (kind, name) in channels.wanted() {
-            let homes = self.homes(kind, name, limits);
-            for member in self.members.present().to_vec() {
-                if let Some(id) = self.feed_id(member)
-                    && !homes.contains(&member)
-                    && self.feed_mut(id).hears(kind, name)
-                {
-                    self.ask(id, Listening { kind, on: false }, name, now);
-                }
-            }
             self.listen(kind, name, limits, now);
-            if kind == Kind::Channel {
-                self.count_listeners(name, channels.tally(name), limits, now);
+            self.leave_former(kind, name, limits, now);
+            if kind.is_channel() {
+                self.count_listeners(&(kind, name.clone()), channels.tally(kind, name), limits, now);
             }
-            let is_deaf = |&member: &MemberIndex| {
-                let line = self.feed_of(member).and_then(|feed| feed.names[kind.place()].get(name));
-                line.is_none_or(|line| !line.is_on)
-            };
+            let is_deaf = |&member: &MemberIndex| !self.is_heard(member, kind, name);
             let is_missed = match kind {
-                Kind::Channel => self.owner(name).as_ref().is_none_or(is_deaf),
-                Kind::Pattern => homes.iter().any(is_deaf),
+                Kind::Channel | Kind::Sharded => self.owner(name).as_ref().is_none_or(is_deaf),
+                Kind::Pattern => self.homes(kind, name, limits).iter().any(is_deaf),
             };
             if is_missed && !channels.listeners(kind, name).is_empty() {
                 missed.push((kind, name.clone()));
             }
         }
         missed
+    }
+
+    /// Shards that need not be asked for the name any more are told so. Where each message is on one shard only, the one that has
+    /// them from now on is listened to first, so that fewer are missed.
+    fn leave_former(&mut self, kind: Kind, name: &Bytes, limits: &Limits, now: Time) {
+        let homes = self.homes(kind, name, limits);
+        if kind == Kind::Sharded && homes.iter().any(|&home| !self.is_heard(home, kind, name)) {
+            return;
+        }
+        for member in self.members.present().to_vec() {
+            if let Some(id) = self.feed_id(member)
+                && !homes.contains(&member)
+                && self.feed_mut(id).hears(kind, name)
+            {
+                self.ask(id, Listening { kind, on: false }, name, now);
+            }
+        }
+    }
+
+    /// Whether the shard has said that the name is listened to.
+    fn is_heard(&self, member: MemberIndex, kind: Kind, name: &[u8]) -> bool {
+        let line = self.feed_of(member).and_then(|feed| feed.names[kind.place()].get(name));
+        line.is_some_and(|line| line.is_on)
     }
 
     /// The feed of a member that has left is closed.

@@ -32,9 +32,7 @@ impl<P: Protocol> Service<'_, P> {
         let limits = &self.context.limits;
         let refusal = if change.on && names.clone().any(|name| name.len() > NAME_MAX) {
             Some(format!("names of channels are limited to {NAME_MAX} bytes"))
-        } else if change == (Listening { kind: Kind::Channel, on: true })
-            && names.clone().any(|name| P::tallied(name).is_some())
-        {
+        } else if change.on && change.kind.is_channel() && names.clone().any(is_own::<P>) {
             Some("names that end like this one are the proxy's own".into())
         } else if change.on && self.channels.names_of(self.id) + names.len() > limits.subscriptions_max {
             let most = limits.subscriptions_max;
@@ -59,17 +57,22 @@ impl<P: Protocol> Service<'_, P> {
         if change.on {
             let mut seen = HashSet::new();
             for name in names.into_iter().filter(|name| seen.insert(name.clone())) {
-                if change.kind == Kind::Channel {
-                    let tally = self.channels.tally(&name);
-                    self.router.count_listeners(&name, tally, limits, self.now);
-                }
                 let key = (change.kind, name);
+                if change.kind.is_channel() {
+                    let tally = self.channels.tally(key.0, &key.1);
+                    self.router.count_listeners(&key, tally, limits, self.now);
+                }
                 self.channels.decide(&key, self.router.verdict(&key, limits));
             }
         }
         acknowledge::<P>(self.channels, self.id, self.session, &mut self.activity.replies);
         Next::Request
     }
+}
+
+/// Whether the name is one that the proxy counts by.
+fn is_own<P: Protocol>(name: &[u8]) -> bool {
+    Kind::ALL.into_iter().any(|kind| P::tallied(kind, name).is_some())
 }
 
 /// The client is told what there is to tell it of its requests.
@@ -103,10 +106,10 @@ impl<P: Protocol> Pool<P> {
     /// Something has come on a feed, or it is there now.
     pub(super) fn follow_feed(&mut self, id: ConnectionId, now: Time) {
         for key in self.channels.take_answered() {
-            self.router.answered(id, &key, now);
-            match P::tallied(&key.1) {
-                Some(channel) if key.0 == Kind::Channel => self.decide(&(key.0, key.1.slice_ref(channel))),
-                _ => self.decide(&key),
+            self.router.answered(id, &key, &self.context.limits, now);
+            match P::tallied(key.0, &key.1) {
+                Some(channel) => self.decide(&(key.0, key.1.slice_ref(channel))),
+                None => self.decide(&key),
             }
         }
         self.router.ask_next(id, now);
@@ -200,10 +203,10 @@ impl<P: Protocol> Pool<P> {
                 self.router.listen_no_more(kind, &name, now);
             }
         }
-        for channel in self.channels.take_recounted() {
-            let tally = self.channels.tally(&channel);
-            self.router.count_listeners(&channel, tally, &self.context.limits, now);
-            self.decide(&(Kind::Channel, channel));
+        for key in self.channels.take_recounted() {
+            let tally = self.channels.tally(key.0, &key.1);
+            self.router.count_listeners(&key, tally, &self.context.limits, now);
+            self.decide(&key);
         }
         self.acknowledge_ready();
         if drops && self.channels.is_empty() {

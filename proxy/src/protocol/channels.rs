@@ -12,18 +12,30 @@ pub enum Kind {
     Channel,
     /// A pattern that the names of channels match.
     Pattern,
+    /// A channel of a shard: messages to it are on the shard that owns its name, and on no other.
+    Sharded,
 }
 
 impl Kind {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
     /// Each of them, at its place.
-    pub const ALL: [Self; Self::COUNT] = [Self::Channel, Self::Pattern];
+    pub const ALL: [Self; Self::COUNT] = [Self::Channel, Self::Pattern, Self::Sharded];
 
     /// In a list that has one for each.
     #[inline]
     pub fn place(self) -> usize {
         self as usize
+    }
+
+    /// Whether a name of it may be published to.
+    pub fn is_channel(self) -> bool {
+        self != Self::Pattern
+    }
+
+    /// Whether a client is told the number of both kinds in one.
+    pub fn counts_with(self, other: Self) -> bool {
+        (self == Self::Sharded) == (other == Self::Sharded)
     }
 }
 
@@ -62,13 +74,13 @@ pub trait Channels {
     /// Writes what asks a shard for a sign of life on a connection that listens; that brings one response.
     fn ask_for_life(_out: &mut Vec<u8>) {}
 
-    /// The name that stands for 2 to the power of `bit` listeners to the channel.
-    fn tally(_channel: &[u8], _bit: u32) -> Vec<u8> {
+    /// The name that stands for 2 to the power of `bit` listeners to the channel, of its kind and at home where that is.
+    fn tally(_kind: Kind, _channel: &[u8], _bit: u32) -> Vec<u8> {
         Vec::new()
     }
 
     /// The channel that such a name counts for, if it is one.
-    fn tallied(_name: &[u8]) -> Option<&[u8]> {
+    fn tallied(_kind: Kind, _name: &[u8]) -> Option<&[u8]> {
         None
     }
 

@@ -4,14 +4,14 @@
 
 use super::command::{Command, Handling, Local, Merge};
 use super::session::Session;
-use super::{Resp, encode, identity};
+use super::{Resp, encode, identity, slot};
 use crate::protocol::channels::{Channels, Kind, Listening, TALLY_BITS, Told, Voice};
 use crate::protocol::{Facts, Plan, Route};
 
 /// The words that begin a message, and those of commands and of what is said to them, in the order of [`Kind::ALL`].
-const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage"];
-const LISTEN: [&str; Kind::COUNT] = ["subscribe", "psubscribe"];
-const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["unsubscribe", "punsubscribe"];
+const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage", "smessage"];
+const LISTEN: [&str; Kind::COUNT] = ["subscribe", "psubscribe", "ssubscribe"];
+const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["unsubscribe", "punsubscribe", "sunsubscribe"];
 
 /// Between a channel and a letter for the bit that the name counts for: no channel that anybody uses ends so, and where users of
 /// a shard may only listen to what begins like the channel they may listen to this.
@@ -30,14 +30,23 @@ impl Channels for Resp {
         encode::request(out, &[b"PING"]);
     }
 
-    fn tally(channel: &[u8], bit: u32) -> Vec<u8> {
+    fn tally(kind: Kind, channel: &[u8], bit: u32) -> Vec<u8> {
         let mut name = [channel, TALLY].concat();
         name.push(b'a' + bit as u8);
+        if kind == Kind::Sharded {
+            let filler = slot::filler(channel, &name);
+            name.extend(filler);
+        }
         name
     }
 
-    fn tallied(name: &[u8]) -> Option<&[u8]> {
-        let (bit, rest) = name.split_last()?;
+    fn tallied(kind: Kind, name: &[u8]) -> Option<&[u8]> {
+        let filler = match kind {
+            Kind::Channel => 0,
+            Kind::Sharded => slot::FILLER_BYTES,
+            Kind::Pattern => return None,
+        };
+        let (bit, rest) = name[..name.len().checked_sub(filler)?].split_last()?;
         let is_bit = (b'a'..b'a' + TALLY_BITS as u8).contains(bit);
         rest.strip_suffix(TALLY).filter(|_| is_bit)
     }
@@ -144,6 +153,7 @@ mod tests {
                 "*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$1\r\nc\r\n$0\r\n\r\n",
                 Told::Message(Kind::Pattern, b"c*"),
             ),
+            ("*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n", Told::Message(Kind::Sharded, b"c")),
             ("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", Told::Done(channel(true), b"c")),
             ("*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n", Told::Done(channel(false), b"c")),
             ("*2\r\n$4\r\npong\r\n$0\r\n\r\n", Told::Alive),
@@ -156,6 +166,25 @@ mod tests {
             (":1\r\n", Told::Odd),
         ] {
             assert_eq!(Resp::told(response.as_bytes()), told, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_count_are_told_from_others() {
+        for kind in [Kind::Channel, Kind::Sharded] {
+            for bit in [0, 7, TALLY_BITS - 1] {
+                let name = Resp::tally(kind, b"a{b}", bit);
+                assert_eq!(Resp::tallied(kind, &name), Some(&b"a{b}"[..]));
+                for other in Kind::ALL.into_iter().filter(|&other| other != kind) {
+                    assert_eq!(Resp::tallied(other, &name), None);
+                }
+            }
+        }
+        for name in ["", "a", "ab", "abc", "\0memstore\0", "\0memstore\0xyzz"] {
+            assert!(
+                Kind::ALL.into_iter().all(|kind| Resp::tallied(kind, name.as_bytes()).is_none()),
+                "{name:?}"
+            );
         }
     }
 }

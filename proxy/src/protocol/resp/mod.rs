@@ -30,6 +30,7 @@ mod pubsub;
 mod queueing;
 pub mod redirect;
 pub mod session;
+mod slot;
 pub mod split;
 mod transaction;
 mod waiting;
@@ -197,7 +198,7 @@ impl Protocol for Resp {
     }
 
     fn is_rewritten(merge: &Merge) -> bool {
-        *merge == Merge::Counts
+        matches!(merge, Merge::Counts(_))
     }
 
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {

@@ -126,7 +126,7 @@ pub fn plan_command(
             channels::name(words.iter().skip(1).take(1), canonical, plan);
             Route::Forward
         }
-        Handling::AskChannels(Merge::Counts) => {
+        Handling::AskChannels(merge @ Merge::Counts(_)) => {
             if words.count() == 2 {
                 encode::array(&mut plan.reply, 0);
                 return Route::Answer;
@@ -141,7 +141,7 @@ pub fn plan_command(
                 return refuse(plan, &reply);
             }
             channels::name(words.iter().skip(2), canonical, plan);
-            Route::Split(Merge::Counts)
+            Route::Split(merge)
         }
         Handling::AskChannels(merge) => Route::Everywhere(merge),
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {

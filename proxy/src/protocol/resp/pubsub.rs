@@ -9,7 +9,7 @@ use super::command::Merge;
 use super::decode::RequestDecoder;
 use super::{Resp, encode, identity};
 use crate::buffer::Output;
-use crate::protocol::channels::{Channels, TALLY_BITS};
+use crate::protocol::channels::{Channels, Kind, TALLY_BITS};
 use crate::protocol::{Owners, Part};
 
 /// Longest question for numbers: each channel becomes [`NAMES`].
@@ -23,7 +23,13 @@ const LISTED_MAX: usize = 50_000;
 const NAMES: usize = 1 + TALLY_BITS as usize;
 
 /// Writes for each shard the question for those channels that it owns.
-pub fn split_counts(decoder: &RequestDecoder, canonical: &[u8], owners: &[u32], fragments: &mut [Vec<u8>]) {
+pub fn split_counts(
+    kind: Kind,
+    decoder: &RequestDecoder,
+    canonical: &[u8],
+    owners: &[u32],
+    fragments: &mut [Vec<u8>],
+) {
     let words = decoder.arguments(canonical);
     let (heads, channels): (Vec<_>, Vec<_>) = words.enumerate().partition(|&(place, _)| place < 2);
     for (number, fragment) in fragments.iter_mut().enumerate() {
@@ -36,7 +42,7 @@ pub fn split_counts(decoder: &RequestDecoder, canonical: &[u8], owners: &[u32], 
         let fragment = &mut fragments[owner as usize];
         fragment.extend_from_slice(channel.encoded);
         for bit in 0..TALLY_BITS {
-            encode::bulk(fragment, &Resp::tally(channel.value, bit));
+            encode::bulk(fragment, &Resp::tally(kind, channel.value, bit));
         }
     }
 }
@@ -76,7 +82,7 @@ pub fn merge<'p>(
                 names.append(&mut elements(&part.bytes).ok_or(part)?);
             }
             // They are no channels of anybody.
-            names.retain(|name| Resp::tallied(name).is_none());
+            names.retain(|name| Kind::ALL.into_iter().all(|kind| Resp::tallied(kind, name).is_none()));
             names.sort_unstable();
             names.dedup();
             encode::array(reply.tail(), names.len());
@@ -179,7 +185,7 @@ mod tests {
             "+OK\r\n",
             "",
         ] {
-            assert!(is_odd(Merge::Counts, 1, odd.as_bytes()), "{odd:?}");
+            assert!(is_odd(Merge::Counts(Kind::Channel), 1, odd.as_bytes()), "{odd:?}");
         }
         for odd in ["+OK\r\n", "", ":1\r\n"] {
             assert!(is_odd(Merge::Union, 0, odd.as_bytes()), "{odd:?}");

@@ -14,7 +14,7 @@ use crate::protocol::{Owners, Part};
 /// Arguments of one key: itself, and for MSET its value.
 pub fn step(merge: Merge) -> usize {
     match merge {
-        Merge::Array | Merge::Sum | Merge::Transaction | Merge::Counts | Merge::Union | Merge::Most => 1,
+        Merge::Array | Merge::Sum | Merge::Transaction | Merge::Counts(_) | Merge::Union | Merge::Most => 1,
         Merge::AllOk => 2,
     }
 }
@@ -28,7 +28,7 @@ pub fn split(
     fragments: &mut [Vec<u8>],
 ) {
     match merge {
-        Merge::Counts => return pubsub::split_counts(decoder, canonical, owners, fragments),
+        Merge::Counts(kind) => return pubsub::split_counts(kind, decoder, canonical, owners, fragments),
         Merge::Union | Merge::Most => {
             // The same is asked of all.
             for fragment in fragments {
@@ -73,7 +73,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         }
         Merge::Sum => integer(response).is_none(),
         Merge::AllOk => response != b"+OK\r\n",
-        Merge::Counts | Merge::Union | Merge::Most => {
+        Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
     }
@@ -107,7 +107,7 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
             }
             unexpected
         }
-        Merge::Counts | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
+        Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
     };
     if let Some(part) = unexpected {
         refuse(&part.shard, reply);

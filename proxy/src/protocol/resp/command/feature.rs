@@ -5,8 +5,6 @@
 pub enum Feature {
     /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
-    /// Channels of shards, for those that listen.
-    PubSub,
     /// A cursor over the keys of all shards.
     Scan,
     /// One request to every shard, answers joined.
@@ -25,7 +23,7 @@ impl Feature {
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
             Self::Scan | Self::AllShards | Self::WholeServer => true,
-            Self::Blocking | Self::PubSub | Self::Wait | Self::Tracking => false,
+            Self::Blocking | Self::Wait | Self::Tracking => false,
         }
     }
 
@@ -33,7 +31,6 @@ impl Feature {
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
-            Self::PubSub => "sharded subscriptions (SSUBSCRIBE) are not supported yet; SUBSCRIBE and PUBLISH are",
             Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Wait => {

@@ -132,8 +132,8 @@ pub enum Merge {
     AllOk,
     /// One element per command of a transaction, in their order.
     Transaction,
-    /// How many listen to each channel of the request.
-    Counts,
+    /// How many listen to each channel of the request, which are of this kind.
+    Counts(Kind),
     /// The names that any of them says.
     Union,
     /// The largest number.

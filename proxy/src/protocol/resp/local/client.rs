@@ -200,7 +200,7 @@ fn of_type(kind: &[u8], filter: &mut ClientFilter) -> Result<(), String> {
 
 /// One line of CLIENT LIST, with the fields that mean something behind a proxy.
 pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
-    let [channels, patterns] = client.listens;
+    let [channels, patterns, sharded] = client.listens;
     let unnamed = Names::default();
     let names = session.names.as_deref().unwrap_or(&unnamed);
     let _ = write!(
@@ -223,10 +223,10 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     };
     let _ = writeln!(
         line,
-        "age={} idle={} flags={} sub={channels} psub={patterns} ssub=0 multi={queued} watch={} qbuf={} oll={} omem={} user=default",
+        "age={} idle={} flags={} sub={channels} psub={patterns} ssub={sharded} multi={queued} watch={} qbuf={} oll={} omem={} user=default",
         client.age,
         client.idle,
-        match (channels + patterns > 0, client.is_blocked) {
+        match (channels + patterns + sharded > 0, client.is_blocked) {
             (true, true) => "Pb",
             (true, false) => "P",
             (false, true) => "b",
