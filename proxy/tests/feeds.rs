@@ -16,7 +16,7 @@ mod world;
 /// As many names as are asked of a shard at once.
 const ASKED_MAX: usize = 512;
 /// As much as is handed out in a pass, and a message more.
-const HANDED_MAX: usize = (8 << 20) + 100_000;
+const HANDED_MAX: usize = (512 << 10) + 100_000;
 
 fn world(limits: Limits) -> World<Resp> {
     let address = Address::Tcp { host: "h".into(), port: 1 };
@@ -123,6 +123,66 @@ fn one_message_for_many_is_handed_out_in_parts() {
     for (client, mut heard) in clients.into_iter().zip(heard) {
         heard.extend(world.client_takes(client, |length| length));
         assert!(heard == whole, "each hears both messages, once and in order");
+    }
+}
+
+/// Messages because of one name that come one behind the other are handed out together; those of other names end that.
+#[test]
+fn messages_come_in_their_order_and_as_the_client_speaks() {
+    const CLIENTS: usize = 600;
+    let mut world = world(Limits { subscriber_output_max: 1 << 30, ..Limits::default() });
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    for (number, &client) in clients.iter().enumerate() {
+        if number % 2 == 0 {
+            world.client_sends(client, b"HELLO 3\r\n");
+            world.settle();
+        }
+        // Every third hears the one channel only.
+        let names = if number % 3 == 0 { vec!["a"] } else { vec!["a", "b"] };
+        subscribe(&mut world, client, names.into_iter().map(str::to_owned));
+    }
+    let feed = world.wanted_connects();
+    loop {
+        let names = asked(&mut world, feed);
+        if names.is_empty() {
+            break;
+        }
+        names.iter().for_each(|name| acknowledge(&mut world, feed, name));
+    }
+    clients.iter().for_each(|&client| drop(world.client_takes(client, |length| length)));
+    // Runs of one, of some, of more than is copied, and a message that is large by itself.
+    let mut said = Vec::new();
+    for (name, count, size) in
+        [("a", 1, 10), ("b", 3, 10), ("a", 400, 100), ("b", 1, 40_000), ("a", 2, 9_000), ("b", 5, 0)]
+    {
+        for number in 0..count {
+            said.push((name, format!("{number}{}", "x".repeat(size))));
+        }
+    }
+    let message = |kind: &str, (name, text): &(&str, String)| {
+        format!("{kind}3\r\n{}{}{}", bulk("message"), bulk(name), bulk(text))
+    };
+    let all: String = said.iter().map(|one| message("*", one)).collect();
+    let mut heard = vec![Vec::new(); CLIENTS];
+    for part in all.as_bytes().chunks(20_011) {
+        world.shard_sends(feed, part).expect("it is subscribed to");
+        loop {
+            for (client, heard) in clients.iter().zip(&mut heard) {
+                heard.extend(world.client_takes(*client, |length| length));
+            }
+            if !world.pool.has_work() {
+                break;
+            }
+            world.pass(&mut Vec::new());
+        }
+    }
+    for (number, (client, mut heard)) in clients.into_iter().zip(heard).enumerate() {
+        heard.extend(world.client_takes(client, |length| length));
+        let kind = if number % 2 == 0 { ">" } else { "*" };
+        let hears = |name: &str| name == "a" || number % 3 != 0;
+        let whole: String =
+            said.iter().filter(|(name, _)| hears(name)).map(|one| message(kind, one)).collect();
+        assert!(heard == whole.into_bytes(), "client {number}");
     }
 }
 

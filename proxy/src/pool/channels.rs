@@ -59,17 +59,26 @@ pub(super) struct Channels {
     counted: usize,
 }
 
-/// A message that is handed out, in the order of clients.
+/// Messages that are handed out, in the order of clients.
 #[derive(Debug)]
 pub(super) struct Handing {
     /// What of.
     pub kind: Kind,
-    /// The name because of which it came.
+    /// The name because of which they came.
     pub name: Bytes,
-    /// As it came.
-    pub message: Bytes,
-    /// Those up to this one have it.
+    /// As they came.
+    pub messages: Bytes,
+    /// Where each of them begins.
+    pub starts: Vec<usize>,
+    /// Those up to this one have them.
     pub last: ClientId,
+}
+
+impl Handing {
+    /// What it holds.
+    fn bytes(&self) -> usize {
+        self.name.len() + self.messages.len() + self.starts.capacity() * size_of::<usize>()
+    }
 }
 
 /// Who listens to a name.
@@ -230,7 +239,7 @@ impl Channels {
 
     /// What all clients held here when this was asked last, and what they do now.
     pub fn count(&mut self) -> (usize, usize) {
-        let handing: usize = self.handing.iter().map(|(_, handing)| handing.message.len()).sum();
+        let handing: usize = self.handing.iter().map(|(_, handing)| handing.bytes()).sum();
         let bytes = self.bytes + handing;
         (std::mem::replace(&mut self.counted, bytes), bytes)
     }

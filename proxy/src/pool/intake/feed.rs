@@ -9,31 +9,65 @@ use crate::pool::channels::Handing;
 use crate::pool::client::State;
 use crate::pool::clients::{ClientId, Clients, find};
 use crate::pool::connection::Link;
-use crate::protocol::channels::{Kind, Told};
+use crate::protocol::channels::{Kind, Told, Voice};
 use crate::protocol::{Malformed, Protocol};
 
-/// So many bytes are handed out in a pass before others have their turn and clients are written to, in the middle of a message
-/// where many listen: one read of messages would otherwise become that much for each of them.
-const HANDED_MAX: usize = 8 << 20;
-/// What handing a message to a client costs beside its bytes.
-const HANDING: usize = 64;
+/// So much is handed out in a pass before others have their turn and clients are written to, in bytes that are copied and
+/// [`HANDING`]: what a client with a small request waits for some milliseconds.
+const HANDED_MAX: usize = 512 * 1024;
+/// What handing something to a client costs beside its bytes: mostly that it is written to, with a system call.
+const HANDING: usize = 1024;
+
+/// Messages that came one behind the other, all because of one name: a client gets them at once, and is written to once.
+struct Run<'s> {
+    kind: Kind,
+    name: &'s [u8],
+    /// As they came.
+    messages: &'s [u8],
+    /// Where each of them begins.
+    starts: Vec<usize>,
+}
+
+impl Run<'_> {
+    /// The messages as these clients are to hear them.
+    fn heard<P: Protocol>(&self, voice: Voice) -> Bytes {
+        let (beginning, instead) = P::beginning(voice);
+        let mut heard = BytesMut::with_capacity(self.messages.len() + beginning.len() * self.starts.len());
+        let ends = self.starts[1..].iter().copied().chain([self.messages.len()]);
+        for (&start, end) in self.starts.iter().zip(ends) {
+            heard.extend_from_slice(beginning);
+            heard.extend_from_slice(&self.messages[start + instead..end]);
+        }
+        heard.freeze()
+    }
+}
 
 impl<P: Protocol> Intake<'_, P> {
     /// Takes what is complete, until enough is handed out for one pass.
     pub(super) fn take_feed(&mut self, scratch: &BytesMut) -> Result<(), ShardFailure> {
         let mut left = HANDED_MAX;
-        if let Some(Handing { kind, name, message, last }) = self.channels.take_handing(self.at) {
-            self.hand_out(kind, &name, &message, Some(last), &mut left);
+        if let Some(Handing { kind, name, messages, starts, last }) = self.channels.take_handing(self.at) {
+            self.hand_out(&Run { kind, name: &name, messages: &messages, starts }, Some(last), &mut left);
         }
-        while left > 0 && self.take_told(scratch, &mut left)? {}
+        let mut run = None;
+        let mut taken = Ok(true);
+        while left > 0 && matches!(taken, Ok(true)) {
+            taken = self.take_told(scratch, &mut run, &mut left);
+        }
+        self.end_run(&mut run, &mut left);
         if left == 0 {
             self.channels.put_off(self.at);
         }
-        Ok(())
+        taken.map(|_| ())
     }
 
-    /// The next that the shard says; false if there is nothing complete.
-    fn take_told(&mut self, scratch: &BytesMut, left: &mut usize) -> Result<bool, ShardFailure> {
+    /// The next that the shard says; false if there is nothing complete, or no more time for it in this pass.
+    fn take_told<'s>(
+        &mut self,
+        scratch: &'s BytesMut,
+        run: &mut Option<Run<'s>>,
+        left: &mut usize,
+    ) -> Result<bool, ShardFailure> {
         let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
@@ -54,13 +88,25 @@ impl<P: Protocol> Intake<'_, P> {
             self.start = self.end;
             return Ok(true);
         }
+        let told = P::told(response);
+        if !self.continues(scratch, run.as_ref(), &told) {
+            self.end_run(run, left);
+            if *left == 0 {
+                // It comes behind what is not handed out yet, so it is read again.
+                self.end = self.start;
+                return Ok(false);
+            }
+        }
         let feed = self.connection.feed.as_deref_mut().expect("it is a feed");
         feed.heard = self.now;
-        match P::told(response) {
+        match told {
             Told::Message(kind, name) => {
                 self.context.counters.messages.add(1);
                 if feed.hears(kind, name) {
-                    self.hand_out(kind, name, response, None, left);
+                    let run =
+                        run.get_or_insert_with(|| Run { kind, name, messages: &[], starts: Vec::new() });
+                    run.starts.push(run.messages.len());
+                    run.messages = &scratch[self.start - run.messages.len()..self.end];
                 }
             }
             told @ (Told::Done(..) | Told::Refused(_) | Told::Alive) => {
@@ -92,51 +138,66 @@ impl<P: Protocol> Intake<'_, P> {
         Ok(true)
     }
 
-    /// The message goes to all behind `last` that listen to the name, as long as `left` lasts; the others get it later.
-    fn hand_out(
-        &mut self,
-        kind: Kind,
-        name: &[u8],
-        message: &[u8],
-        last: Option<ClientId>,
-        left: &mut usize,
-    ) {
-        let listeners = self.channels.listeners(kind, name);
+    /// Whether what was told goes on with the run: with one that is long enough to be shared nothing does.
+    fn continues(&self, scratch: &BytesMut, run: Option<&Run<'_>>, told: &Told<'_>) -> bool {
+        let (Some(run), Told::Message(kind, name)) = (run, told) else { return run.is_none() };
+        let is_next = run.messages.as_ptr_range().end == scratch[self.start..].as_ptr();
+        is_next && run.messages.len() < SHARE_MIN && (run.kind, run.name) == (*kind, *name)
+    }
+
+    /// Hands out what there is of a run.
+    fn end_run(&mut self, run: &mut Option<Run<'_>>, left: &mut usize) {
+        if let Some(run) = run.take() {
+            self.hand_out(&run, None, left);
+        }
+    }
+
+    /// The messages go to all behind `last` that listen to the name, as long as `left` lasts; the others get them later.
+    fn hand_out(&mut self, run: &Run<'_>, last: Option<ClientId>, left: &mut usize) {
+        let listeners = self.channels.listeners(run.kind, run.name);
         let begin = last.map_or(0, |last| listeners.partition_point(|&id| id <= last));
-        let shared = (message.len() >= SHARE_MIN).then(|| Bytes::copy_from_slice(message));
-        let cost = HANDING + if shared.is_some() { 0 } else { message.len() };
+        let is_shared = run.messages.len() >= SHARE_MIN;
+        let is_one = run.starts.len() == 1 && !is_shared;
+        let cost = HANDING + if is_shared { 0 } else { run.messages.len() };
+        // For each protocol version once.
+        let mut heard: Vec<(Voice, Bytes)> = Vec::new();
         let Clients { table, spare_activities, dirty, .. } = &mut *self.clients;
         let limits = &self.context.limits;
         let (mut delivered, mut later) = (0, None);
         for &id in &listeners[begin..] {
             *left = left.saturating_sub(cost);
             let Some(client) = find(table, id).filter(|client| client.state == State::Open) else { continue };
-            let (beginning, instead) = P::beginning(P::voice(&client.session));
+            let voice = P::voice(&client.session);
             let activity = spare_activities.give(client);
             // What it took since the last message may have ended that.
             activity.is_swamped(limits, self.now);
-            activity.replies.push(
-                beginning,
-                match &shared {
-                    Some(shared) => Piece::Shared(shared.slice(instead..)),
-                    None => Piece::Copied(&message[instead..]),
-                },
-            );
+            if is_one {
+                let (beginning, instead) = P::beginning(voice);
+                activity.replies.push(beginning, Piece::Copied(&run.messages[instead..]));
+            } else {
+                let place = heard.iter().position(|(of, _)| *of == voice).unwrap_or_else(|| {
+                    heard.push((voice, run.heard::<P>(voice)));
+                    heard.len() - 1
+                });
+                let bytes = &heard[place].1;
+                let piece = if is_shared { Piece::Shared(bytes.clone()) } else { Piece::Copied(bytes) };
+                activity.replies.push(b"", piece);
+            }
             if activity.is_swamped(limits, self.now) {
                 self.context.counters.subscriber_output_exceeded.add(1);
                 client.state = State::Broken;
             }
             dirty.mark(client, id.index);
-            delivered += 1;
+            delivered += run.starts.len() as u64;
             if *left == 0 && listeners.last() != Some(&id) {
                 later = Some(id);
                 break;
             }
         }
         if let Some(last) = later {
-            let message = shared.unwrap_or_else(|| Bytes::copy_from_slice(message));
-            let name = Bytes::copy_from_slice(name);
-            self.channels.hand_out_later(self.at, Handing { kind, name, message, last });
+            let (kind, starts) = (run.kind, run.starts.clone());
+            let (name, messages) = (Bytes::copy_from_slice(run.name), Bytes::copy_from_slice(run.messages));
+            self.channels.hand_out_later(self.at, Handing { kind, name, messages, starts, last });
         }
         self.context.counters.messages_delivered.add(delivered);
     }
