@@ -14,9 +14,6 @@ use crate::buffer::Output;
 
 /// Longest read. The buffer of a large message may have room for much more, and the kernel may have it.
 pub const READ_MAX: usize = 256 * 1024;
-/// Most that is written to a socket before others have their turn: the kernel takes megabytes at once, and everybody would
-/// wait for the milliseconds that this takes.
-pub const WRITE_MAX: usize = 128 * 1024;
 /// Vectors handed to the kernel in one write.
 const VECTORS_MAX: usize = 64;
 
@@ -89,10 +86,10 @@ impl Plain {
         }
     }
 
-    /// Writes as much of `output` as the kernel takes and one turn allows.
+    /// Writes as much of `output` as the kernel takes, at most so many bytes.
     #[inline]
-    pub fn write(&mut self, output: &mut Output) -> io::Result<Written> {
-        let mut left = WRITE_MAX;
+    pub fn write(&mut self, output: &mut Output, most: usize) -> io::Result<Written> {
+        let mut left = most;
         while !output.is_empty() {
             if left == 0 {
                 return Ok(Written::Paused);

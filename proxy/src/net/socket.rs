@@ -140,11 +140,11 @@ impl Socket {
         }
     }
 
-    /// Writes as much of `output` as there is room for.
+    /// Writes as much of `output` as there is room for; what goes straight to the kernel is at most so many bytes.
     #[inline]
-    pub fn write(&mut self, output: &mut Output) -> io::Result<Written> {
+    pub fn write(&mut self, output: &mut Output, most: usize) -> io::Result<Written> {
         match self {
-            Self::Plain(plain) => plain.write(output),
+            Self::Plain(plain) => plain.write(output, most),
             Self::Layered(layered) => layered.write(output),
         }
     }

@@ -235,6 +235,16 @@ impl<P: Protocol> Clients<P> {
         }
     }
 
+    /// Where not everything could be written to the client before, some of it was since.
+    pub fn takes(&mut self, id: ClientId, now: Time) {
+        if let Some(activity) = self.activity_mut(id)
+            && activity.blocked.is_some()
+        {
+            activity.blocked = Some(now);
+            activity.told = false;
+        }
+    }
+
     /// Whether there are some that did not take all of their replies.
     pub fn has_blocked(&self) -> bool {
         !self.blocked.is_empty()

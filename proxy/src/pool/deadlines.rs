@@ -171,6 +171,11 @@ impl<P: Protocol> Pool<P> {
         self.clients.block(id, some, now);
     }
 
+    /// The client has taken a part of its replies, and it is not for want of room that the rest was not written.
+    pub fn client_takes(&mut self, id: ClientId, now: Time) {
+        self.clients.takes(id, now);
+    }
+
     /// Whether [`Self::sweep_blocked`] may find something.
     pub fn has_blocked(&self) -> bool {
         self.clients.has_blocked()

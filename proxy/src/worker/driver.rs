@@ -53,8 +53,16 @@ const PASS_BYTES_MAX: usize = 128 * 1024;
 const READ_LATE: usize = COPY_ASIDE_MAX;
 /// The same of a shard, whose replies are those of many clients.
 const READ_LATE_OF_SHARD: usize = 64 * 1024;
+/// Most that is written to a socket before others have their turn: the kernel takes megabytes at once, and everybody would
+/// wait for the milliseconds that this takes.
+const WRITE_MAX: usize = 128 * 1024;
 /// Once so much was written to clients in a pass, those that are owed more than [`READ_LATE`] have their turn in the next one.
 const PASS_WRITTEN_MAX: usize = 256 * 1024;
+/// Of what is owed at least one part of so many is written in a pass, to a client and to all: shards are read meanwhile, and
+/// what is read faster than it is written would pile up for clients that take all they are given.
+const OWED_PARTS: usize = 16;
+/// So many times as much at most.
+const WRITTEN_MORE: (usize, usize) = (8 * WRITE_MAX, 32 * PASS_WRITTEN_MAX);
 
 /// Makes of all that is known of a pool what its protocol goes by.
 pub type MakeSettings<S> = fn(&config::Pool, Learnt, &Topology) -> S;
@@ -117,6 +125,8 @@ pub struct Driver<P: Protocol> {
     passed: usize,
     /// Bytes written to clients in this pass.
     written: usize,
+    /// So many may be, before those that are owed much are put off.
+    written_max: usize,
     dirty_clients: Vec<ClientId>,
     dirty_shards: Vec<ConnectionId>,
     /// Those that have their turn to be written in the next pass, though the kernel may have room.
@@ -149,6 +159,7 @@ impl<P: Protocol> Driver<P> {
             turns: 0,
             passed: 0,
             written: 0,
+            written_max: PASS_WRITTEN_MAX,
             dirty_clients: Vec::new(),
             dirty_shards: Vec::new(),
             paused_clients: Vec::new(),
@@ -330,6 +341,27 @@ impl<P: Protocol> Driver<P> {
         self.passed = 0;
     }
 
+    /// Who was put off is written before those that the kernel has told of.
+    fn end_pauses(&mut self) {
+        let mut owed = 0;
+        for id in &self.paused_clients {
+            if let Some(client) = find_client(&mut self.clients, *id) {
+                client.paused = false;
+                owed += self.pool.client_output(*id).map_or(0, |output| output.len());
+            }
+        }
+        self.paused_clients.append(&mut self.dirty_clients);
+        std::mem::swap(&mut self.paused_clients, &mut self.dirty_clients);
+        for id in self.paused_shards.drain(..) {
+            if let Some(shard) = find(&mut self.shards, id) {
+                shard.paused = false;
+                self.dirty_shards.push(id);
+            }
+        }
+        self.written = 0;
+        self.written_max = (owed / OWED_PARTS).clamp(PASS_WRITTEN_MAX, WRITTEN_MORE.1);
+    }
+
     // --- connections --------------------------------------------------------------------------------------------
 
     fn shard_connected(
@@ -350,7 +382,8 @@ impl<P: Protocol> Driver<P> {
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Shard(id.index));
         self.last_socket = self.last_socket.wrapping_add(1);
         let number = self.last_socket;
-        self.shards[index] = Some(ShardSocket { socket, id, number, ended: false, queued: false });
+        self.shards[index] =
+            Some(ShardSocket { socket, id, number, ended: false, queued: false, paused: false });
         self.pool.shard_connected(id, identity, now);
         if let Err(error) = watched {
             self.close_shard(id, &socket::failure(&error), now);
@@ -456,16 +489,7 @@ impl<P: Protocol> Drive for Driver<P> {
 
     fn finish_pass(&mut self, now: Time) -> bool {
         self.untold.rest();
-        // Before those that the kernel has told of: they have waited.
-        for id in &self.paused_clients {
-            if let Some(client) = find_client(&mut self.clients, *id) {
-                client.paused = false;
-            }
-        }
-        self.paused_clients.append(&mut self.dirty_clients);
-        std::mem::swap(&mut self.paused_clients, &mut self.dirty_clients);
-        self.dirty_shards.append(&mut self.paused_shards);
-        self.written = 0;
+        self.end_pauses();
         if self.ordered {
             self.take_orders(now);
         }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::sockets::{More, Turn};
-use super::{Driver, PASS_WRITTEN_MAX, READ_LATE, SWEEP, find, find_client};
+use super::{Driver, OWED_PARTS, READ_LATE, SWEEP, WRITE_MAX, WRITTEN_MORE, find, find_client};
 use crate::failure::ShardFailure;
 use crate::net::socket::Written;
 use crate::pool::{Parting, Pool, Shell, Verdict, Wish};
@@ -40,12 +40,13 @@ impl<P: Protocol> Shell<P> for Driver<P> {
         let mut dirty = std::mem::take(&mut self.dirty_shards);
         self.pool.take_dirty_shards(&mut dirty);
         for id in dirty.drain(..) {
-            let Some(shard) = find(&mut self.shards, id) else { continue };
+            let Some(shard) = find(&mut self.shards, id).filter(|shard| !shard.paused) else { continue };
             let Some(output) = self.pool.shard_output(id) else { continue };
-            match shard.socket.write(output) {
+            match shard.socket.write(output, WRITE_MAX) {
                 // What waits is written when the socket is ready, or in its next turn.
                 Ok(written) => {
                     if written == Written::Paused {
+                        shard.paused = true;
                         self.paused_shards.push(id);
                     }
                     self.pool.settle_shard(id);
@@ -71,7 +72,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             if client.paused {
                 continue;
             }
-            if self.written >= PASS_WRITTEN_MAX
+            if self.written >= self.written_max
                 && self.pool.client_output(id).is_some_and(|output| output.len() > READ_LATE)
             {
                 client.paused = true;
@@ -88,7 +89,8 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                     client.socket.hold_back(true);
                 }
                 let (queued, held) = (output.len(), output.held());
-                let written = client.socket.write(output);
+                let most = (queued / OWED_PARTS).clamp(WRITE_MAX, WRITTEN_MORE.0);
+                let written = client.socket.write(output, most);
                 let taken = queued - output.len();
                 let moved = taken > 0 || output.held() < held;
                 self.written += taken;
@@ -107,6 +109,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 if written == Written::Paused {
                     client.paused = true;
                     had_turn.push(id);
+                    self.pool.client_takes(id, now);
                 } else if written == Written::Pending {
                     self.pool.client_blocked(id, moved, now);
                     self.next_sweep.get_or_insert(now.plus(SWEEP));

@@ -51,6 +51,8 @@ pub struct ShardSocket {
     pub ended: bool,
     /// It has more to read than it was read at once, and has its next turn.
     pub queued: bool,
+    /// As [`ClientSocket::paused`].
+    pub paused: bool,
 }
 
 /// A socket that may have more to read and waits for its turn. One that is closed has none, whoever has its place by then.
