@@ -397,7 +397,8 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     let port = servers::unused_port();
     let grown = [&lines[..], &[format!("{}:{port}:1 shard-2", address())]].concat();
     let (first, admin) = Server::memstore_with_admin(&["timeout: 20s"], &lines, &[]);
-    first.rewrite(&["timeout: 20s"], &grown);
+    let pin = "pin: {\"k1\": shard-2}";
+    first.rewrite(&["timeout: 20s", pin], &grown);
     first.signal("HUP");
     let names = |admin: &str| {
         let pool = servers::topology(admin)["pools"]["pool"].clone();
@@ -408,7 +409,7 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     assert_eq!(names(&admin).0, ["shard-0", "shard-1"]);
 
     let peers = format!("servers_peers: {admin}");
-    let (second, other) = Server::memstore_with_admin(&["timeout: 20s", &peers], &grown, &[]);
+    let (second, other) = Server::memstore_with_admin(&["timeout: 20s", &peers, pin], &grown, &[]);
     assert_eq!(names(&other).0, ["shard-0", "shard-1"]);
     eventually(|| names(&other).1.to_string(), "[\"shard-2\"]");
     let (mut one, mut two) = (first.connect(), second.connect());
@@ -421,9 +422,14 @@ fn who_starts_while_new_shards_are_awaited_uses_what_the_others_use() {
     let (_third, third) = Server::memstore_with_admin(&["timeout: 20s", &alone], &grown, &[]);
     assert_eq!(names(&third).0.len(), 3);
 
-    let _late = Server::redis_at(port);
+    let late = Server::redis_at(port);
     for admin in [&admin, &other] {
         eventually(|| format!("{:?}", (names(admin).0.len(), names(admin).1.to_string())), "(3, \"[]\")");
+    }
+    // What is pinned to it is there from now on.
+    assert_eq!(two.tell("SET k1 pinned"), "+OK\r\n");
+    for at in [&mut one, &mut late.connect()] {
+        assert!(at.tell("GET k1").contains("pinned"));
     }
 }
 

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use shard_discovery::Address;
 use shard_discovery::resolver::Resolver;
+use shard_discovery::{Address, Shard};
 use tokio::time::timeout;
 
 use crate::admin;
@@ -103,7 +103,7 @@ impl Rings {
             // The one that uses most has had an answer of each.
             let Some(used) = used.filter(is_part).max_by_key(Vec::len) else { continue };
             if used.len() < pool.shards.len() {
-                pool.shards.retain(|shard| used.contains(&shard.name));
+                start_within(pool, &used);
                 tracing::info!(
                     pool = %pool.name, shards = %used.join(", "),
                     "started with the shards that peers use; waiting for the others to answer"
@@ -132,6 +132,15 @@ impl Rings {
             forget_within(pool);
         }
     }
+}
+
+/// The pool begins with these servers only. What is to be pinned to one of the others is where its hash says until then, as it
+/// is for the peers.
+fn start_within(pool: &mut config::Pool, used: &[String]) {
+    let is_later = |shard: &&Shard| !used.contains(&shard.name);
+    let later: Vec<String> = pool.shards.iter().filter(is_later).map(|shard| shard.name.clone()).collect();
+    pool.pins = pool.pins.without_shards(&later);
+    pool.shards.retain(|shard| used.contains(&shard.name));
 }
 
 fn forget_within(pool: &mut config::Pool) {
