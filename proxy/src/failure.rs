@@ -19,7 +19,7 @@ pub enum ShardFailure {
     /// The shard's host name was not found.
     Unresolved(String),
     /// The shard refused our greeting (AUTH, HELLO, SELECT), in its words.
-    GreetingRefused(String),
+    HandshakeRefused(String),
     /// The response did not come within `timeout`.
     ResponseTimeout,
     /// The shard closed the connection.
@@ -82,11 +82,11 @@ impl ShardFailure {
             (_, Stage::Idle) => Blame::Nobody,
             // The password, the database or the protocol version that all clients begin with.
             (
-                Self::GreetingRefused(_),
+                Self::HandshakeRefused(_),
                 Stage::Handshake { is_default: true } | Stage::Identifying { is_default: true },
             ) => Blame::Shard,
             // What a client has chosen.
-            (Self::GreetingRefused(_), _) => Blame::Nobody,
+            (Self::HandshakeRefused(_), _) => Blame::Nobody,
             // Whoever makes the connection knows whether that takes too long, and so does who asks the shard who it is.
             (Self::ResponseTimeout, Stage::Connecting | Stage::Identifying { .. }) => Blame::Nobody,
             (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { is_silent: true }) => {
@@ -132,7 +132,7 @@ impl ShardFailure {
         "connect_timeout",
         "connect_failed",
         "unresolved",
-        "greeting_refused",
+        "handshake_refused",
         "response_timeout",
         "closed",
         "reset",
@@ -149,7 +149,7 @@ impl ShardFailure {
             Self::ConnectTimeout => 1,
             Self::ConnectFailed(_) => 2,
             Self::Unresolved(_) => 3,
-            Self::GreetingRefused(_) => 4,
+            Self::HandshakeRefused(_) => 4,
             Self::ResponseTimeout => 5,
             Self::Closed => 6,
             Self::Reset => 7,
@@ -167,7 +167,7 @@ impl ShardFailure {
             Self::ConnectRefused
                 | Self::Closed
                 | Self::Reset
-                | Self::GreetingRefused(_)
+                | Self::HandshakeRefused(_)
                 | Self::LocalResources(_)
         )
     }
@@ -187,7 +187,7 @@ impl fmt::Display for ShardFailure {
             Self::ConnectFailed(reason) => write!(f, "cannot connect: {reason}"),
             Self::LocalResources(reason) => write!(f, "the proxy is out of resources: {reason}"),
             Self::Unresolved(reason) => write!(f, "cannot resolve host: {reason}"),
-            Self::GreetingRefused(words) => write!(f, "handshake refused: {words}"),
+            Self::HandshakeRefused(words) => write!(f, "handshake refused: {words}"),
             Self::ResponseTimeout => f.write_str("timed out"),
             Self::Closed => f.write_str("connection closed"),
             Self::Reset => f.write_str("connection reset"),
@@ -222,7 +222,7 @@ mod tests {
     /// Where a client has a say nothing counts by itself.
     #[test]
     fn what_a_client_can_cause_is_no_failure_of_a_shard() {
-        let refused = || ShardFailure::GreetingRefused("ERR DB index is out of range".into());
+        let refused = || ShardFailure::HandshakeRefused("ERR DB index is out of range".into());
         let malformed = || ShardFailure::Malformed("unknown type".into());
         for (failure, stage, blame) in [
             (refused(), DEFAULT, Blame::Shard),

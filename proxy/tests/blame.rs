@@ -511,15 +511,15 @@ fn until_a_shard_has_said_who_it_is_nothing_is_known_of_it() {
         (DEFAULT, vec![OK, "-NOPERM no\r\n"], "connect_failed", shard),
         (DEFAULT, vec![OK], "connect_failed", shard),
         (DEFAULT, vec![OK, "hello\r\n"], "connect_failed", shard),
-        (DEFAULT, vec![OK, &who, "-ERR DB index is out of range\r\n"], "greeting_refused", shard),
+        (DEFAULT, vec![OK, &who, "-ERR DB index is out of range\r\n"], "handshake_refused", shard),
         (DEFAULT, vec![OK, &who], "closed", shard),
         (DEFAULT, vec![OK, &who, "hello\r\n"], "malformed", shard),
         (CHOSEN, vec!["-WRONGPASS no\r\n"], "connect_failed", shard),
         (CHOSEN, vec![OK, "-NOPERM no\r\n"], "connect_failed", shard),
         (CHOSEN, vec![OK], "closed", Some(Blame::Unknown)),
         (CHOSEN, vec![OK, "hello\r\n"], "malformed", Some(Blame::Unknown)),
-        (CHOSEN, vec![OK, &who, "-NOPROTO no\r\n"], "greeting_refused", None),
-        (CHOSEN, vec![OK, &who, "%0\r\n", "-ERR DB index is out of range\r\n"], "greeting_refused", None),
+        (CHOSEN, vec![OK, &who, "-NOPROTO no\r\n"], "handshake_refused", None),
+        (CHOSEN, vec![OK, &who, "%0\r\n", "-ERR DB index is out of range\r\n"], "handshake_refused", None),
         (CHOSEN, vec![OK, &who], "closed", Some(Blame::Unknown)),
     ] {
         let password = Some(Secret::new("secret".into()));

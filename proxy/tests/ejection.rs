@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use servers::{Fake, Server, eventually};
 
 mod servers;
@@ -117,7 +118,8 @@ fn once_all_workers_are_at_an_epoch_none_of_them_uses_the_one_before() {
 #[test]
 fn clients_beyond_the_descriptors_are_refused_and_shards_and_probes_have_theirs() {
     // For the clients of this test.
-    rlimit::increase_nofile_limit(u64::MAX).expect("2,000 descriptors");
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("2,000 descriptors");
     let shards = [Server::redis(&[]), Server::redis(&[])];
     let settings = ["auto_eject_hosts: true", "server_failure_limit: 1"];
     let (proxy, [admin, _]) = Server::memstore_with_few_files(256, &settings, &shards);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use servers::Server;
 
 mod servers;
@@ -42,7 +43,8 @@ fn goes_on(stderr: Stdio, limit_file: bool, loses: bool) {
     let (mut proxy, admin) = Server::memstore_logging_to(Some(stderr), &[], &[shards[0].line(0)], &[]);
     if limit_file {
         let pid = i32::try_from(proxy.id()).expect("a process");
-        rlimit::prlimit(pid, rlimit::Resource::FSIZE, Some((0, 0)), None).expect("it is ours");
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        prlimit(Pid::from_raw(pid), Resource::Fsize, none).expect("it is ours");
     }
     let mut client = proxy.connect();
     assert_eq!(client.say("SET k v"), "+OK\\r\\n");

@@ -258,6 +258,41 @@ fn imports_go_in_no_circle() {
     }
 }
 
+/// Each folder or file, and those that it may import: what stands before it. ARCHITECTURE.md says what they are for.
+const LAYERS: [&[&str]; 9] = [
+    &["time", "table", "freed", "secret", "log_limit", "failure", "metrics"],
+    &["account", "buffer"],
+    &["protocol"],
+    &["pool", "config", "net"],
+    &["worker"],
+    &["status", "log"],
+    &["admin", "reconcile"],
+    &["control"],
+    &["cli"],
+];
+
+#[test]
+fn layers_import_those_below_them() {
+    let layer = |module: &[String]| {
+        let name = module.first().map_or("", String::as_str);
+        LAYERS.iter().position(|layer| layer.contains(&name))
+    };
+    let mut found = Vec::new();
+    for (from, others) in imports(Path::new("src")) {
+        let is_whole = from.first().is_none_or(|name| ["lib", "main"].contains(&name.as_str()));
+        if is_whole {
+            continue;
+        }
+        let Some(own) = layer(&from) else {
+            found.push(format!("{} is in no layer", from.join("/")));
+            continue;
+        };
+        let above = others.iter().filter(|to| layer(to).is_some_and(|other| other > own));
+        found.extend(above.map(|to| format!("{} imports {}", from.join("/"), to.join("/"))));
+    }
+    check("what is below has to be usable without what is above it", found);
+}
+
 #[test]
 fn a_circle_is_found() {
     let code = "use crate::a::{self, b::{C, D}};\nfn f() { super::x::y(); }";

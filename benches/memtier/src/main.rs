@@ -18,6 +18,7 @@ use memstore_bench::table::{remarks, table};
 use memstore_bench::tournament::{Plan, Tournament};
 use memstore_bench::workload::{Mix, WORKLOADS, Workload};
 use memstore_bench::{machine, memtier};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -128,10 +129,13 @@ fn raise_open_files(workloads: &[Workload]) {
     const WANTED: u64 = 65_536;
     const BESIDES_CLIENTS: u64 = 200;
     // Only root may raise the hard limit.
-    if rlimit::Resource::NOFILE.set(WANTED, WANTED).is_err() {
-        let _ = rlimit::increase_nofile_limit(WANTED);
+    let wanted = Rlimit { current: Some(WANTED), maximum: Some(WANTED) };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let current = maximum.map_or(Some(WANTED), |most| Some(most.min(WANTED)));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
-    let limit = rlimit::Resource::NOFILE.get_soft().unwrap_or(0);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     for workload in workloads.iter().filter(|workload| workload.clients as u64 + BESIDES_CLIENTS > limit) {
         eprintln!("{} wants more than the {limit} open files allowed: ulimit -n 20000", workload.name);
     }

@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Without a CPU quota, workers are no more than this: what a proxy needs is rarely the whole machine.
 const WORKERS_MAX: usize = 4;
 
@@ -23,10 +25,14 @@ pub fn default_memory_max() -> u64 {
 
 /// As many file descriptors as we may have; how many that are.
 pub fn raise_file_limit() -> u64 {
-    rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        tracing::warn!(reason = %error, "raising the open file limit failed");
-        rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
-    })
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(reason = %error, "raising the open file limit failed");
+            current.unwrap_or(u64::MAX)
+        }
+    }
 }
 
 /// A number that differs between processes.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -20,7 +21,8 @@ use crate::admin::{self, Admin, Reload};
 use crate::config::{self, Config};
 use crate::failure::ShardFailure;
 use crate::log::SetLogLevel;
-use crate::net::listen::Bound;
+use crate::net::epoll::Alarm;
+use crate::net::listen::{Bound, Listener};
 use crate::status::Status;
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use descriptors::{Descriptors, Sockets, number_of};
@@ -217,14 +219,7 @@ async fn run(
     rings.settle(&mut pools);
     lists::settle(&mut pools, &[], &names).await?;
     let is_behind = rings.ask_peers(&mut pools, &names).await;
-    let mut openings = Vec::new();
-    for pool in pools {
-        let listener = Bound::new(&pool, false)
-            .and_then(|bound| Ok(bound.listen()?))
-            .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
-        let topology = pool.topology().with_context(|| format!("pool {}", pool.name))?;
-        openings.push((Arc::new(pool), Arc::new(topology), Rc::new(listener)));
-    }
+    let openings = pools.into_iter().map(Opening::of).collect::<anyhow::Result<Vec<_>>>()?;
     let stats = match &process.stats {
         None => None,
         Some(listen) => admin::stats::bind(listen)?,
@@ -238,29 +233,8 @@ async fn run(
     let account = Account::new(memory_max(&process));
     let status = Arc::new(Status::new(start, count, account.clone(), process.clone()));
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
-    let seed = machine::seed();
-    let (mut threads, mut workers) = (Vec::new(), Vec::new());
     let alarms = (0..count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
-    for (number, alarm) in alarms.iter().cloned().enumerate() {
-        let (door, pools) = Door::new(&alarm);
-        let counters = status.workers[number].clone();
-        let (account, alarms) = (account.clone(), alarms.clone());
-        let setup = WorkerSetup {
-            number,
-            count,
-            seed,
-            pools,
-            alarm,
-            alarms,
-            account,
-            counters,
-            reports: reports.clone(),
-            system_clock: SystemTime::now,
-        };
-        threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
-        workers.push(door);
-    }
-    drop(reports);
+    let (threads, workers) = start_workers(&status, &account, &alarms, reports)?;
     let (wish, mut wishes) = mpsc::channel::<Reload>(WISHES_MAX);
     let asked_to_drain = Arc::new(Notify::new());
     let admin = Admin {
@@ -288,10 +262,87 @@ async fn run(
         changing: Mutex::default(),
         status,
     });
-    let memory_max = account.max();
+    open_pools(&control, openings, account.max()).await;
+    tokio::task::spawn_local(memory::give_back(account));
+    tokio::task::spawn_local(follow_names(control.clone()));
+    tokio::task::spawn_local(lists::follow(control.clone()));
+    tokio::task::spawn_local(take_reports(inbox, control.clone()));
+    if is_behind {
+        let control = control.clone();
+        tokio::task::spawn_local(async move {
+            let _ = reload::reload(&control, "shards not used by peers").await;
+        });
+    }
+    tokio::task::spawn_local(reload::watch(control.clone()));
+    let (admin, stats) = served;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, admin, stats, "memstore is serving");
+
+    let mut workers = tokio::task::spawn_blocking(move || join(threads));
+    let ends = tokio::select! {
+        ends = until_drained(&control, &mut signals, &asked_to_drain, &mut wishes) => ends,
+        ended = &mut workers => return ended.context("worker threads cannot be joined")?,
+    };
+    // Whoever asks for a reload from now on hears why there is none.
+    let _wish = wish;
+    tokio::task::spawn_local(async move {
+        while let Some(answer) = wishes.recv().await {
+            let _ = answer.send(Err("the process is draining".into()));
+        }
+    });
+    drain(&control, &mut signals, ends, workers).await
+}
+
+/// A pool that is to be opened, whose address is taken.
+struct Opening {
+    config: Arc<config::Pool>,
+    topology: Arc<Topology>,
+    listener: Rc<Listener>,
+}
+
+impl Opening {
+    fn of(pool: config::Pool) -> anyhow::Result<Self> {
+        let listener = Bound::new(&pool, false)
+            .and_then(|bound| Ok(bound.listen()?))
+            .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
+        let topology = pool.topology().with_context(|| format!("pool {}", pool.name))?;
+        Ok(Self { config: Arc::new(pool), topology: Arc::new(topology), listener: Rc::new(listener) })
+    }
+}
+
+/// Starts a worker for each alarm; where each of them is given its pools.
+fn start_workers(
+    status: &Status,
+    account: &Arc<Account>,
+    alarms: &[Alarm],
+    reports: mpsc::Sender<Report>,
+) -> anyhow::Result<(Vec<JoinHandle<()>>, Vec<Door>)> {
+    let seed = machine::seed();
+    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    for (number, alarm) in alarms.iter().enumerate() {
+        let (door, pools) = Door::new(alarm);
+        let setup = WorkerSetup {
+            number,
+            count: alarms.len(),
+            seed,
+            pools,
+            alarm: alarm.clone(),
+            alarms: alarms.to_vec(),
+            account: account.clone(),
+            counters: status.workers[number].clone(),
+            reports: reports.clone(),
+            system_clock: SystemTime::now,
+        };
+        threads.push(worker::spawn(setup).context("cannot start a worker thread")?);
+        workers.push(door);
+    }
+    Ok((threads, workers))
+}
+
+/// Opens all pools, learns of their shards what can be learnt quickly, and accepts clients.
+async fn open_pools(control: &Rc<Control>, openings: Vec<Opening>, memory_max: usize) {
     let mut opened = Vec::new();
     let mut learning = tokio::task::JoinSet::new();
-    for (config, topology, listener) in openings {
+    for Opening { config, topology, listener } in openings {
         let pool = control.open(config, topology, memory_max);
         if pool.config().preconnect {
             pool.preconnect().await;
@@ -315,32 +366,22 @@ async fn run(
         pool.accept(listener);
     }
     control.status.reloaded(Duration::ZERO);
-    tokio::task::spawn_local(memory::give_back(account));
-    tokio::task::spawn_local(follow_names(control.clone()));
-    tokio::task::spawn_local(lists::follow(control.clone()));
-    tokio::task::spawn_local(take_reports(inbox, control.clone()));
-    if is_behind {
-        let control = control.clone();
-        tokio::task::spawn_local(async move {
-            let _ = reload::reload(&control, "shards not used by peers").await;
-        });
-    }
-    tokio::task::spawn_local(reload::watch(control.clone()));
-    for pool in control.served() {
-        let config = pool.config();
-        tracing::info!(pool = %config.name, listen = %config.listen, "pool listening");
-    }
-    let (admin, stats) = served;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = count, admin, stats, "memstore is serving");
+}
 
-    let mut workers = tokio::task::spawn_blocking(move || join(threads));
-    let ends = loop {
+/// Reloads whenever that is asked for, until the process is to end; by which signal from then on it ends at once.
+async fn until_drained(
+    control: &Rc<Control>,
+    signals: &mut Signals,
+    asked_to_drain: &Notify,
+    wishes: &mut mpsc::Receiver<Reload>,
+) -> usize {
+    loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::End(name) => {
                     tracing::info!(signal = name, "drain started");
                     // A second one ends at once.
-                    break 1;
+                    return 1;
                 }
                 Told::Reload => {
                     let control = control.clone();
@@ -353,9 +394,8 @@ async fn run(
             () = asked_to_drain.notified() => {
                 tracing::info!(request = "POST /drain", "drain started");
                 // The signal that follows as a container is stopped goes on with the drain.
-                break 2;
+                return 2;
             }
-            // `wish` lives as long as this loop, so there is always one to come.
             Some(answer) = wishes.recv() => {
                 let control = control.clone();
                 tokio::task::spawn_local(async move {
@@ -363,15 +403,8 @@ async fn run(
                     let _ = answer.send(result.map_err(|error| format!("{error:#}")));
                 });
             }
-            ended = &mut workers => return ended.context("worker threads cannot be joined")?,
         }
-    };
-    tokio::task::spawn_local(async move {
-        while let Some(answer) = wishes.recv().await {
-            let _ = answer.send(Err("the process is draining".into()));
-        }
-    });
-    drain(&control, &mut signals, ends, workers).await
+    }
 }
 
 /// Stops accepting, lets workers answer what was read, and waits for them; the signal with the number `ends` ends at
@@ -442,7 +475,7 @@ async fn follow_names(control: Rc<Control>) {
     }
 }
 
-fn join(threads: Vec<std::thread::JoinHandle<()>>) -> anyhow::Result<()> {
+fn join(threads: Vec<JoinHandle<()>>) -> anyhow::Result<()> {
     for thread in threads {
         let name = thread.thread().name().unwrap_or("worker").to_owned();
         thread.join().map_err(|_| anyhow::anyhow!("{name} panicked"))?;

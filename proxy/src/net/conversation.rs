@@ -60,7 +60,7 @@ impl ConversationError {
     pub fn failure(self) -> ShardFailure {
         match self {
             Self::Lost(failure) => failure,
-            Self::Refused(words) => ShardFailure::GreetingRefused(words),
+            Self::Refused(words) => ShardFailure::HandshakeRefused(words),
         }
     }
 }

@@ -164,7 +164,7 @@ impl Handshake {
                 Err(words) if self.check.as_ref().is_some_and(|check| self.missing > check.first) => {
                     return Err(unidentified::<P>(&words));
                 }
-                Err(words) => return Err(ShardFailure::GreetingRefused(shown(&words))),
+                Err(words) => return Err(ShardFailure::HandshakeRefused(shown(&words))),
             }
         }
         Ok(if self.missing == 0 { Step::Done } else { Step::Goes })
@@ -176,7 +176,7 @@ impl Handshake {
 fn unidentified<P: Protocol>(words: &str) -> ShardFailure {
     let words_shown = shown(words);
     if P::is_busy(words) {
-        ShardFailure::GreetingRefused(words_shown)
+        ShardFailure::HandshakeRefused(words_shown)
     } else {
         ShardFailure::ConnectFailed(words_shown)
     }
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(hear(&mut handshake, "+OK\r\n"), Ok(Step::Goes));
         assert_eq!(hear(&mut handshake, &refused), Err(ShardFailure::ConnectFailed(cut.clone())));
         let mut known = Handshake::new(Greeting { responses: 1, identity: None }, b"", None, at(0));
-        assert_eq!(hear(&mut known, &refused), Err(ShardFailure::GreetingRefused(cut)));
+        assert_eq!(hear(&mut known, &refused), Err(ShardFailure::HandshakeRefused(cut)));
     }
 
     /// What it is asked then comes behind what a client has chosen.
@@ -247,7 +247,7 @@ mod tests {
         let greeting = Greeting { responses: 2, identity: Some(2) };
         let mut handshake = Handshake::new(greeting, b"", Some(node), at(0));
         assert_eq!(hear(&mut handshake, "$4\r\ncccc\r\n"), Ok(Step::Asks));
-        let refused = ShardFailure::GreetingRefused("ERR DB index is out of range".into());
+        let refused = ShardFailure::HandshakeRefused("ERR DB index is out of range".into());
         assert_eq!(hear(&mut handshake, "-ERR DB index is out of range\r\n"), Err(refused));
         assert!(handshake.is_identifying());
     }

@@ -283,7 +283,7 @@ impl<P: Protocol> Intake<'_, P> {
 /// What nobody asked for. A shard that has too many clients says so unasked, and closes.
 fn unasked<P: Protocol>(settings: &P::Settings, response: Option<&[u8]>) -> ShardFailure {
     match response.map(|response| P::greeted(settings, response)) {
-        Some(Err(words)) => ShardFailure::GreetingRefused(words),
+        Some(Err(words)) => ShardFailure::HandshakeRefused(words),
         _ => ShardFailure::Malformed("unexpected response without a request".into()),
     }
 }

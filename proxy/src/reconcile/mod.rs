@@ -203,7 +203,7 @@ impl Progress {
             return Ok(false);
         }
         if self.emptied.is_none() {
-            say(&format!("waiting {LEAVE_PAUSE:?} for clients to learn the new slot owners"), json)?;
+            say(&format!("waiting {LEAVE_PAUSE:?} for clients to discover the new slot owners"), json)?;
         }
         Ok(self.emptied.get_or_insert_with(Instant::now).elapsed() < LEAVE_PAUSE)
     }

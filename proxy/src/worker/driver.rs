@@ -534,7 +534,7 @@ fn log_shard(pool: &str, Shard { name, address, .. }: &Shard, failure: &ShardFai
         | F::Unresolved(_) => {
             warn_limited!(%pool, shard = %name, %address, reason = %failure, "connecting to shard failed");
         }
-        F::GreetingRefused(_) | F::ResponseTimeout | F::Reset | F::Malformed(_) | F::QueueFull => {
+        F::HandshakeRefused(_) | F::ResponseTimeout | F::Reset | F::Malformed(_) | F::QueueFull => {
             warn_limited!(%pool, shard = %name, %address, reason = %failure, "connection to shard lost");
         }
     }

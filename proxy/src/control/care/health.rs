@@ -99,7 +99,7 @@ impl PoolControl {
     /// words that say why, which tell more than its silence before.
     pub fn note_unhealthy(&self, name: &str, failure: &ShardFailure) {
         let Some(address) = self.address_of(name) else { return };
-        let in_words = matches!(failure, ShardFailure::GreetingRefused(_));
+        let in_words = matches!(failure, ShardFailure::HandshakeRefused(_));
         let told = self.unhealthy.borrow().get(name).copied();
         if told.is_none_or(|told_in_words| in_words && !told_in_words) {
             self.unhealthy.borrow_mut().insert(name.to_owned(), in_words);
