@@ -1,9 +1,10 @@
 //! Publish and subscribe over real servers: what a subscriber is told beside what the server itself tells it, and messages over
 //! three shards, two workers and two proxies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use servers::{Client, Server, encoded, shown};
+use servers::cluster::Nodes;
+use servers::{Client, Server, encoded, eventually, shown};
 
 mod servers;
 
@@ -221,5 +222,58 @@ fn each_message_reaches_each_subscriber_once() {
         let mut client = shard.connect();
         servers::eventually(|| client.tell("PUBSUB CHANNELS"), "*0\r\n");
         servers::eventually(|| client.tell("PUBSUB NUMPAT"), ":0\r\n");
+    }
+}
+
+/// Subscribers of a Redis Cluster whose slots move, and whose nodes change places, hear each message that is published once they are subscribed
+/// again, and nothing else.
+#[test]
+fn sharded_channels_go_with_their_slots() {
+    let nodes = Nodes::start(3, &["--cluster-node-timeout", "2000"]);
+    nodes.form(3);
+    nodes.is_well();
+    let (proxy, admin) = nodes.proxy(&[], &[0, 1, 2]);
+    let channels: Vec<String> = (0..8).map(|number| format!("channel-{number}")).collect();
+    let mut subscribers: Vec<Client> = (0..3).map(|_| proxy.connect()).collect();
+    for subscriber in &mut subscribers {
+        for (count, channel) in channels.iter().enumerate() {
+            let told = format!("*3\r\n$10\r\nssubscribe\r\n$9\r\n{channel}\r\n:{}\r\n", count + 1);
+            assert_eq!(subscriber.tell(&format!("SSUBSCRIBE {channel}")), told);
+        }
+    }
+    let mut publisher = proxy.connect();
+    let numsub = format!("PUBSUB SHARDNUMSUB {}", channels.join(" "));
+    let counted: String = channels.iter().map(|channel| format!("$9\r\n{channel}\r\n:3\r\n")).collect();
+    let counted = format!("*16\r\n{counted}");
+    eventually(|| publisher.tell(&numsub), &counted);
+    for round in 0..4 {
+        let channel = &channels[round];
+        let reply = nodes.ask(0, &format!("CLUSTER KEYSLOT {channel}"));
+        let slot: usize = reply.trim().trim_start_matches(':').parse().expect("a slot");
+        let owner =
+            (0..3).find(|&number| !nodes.ask(number, &format!("GET {{{channel}}}")).contains("MOVED"));
+        let owner = owner.expect("a node serves it");
+        nodes.move_slot(slot, owner, (owner + 1) % 3);
+        // What counts them is there again as well.
+        eventually(|| publisher.tell(&numsub), &counted);
+        for (number, channel) in channels.iter().enumerate() {
+            assert!(publisher.tell(&format!("SPUBLISH {channel} {round}-{number}")).starts_with(':'));
+        }
+        for subscriber in &mut subscribers {
+            let heard: BTreeSet<Vec<u8>> = channels.iter().map(|_| subscriber.reply()).collect();
+            let wanted = |number: usize| {
+                let said = format!("{round}-{number}");
+                encoded(&[b"smessage", channels[number].as_bytes(), said.as_bytes()])
+            };
+            assert_eq!(heard, (0..8).map(wanted).collect(), "round {round}");
+        }
+    }
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.tell("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n", "nobody was told of it");
+    }
+    assert!(servers::metrics(&admin).contains("memstore_cluster_redirects"));
+    drop(subscribers);
+    for number in 0..3 {
+        eventually(|| nodes.ask(number, "PUBSUB SHARDCHANNELS"), "*0");
     }
 }

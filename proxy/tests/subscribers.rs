@@ -8,7 +8,8 @@
 //! subscriber hears each message once, and once all have gone no shard is subscribed to. `SEED=7` replays one run,
 //! `SIMULATION_SEEDS=20000` runs more.
 //!
-//! Channels, patterns and sharded channels have the same names here, so that none is taken for another.
+//! Channels, patterns and sharded channels have the same names here, so that none is taken for another. Some runs are over a cluster, whose
+//! slots move: a node that loses one ends its subscriptions unasked, and one that does not have it refuses.
 //!
 //! Planted once each to see this fail: a client that is among the listeners before its acknowledgement, one that stays there after it has
 //! left, a message that goes out as if no reply were out in part.
@@ -65,6 +66,13 @@ fn request(words: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
     bytes
+}
+
+/// The node that has the name's slot, where that is another one.
+fn moved_to(owners: Option<[usize; CHANNELS.len()]>, shard: &str, name: &str) -> Option<usize> {
+    let channel = CHANNELS.iter().position(|channel| slot(channel) == slot(name))?;
+    let owner = owners?[channel];
+    (shard != format!("shard-{owner}")).then_some(owner)
 }
 
 /// The kind that the word is of.
@@ -158,6 +166,8 @@ struct Client {
     names: [BTreeSet<String>; Kind::COUNT],
     /// Names of each kind, and messages heard for them.
     heard: HashSet<(Kind, String, String)>,
+    /// It is a cluster: one that goes back and forth may hand on a message by two nodes.
+    hears_twice: bool,
 }
 
 impl Client {
@@ -190,7 +200,10 @@ impl Client {
             assert!(listened.contains(&name), "client {number} hears of {name}, which it does not listen to");
             let message = said.elements.last().expect("a message").text.clone();
             let is_new = self.heard.insert((kind, name.clone(), message.clone()));
-            assert!(is_new, "client {number} hears {message} of {name} twice");
+            assert!(
+                is_new || (self.hears_twice && kind != Kind::Sharded),
+                "client {number} hears {message} of {name} twice"
+            );
             return;
         }
         let front =
@@ -273,6 +286,10 @@ struct Run {
     clients: Vec<Client>,
     peers: BTreeMap<ConnectionId, Peer>,
     topology: Arc<Topology>,
+    /// In a cluster: which node has the slot of each of the channels.
+    owners: Option<[usize; CHANNELS.len()]>,
+    /// The proxy has asked for those.
+    is_stale: bool,
     limits: Limits,
     is_faulty: bool,
     ejected: BTreeSet<usize>,
@@ -289,6 +306,23 @@ struct Coverage {
     reloads: usize,
     ejections: usize,
     gaps: u64,
+    moves: usize,
+    moved: u64,
+}
+
+/// The slot of a channel, or of a name that counts its listeners.
+fn slot(name: &str) -> usize {
+    let name: Vec<u8> = bytes_of(name).collect();
+    let channel = Resp::tallied(Kind::Sharded, &name).unwrap_or(&name);
+    KeyHash::Crc16.hash(channel) as usize % 16_384
+}
+
+/// Where the nodes of a cluster say that these have the channels.
+fn cluster(count: usize, owners: [usize; CHANNELS.len()]) -> Arc<Topology> {
+    let mut slots: Vec<Option<usize>> = (0..16_384).map(|slot| Some(slot % count)).collect();
+    CHANNELS.iter().zip(owners).for_each(|(channel, owner)| slots[slot(channel)] = Some(owner));
+    let nodes = topology(count).shards().to_vec();
+    Arc::new(Topology::of_cluster(nodes, &slots, vec![Vec::new(); count]).expect("a topology"))
 }
 
 fn topology(count: usize) -> Arc<Topology> {
@@ -310,7 +344,9 @@ fn settings() -> Settings {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let topology = topology(1 + random.below(SHARDS - 1));
+        let count = 1 + random.below(SHARDS - 1);
+        let owners = random.one_in(3).then(|| std::array::from_fn(|_| random.below(count)));
+        let topology = owners.map_or_else(|| topology(count), |owners| cluster(count, owners));
         let is_faulty = !random.one_in(3);
         let limits = Limits {
             // Without faults a step that takes long is none.
@@ -325,6 +361,8 @@ impl Run {
             clients: Vec::new(),
             peers: BTreeMap::new(),
             topology,
+            owners,
+            is_stale: false,
             limits,
             is_faulty,
             ejected: BTreeSet::new(),
@@ -372,7 +410,9 @@ impl Run {
                 }
             }
             18 if self.is_faulty && self.random.one_in(3) => self.fail(),
-            19 if self.random.one_in(3) => self.change(),
+            19 if self.owners.is_none() && self.random.one_in(3) => self.change(),
+            19 if self.random.one_in(3) => self.move_slot(),
+            19 if self.is_stale || self.random.one_in(4) => self.refresh(),
             _ => {
                 let pause = Duration::from_millis(self.random.below(30) as u64);
                 let events = self.world.pass_time(pause);
@@ -394,6 +434,7 @@ impl Run {
             expected: VecDeque::new(),
             names: Default::default(),
             heard: HashSet::new(),
+            hears_twice: self.owners.is_some(),
         };
         if resp3 {
             client.outbox.extend(request(&["HELLO", "3"]));
@@ -503,6 +544,14 @@ impl Run {
             ["PING"] => "*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_owned(),
             ["GET", key] if key.starts_with("large") => format!("${LARGE}\r\n{}\r\n", "x".repeat(LARGE)),
             ["GET", _] => "$5\r\nsmall\r\n".to_owned(),
+            ["SPUBLISH" | "SSUBSCRIBE" | "SUNSUBSCRIBE", name, ..]
+                if let Some(owner) = moved_to(self.owners, &peer.shard, name) =>
+            {
+                format!("-MOVED {} h:{}\r\n", slot(name), owner + 1)
+            }
+            ["SSUBSCRIBE", _] if self.owners.is_some() && self.is_faulty && self.random.one_in(10) => {
+                "-CLUSTERDOWN Hash slot not served\r\n".to_owned()
+            }
             [word @ ("PUBLISH" | "SPUBLISH"), channel, message] => {
                 let (shard, kind) = (peer.shard.clone(), kind_published(word));
                 format!(":{}\r\n", self.publish(&shard, kind, channel, message))
@@ -528,7 +577,9 @@ impl Run {
 
     fn publish(&mut self, shard: &str, kind: Kind, channel: &str, message: &str) -> usize {
         let mut count = 0;
-        for peer in self.peers.values_mut().filter(|peer| peer.shard == shard) {
+        // Nodes hand on what is published, but for what is of their slots.
+        let is_everywhere = self.owners.is_some() && kind == Kind::Channel;
+        for peer in self.peers.values_mut().filter(|peer| peer.shard == shard || is_everywhere) {
             if peer.names[kind.place()].contains(channel) {
                 count += 1;
                 let word = MESSAGE[kind.place()];
@@ -608,7 +659,44 @@ impl Run {
         self.world.reconfigure(settings(), self.limits.clone(), self.topology.clone(), &kept);
     }
 
+    /// A slot is another node's, which the former one tells its clients, and the proxy learns later.
+    fn move_slot(&mut self) {
+        let (count, channel) = (self.topology.shards().len(), self.random.below(CHANNELS.len()));
+        let Some(owners) = &mut self.owners else { return };
+        let before = std::mem::replace(&mut owners[channel], self.random.below(count));
+        if before == owners[channel] {
+            return;
+        }
+        self.coverage.moves += 1;
+        let is_extra = self.is_faulty && self.random.one_in(3);
+        let of_shard = |peer: &&mut Peer| peer.shard == format!("shard-{before}");
+        for peer in self.peers.values_mut().filter(of_shard) {
+            let names = &mut peer.names[Kind::Sharded.place()];
+            let gone: Vec<String> =
+                names.iter().filter(|name| slot(name) == slot(CHANNELS[channel])).cloned().collect();
+            for name in &gone {
+                names.remove(name);
+                peer.outbox.extend(bytes_of(&said("sunsubscribe", name, 0)));
+            }
+            if is_extra && !gone.is_empty() {
+                // As Valkey did: valkey-io/valkey#1066.
+                peer.outbox.extend_from_slice(b"-CLUSTERDOWN The cluster is down\r\n");
+            }
+        }
+    }
+
+    /// The proxy learns who owns what.
+    fn refresh(&mut self) {
+        let Some(owners) = self.owners else { return };
+        self.is_stale = false;
+        self.topology = cluster(self.topology.shards().len(), owners);
+        self.world.pool.set_topology(self.topology.clone(), self.world.now);
+    }
+
     fn adopt_ejected(&mut self) {
+        if self.owners.is_some() {
+            return self.refresh();
+        }
         let ejected: Vec<usize> = self.ejected.iter().copied().collect();
         self.coverage.ejections += ejected.len();
         let topology = Arc::new(self.topology.without(&ejected));
@@ -618,6 +706,7 @@ impl Run {
     fn settle(&mut self) {
         let events = self.world.settle();
         self.take_events(events);
+        self.is_stale |= self.world.pool.take_stale();
         for at in 0..self.clients.len() {
             self.take(at);
         }
@@ -645,6 +734,9 @@ impl Run {
             self.make_connections();
             self.shards_read();
             self.shards_write(usize::MAX);
+            if self.is_stale {
+                self.refresh();
+            }
             let events = self.world.pass_time(Duration::from_millis(20));
             self.take_events(events);
             self.settle();
@@ -667,7 +759,9 @@ impl Run {
         }
         self.coverage.gaps = self.world.counters.message_gaps.get();
         // Other owners have not been listened to yet.
-        let has_changed = self.coverage.reloads + self.coverage.ejections > 0;
+        let has_changed = self.coverage.reloads + self.coverage.ejections + self.coverage.moves > 0;
+        self.coverage.moved = self.world.counters.redirects_moved.get();
+        assert_eq!(self.world.counters.redirects_given_up.get(), 0);
         assert!(was_faulty || self.coverage.gaps == 0 || has_changed);
         for (channel, kind) in CHANNELS
             .into_iter()
@@ -739,14 +833,24 @@ fn subscribers_hear_what_they_listen_to() {
         if ended.is_err() {
             panic!("SEED={seed}");
         }
-        let Coverage { acknowledged, heard, reloads, ejections, gaps } = run.coverage;
+        let Coverage { acknowledged, heard, reloads, ejections, gaps, moves, moved } = run.coverage;
         all.acknowledged += acknowledged;
         all.heard += heard;
         all.reloads += reloads;
         all.ejections += ejections;
         all.gaps += gaps;
+        all.moves += moves;
+        all.moved += moved;
     }
     if seeds.len() > 50 {
-        assert!(all.acknowledged > 300 && all.heard > 300 && all.reloads > 40 && all.gaps > 4, "{all:?}");
+        assert!(
+            all.acknowledged > 300
+                && all.heard > 300
+                && all.reloads > 40
+                && all.gaps > 4
+                && all.moves > 40
+                && all.moved > 20,
+            "{all:?}"
+        );
     }
 }

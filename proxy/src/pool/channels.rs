@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::feed::{Key, Verdict};
+use super::moving::Moving;
 use crate::protocol::Protocol;
 use crate::protocol::channels::{Kind, Listening, TALLY_BITS, Voice};
 
@@ -54,6 +55,8 @@ pub(super) struct Channels {
     put_off: Vec<ConnectionId>,
     /// Messages of which not all that listen have got theirs, one for a feed at most.
     handing: Vec<(ConnectionId, Handing)>,
+    /// Those that are on their way from one node of a cluster to another.
+    pub moving: Moving,
     /// What all clients hold here, and what of that was counted last.
     bytes: usize,
     counted: usize,
@@ -240,7 +243,7 @@ impl Channels {
     /// What all clients held here when this was asked last, and what they do now.
     pub fn count(&mut self) -> (usize, usize) {
         let handing: usize = self.handing.iter().map(|(_, handing)| handing.bytes()).sum();
-        let bytes = self.bytes + handing;
+        let bytes = self.bytes + handing + self.moving.bytes();
         (std::mem::replace(&mut self.counted, bytes), bytes)
     }
 
@@ -413,6 +416,28 @@ impl Channels {
             names.remove(name);
         }
         is_over
+    }
+
+    /// Nobody listens to the name any more. Those that did, and what they are told of how many names they have left.
+    pub fn dismiss(&mut self, key: &Key) -> Vec<(ClientId, usize)> {
+        let (kind, name) = key;
+        let Some(entry) = self.names[kind.place()].get_mut(name) else { return Vec::new() };
+        let mut dismissed = Vec::new();
+        for id in entry.listeners.clone() {
+            entry.leave(id);
+            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            let before = subscriber.bytes;
+            subscriber.leave(*kind, name);
+            self.bytes -= before - subscriber.bytes;
+            dismissed.push((id, subscriber.count(*kind)));
+            if !subscriber.listens() && subscriber.line.is_empty() {
+                self.subscribers.remove(&id);
+            }
+        }
+        if !dismissed.is_empty() {
+            self.drop_names(vec![key.clone()]);
+        }
+        dismissed
     }
 
     /// The client listens to nothing any more, and its requests are forgotten.

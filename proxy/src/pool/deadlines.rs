@@ -31,7 +31,7 @@ impl<P: Protocol> Pool<P> {
         [parked, abandoned, self.denials.due()]
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
-            .chain([router.pace.due()])
+            .chain([router.pace.due(), self.channels.moving.due()])
             .flatten()
             .min()
     }
@@ -57,6 +57,7 @@ impl<P: Protocol> Pool<P> {
         self.expire_waiting(now);
         self.expire_handshakes(now);
         self.router.look_at_feeds(&self.channels, now);
+        self.try_moved(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         for id in self.router.make_put_off(now) {

@@ -27,9 +27,26 @@ pub const ASKED_MAX: usize = 512;
 /// What a name at a shard takes beside its bytes, which it shares.
 const LINE_BYTES: usize = 2 * size_of::<(Bytes, Line)>();
 
+/// What something that a shard has said is.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Said {
+    /// What was asked first is answered; it was about this name, or the answer is a sign of life.
+    Answer(Option<Key>),
+    /// The same, but the name is at another shard.
+    Elsewhere(Key),
+    /// The same as the first, where what was said before was taken for the answer.
+    Late(Key),
+    /// Nobody has asked: the name is at this shard no more.
+    Left(Key),
+    /// Nobody has asked, and nothing follows from it.
+    Idle,
+}
+
 /// What is known of a feed beside its connection.
 #[derive(Default, Debug)]
 pub struct Feed {
+    /// The shard is a node of a cluster: sharded channels leave it with their slots.
+    pub follows: bool,
     /// What was asked and is not answered, oldest first: one for each ticket in flight.
     pub asked: VecDeque<Asked>,
     /// Names to be asked once others are answered, who waits longest first.
@@ -100,35 +117,75 @@ impl Feed {
         self.asked.len() + self.backlog.len()
     }
 
-    /// The shard says that this is so. The name, if that was asked.
-    pub fn done(&mut self, change: Listening, name: &[u8]) -> Option<Key> {
-        let Some(Asked::Name(asked, known)) = self.asked.pop_front() else { return None };
-        if asked != change || known != name {
-            return None;
-        }
+    /// The shard says that this is so. None if that cannot be.
+    pub fn done(&mut self, change: Listening, name: &[u8]) -> Option<Said> {
+        let known = match self.asked.front() {
+            Some(Asked::Name(asked, known)) if *asked == change && known == name => known.clone(),
+            _ => return self.unasked(change, name),
+        };
+        self.asked.pop_front();
         let line = self.names[change.kind.place()].get_mut(name)?;
         line.asked = None;
         line.is_on = change.on;
-        Some((change.kind, known))
+        Some(Said::Answer(Some((change.kind, known))))
     }
 
-    /// The shard has given a sign of life. False if that was not asked.
-    pub fn lives(&mut self) -> bool {
-        matches!(self.asked.pop_front(), Some(Asked::Life))
+    /// A node that loses a slot says of its channels that they are listened to no more, and may answer afterwards what was asked
+    /// before: then what it has said first was taken for the answer, and this one is left over.
+    pub fn unasked(&mut self, change: Listening, name: &[u8]) -> Option<Said> {
+        if !self.follows || change.kind != Kind::Sharded {
+            return None;
+        }
+        let names = &mut self.names[change.kind.place()];
+        let Some((known, _)) = names.get_key_value(name) else {
+            return (!change.on).then_some(Said::Idle);
+        };
+        let key = (change.kind, known.clone());
+        let line = names.get_mut(name)?;
+        let was_on = std::mem::replace(&mut line.is_on, change.on);
+        let is_left = was_on && line.wanted && line.asked.is_none();
+        Some(match change.on {
+            true => Said::Late(key),
+            false if is_left => Said::Left(key),
+            false => Said::Idle,
+        })
     }
 
-    /// The shard does not do what was asked first. The name, if anything was asked: none if that was a sign of life, which this
-    /// is as well.
-    pub fn refused(&mut self, words: &[u8]) -> Option<Option<Key>> {
-        const SHOWN_MAX: usize = 200;
-        let (change, name) = match self.asked.pop_front()? {
-            Asked::Life => return Some(None),
+    /// The shard has given a sign of life. None if that was not asked.
+    pub fn lives(&mut self, is_asked: bool) -> Option<Said> {
+        if is_asked && matches!(self.asked.front(), Some(Asked::Life)) {
+            self.asked.pop_front();
+            return Some(Said::Answer(None));
+        }
+        // What was left over before it may have been taken for it.
+        self.follows.then_some(Said::Idle)
+    }
+
+    /// The shard does not do what was asked first, maybe because the name is at another one. None if nothing was asked. A sign of life is this as well.
+    pub fn refused(&mut self, words: &[u8], is_elsewhere: bool, is_asked: bool) -> Option<Said> {
+        let is_elsewhere = is_elsewhere && self.follows;
+        let may_be_asked = match self.asked.front() {
+            Some(Asked::Name(change, _)) => change.kind == Kind::Sharded,
+            Some(Asked::Life) => true,
+            None => false,
+        };
+        if is_elsewhere && !(is_asked && may_be_asked) {
+            // It is left over, as above.
+            return Some(Said::Idle);
+        }
+        let (change, name) = match self.asked.pop_front().filter(|_| is_asked)? {
+            Asked::Life => return Some(Said::Answer(None)),
             Asked::Name(change, name) => (change, name),
         };
         let line = self.names[change.kind.place()].get_mut(&name)?;
         line.asked = None;
-        line.refused = Some(String::from_utf8_lossy(&words[..words.len().min(SHOWN_MAX)]).into());
-        Some(Some((change.kind, name)))
+        let key = (change.kind, name);
+        if !is_elsewhere {
+            line.refused = Some(shown(words));
+            return Some(Said::Answer(Some(key)));
+        }
+        line.is_on = false;
+        Some(if line.wanted && change.on { Said::Elsewhere(key) } else { Said::Answer(Some(key)) })
     }
 
     /// Nothing is asked or heard any more. The names that were heard.
@@ -150,4 +207,10 @@ impl Feed {
             + self.tally_bytes
             + self.names.iter().map(HashMap::len).sum::<usize>() * LINE_BYTES
     }
+}
+
+/// As much of a shard's words as is kept.
+pub fn shown(words: &[u8]) -> Box<str> {
+    const SHOWN_MAX: usize = 200;
+    String::from_utf8_lossy(&words[..words.len().min(SHOWN_MAX)]).into()
 }

@@ -217,7 +217,8 @@ impl<P: Protocol> Router<P> {
         let policy = Policy::feed(limits.timeout);
         let lane = self.connections.usual_key();
         let id = self.connections.insert(member, lane, policy, false);
-        self.connections[id].feed = Some(Box::<Feed>::default());
+        self.connections[id].feed =
+            Some(Box::new(Feed { follows: self.topology.redirects(), ..Feed::default() }));
         self.feeds.of_members.insert(member, id);
         id
     }
@@ -228,7 +229,14 @@ impl<P: Protocol> Router<P> {
         let is_busy = feed.is_busy();
         let line = feed.names[change.kind.place()].entry(name.clone()).or_default();
         line.wanted = change.on;
-        if line.asked.is_some() || line.queued || (line.is_on == change.on && line.refused.is_none()) {
+        if line.asked.is_some() || line.queued {
+            return;
+        }
+        if line.is_on == change.on && line.refused.is_none() {
+            if !change.on {
+                // A node has left it of its own accord.
+                feed.names[change.kind.place()].remove(name);
+            }
             return;
         }
         if is_busy {
@@ -385,7 +393,8 @@ impl<P: Protocol> Router<P> {
                 Kind::Channel | Kind::Sharded => self.owner(name).as_ref().is_none_or(is_deaf),
                 Kind::Pattern => self.homes(kind, name, limits).iter().any(is_deaf),
             };
-            if is_missed && !channels.listeners(kind, name).is_empty() {
+            let is_known = channels.moving.has(&(kind, name.clone()));
+            if is_missed && !is_known && !channels.listeners(kind, name).is_empty() {
                 missed.push((kind, name.clone()));
             }
         }
@@ -406,6 +415,39 @@ impl<P: Protocol> Router<P> {
             {
                 self.ask(id, Listening { kind, on: false }, name, now);
             }
+        }
+    }
+
+    /// The channel is asked of its owner again, and with it what counts its listeners, unless that is done. False if nobody owns it.
+    pub fn ask_again(&mut self, key: &Key, limits: &Limits, now: Time) -> bool {
+        let (kind, name) = key;
+        self.listen(*kind, name, limits, now);
+        let homes = self.homes(*kind, name, limits);
+        for &home in &homes {
+            let Some(id) = self.feed_id(home).filter(|&id| matches!(self.connections[id].link, Link::Up))
+            else {
+                continue;
+            };
+            let tally = self.feed_mut(id).names[kind.place()].get(name).map_or(0, |line| line.tally);
+            for bit in bits(tally) {
+                let name = Bytes::from(P::tally(*kind, name, bit));
+                self.ask(id, Listening { kind: *kind, on: true }, &name, now);
+            }
+        }
+        !homes.is_empty()
+    }
+
+    /// Whether an owner of the name has refused it for good.
+    pub fn is_refused(&self, (kind, name): &Key, limits: &Limits) -> bool {
+        let line = |home| self.feed_of(home).and_then(|feed| feed.names[kind.place()].get(name));
+        let mut lines = self.homes(*kind, name, limits).into_iter().filter_map(line);
+        lines.any(|line| line.asked.is_none() && line.refused.is_some())
+    }
+
+    /// The shard's last word on the name is that it is elsewhere.
+    pub fn refuse_name(&mut self, id: ConnectionId, (kind, name): &Key, words: Box<str>) {
+        if let Some(line) = self.feed_mut(id).names[kind.place()].get_mut(name) {
+            line.refused = Some(words);
         }
     }
 

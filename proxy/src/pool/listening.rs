@@ -107,11 +107,16 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn follow_feed(&mut self, id: ConnectionId, now: Time) {
         for key in self.channels.take_answered() {
             self.router.answered(id, &key, &self.context.limits, now);
-            match P::tallied(key.0, &key.1) {
-                Some(channel) => self.decide(&(key.0, key.1.slice_ref(channel))),
-                None => self.decide(&key),
+            let key = match P::tallied(key.0, &key.1) {
+                Some(channel) => (key.0, key.1.slice_ref(channel)),
+                None => key,
+            };
+            self.decide(&key);
+            if key.0 == Kind::Sharded {
+                self.settle_moved(&key);
             }
         }
+        self.follow_moved(id, now);
         self.router.ask_next(id, now);
         self.router.begin_feed(id, &self.channels, &self.context.limits, now);
         self.acknowledge_ready();
@@ -135,7 +140,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Messages to these names may have been missed.
-    fn note_gap(&mut self, missed: Vec<Key>) {
+    pub(super) fn note_gap(&mut self, missed: Vec<Key>) {
         if missed.is_empty() {
             return;
         }
@@ -174,7 +179,7 @@ impl<P: Protocol> Pool<P> {
         self.acknowledge_ready();
     }
 
-    fn decide(&mut self, key: &Key) {
+    pub(super) fn decide(&mut self, key: &Key) {
         if self.channels.is_awaited(key) {
             let verdict: Verdict = self.router.verdict(key, &self.context.limits);
             self.channels.decide(key, verdict);

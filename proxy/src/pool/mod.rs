@@ -78,6 +78,7 @@ mod limits;
 mod listening;
 mod listing;
 mod members;
+mod moving;
 mod pace;
 mod parked;
 mod parting;

@@ -9,6 +9,8 @@ use crate::pool::channels::Handing;
 use crate::pool::client::State;
 use crate::pool::clients::{ClientId, Clients, find};
 use crate::pool::connection::Link;
+use crate::pool::feed::{Said, shown};
+use crate::pool::moving::Moved;
 use crate::protocol::channels::{Kind, Told, Voice};
 use crate::protocol::{Malformed, Protocol};
 
@@ -109,26 +111,7 @@ impl<P: Protocol> Intake<'_, P> {
                     run.messages = &scratch[self.start - run.messages.len()..self.end];
                 }
             }
-            told @ (Told::Done(..) | Told::Refused(_) | Told::Alive) => {
-                if self.connection.asked().is_none() {
-                    return Err(unasked::<P>(&self.context.settings, Some(response)));
-                }
-                let feed = self.connection.feed.as_deref_mut().expect("it is a feed");
-                let answered = match told {
-                    Told::Done(change, name) => feed.done(change, name).map(Some),
-                    Told::Alive => feed.lives().then_some(None),
-                    _ => feed.refused(response.get(1..).unwrap_or_default().trim_ascii_end()),
-                };
-                let Some(key) = answered else {
-                    return Err(ShardFailure::Malformed("another channel is answered than was asked".into()));
-                };
-                if P::is_complaint(response) {
-                    self.wishes.log_complaint(self.at, response);
-                }
-                self.connection.answered();
-                self.responses += 1;
-                key.into_iter().for_each(|key| self.channels.answered(key));
-            }
+            told @ (Told::Done(..) | Told::Refused(_) | Told::Alive) => self.take_news(told, response)?,
             Told::Odd => {
                 return Err(ShardFailure::Malformed("it is nothing that is said of channels".into()));
             }
@@ -136,6 +119,45 @@ impl<P: Protocol> Intake<'_, P> {
         self.response_bytes += response.len() as u64;
         self.start = self.end;
         Ok(true)
+    }
+
+    /// The shard says what has become of a name, or that it is alive.
+    fn take_news(&mut self, told: Told<'_>, response: &[u8]) -> Result<(), ShardFailure> {
+        let is_asked = self.connection.asked().is_some();
+        let feed = self.connection.feed.as_deref_mut().expect("it is a feed");
+        let said = match told {
+            Told::Done(change, name) if is_asked => feed.done(change, name),
+            Told::Done(change, name) => feed.unasked(change, name),
+            Told::Refused(words) => feed.refused(words, P::redirect(response).is_some(), is_asked),
+            _ => feed.lives(is_asked),
+        };
+        let Some(said) = said else {
+            return Err(if is_asked {
+                ShardFailure::Malformed("another channel is answered than was asked".into())
+            } else {
+                unasked::<P>(&self.context.settings, Some(response))
+            });
+        };
+        if matches!(said, Said::Answer(_) | Said::Elsewhere(_)) {
+            self.connection.answered();
+            self.responses += 1;
+        }
+        match said {
+            Said::Answer(key) => {
+                if P::is_complaint(response) {
+                    self.wishes.log_complaint(self.at, response);
+                }
+                key.into_iter().for_each(|key| self.channels.answered(key));
+            }
+            Said::Elsewhere(key) => {
+                let words = shown(response.get(1..).unwrap_or_default().trim_ascii_end());
+                self.channels.moving.said(Moved { key, words: Some(words) });
+            }
+            Said::Left(key) => self.channels.moving.said(Moved { key, words: None }),
+            Said::Late(key) => self.channels.answered(key),
+            Said::Idle => {}
+        }
+        Ok(())
     }
 
     /// Whether what was told goes on with the run: with one that is long enough to be shared nothing does.
