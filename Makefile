@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -66,6 +66,10 @@ test-limits: tools-test ## clients that ask for too much, in front of a proxy wi
 	cargo build --release -p memstore-proxy
 	proxy/tests/limits/run target/release/memstore
 
+test-applications: tools-applications ## Celery, RQ, Django, BullMQ, socket.io, Sidekiq, Laravel and Spring Session over three shards
+	$(DEBUG_PROXY)
+	$(WITH_DEBUG_PROXY) examples/applications/run
+
 chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
 	cargo build -q -p memstore-proxy
 	chart/tests/values.py
@@ -123,6 +127,14 @@ tools-test:
 		libhiredis-dev python3-venv $$(command -v npm >/dev/null || echo npm)
 	@.ci/node >/dev/null
 	@.ci/helm >/dev/null
+
+tools-applications:
+	@echo "test-applications takes from Debian: redis-server redis-tools python3-venv npm ruby-sidekiq php-cli php-predis php-illuminate-queue"
+	@echo "php-illuminate-redis php-illuminate-cache maven default-jdk-headless; from PyPI, npm and Maven Central what examples/applications pins"
+	@.ci/install redis-server redis-tools python3-venv ruby-sidekiq php-cli php-predis php-illuminate-queue php-illuminate-redis \
+		php-illuminate-cache $$(command -v npm >/dev/null || echo npm) $$(command -v mvn >/dev/null || echo maven) \
+		$$(command -v javac >/dev/null || echo default-jdk-headless)
+	@.ci/node >/dev/null
 
 .PHONY: test-failures tools-failures
 
