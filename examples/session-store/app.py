@@ -4,9 +4,10 @@
     POST /          name=value pairs of a form are remembered; an empty value is forgotten
     POST /logout    ends the session
     GET  /healthz   this process answers
+    GET  /cache/status  what this replica has heard of the changes of others, and what waits to be told
 
-Settings are environment variables: REDIS_URL, REDIS_PASSWORD, HOST, PORT, SESSION_SECONDS, STORE_TIMEOUT and RETRY_AFTER (seconds),
-COPIES_MAX.
+Settings are environment variables: REDIS_URL, REDIS_PASSWORD, HOST, PORT, SESSION_SECONDS, STORE_TIMEOUT, RETRY_AFTER and FRESH_SECONDS
+(seconds), COPIES_MAX.
 """
 
 import http.cookies
@@ -18,6 +19,7 @@ import socket
 import threading
 import urllib.parse
 
+from invalidations import Invalidations
 from sessions import Sessions, connect
 
 BODY_MAX = 4096
@@ -34,11 +36,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/healthz":
             # Not the store: no replica gets better by being restarted because a shard is away.
             self.answer(200, {"replica": self.replica})
+        elif self.path == "/cache/status":
+            self.answer(200, {"replica": self.replica, **self.sessions.invalidations()})
         elif self.path == "/":
             session = self.sessions.open(self.cookie())
             self.show(self.sessions.save(session, {"visits": session.fields.get("visits", 0) + 1}))
         else:
-            self.answer(404, {"error": "there is only / and /healthz"})
+            self.answer(404, {"error": "there is only /, /healthz and /cache/status"})
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
@@ -104,13 +108,17 @@ def main():
         retry_after=float(setting("RETRY_AFTER", "2")),
         # A new session may wait as long as one that has an id.
         patience=timeout,
+        fresh_for=float(setting("FRESH_SECONDS", "0")),
     )
+    invalidations = Invalidations(Handler.sessions, store)
+    invalidations.start()
     server = Server((setting("HOST", ""), int(setting("PORT", "8080"))), Handler)
     # In a thread, for shutdown waits for the loop that this handler interrupts.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     print(f"{Handler.replica} listens on port {server.server_port}", flush=True)
     server.serve_forever()
     server.server_close()
+    invalidations.stop()
 
 
 if __name__ == "__main__":

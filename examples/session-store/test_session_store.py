@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 
 import redis
-from sessions import ID, Sessions, key
+from sessions import ENDED, ID, Sessions, key
 
 HERE = pathlib.Path(__file__).parent
 MEMSTORE = os.environ["MEMSTORE"]
@@ -62,7 +62,8 @@ def answers(port):
 class Processes:
     """What a test has started; all of it ends with the test."""
 
-    def __init__(self):
+    def __init__(self, fresh_seconds=0):
+        self.fresh_seconds = fresh_seconds
         self.folder = tempfile.TemporaryDirectory()
         self.running = []
         # All at once: a port given back could be handed out again.
@@ -99,7 +100,7 @@ class Processes:
         servers = "".join(f"     - {HOST}:{port}:1 shard-{index}\n" for index, port in enumerate(self.ports))
         config.write_text(
             f"stats_port: 0\nadmin_port: 0\npools:\n  sessions:\n    listen: {HOST}:{self.proxy_port}\n    redis: true\n"
-            f"    timeout: {SHARD_TIMEOUT_MS}ms\n    servers:\n{servers}"
+            f"    timeout: {SHARD_TIMEOUT_MS}ms\n    on_gap: close\n    servers:\n{servers}"
         )
         with self.log("proxy") as log:
             process = self.start([MEMSTORE, "serve", "-c", str(config)], stdout=log, stderr=log)
@@ -112,6 +113,7 @@ class Processes:
             "REDIS_URL": f"redis://{HOST}:{self.proxy_port}",
             "STORE_TIMEOUT": str(STORE_TIMEOUT),
             "RETRY_AFTER": str(RETRY_AFTER),
+            "FRESH_SECONDS": str(self.fresh_seconds),
             "REPLICA": name,
             "HOST": HOST,
             "PORT": "0",
@@ -293,6 +295,93 @@ class OverRealShards(unittest.TestCase):
         self.assertEqual(Browser().ask(self.a, "/healthz"), {"replica": "a"})
 
 
+class WithEvents(unittest.TestCase):
+    """Replicas that use what they know until an event says otherwise."""
+
+    def setUp(self):
+        # Longer than a test takes.
+        self.processes = Processes(fresh_seconds=3600)
+        self.addCleanup(self.processes.end)
+        self.a, self.b = self.processes.replicas
+        for replica in self.processes.replicas:
+            until("a subscription", lambda: status(replica)["listening"])
+
+    def known_by_both(self, count):
+        browsers = [Browser() for _ in range(count)]
+        for browser in browsers:
+            browser.say(self.a, basket="apples")
+        # Else these events come after what the other replica writes next, and end its trust in that.
+        until("the events of one", lambda: status(self.b)["events"]["received"] == count)
+        for browser in browsers:
+            self.assertEqual(browser.visit(self.b)["session"], {"basket": "apples", "visits": 1})
+        return browsers
+
+    def shard_of(self, browser):
+        return next(index for index in range(3) if self.processes.has(index, browser.id))
+
+    def test_what_one_replica_changes_or_ends_the_other_asks_for_again(self):
+        browsers = self.known_by_both(30)
+        self.assertEqual({self.shard_of(browser) for browser in browsers}, {0, 1, 2})
+        until("the events of both", lambda: status(self.a)["events"]["invalidated"] == len(browsers))
+        used = status(self.b)["copies"]["used"]
+        for browser in browsers:
+            browser.say(self.b, basket="pears")
+        # It has written the last change of each, and heard so: nothing had to be asked.
+        self.assertEqual(status(self.b)["copies"]["used"], used + len(browsers))
+        until("the events of the other", lambda: status(self.a)["events"]["invalidated"] == 2 * len(browsers))
+        for browser in browsers:
+            self.assertEqual(browser.visit(self.a)["session"], {"basket": "pears", "visits": 2})
+        for browser in browsers:
+            browser.ask(self.a, "/logout", {})
+        until("the ends", lambda: status(self.b)["copies"]["known"] == 0)
+        self.assertEqual(status(self.b)["queue"], {"waiting": 0, "oldest_seconds": 0.0})
+
+    def test_what_waits_for_a_shard_is_told_when_it_is_back_and_nothing_before_is_trusted(self):
+        browsers = self.known_by_both(30)
+        away = [browser for browser in browsers if self.shard_of(browser) == 1]
+        ids = [browser.id for browser in away]
+        self.processes.shards[1].kill()
+        self.processes.shards[1].wait()
+        until("the loss", lambda: status(self.b)["events"]["gaps"] >= 1)
+        for browser in away:
+            browser.say(self.a, basket="pears")
+        queue = status(self.a)["queue"]
+        self.assertEqual(queue["waiting"], len(away))
+        self.assertGreater(queue["oldest_seconds"], 0)
+        # Nobody visits; what waits is written all the same, and the other replica does not use what it knew.
+        self.processes.shards[1] = self.processes.shard(1)
+        until("an empty queue", lambda: status(self.a)["queue"]["waiting"] == 0)
+        for browser, id in zip(away, ids):
+            self.assertTrue(self.processes.has(1, id))
+            self.assertEqual(until("the store", lambda: not_fallen_back(browser.visit(self.b)))["session"]["basket"], "pears")
+        # All hear of all again.
+        for replica in self.processes.replicas:
+            until("a subscription", lambda: status(replica)["listening"])
+        browser = Browser()
+        browser.say(self.a, basket="plums")
+        browser.visit(self.b)
+        heard = status(self.a)["events"]["invalidated"]
+        browser.visit(self.b)
+        until("an event", lambda: status(self.a)["events"]["invalidated"] > heard or status(self.a)["copies"]["known"] == 0)
+        self.assertEqual(browser.visit(self.a)["session"], {"basket": "plums", "visits": 3})
+
+    def test_a_proxy_that_hangs_ends_trust(self):
+        self.known_by_both(3)
+        self.processes.proxy.send_signal(signal.SIGSTOP)
+        until("the silence", lambda: not status(self.b)["listening"])
+        self.assertEqual(status(self.b)["copies"]["fresh"], 0)
+        self.processes.proxy.send_signal(signal.SIGCONT)
+        until("a subscription", lambda: status(self.b)["listening"])
+
+
+def status(replica):
+    return Browser().ask(replica, "/cache/status")
+
+
+def not_fallen_back(page):
+    return page if page["source"] != "fallback" and not page["unsaved"] else None
+
+
 def stored(page):
     return page if page["source"] == "store" and not page["unsaved"] else None
 
@@ -302,6 +391,8 @@ class Store:
 
     def __init__(self):
         self.content, self.failing, self.asked = {}, {}, 0
+        # Events that nobody has heard yet.
+        self.events = []
 
     def check(self, name):
         self.asked += 1
@@ -320,6 +411,25 @@ class Store:
     def delete(self, name):
         self.check(name)
         self.content.pop(name, None)
+
+    def publish(self, name, event):
+        self.events.append((name, event))
+
+    def pipeline(self):
+        # Changes come one by one here.
+        return contextlib.nullcontext(Transaction(self))
+
+
+class Transaction:
+    def __init__(self, store):
+        self.store, self.commands = store, []
+
+    def __getattr__(self, command):
+        return lambda *arguments, **named: self.commands.append((command, arguments, named))
+
+    def execute(self):
+        for command, arguments, named in self.commands:
+            getattr(self.store, command)(*arguments, **named)
 
 
 class Rules(unittest.TestCase):
@@ -430,6 +540,98 @@ class Rules(unittest.TestCase):
         self.assertEqual(self.sessions.open(id).fields, {"basket": "apples"})
         self.now += 2
         self.assertEqual(self.sessions.open(id).fields, {})
+
+
+class RulesOfEvents(unittest.TestCase):
+    def setUp(self):
+        self.store = Store()
+        self.now = 100.0
+        self.a, self.b = (Sessions(self.store, ttl=60, retry_after=2, fresh_for=10, clock=lambda: self.now) for _ in range(2))
+        for sessions in self.a, self.b:
+            sessions.listening(True)
+        self.id = self.a.save(self.a.open(None), {"basket": "apples"}).id
+        self.deliver()
+
+    def deliver(self):
+        events, self.store.events = self.store.events, []
+        for name, event in events:
+            for sessions in self.a, self.b:
+                sessions.invalidate(name.removeprefix(key("")), event)
+
+    def source(self, sessions):
+        return sessions.open(self.id).source
+
+    def test_a_copy_is_used_until_an_event_or_its_time_ends_it(self):
+        self.assertEqual([self.source(self.a), self.source(self.b), self.source(self.b)], ["copy", "store", "copy"])
+        self.a.save(self.a.open(self.id), {"basket": "pears"})
+        self.deliver()
+        self.assertEqual(self.source(self.a), "copy")
+        session = self.b.open(self.id)
+        self.assertEqual((session.source, session.fields), ("store", {"basket": "pears"}))
+        self.now += 10
+        self.assertEqual([self.source(self.a), self.source(self.b)], ["store", "store"])
+
+    def test_a_reading_that_an_event_overtakes_is_not_trusted(self):
+        asked = self.store.get
+
+        def overtaken(name):
+            value = asked(name)
+            self.b.invalidate(self.id, "a change")
+            return value
+
+        self.store.get = overtaken
+        self.assertEqual([self.source(self.b), self.source(self.b)], ["store", "store"])
+        self.store.get = asked
+        self.assertEqual([self.source(self.b), self.source(self.b)], ["store", "copy"])
+
+    def test_nor_is_a_change_of_our_own_that_was_not_the_last(self):
+        first, second = self.a.open(self.id), self.a.open(self.id)
+        self.a.save(first, {"basket": "pears"})
+        self.a.save(second, {"note": "x"})
+        # The shard had them the other way round.
+        self.store.events.reverse()
+        self.deliver()
+        self.assertEqual(self.source(self.a), "store")
+
+    def test_without_a_subscription_each_request_asks(self):
+        self.assertEqual(self.source(self.a), "copy")
+        self.a.listening(False)
+        self.assertEqual([self.source(self.a), self.source(self.a)], ["store", "store"])
+        self.a.listening(True)
+        self.assertEqual([self.source(self.a), self.source(self.a)], ["store", "copy"])
+        self.assertEqual(self.a.invalidations()["events"]["gaps"], 1)
+
+    def test_a_session_that_another_replica_has_ended_does_not_come_back_while_its_shard_is_away(self):
+        self.b.open(self.id)
+        self.a.end(self.a.open(self.id))
+        self.assertEqual(self.store.events, [(key(self.id), ENDED)])
+        self.deliver()
+        self.store.failing["all"] = redis.ResponseError("shard shard-1: timeout")
+        self.assertEqual(self.b.open(self.id).fields, {})
+
+    def test_what_waits_is_written_without_a_request_for_it(self):
+        self.store.failing["all"] = redis.ResponseError("shard shard-1: timeout")
+        self.a.save(self.a.open(self.id), {"basket": "pears"})
+        self.now += 1
+        self.assertEqual(self.a.invalidations()["queue"], {"waiting": 1, "oldest_seconds": 1.0})
+        self.store.failing.clear()
+        asked = self.store.asked
+        self.a.tell()
+        self.assertEqual(self.store.asked, asked, "not before it is asked again")
+        self.now += 2
+        self.a.tell()
+        self.assertEqual(self.a.invalidations()["queue"], {"waiting": 0, "oldest_seconds": 0.0})
+        self.assertEqual(json.loads(self.store.content[key(self.id)]), {"basket": "pears"})
+        self.deliver()
+        self.assertEqual(self.b.open(self.id).fields, {"basket": "pears"})
+
+        self.store.failing["all"] = redis.ResponseError("shard shard-1: timeout")
+        self.assertFalse(self.a.end(self.a.open(self.id)))
+        self.store.failing.clear()
+        self.now += 3
+        self.a.tell()
+        self.assertEqual(self.store.content, {})
+        self.assertEqual(self.a.invalidations()["queue"]["waiting"], 0)
 
 
 if __name__ == "__main__":
