@@ -12,6 +12,12 @@ use crate::protocol::{Plan, Protocol};
 /// Requests that the proxy itself answers, of one transaction: all of them are answered at once.
 const OWN_MAX: usize = 4096;
 
+/// Room for a transaction as most are, so that it does not grow with each request.
+const USUAL_BYTES: usize = 512;
+const USUAL_COUNT: usize = 8;
+/// One that holds no more is kept for the next transaction.
+const SPARE_MAX: usize = 8 * 1024;
+
 /// What a client has queued.
 pub struct Block {
     /// By which the homes of its keys were found.
@@ -84,7 +90,7 @@ pub(super) enum Unfit {
 impl Block {
     /// Nothing so far.
     pub fn new<P: Protocol>(topology: &Arc<Topology>, is_watched: bool) -> Self {
-        let mut requests = Vec::new();
+        let mut requests = Vec::with_capacity(USUAL_BYTES);
         P::begin_block(&mut requests);
         Self {
             topology: topology.clone(),
@@ -94,9 +100,31 @@ impl Block {
             own: Vec::new(),
             own_count: 0,
             unit: None,
-            queued: Vec::new(),
-            keys: Vec::new(),
+            queued: Vec::with_capacity(USUAL_COUNT),
+            keys: Vec::with_capacity(USUAL_COUNT),
         }
+    }
+
+    /// The same, in what was left of another one.
+    pub fn renewed<P: Protocol>(
+        mut self: Box<Self>,
+        topology: &Arc<Topology>,
+        is_watched: bool,
+    ) -> Box<Self> {
+        self.requests.clear();
+        P::begin_block(&mut self.requests);
+        (self.start, self.own_count, self.unit) = (self.requests.len(), 0, None);
+        self.own.clear();
+        self.queued.clear();
+        self.keys.clear();
+        self.is_watched = is_watched;
+        self.topology.clone_from(topology);
+        self
+    }
+
+    /// What is left of it for the next one.
+    pub(super) fn spare(self: Box<Self>) -> Option<Box<Self>> {
+        (self.bytes() <= SPARE_MAX).then_some(self)
     }
 
     /// How many requests there are.
@@ -221,10 +249,14 @@ impl Block {
         self.own_count
     }
 
-    /// All that shards execute, as one part; the proxy answers none.
-    pub(super) fn into_whole<P: Protocol>(mut self) -> (Vec<u8>, P::Expected) {
-        let expected = P::end_block(self.queued.len() as u32, &mut self.requests);
-        (self.requests, expected)
+    /// Ends all that shards execute, as one part; the proxy answers none.
+    pub(super) fn end<P: Protocol>(&mut self) -> P::Expected {
+        P::end_block(self.queued.len() as u32, &mut self.requests)
+    }
+
+    /// All that shards execute.
+    pub(super) fn requests(&mut self) -> &mut Vec<u8> {
+        &mut self.requests
     }
 
     /// What the part of a shard consists of, where the owners are those of all requests.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shard_discovery::{Address, Group, HashTag, Home, Topology};
 
+use super::block::Block;
 use super::connection::Admission;
 use super::connections::{ConnectionId, Connections};
 use super::members::{MemberIndex, Members, ShardIndex};
@@ -44,6 +45,8 @@ pub(super) struct Router<P: Protocol> {
     pub turn: Turn,
     random: u64,
     pub(super) fragments: Fragments,
+    /// What is left of the last transaction, for the next one.
+    pub(super) spare_block: Option<Box<Block>>,
 }
 
 /// The shards that are listened to.
@@ -122,6 +125,7 @@ impl<P: Protocol> Router<P> {
             turn: Turn::default(),
             random: seed | 1,
             fragments: Fragments::default(),
+            spare_block: None,
         };
         router.adopt(topology, counters, per_shard, policy);
         router

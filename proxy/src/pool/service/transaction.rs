@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::{Next, REFUSED_WORK, Service, facts};
-use crate::buffer::Piece;
+use crate::buffer::{Piece, SHARE_MIN};
 use crate::pool::block::{Block, Unfit};
 use crate::pool::connections::Pin;
 use crate::pool::members::ShardIndex;
@@ -24,8 +24,11 @@ impl<P: Protocol> Service<'_, P> {
         let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
         let topology = &self.router.topology;
         let pin = self.router.connections.pin_of(*self.lane);
-        let block =
-            self.activity.block.get_or_insert_with(|| Box::new(Block::new::<P>(topology, pin.is_some())));
+        let spare = &mut self.router.spare_block;
+        let block = self.activity.block.get_or_insert_with(|| match spare.take() {
+            Some(spare) => spare.renewed::<P>(topology, pin.is_some()),
+            None => Box::new(Block::new::<P>(topology, pin.is_some())),
+        });
         let added = block.add(here, canonical, self.plan, topology, &self.context.limits);
         let home = block.newest_home();
         let is_elsewhere =
@@ -109,7 +112,7 @@ impl<P: Protocol> Service<'_, P> {
         self.context.counters.transactions.add(1);
         let own = self.answer_own(&block);
         match self.router.fragments.targets[..] {
-            [target] if block.own_count() == 0 => self.submit_block(target, *block, sender),
+            [target] if block.own_count() == 0 => self.submit_block(target, block, sender),
             _ => self.submit_parts(merge, &block, own, sender),
         }
         Next::Request
@@ -127,11 +130,22 @@ impl<P: Protocol> Service<'_, P> {
     }
 
     /// All of it goes to one shard, whose response is the reply.
-    pub(super) fn submit_block(&mut self, Target { connection, unit }: Target, block: Block, sender: Sender) {
+    pub(super) fn submit_block(
+        &mut self,
+        Target { connection, unit }: Target,
+        mut block: Box<Block>,
+        sender: Sender,
+    ) {
         let number = self.activity.replies.submitted(self.plan.manner);
-        let (requests, expected) = block.into_whole::<P>();
+        let expected = block.end::<P>();
         let ticket = Ticket { expected, ..Ticket::new(sender, number, 0, unit, self.plan) };
-        self.router.submit_owned(connection, ticket, requests, self.now);
+        let requests = block.requests();
+        if requests.len() < SHARE_MIN {
+            self.router.submit(connection, ticket, Piece::Copied(requests), self.now);
+        } else {
+            self.router.submit_owned(connection, ticket, std::mem::take(requests), self.now);
+        }
+        self.router.spare_block = block.spare();
     }
 
     /// Each shard gets its part, and the proxy has answered its own.

@@ -134,7 +134,7 @@ impl<P: Protocol> Service<'_, P> {
             watch.stage = Stage::Spent;
         }
         if block.own_count() == 0 {
-            self.submit_block(target, *block, sender);
+            self.submit_block(target, block, sender);
         } else {
             let own = self.answer_own(&block);
             self.plan.owners.clear();
