@@ -58,6 +58,18 @@ ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
 # Commands that wait for data, with the place of their timeout.
 BLOCK = {"First": "blmpop bzmpop", "Last": "blpop brpop bzpopmin bzpopmax brpoplpush", "BehindEnds": "blmove"}
 
+# By what a key of one that waits under keys of several shards is tried, without waiting.
+TRIED_BY = {
+    "blpop": 'Element("LPOP")',
+    "brpop": 'Element("RPOP")',
+    "bzpopmin": 'Scored("ZPOPMIN")',
+    "bzpopmax": 'Scored("ZPOPMAX")',
+    "blmpop": 'Elements("LMPOP", ["LEFT", "RIGHT"])',
+    "bzmpop": 'Elements("ZMPOP", ["MIN", "MAX"])',
+    "xread": "Entries",
+    "xreadgroup": "EntriesOfGroup",
+}
+
 # Commands about channels: which kind of names, and whether they are listened to from then on.
 LISTEN = {
     "subscribe": "Channel, true",

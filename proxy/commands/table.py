@@ -249,6 +249,8 @@ def rust(row, indent):
     if row["name"] in policy.BLOCKS_WITH:
         option, until, options = policy.BLOCKS_WITH[row["name"]]
         text += f".blocks_with({quoted(option)}, {quoted(until)}, {options})"
+    if row["name"] in policy.TRIED_BY:
+        text += f".tried_by({policy.TRIED_BY[row['name']]})"
     if row["subcommands"]:
         inner = "".join(rust(sub, indent + "    ") for sub in row["subcommands"])
         text += f".subcommands(&[\n{inner}{indent}])"
@@ -271,6 +273,7 @@ use super::KeyNumWords::*;
 use super::Local::*;
 use super::Merge::*;
 use super::TimeoutPlace::*;
+use super::Trial::*;
 use super::category::{
     self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
     STREAM, STRING, TRANSACTION,

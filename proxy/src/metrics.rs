@@ -197,6 +197,10 @@ pub struct PoolCounters {
     pub redirects_given_up: Counter,
     /// Requests that were sent again because their shard had ended their wait for data.
     pub blocked_repeated: Counter,
+    /// Clients that wait for data on several shards.
+    pub blocked_wide: Gauge,
+    /// Elements that were taken for such a client and that nobody has got, because it was gone by then.
+    pub blocked_lost: Counter,
     /// Times clients began to watch keys.
     pub watches: Counter,
     /// Times keys were watched no more though their client had not said so: their shard was lost, they have another owner, or
@@ -309,6 +313,8 @@ pub struct ShardCounters {
     pub blocked_clients: Gauge,
     /// Of these, those on which keys are watched.
     pub watching_clients: Gauge,
+    /// Clients that wait for data on it and on other shards, without a connection of their own.
+    pub wide_clients: Gauge,
     /// Requests sent to the shard, fragments included.
     pub requests: Counter,
     /// Their bytes.

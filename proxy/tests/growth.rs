@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::account::Account;
+use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
-use shard_discovery::{Address, Shard, Topology};
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::World;
 
 mod allocated;
@@ -64,6 +65,7 @@ const REQUEST: Bound = Setting("request_bytes_max", "memstore_client_disconnects
 const ARGUMENTS: Bound = Setting("arguments_max", "memstore_client_disconnects");
 const PARKED: Bound = Constant("PARKED_BYTES_MAX", "memstore_cluster_redirects");
 const BLOCKED: Bound = Setting("blocked_max", "memstore_shard_private_connections");
+const WIDE: Bound = Setting("blocked_max", "memstore_shard_multi_shard_blocked_clients");
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
@@ -138,9 +140,34 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/members.rs Members.vacant", Configured),
     ("pool/pace.rs Pace.put_off", BLOCKED),
     ("pool/spare.rs Spare.lists", BLOCKED),
+    ("pool/tracker.rs Tracker.asked", Constant("ASKED_MAX", "memstore_shard_in_flight_requests")),
+    ("pool/tracker.rs Tracker.backlog", QUEUE),
+    ("pool/tracker.rs Tracker.news", Pass),
+    ("pool/wide.rs Attempt.tried", Account),
+    ("pool/wide.rs Line.rivals", REQUEST),
+    ("pool/wide.rs Line.waiting", Account),
+    ("pool/wide.rs Name.lines", Account),
+    ("pool/wide.rs Wanted.rivals", REQUEST),
+    ("pool/wide.rs WideWait.keys", Account),
+    ("pool/wide.rs WideWait.last", Account),
+    ("pool/wide.rs WideWait.members", Configured),
+    ("pool/wide.rs WideWait.parts", Account),
+    ("pool/wide.rs WideWaits.at", Configured),
+    ("pool/wide.rs WideWaits.attempts", Account),
+    ("pool/wide.rs WideWaits.by_name", Account),
+    ("pool/wide.rs WideWaits.due", WIDE),
+    ("pool/wide.rs WideWaits.hot", Account),
+    ("pool/wide.rs WideWaits.idle", Constant("IDLE_MAX", "memstore_multi_shard_blocked_clients")),
+    ("pool/wide.rs WideWaits.lines", Account),
+    ("pool/wide.rs WideWaits.looks", Pass),
+    ("pool/wide.rs WideWaits.names", Account),
+    ("pool/wide.rs WideWaits.unasked", Pass),
+    ("pool/wide.rs WideWaits.up", Configured),
+    ("pool/wide.rs WideWaits.waits", WIDE),
     ("pool/watch.rs Watch.keys", Constant("KEYS_BYTES_MAX", "memstore_shard_watching_clients")),
     ("pool/redirect.rs Latest.0", QUEUE),
     ("pool/redirect.rs Redirects.abandoned", Connections),
+    ("pool/redirect.rs Redirects.attempted", Pass),
     ("pool/redirect.rs Redirects.executed", QUEUE),
     ("pool/redirect.rs Redirects.fresh", QUEUE),
     ("pool/redirect.rs Redirects.heard", Pass),
@@ -172,6 +199,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/resp/decode.rs RequestDecoder.rewritten", Constant("LINE_MAX", "memstore_client_disconnects")),
     ("protocol/resp/glob.rs Pattern.elements", Constant("TEXT_MAX", REFUSED)),
     ("protocol/resp/local/encoded.rs Encoded.places", Written),
+    ("protocol/resp/wide.rs Sought.words", ARGUMENTS),
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),
@@ -378,4 +406,74 @@ fn what_waits_for_a_cluster_is_counted_as_it_is_and_leaves_nothing() {
     println!("{waits:?} and {plain:?}: {allocated} allocated, {counted} counted, {left} left");
     assert!(allocated <= counted && counted <= allocated * 4 / 3, "{allocated} allocated, {counted} counted");
     assert!(left < 64 << 10, "{left} bytes");
+}
+
+/// What clients take that wait at several shards, each for other keys, and what is left of them.
+#[test]
+fn what_waits_at_several_shards_is_counted_and_leaves_little() {
+    const CLIENTS: usize = 4000;
+    let shards = (0..3).map(|shard| {
+        let address = Address::Tcp { host: format!("shard-{shard}"), port: 1 };
+        Shard::new(address, 1, Some(format!("shard-{shard}")))
+    });
+    let topology = Topology::new(shards.collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+    let topology = Arc::new(topology.expect("three shards"));
+    let limits = Limits { blocked_max: 100_000, ..Limits::default() };
+    let mut world = World::<Resp>::new(Settings::default(), limits, topology, 1);
+    let account = Account::new(usize::MAX);
+    world.pool.share_account(&account, 0);
+    let counted = || account.held() as isize;
+    let warm = world.pool.client_connected(world.now);
+    world.client_sends(warm, b"BLPOP a b c d e f g 0\r\n");
+    world.settle();
+    let made = std::mem::take(&mut world.wanted);
+    for &id in &made {
+        world.shard_connects(id);
+        world.settle();
+    }
+    let answer = |world: &mut World<Resp>| {
+        for _ in 0..60 {
+            world.settle();
+            for &id in &made {
+                let asked = world.shard_takes(id, |length| length);
+                let asked = String::from_utf8_lossy(&asked).into_owned();
+                for word in asked.split("\r\n") {
+                    let reply = match word {
+                        "HELLO" => "%0\r\n",
+                        "TRACKING" => "+OK\r\n",
+                        "EXISTS" => ":0\r\n",
+                        "LPOP" => "$-1\r\n",
+                        _ => continue,
+                    };
+                    world.shard_sends(id, reply.as_bytes()).expect("a response");
+                }
+            }
+        }
+    };
+    answer(&mut world);
+    let before = (allocated::bytes(), counted());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.pool.client_connected(world.now)).collect();
+    // What a client takes that has begun to say something is counted elsewhere.
+    clients.iter().for_each(|&client| world.client_sends(client, b"B"));
+    world.settle();
+    let idle = allocated::bytes();
+    for (number, &client) in clients.iter().enumerate() {
+        let said = format!("LPOP first{number} second{number} third{number} 0\r\n");
+        world.client_sends(client, said.as_bytes());
+    }
+    answer(&mut world);
+    let (taken, told) = (allocated::bytes() - idle, counted() - before.1);
+    clients.iter().for_each(|&client| world.pool.client_gone(client, true, world.now));
+    drop(clients);
+    world.settle();
+    world.pass_time(Duration::from_secs(1));
+    let left = allocated::bytes() - before.0;
+    println!("{taken} allocated, {told} counted, {left} left of {CLIENTS} clients");
+    assert!(taken <= told * 4 / 3, "{taken} allocated, {told} counted");
+    // Tables that have grown, and names that shards will tell of.
+    assert!(left < 4 << 20, "{left} bytes");
+    world.pool.client_gone(warm, true, world.now);
+    world.pass_time(Duration::from_secs(30));
+    // The account is told in steps.
+    assert!(counted() < 2 * 65_536, "{} bytes", counted());
 }

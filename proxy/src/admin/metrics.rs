@@ -277,7 +277,7 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
 type OfShard = fn(&ShardCounters) -> i64;
 
 fn of_shards(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfShard); 16] = [
+    const NUMBERS: [(&str, Kind, &str, OfShard); 17] = [
         ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
             shard.server_connections.get()
         }),
@@ -301,6 +301,12 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
             Kind::Gauge,
             "Clients that wait for data on the shard, for example by BLPOP.",
             |shard| shard.blocked_clients.get(),
+        ),
+        (
+            "memstore_shard_multi_shard_blocked_clients",
+            Kind::Gauge,
+            "Clients that wait for data on the shard and on others, without a connection of their own.",
+            |shard| shard.wide_clients.get(),
         ),
         (
             "memstore_shard_watching_clients",

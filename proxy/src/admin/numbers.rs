@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 30] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 32] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -92,6 +92,18 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 30] = [
         Kind::Counter,
         "Connections for blocking commands that were made later, because many were made shortly before.",
         |pool| pool.blocked_delayed.get() as i64,
+    ),
+    (
+        "memstore_multi_shard_blocked_clients",
+        Kind::Gauge,
+        "Clients that wait for data on several shards, for example by BLPOP.",
+        |pool| pool.blocked_wide.get(),
+    ),
+    (
+        "memstore_blocked_lost",
+        Kind::Counter,
+        "Elements that were popped for a client blocked on several shards that disconnected at that moment, and that no other client could take.",
+        |pool| pool.blocked_lost.get() as i64,
     ),
     ("memstore_subscribers", Kind::Gauge, "Clients that are subscribed to a channel or pattern.", |pool| {
         pool.subscribers.get()

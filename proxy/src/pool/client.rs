@@ -106,6 +106,8 @@ pub struct Activity<P: Protocol> {
     pub(super) parked: Option<Box<Waiting<P>>>,
     /// The connection of a shard that it has to itself.
     pub private: Option<ConnectionId>,
+    /// Its request waits at several shards.
+    pub is_wide: bool,
     /// How often in a row its shard has ended its wait for data, and when the last time.
     pub set_back: (u8, Time),
     /// When `rest` was read, while the client waits for shards: the time of its requests runs from then. What waits until
@@ -138,6 +140,7 @@ impl<P: Protocol> Default for Activity<P> {
             block: None,
             parked: None,
             private: None,
+            is_wide: false,
             set_back: (0, Time::default()),
             sent: 0,
             blocked: None,
@@ -184,7 +187,9 @@ impl<P: Protocol> Activity<P> {
 
     /// Its request waits for data.
     pub fn waits_for_data(&self) -> bool {
-        self.private.is_some() || self.parked.as_ref().is_some_and(|waiting| waiting.wait().is_some())
+        self.private.is_some()
+            || self.is_wide
+            || self.parked.as_ref().is_some_and(|waiting| waiting.wait().is_some())
     }
 
     /// The request at hand and what is behind it will not be served.
@@ -213,6 +218,7 @@ impl<P: Protocol> Activity<P> {
             && self.block.is_none()
             && !self.waits()
             && self.private.is_none()
+            && !self.is_wide
             && P::is_between_requests(&self.decoder)
     }
 

@@ -24,6 +24,7 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::private::Private;
 use super::ticket::{Ticket, Waiter};
+use super::tracker::Tracker;
 use super::watch::Watch;
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
@@ -103,6 +104,8 @@ pub struct Connection<P: Protocol> {
     pub private: Option<Box<Private>>,
     /// Set where the shard is listened to on it, and nothing else is asked.
     pub feed: Option<Box<Feed>>,
+    /// Set where the shard tells of keys on it, and nothing else is asked.
+    pub tracker: Option<Box<Tracker>>,
     /// What was said on it last: the shard is a replica that is only read from.
     pub is_replica: bool,
     /// How far it is.
@@ -168,6 +171,7 @@ impl<P: Protocol> Connection<P> {
             policy,
             private: None,
             feed: None,
+            tracker: None,
             is_replica: false,
             link: Link::Idle,
             output: Output::default(),
@@ -562,6 +566,7 @@ impl<P: Protocol> Connection<P> {
             + self.rest.memory()
             + self.in_flight.len() * size_of::<Ticket<P>>()
             + self.feed.as_ref().map_or(0, |feed| feed.bytes())
+            + self.tracker.as_ref().map_or(0, |tracker| tracker.bytes())
             + self.private.as_ref().and_then(|private| private.watch.as_ref()).map_or(0, Watch::bytes)
     }
 

@@ -92,7 +92,7 @@ impl<P: Protocol> Connections<P> {
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         for (_, connection) in &mut self.slab {
-            if connection.feed.is_some() {
+            if connection.is_ours() {
                 connection.policy = Policy::feed(policy.timeout);
             } else if connection.private.is_none() {
                 connection.policy = policy;

@@ -31,7 +31,7 @@ impl<P: Protocol> Pool<P> {
         [parked, abandoned, self.denials.due()]
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
-            .chain([router.pace.due(), self.channels.moving.due()])
+            .chain([router.pace.due(), self.channels.moving.due(), router.trackers.due, self.wide.due()])
             .flatten()
             .min()
     }
@@ -58,6 +58,7 @@ impl<P: Protocol> Pool<P> {
         self.expire_handshakes(now);
         self.router.look_at_feeds(&self.channels, now);
         self.try_moved(now);
+        self.expire_wide(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         for id in self.router.make_put_off(now) {
@@ -86,7 +87,7 @@ impl<P: Protocol> Pool<P> {
         let member = connection.member;
         let mut expired = Vec::new();
         connection.expire(now, |ticket| expired.push(ticket));
-        let is_feed = connection.feed.is_some();
+        let is_feed = connection.is_ours();
         let mut is_given_up = connection.is_dead(now) || (is_feed && !expired.is_empty());
         // A write that its client has been told of as failed must not be executed after one that is made later on another
         // connection, and bytes that the kernel has are sent until the connection is reset. Where the shard is only busy the

@@ -24,6 +24,7 @@ use crate::time::Time;
 
 mod block;
 mod feed;
+mod tracker;
 mod watch;
 
 /// From this size on a response goes to its client piece by piece instead of whole.
@@ -57,6 +58,9 @@ impl<P: Protocol> Intake<'_, P> {
     pub fn take(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
         if self.connection.feed.is_some() {
             return self.take_feed(scratch);
+        }
+        if self.connection.tracker.is_some() {
+            return self.take_tracker(scratch);
         }
         if self.connection.is_plain() {
             while self.take_next(scratch)? {}
@@ -113,8 +117,8 @@ impl<P: Protocol> Intake<'_, P> {
             // One byte of it is enough: the next request would be answered with it.
             return Err(unasked::<P>(&self.context.settings, is_complete.then_some(response)));
         };
-        let (expected, scripted) = (asked.expected, asked.scripted);
-        if !is_complete && response.len() < STREAM_MIN {
+        let (expected, scripted, is_attempt) = (asked.expected, asked.scripted, asked.attempts().is_some());
+        if !is_complete && (response.len() < STREAM_MIN || is_attempt) {
             return Ok(false);
         }
         // What is left of a response that was passed on in part may begin with anything.
@@ -139,6 +143,13 @@ impl<P: Protocol> Intake<'_, P> {
                 // It is not as clean as it was to become.
                 private.is_tainted |= scratch[self.start] == P::ERROR;
             }
+            self.start = self.end;
+            return Ok(true);
+        }
+        if let Some(serial) = ticket.attempts() {
+            self.redirects.attempted.push((serial, Bytes::copy_from_slice(response)));
+            self.responses += 1;
+            self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros()));
             self.start = self.end;
             return Ok(true);
         }

@@ -87,7 +87,7 @@ impl<P: Protocol> Router<P> {
             before.failing.add(-1);
             counters.failing.add(1);
         }
-        for id in self.connections.of_member(index).chain(self.feed_id(index)) {
+        for id in self.connections.of_member(index).chain(self.feed_id(index)).chain(self.tracker_id(index)) {
             self.connections[id].count_in(&before, counters);
         }
         self.count_privates_in(index, &before, counters);
@@ -116,7 +116,7 @@ impl<P: Protocol> Router<P> {
         for member in self.members.present().to_vec() {
             self.members[member].is_replica = readers.contains(&member) && !owners.contains(&member);
         }
-        for id in self.connections.find(|connection| connection.is_made() && connection.feed.is_none()) {
+        for id in self.connections.find(|connection| connection.is_made() && !connection.is_ours()) {
             let connection = &mut self.connections[id];
             let is_replica = self.members[connection.member].is_replica;
             if std::mem::replace(&mut connection.is_replica, is_replica) == is_replica {
@@ -163,6 +163,7 @@ impl<P: Protocol> Router<P> {
             self.close_if_left(id);
         }
         self.leave_feed(member);
+        self.leave_tracker(member);
         self.retire(member);
     }
 
@@ -182,7 +183,8 @@ impl<P: Protocol> Router<P> {
             connection.is_closed() && connection.in_flight().is_empty()
         };
         let Member { presence, privates, .. } = self.members[member];
-        let is_leaving = presence == Presence::Leaving && privates == 0 && self.feed_id(member).is_none();
+        let is_listened = self.feed_id(member).is_some() || self.tracker_id(member).is_some();
+        let is_leaving = presence == Presence::Leaving && privates == 0 && !is_listened;
         if is_leaving && self.connections.of_member(member).all(is_over) {
             self.connections.remove_member(member);
             self.members.remove(member);

@@ -90,8 +90,9 @@ impl<P: Protocol> Router<P> {
             Admission::Down(failure) => return Err(Refusal::Failed(shared, failure)),
         }
         let place = self.members.present().iter().position(|&present| present == member);
-        let held =
-            place.map_or(0, |shard| context.counters.sum_shard(shard, |shard| shard.private_held.get()));
+        let held = place.map_or(0, |shard| {
+            context.counters.sum_shard(shard, |shard| shard.private_held.get() + shard.wide_clients.get())
+        });
         if held >= limits.blocked_max as i64 {
             return Err(Refusal::Occupied(member));
         }

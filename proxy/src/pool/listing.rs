@@ -67,7 +67,7 @@ impl<P: Protocol> Pool<P> {
             watch.map_or(0, Watch::count)
         };
         let mut unblocked = Vec::new();
-        let channels = &self.channels;
+        let (channels, wide) = (&self.channels, &self.wide);
         let all = table.places();
         for index in places.start..places.end.min(all) {
             let Some(client) = table.get_mut(index) else { continue };
@@ -85,9 +85,10 @@ impl<P: Protocol> Pool<P> {
                 watched: watched_by(client.lane),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
-                is_blocked: activity
-                    .and_then(|activity| connections.wait_of(activity))
-                    .is_some_and(|wait| wait.goes_on()),
+                is_blocked: wide.goes_on(id)
+                    || activity
+                        .and_then(|activity| connections.wait_of(activity))
+                        .is_some_and(|wait| wait.goes_on()),
                 listens: channels.count_of(id),
             };
             let is_unblocked = matches!(question.deed, Deed::Unblock { .. });

@@ -47,6 +47,7 @@ use pass::Pass;
 use policy::Policy;
 use redirect::Redirects;
 use router::Router;
+use wide::WideWaits;
 use wishes::Wishes;
 
 pub use clients::ClientId;
@@ -58,6 +59,7 @@ pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 pub use wishes::{Notice, Shell, Wish, settle};
 
+mod attempts;
 mod block;
 mod channels;
 pub mod client;
@@ -96,9 +98,12 @@ mod service;
 mod spare;
 mod split;
 mod ticket;
+mod tracker;
+mod trackers;
 mod waiting;
 mod watch;
 mod watching;
+mod wide;
 mod wishes;
 
 /// What the worker has to do about a client after it was written to.
@@ -143,6 +148,7 @@ pub struct Pool<P: Protocol> {
     router: Router<P>,
     redirects: Redirects<P>,
     channels: Channels,
+    wide: WideWaits,
     denials: Denials,
     /// What the pass may still serve.
     pass: Pass,
@@ -171,6 +177,7 @@ impl<P: Protocol> Pool<P> {
             router,
             redirects: Redirects::default(),
             channels: Channels::default(),
+            wide: WideWaits::default(),
             denials: Denials::default(),
             pass: Pass::default(),
             share: Share::new(&Account::new(memory_max), 0),
@@ -231,6 +238,7 @@ impl<P: Protocol> Pool<P> {
         self.router.topology = topology;
         self.router.set_roles(now);
         self.rehome(now);
+        self.rehome_wide();
         self.unpark(now, true);
         self.watch_abandoned(now);
         self.move_waits(now);
@@ -259,6 +267,7 @@ impl<P: Protocol> Pool<P> {
         self.context.limits = limits;
         self.context.counters = counters;
         self.rehome(now);
+        self.rehome_wide();
         let Router { connections, members, .. } = &mut self.router;
         connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
         self.context.counters.lanes.set(connections.lane_count() as i64);
@@ -281,6 +290,7 @@ impl<P: Protocol> Pool<P> {
         let waiting = self.router.renew(name);
         self.clients.resume_all(waiting);
         self.rehome(now);
+        self.rehome_wide();
         self.move_waits(now);
     }
 
@@ -379,6 +389,7 @@ impl<P: Protocol> Pool<P> {
             State::Finishing | State::Broken => {}
         }
         self.forget_channels(id);
+        self.drop_wide(id);
         self.take_parked(id);
         let mut client = self.clients.remove(id);
         if let Some(at) = self.router.connections.unpin(&mut client.lane) {

@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shard_discovery::Address;
 
 use super::client::Pause;
@@ -87,6 +88,8 @@ pub(super) struct Redirects<P: Protocol> {
     pub interrupted: Vec<Redirected<P>>,
     /// Connections whose wait a shard was asked to end, and has said something to that; or it has refused to.
     pub heard: Vec<(ConnectionId, bool)>,
+    /// Responses to keys that were tried, by the number of the attempt.
+    pub attempted: Vec<(u32, Bytes)>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -102,6 +105,7 @@ impl<P: Protocol> Default for Redirects<P> {
             executed: Vec::new(),
             interrupted: Vec::new(),
             heard: Vec::new(),
+            attempted: Vec::new(),
             abandoned: Vec::new(),
             stale: false,
         }

@@ -122,6 +122,7 @@ impl<P: Protocol> Pool<P> {
             (
                 id,
                 own + self.channels.bytes_of(id)
+                    + self.wide.bytes_of(id)
                     + P::session_bytes(&client.session)
                     + queued.get(&id).copied().unwrap_or(0),
             )
@@ -145,6 +146,7 @@ impl<P: Protocol> Pool<P> {
         self.context.counters.client_evicted.add(1);
         self.wishes.log_evicted(id, bytes);
         self.channels.forget(id);
+        self.drop_wide(id);
         self.take_parked(id);
         let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };

@@ -61,6 +61,7 @@ impl<P: Protocol> Pool<P> {
             self.router.connections.close(id, ShardFailure::Removed);
         }
         self.router.begin_feed(id, &self.channels, &self.context.limits, now);
+        self.follow_tracker(id, now);
         let connection = &self.router.connections[id];
         let due = connection.identity_deadline();
         self.router.identity_deadline = self.router.identity_deadline.into_iter().chain(due).min();
@@ -118,6 +119,9 @@ impl<P: Protocol> Pool<P> {
         if self.router.connections[id].feed.is_some() {
             self.follow_feed(id, now);
         }
+        if self.router.connections[id].tracker.is_some() {
+            self.follow_tracker(id, now);
+        }
         let connection = &mut self.router.connections[id];
         // What it is now is settled once what is left of the bytes is put aside.
         let is_private = connection.private.is_some();
@@ -132,6 +136,7 @@ impl<P: Protocol> Pool<P> {
             self.settle_private(id, was_up, now);
         }
         self.settle_askers(now);
+        self.settle_attempts();
         self.follow_redirects(now);
         self.settle_interrupted(now);
         received
@@ -279,12 +284,17 @@ impl<P: Protocol> Pool<P> {
             }
         } else if self.router.connections[id].feed.is_some() {
             self.lose_feed(id, failure, now);
+        } else if self.router.connections[id].tracker.is_some() {
+            self.lose_tracker(id, failure, now);
         }
         self.router.retire(member);
     }
 
     /// Answers a request with the reason why its shard did not.
     pub(super) fn fail(&mut self, ticket: Ticket<P>, member: MemberIndex, failure: &ShardFailure) {
+        if let Some(serial) = ticket.attempts() {
+            return self.attempt_failed(serial, member, failure);
+        }
         let Some(id) = ticket.client() else { return };
         let Some(client) = self.clients.touch(id) else { return };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");
@@ -332,6 +342,7 @@ impl<P: Protocol> Pool<P> {
     pub fn has_more(&self) -> bool {
         self.clients.has_work()
             || self.channels.has_work()
+            || self.wide.has_work()
             || self.router.connections.has_work()
             || self.has_wishes()
             || self.is_asked_for_relief()

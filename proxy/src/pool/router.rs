@@ -39,6 +39,8 @@ pub(super) struct Router<P: Protocol> {
     /// No shard has to have said who it is before.
     pub identity_deadline: Option<Time>,
     pub feeds: Feeds,
+    /// Those on which shards tell of keys.
+    pub trackers: Feeds,
     /// Nobody who waits for room has waited long enough before.
     pub wait_deadline: Option<Time>,
     /// Whose turn it is: who waits for room goes before all others.
@@ -49,7 +51,7 @@ pub(super) struct Router<P: Protocol> {
     pub(super) spare_block: Option<Box<Block>>,
 }
 
-/// The shards that are listened to.
+/// The shards that are listened to, or tell of keys.
 #[derive(Default)]
 pub(super) struct Feeds {
     /// The connections on which that is done.
@@ -100,6 +102,8 @@ pub(super) enum Refusal {
     Occupied(MemberIndex),
     /// The client watches keys of another shard.
     WatchesElsewhere,
+    /// This is the reply.
+    Reply(String),
 }
 
 impl<P: Protocol> Router<P> {
@@ -121,6 +125,7 @@ impl<P: Protocol> Router<P> {
             deadline: None,
             identity_deadline: None,
             feeds: Feeds::default(),
+            trackers: Feeds::default(),
             wait_deadline: None,
             turn: Turn::default(),
             random: seed | 1,

@@ -20,6 +20,7 @@ use super::pass::{REFUSED_WORK, answer_work, work};
 use super::router::{Refusal, Router, Target};
 use super::ticket::{Sender, Waiter};
 use super::waiting::occupied;
+use super::wide::WideWaits;
 use super::wishes::{Notice, Wish, Wishes};
 use crate::account::Share;
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
@@ -29,6 +30,7 @@ use crate::time::Time;
 
 mod transaction;
 mod watching;
+mod wide;
 
 /// A request of this size is looked at before it is served: whether there is room for that.
 const LARGE_MIN: usize = 256 * 1024;
@@ -45,6 +47,7 @@ pub(super) struct Service<'s, P: Protocol> {
     pub denials: &'s mut Denials,
     pub wishes: &'s mut Wishes,
     pub channels: &'s mut Channels,
+    pub wide: &'s mut WideWaits,
     pub share: &'s Share,
     /// Of the request at hand.
     pub plan: &'s mut Plan<P>,
@@ -318,7 +321,10 @@ impl<P: Protocol> Service<'_, P> {
         }
         let sender = Sender { since: self.now, ..self.sender() };
         let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
-        let Home { shard, unit } = self.router.home_of_keys(canonical, self.plan)?;
+        let Home { shard, unit } = match self.router.home_of_keys(canonical, self.plan) {
+            Err(Refusal::SpreadKeys) => return self.wait_wide(patience, scratch, length),
+            home => home?,
+        };
         let member = self.router.members.of(ShardIndex(shard));
         let connection = self.router.take_private(sender, member, self.context)?;
         self.router.begin_wait(connection, patience, self.context.limits.timeout, self.now);
@@ -452,6 +458,11 @@ impl<P: Protocol> Service<'_, P> {
                 let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
                 let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
                 let reply = P::spread_watch(self.router.spread_of(keys));
+                self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
+                return Next::Request;
+            }
+            Refusal::Reply(reply) => {
+                counters.refused.add(1);
                 self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
                 return Next::Request;
             }

@@ -28,6 +28,8 @@ pub enum Whom {
     Prelude,
     /// The proxy itself, which has asked for the end of a wait: see [`Ticket::ends_wait`].
     Asker,
+    /// This client, where it ends its wait: see [`Ticket::attempts`].
+    Attempt(ClientId),
 }
 
 /// What is expected of a shard: the response to one request, or to one fragment of it.
@@ -133,7 +135,7 @@ impl<P: Protocol> Ticket<P> {
     #[inline]
     pub fn client(&self) -> Option<ClientId> {
         match self.whom {
-            Whom::Client(id) => Some(id),
+            Whom::Client(id) | Whom::Attempt(id) => Some(id),
             Whom::Nobody | Whom::Prelude | Whom::Asker => None,
         }
     }
@@ -142,6 +144,17 @@ impl<P: Protocol> Ticket<P> {
     pub fn asker(at: ConnectionId, since: Time) -> Self {
         let ConnectionId { index, generation } = at;
         Self { whom: Whom::Asker, number: index, fragment: generation, ..Self::prelude(since) }
+    }
+
+    /// Of a key that is tried for a client that waits at several shards.
+    pub fn attempt(id: ClientId, number: u32, serial: u32, since: Time) -> Self {
+        Self { whom: Whom::Attempt(id), number, fragment: serial, reads: false, ..Self::prelude(since) }
+    }
+
+    /// Which attempt it is, if it is one.
+    #[inline]
+    pub fn attempts(&self) -> Option<u32> {
+        matches!(self.whom, Whom::Attempt(_)).then_some(self.fragment)
     }
 
     /// The connection whose wait is to end, where the request asks for that.
@@ -164,7 +177,8 @@ impl<P: Protocol> Ticket<P> {
 
     /// Its client does not wait for it any more.
     pub fn forsake(&mut self) {
-        if self.client().is_some() {
+        // What an attempt takes may be somebody else's.
+        if matches!(self.whom, Whom::Client(_)) {
             self.whom = Whom::Nobody;
         }
     }

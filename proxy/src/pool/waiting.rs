@@ -28,7 +28,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::Pool;
-use super::client::{Pause, State};
+use super::client::{Activity, Pause, State};
 use super::clients::{ClientId, Clients, find};
 use super::connection::Link;
 use super::connections::ConnectionId;
@@ -59,12 +59,14 @@ const UNBLOCK_MAX: Duration = Duration::from_secs(1);
 impl<P: Protocol> Pool<P> {
     /// Whether the client's request waits for data.
     pub fn is_waiting(&self, id: ClientId) -> bool {
-        self.clients.activity(id).is_some_and(|activity| self.router.connections.wait_of(activity).is_some())
+        let is_at_one = |activity: &Activity<P>| self.router.connections.wait_of(activity).is_some();
+        self.wide.get(id).is_some() || self.clients.activity(id).is_some_and(is_at_one)
     }
 
     /// The client will say nothing more, and hears nothing of what it waits for: nothing is to be taken for it.
     pub(super) fn drop_wait(&mut self, id: ClientId) {
         self.take_parked(id);
+        self.drop_wide(id);
         let Some(client) = self.clients.touch(id) else { return };
         client.state = State::Ended;
         let Some(activity) = client.activity.as_mut() else { return };
@@ -78,6 +80,9 @@ impl<P: Protocol> Pool<P> {
 
     /// The wait of the client's request ends before its time. False if it does not wait, or its wait ends already.
     pub(super) fn end_wait(&mut self, id: ClientId, ending: Ending, now: Time) -> bool {
+        if self.wide.get(id).is_some() {
+            return self.end_wide(id, ending);
+        }
         let Some(activity) = self.clients.activity(id) else { return false };
         let (at, wait) = (activity.private, self.router.connections.wait_of(activity));
         let Some(wait) = wait.filter(Wait::goes_on) else { return false };
@@ -197,7 +202,7 @@ impl<P: Protocol> Pool<P> {
         let is_meant = |id: &ClientId| {
             self.clients.get(*id).is_some_and(|client| spread(client.id, seed) < u64::from(share))
         };
-        let holders = holders.chain(self.redirects.parked_clients());
+        let holders = holders.chain(self.redirects.parked_clients()).chain(self.wide.clients());
         let meant: Vec<ClientId> = holders.filter(is_meant).collect();
         meant.into_iter().for_each(|id| {
             self.end_wait(id, Ending::TimeOver, now);

@@ -21,6 +21,7 @@ pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
+pub use wide::{Tracked, Tried, Wide};
 
 pub mod channels;
 mod clients;
@@ -32,9 +33,10 @@ pub mod store;
 mod strangers;
 mod waiting;
 mod watching;
+mod wide;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Channels + Waiting + Watching + Sized + 'static {
+pub trait Protocol: Channels + Waiting + Watching + Wide + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -269,6 +271,16 @@ pub trait Protocol: Channels + Waiting + Watching + Sized + 'static {
 
     /// The reply to a request that could not be served; `words` name the shard and the reason.
     fn failure(manner: Self::Manner, words: &str, reply: &mut Vec<u8>);
+
+    /// Which of its databases a shard is asked for in this lane.
+    fn database(_lane: Self::Lane) -> u32 {
+        0
+    }
+
+    /// The lane in which a shard tells of keys that have changed.
+    fn tracking_lane(lane: Self::Lane) -> Self::Lane {
+        lane
+    }
 
     /// The reply to a request that has waited for data, in this lane, until its time was over.
     fn nothing_came(_lane: Self::Lane, _reply: &mut Vec<u8>) {}

@@ -211,4 +211,5 @@ counters!(
     watches_lost,
     watch_conflicts,
     blocked_delayed,
+    blocked_lost,
 );

@@ -41,7 +41,7 @@ impl<P: Protocol> Connection<P> {
     /// request of which a part is written. What is wanted and not written can go on with the next connection.
     pub fn is_forsaken(&self) -> bool {
         // What is asked on a feed is for those that listen, and there is no ticket of theirs.
-        if !self.is_made() || self.feed.is_some() {
+        if !self.is_made() || self.is_ours() {
             return false;
         }
         let written = self.in_flight.len() - self.unwritten();

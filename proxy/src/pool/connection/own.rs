@@ -51,6 +51,11 @@ impl<P: Protocol> Connection<P> {
         Some(Redirected { from, deadline: None, ticket, request, reply, wait })
     }
 
+    /// Whether nothing of a client is asked on it.
+    pub fn is_ours(&self) -> bool {
+        self.feed.is_some() || self.tracker.is_some()
+    }
+
     /// Whether not a byte was written of what is asked on it.
     pub fn is_unheard(&self) -> bool {
         self.in_flight_bytes == self.output.len() as u64 && self.output.held() == 0

@@ -13,7 +13,7 @@ use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, first_line,
+    RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -82,6 +82,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl Waiting for Memcache {}
 
 impl Watching for Memcache {}
+
+impl Wide for Memcache {}
 
 impl Channels for Memcache {}
 

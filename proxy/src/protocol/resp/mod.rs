@@ -35,6 +35,7 @@ pub mod split;
 mod transaction;
 mod waiting;
 mod watching;
+mod wide;
 
 /// RESP2 and RESP3.
 #[derive(Debug)]
@@ -399,6 +400,14 @@ impl Protocol for Resp {
 
     fn failure(_manner: Manner, words: &str, reply: &mut Vec<u8>) {
         encode::error(reply, &format!("ERR {words}"));
+    }
+
+    fn database(lane: Lane) -> u32 {
+        lane.db
+    }
+
+    fn tracking_lane(lane: Lane) -> Lane {
+        Lane { resp3: true, ..lane }
     }
 
     fn nothing_came(lane: Lane, reply: &mut Vec<u8>) {

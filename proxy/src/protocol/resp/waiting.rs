@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::command::{Command, Handling, TimeoutPlace, index};
+use super::command::{Command, Handling, TimeoutPlace, Trial, index};
 use super::decode::{RequestDecoder, RequestLimits};
 use super::{Resp, encode, session};
 use crate::protocol::RequestBounds;
@@ -41,6 +41,9 @@ pub fn patience(command: &Command, words: &[&[u8]]) -> Result<Option<Option<Dura
             return Err("ERR syntax error");
         }
     }
+    if command.handling == Handling::Block(TimeoutPlace::First) {
+        behind_keys(command, words)?;
+    }
     let millis = match timeout {
         Timeout::Seconds(at) => match seconds(words[at])? {
             Some(millis) => millis,
@@ -57,6 +60,36 @@ pub fn patience(command: &Command, words: &[&[u8]]) -> Result<Option<Option<Dura
         Ok(millis) => Ok(Some(Some(Duration::from_millis(millis)))),
         Err(_) => Err("ERR timeout is negative"),
     }
+}
+
+/// Whether all versions of the server read the timeout of the request alike.
+pub fn is_plain(command: &Command, words: &[&[u8]]) -> bool {
+    match timeout_of(command, words) {
+        Some(Timeout::Seconds(at)) => matches!(seconds(words[at]), Ok(Some(_))),
+        Some(Timeout::Milliseconds(at)) => at < words.len(),
+        None => false,
+    }
+}
+
+/// What stands behind a number of keys, as the server looks at it before the timeout: from which end, and how many elements.
+fn behind_keys(command: &Command, words: &[&[u8]]) -> Result<(), &'static str> {
+    const WRONG: &str = "ERR syntax error";
+    let Some(Trial::Elements(_, ends)) = command.trial else { return Ok(()) };
+    let Some(last) = command.key_positions(words.len(), |index| words[index]).ok().and_then(Iterator::last)
+    else {
+        return Ok(());
+    };
+    let mut behind = words[last + 1..].iter();
+    let end = behind.next().ok_or(WRONG)?;
+    if !ends.iter().any(|known| end.eq_ignore_ascii_case(known.as_bytes())) {
+        return Err(WRONG);
+    }
+    let Some(option) = behind.next() else { return Ok(()) };
+    let count = behind.next().filter(|_| option.eq_ignore_ascii_case(b"COUNT")).ok_or(WRONG)?;
+    if session::number(count).is_none_or(|count: i64| count < 1) {
+        return Err("ERR count should be greater than 0");
+    }
+    if behind.next().is_some() { Err(WRONG) } else { Ok(()) }
 }
 
 /// Seconds as Redis reads them, in milliseconds. `None` where it depends on its version what it makes of them: the shard is to
@@ -109,7 +142,7 @@ fn exponent(text: &str) -> Option<i32> {
 }
 
 /// The words of a request in the form that shards are sent.
-fn words_of<'b>(decoder: &'b mut RequestDecoder, request: &'b [u8]) -> Option<Vec<&'b [u8]>> {
+pub fn words_of<'b>(decoder: &'b mut RequestDecoder, request: &'b [u8]) -> Option<Vec<&'b [u8]>> {
     // The decoder counts in 64 bits with a sign.
     let bounds = RequestBounds { bytes: u64::MAX, arguments: i64::MAX as usize };
     let limits = RequestLimits { bounds, authenticated: true };
@@ -241,6 +274,11 @@ mod tests {
             ("BLPOP k 1s", Err(NO_FLOAT)),
             ("BLMPOP 2 1 k LEFT", millis(2000)),
             ("BZMPOP x 1 k MIN", Err(NO_FLOAT)),
+            ("BZMPOP x 1 k LEFT", Err("ERR syntax error")),
+            ("BLMPOP x 1 k LEFT COUNT", Err("ERR syntax error")),
+            ("BLMPOP x 1 k LEFT COUNT 0", Err("ERR count should be greater than 0")),
+            ("BLMPOP x 1 k left count 2", Err(NO_FLOAT)),
+            ("BLMPOP x 1 k LEFT COUNT 2 x", Err("ERR syntax error")),
             ("BRPOPLPUSH a b 3", millis(3000)),
             ("BLMOVE a b LEFT RIGHT 1", millis(1000)),
             ("BLMOVE a b LEFT UP x", Err("ERR syntax error")),

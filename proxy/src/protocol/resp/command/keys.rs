@@ -29,6 +29,26 @@ impl Command {
         found
     }
 
+    /// The words of such a request up to its keys, without the option to wait and with nothing but options of these names; none if
+    /// there are others.
+    pub fn heads_without_waiting<'a>(&self, words: &[&'a [u8]], known: &[&str]) -> Option<Vec<&'a [u8]>> {
+        let BlocksWith { option, until, options } = self.blocks_with?;
+        let (mut at, mut kept) = (1, words.get(..1)?.to_vec());
+        loop {
+            let word = words.get(at)?;
+            if word.eq_ignore_ascii_case(until.as_bytes()) {
+                kept.push(word);
+                return Some(kept);
+            }
+            let behind = at + 1 + values_of(options, word)?;
+            if !word.eq_ignore_ascii_case(option.as_bytes()) {
+                known.iter().find(|known| word.eq_ignore_ascii_case(known.as_bytes()))?;
+                kept.extend(words.get(at..behind)?);
+            }
+            at = behind;
+        }
+    }
+
     /// Whether this request reaches another database than the client's.
     pub fn is_leaving_database<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> bool {
         match self.leaves_database {

@@ -52,6 +52,8 @@ pub struct Command {
     pub(super) leaves_database: Option<LeavesDatabase>,
     /// Set where an option makes the command wait for data, so that it must not travel on a shared connection.
     pub(super) blocks_with: Option<BlocksWith>,
+    /// How one key of a request is tried that waits under keys of several shards; none where it has to wait on one.
+    pub(super) trial: Option<Trial>,
     /// The rows of a container; sorted by name.
     pub subcommands: &'static [Command],
     /// Which servers know it.
@@ -119,6 +121,21 @@ pub enum TimeoutPlace {
     Last,
     /// There, too, and before it stand the ends of two lists: LEFT or RIGHT.
     BehindEnds,
+}
+
+/// By what one key is tried for a request that waits: the command that does the same without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// This one takes the key alone, and gives an element.
+    Element(&'static str),
+    /// The same, with the score of the element.
+    Scored(&'static str),
+    /// This one takes a number of keys and what stands behind them, which begins with one of these words.
+    Elements(&'static str, [&'static str; 2]),
+    /// The command itself, without its option to wait. What it reads is there for others still.
+    Entries,
+    /// The same, where each member of a group reads what no other has read.
+    EntriesOfGroup,
 }
 
 /// How the responses to the fragments of a split request become one reply.
@@ -367,6 +384,7 @@ pub const fn row(
         executed: None,
         leaves_database: None,
         blocks_with: None,
+        trial: None,
         subcommands: &[],
         since,
         docs: Docs(docs),
@@ -399,6 +417,12 @@ impl Command {
         options: &'static [(&'static str, u8)],
     ) -> Self {
         self.blocks_with = Some(BlocksWith { option, until, options });
+        self
+    }
+
+    /// A row of which single keys are tried so.
+    pub(super) const fn tried_by(mut self, trial: Trial) -> Self {
+        self.trial = Some(trial);
         self
     }
 

@@ -1,0 +1,77 @@
+//! What is known of one connection on which a shard tells of keys that have changed. [`super::trackers`] has the rest.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::failure::ShardFailure;
+use crate::time::Time;
+
+/// So many names are asked at once: each has the time of a request.
+pub const ASKED_MAX: usize = 512;
+
+/// What is known of it beside its connection.
+#[derive(Default, Debug)]
+pub struct Tracker {
+    /// What was asked and is not answered, oldest first: one for each ticket in flight.
+    pub asked: VecDeque<Asked>,
+    /// Names to be asked once others are answered.
+    pub backlog: VecDeque<Bytes>,
+    /// What the shard has said, to be acted upon.
+    pub news: Vec<News>,
+    /// It was asked to tell on the present connection.
+    pub begun: Option<Time>,
+    /// When something has come on it last.
+    pub heard: Time,
+    /// When it is to be looked at: to be made again, to be asked for a sign of life, or to be closed because nobody waits.
+    pub due: Option<Time>,
+    /// Times it was lost soon after it was made, or could not be made, in a row.
+    pub attempts: u32,
+    /// Why nobody waits for it, if so.
+    pub failure: Option<ShardFailure>,
+    /// The shard does not tell, in these words.
+    pub refused: Option<Box<str>>,
+}
+
+/// What a shard is asked.
+#[derive(Debug)]
+pub enum Asked {
+    /// To tell of changes.
+    ToTell,
+    /// To look at this name.
+    Name(Bytes),
+    /// A sign of life.
+    Life,
+}
+
+/// What a shard has said.
+#[derive(PartialEq, Eq, Debug)]
+pub enum News {
+    /// It tells of this name.
+    Tracked(Bytes),
+    /// It has changed.
+    Changed(Bytes),
+    /// Any name may have.
+    AllChanged,
+    /// The shard does not look at this name: its response.
+    NameRefused(Bytes, Bytes),
+    /// It tells of nothing, in these words.
+    Refused(String),
+}
+
+impl Tracker {
+    /// Whether as much is asked as is at once.
+    pub fn is_busy(&self) -> bool {
+        self.asked.len() >= ASKED_MAX
+    }
+
+    /// How many names wait for an answer.
+    pub fn unanswered(&self) -> usize {
+        self.asked.len() + self.backlog.len()
+    }
+
+    /// Memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.asked.len() * size_of::<Asked>() + self.backlog.len() * size_of::<Bytes>()
+    }
+}

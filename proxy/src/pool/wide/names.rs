@@ -1,0 +1,98 @@
+//! What shards say of keys: that they tell of one, and that one has changed.
+
+use super::WideWaits;
+use crate::pool::client::ClientId;
+use crate::pool::members::MemberIndex;
+
+impl WideWaits {
+    /// The shard tells of the name from here on.
+    pub fn tracked(&mut self, name: &[u8]) {
+        let Some(&place) = self.by_name.get(name) else { return };
+        if std::mem::replace(&mut self.names[place].is_tracked, true) {
+            return;
+        }
+        for line in self.names[place].lines.clone() {
+            self.judge_line(line);
+            self.look_at_first(line);
+        }
+    }
+
+    /// The shard says that the key has changed, and does not tell of it any more.
+    pub fn changed(&mut self, name: &[u8]) {
+        if let Some(&place) = self.by_name.get(name) {
+            self.name_changed(place, true);
+        }
+    }
+
+    fn name_changed(&mut self, place: usize, asks: bool) {
+        let name = &mut self.names[place];
+        name.changes += 1;
+        let was_tracked = std::mem::take(&mut name.is_tracked);
+        if name.lines.is_empty() {
+            // Nobody is to be told again.
+            if was_tracked {
+                self.forget(place);
+            }
+            return;
+        }
+        if was_tracked && asks {
+            self.unasked.push(place);
+        }
+        for line in self.names[place].lines.clone() {
+            self.judge_line(line);
+        }
+    }
+
+    /// Any key of the shard may have changed. It is asked anew, as long as it is there.
+    pub fn all_changed(&mut self, member: MemberIndex) {
+        let asks = self.up.contains(&member);
+        let at = self.names.iter().filter(|(_, name)| name.member == member);
+        for place in at.map(|(place, _)| place).collect::<Vec<_>>() {
+            self.name_changed(place, asks);
+        }
+    }
+
+    /// The shard can be asked from here on, or no more. Then it tells of nothing, and any key may have changed.
+    pub fn is_up(&mut self, member: MemberIndex, is_up: bool) {
+        if is_up {
+            self.up.insert(member);
+        } else {
+            self.up.remove(&member);
+            self.all_changed(member);
+            self.names.shrink_to_fit();
+            self.look_at_hot();
+        }
+    }
+
+    /// Other shards have the keys from now on. Returns those that nobody has a key of.
+    pub fn rehome(&mut self, home: impl Fn(&[u8]) -> Option<MemberIndex>) -> Vec<ClientId> {
+        let mut homeless = Vec::new();
+        for place in self.names.iter().map(|(place, _)| place).collect::<Vec<_>>() {
+            let name = &mut self.names[place];
+            let now = home(&name.name);
+            if now == Some(name.member) {
+                continue;
+            }
+            name.is_tracked = true;
+            name.member = now.unwrap_or(name.member);
+            if now.is_none() {
+                let lines = self.names[place].lines.iter();
+                homeless.extend(lines.flat_map(|&line| self.lines[line].waiting.values().copied()));
+            }
+            self.name_changed(place, now.is_some());
+        }
+        let Self { waits, lines, names, at, .. } = self;
+        at.clear();
+        for wait in waits.values_mut() {
+            wait.members.clear();
+            for key in &wait.keys {
+                let member = names[lines[key.line].name].member;
+                if !wait.members.contains(&member) {
+                    wait.members.push(member);
+                    *at.entry(member).or_default() += 1;
+                }
+            }
+        }
+        homeless
+    }
+}

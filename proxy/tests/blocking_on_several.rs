@@ -1,0 +1,241 @@
+//! Commands that wait for data on several shards, over real servers: answered as by one server, and every element once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use servers::dice::Dice;
+use servers::{Client, Server, encoded, eventually};
+
+mod servers;
+
+/// So many clients wait, as a server or the proxy says itself.
+fn blocked(door: &Server, count: usize) {
+    let mut client = door.connect();
+    let said = |client: &mut Client| {
+        let info = client.tell("INFO clients");
+        let line = info.lines().find(|line| line.starts_with("blocked_clients:"));
+        line.expect("it is said").trim().to_owned()
+    };
+    eventually(|| said(&mut client), &format!("blocked_clients:{count}"));
+}
+
+fn say(client: &mut Client, line: &str) {
+    client.send(&encoded(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
+}
+
+/// Steps parted by ` ; `: `a> X` is said and not answered yet, `a< ` is its answer, `a: X` is said and answered, `2 wait`
+/// is how many wait then.
+fn play(script: &str, door: &Server) -> String {
+    let mut clients: [Client; 3] = std::array::from_fn(|_| door.connect());
+    let mut heard = Vec::new();
+    clients[0].tell(&format!("DEL {ALL}"));
+    for step in script.split(" ; ").map(str::trim) {
+        let (who, said) = step.split_once([' ', '>', '<', ':']).unwrap_or((step, ""));
+        if said.trim() == "wait" {
+            blocked(door, who.parse().expect("a number"));
+            continue;
+        }
+        let client = &mut clients[usize::from(who.as_bytes()[0] - b'a')];
+        if step.as_bytes()[1] != b'<' {
+            say(client, said.trim());
+        }
+        if step.as_bytes()[1] != b'>' {
+            heard.push(String::from_utf8_lossy(&client.reply()).replace("\r\n", " "));
+        }
+    }
+    heard.join("| ")
+}
+
+/// They are on all of three shards; in scripts they are called k0 to k9.
+const ALL: &str = "0key 1key 2key 3key 4key 5key 6key 7key 8key 9key";
+
+#[test]
+fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
+    let shards = [(); 3].map(|()| Server::redis(&[]));
+    let ours = Server::memstore_of(2, &["blocked_max: 100"], &shards);
+    let theirs = Server::redis(&[]);
+    let mut client = ours.connect();
+    for key in 0..10 {
+        client.tell(&format!("SET {key}key v"));
+    }
+    for shard in &shards {
+        assert_ne!(shard.connect().tell("DBSIZE"), ":0\r\n", "each shard has keys");
+    }
+    let mut differences = Vec::new();
+    for script in "
+        a: BLPOP ALL 0.01
+        a: BZPOPMIN ALL 0.01
+        a: BLMPOP 0.01 10 ALL LEFT
+        a: BZMPOP 0.01 10 ALL MAX COUNT 2
+        a> HELLO 3 ; a< ; a: BLPOP ALL 0.01 ; a: BZPOPMAX ALL 0.01
+        a: BLPOP ALL -1
+        a: BLPOP ALL x
+        a: BLMPOP x 10 ALL UP
+        a: BLMPOP x 10 ALL LEFT COUNT 0
+        a: BLMPOP x 10 ALL LEFT COUNT 1 2
+        a: BLMPOP x 10 ALL LEFT
+        a: BZMPOP x 10 ALL LEFT
+        a: SET k5 v ; a: BLPOP ALL 0.01 ; a: BZPOPMIN ALL 0.01
+        a: RPUSH k5 1 2 3 ; a: RPUSH k4 4 5 ; a: BLPOP ALL 0 ; a: BRPOP ALL 0 ; a: BLPOP ALL 0 ; a: BLMPOP 0 10 ALL LEFT COUNT 5 ; a: BLPOP ALL 0.01
+        a: ZADD k7 1.5 a 2 b 3 c ; a: BZPOPMIN ALL 0 ; a: BZPOPMAX ALL 0 ; a: BZMPOP 0 10 ALL MIN ; a: EXISTS k7
+        a> HELLO 3 ; a< ; a: ZADD k7 1.5 a 2 b 3 c ; a: BZPOPMIN ALL 0 ; a: BZPOPMAX ALL 0 ; a: BZMPOP 0 10 ALL MIN ; a: EXISTS k7
+        a> BLPOP ALL 0 ; 1 wait ; b: RPUSH k0 x y ; a< ; b: LRANGE k0 0 -1
+        a> BLPOP ALL 0 ; 1 wait ; b> BLPOP ALL 0 ; 2 wait ; c: RPUSH k6 1 2 ; a< ; b<
+        a> BLPOP ALL 0 ; a> GET k3 ; 1 wait ; b: RPUSH k4 x ; a< ; a<
+        a> BZPOPMIN ALL 0 ; 1 wait ; b: ZADD k9 1 x 2 y ; a< ; b: ZCARD k9
+        a> BLPOP ALL 0 ; 1 wait ; b: EVAL redis.call('RPUSH',KEYS[1],'x')redis.call('DEL',KEYS[1]) 1 k2 ; b: RPUSH k2 y ; a<
+        a> BLPOP ALL 0 ; 1 wait ; b: EVAL return(redis.call('RPUSH',KEYS[1],'x')) 1 k2 ; a<
+        a: SELECT 3 ; a> BLPOP ALL 0 ; 1 wait ; b: RPUSH k1 x ; b: SELECT 3 ; b: RPUSH k1 y ; a<
+        a: MULTI ; a: RPUSH k1 x ; a: BLPOP k1 k1 0 ; a: EXEC
+        a: CLIENT REPLY SKIP ; a> BLPOP ALL 0.01 ; a: PING x
+    "
+    .lines()
+    .map(str::trim)
+    .filter(|line| !line.is_empty())
+    {
+        let mut script = script.replace("a: CLIENT REPLY SKIP", "a> CLIENT REPLY SKIP");
+        for key in 0..10 {
+            script = script.replace(&format!("k{key}"), &format!("{key}key"));
+        }
+        let script = script.replace("ALL", ALL);
+        let without = |heard: String| {
+            let parts = heard.split(" $2 id ");
+            let plain = |part: &str| {
+                part.trim_start_matches(|sign: char| ":0123456789".contains(sign)).to_owned()
+            };
+            parts.map(plain).collect::<String>()
+        };
+        let [our, their] = [play(&script, &ours), play(&script, &theirs)].map(without);
+        if our != their {
+            differences.push(format!("{script}\n  ours   {our}\n  theirs {their}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    shards.iter().for_each(|shard| blocked(shard, 0));
+}
+
+/// Connections on which a server tells of changes.
+fn trackers(server: &Server) -> Vec<String> {
+    let list = server.connect().tell("CLIENT LIST");
+    let is_tracker =
+        |line: &&str| line.split(' ').any(|word| word.starts_with("flags=") && word.contains('t'));
+    let id =
+        |line: &str| line.split(' ').find_map(|word| word.strip_prefix("id=")).expect("an id").to_owned();
+    list.lines().filter(is_tracker).map(id).collect()
+}
+
+/// Consumers of lists on three shards, while some of them hang up and the connections on which shards tell of changes are reset.
+fn arrives(hangs_up: bool) {
+    let elements: usize = std::env::var("ELEMENTS").map_or(3000, |text| text.parse().expect("a number"));
+    let shards = [(); 3].map(|()| Server::redis(&[]));
+    let proxy = Arc::new(Server::memstore_of(2, &[], &shards));
+    let (done, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let consumers: Vec<_> = (0..12)
+        .map(|number| {
+            let (proxy, done, hung_up) = (proxy.clone(), done.clone(), hung_up.clone());
+            let received = received.clone();
+            std::thread::spawn(move || {
+                let mut dice = Dice::new(number);
+                let mut client = proxy.connect();
+                while !done.load(Relaxed) {
+                    let (first, timeout) = (dice.below(9), ["1", "0.05"][dice.below(2)]);
+                    let lists: Vec<String> = (0..4).map(|at| format!("{}list", (first + at) % 9)).collect();
+                    say(&mut client, &format!("BLPOP {} {timeout}", lists.join(" ")));
+                    if hangs_up && dice.one_in(20) {
+                        hung_up.fetch_add(1, Relaxed);
+                        client = proxy.connect();
+                        continue;
+                    }
+                    let reply = String::from_utf8_lossy(&client.reply()).into_owned();
+                    match reply.split("\r\n").nth(4) {
+                        Some(element) => received.lock().expect("unbroken").push(element.to_owned()),
+                        None => assert_eq!(reply, "*-1\r\n"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut producer = proxy.connect();
+    let mut pushed = BTreeSet::new();
+    for number in 0..elements {
+        assert!(producer.tell(&format!("RPUSH {}list e{number}", number % 9)).starts_with(':'));
+        pushed.insert(format!("e{number}"));
+        if number % (elements / 10) == elements / 20 {
+            for id in trackers(&shards[number % 3]) {
+                shards[number % 3].connect().tell(&format!("CLIENT KILL ID {id}"));
+            }
+        }
+    }
+    let nothing = ":0\r\n".repeat(9);
+    eventually(|| (0..9).map(|list| producer.tell(&format!("LLEN {list}list"))).collect(), &nothing);
+    done.store(true, Relaxed);
+    consumers.into_iter().for_each(|consumer| consumer.join().expect("it ends"));
+    let received = received.lock().expect("unbroken");
+    let distinct: BTreeSet<&String> = received.iter().collect();
+    assert_eq!(distinct.len(), received.len(), "an element came twice");
+    let lost = pushed.iter().filter(|element| !distinct.contains(element)).count();
+    let hung_up = hung_up.load(Relaxed);
+    println!("{} received, {lost} lost, {hung_up} hung up", received.len());
+    // What was on its way to one that hung up.
+    assert!(lost <= hung_up, "{lost} lost, {hung_up} hung up");
+    blocked(&proxy, 0);
+}
+
+#[test]
+fn every_element_arrives_once() {
+    arrives(false);
+}
+
+#[test]
+fn no_more_is_lost_than_clients_hang_up() {
+    arrives(true);
+}
+
+/// Nothing is taken for those that have gone before it came.
+#[test]
+fn an_element_stays_where_who_waited_for_it_on_several_shards_has_gone() {
+    let shards = [(); 3].map(|()| Server::redis(&[]));
+    let proxy = Server::memstore(&[], &shards);
+    let mut other = proxy.connect();
+    let lists: Vec<String> = (0..9).map(|list| format!("{list}list")).collect();
+    let ways: [fn(Client); 3] = [
+        drop,
+        |mut client| {
+            client.finish_with(b"");
+            assert!(client.until_closed().is_empty());
+        },
+        |mut client| {
+            client.finish_with(b"PING\r\n");
+            assert!(client.until_closed().is_empty());
+        },
+    ];
+    for leave in ways {
+        let mut client = proxy.connect();
+        say(&mut client, &format!("BLPOP {} 0", lists.join(" ")));
+        blocked(&proxy, 1);
+        leave(client);
+        blocked(&proxy, 0);
+        for list in &lists {
+            assert_eq!(other.tell(&format!("RPUSH {list} x")), ":1\r\n");
+        }
+        for list in &lists {
+            assert_eq!(other.tell(&format!("LPOP {list}")), "$1\r\nx\r\n");
+        }
+    }
+}
+
+/// A user of a shard that may not be told of changes.
+#[test]
+fn a_shard_that_does_not_tell_of_changes_is_named() {
+    let shards = [(); 3].map(|()| Server::redis(&[]));
+    for shard in &shards {
+        assert_eq!(shard.connect().tell("ACL SETUSER default -client|tracking"), "+OK\r\n");
+    }
+    let proxy = Server::memstore(&[], &shards);
+    let mut client = proxy.connect();
+    let reply = client.tell(&format!("BLPOP {ALL} 0"));
+    assert!(reply.starts_with("-CROSSSLOT ") && reply.contains("refuses CLIENT TRACKING: NOPERM"), "{reply}");
+    assert_eq!(client.tell("PING"), "+PONG\r\n");
+}
