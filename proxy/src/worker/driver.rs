@@ -48,6 +48,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Once so much was read in a pass, clients and shards that have more wait for the next one, so that those with a small
 /// request are not held up for longer than this takes: some tenths of a millisecond, as much again where it is written.
 const PASS_BYTES_MAX: usize = 128 * 1024;
+/// So much is read in any case of those that wait for their turn: others may use up each pass before.
+const TURNS_BYTES_MIN: usize = 64 * 1024;
 /// Beyond that a client is read so far: enough for all that those with small requests have said. Who has more waits for its
 /// turn, with a rest that is small enough to be copied aside.
 const READ_LATE: usize = COPY_ASIDE_MAX;
@@ -314,8 +316,7 @@ impl<P: Protocol> Driver<P> {
     fn take_turns(&mut self, now: Time) {
         let before = self.passed;
         for _ in 0..self.turns {
-            // One has its turn in any case: others may use up each pass before. It is none where nothing was left to be read.
-            if self.passed >= PASS_BYTES_MAX && self.passed > before {
+            if self.passed >= PASS_BYTES_MAX && self.passed - before >= TURNS_BYTES_MIN {
                 break;
             }
             let Some(turn) = self.again.pop_front() else { break };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::sockets::ids;
-use super::{OWED_PARTS, PASS_BYTES_MAX, PASS_WRITTEN_MAX, READ_LATE, WRITE_MAX};
+use super::{OWED_PARTS, PASS_BYTES_MAX, PASS_WRITTEN_MAX, READ_LATE, TURNS_BYTES_MIN, WRITE_MAX};
 use crate::net::socket::READ_MAX;
 use crate::worker::driver::rig::{Rig, heard, say};
 
@@ -184,4 +184,30 @@ fn a_client_that_takes_its_reply_in_parts_is_not_stuck() {
         rig.pass();
         rig.now = rig.now.plus(SECOND);
     }
+}
+
+/// Those that send little at a time are read in every pass, and may say all that it is to read.
+#[test]
+fn who_has_sent_much_is_read_on_while_many_send_little_at_a_time() {
+    const LARGE: usize = 8;
+    const SIZE: usize = 100_000;
+    const SMALL: usize = 40;
+    let mut rig = Rig::new(16, |_| {});
+    let mut large: Vec<_> = (0..LARGE).map(|_| rig.client()).collect();
+    let mut small: Vec<_> = (0..SMALL).map(|_| rig.client()).collect();
+    // None of them is complete.
+    let begin = format!("{ECHO}$1000000\r\n");
+    small.iter_mut().for_each(|client| say(client, &begin));
+    rig.passes();
+    large.iter_mut().for_each(|client| say(client, &format!("{begin}{}", "v".repeat(SIZE))));
+    let some = "v".repeat(PASS_BYTES_MAX / SMALL + 1);
+    let received = |rig: &Rig| rig.driver.pool.counters().client_received_bytes.get() as usize;
+    let before = received(&rig);
+    let passes = LARGE * SIZE / TURNS_BYTES_MIN + LARGE;
+    for _ in 0..passes {
+        small.iter_mut().for_each(|client| say(client, &some));
+        rig.pass();
+    }
+    let read = received(&rig) - before - passes * SMALL * some.len();
+    assert!(read > LARGE * SIZE, "{read} bytes in {passes} passes");
 }
