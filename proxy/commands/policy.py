@@ -50,6 +50,7 @@ ANSWER = {
     "client|no-touch": "ClientNoTouch",
     "client|unblock": "ClientUnblock",
     "config|get": "ConfigGet",
+    "config|set": "ConfigSet",
 }
 
 # Containers of which every subcommand has the same answer.
@@ -146,7 +147,6 @@ REFUSE = {
     "bgrewriteaof": PERSISTENCE,
     "lastsave": PERSISTENCE,
     "swapdb": "it would swap databases on one shard after another, and clients would see them mixed",
-    "config|set": CONFIGURATION,
     "config|resetstat": CONFIGURATION,
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,

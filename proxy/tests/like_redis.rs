@@ -424,6 +424,22 @@ fn a_reply_that_is_not_wanted_and_an_empty_request() {
     ]);
 }
 
+#[test]
+fn events_of_keys_are_set_as_the_server_sets_them() {
+    Pair::start(&[], &[]).check(
+        "
+        CONFIG SET
+        CONFIG SET notify-keyspace-events
+        CONFIG SET notify-keyspace-events QQ
+        CONFIG SET notify-keyspace-events K notify-keyspace-events E
+        CONFIG SET notify-keyspace-events Egx ; CONFIG GET notify-keyspace-events ; CONFIG GET notify*
+        CONFIG SET NOTIFY-KEYSPACE-EVENTS Egx$K ; CONFIG GET notify-keyspace-events ; HELLO 3 ; CONFIG GET notify-keyspace-events
+        CONFIG SET notify-keyspace-events KEA ; CONFIG GET notify-keyspace-events
+        CONFIG SET notify-keyspace-events AKEm ; CONFIG GET notify-keyspace-events
+        ",
+    );
+}
+
 /// With one shard there is nothing to join.
 #[test]
 fn what_concerns_all_shards_concerns_the_only_one() {

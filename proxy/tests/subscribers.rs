@@ -393,6 +393,7 @@ impl Run {
                     self.send(at, 1 << 20);
                 }
             }
+            9 if self.owners.is_some() && self.random.one_in(3) => self.move_slot(),
             9..=11 => self.shards_read(),
             12..=14 => self.shards_write(300_000),
             15 => self.publish_directly(),

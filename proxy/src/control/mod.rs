@@ -23,6 +23,7 @@ use crate::failure::ShardFailure;
 use crate::log::SetLogLevel;
 use crate::net::epoll::Alarm;
 use crate::net::listen::{Bound, Listener};
+use crate::protocol::{Deed, Found};
 use crate::status::Status;
 use crate::worker::{self, Door, Order, Report, WorkerSetup};
 use descriptors::{Descriptors, Sockets, number_of};
@@ -37,6 +38,7 @@ mod change;
 mod descriptors;
 mod doors;
 mod ejection;
+mod events;
 mod files;
 mod lists;
 mod machine;
@@ -526,9 +528,16 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                 });
             }
             Report::Asked { worker, pool, ask, asker, question } => {
-                if let Some(pool) = control.pool(pool) {
+                let Some(pool) = control.pool(pool) else { continue };
+                let Deed::Notify(flags) = question.deed else {
                     questions.put(Asking { pool, worker, ask, asker, question });
-                }
+                    continue;
+                };
+                tokio::task::spawn_local(async move {
+                    let refusal = care::events::want(&pool, flags).await.err();
+                    let found = Some(Found { refusal, ..Found::default() });
+                    pool.orders[worker].send(Order::Answer { ask, found }).await;
+                });
             }
         }
     }

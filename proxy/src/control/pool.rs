@@ -16,10 +16,12 @@ use tokio::task::JoinHandle;
 
 use super::descriptors::Descriptors;
 use super::ejection::Ejection;
+use super::events::Events;
 use crate::config;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
+use crate::protocol::store::Store;
 use crate::status::{PoolStatus, Record, Ring};
 use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
 
@@ -55,6 +57,10 @@ pub struct PoolControl {
     pub learning: Cell<bool>,
     /// The shards have been asked what they say of themselves.
     pub inquired: Notify,
+    /// What they have said, as workers were told last, and before what clients want was added.
+    store: RefCell<(Store, Store)>,
+    /// Which events of keys clients want.
+    pub events: Events,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
     /// The IDs of the nodes in a map, which was the present one when they were asked for last.
@@ -161,6 +167,8 @@ impl PoolControl {
             ring: RefCell::default(),
             learning: Cell::new(false),
             inquired: Notify::new(),
+            store: RefCell::default(),
+            events: Events::default(),
             map: RefCell::default(),
             ids: RefCell::default(),
             stale: Notify::new(),
@@ -195,6 +203,27 @@ impl PoolControl {
     /// Its shards, with who would own what if all were fit.
     pub fn topology(&self) -> Arc<Topology> {
         self.ejection.borrow().all().clone()
+    }
+
+    /// Workers are told what the shards have said of themselves, if that or what clients want is new.
+    pub async fn tell_store(&self, said: Option<Store>) {
+        let _in_order = self.telling.lock().await;
+        let told = {
+            let mut store = self.store.borrow_mut();
+            if let Some(said) = said {
+                store.1 = said;
+            }
+            let mut now = store.1.clone();
+            now.tells_of(self.events.wanted.get());
+            if store.0 == now {
+                return;
+            }
+            store.0 = now.clone();
+            Arc::new(now)
+        };
+        for orders in &self.orders {
+            orders.send(Order::Store(told.clone())).await;
+        }
     }
 
     /// Bytes that the process may hold.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::failure::ShardFailure;
+use crate::protocol::Protocol;
 use crate::protocol::channels::{Kind, Listening};
 use crate::time::Time;
 
@@ -92,6 +93,8 @@ pub struct Line {
     pub refused: Option<Box<str>>,
     /// Bits of which the shard was asked for the names that count for this one.
     pub tally: u32,
+    /// Another node hands on what is published anywhere: only what this one makes of its own counts.
+    pub only_own: bool,
 }
 
 impl Line {
@@ -105,6 +108,13 @@ impl Feed {
     /// Whether the shard is listened to for this name.
     pub fn hears(&self, kind: Kind, name: &[u8]) -> bool {
         self.names[kind.place()].get(name).is_some_and(|line| line.wanted)
+    }
+
+    /// Whether the message counts that has come for this name.
+    pub fn takes<P: Protocol>(&self, kind: Kind, name: &[u8], message: &[u8]) -> bool {
+        let is_own = || P::channel_of(message).is_some_and(|name| P::is_of_each_shard(Kind::Channel, name));
+        let line = self.names[kind.place()].get(name);
+        line.is_some_and(|line| line.wanted && (!line.only_own || is_own()))
     }
 
     /// Whether as much is asked as is at once.

@@ -68,10 +68,16 @@ impl<P: Protocol> Router<P> {
     fn homes(&self, kind: Kind, name: &[u8], limits: &Limits) -> Vec<MemberIndex> {
         let is_owners = match kind {
             Kind::Sharded => true,
+            _ if P::is_of_each_shard(kind, name) => false,
             Kind::Channel => self.topology.redirects() || !limits.listens_everywhere,
             Kind::Pattern => self.topology.redirects(),
         };
-        if is_owners { self.owner(name).into_iter().collect() } else { self.members.present().to_vec() }
+        if is_owners {
+            return self.owner(name).into_iter().collect();
+        }
+        // Replicas tell of the same once more.
+        let primaries = self.members.present().iter().filter(|&&member| !self.members[member].is_replica);
+        primaries.copied().collect()
     }
 
     /// The shard on which what is published to the name through the proxy is published.
@@ -83,7 +89,8 @@ impl<P: Protocol> Router<P> {
     /// How the name stands at the shards that matter. All of them have to say yes that are there; at least the one does where
     /// messages are published through the proxy.
     pub fn verdict(&self, (kind, name): &Key, limits: &Limits) -> Verdict {
-        let owner = if kind.is_channel() { self.owner(name) } else { None };
+        let has_owner = kind.is_channel() && !P::is_of_each_shard(*kind, name);
+        let owner = if has_owner { self.owner(name) } else { None };
         let (mut is_heard, mut failed) = (false, None);
         for member in self.homes(*kind, name, limits) {
             match self.stand(member, *kind, name) {
@@ -151,6 +158,22 @@ impl<P: Protocol> Router<P> {
                 Link::Up => self.ask(id, Listening { kind, on: true }, name, now),
                 Link::Idle | Link::Down { .. } if is_due => self.connections.connect(id),
                 Link::Idle | Link::Down { .. } | Link::Connecting { .. } | Link::Greeting(_) => {}
+            }
+        }
+        self.set_scopes(kind, name);
+    }
+
+    /// In a cluster one node hands on what is published anywhere, though all are asked for the name.
+    fn set_scopes(&mut self, kind: Kind, name: &[u8]) {
+        if !self.topology.redirects() || !P::is_of_each_shard(kind, name) {
+            return;
+        }
+        let owner = self.owner(name);
+        for member in self.members.present().to_vec() {
+            if let Some(id) = self.feed_id(member)
+                && let Some(line) = self.feed_mut(id).names[kind.place()].get_mut(name)
+            {
+                line.only_own = owner != Some(member);
             }
         }
     }
@@ -296,6 +319,7 @@ impl<P: Protocol> Router<P> {
         for (kind, name) in channels.wanted() {
             if self.homes(kind, name, limits).contains(&member) {
                 self.ask(id, Listening { kind, on: true }, name, now);
+                self.set_scopes(kind, name);
                 if kind.is_channel() && self.owner(name) == Some(member) {
                     self.set_tally(member, &(kind, name.clone()), channels.tally(kind, name), now);
                 }
@@ -389,9 +413,9 @@ impl<P: Protocol> Router<P> {
                 self.count_listeners(&(kind, name.clone()), channels.tally(kind, name), limits, now);
             }
             let is_deaf = |&member: &MemberIndex| !self.is_heard(member, kind, name);
-            let is_missed = match kind {
-                Kind::Channel | Kind::Sharded => self.owner(name).as_ref().is_none_or(is_deaf),
-                Kind::Pattern => self.homes(kind, name, limits).iter().any(is_deaf),
+            let is_missed = match kind.is_channel() && !P::is_of_each_shard(kind, name) {
+                true => self.owner(name).as_ref().is_none_or(is_deaf),
+                false => self.homes(kind, name, limits).iter().any(is_deaf),
             };
             let is_known = channels.moving.has(&(kind, name.clone()));
             if is_missed && !is_known && !channels.listeners(kind, name).is_empty() {

@@ -84,6 +84,16 @@ pub trait Channels {
         None
     }
 
+    /// Whether names of this kind may be those of messages that each shard makes of its own.
+    fn is_of_each_shard(_kind: Kind, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// The channel of a message.
+    fn channel_of(_message: &[u8]) -> Option<&[u8]> {
+        None
+    }
+
     /// Reads what a shard says on a connection that listens.
     fn told(_response: &[u8]) -> Told<'_> {
         Told::Odd

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use bytes::Bytes;
 
 use super::channels::Kind;
+use super::events::Flags;
 
 /// A question about the clients of the whole process.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub enum Deed {
         /// They are told an error, not that their time is over.
         with_error: bool,
     },
+    /// Nobody is meant: shards are to tell of these events of keys.
+    Notify(Flags),
 }
 
 /// Which clients a [`Question`] means; all that is given must match.
@@ -159,6 +162,8 @@ impl Rows {
 /// The answer to a question, shared by all who asked it.
 #[derive(Clone, Default, Debug)]
 pub struct Found {
+    /// Why it was not done, in the words that the client is told.
+    pub refusal: Option<String>,
     /// How many clients were meant.
     pub count: usize,
     /// Their lines, by their numbers.
@@ -172,7 +177,7 @@ impl Found {
         lines.sort_unstable_by_key(|&(id, _)| id);
         let mut text = String::with_capacity(parts.iter().map(|part| part.text.len()).sum());
         lines.iter().for_each(|(_, line)| text.push_str(line));
-        Self { count: lines.len(), text: text.into() }
+        Self { refusal: None, count: lines.len(), text: text.into() }
     }
 }
 

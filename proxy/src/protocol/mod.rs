@@ -25,6 +25,7 @@ pub use wide::{Tracked, Tried, Wide};
 
 pub mod channels;
 mod clients;
+pub mod events;
 mod identity;
 pub mod memcache;
 mod owners;

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::events::Flags;
+
 /// What one server says of itself, or several taken together.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Store {
@@ -12,6 +14,8 @@ pub struct Store {
     pub version: Option<String>,
     /// What happens at the limit of memory: what any of them does that loses most.
     pub policy: Option<String>,
+    /// Of which events of keys any of them tells, in its words if all say the same.
+    pub events: Option<String>,
     /// In the order of [`NUMBERS`].
     numbers: [Option<u64>; NUMBERS.len()],
     /// By the number of the database.
@@ -96,6 +100,11 @@ impl Store {
             (Some(one), Some(two)) => Some(if loss(two) > loss(&one) { two.clone() } else { one }),
             _ => None,
         };
+        self.events = match (self.events.take(), &other.events) {
+            (Some(one), Some(two)) if one == *two => Some(one),
+            (Some(one), Some(two)) => Some(flags(&one).with(flags(two)).to_string()),
+            _ => None,
+        };
         for (place, (_, _, join)) in NUMBERS.iter().enumerate() {
             self.numbers[place] = match (self.numbers[place], other.numbers[place], join) {
                 (Some(0), Some(_), Join::SumOfLimits) | (Some(_), Some(0), Join::SumOfLimits) => Some(0),
@@ -108,6 +117,14 @@ impl Store {
             self.keyspace.entry(*db).or_default().add(*keys);
         }
         self
+    }
+
+    /// They tell of these as well.
+    pub fn tells_of(&mut self, wanted: Flags) {
+        let present = self.events.as_deref().map(flags).unwrap_or_default();
+        if !present.contains(wanted) {
+            self.events = Some(present.with(wanted).to_string());
+        }
     }
 
     /// One of the numbers, if it is known.
@@ -149,6 +166,11 @@ impl Keys {
         self.expires = expires;
         self.average_ttl = u64::try_from(ttl).unwrap_or(u64::MAX);
     }
+}
+
+/// The flags of a server, as far as they are some.
+fn flags(text: &str) -> Flags {
+    Flags::of(text.as_bytes()).unwrap_or_default()
 }
 
 /// For comparison: `7.10.0` is above `7.9.9`.

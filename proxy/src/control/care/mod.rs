@@ -7,6 +7,7 @@ use super::pool::PoolControl;
 pub mod capabilities;
 pub mod cluster;
 mod ejected;
+pub mod events;
 mod health;
 mod names;
 mod store;
@@ -16,5 +17,6 @@ pub fn begin(pool: &Rc<PoolControl>) {
     tokio::task::spawn_local(ejected::follow(pool.clone()));
     tokio::task::spawn_local(health::watch(pool.clone()));
     tokio::task::spawn_local(store::follow(pool.clone()));
+    tokio::task::spawn_local(events::follow(pool.clone()));
     tokio::task::spawn_local(cluster::follow(pool.clone()));
 }

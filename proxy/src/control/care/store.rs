@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use shard_discovery::Shard;
 use tokio::time::timeout;
 
+use super::events;
 use crate::control::pool::PoolControl;
 use crate::control::{machine, probe};
+use crate::net::conversation::ConversationError;
 use crate::protocol::store::Store;
-use crate::worker::Order;
 
 /// Longest question, the connect included.
 const QUESTION_MAX: Duration = Duration::from_secs(2);
@@ -49,7 +49,6 @@ pub async fn follow(pool: Rc<PoolControl>) {
 struct Inquiry {
     /// By the name of the shard.
     answers: HashMap<String, Answer>,
-    told: Store,
 }
 
 impl Inquiry {
@@ -57,7 +56,7 @@ impl Inquiry {
     async fn ask(&mut self, pool: &PoolControl) {
         let config = pool.config();
         if config.info_refresh.is_none() {
-            return self.tell(pool, Store::default()).await;
+            return pool.tell_store(Some(Store::default())).await;
         }
         let (shards, ejected) = {
             let ejection = pool.ejection.borrow();
@@ -77,15 +76,22 @@ impl Inquiry {
                     let question = async {
                         let mut shard = probe::enter(&shard.address, &names, &config).await?;
                         shard.expect_short();
-                        shard.text(&["INFO"]).await
+                        let mut store = Store::of_info(&shard.text(&["INFO"]).await?);
+                        store.events = match events::text(&mut shard).await {
+                            Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+                            // It need not say.
+                            Err(ConversationError::Refused(_)) => None,
+                            Err(lost) => return Err(lost),
+                        };
+                        Ok(store)
                     };
                     (shard.name, timeout(QUESTION_MAX, question).await)
                 });
             }
             for (name, answer) in asking.join_all().await {
                 match answer {
-                    Ok(Ok(text)) => {
-                        self.answers.insert(name, Answer { store: Store::of_info(&text), silences: 0 });
+                    Ok(Ok(store)) => {
+                        self.answers.insert(name, Answer { store, silences: 0 });
                     }
                     Ok(Err(_)) | Err(_) => {
                         if let Some(answer) = self.answers.get_mut(&name) {
@@ -102,17 +108,6 @@ impl Inquiry {
         } else {
             Store::default()
         };
-        self.tell(pool, store).await;
-    }
-
-    async fn tell(&mut self, pool: &PoolControl, store: Store) {
-        if self.told == store {
-            return;
-        }
-        self.told = store.clone();
-        let store = Arc::new(store);
-        for orders in &pool.orders {
-            orders.send(Order::Store(store.clone())).await;
-        }
+        pool.tell_store(Some(store)).await;
     }
 }

@@ -104,7 +104,7 @@ impl<P: Protocol> Intake<'_, P> {
         match told {
             Told::Message(kind, name) => {
                 self.context.counters.messages.add(1);
-                if feed.hears(kind, name) {
+                if feed.takes::<P>(kind, name, response) {
                     let run =
                         run.get_or_insert_with(|| Run { kind, name, messages: &[], starts: Vec::new() });
                     run.starts.push(run.messages.len());

@@ -17,6 +17,10 @@ const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["unsubscribe", "punsubscribe", "sun
 /// a shard may only listen to what begins like the channel they may listen to this.
 const TALLY: &[u8] = b"\0memstore\0";
 
+/// What the channels begin with on which each shard tells of what happens to its own keys. Those of fields are of Redis 8.8.
+/// Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
+const EVENTS: [&[u8]; 4] = [b"__keyspace@", b"__keyevent@", b"__subkeyspace", b"__subkeyevent"];
+
 /// The voices: which version a client speaks.
 pub const RESP2: Voice = 2;
 pub const RESP3: Voice = 3;
@@ -49,6 +53,27 @@ impl Channels for Resp {
         let (bit, rest) = name[..name.len().checked_sub(filler)?].split_last()?;
         let is_bit = (b'a'..b'a' + TALLY_BITS as u8).contains(bit);
         rest.strip_suffix(TALLY).filter(|_| is_bit)
+    }
+
+    fn is_of_each_shard(kind: Kind, name: &[u8]) -> bool {
+        // What is before the first that stands for others.
+        let special = name.iter().position(|byte| b"*?[\\".contains(byte)).filter(|_| kind == Kind::Pattern);
+        let literal = &name[..special.unwrap_or(name.len())];
+        let matches = |beginning: &[u8]| {
+            literal.starts_with(beginning) || (special.is_some() && beginning.starts_with(literal))
+        };
+        kind != Kind::Sharded && EVENTS.into_iter().any(matches)
+    }
+
+    fn channel_of(message: &[u8]) -> Option<&[u8]> {
+        let (_, rest) = message.split_at(memchr::memchr(b'\n', message)? + 1);
+        let (word, rest) = identity::string(rest)?;
+        let (name, rest) = identity::string(rest)?;
+        if word == MESSAGE[Kind::Pattern.place()].as_bytes() {
+            Some(identity::string(rest)?.0)
+        } else {
+            Some(name)
+        }
     }
 
     fn told(response: &[u8]) -> Told<'_> {
@@ -167,6 +192,37 @@ mod tests {
         ] {
             assert_eq!(Resp::told(response.as_bytes()), told, "{response:?}");
         }
+    }
+
+    #[test]
+    fn events_are_known_by_their_channels() {
+        for name in ["__keyspace@0__:k", "__keyevent@15__:expired", "__subkeyspaceitem@0__:k\nf"] {
+            assert!(Resp::is_of_each_shard(Kind::Channel, name.as_bytes()), "{name}");
+            assert!(Resp::is_of_each_shard(Kind::Pattern, name.as_bytes()), "{name}");
+            assert!(!Resp::is_of_each_shard(Kind::Sharded, name.as_bytes()), "{name}");
+        }
+        for pattern in
+            ["*", "__key*__:*", "__keyevent@*__:expired", "_?key", "__keyspace@0__:[ab]", "\\__x", "__s*"]
+        {
+            assert!(Resp::is_of_each_shard(Kind::Pattern, pattern.as_bytes()), "{pattern}");
+        }
+        for other in ["news", "", "__keys", "_", "__"] {
+            assert!(
+                Kind::ALL.into_iter().all(|kind| !Resp::is_of_each_shard(kind, other.as_bytes())),
+                "{other}"
+            );
+        }
+        for other in ["news*", "__keyz*", "k?"] {
+            assert!(!Resp::is_of_each_shard(Kind::Pattern, other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_channel_of_a_message_is_found() {
+        let pattern = b"*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$2\r\ncc\r\n$0\r\n\r\n";
+        assert_eq!(Resp::channel_of(pattern), Some(&b"cc"[..]));
+        assert_eq!(Resp::channel_of(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"), Some(&b"c"[..]));
+        assert_eq!(Resp::channel_of(b"*3\r\n$7\r\nmessage"), None);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Within {
                 | Local::ClientReply
                 | Local::ClientNoEvict
                 | Local::ClientNoTouch => Self::Refused(STATE),
+                Local::ConfigSet => Self::Refused(SEVERAL),
                 Local::ClientInfo | Local::ClientList | Local::ClientKill | Local::ClientUnblock => {
                     Self::Refused(ASKED)
                 }

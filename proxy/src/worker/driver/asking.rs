@@ -3,13 +3,14 @@
 use super::{ClientSocket, Driver};
 use crate::net::socket::End;
 use crate::pool::{Asked, ClientId};
-use crate::protocol::{Found, Protocol, Rows};
+use crate::protocol::{Deed, Found, Protocol, Rows};
 use crate::table::Table;
 use crate::time::Time;
 use crate::worker::{Report, may_have};
 
 /// Why a question about clients has no answer.
 const NO_ANSWER: &str = "the workers did not list their clients in time; try again";
+const NOT_SET: &str = "the shards did not answer in time; try again";
 const BUSY: &str = "the control thread is overloaded; try again later";
 const DRAINING: &str = "the proxy is shutting down and no longer lists clients";
 
@@ -56,14 +57,14 @@ impl<P: Protocol> Driver<P> {
         let Some(asked) = self.questions.take(ask) else { return };
         match found {
             Some(found) => self.pool.answer_question(&asked, &found),
-            None => self.pool.refuse_question(&asked, NO_ANSWER),
+            None => self.pool.refuse_question(&asked, no_answer(&asked)),
         }
     }
 
     /// Those whose deadline has passed get no answer any more.
     pub(super) fn expire_questions(&mut self, now: Time) {
         while let Some(asked) = self.questions.take_expired(now) {
-            self.pool.refuse_question(&asked, NO_ANSWER);
+            self.pool.refuse_question(&asked, no_answer(&asked));
         }
     }
 
@@ -73,6 +74,11 @@ impl<P: Protocol> Driver<P> {
             self.pool.refuse_question(&asked, DRAINING);
         }
     }
+}
+
+/// What a client is told whose question has no answer in time.
+fn no_answer(asked: &Asked) -> &'static str {
+    if matches!(asked.question.deed, Deed::Notify(_)) { NOT_SET } else { NO_ANSWER }
 }
 
 /// The addresses of a client's connection.

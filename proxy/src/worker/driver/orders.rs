@@ -126,7 +126,7 @@ mod tests {
     fn answers_beyond_what_a_pass_has_time_for_wait_for_the_next() {
         let mut rig = Rig::new(16, |_| {});
         rig.passes();
-        let found = Found { count: 1, text: vec![b'x'; ANSWERS_BYTES_MAX * 3 / 4].into() };
+        let found = Found { refusal: None, count: 1, text: vec![b'x'; ANSWERS_BYTES_MAX * 3 / 4].into() };
         for ask in 0..6 {
             rig.send(Order::Answer { ask, found: Some(found.clone()) });
         }

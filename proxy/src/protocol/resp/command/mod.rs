@@ -197,6 +197,7 @@ pub enum Local {
     ClientNoTouch,
     ClientUnblock,
     ConfigGet,
+    ConfigSet,
 }
 
 /// Where one group of keys stands. Source: <https://redis.io/docs/latest/develop/reference/key-specs/>.

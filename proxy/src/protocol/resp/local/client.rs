@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::buffer::Output;
+use crate::protocol::events::Flags;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::mode::Mode;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
@@ -20,6 +21,8 @@ const KILLED_ONE: u8 = 2;
 const KILLED_COUNT: u8 = 3;
 /// `CLIENT UNBLOCK`: 1, or 0 if it was not blocked.
 const UNBLOCKED: u8 = 4;
+/// `CONFIG SET`: OK.
+const SET: u8 = 5;
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
 
@@ -182,6 +185,11 @@ pub fn unblock_question(words: &[&[u8]]) -> Result<Question, String> {
     Ok(Question { filter, deed: Deed::Unblock { with_error }, form: UNBLOCKED })
 }
 
+/// `CONFIG SET notify-keyspace-events flags`
+pub fn notify_question(flags: Flags) -> Question {
+    Question { filter: ClientFilter::default(), deed: Deed::Notify(flags), form: SET }
+}
+
 fn client_id(word: &[u8]) -> Result<u64, String> {
     let id = number(word).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
     id.ok_or_else(|| "ERR client-id should be greater than 0".to_owned())
@@ -241,7 +249,11 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
 
 /// The reply to a question about clients.
 pub fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
+    if let Some(words) = &found.refusal {
+        return encode::error(reply.tail(), words);
+    }
     match question.form {
+        SET => encode::simple(reply.tail(), "OK"),
         KILLED_COUNT | UNBLOCKED => encode::integer(reply.tail(), found.count as i64),
         KILLED_ONE if found.count == 0 => encode::error(reply.tail(), "ERR No such client"),
         KILLED_ONE => encode::simple(reply.tail(), "OK"),

@@ -3,6 +3,7 @@
 
 use crate::metrics::PoolCounters;
 use crate::protocol::Facts;
+use crate::protocol::events::Flags;
 use crate::protocol::resp::{Resp, encode, glob};
 use crate::protocol::store::Keys;
 
@@ -112,6 +113,29 @@ fn human(bytes: u64) -> String {
     format!("{size:.2}{}", unit.copied().unwrap_or_default())
 }
 
+/// The parameter that clients can set.
+const EVENTS: &str = "notify-keyspace-events";
+
+/// `CONFIG SET parameter value ...`: the events of keys that a client wants to hear of, or why it cannot have its way.
+pub fn config_set(pairs: &[&[u8]]) -> Result<Flags, String> {
+    let (pairs, []) = pairs.as_chunks::<2>() else {
+        return Err("ERR wrong number of arguments for 'config|set' command".into());
+    };
+    let failed = |reason: &str| {
+        Err(format!("ERR CONFIG SET failed (possibly related to argument '{EVENTS}') - {reason}"))
+    };
+    match pairs {
+        [[name, flags]] if name.eq_ignore_ascii_case(EVENTS.as_bytes()) => Flags::of(flags)
+            .map_or_else(|| failed("Invalid event class character. Use 'Ag$lshzxeKEtmdn'."), Ok),
+        pairs if pairs.iter().all(|[name, _]| name.eq_ignore_ascii_case(EVENTS.as_bytes())) => {
+            failed("duplicate parameter")
+        }
+        _ => Err(format!(
+            "ERR CONFIG SET is refused: it would change the shards for all clients of the proxy; ask the shards directly. Only {EVENTS} can be set"
+        )),
+    }
+}
+
 /// Parameters that CONFIG GET knows: those below, and two of the shards.
 pub const PARAMETERS_MAX: usize = 11;
 
@@ -121,7 +145,7 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
         ("appendonly", "no".to_owned()),
         ("cluster-enabled", "no".to_owned()),
         ("databases", facts.settings.databases.to_string()),
-        ("notify-keyspace-events", String::new()),
+        (EVENTS, facts.store.events.clone().unwrap_or_default()),
         ("port", facts.settings.port.to_string()),
         ("proto-max-bulk-len", crate::protocol::resp::decode::BULK_MAX.to_string()),
         ("save", String::new()),

@@ -101,6 +101,10 @@ pub fn answer(
             plan.searched = all.len() * info::PARAMETERS_MAX;
             info::config(&all, session.resp3, facts, out);
         }
+        Local::ConfigSet => match info::config_set(&all[2..]) {
+            Ok(flags) => return client::ask(Ok(client::notify_question(flags)), facts, plan),
+            Err(words) => encode::error(out, &words),
+        },
         Local::Info => info::info(&all[1..], facts, session.resp3, out),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
         Local::Cluster | Local::Asking => {

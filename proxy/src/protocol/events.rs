@@ -1,0 +1,104 @@
+//! Which of what happens to keys servers tell of: the flags of `notify-keyspace-events`, a letter for each kind of events.
+//!
+//! Which letters there are only servers know, and later ones know more; here they are a set that grows.
+
+use std::fmt;
+
+/// A set of letters.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Flags(u128);
+
+/// Stands for [`CLASSES`].
+const ALL: u8 = b'A';
+const CLASSES: &[u8] = b"g$lshzxetd";
+/// The order in which servers say them.
+const ORDER: &[u8] = b"Ag$lshzxetdnKEm";
+
+impl Flags {
+    /// The letters of a text, unless there is something in it that cannot be one.
+    pub fn of(text: &[u8]) -> Option<Self> {
+        let mut flags = Self::default();
+        for &letter in text {
+            if !letter.is_ascii_graphic() {
+                return None;
+            }
+            flags.0 |= 1 << letter;
+        }
+        Some(flags)
+    }
+
+    fn has(self, letter: u8) -> bool {
+        let is_class = self.0 & (1 << ALL) > 0 && CLASSES.contains(&letter);
+        is_class || self.0 & (1 << letter) > 0
+    }
+
+    /// There are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Both taken together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of the other's are among these.
+    pub fn contains(self, other: Self) -> bool {
+        (0..128).filter(|&letter| other.0 & (1 << letter) > 0).all(|letter| self.has(letter))
+    }
+}
+
+/// As a server writes them, where it knows them.
+impl fmt::Display for Flags {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has_all = self.has(ALL) || CLASSES.iter().all(|&letter| self.has(letter));
+        let others = (0..128).filter(|letter| !ORDER.contains(letter));
+        for letter in ORDER.iter().copied().chain(others) {
+            let is_said = match letter {
+                ALL => has_all,
+                _ if has_all && CLASSES.contains(&letter) => false,
+                _ => self.0 & (1 << letter) > 0,
+            };
+            if is_said {
+                write!(formatter, "{}", char::from(letter))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Flags {
+        Flags::of(text.as_bytes()).expect("letters")
+    }
+
+    #[test]
+    fn they_are_written_as_servers_write_them() {
+        for (text, written) in [
+            ("", ""),
+            ("Egx", "gxE"),
+            ("KEA", "AKE"),
+            ("g$lshzxetdK", "AK"),
+            ("AgK", "AK"),
+            ("mnKocE", "nKEmco"),
+            ("K$K$", "$K"),
+        ] {
+            assert_eq!(of(text).to_string(), written);
+        }
+        assert_eq!(Flags::of(b"K\r\n"), None);
+        assert_eq!(Flags::of("K\u{e4}".as_bytes()), None);
+    }
+
+    #[test]
+    fn they_are_only_added() {
+        assert!(
+            of("AKE").contains(of("Egx")) && !of("AK").contains(of("Egx")) && !of("AKE").contains(of("n"))
+        );
+        assert!(of("").contains(of("")) && of("K").contains(of("")) && !of("").contains(of("K")));
+        assert_eq!(of("Kx").with(of("Eg")).to_string(), "gxKE");
+    }
+}
