@@ -140,6 +140,9 @@ fn start_within(pool: &mut config::Pool, used: &[String]) {
     let is_later = |shard: &&Shard| !used.contains(&shard.name);
     let later: Vec<String> = pool.shards.iter().filter(is_later).map(|shard| shard.name.clone()).collect();
     pool.pins = pool.pins.without_shards(&later);
+    if let Some(placement) = &mut pool.placement {
+        placement.pins = placement.pins.without_shards(&later);
+    }
     pool.shards.retain(|shard| used.contains(&shard.name));
 }
 
@@ -202,6 +205,24 @@ mod tests {
         assert!(!rings.is_due());
         end(&rings);
         assert_eq!(used(&rings, ONE, ""), 2);
+    }
+
+    /// What is listed at a URL may say itself how keys are dealt.
+    #[test]
+    fn who_starts_with_fewer_servers_pins_nothing_to_the_others() {
+        let text = format!("{TEXT}    pin: {{\"rq:\": b, \"s:\": a}}\n");
+        let around = Surroundings { read_file: &|_| Err(ErrorKind::NotFound.into()), environment: &|_| None };
+        let mut pool = config::parse(&text, Path::new("memstore.yml"), &around)
+            .expect("a configuration")
+            .pools
+            .remove(0);
+        for is_told in [false, true] {
+            pool.placement = is_told.then(|| pool.topology().expect("two servers").placement());
+            let mut fewer = pool.clone();
+            start_within(&mut fewer, &["a".to_owned()]);
+            let topology = fewer.topology().expect("one server");
+            assert_eq!((topology.shards().len(), topology.pins().iter().count()), (1, 1));
+        }
     }
 
     #[test]
