@@ -69,6 +69,34 @@ class Commands:
         with self.assertRaises(redis.ResponseError):
             self.client.eval("return redis.error_reply('mine')", 1, "k")
 
+    def test_sharded_channels(self):
+        names = [f"py-sharded-{number}" for number in range(6)]
+        with self.client.pubsub() as listener:
+            listener.ssubscribe(*names)
+            for _ in names:
+                self.assertEqual(listener.get_message(timeout=10)["type"], "ssubscribe")
+            self.assertEqual(self.client.pubsub_shardnumsub(*names), [(self.seen(name), 1) for name in names])
+            for name in names:
+                self.assertEqual(self.client.spublish(name, name + "!"), 1)
+            heard = [listener.get_message(timeout=10) for _ in names]
+            self.assertEqual({each["type"] for each in heard}, {"smessage"})
+            self.assertEqual(sorted(each["data"] for each in heard), [self.seen(name + "!") for name in names])
+            listener.sunsubscribe()
+            for _ in names:
+                self.assertEqual(listener.get_message(timeout=10)["type"], "sunsubscribe")
+
+    def test_events_of_keys(self):
+        self.assertTrue(self.client.config_set("notify-keyspace-events", "E$"))
+        self.assertLessEqual(set("E$"), set(self.client.config_get("notify-keyspace-events")["notify-keyspace-events"]))
+        keys = [f"py-event-{number}" for number in range(20)]
+        with self.client.pubsub() as listener:
+            listener.psubscribe("__keyevent@*__:set")
+            self.assertEqual(listener.get_message(timeout=10)["type"], "psubscribe")
+            for key in keys:
+                self.client.set(key, "x")
+            heard = [listener.get_message(timeout=10)["data"] for _ in keys]
+            self.assertEqual(sorted(heard), sorted(self.seen(key) for key in keys))
+
     def test_a_thousand_in_one_pipeline(self):
         with self.client.pipeline(transaction=False) as pipeline:
             for number in range(500):
