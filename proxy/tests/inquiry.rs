@@ -101,3 +101,26 @@ fn redis_cli_shows_numbers() {
     assert!(numbers[1].ends_with('M'), "{shown:?}");
     assert!(numbers[2..5].iter().all(|number| !number.starts_with('-')), "{shown:?}");
 }
+
+/// What a shard does not want to say is no reason to ask it every few seconds: it would note each time who may not ask.
+#[test]
+fn a_shard_that_does_not_say_which_events_it_tells_of_is_asked_once() {
+    let shards = [Server::redis(&["--rename-command", "CONFIG", ""])];
+    let proxy = Server::memstore(&["info_refresh: 20ms"], &shards);
+    let mut direct = shards[0].connect();
+    let mut number = |section: &str, name: &str| -> u64 {
+        let info = String::from_utf8_lossy(&direct.ask(&[b"INFO", section.as_bytes()])).into_owned();
+        let line =
+            info.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned)).unwrap_or_default();
+        line.split(',').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+    };
+    let mut own = 0;
+    let mut is_asked_often = || {
+        let calls = number("commandstats", "cmdstat_info:calls=");
+        own += 1;
+        (calls + 1 >= own + 10).to_string()
+    };
+    eventually(&mut is_asked_often, "true");
+    assert_eq!(number("errorstats", "errorstat_ERR:count="), 1);
+    assert_eq!(field(&mut proxy.connect(), "memory", "maxmemory_policy"), "noeviction");
+}

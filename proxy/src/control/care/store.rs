@@ -72,11 +72,17 @@ impl Inquiry {
             let mut asking = tokio::task::JoinSet::new();
             for shard in some.iter().cloned() {
                 let (config, names) = (config.clone(), pool.names.clone());
+                // One that does not say which events it tells of may note who asks.
+                let said = self.answers.get(&shard.name);
+                let asks_events = said.is_none_or(|answer| answer.store.events.is_some());
                 asking.spawn_local(async move {
                     let question = async {
                         let mut shard = probe::enter(&shard.address, &names, &config).await?;
                         shard.expect_short();
                         let mut store = Store::of_info(&shard.text(&["INFO"]).await?);
+                        if !asks_events {
+                            return Ok(store);
+                        }
                         store.events = match events::text(&mut shard).await {
                             Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
                             // It need not say.
