@@ -87,6 +87,15 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
         a> BLPOP ALL 0 ; 1 wait ; b: EVAL redis.call('RPUSH',KEYS[1],'x')redis.call('DEL',KEYS[1]) 1 k2 ; b: RPUSH k2 y ; a<
         a> BLPOP ALL 0 ; 1 wait ; b: EVAL return(redis.call('RPUSH',KEYS[1],'x')) 1 k2 ; a<
         a: SELECT 3 ; a> BLPOP ALL 0 ; 1 wait ; b: RPUSH k1 x ; b: SELECT 3 ; b: RPUSH k1 y ; a<
+        a: XADD k1 1-1 f v ; a: XADD k4 2-1 f w ; a: XREAD BLOCK 0 STREAMS k0 k1 k4 0 0 0 ; a: XREAD COUNT 1 BLOCK 10 STREAMS k0 k1 k4 0 1-1 2-1
+        a> HELLO 3 ; a< ; a: XADD k1 1-1 f v ; a: XADD k4 2-1 f w ; a: XREAD COUNT 1 BLOCK 0 STREAMS k0 k1 k4 0 0 0 ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 0 1-1 2-1
+        a: XADD k1 1-1 f v ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 $ $ $ ; a: SET k4 v ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 0 1-1 0
+        a: XADD k1 1-1 f v ; a> XREAD BLOCK 0 STREAMS k0 k1 k4 0 1-1 0 ; 1 wait ; b: XADD k4 5-1 f v ; a<
+        a: XREAD BLOCK -1 STREAMS k0 k1 k4 0 0 0 ; a: XREAD BLOCK x STREAMS k0 k1 k4 0 0 0
+        a: XREADGROUP GROUP g c BLOCK 0 STREAMS k0 k1 k4 > > >
+        a: XGROUP CREATE k1 g 0 MKSTREAM ; a: XGROUP CREATE k4 g 0 MKSTREAM ; a: XADD k4 2-1 f w ; a: XREADGROUP GROUP g c BLOCK 0 STREAMS k1 k4 > > ; a: XREADGROUP GROUP g c BLOCK 10 STREAMS k1 k4 > > ; a: XPENDING k4 g
+        a: XGROUP CREATE k1 g 0 MKSTREAM ; a: XGROUP CREATE k4 g 0 MKSTREAM ; a> XREADGROUP GROUP g c BLOCK 0 STREAMS k1 k4 > > ; 1 wait ; b: XADD k1 3-1 f v ; a< ; b: XPENDING k1 g
+        a: XGROUP CREATE k1 g 0 MKSTREAM ; a: XGROUP CREATE k4 g 0 MKSTREAM ; a: XREADGROUP GROUP g c BLOCK 0 STREAMS k1 k4 0 >
         a: MULTI ; a: RPUSH k1 x ; a: BLPOP k1 k1 0 ; a: EXEC
         a: CLIENT REPLY SKIP ; a> BLPOP ALL 0.01 ; a: PING x
     "

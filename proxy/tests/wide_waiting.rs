@@ -72,6 +72,9 @@ struct Connection {
     taken: Vec<(u64, String)>,
     said: u64,
     read: u64,
+    /// What has left the proxy of a request that is not complete, and whether somebody waited as it began.
+    unfinished: Vec<u8>,
+    began_for_some: bool,
 }
 
 struct Consumer {
@@ -106,6 +109,10 @@ struct Run {
     /// Taken by others.
     stolen: BTreeSet<String>,
     faulty: bool,
+    /// So many consumers at most.
+    most: usize,
+    /// How slowly shards execute in this run, of 4.
+    slow: u64,
     /// Consumers go.
     leaves: bool,
     coverage: Coverage,
@@ -134,6 +141,8 @@ impl Run {
         Self {
             faulty: random.one_in(2),
             leaves: !random.one_in(3),
+            slow: random.below(4),
+            most: 1 + random.below(CONSUMERS as u64) as usize,
             random,
             world,
             now_owned: all.clone(),
@@ -163,7 +172,7 @@ impl Run {
 
     fn step(&mut self) {
         match self.random.below(26) {
-            0 if self.consumers.len() < CONSUMERS => {
+            0 if self.consumers.len() < self.most => {
                 let id = self.world.pool.client_connected(self.world.now);
                 self.clients += 1;
                 self.world.eager.insert(id, Vec::new());
@@ -175,7 +184,7 @@ impl Run {
             7 => self.unblock(),
             8..=9 => self.connect(),
             10..=12 => self.write(false),
-            13..=17 => self.execute(),
+            13..=17 => self.execute(false),
             18..=20 => self.read(false),
             21 => {
                 let micros = if self.random.one_in(3) { 120_000 } else { 3_000 };
@@ -231,7 +240,14 @@ impl Run {
     }
 
     fn push(&mut self) {
-        let list = format!("{}list", self.random.below(LISTS));
+        // Where a shard is about to look, and does not tell of it yet, is where something may be missed.
+        let looks = |connection: &Connection| {
+            let (words, _) = request(&connection.inbox)?;
+            words.get(1).filter(|_| words[0] == "EXISTS").cloned()
+        };
+        let any = format!("{}list", self.random.below(LISTS));
+        let looked_at = self.connections.values().find_map(looks).filter(|_| !self.random.one_in(3));
+        let list = looked_at.unwrap_or(any);
         let count = 1 + self.random.below(2);
         self.push_to(&list, count);
     }
@@ -309,12 +325,19 @@ impl Run {
         for (&id, connection) in &mut self.connections {
             let random = &mut self.random;
             let most = |length: usize| if all { length } else { 1 + random.below(length as u64) as usize };
-            connection.inbox.extend(self.world.shard_takes(id, most));
+            let taken = self.world.shard_takes(id, most);
+            connection.inbox.extend(&taken);
+            let waits = self.consumers.values().any(|consumer| consumer.asked.is_some());
+            connection.left_the_proxy(&taken, waits);
         }
     }
 
-    fn execute(&mut self) {
+    fn execute(&mut self, all: bool) {
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            // One that tells may be far behind the others.
+            if !all && self.random.below(4) < self.slow {
+                continue;
+            }
             while let Some(connection) = self.connections.get_mut(&id)
                 && let Some((words, length)) = request(&connection.inbox)
             {
@@ -515,7 +538,7 @@ impl Run {
         self.ejected.clear();
         self.adopt();
         for round in 0.. {
-            for _ in 0..12 {
+            for _ in 0..60 {
                 self.settle();
                 for id in std::mem::take(&mut self.world.wanted) {
                     if self.world.pool.shard_of(id).is_some() {
@@ -524,10 +547,11 @@ impl Run {
                     }
                 }
                 self.write(true);
-                self.execute();
+                self.execute(true);
                 self.read(true);
             }
-            if round > 5 {
+            // What was missed is not made up for by what comes later.
+            if round == 5 || (round == 0 && !was_faulty) {
                 let is_there = |list: &String| {
                     let owner = self.owner(list).expect("all are there");
                     let elements = self.stores.get(&owner).and_then(|lists| lists.get(list));
@@ -545,8 +569,7 @@ impl Run {
                 break;
             }
             assert!(round < 40, "somebody waits for what is there");
-            // Those without a fault have nothing to be healed of.
-            for list in 0..LISTS {
+            for list in 0..if round < 6 { 0 } else { LISTS } {
                 self.push_to(&format!("{list}list"), 1);
             }
             self.pass_time(Duration::from_millis(if round < 6 { 2_500 } else { 50 }));
@@ -585,6 +608,20 @@ impl Run {
 }
 
 impl Connection {
+    /// No key is tried for nobody.
+    fn left_the_proxy(&mut self, bytes: &[u8], waits: bool) {
+        for &byte in bytes {
+            if self.unfinished.is_empty() {
+                self.began_for_some = waits;
+            }
+            self.unfinished.push(byte);
+            if let Some((words, _)) = request(&self.unfinished) {
+                assert!(self.began_for_some || !words[0].ends_with("POP"), "a key is tried for nobody");
+                self.unfinished.clear();
+            }
+        }
+    }
+
     fn say(&mut self, words: &str) {
         self.outbox.extend(words.bytes());
         self.said += words.len() as u64;
@@ -622,7 +659,7 @@ fn elements_of_several_shards_are_taken_for_those_who_wait() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(300),
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(600),
     };
     let many = seeds.end - seeds.start >= 100;
     let mut all: BTreeMap<&str, u64> = BTreeMap::new();

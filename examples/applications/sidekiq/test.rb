@@ -64,6 +64,3 @@ end
 
 Square.perform_in(0.001, JOBS)
 refused('SCRIPT LOAD') { Sidekiq::Scheduled::Enq.new(*([Sidekiq.default_configuration] if Sidekiq.respond_to?(:default_configuration))).enqueue_jobs }
-# The two queues without the pin.
-defaults = Redis.new(url: ENV['DEFAULTS_URL'])
-refused('BRPOP') { defaults.brpop('queue:mails', 'queue:images', 'queue:reports', timeout: 1) }
