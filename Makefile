@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -69,6 +69,11 @@ test-limits: tools-test ## clients that ask for too much, in front of a proxy wi
 test-applications: tools-applications ## Celery, RQ, Django, BullMQ, socket.io, Sidekiq, Laravel and Spring Session over three shards
 	$(DEBUG_PROXY)
 	$(WITH_DEBUG_PROXY) examples/applications/run
+
+test-redis-suite: ## Redis' own tests over one shard; REDIS_SOURCE names a checkout of its repository, see there
+	@.ci/install redis-server redis-tools tcl
+	$(DEBUG_PROXY)
+	$(WITH_DEBUG_PROXY) proxy/tests/redis_suite/run
 
 chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
 	cargo build -q -p memstore-proxy
