@@ -1,5 +1,5 @@
-# Celery: tasks, results, groups and chords. Its broker needs a pool of its own with one of the shards, because its workers load scripts and wait
-# for several keys at once; results are on all shards, and need no settings. Chords need the pool of one shard for results, too.
+# Celery: tasks, results, groups and chords. Its broker needs a pool of its own with one of the shards, because its workers load scripts; results
+# are on all shards, and need no settings. Chords need the pool of one shard for results, too.
 #
 # pip install 'celery[redis]', then QUEUE_URL=redis://... REDIS_URL=redis://... celery -A tasks worker
 import os

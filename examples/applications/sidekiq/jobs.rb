@@ -1,9 +1,6 @@
-# Sidekiq: jobs in any number of processes. The settings of memstore's pool:
+# Sidekiq: jobs of any number of queues and processes. The setting of memstore's pool:
 #
 #     transactions: per-shard
-#     pin: {"queue:": shard-1}
-#
-# The second is for processes of several queues, which wait for all of them at once.
 #
 # apt-get install ruby-sidekiq, then REDIS_URL=redis://... sidekiq -r ./jobs.rb -q mails -q images
 require 'sidekiq'

@@ -2,7 +2,6 @@
 require_relative 'jobs'
 require 'sidekiq/api'
 require 'sidekiq/scheduled'
-require 'redis'
 
 WAIT = 60
 JOBS = 60
