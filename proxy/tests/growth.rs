@@ -156,6 +156,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/wide.rs WideWaits.attempts", Account),
     ("pool/wide.rs WideWaits.by_name", Account),
     ("pool/wide.rs WideWaits.due", WIDE),
+    ("pool/wide.rs WideWaits.apart", Account),
     ("pool/wide.rs WideWaits.hot", Account),
     ("pool/wide.rs WideWaits.idle", Constant("IDLE_MAX", "memstore_multi_shard_blocked_clients")),
     ("pool/wide.rs WideWaits.lines", Account),

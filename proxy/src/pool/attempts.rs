@@ -256,11 +256,11 @@ impl<P: Protocol> Pool<P> {
         let Some(tracker) = connection.tracker.as_deref_mut() else { return };
         for news in std::mem::take(&mut tracker.news) {
             match news {
-                News::Tracked(name) => self.wide.tracked(&name),
+                News::Tracked(name) => self.wide.tracked(member, &name),
                 News::Changed(name) => self.wide.changed(&name),
                 News::AllChanged => self.wide.all_changed(member),
                 News::NameRefused(name, response) => {
-                    for client in self.wide.clients_of(&name) {
+                    for client in self.wide.clients_of(member, &name) {
                         self.context.counters.refused.add(1);
                         self.answer_wide(client, &response);
                     }

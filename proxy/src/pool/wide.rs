@@ -38,7 +38,7 @@ const IDLE_MAX: usize = 1024;
 /// The same, in bytes.
 const IDLE_BYTES_MAX: usize = 256 << 10;
 /// What a wait, and a key of it, take beside the bytes of the request and of the name.
-const WAIT_BYTES: usize = 2 * size_of::<(ClientId, WideWait)>() + 2 * PIECE_BYTES;
+const WAIT_BYTES: usize = 2 * (size_of::<(ClientId, WideWait)>() + size_of::<ClientId>()) + 2 * PIECE_BYTES;
 const KEY_BYTES: usize = size_of::<Key>() + PIECE_BYTES;
 /// The same of a name, and of those who wait for it: one at least, in a tree.
 const NAME_BYTES: usize = 2 * (size_of::<(Bytes, usize)>() + size_of::<Name>() + size_of::<Line>())
@@ -161,6 +161,9 @@ pub(super) struct WideWaits {
     attempts: HashMap<u32, Attempt>,
     /// Lines of rivals in which the first could try something.
     hot: BTreeSet<usize>,
+    /// Those that may have something to do where others are first in their lines: their time is over, or they have keys that nobody
+    /// takes from them, or have to be told that a key is of another kind.
+    apart: BTreeSet<ClientId>,
     /// Clients to be looked at.
     looks: VecDeque<ClientId>,
     /// Clients to be looked at then.
@@ -208,9 +211,9 @@ impl WideWaits {
         at.map(|(&id, _)| id).collect()
     }
 
-    /// Those that wait for this name.
-    pub fn clients_of(&self, name: &[u8]) -> Vec<ClientId> {
-        let Some(&name) = self.by_name.get(name) else { return Vec::new() };
+    /// Those that wait for this name, if the shard has it.
+    pub fn clients_of(&self, member: MemberIndex, name: &[u8]) -> Vec<ClientId> {
+        let Some(name) = self.name_at(member, name) else { return Vec::new() };
         self.names[name].lines.iter().flat_map(|&line| self.lines[line].waiting.values().copied()).collect()
     }
 
@@ -298,6 +301,8 @@ impl WideWaits {
         self.newest += 1;
         let order = self.newest;
         let (mut keys, mut members) = (Vec::with_capacity(wanted.len()), Vec::new());
+        let is_shared = |wanted: &Wanted| wanted.rivals.is_none();
+        let mut is_apart = wanted.iter().any(is_shared) && !wanted.iter().all(is_shared);
         for Wanted { name, member, rivals, is_early } in wanted {
             if !members.contains(&member) {
                 members.push(member);
@@ -306,6 +311,7 @@ impl WideWaits {
             let line = self.line(name, database, rivals);
             let Line { empty, is_wrong, waiting, .. } = &mut self.lines[line];
             waiting.insert(order, id);
+            is_apart |= *is_wrong;
             let is_known = !*is_wrong && *empty == self.names[name].changes;
             keys.push(Key { line, seen: u64::from(is_known), is_early, is_done: false });
             self.judge_line(line);
@@ -315,6 +321,9 @@ impl WideWaits {
         self.held += wait.bytes();
         wait.members.iter().for_each(|&member| *self.at.entry(member).or_default() += 1);
         self.waits.insert(id, wait);
+        if is_apart {
+            self.apart.insert(id);
+        }
         self.due.extend(until.map(|until| (until, id)));
         self.looks.push_back(id);
     }
@@ -350,7 +359,10 @@ impl WideWaits {
 
     /// The client waits no more.
     pub fn leave(&mut self, id: ClientId) -> Option<WideWait> {
+        // Nobody waits for the turn of one that is passed over.
+        let is_passed_over = self.is_stuck(self.waits.get(&id)?);
         let wait = self.waits.remove(&id)?;
+        self.apart.remove(&id);
         self.held -= wait.bytes();
         for &member in &wait.members {
             if let Entry::Occupied(mut count) = self.at.entry(member) {
@@ -368,7 +380,9 @@ impl WideWaits {
             if let Some(line) = self.lines.get_mut(key.line)
                 && line.waiting.remove(&wait.order).is_some()
             {
-                self.look_at_first(key.line);
+                if !is_passed_over {
+                    self.look_at_first(key.line);
+                }
                 self.judge_line(key.line);
                 self.drop_line(key.line);
             }

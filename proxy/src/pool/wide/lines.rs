@@ -62,7 +62,7 @@ impl WideWaits {
         waiting.find(|id| !self.is_stuck(&self.waits[*id])).copied()
     }
 
-    fn is_stuck(&self, wait: &WideWait) -> bool {
+    pub(super) fn is_stuck(&self, wait: &WideWait) -> bool {
         let next = || wait.keys.iter().find(|key| self.is_due(wait, key));
         let is_away = |key: &Key| {
             let name = &self.names[self.lines[key.line].name];

@@ -5,9 +5,14 @@ use crate::pool::client::ClientId;
 use crate::pool::members::MemberIndex;
 
 impl WideWaits {
+    /// The name, if the shard has it: what others say of it counts for nothing.
+    pub(super) fn name_at(&self, member: MemberIndex, name: &[u8]) -> Option<usize> {
+        self.by_name.get(name).copied().filter(|&place| self.names[place].member == member)
+    }
+
     /// The shard tells of the name from here on.
-    pub fn tracked(&mut self, name: &[u8]) {
-        let Some(&place) = self.by_name.get(name) else { return };
+    pub fn tracked(&mut self, member: MemberIndex, name: &[u8]) {
+        let Some(place) = self.name_at(member, name) else { return };
         if std::mem::replace(&mut self.names[place].is_tracked, true) {
             return;
         }
@@ -93,6 +98,8 @@ impl WideWaits {
                 }
             }
         }
+        // Who was first may wait for a shard that is not there yet.
+        self.look_at_hot();
         homeless
     }
 }

@@ -53,6 +53,9 @@ impl WideWaits {
             line.trying = None;
             self.judge_line(attempt.line);
             self.look_at_first(attempt.line);
+            if self.lines[attempt.line].is_wrong {
+                self.look_at_apart(attempt.line);
+            }
             self.drop_line(attempt.line);
         }
         self.looks.push_back(attempt.client);
@@ -94,10 +97,33 @@ impl WideWaits {
         if is_wrong || line.waiting.len() <= self.hot.len() {
             self.looks.extend(line.waiting.values());
         } else {
-            // Of those the time may be over.
-            self.looks.extend(line.waiting.values().filter(|id| self.waits[*id].is_late));
+            self.look_at_apart(attempt.line);
             self.look_at_hot();
         }
+        if is_wrong {
+            self.tell_apart(attempt.line);
+        }
+    }
+
+    /// Those in the line that may have something to do without being first.
+    fn look_at_apart(&mut self, line: usize) {
+        let waiting = &self.lines[line].waiting;
+        if self.apart.len() <= waiting.len() {
+            self.looks.extend(&self.apart);
+        } else {
+            self.looks.extend(waiting.values().filter(|id| self.apart.contains(*id)));
+        }
+    }
+
+    /// The key is of another kind: those that know nothing of it are to be told when they come to it.
+    fn tell_apart(&mut self, place: usize) {
+        let Self { waits, lines, apart, .. } = self;
+        let line = &lines[place];
+        let is_new = |id: &&ClientId| {
+            let wait = &waits[*id];
+            wait.order > line.settled && wait.keys.iter().any(|key| key.line == place && key.seen == 0)
+        };
+        apart.extend(line.waiting.values().filter(is_new));
     }
 
     pub(super) fn look_at_hot(&mut self) {
@@ -166,6 +192,7 @@ impl WideWaits {
             return false;
         }
         wait.until = Some(most);
+        self.apart.insert(id);
         self.due.insert((most, id));
         self.looks.push_back(id);
         true
