@@ -108,7 +108,7 @@ pub const POOL: &[Setting] = &[
     setting("client_output_max", Some("1GiB"), Size, "maximum size of the replies buffered for one client; the client is disconnected beyond it"),
     setting("client_output_pause", Some("4MiB"), Size, "size of the replies buffered for one client, in excess of the bytes it has sent meanwhile, beyond which its further requests are read but not executed yet"),
     setting("shard_queue_max", Some("65536"), Whole(1, 4194304), "maximum number of requests queued and in flight on one shard connection"),
-    setting("blocked_max", Some("1000"), Whole(1, 1000000), "maximum number of clients that wait for data on one shard (BLPOP, XREAD with BLOCK) or watch keys there (WATCH), each on a connection of its own; in redis pools"),
+    setting("blocked_max", Some("1000"), Whole(1, 1000000), "Redis pools: maximum number of clients that wait for data on one shard (BLPOP, XREAD with BLOCK) or watch keys there (WATCH); each of them has a connection to itself, except those that wait on several shards"),
     setting("pubsub", Some("all"), Word(&["all", "owner"]), "Redis pools: on which shards channels are subscribed to: all, so that messages published by scripts or directly on any shard arrive; owner: only on the shard that owns the name of the channel, where PUBLISH sends messages (patterns: all), which saves subscriptions where there are many channels and shards"),
     setting("subscriptions_max", Some("10000"), Whole(1, 16777216), "Redis pools: maximum number of channels and patterns that one client may subscribe to"),
     setting("subscriber_output_max", Some("32MiB"), Size, "Redis pools: maximum size of what is buffered for a client that is subscribed; the client is disconnected beyond it"),
