@@ -76,6 +76,10 @@ impl WideWaits {
             let name = &mut self.names[place];
             let now = home(&name.name);
             if now == Some(name.member) {
+                // It may be a shard at another address that has the place of the former one, and knows nothing of what that was asked.
+                if !name.is_tracked && !name.lines.is_empty() {
+                    self.unasked.push(place);
+                }
                 continue;
             }
             name.is_tracked = true;
