@@ -199,7 +199,7 @@ fn pipelines_of_a_proxy_that_has_heard_of_nothing_find_the_new_owners() {
     let mut client = proxy.connect();
     fill(&mut client);
     let said = Reconcile { nodes: &nodes, primaries: 3, flags: &["--drain-from", "3"] }.succeeds();
-    assert!(said.contains("waiting 6s for clients to learn the new slot owners\n"), "{said}");
+    assert!(said.contains("waiting 6s for clients to discover the new slot owners\n"), "{said}");
     assert_eq!(nodes.ask(3, "GET key:1"), "-CLUSTERDOWN Hash slot not served");
     check(&mut client);
 }
