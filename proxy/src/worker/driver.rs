@@ -58,6 +58,8 @@ const READ_LATE_OF_SHARD: usize = 64 * 1024;
 /// Most that is written to a socket before others have their turn: the kernel takes megabytes at once, and everybody would
 /// wait for the milliseconds that this takes.
 const WRITE_MAX: usize = 128 * 1024;
+/// The same of a shard: more than a pass reads of clients, or else requests would pile up in front of those that come later.
+const WRITE_MAX_OF_SHARD: usize = 512 * 1024;
 /// Once so much was written to clients in a pass, those that are owed more than [`READ_LATE`] have their turn in the next one.
 const PASS_WRITTEN_MAX: usize = 256 * 1024;
 /// Of what is owed at least one part of so many is written in a pass, to a client and to all: shards are read meanwhile, and

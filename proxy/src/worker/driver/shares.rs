@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::sockets::ids;
-use super::{OWED_PARTS, PASS_BYTES_MAX, PASS_WRITTEN_MAX, READ_LATE, TURNS_BYTES_MIN, WRITE_MAX};
+use super::{
+    OWED_PARTS, PASS_BYTES_MAX, PASS_WRITTEN_MAX, READ_LATE, TURNS_BYTES_MIN, WRITE_MAX, WRITE_MAX_OF_SHARD,
+};
 use crate::net::socket::READ_MAX;
 use crate::worker::driver::rig::{Rig, heard, say};
 
@@ -133,7 +135,11 @@ fn a_large_request_is_written_in_parts_whoever_else_has_something_for_its_shard(
         if left == 0 {
             break;
         }
-        assert!(before == usize::MAX || before - left <= WRITE_MAX, "{} bytes in a pass", before - left);
+        assert!(
+            before == usize::MAX || before - left <= WRITE_MAX_OF_SHARD,
+            "{} bytes in a pass",
+            before - left
+        );
         assert!(rig.driver.paused_shards.len() <= 1, "{} turns", rig.driver.paused_shards.len());
         before = left;
         drop(heard(&mut shard));

@@ -3,7 +3,9 @@
 use bytes::BytesMut;
 
 use super::sockets::{More, Turn};
-use super::{Driver, OWED_PARTS, READ_LATE, SWEEP, WRITE_MAX, WRITTEN_MORE, find, find_client};
+use super::{
+    Driver, OWED_PARTS, READ_LATE, SWEEP, WRITE_MAX, WRITE_MAX_OF_SHARD, WRITTEN_MORE, find, find_client,
+};
 use crate::failure::ShardFailure;
 use crate::net::socket::Written;
 use crate::pool::{Parting, Pool, Shell, Verdict, Wish};
@@ -42,7 +44,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
         for id in dirty.drain(..) {
             let Some(shard) = find(&mut self.shards, id).filter(|shard| !shard.paused) else { continue };
             let Some(output) = self.pool.shard_output(id) else { continue };
-            match shard.socket.write(output, WRITE_MAX) {
+            match shard.socket.write(output, WRITE_MAX_OF_SHARD) {
                 // What waits is written when the socket is ready, or in its next turn.
                 Ok(written) => {
                     if written == Written::Paused {
