@@ -44,6 +44,19 @@
 {{- if and (eq (toString (.Values.proxy.pool | default dict).distribution) "single") (gt $count 1) (ne $mode "redis-cluster") $hasShards -}}
   {{- fail (printf "proxy.pool.distribution is \"single\", which is for one shard, and shards.count is %d: use ketama to spread keys, or make shards.count 1" $count) -}}
 {{- end -}}
+{{- if and $hasShards (ne $mode "redis-cluster") -}}
+  {{- $names := include "memstore.ringNames" . | fromJsonArray -}}
+  {{- $pool := .Values.proxy.pool | default dict -}}
+  {{- range $prefix, $target := $pool.pin -}}
+    {{- if and (hasPrefix "{" $target) (hasSuffix "}" $target) -}}
+      {{- if eq (toString $pool.distribution) "random" -}}
+        {{- fail (printf "proxy.pool.pin: the keys that begin with %q are to follow a hash tag, but no shard owns one with distribution random: name a shard" $prefix) -}}
+      {{- end -}}
+    {{- else if not (has $target $names) -}}
+      {{- fail (printf "proxy.pool.pin: the keys that begin with %q are to go to %q, which is none of the %d shards (%s): name one of them, or a hash tag in braces" $prefix $target $count (join ", " (ternary $names (concat (slice $names 0 3) (list "...")) (le $count 4)))) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- include "memstore.passwords" . -}}
 {{- include "memstore.decided" . -}}
 {{- include "memstore.effects" . -}}

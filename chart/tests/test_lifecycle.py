@@ -79,7 +79,7 @@ class Running(unittest.TestCase):
         for values in (
             {"shards": {"ringNames": ["b", "a", "c"]}},
             {},
-            *(named | {"proxy": {"pool": pool}} for pool in ({"hash": "md5"}, {"distribution": "modula"}, {"hash_tag": "{}"}, {"pin": {"rq:": "shard-0"}})),
+            *(named | {"proxy": {"pool": pool}} for pool in ({"hash": "md5"}, {"distribution": "modula"}, {"hash_tag": "{}"}, {"pin": {"rq:": "a"}})),
         ):
             self.assertIn("changes which shard has which key", refused(values, running=[running]))
         rendered({"shards": {"allowDataLoss": True}}, running=[running])

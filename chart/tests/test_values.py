@@ -237,6 +237,13 @@ class Pool(unittest.TestCase):
         self.assertIn('distribution is "single"', refused({"proxy": {"pool": {"distribution": "single"}}}))
         self.assertIn('distribution is "single"', refused(CLIENT_SIDE | {"proxy": {"pool": {"distribution": "single"}}}))
         rendered({"shards": {"count": 1}, "proxy": {"pool": {"distribution": "single"}}})
+        for pool, words in [
+            ({"pin": {"rq:": "shard-3"}}, '"rq:" are to go to "shard-3", which is none of the 3 shards (shard-0, shard-1, shard-2)'),
+            ({"pin": {"rq:": "{user}"}, "distribution": "random"}, '"rq:" are to follow a hash tag'),
+        ]:
+            for values in ({}, CLIENT_SIDE):
+                self.assertIn(words, refused(values | {"proxy": {"pool": pool}}))
+        rendered({"shards": {"count": 4}, "proxy": {"pool": {"pin": {"rq:": "shard-3", "s:": "{user}"}}}})
         self.assertIn("servers_within_limit: a Redis Cluster", refused(CLUSTER | {"proxy": {"pool": {"servers_within_limit": "1h"}}}))
 
     def test_the_most_of_everything_comes_to_the_proxy(self):
@@ -277,6 +284,9 @@ class Pool(unittest.TestCase):
             values = words + [number for number in numbers if number < 2**53] + [f"{zeros}{number}" for number in numbers for zeros in ("", "00")]
             has_units = re.search("ms|kK|%", one.get("pattern", ""))
             values += [f"{number}{unit}" for number in numbers if number >= 0 for unit in (units if has_units else units[:1])]
+            if one.get("type") == "object":
+                values += [{}, {"rq:": "{user}"}, {"rq:": "127.0.0.1:1", "p" * 250: "{1}"}]
+                values += [{"": "{user}"}, {"p" * 251: "{user}"}, {"rq:": ""}, {"rq:": 5}, {"rq:": ["{user}"]}, {"rq:": {}}]
             reads = self.read_by_the_proxy(name, values)
             conforms = jsonschema.Draft7Validator(one).is_valid
             for value, reading in zip(values, reads, strict=True):

@@ -173,15 +173,17 @@ class Ring:
         self.live = live
         if self.distribution == "slots":
             raise NotImplementedError("slots belong to Redis Cluster; use a cluster client")
-        # Prefixes of keys that share a shard: its name, or a hash tag in braces. The longest counts.
-        self.pins = sorted(((prefix.encode(), to) for prefix, to in pool.get("pin", {}).items()), key=lambda pin: -len(pin[0]))
-        names = [shard["name"] for shard in self.shards]
-        for prefix, to in self.pins:
+        # Prefixes of keys that share a shard, the longest first, which counts: the shard, if it is named and live, and the tag.
+        # While the shard is ejected they go together where the prefix as a tag belongs.
+        self.pins = []
+        for prefix, to in sorted((pool.get("pin") or {}).items(), key=lambda pin: -len(pin[0].encode())):
             is_tag = to.startswith("{") and to.endswith("}")
-            if not is_tag and to not in names:
-                raise ValueError(f"keys that begin with {prefix.decode()!r} are pinned to {to!r}, which is none of the shards")
+            if not is_tag and to not in [shard["name"] for shard in self.shards]:
+                raise ValueError(f"keys that begin with {prefix!r} are pinned to {to!r}, which is none of the shards")
             if is_tag and self.distribution == "random":
-                raise ValueError(f"keys that begin with {prefix.decode()!r} are to follow a tag, but distribution random gives no key an owner")
+                raise ValueError(f"keys that begin with {prefix!r} are to follow a tag, but distribution random gives no key an owner")
+            named = None if is_tag else next((shard for shard in live if shard["name"] == to), None)
+            self.pins.append((prefix.encode(), named, to[1:-1].encode() if is_tag else prefix.encode()))
         total = sum(shard.get("weight", 1) for shard in live)
         if self.distribution == "ketama":
             points = []
@@ -208,19 +210,12 @@ class Ring:
 
     def shard_for(self, key):
         """The shard that owns `key`, which is bytes."""
-        part = None
-        for prefix, to in self.pins:
-            if key.startswith(prefix):
-                pinned = next((shard for shard in self.live if shard["name"] == to), None)
-                if pinned is not None:
-                    return pinned
-                # While its shard is ejected they go together where the prefix as a tag belongs.
-                part = to[1:-1].encode() if to.startswith("{") and to.endswith("}") else prefix
-                break
+        pin = next((pin for pin in self.pins if key.startswith(pin[0])), None)
+        if pin and pin[1]:
+            return pin[1]
         if len(self.shards) == 1 or self.distribution == "single":
             return self.live[0]
-        if part is None:
-            part = self.hashed_part(key)
+        part = pin[2] if pin else self.hashed_part(key)
         value = self.hash(part) if part else 0
         if self.distribution == "modula":
             return self.owners[value % len(self.owners)]
@@ -291,9 +286,9 @@ def template(host, count, names="shard-{}"):
     return [server(f"{host.replace('{}', number)}:1 {names.replace('{}', number)}") for number in numbers]
 
 
-def ring_of(shards, hash="fnv1a_64", distribution="ketama", hash_tag=None):
+def ring_of(shards, hash="fnv1a_64", distribution="ketama", hash_tag=None, pin=None):
     """The ring of a list of servers; the defaults are those of the proxy's pools."""
-    return Ring({"shards": shards, "hash": hash, "distribution": distribution, "hash_tag": hash_tag})
+    return Ring({"shards": shards, "hash": hash, "distribution": distribution, "hash_tag": hash_tag, "pin": pin})
 
 
 class Followed:

@@ -138,6 +138,24 @@ class Sources(unittest.TestCase):
             if letter != ".":
                 self.assertEqual(ring.shard_for(key)["name"], recording["servers"][recording["alphabet"].index(letter)]["ring_name"])
 
+    def test_prefixes_are_pinned_to_shards_or_to_tags(self):
+        shards = servers("- h:1:1 b\n- h:2:1 c\n- h:3:1 {a}\n")
+        plain, pin = ring_of(shards), {"rq:": "b", "rq:x": "c", "s:": "{a}"}
+        pinned = ring_of(shards, pin=pin)
+        for key, owner in [
+            (b"rq:1", "b"), (b"rq:x1", "c"), (b"k", plain.shard_for(b"k")["name"]),
+            # What is in braces is a tag, also where a shard has that name.
+            (b"s:1", plain.shard_for(b"a")["name"]),
+        ]:
+            self.assertEqual(pinned.shard_for(key)["name"], owner, key)
+        self.assertNotEqual(plain.shard_for(b"a")["name"], "{a}")
+        # Without their shard they are where their prefix is.
+        left = [{**shard, "ejected": shard["name"] == "b"} for shard in shards]
+        self.assertEqual(ring_of(left, pin=pin).shard_for(b"rq:1"), ring_of(left).shard_for(b"rq:"))
+        for target, distribution in [("d", "ketama"), ("{a}", "random")]:
+            with self.assertRaises(ValueError):
+                ring_of(shards, distribution=distribution, pin={"rq:": target})
+
     def test_a_file_is_followed_and_a_broken_one_changes_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             path, beside = pathlib.Path(folder, "servers.yml"), pathlib.Path(folder, "beside")

@@ -164,7 +164,7 @@ pub struct Moves {
     keys: u64,
     stay: u64,
     moves: BTreeMap<(String, String), u64>,
-    /// Prefixes that are not pinned as before, where a sample of the keys says nothing of theirs.
+    /// Prefixes whose keys are not pinned to the same shard as before, where a sample of the keys says nothing of theirs.
     unsampled: Vec<String>,
 }
 
@@ -221,7 +221,7 @@ impl Moves {
             let _ = writeln!(text, "{pool}: {:.2} % move from {before} to {after}", self.percent(*count));
         }
         for prefix in &self.unsampled {
-            let why = "are pinned otherwise; a sample has none of them: give keys to have them counted";
+            let why = "are pinned otherwise, or to a tag with another owner; a sample has none of them: give keys to have them counted";
             let _ = writeln!(text, "{pool}: keys that begin with {prefix:?} {why}");
         }
         text
@@ -239,11 +239,16 @@ impl Moves {
     }
 }
 
-/// Prefixes that one of the two pins and the other does not, or elsewhere.
+/// Prefixes that one of the two pins and the other does not, or elsewhere, which also a tag is that has another owner.
 fn pinned_otherwise(from: &Topology, to: &Topology) -> Vec<String> {
     let is_other = |prefix: &&str| {
-        let target = |topology: &Topology| topology.pins().get(prefix).map(|pin| pin.target.to_string());
-        target(from) != target(to)
+        let place = |topology: &Topology| {
+            let target = topology.pins().get(prefix)?.target.to_string();
+            let owner =
+                topology.shard_for(prefix.as_bytes()).map(|shard| topology.shards()[shard].name.clone());
+            Some((target, owner))
+        };
+        place(from) != place(to)
     };
     let mut prefixes: Vec<&str> =
         from.pins().iter().chain(to.pins().iter()).map(|pin| &*pin.prefix).filter(is_other).collect();
@@ -263,7 +268,7 @@ fn mixed(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shard_discovery::{Address, DistributionKind, KeyHash, Shard};
+    use shard_discovery::{Address, DistributionKind, KeyHash, Pins, Shard};
 
     fn topology(shards: usize, kind: DistributionKind) -> Topology {
         let address = Address::Tcp { host: "h".into(), port: 1 };
@@ -284,6 +289,24 @@ mod tests {
         let modula = |shards| topology(shards, DistributionKind::Modula);
         let moves = Moves::of(&modula(4), &modula(5), None);
         assert!(moves.stay * 4 < moves.keys, "modula moves most");
+    }
+
+    /// A sample has none of them, and all of them may move where the tag's owner is another one.
+    #[test]
+    fn keys_that_are_pinned_to_a_tag_move_with_it() {
+        let pinned = |shards, tag: &str| {
+            let pins = Pins::new([("s:", &*format!("{{{tag}}}")), ("rq:", "shard-1")]).expect("two pins");
+            topology(shards, DistributionKind::Ketama).with_pins(pins).expect("its shards")
+        };
+        let moves = |tag: &str| Moves::of(&pinned(4, tag), &pinned(5, tag), None);
+        let (before, after) = (pinned(4, "x"), pinned(5, "x"));
+        let is_moving = |tag: &str| before.shard_for(tag.as_bytes()) != after.shard_for(tag.as_bytes());
+        let tags: Vec<String> = (0..100).map(|number| format!("{:016x}", mixed(number))).collect();
+        let [moving, staying] = [true, false].map(|moving| {
+            tags.iter().find(|tag| is_moving(tag) == moving).expect("a fifth of the tags moves")
+        });
+        assert_eq!(moves(moving).unsampled, ["s:"]);
+        assert!(moves(staying).unsampled.is_empty());
     }
 
     #[test]
