@@ -107,3 +107,22 @@ fn events_of_all_nodes_are_heard() {
     assert_eq!(all.len(), 90);
     assert_eq!(subscriber.tell("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n", "and nothing more");
 }
+
+/// Each time all shards are connected to.
+#[test]
+fn flags_that_are_refused_over_and_over_reach_the_shards_now_and_then() {
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[], &shards);
+    let received = || {
+        let info = shards[0].connect().tell("INFO stats");
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.expect("it is said").trim().parse::<u32>().expect("a number")
+    };
+    let mut client = proxy.connect();
+    let before = received();
+    let replies: Vec<String> = (0..300).map(|_| client.tell("CONFIG SET notify-keyspace-events Q")).collect();
+    assert!(replies[0].contains("Invalid event class character"), "{}", replies[0]);
+    let refused = replies.iter().filter(|reply| reply.contains("try again in a second")).count();
+    assert!(refused > 200, "{refused} were not passed on");
+    assert!(received() - before < 100, "{} connections", received() - before);
+}

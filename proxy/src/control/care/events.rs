@@ -37,6 +37,23 @@ pub async fn want(pool: &Rc<PoolControl>, flags: Flags) -> Result<(), String> {
     if pool.events.wanted.get().contains(flags) {
         return Ok(());
     }
+    if pool.events.has_failed_often() {
+        return Err("ERR flags were refused too often; try again in a second".into());
+    }
+    let answer = tell_all(pool, flags).await;
+    if answer.is_err() {
+        pool.events.failed();
+        return answer;
+    }
+    // One that was not there is told once it is.
+    pool.events.wanted.set(pool.events.wanted.get().with(flags));
+    pool.events.changed.notify_waiters();
+    pool.tell_store(None).await;
+    Ok(())
+}
+
+/// Tells all shards; it is enough if one is told and none refuses.
+async fn tell_all(pool: &Rc<PoolControl>, flags: Flags) -> Result<(), String> {
     let (mut told, mut silent) = (0, String::from("no shard is there"));
     for some in pool.topology().shards().chunks(TOLD_MAX) {
         let mut telling = tokio::task::JoinSet::new();
@@ -57,14 +74,7 @@ pub async fn want(pool: &Rc<PoolControl>, flags: Flags) -> Result<(), String> {
             }
         }
     }
-    if told == 0 {
-        return Err(format!("ERR {silent}"));
-    }
-    // One that was not there is told once it is.
-    pool.events.wanted.set(pool.events.wanted.get().with(flags));
-    pool.events.changed.notify_waiters();
-    pool.tell_store(None).await;
-    Ok(())
+    if told == 0 { Err(format!("ERR {silent}")) } else { Ok(()) }
 }
 
 /// Holds the shards as long as the pool is served.
