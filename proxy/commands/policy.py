@@ -90,19 +90,32 @@ ASK_CHANNELS = {
     "pubsub|shardnumsub": "Counts(Sharded)",
 }
 
+# Commands for all shards at once (in a cluster: for all nodes that own slots), and how the replies become one. `ALL_SERVERS`
+# change something for all clients of a server, also of databases that are not the pool's.
+ALL_SHARDS = {
+    "Sum": "dbsize slowlog|len commandlog|len",
+    "AllOk": "flushdb",
+    "Keys": "keys",
+    "Any(0)": "randomkey",
+    "Least": "lastsave",
+}
+ALL_SERVERS = {
+    "AllOk": "flushall slowlog|reset commandlog|reset memory|purge config|resetstat",
+    "Sum": "latency|reset",
+}
+
 # Commands whose keys are watched, on a connection of the client's own.
 WATCH = ("watch",)
 
 LATER = {
     "Blocking": "blmovem bzmove",
     "Scan": "scan clusterscan",
-    "AllShards": "keys dbsize flushdb randomkey script|exists script|load script|show"
+    "AllShards": "script|exists script|load script|show"
     " function|dump function|list function|load function|stats"
-    " slowlog|len commandlog|len"
     " latency|doctor latency|graph latency|histogram latency|history latency|latest"
     " memory|doctor memory|malloc-stats memory|stats",
-    "WholeServer": "flushall script|flush script|kill function|delete function|flush function|kill function|restore"
-    " slowlog|get slowlog|reset commandlog|get commandlog|reset latency|reset memory|purge"
+    "WholeServer": "script|flush script|kill function|delete function|flush function|kill function|restore"
+    " slowlog|get commandlog|get"
     " hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
     "Wait": "wait waitaof",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
@@ -110,7 +123,6 @@ LATER = {
 
 USERS, MODULES, REPLICATION, PERSISTENCE = "USERS", "MODULES", "REPLICATION", "PERSISTENCE"
 PROTOCOL, DEBUGGING, PAUSE = "PROTOCOL", "DEBUGGING", "PAUSE"
-CONFIGURATION = "CONFIGURATION"
 
 # Reasons that several rows share; they become constants.
 REASONS = {
@@ -120,7 +132,6 @@ REASONS = {
     PERSISTENCE: "each shard saves its data on its own; ask the shards directly",
     PROTOCOL: "this is spoken between servers, never by a client of the proxy",
     DEBUGGING: "debugging commands act on one server; ask the shard directly",
-    CONFIGURATION: "it would change the shards for all clients of the proxy; ask the shards directly",
     PAUSE: "it would hold up the connections that all clients of the proxy share",
 }
 
@@ -145,9 +156,7 @@ REFUSE = {
     "save": PERSISTENCE,
     "bgsave": PERSISTENCE,
     "bgrewriteaof": PERSISTENCE,
-    "lastsave": PERSISTENCE,
     "swapdb": "it would swap databases on one shard after another, and clients would see them mixed",
-    "config|resetstat": CONFIGURATION,
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
     "client|unpause": PAUSE,

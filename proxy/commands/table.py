@@ -165,6 +165,10 @@ def handling(row):
         return "Watch"
     if name in policy.ASK_CHANNELS:
         return f"AskChannels({policy.ASK_CHANNELS[name]})"
+    for reach, rules in (("Database", policy.ALL_SHARDS), ("Server", policy.ALL_SERVERS)):
+        for merge, names in rules.items():
+            if name in names.split():
+                return f"ToAll({merge}, Reach::{reach})"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"
@@ -280,7 +284,7 @@ use super::category::{
 };
 use super::flag::*;
 use super::key::*;
-use super::{Command, row, since};
+use super::{Command, Reach, row, since};
 use crate::protocol::channels::Kind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.

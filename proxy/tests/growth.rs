@@ -175,7 +175,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/redirect.rs Redirects.interrupted", BLOCKED),
     ("pool/parked.rs Waiting.requests", PARKED),
     ("pool/redirect.rs Redirects.parked_due", PARKED),
-    ("pool/replies.rs Merging.parts", Account),
+    ("pool/merging.rs Merging.parts", Account),
     ("pool/replies.rs Replies.held", Account),
     ("pool/replies.rs Replies.output", Account),
     ("pool/replies.rs Replies.queue", IN_FLIGHT),

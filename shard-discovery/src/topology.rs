@@ -10,6 +10,9 @@ use crate::hash::KeyHash;
 use crate::hash_tag::HashTag;
 use crate::pins::{Pin, PinTarget, Pins};
 use crate::shard::{Shard, put_in_order};
+use whole::Holders;
+
+mod whole;
 
 /// Shard indexes are kept in 16 bits, which halves the tables a lookup reads.
 const SHARDS_MAX: usize = u16::MAX as usize;
@@ -38,6 +41,7 @@ pub struct Topology {
     is_told: bool,
     /// For each shard who else answers reads of its keys, if anybody does.
     readers: Option<Arc<[Vec<usize>]>>,
+    holders: Holders,
 }
 
 /// Where keys with a prefix that is pinned go.
@@ -224,6 +228,7 @@ impl Topology {
         if !nodes.is_empty() {
             check(&nodes, DistributionKind::Slots)?;
         }
+        let holders = Holders::of_slots(nodes.len(), owners);
         Ok(Topology {
             shards: nodes.into(),
             kind: DistributionKind::Slots,
@@ -236,6 +241,7 @@ impl Topology {
             distribution: Distribution::told(owners),
             is_told: true,
             readers: Some(readers.into()),
+            holders,
         })
     }
 
@@ -309,6 +315,7 @@ impl Topology {
                 .map_or_else(|| of_tag(&pin.prefix), |&index| Pinned::Shard(usize::from(index))),
         });
         let pinned = pinned.collect();
+        let holders = Holders::all(shards.len());
         Topology {
             shards,
             kind,
@@ -321,6 +328,7 @@ impl Topology {
             distribution,
             is_told: false,
             readers: None,
+            holders,
         }
     }
 

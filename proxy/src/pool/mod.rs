@@ -80,6 +80,7 @@ mod limits;
 mod listening;
 mod listing;
 mod members;
+mod merging;
 mod moving;
 mod pace;
 mod parked;

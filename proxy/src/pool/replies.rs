@@ -12,8 +12,9 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::buffer::{Output, Piece, SETTLE_MAX, SHARE_MIN, unpinned};
-use crate::protocol::{Owners, Part, Protocol};
+use super::merging::Merging;
+use crate::buffer::{Output, Piece, SHARE_MIN, unpinned};
+use crate::protocol::Protocol;
 
 /// From this size on, space in `held` is used again before it is empty.
 const HELD_COMPACT_MIN: usize = 16 * 1024;
@@ -82,18 +83,6 @@ pub enum Taken {
     Odd,
     /// It was the last of a request, which the proxy itself refuses because of all that has come.
     Refused,
-}
-
-/// A split request whose fragments are under way.
-pub struct Merging<P: Protocol> {
-    /// How they are joined.
-    pub merge: P::Merge,
-    /// Which keys each fragment has.
-    pub owners: Owners,
-    /// Its fragments.
-    pub parts: Vec<Part>,
-    /// Fragments without a complete response.
-    pub missing: usize,
 }
 
 impl<P: Protocol> Default for Replies<P> {
@@ -186,7 +175,7 @@ impl<P: Protocol> Replies<P> {
         let number = self.submitted(manner);
         self.merging_bytes += merging.bytes();
         // The proxy itself may have answered a part.
-        self.waiting_bytes += merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
+        self.waiting_bytes += merging.kept();
         self.queue.back_mut().expect("just pushed").state = ReplyState::Merging(Box::new(merging));
         number
     }
@@ -334,7 +323,7 @@ impl<P: Protocol> Replies<P> {
             }
             ReplyState::Merging(mut merging) => {
                 self.waiting_bytes += length;
-                merging.take(fragment, piece, last);
+                self.waiting_bytes -= merging.take(fragment, piece, last);
                 if last && merging.is_odd(fragment) {
                     taken = Taken::Odd;
                 }
@@ -342,7 +331,7 @@ impl<P: Protocol> Replies<P> {
                     ReplyState::Merging(merging)
                 } else {
                     self.merging_bytes -= merging.bytes();
-                    self.waiting_bytes -= merging.parts.iter().map(|part| part.bytes.len()).sum::<usize>();
+                    self.waiting_bytes -= merging.kept();
                     let (state, is_refused) = self.merged(index, *merging);
                     if is_refused {
                         taken = Taken::Refused;
@@ -364,15 +353,14 @@ impl<P: Protocol> Replies<P> {
 
     /// All fragments have come: joins them, straight into the output if it is their turn. Whether that is a refusal.
     fn merged(&mut self, index: usize, merging: Merging<P>) -> (ReplyState<P>, bool) {
-        let Merging { merge, owners, parts, .. } = merging;
         if index == 0 && !P::is_withheld(self.queue[0].manner, &[]) {
             let before = self.output.len();
-            let is_refused = P::merge(merge, &owners, parts, &mut self.output);
+            let is_refused = merging.join(&mut self.output);
             self.average = self.average.max(self.output.len() - before);
             return (ReplyState::Held { start: 0, length: 0 }, is_refused);
         }
         let mut merged = Output::default();
-        let is_refused = P::merge(merge, &owners, parts, &mut merged);
+        let is_refused = merging.join(&mut merged);
         self.waiting_bytes += merged.len();
         (ReplyState::Merged(Box::new(merged)), is_refused)
     }
@@ -509,37 +497,9 @@ impl<P: Protocol> Replies<P> {
                 reply.state = ReplyState::Waiting;
             }
             ReplyState::Merging(merging) => {
-                let part = std::mem::take(&mut merging.parts[fragment as usize].bytes);
-                self.waiting_bytes -= part.len();
+                self.waiting_bytes -= merging.forget(fragment);
             }
             _ => {}
         }
-    }
-}
-
-impl<P: Protocol> Merging<P> {
-    /// Memory it holds beside the responses.
-    fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + P::merge_bytes(&self.merge)
-            + self.owners.bytes()
-            + self.parts.len() * size_of::<Part>()
-    }
-
-    /// A piece of the response to a fragment.
-    fn take(&mut self, fragment: u32, piece: Piece<'_>, last: bool) {
-        let part = &mut self.parts[fragment as usize].bytes;
-        match piece {
-            Piece::Shared(bytes) if part.is_empty() && bytes.len() >= SETTLE_MAX => {
-                *part = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-            }
-            piece => part.extend_from_slice(piece.as_slice()),
-        }
-        self.missing -= usize::from(last);
-    }
-
-    /// Whether the complete response to a fragment cannot be one.
-    fn is_odd(&self, fragment: u32) -> bool {
-        P::is_odd(&self.merge, &self.owners, fragment, &self.parts[fragment as usize].bytes)
     }
 }

@@ -30,6 +30,7 @@ use crate::time::Time;
 
 mod transaction;
 mod watching;
+mod whole;
 mod wide;
 
 /// A request of this size is looked at before it is served: whether there is room for that.
@@ -209,7 +210,7 @@ impl<P: Protocol> Service<'_, P> {
         }
         match P::plan(request, self.session, &facts, self.plan) {
             // The fragments are a second copy of it, and so is what is queued.
-            Route::Split(_) | Route::Everywhere(_) | Route::Queue { .. }
+            Route::Split(_) | Route::Everywhere(_) | Route::AllShards(_) | Route::Queue { .. }
                 if is_large && length > self.share.room() =>
             {
                 Route::NoRoom
@@ -231,7 +232,7 @@ impl<P: Protocol> Service<'_, P> {
             | Route::Queue { .. }
             | Route::Execute(_) => work(self.plan.keys.len()),
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
-            Route::Everywhere(_) => work(self.router.topology.shards().len()),
+            Route::Everywhere(_) | Route::AllShards(_) => work(self.router.topology.shards().len()),
             // What is not sent on is read, looked up and answered by the proxy itself.
             _ => {
                 let made = length + self.plan.reply.len();
@@ -255,6 +256,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Wait(patience) => return self.wait(patience, scratch, length),
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
+            Route::AllShards(merge) => self.send_to_all(merge, scratch, length)?,
             Route::Watch => return self.watch(scratch, length),
             Route::Answer => return Ok(self.answer()),
             Route::AnswerAndClose => {
@@ -364,18 +366,6 @@ impl<P: Protocol> Service<'_, P> {
                 router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
             }
         }
-        Ok(())
-    }
-
-    /// It goes to every shard.
-    fn send_everywhere(&mut self, merge: P::Merge, input: &[u8]) -> Result<(), Refusal> {
-        let sender = self.sender();
-        let Self { context, router, plan, activity, .. } = self;
-        let Activity { decoder, replies, .. } = &mut **activity;
-        let canonical = P::canonical(decoder, input);
-        router.admit_everywhere(sender, canonical, plan, &context.limits)?;
-        let request = Request { decoder, canonical };
-        router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
         Ok(())
     }
 

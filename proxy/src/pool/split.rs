@@ -8,7 +8,8 @@ use shard_discovery::Home;
 use super::Limits;
 use super::block::{Block, Place};
 use super::members::ShardIndex;
-use super::replies::{Merging, Replies};
+use super::merging::Merging;
+use super::replies::Replies;
 use super::router::{Refusal, Router, Target};
 use super::ticket::{Sender, Ticket};
 use crate::buffer::{Piece, SHARE_MIN};
@@ -35,7 +36,7 @@ impl<P: Protocol> Router<P> {
         })
     }
 
-    /// A fragment for every shard may be submitted. One that is down fails its fragment only: what is meant for all is done
+    /// A fragment for every server may be submitted. One that is down fails its fragment only: what is meant for all is done
     /// by those that can.
     pub fn admit_everywhere(
         &mut self,
@@ -51,6 +52,37 @@ impl<P: Protocol> Router<P> {
             self.fragments.targets.push(Target { connection, unit: 0 });
         }
         self.admit_targets(sender, canonical.len(), limits, true)
+    }
+
+    /// A fragment for every shard that has keys may be submitted, or for the one that has all keys the request is about. Where one
+    /// is known to be down nothing is half done, unless any of them will do.
+    pub fn admit_all(
+        &mut self,
+        sender: Sender,
+        canonical: &[u8],
+        plan: &mut Plan<P>,
+        limits: &Limits,
+        is_done_by_any: bool,
+    ) -> Result<Option<Target>, Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        let topology = self.topology.clone();
+        let of_all =
+            |&(start, length): &(usize, usize)| topology.home_of_beginning(&canonical[start..start + length]);
+        let one = plan.keys.first().and_then(of_all);
+        let homes = match &one {
+            Some(home) => std::slice::from_ref(home),
+            None => topology.holders().ok_or(Refusal::Nobody)?,
+        };
+        for &Home { shard, unit } in homes {
+            let connection = self.connection(sender, self.members.of(ShardIndex(shard)));
+            self.fragments.targets.push(Target { connection, unit });
+        }
+        self.admit_targets(sender, canonical.len(), limits, is_done_by_any)?;
+        Ok(match self.fragments.targets[..] {
+            [target] if self.fragments.down.is_empty() => Some(target),
+            _ => None,
+        })
     }
 
     /// Each shard that executes a part of the transaction may be sent it: `targets` are those, and `plan.owners` says for each
@@ -141,7 +173,11 @@ impl<P: Protocol> Router<P> {
         replies: &mut Replies<P>,
         counters: &PoolCounters,
     ) {
+        // What goes by no key is nobody else's, and what all are sent is made once.
+        let is_same = plan.owners.is_empty();
+        let tries = if is_same { u8::MAX } else { 0 };
         let number = self.begin_merging(replies, request, merge, plan, counters);
+        let mut shared = Bytes::new();
         let mut down = std::mem::take(&mut self.fragments.down).into_iter().peekable();
         for place in 0..self.fragments.targets.len() {
             let Target { connection, unit } = self.fragments.targets[place];
@@ -154,14 +190,15 @@ impl<P: Protocol> Router<P> {
                 replies.answer(number, place as u32, Piece::Copied(&plan.reply), true);
                 continue;
             }
-            let ticket = Ticket::new(sender, number, place as u32, unit, plan);
-            let fragment = &mut plan.fragments[place];
-            if fragment.len() < SHARE_MIN {
-                self.submit(connection, ticket, Piece::Copied(fragment), sender.now);
-                fragment.clear();
+            let ticket = Ticket { tries, ..Ticket::new(sender, number, place as u32, unit, plan) };
+            let fragment = &mut plan.fragments[if is_same { 0 } else { place }];
+            if fragment.len() >= SHARE_MIN {
+                shared = Bytes::from(std::mem::take(fragment));
+            }
+            if fragment.is_empty() {
+                self.submit(connection, ticket, Piece::Shared(shared.clone()), sender.now);
             } else {
-                let fragment = Bytes::from(std::mem::take(fragment));
-                self.submit(connection, ticket, Piece::Shared(fragment), sender.now);
+                self.submit(connection, ticket, Piece::Copied(fragment), sender.now);
             }
         }
     }
@@ -177,19 +214,15 @@ impl<P: Protocol> Router<P> {
     ) -> u32 {
         let targets = &self.fragments.targets;
         let count = targets.len();
-        if plan.fragments.len() < count {
-            plan.fragments.resize_with(count, Vec::new);
+        let different = if plan.owners.is_empty() { 1 } else { count };
+        if plan.fragments.len() < different {
+            plan.fragments.resize_with(different, Vec::new);
         }
-        P::split(&merge, request, &plan.owners, &mut plan.fragments[..count]);
+        P::split(&merge, request, &plan.owners, &mut plan.fragments[..different]);
         counters.fragments.add(count as u64);
         let part = |target: &Target| Part::new(self.name_of(target.connection).clone());
-        let merging = Merging {
-            merge,
-            owners: Owners::new(&plan.owners, count),
-            parts: targets.iter().map(part).collect(),
-            missing: count,
-        };
-        replies.submitted_split(plan.manner, merging)
+        let (owners, parts) = (Owners::new(&plan.owners, count), targets.iter().map(part).collect());
+        replies.submitted_split(plan.manner, Merging::new(merge, owners, parts, count))
     }
 
     /// Sets `plan.owners` (a fragment for each key) and `targets` (where each fragment goes).

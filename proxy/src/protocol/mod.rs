@@ -5,7 +5,6 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,11 +13,12 @@ use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
 use store::Store;
 
-use channels::{Channels, Listening, Voice};
+use channels::{Channels, Voice};
 
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
+pub use route::Route;
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};
@@ -30,6 +30,7 @@ mod identity;
 pub mod memcache;
 mod owners;
 pub mod resp;
+mod route;
 pub mod store;
 mod strangers;
 mod waiting;
@@ -125,7 +126,7 @@ pub trait Protocol: Channels + Waiting + Watching + Wide + Sized + 'static {
     fn reset(decoder: &mut Self::RequestDecoder);
 
     /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
-    /// it belongs to, and nothing if the request goes to every shard; `fragments` holds one output for each.
+    /// it belongs to, and nothing if the same goes to every shard; `fragments` holds one output for each fragment, or one for all.
     fn split(merge: &Self::Merge, request: Request<'_, Self>, owners: &[u32], fragments: &mut [Vec<u8>]);
 
     /// Whether even a shard that owns all keys of such a request is sent a fragment, because it is asked something else than
@@ -133,6 +134,19 @@ pub trait Protocol: Channels + Waiting + Watching + Wide + Sized + 'static {
     fn is_rewritten(_merge: &Self::Merge) -> bool {
         false
     }
+
+    /// Whether a request that goes to every shard is done if any of them does it; else by all or none, as far as it is known.
+    fn is_done_by_any(_merge: &Self::Merge) -> bool {
+        false
+    }
+
+    /// Bytes of responses that are kept to be joined; if there are more, [`Self::overlong`] is the reply.
+    fn parts_max(_merge: &Self::Merge) -> usize {
+        usize::MAX
+    }
+
+    /// The reply where the responses together are too long.
+    fn overlong(_merge: &Self::Merge, _reply: &mut Vec<u8>) {}
 
     /// Joins the responses of all fragments into one reply. True if that is a refusal of the proxy itself.
     fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool;
@@ -552,48 +566,4 @@ impl<P: Protocol> Plan<P> {
             self.fragments = Vec::new();
         }
     }
-}
-
-/// What is to be done with a request.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Route<M> {
-    /// Nothing, and nothing is said.
-    Ignore,
-    /// It is refused because serving it would take too much memory now.
-    NoRoom,
-    /// [`Plan::reply`] is the reply, or [`Plan::shared`].
-    Answer,
-    /// [`Plan::reply`] is the reply, and the last one.
-    AnswerAndClose,
-    /// [`Plan::reply`] is the reply, and the client listens to nothing any more.
-    AnswerAndForget,
-    /// The client wants to hear of what [`Plan::keys`] name, or no more; of nothing of that kind where none is named.
-    Listen(Listening),
-    /// [`Plan::reply`] refuses a wrong password.
-    Deny {
-        /// The client has tried often: its next request waits a little.
-        slowly: bool,
-    },
-    /// The request goes as it is to the shard that owns all of [`Plan::keys`].
-    Forward,
-    /// It goes to the shard that owns all of [`Plan::keys`], on a connection of its own: it waits there for data, at most for
-    /// so long.
-    Wait(Option<Duration>),
-    /// The shard that owns all of [`Plan::keys`] watches them, and what its client says there goes over the same connection.
-    Watch,
-    /// Each key goes to its owner.
-    Split(M),
-    /// It goes to every shard.
-    Everywhere(M),
-    /// To be planned again once all earlier requests of the client are answered.
-    WhenQuiet,
-    /// It is queued, to be executed with others later: by a shard, or `here`, by the proxy itself. [`Plan::reply`] is the reply.
-    Queue {
-        /// By the proxy.
-        here: bool,
-    },
-    /// What is queued is executed; the replies to it are joined so.
-    Execute(M),
-    /// Only the whole process knows: the control thread is asked.
-    Ask(Question),
 }

@@ -9,8 +9,8 @@ use crate::buffer::{Piece, SHARE_MIN};
 use crate::pool::block::{Block, Unfit};
 use crate::pool::connections::Pin;
 use crate::pool::members::ShardIndex;
+use crate::pool::merging::Merging;
 use crate::pool::pass::{PASS_WORK_MAX, answer_work};
-use crate::pool::replies::Merging;
 use crate::pool::router::Target;
 use crate::pool::ticket::{Sender, Ticket};
 use crate::protocol::{Owners, Part, Protocol, Request, RequestBounds, Route};
@@ -164,7 +164,8 @@ impl<P: Protocol> Service<'_, P> {
             return activity.replies.replied_with(Piece::Shared(own.into()), plan.manner);
         }
         let owners = Owners::new(&plan.owners, parts.len());
-        let number = activity.replies.submitted_split(plan.manner, Merging { merge, owners, parts, missing });
+        let merging = Merging::new(merge, owners, parts, missing);
+        let number = activity.replies.submitted_split(plan.manner, merging);
         for (part, &Target { connection, unit }) in targets.iter().enumerate() {
             let mut requests = Vec::new();
             let expected = block.part::<P>(&plan.owners, part as u32, &mut requests);

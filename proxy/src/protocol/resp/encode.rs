@@ -47,6 +47,11 @@ pub fn null_array(out: &mut Vec<u8>, resp3: bool) {
     out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" });
 }
 
+/// Whether a response is an error.
+pub fn is_error(response: &[u8]) -> bool {
+    matches!(response.first(), Some(b'-' | b'!'))
+}
+
 /// Whether the response is that, in RESP2 or RESP3.
 pub fn is_null_array(response: &[u8]) -> bool {
     matches!(response, b"*-1\r\n" | b"_\r\n")

@@ -7,6 +7,12 @@
 /// Longest text that can match; what patterns are held against here are names that the proxy gives.
 const TEXT_MAX: usize = 256;
 
+/// What all texts begin with that match the pattern, as far as it says so in plain letters.
+pub fn beginning(pattern: &[u8]) -> &[u8] {
+    let special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
+    &pattern[..pattern.iter().position(special).unwrap_or(pattern.len())]
+}
+
 /// A pattern that was read; ASCII letters match in either case.
 pub struct Pattern {
     /// `None` is an asterisk.

@@ -35,6 +35,7 @@ pub mod split;
 mod transaction;
 mod waiting;
 mod watching;
+mod whole;
 mod wide;
 
 /// RESP2 and RESP3.
@@ -200,6 +201,18 @@ impl Protocol for Resp {
 
     fn is_rewritten(merge: &Merge) -> bool {
         matches!(merge, Merge::Counts(_))
+    }
+
+    fn is_done_by_any(merge: &Merge) -> bool {
+        *merge == Merge::OneOk
+    }
+
+    fn parts_max(merge: &Merge) -> usize {
+        whole::parts_max(*merge)
+    }
+
+    fn overlong(_merge: &Merge, reply: &mut Vec<u8>) {
+        whole::refuse_long(reply);
     }
 
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {

@@ -121,7 +121,8 @@ pub enum Within {
 const STATE: &str = "it would change the state of the connection; send it before MULTI";
 const ASKED: &str = "all threads of the proxy have to be asked; send it before MULTI or after EXEC";
 
-const SEVERAL: &str = "several shards have to be asked; send it before MULTI or after EXEC";
+/// Why what goes to several shards is not queued.
+pub const SEVERAL: &str = "several shards have to be asked; send it before MULTI or after EXEC";
 
 impl Within {
     /// What becomes of this one.
@@ -167,6 +168,7 @@ impl Within {
             | Handling::ToChannel
             | Handling::Block(_)
             | Handling::Split(_)
+            | Handling::ToAll(..)
             | Handling::Later(_)
             | Handling::Refuse(_)
             | Handling::Container => Self::AsOutside,

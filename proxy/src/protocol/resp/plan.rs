@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use super::command::{Command, Feature, Handling, Local, Merge, TimeoutPlace, WrongArity, category, flag};
+use super::command::{
+    Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, category, flag,
+};
 use super::session::{self, Session};
-use super::{Resp, Words, channels, encode, local, pubsub, split, transaction, waiting};
+use super::{Resp, Words, channels, encode, local, pubsub, split, transaction, waiting, whole};
 use crate::protocol::channels::Listening;
 use crate::protocol::{Facts, Plan, Route};
 
@@ -144,19 +146,19 @@ pub fn plan_command(
             Route::Split(merge)
         }
         Handling::AskChannels(merge) => Route::Everywhere(merge),
+        Handling::ToAll(_, Reach::Server) | Handling::Later(Feature::WholeServer)
+            if facts.settings.is_confined() =>
+        {
+            let name = command.words();
+            let reply = format!(
+                "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
+            );
+            refuse(plan, &reply)
+        }
+        Handling::ToAll(..) if facts.settings.one_shard => to_the_one(plan),
+        Handling::ToAll(merge, _) => whole::plan(merge, words, facts, plan),
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
-            if feature == Feature::WholeServer && facts.settings.is_confined() {
-                let name = command.words();
-                return refuse(
-                    plan,
-                    &format!(
-                        "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
-                    ),
-                );
-            }
-            // The one that owns every key.
-            plan.keys.push((0, 0));
-            Route::Forward
+            to_the_one(plan)
         }
         Handling::Later(feature) => refuse(plan, &session::not_yet(command, feature)),
         Handling::Watch => match find_keys(command, words, facts, plan) {
@@ -168,6 +170,12 @@ pub fn plan_command(
         }
         Handling::Container => refuse(plan, &unknown_command(words)),
     }
+}
+
+/// To the shard that owns every key.
+fn to_the_one(plan: &mut Plan<Resp>) -> Route<Merge> {
+    plan.keys.push((0, 0));
+    Route::Forward
 }
 
 /// Whether it does not matter where the keys of a command are: within a transaction a server says what is wrong with them as it

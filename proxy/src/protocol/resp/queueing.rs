@@ -1,7 +1,7 @@
 //! The way of a request between MULTI and EXEC: it is judged as outside, and queued where it would be sent or answered.
 
 use super::command::{Command, Handling, Local, Merge};
-use super::mode::{Mode, Within};
+use super::mode::{Mode, SEVERAL, Within};
 use super::plan::{find_command, find_keys, plan_command, refuse};
 use super::session::Session;
 use super::transaction::QUEUED;
@@ -39,16 +39,16 @@ pub fn plan_queued(
             return Route::Answer;
         }
         Within::Answered => Route::Queue { here: true },
-        Within::AsOutside => plan_command(command, words, session, facts, plan),
+        Within::AsOutside => match plan_command(command, words, session, facts, plan) {
+            Route::AllShards(_) => refuse_within(command, SEVERAL, plan),
+            route => route,
+        },
         // It does not wait here.
         Within::Sent => match find_keys(command, words, facts, plan) {
             Ok(_) => Route::Forward,
             Err(error) => refuse(plan, &error),
         },
-        Within::Refused(reason) => {
-            let name = command.words();
-            refuse(plan, &format!("ERR '{name}' is refused inside a transaction: {reason}"))
-        }
+        Within::Refused(reason) => refuse_within(command, reason, plan),
     };
     match route {
         Route::Forward | Route::Wait(_) | Route::Split(_) => queued(session.mode, false, plan),
@@ -58,6 +58,10 @@ pub fn plan_queued(
             route
         }
     }
+}
+
+fn refuse_within(command: &Command, reason: &str, plan: &mut Plan<Resp>) -> Route<Merge> {
+    refuse(plan, &format!("ERR '{}' is refused inside a transaction: {reason}", command.words()))
 }
 
 /// The command is queued, or would be if the transaction were still to be executed.

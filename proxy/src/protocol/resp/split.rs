@@ -7,15 +7,15 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::command::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
-use super::{encode, pubsub};
+use super::{encode, pubsub, whole};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
 /// Arguments of one key: itself, and for MSET its value.
 pub fn step(merge: Merge) -> usize {
     match merge {
-        Merge::Array | Merge::Sum | Merge::Transaction | Merge::Counts(_) | Merge::Union | Merge::Most => 1,
         Merge::AllOk => 2,
+        _ => 1,
     }
 }
 
@@ -27,17 +27,16 @@ pub fn split(
     owners: &[u32],
     fragments: &mut [Vec<u8>],
 ) {
-    match merge {
-        Merge::Counts(kind) => return pubsub::split_counts(kind, decoder, canonical, owners, fragments),
-        Merge::Union | Merge::Most => {
-            // The same is asked of all.
-            for fragment in fragments {
-                fragment.clear();
-                fragment.extend_from_slice(canonical);
-            }
-            return;
+    if let Merge::Counts(kind) = merge {
+        return pubsub::split_counts(kind, decoder, canonical, owners, fragments);
+    }
+    if owners.is_empty() {
+        // The same is asked of all.
+        for fragment in fragments {
+            fragment.clear();
+            fragment.extend_from_slice(canonical);
         }
-        Merge::Array | Merge::Sum | Merge::AllOk | Merge::Transaction => {}
+        return;
     }
     let step = step(merge);
     let mut arguments = decoder.arguments(canonical);
@@ -61,7 +60,7 @@ pub fn split(
 
 /// Whether a response cannot be the one to this fragment.
 pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
-    if matches!(response.first(), Some(b'-' | b'!')) {
+    if encode::is_error(response) {
         return false;
     }
     match merge {
@@ -71,24 +70,35 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
             encode::array(&mut head, owners.keys_of(fragment).len());
             !response.starts_with(&head)
         }
-        Merge::Sum => integer(response).is_none(),
+        Merge::Sum => whole::integer(response).is_none(),
         Merge::AllOk => response != b"+OK\r\n",
         Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
+        }
+        Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
+            whole::is_odd(merge, response)
         }
     }
 }
 
 /// Joins the responses of all fragments.
 pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
-    if let Some(failed) = parts.iter().find(|part| matches!(part.bytes.first(), Some(b'-' | b'!'))) {
-        return fail(merge, &failed.bytes, &failed.shard, reply);
+    if merge == Merge::OneOk {
+        return whole::merge_any_ok(&parts, reply);
+    }
+    if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes)) {
+        // Of all shards, some may have done what others have not.
+        let is_of_all = owners.of_keys().is_empty();
+        return match merge {
+            Merge::AllOk | Merge::Same if is_of_all => whole::fail(&failed.bytes, &parts, reply),
+            _ => fail(&failed.bytes, &failed.shard, is_of_all || merge == Merge::AllOk, reply),
+        };
     }
     let unexpected = match merge {
         Merge::Array | Merge::Transaction => return merge_arrays(owners, parts, reply),
         Merge::Sum => {
             let mut sum = 0i64;
-            let unexpected = parts.iter().find(|part| match integer(&part.bytes) {
+            let unexpected = parts.iter().find(|part| match whole::integer(&part.bytes) {
                 Some(count) => {
                     sum = sum.saturating_add(count);
                     false
@@ -108,9 +118,13 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
             unexpected
         }
         Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
+        Merge::Keys => return whole::merge_keys(parts, reply),
+        Merge::Least | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
+            whole::merge(merge, &parts, reply).err()
+        }
     };
     if let Some(part) = unexpected {
-        refuse(&part.shard, reply);
+        whole::refuse(&part.shard, reply);
     }
 }
 
@@ -122,7 +136,7 @@ fn merge_arrays(owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
         head.clear();
         encode::array(&mut head, owners.keys_of(fragment as u32).len());
         if !part.bytes.starts_with(&head) {
-            return refuse(&part.shard, reply);
+            return whole::refuse(&part.shard, reply);
         }
         let mut bytes = part.bytes;
         bytes.advance(head.len());
@@ -165,23 +179,14 @@ impl Elements {
     }
 }
 
-fn integer(part: &[u8]) -> Option<i64> {
-    let count = std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()?;
-    (count >= 0).then_some(count)
-}
-
-/// The error of one fragment is the error of the request, word for word. Where others may have succeeded, it says
-/// whose it is.
-fn fail(merge: Merge, error: &[u8], shard: &str, reply: &mut Output) {
+/// The error of one fragment is the error of the request, word for word. Where others may have succeeded, or any shard may be the
+/// one, it says whose it is.
+fn fail(error: &[u8], shard: &str, tells_whose: bool, reply: &mut Output) {
     let named = error.starts_with(b"-ERR shard ");
-    if merge == Merge::AllOk && error.first() == Some(&b'-') && !named {
+    if tells_whose && error.first() == Some(&b'-') && !named {
         reply.copy(error.strip_suffix(b"\r\n").unwrap_or(error));
         reply.copy(format!(" (shard {shard})\r\n").as_bytes());
     } else {
         reply.copy(error);
     }
-}
-
-fn refuse(shard: &str, reply: &mut Output) {
-    encode::error(reply.tail(), &format!("ERR shard {shard}: unexpected response to a part of the request"));
 }

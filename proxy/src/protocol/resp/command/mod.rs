@@ -104,12 +104,23 @@ pub enum Handling {
     Listen(Kind, bool),
     /// To the shard that owns the channel it is said to.
     ToChannel,
+    /// To every shard, responses merged; in a cluster to every node that owns slots. As it is where the pool has one shard.
+    ToAll(Merge, Reach),
     /// A question about channels, to the shards that know: all, or the owners of those that are named.
     AskChannels(Merge),
     /// Refused until the proxy can do it.
     Later(Feature),
     /// Refused for good: the reason.
     Refuse(&'static str),
+}
+
+/// How far a command for all shards reaches on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It stays in the client's database, or changes nothing.
+    Database,
+    /// It changes something for all of the server's clients: refused where the pool is not to reach beyond its databases.
+    Server,
 }
 
 /// Where a command that waits for data says for how long, in seconds.
@@ -155,6 +166,18 @@ pub enum Merge {
     Union,
     /// The largest number.
     Most,
+    /// The smallest number.
+    Least,
+    /// The names of keys that all say, which match the pattern that is the only argument.
+    Keys,
+    /// Of each element the smallest number that any array has: 1 where all say so.
+    Every,
+    /// What all say, else the first error.
+    Same,
+    /// OK if any says so.
+    OneOk,
+    /// The response of any that has something, by this number; nil if none has.
+    Any(u32),
 }
 
 /// What the proxy answers itself.
@@ -477,6 +500,7 @@ impl Command {
             | Handling::Watch
             | Handling::Listen(..)
             | Handling::ToChannel
+            | Handling::ToAll(..)
             | Handling::AskChannels(_)
             | Handling::Container => None,
         }
@@ -495,6 +519,7 @@ impl Command {
             | Handling::Watch
             | Handling::Listen(..)
             | Handling::ToChannel
+            | Handling::ToAll(..)
             | Handling::AskChannels(_) => true,
             Handling::Container => self
                 .subcommands

@@ -20,7 +20,7 @@ use super::category::{
 };
 use super::flag::*;
 use super::key::*;
-use super::{Command, row, since};
+use super::{Command, Reach, row, since};
 use crate::protocol::channels::Kind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
@@ -44,7 +44,6 @@ const REPLICATION: &str = "replication is set up on the shards themselves, not t
 const PERSISTENCE: &str = "each shard saves its data on its own; ask the shards directly";
 const PROTOCOL: &str = "this is spoken between servers, never by a client of the proxy";
 const DEBUGGING: &str = "debugging commands act on one server; ask the shard directly";
-const CONFIGURATION: &str = "it would change the shards for all clients of the proxy; ask the shards directly";
 const PAUSE: &str = "it would hold up the connections that all clients of the proxy share";
 
 /// All commands, sorted by name; subcommands stand in the row of their container.
@@ -177,18 +176,18 @@ pub static COMMANDS: [Command; 318] = [
     row("commandlog", since("", "8.1.0"), -2, 0, &[], Container, 0, "server\tA container for command log commands.\t").subcommands(&[
         row("commandlog|get", since("", "8.1.0"), 4, ADMIN | LOADING | STALE, &[], Later(WholeServer), 0, "server\tReturns the specified command log's entries.\tcount:integer type:oneof[slow:pure-token,token=SLOW large-request:pure-token,token=LARGE-REQUEST large-reply:pure-token,token=LARGE-REPLY]").tips(&["request_policy:all_nodes", "nondeterministic_output"]),
         row("commandlog|help", since("", "8.1.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "server\tShows helpful text about the different subcommands.\t"),
-        row("commandlog|len", since("", "8.1.0"), 3, ADMIN | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns the number of entries in the specified type of command log.\ttype:oneof[slow:pure-token,token=SLOW large-request:pure-token,token=LARGE-REQUEST large-reply:pure-token,token=LARGE-REPLY]").tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
-        row("commandlog|reset", since("", "8.1.0"), 3, ADMIN | LOADING | STALE, &[], Later(WholeServer), 0, "server\tClears all entries from the specified type of command log.\ttype:oneof[slow:pure-token,token=SLOW large-request:pure-token,token=LARGE-REQUEST large-reply:pure-token,token=LARGE-REPLY]").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        row("commandlog|len", since("", "8.1.0"), 3, ADMIN | LOADING | STALE, &[], ToAll(Sum, Reach::Database), 0, "server\tReturns the number of entries in the specified type of command log.\ttype:oneof[slow:pure-token,token=SLOW large-request:pure-token,token=LARGE-REQUEST large-reply:pure-token,token=LARGE-REPLY]").tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
+        row("commandlog|reset", since("", "8.1.0"), 3, ADMIN | LOADING | STALE, &[], ToAll(AllOk, Reach::Server), 0, "server\tClears all entries from the specified type of command log.\ttype:oneof[slow:pure-token,token=SLOW large-request:pure-token,token=LARGE-REQUEST large-reply:pure-token,token=LARGE-REPLY]").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),
     row("config", since("2.0.0", "2.0.0"), -2, 0, &[], Container, 0, "server\tA container for server configuration commands.\t").subcommands(&[
         row("config|get", since("2.0.0", "2.0.0"), -3, ADMIN | NOSCRIPT | LOADING | STALE, &[], Answer(ConfigGet), 0, "server\tReturns the effective values of configuration parameters.\tparameter:string,multiple"),
         row("config|help", since("5.0.0", "5.0.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "server\tShow helpful text about the different subcommands\t"),
-        row("config|resetstat", since("2.0.0", "2.0.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse(CONFIGURATION), 0, "server\tResets the server's statistics.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        row("config|resetstat", since("2.0.0", "2.0.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], ToAll(AllOk, Reach::Server), 0, "server\tResets the server's statistics.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         row("config|rewrite", since("2.8.0", "2.8.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse("each shard has a configuration file of its own; ask the shards directly"), 0, "server\tRewrite the configuration file with the in memory configuration\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         row("config|set", since("2.0.0", "2.0.0"), -4, ADMIN | NOSCRIPT | LOADING | STALE, &[], Answer(ConfigSet), 0, "server\tSets configuration parameters in-flight.\tdata:block,multiple[parameter:string value:string]").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),
     row("copy", since("6.2.0", "6.2.0"), -3, WRITE | DENYOOM, &[at(1, RO | ACCESS), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tCopy a key\tsource:key,key_spec_index=0 destination:key,key_spec_index=1 destination-db:integer,token=DB,optional replace:pure-token,token=REPLACE,optional").leaves_database(With("DB")),
-    row("dbsize", since("1.0.0", "1.0.0"), 1, READONLY | FAST, &[], Later(AllShards), KEYSPACE, "server\tReturns the number of keys in the database.\t").tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
+    row("dbsize", since("1.0.0", "1.0.0"), 1, READONLY | FAST, &[], ToAll(Sum, Reach::Database), KEYSPACE, "server\tReturns the number of keys in the database.\t").tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
     row("debug", since("1.0.0", "1.0.0"), -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse(DEBUGGING), 0, "server\tA container for debugging commands.\t"),
     row("decr", since("1.0.0", "1.0.0"), 2, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, "string\tDecrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.\tkey:key,key_spec_index=0"),
     row("decrby", since("1.0.0", "1.0.0"), 3, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, "string\tDecrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.\tkey:key,key_spec_index=0 decrement:integer"),
@@ -211,8 +210,8 @@ pub static COMMANDS: [Command; 318] = [
     row("failover", since("6.2.0", "6.2.0"), -1, ADMIN | NOSCRIPT | STALE, &[], Refuse(REPLICATION), 0, "server\tStarts a coordinated failover from a server to one of its replicas.\ttarget:block,token=TO,optional[host:string port:integer force:pure-token,token=FORCE,optional] abort:pure-token,token=ABORT,optional milliseconds:integer,token=TIMEOUT,optional"),
     row("fcall", since("7.0.0", "7.0.0"), -3, NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS, &[counted(2, 0, 1, 1, NamedScript, RW | ACCESS | UPDATE).notes("We cannot tell how the keys will be used so we assume the worst, RW and UPDATE")], Forward, SCRIPTING, "scripting\tInvokes a function.\tfunction:string numkeys:integer key:key,key_spec_index=0,optional,multiple arg:string,optional,multiple"),
     row("fcall_ro", since("7.0.0", "7.0.0"), -3, READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS, &[counted(2, 0, 1, 1, NamedScript, RO | ACCESS).notes("We cannot tell how the keys will be used so we assume the worst, RO and ACCESS")], Forward, SCRIPTING, "scripting\tInvokes a read-only function.\tfunction:string numkeys:integer key:key,key_spec_index=0,optional,multiple arg:string,optional,multiple"),
-    row("flushall", since("1.0.0", "1.0.0"), -1, WRITE, &[], Later(WholeServer), KEYSPACE | DANGEROUS, "server\tRemoves all keys from all databases.\tflush-type:oneof,optional[async:pure-token,token=ASYNC,since=4.0.0 sync:pure-token,token=SYNC,since=6.2.0]").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]).leaves_database(All),
-    row("flushdb", since("1.0.0", "1.0.0"), -1, WRITE, &[], Later(AllShards), KEYSPACE | DANGEROUS, "server\tRemove all keys from the current database.\tflush-type:oneof,optional[async:pure-token,token=ASYNC,since=4.0.0 sync:pure-token,token=SYNC,since=6.2.0]").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    row("flushall", since("1.0.0", "1.0.0"), -1, WRITE, &[], ToAll(AllOk, Reach::Server), KEYSPACE | DANGEROUS, "server\tRemoves all keys from all databases.\tflush-type:oneof,optional[async:pure-token,token=ASYNC,since=4.0.0 sync:pure-token,token=SYNC,since=6.2.0]").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]).leaves_database(All),
+    row("flushdb", since("1.0.0", "1.0.0"), -1, WRITE, &[], ToAll(AllOk, Reach::Database), KEYSPACE | DANGEROUS, "server\tRemove all keys from the current database.\tflush-type:oneof,optional[async:pure-token,token=ASYNC,since=4.0.0 sync:pure-token,token=SYNC,since=6.2.0]").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     row("function", since("7.0.0", "7.0.0"), -2, 0, &[], Container, 0, "scripting\tA container for function commands.\t").subcommands(&[
         row("function|delete", since("7.0.0", "7.0.0"), 3, WRITE | NOSCRIPT, &[], Later(WholeServer), SCRIPTING, "scripting\tDeletes a library and its functions.\tlibrary-name:string").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         row("function|dump", since("7.0.0", "7.0.0"), 2, NOSCRIPT, &[], Later(AllShards), SCRIPTING, "scripting\tDumps all libraries into a serialized binary payload.\t"),
@@ -282,8 +281,8 @@ pub static COMMANDS: [Command; 318] = [
     row("incrbyfloat", since("2.6.0", "2.6.0"), 3, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, "string\tIncrement the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.\tkey:key,key_spec_index=0 increment:double"),
     row("increx", since("8.8.0", ""), -2, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, "string\tIncrements the number in a key within bounds and sets its expiration time.\t"),
     row("info", since("1.0.0", "1.0.0"), -1, LOADING | STALE, &[], Answer(Info), DANGEROUS, "server\tReturns information and statistics about the server.\tsection:string,optional,multiple").tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
-    row("keys", since("1.0.0", "1.0.0"), 2, READONLY, &[], Later(AllShards), KEYSPACE | DANGEROUS, "generic\tReturns all key names that match a pattern.\tpattern:pattern").tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
-    row("lastsave", since("1.0.0", "1.0.0"), 1, LOADING | STALE | FAST, &[], Refuse(PERSISTENCE), category::ADMIN | DANGEROUS, "server\tReturns the Unix timestamp of the last successful save to disk.\t").tips(&["nondeterministic_output"]),
+    row("keys", since("1.0.0", "1.0.0"), 2, READONLY, &[], ToAll(Keys, Reach::Database), KEYSPACE | DANGEROUS, "generic\tReturns all key names that match a pattern.\tpattern:pattern").tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    row("lastsave", since("1.0.0", "1.0.0"), 1, LOADING | STALE | FAST, &[], ToAll(Least, Reach::Database), category::ADMIN | DANGEROUS, "server\tReturns the Unix timestamp of the last successful save to disk.\t").tips(&["nondeterministic_output"]),
     row("latency", since("2.8.13", "2.8.13"), -2, 0, &[], Container, 0, "server\tA container for latency diagnostics commands.\t").subcommands(&[
         row("latency|doctor", since("2.8.13", "2.8.13"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns a human-readable latency analysis report.\t").tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
         row("latency|graph", since("2.8.13", "2.8.13"), 3, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns a latency graph for an event.\tevent:string").tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
@@ -291,7 +290,7 @@ pub static COMMANDS: [Command; 318] = [
         row("latency|histogram", since("7.0.0", "7.0.0"), -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns the cumulative distribution of latencies of a subset or all commands.\tcommand:string,optional,multiple").tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
         row("latency|history", since("2.8.13", "2.8.13"), 3, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns timestamp-latency samples for an event.\tevent:string").tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
         row("latency|latest", since("2.8.13", "2.8.13"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns the latest latency samples for all events.\t").tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
-        row("latency|reset", since("2.8.13", "2.8.13"), -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Later(WholeServer), 0, "server\tResets the latency data for one or more events.\tevent:string,optional,multiple").tips(&["request_policy:all_nodes", "response_policy:agg_sum"]),
+        row("latency|reset", since("2.8.13", "2.8.13"), -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], ToAll(Sum, Reach::Server), 0, "server\tResets the latency data for one or more events.\tevent:string,optional,multiple").tips(&["request_policy:all_nodes", "response_policy:agg_sum"]),
     ]),
     row("lcs", since("7.0.0", "7.0.0"), -3, READONLY, &[through(1, 1, 1, 0, RO | ACCESS)], Forward, STRING, "string\tFinds the longest common substring.\tkey1:key,key_spec_index=0 key2:key,key_spec_index=0 len:pure-token,token=LEN,optional idx:pure-token,token=IDX,optional min-match-len:integer,token=MINMATCHLEN,optional withmatchlen:pure-token,token=WITHMATCHLEN,optional"),
     row("lindex", since("1.0.0", "1.0.0"), 3, READONLY, &[at(1, RO | ACCESS)], Forward, LIST, "list\tReturns an element from a list by its index.\tkey:key,key_spec_index=0 index:integer"),
@@ -313,7 +312,7 @@ pub static COMMANDS: [Command; 318] = [
         row("memory|doctor", since("4.0.0", "4.0.0"), 2, 0, &[], Later(AllShards), 0, "server\tOutputs memory problems report\t").tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
         row("memory|help", since("4.0.0", "4.0.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "server\tShow helpful text about the different subcommands\t"),
         row("memory|malloc-stats", since("4.0.0", "4.0.0"), 2, 0, &[], Later(AllShards), 0, "server\tShow allocator internal stats\t").tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
-        row("memory|purge", since("4.0.0", "4.0.0"), 2, 0, &[], Later(WholeServer), 0, "server\tAsks the allocator to release memory.\t").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+        row("memory|purge", since("4.0.0", "4.0.0"), 2, 0, &[], ToAll(AllOk, Reach::Server), 0, "server\tAsks the allocator to release memory.\t").tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         row("memory|stats", since("4.0.0", "4.0.0"), 2, 0, &[], Later(AllShards), 0, "server\tShow memory usage details\t").tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
         row("memory|usage", since("4.0.0", "4.0.0"), -3, READONLY, &[at(2, RO)], Forward, 0, "server\tEstimates the memory usage of a key.\tkey:key,key_spec_index=0 count:integer,token=SAMPLES,optional"),
     ]),
@@ -364,7 +363,7 @@ pub static COMMANDS: [Command; 318] = [
     ]),
     row("punsubscribe", since("2.0.0", "2.0.0"), -1, PUBSUB | NOSCRIPT | LOADING | STALE, &[], Listen(Pattern, false), 0, "pubsub\tStops listening to messages published to channels that match one or more patterns.\tpattern:pattern,optional,multiple"),
     row("quit", since("1.0.0", "1.0.0"), -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, &[], Answer(Quit), CONNECTION, "connection\tCloses the connection.\t\tdeprecated_since\t7.2.0\treplaced_by\tjust closing the connection"),
-    row("randomkey", since("1.0.0", "1.0.0"), 1, READONLY, &[], Later(AllShards), KEYSPACE, "generic\tReturns a random key name from the database.\t").tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"]),
+    row("randomkey", since("1.0.0", "1.0.0"), 1, READONLY, &[], ToAll(Any(0), Reach::Database), KEYSPACE, "generic\tReturns a random key name from the database.\t").tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"]),
     row("readonly", since("3.0.0", "3.0.0"), 1, LOADING | STALE | FAST, &[], Answer(Readonly), CONNECTION, "cluster\tEnables read-only queries for a connection to a Redis Cluster replica node.\t"),
     row("readwrite", since("3.0.0", "3.0.0"), 1, LOADING | STALE | FAST, &[], Answer(Readwrite), CONNECTION, "cluster\tEnables read-write queries for a connection to a Reids Cluster replica node.\t"),
     row("rename", since("1.0.0", "1.0.0"), 3, WRITE, &[at(1, RW | ACCESS | DELETE), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tRenames a key and overwrites the destination.\tkey:key,key_spec_index=0 newkey:key,key_spec_index=1"),
@@ -414,8 +413,8 @@ pub static COMMANDS: [Command; 318] = [
     row("slowlog", since("2.2.12", "2.2.12"), -2, 0, &[], Container, 0, "server\tA container for slow log commands.\t").subcommands(&[
         row("slowlog|get", since("2.2.12", "2.2.12"), -2, ADMIN | LOADING | STALE, &[], Later(WholeServer), 0, "server\tReturns the slow log's entries.\tcount:integer,optional").tips(&["request_policy:all_nodes", "nondeterministic_output"]),
         row("slowlog|help", since("6.2.0", "6.2.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "server\tShow helpful text about the different subcommands\t"),
-        row("slowlog|len", since("2.2.12", "2.2.12"), 2, ADMIN | LOADING | STALE, &[], Later(AllShards), 0, "server\tReturns the number of entries in the slow log.\t").tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
-        row("slowlog|reset", since("2.2.12", "2.2.12"), 2, ADMIN | LOADING | STALE, &[], Later(WholeServer), 0, "server\tClears all entries from the slow log.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        row("slowlog|len", since("2.2.12", "2.2.12"), 2, ADMIN | LOADING | STALE, &[], ToAll(Sum, Reach::Database), 0, "server\tReturns the number of entries in the slow log.\t").tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
+        row("slowlog|reset", since("2.2.12", "2.2.12"), 2, ADMIN | LOADING | STALE, &[], ToAll(AllOk, Reach::Server), 0, "server\tClears all entries from the slow log.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),
     row("smembers", since("1.0.0", "1.0.0"), 2, READONLY, &[at(1, RO | ACCESS)], Forward, SET, "set\tReturns all members of a set.\tkey:key,key_spec_index=0").tips(&["nondeterministic_output_order"]),
     row("smismember", since("6.2.0", "6.2.0"), -3, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, SET, "set\tReturns the membership associated with the given elements for a set\tkey:key,key_spec_index=0 member:string,multiple"),

@@ -1,0 +1,259 @@
+//! Commands for all shards at once: how their replies become the one of a single server.
+//!
+//! What one shard does not do is told with its name, and never left out: who empties a cache or counts its keys goes by that.
+
+use bytes::{Buf as _, Bytes};
+
+use super::command::Merge;
+use super::{Resp, Words, encode, glob};
+use crate::buffer::{Output, SHARE_MIN};
+use crate::protocol::{Facts, Part, Plan, Route};
+
+/// Longest list of names that is put together: all of them are kept until the last shard has answered, because their number
+/// comes first.
+const NAMES_MAX: usize = 64 << 20;
+/// So many shards that have failed are named in an error.
+const NAMED_MAX: usize = 8;
+
+/// What is to be done with such a command where the pool has several shards.
+pub fn plan(merge: Merge, words: &Words<'_>, facts: &Facts<'_, Resp>, plan: &mut Plan<Resp>) -> Route<Merge> {
+    match merge {
+        Merge::Keys => {
+            if let Some(pattern) = words.iter().nth(1) {
+                let start = pattern.as_ptr() as usize - words.canonical.as_ptr() as usize;
+                plan.keys.push((start, glob::beginning(pattern).len()));
+            }
+            Route::AllShards(merge)
+        }
+        Merge::Any(_) => Route::AllShards(Merge::Any(scattered(facts))),
+        merge => Route::AllShards(merge),
+    }
+}
+
+/// Another number each time.
+fn scattered(facts: &Facts<'_, Resp>) -> u32 {
+    let seed = facts.unix_micros.wrapping_add(facts.counters.requests.get() << 32).wrapping_add(facts.client);
+    // splitmix64
+    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 32) as u32
+}
+
+/// Bytes that are kept until all shards have answered.
+pub fn parts_max(merge: Merge) -> usize {
+    match merge {
+        Merge::Keys | Merge::Union | Merge::Every => NAMES_MAX,
+        _ => usize::MAX,
+    }
+}
+
+/// The reply to who asks for more.
+pub fn refuse_long(reply: &mut Vec<u8>) {
+    let mib = NAMES_MAX >> 20;
+    encode::error(
+        reply,
+        &format!("ERR the replies of the shards have more than {mib} MiB; ask with a pattern, or with SCAN"),
+    );
+}
+
+/// Whether a response, which is no error, cannot be the one to such a command.
+pub fn is_odd(merge: Merge, response: &[u8]) -> bool {
+    match merge {
+        Merge::Keys => head(response).is_none(),
+        Merge::Every => numbers(response).is_none(),
+        Merge::Least => integer(response).is_none(),
+        Merge::OneOk => !response.starts_with(b"+"),
+        Merge::Any(_) => !matches!(response.first(), Some(b'$' | b'_')),
+        _ => false,
+    }
+}
+
+/// Joins the responses, none of which is an error. The shard whose response is none, if there is one.
+pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<(), &'p Part> {
+    match merge {
+        Merge::Least => {
+            let mut least = i64::MAX;
+            for part in parts {
+                least = least.min(integer(&part.bytes).ok_or(part)?);
+            }
+            encode::integer(reply.tail(), least);
+        }
+        Merge::Every => {
+            let mut all: Option<Vec<i64>> = None;
+            for part in parts {
+                let numbers = numbers(&part.bytes).ok_or(part)?;
+                let before = all.get_or_insert_with(|| numbers.clone());
+                if before.len() != numbers.len() {
+                    return Err(part);
+                }
+                before.iter_mut().zip(numbers).for_each(|(least, number)| *least = number.min(*least));
+            }
+            let all = all.unwrap_or_default();
+            encode::array(reply.tail(), all.len());
+            all.into_iter().for_each(|number| encode::integer(reply.tail(), number));
+        }
+        Merge::Any(number) => {
+            let is_something = |part: &&Part| !matches!(&part.bytes[..], b"_\r\n" | b"$-1\r\n");
+            let something: Vec<&Part> = parts.iter().filter(is_something).collect();
+            let chosen = match something.len() {
+                0 => parts.first(),
+                count => something.get(number as usize % count).copied(),
+            };
+            chosen.into_iter().for_each(|part| reply.copy(&part.bytes));
+        }
+        _ => {
+            let first = parts.first();
+            if let Some(other) =
+                parts.iter().find(|part| first.is_some_and(|first| first.bytes != part.bytes))
+            {
+                return Err(other);
+            }
+            first.into_iter().for_each(|part| reply.copy(&part.bytes));
+        }
+    }
+    Ok(())
+}
+
+/// The names that all shards say. They are large together, so they are not copied.
+pub fn merge_keys(parts: Vec<Part>, reply: &mut Output) {
+    let heads: Option<Vec<(usize, usize)>> = parts.iter().map(|part| head(&part.bytes)).collect();
+    let Some(heads) = heads else {
+        let odd = parts.iter().find(|part| head(&part.bytes).is_none());
+        return odd.into_iter().for_each(|part| refuse(&part.shard, reply));
+    };
+    encode::array(reply.tail(), heads.iter().map(|&(count, _)| count).sum());
+    for (part, (_, start)) in parts.into_iter().zip(heads) {
+        let mut names = part.bytes;
+        names.advance(start);
+        if names.len() < SHARE_MIN {
+            reply.copy(&names);
+        } else {
+            reply.share(Bytes::from(names));
+        }
+    }
+}
+
+/// OK if any shard says so; that another has nothing to end is told only if that is all that they say.
+pub fn merge_any_ok(parts: &[Part], reply: &mut Output) {
+    let is_idle = |part: &&Part| part.bytes.starts_with(b"-NOTBUSY");
+    let done = parts.iter().find(|part| !encode::is_error(&part.bytes));
+    let told = done.or_else(|| parts.iter().find(|part| !is_idle(part))).or(parts.first());
+    told.into_iter().for_each(|part| reply.copy(&part.bytes));
+}
+
+/// The error of one shard is the reply, word for word, and behind it which shards have failed, unless all say the same: the
+/// others have done their part.
+pub fn fail(error: &[u8], parts: &[Part], reply: &mut Output) {
+    if parts.iter().all(|part| part.bytes == error) {
+        return reply.copy(error);
+    }
+    let Some(words) = error.strip_suffix(b"\r\n").filter(|words| words.first() == Some(&b'-')) else {
+        return reply.copy(error);
+    };
+    let failed: Vec<&str> =
+        parts.iter().filter(|part| encode::is_error(&part.bytes)).map(|part| &*part.shard).collect();
+    let named = failed[..failed.len().min(NAMED_MAX)].join(", ");
+    let more = if failed.len() > NAMED_MAX { ", ..." } else { "" };
+    reply.copy(words);
+    reply.copy(
+        format!(" (failed on {} of {} shards: {named}{more})\r\n", failed.len(), parts.len()).as_bytes(),
+    );
+}
+
+/// The shard has said what is no answer.
+pub fn refuse(shard: &str, reply: &mut Output) {
+    encode::error(reply.tail(), &format!("ERR shard {shard}: unexpected response to a part of the request"));
+}
+
+/// A number that is not negative.
+pub fn integer(part: &[u8]) -> Option<i64> {
+    let count = std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()?;
+    (count >= 0).then_some(count)
+}
+
+/// How many elements an array has, and where the first begins.
+fn head(response: &[u8]) -> Option<(usize, usize)> {
+    let end = memchr::memchr(b'\n', response)?;
+    let (b'*' | b'~', count) = response[..end].strip_suffix(b"\r")?.split_first()? else { return None };
+    Some((std::str::from_utf8(count).ok()?.parse().ok()?, end + 1))
+}
+
+/// The elements of an array of numbers.
+fn numbers(response: &[u8]) -> Option<Vec<i64>> {
+    let (count, start) = head(response)?;
+    let numbers: Option<Vec<i64>> =
+        response[start..].split_inclusive(|&byte| byte == b'\n').map(integer).collect();
+    numbers.filter(|numbers| numbers.len() == count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split;
+    use super::*;
+
+    fn joined(merge: Merge, responses: &[&str]) -> String {
+        let mut parts = Vec::new();
+        for (number, response) in responses.iter().enumerate() {
+            let mut part = Part::new(format!("shard-{}", number + 1).into());
+            part.bytes.extend_from_slice(response.as_bytes());
+            parts.push(part);
+        }
+        let owners = crate::protocol::Owners::new(&[], parts.len());
+        let mut reply = Output::default();
+        split::merge(merge, &owners, parts, &mut reply);
+        String::from_utf8(reply.first(reply.len()).to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_replies_of_several_shards_become_one() {
+        for (merge, responses, reply) in [
+            (Merge::Sum, &[":1\r\n", ":2\r\n"][..], ":3\r\n"),
+            (Merge::Least, &[":5\r\n", ":2\r\n", ":9\r\n"], ":2\r\n"),
+            (Merge::Every, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"], "*2\r\n:0\r\n:1\r\n"),
+            (Merge::Every, &["*0\r\n", "*0\r\n"], "*0\r\n"),
+            (
+                Merge::Keys,
+                &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"],
+                "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+            ),
+            (Merge::Same, &["$1\r\na\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
+            (
+                Merge::Same,
+                &["$1\r\na\r\n", "$1\r\nb\r\n"],
+                "-ERR shard shard-2: unexpected response to a part of the request\r\n",
+            ),
+            (Merge::Any(5), &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
+            (Merge::Any(0), &["_\r\n", "_\r\n"], "_\r\n"),
+            (Merge::OneOk, &["-NOTBUSY No scripts\r\n", "+OK\r\n"], "+OK\r\n"),
+            (Merge::OneOk, &["-NOTBUSY No\r\n", "-UNKILLABLE Sorry\r\n"], "-UNKILLABLE Sorry\r\n"),
+            (Merge::OneOk, &["-NOTBUSY No\r\n", "-NOTBUSY No\r\n"], "-NOTBUSY No\r\n"),
+            (
+                Merge::AllOk,
+                &["+OK\r\n", "-OOM no\r\n", "-BUSY no\r\n"],
+                "-OOM no (failed on 2 of 3 shards: shard-2, shard-3)\r\n",
+            ),
+            (Merge::Keys, &["*0\r\n", "!3\r\nERR\r\n"], "!3\r\nERR\r\n"),
+        ] {
+            assert_eq!(joined(merge, responses), reply, "{merge:?}");
+        }
+        let chosen: std::collections::HashSet<_> =
+            (0..10).map(|number| joined(Merge::Any(number), &["$1\r\na\r\n", "$1\r\nb\r\n"])).collect();
+        assert_eq!(chosen.len(), 2, "each has its chance");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_taken_for_one() {
+        for (merge, odd) in [
+            (Merge::Keys, "+OK\r\n"),
+            (Merge::Keys, "*-1\r\n"),
+            (Merge::Every, "*1\r\n:1\r\n:1\r\n"),
+            (Merge::Every, "*1\r\n$1\r\na\r\n"),
+            (Merge::Least, "$1\r\n1\r\n"),
+            (Merge::Least, ":-1\r\n"),
+            (Merge::Any(1), ":1\r\n"),
+            (Merge::OneOk, ":1\r\n"),
+        ] {
+            assert!(is_odd(merge, odd.as_bytes()), "{merge:?} {odd:?}");
+        }
+    }
+}

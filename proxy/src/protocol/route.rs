@@ -1,0 +1,53 @@
+//! What becomes of a request.
+
+use std::time::Duration;
+
+use super::channels::Listening;
+use super::clients::Question;
+
+/// What is to be done with a request.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Route<M> {
+    /// Nothing, and nothing is said.
+    Ignore,
+    /// It is refused because serving it would take too much memory now.
+    NoRoom,
+    /// [`super::Plan::reply`] is the reply, or [`super::Plan::shared`].
+    Answer,
+    /// [`super::Plan::reply`] is the reply, and the last one.
+    AnswerAndClose,
+    /// [`super::Plan::reply`] is the reply, and the client listens to nothing any more.
+    AnswerAndForget,
+    /// The client wants to hear of what [`super::Plan::keys`] name, or no more; of nothing of that kind where none is named.
+    Listen(Listening),
+    /// [`super::Plan::reply`] refuses a wrong password.
+    Deny {
+        /// The client has tried often: its next request waits a little.
+        slowly: bool,
+    },
+    /// The request goes as it is to the shard that owns all of [`super::Plan::keys`].
+    Forward,
+    /// It goes to the shard that owns all of [`super::Plan::keys`], on a connection of its own: it waits there for data, at most for
+    /// so long.
+    Wait(Option<Duration>),
+    /// The shard that owns all of [`super::Plan::keys`] watches them, and what its client says there goes over the same connection.
+    Watch,
+    /// Each key goes to its owner.
+    Split(M),
+    /// It goes to every server of the pool.
+    Everywhere(M),
+    /// It goes to every shard that has keys; where [`super::Plan::keys`] has what all keys begin with that it is about, and one shard has
+    /// all that begin so, to that one.
+    AllShards(M),
+    /// To be planned again once all earlier requests of the client are answered.
+    WhenQuiet,
+    /// It is queued, to be executed with others later: by a shard, or `here`, by the proxy itself. [`super::Plan::reply`] is the reply.
+    Queue {
+        /// By the proxy.
+        here: bool,
+    },
+    /// What is queued is executed; the replies to it are joined so.
+    Execute(M),
+    /// Only the whole process knows: the control thread is asked.
+    Ask(Question),
+}
