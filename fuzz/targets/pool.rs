@@ -29,6 +29,7 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         client_output_max: 1 << 16,
         client_output_pause: 4 << 20,
         arguments_max: 1 << 20,
+        large_value_min: 1 << 8,
         shard_queue_max: 6,
         shard_queue_bytes_max: 1 << 12,
         parked_bytes_max: 1 << 12,

@@ -179,6 +179,7 @@ impl Run {
         let mut limits = Limits {
             queue_wait: Duration::from_secs(3600),
             server_connections: 1 + random.below(2) as usize,
+            large_value_min: if random.one_in(3) { 20 + random.below(60) as usize } else { usize::MAX },
             pass_work_max: if seed.is_multiple_of(3) { 1 + seed as usize % 7 } else { PASS_WORK_MAX },
             ..Limits::default()
         };
@@ -574,7 +575,9 @@ fn two_nodes() -> Arc<Topology> {
 
 /// A world of two nodes, with a connection to both: `foo` is on the first, `bar` on the second.
 fn world(change: impl FnOnce(&mut Limits)) -> (World<Resp>, [ConnectionId; 2]) {
-    let mut limits = Limits { queue_wait: Duration::from_secs(3600), ..Limits::default() };
+    // What is said here of one connection to a node goes for large values as for others.
+    let mut limits =
+        Limits { queue_wait: Duration::from_secs(3600), large_value_min: usize::MAX, ..Limits::default() };
     change(&mut limits);
     let settings = Settings { databases: 1, ..Settings::default() };
     let mut world = World::new(settings, limits, two_nodes(), 1);

@@ -141,6 +141,7 @@ impl<D: Dialect> Run<D> {
             arguments_max: 1 << 20,
             client_output_max: if faulty && random.one_in(4) { 100_000 } else { 1 << 30 },
             client_output_pause: 4 << 20,
+            large_value_min: if random.one_in(2) { 1 + random.below(300) as usize } else { 64 << 10 },
             shard_queue_max: if small && faulty { 1 + random.below(6) as usize } else { 65536 },
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },

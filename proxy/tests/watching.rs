@@ -153,7 +153,12 @@ impl Run {
         let mut random = Random(seed);
         let faulty = random.one_in(2);
         let timeout = (faulty && random.one_in(2)).then_some(Duration::from_millis(100));
-        let limits = Limits { blocked_max: 1 + random.below(20) as usize, timeout, ..Limits::default() };
+        let limits = Limits {
+            blocked_max: 1 + random.below(20) as usize,
+            timeout,
+            large_value_min: if random.one_in(3) { 20 + random.below(60) as usize } else { usize::MAX },
+            ..Limits::default()
+        };
         let present: Vec<usize> = (0..SHARDS).collect();
         let settings = Settings { databases: 16, ..Settings::default() };
         let mut world = World::new(settings, limits.clone(), Arc::new(topology(&present)), seed);

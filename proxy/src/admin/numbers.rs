@@ -156,7 +156,7 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 32] = [
     (
         "memstore_shard_lanes",
         Kind::Gauge,
-        "Combinations of database and protocol version in use, each with its own shard connections in each worker.",
+        "Combinations of database, protocol version and large values in use, each with its own shard connections in each worker.",
         |pool| pool.lanes.get(),
     ),
     (

@@ -15,8 +15,8 @@ const SIDE_LISTENERS: u64 = 2;
 const SIDE_CONNECTIONS: std::ops::RangeInclusive<u64> = 8..=64;
 /// A listener beside those of pools may have one of so many descriptors.
 const SIDE_SHARE: u64 = 16;
-/// Lanes to each shard that there is room for: clients of RESP2 and of RESP3.
-const LANES: u64 = 2;
+/// Lanes to each shard that there is room for: clients of RESP2 and of RESP3, each with those that move large values apart.
+const LANES: u64 = 4;
 
 /// What decides how many connections to shards a pool may need.
 pub struct Sockets {

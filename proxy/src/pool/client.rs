@@ -5,6 +5,7 @@
 
 use super::block::Block;
 use super::connections::ConnectionId;
+use super::heavy::Weight;
 use super::limits::Limits;
 use super::parked::Waiting;
 use super::replies::Replies;
@@ -54,6 +55,8 @@ pub struct Client<P: Protocol> {
     pub dirty: bool,
     /// Average size of its replies, as their [`Replies`] keep it while it is idle.
     pub usual_reply: u8,
+    /// Whether it moves large values.
+    pub weight: Weight,
     /// When it connected.
     pub connected: Time,
     /// When its last bytes came.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::client::{Activity, Client, State};
+use super::heavy::Weight;
 use crate::protocol::Protocol;
 use crate::table::Table;
 use crate::time::Time;
@@ -165,6 +166,7 @@ impl<P: Protocol> Clients<P> {
             state: State::Open,
             dirty: false,
             usual_reply: 0,
+            weight: Weight::default(),
             connected: now,
             active: now,
             activity: None,

@@ -27,6 +27,8 @@ pub struct ConnectionId {
 /// Connections shared by clients of the same database and protocol version.
 pub(super) struct Lane<P: Protocol> {
     pub key: P::Lane,
+    /// It is for clients that move large values: see `heavy.rs`.
+    pub heavy: bool,
     /// Clients that use it.
     pub clients: usize,
     /// Nothing remains of it: its place is for the next.
@@ -53,8 +55,8 @@ pub(super) struct Connections<P: Protocol> {
     /// What holds for those that clients share.
     policy: Policy,
     pub(super) lanes: Vec<Lane<P>>,
-    /// Those that have not ended, by their keys.
-    pub(super) lane_of: HashMap<P::Lane, u32>,
+    /// Those that have not ended, by their keys and whether they are for large values.
+    pub(super) lane_of: HashMap<(P::Lane, bool), u32>,
     /// The lane of new clients.
     pub(super) usual: u32,
     /// Clients that have one to themselves for all that they ask of its shard.

@@ -256,6 +256,7 @@ impl<P: Protocol> Intake<'_, P> {
     #[inline(always)]
     fn deliver(&mut self, ticket: &Ticket<P>, scratch: &mut BytesMut, is_complete: bool) -> bool {
         let is_shared = self.end - self.start >= SHARE_MIN;
+        let is_large = is_shared && self.end - self.start >= self.context.limits.large_value_min;
         if is_shared {
             scratch.advance(self.start);
             (self.start, self.end) = (0, self.end - self.start);
@@ -266,6 +267,9 @@ impl<P: Protocol> Intake<'_, P> {
                 let activity =
                     client.activity.as_mut().expect("a client with a request in flight has an activity");
                 self.wishes.large |= is_shared;
+                if is_large {
+                    client.weight.is_large();
+                }
                 let piece = if is_shared {
                     Piece::Shared(scratch.split_to(self.end).freeze())
                 } else {

@@ -1,5 +1,5 @@
-//! Lanes: the connections that clients of the same database and protocol version share. They come when a client needs one
-//! and end when none does.
+//! Lanes: the connections that clients of the same database and protocol version share; those that move large values have one
+//! of their own ([`super::heavy`]). They come when a client needs one and end when none does.
 
 use super::connections::{Connections, Lane};
 use super::members::Members;
@@ -25,9 +25,9 @@ impl<P: Protocol> Connections<P> {
         }
     }
 
-    /// Whether there is a lane with this key.
-    pub fn has_lane(&self, key: P::Lane) -> bool {
-        self.lane_of.contains_key(&key)
+    /// Whether there is a lane with this key for a client of this one.
+    pub fn has_lane(&self, lane: u32, key: P::Lane) -> bool {
+        self.lane_of.contains_key(&(key, self.is_heavy(lane)))
     }
 
     /// What is spoken in the lane of new clients.
@@ -37,9 +37,9 @@ impl<P: Protocol> Connections<P> {
 
     /// New clients use the lane with this key.
     pub fn set_usual_lane(&mut self, key: P::Lane, members: &Members) {
-        self.usual = match self.lane_of.get(&key) {
+        self.usual = match self.lane_of.get(&(key, false)) {
             Some(&lane) => lane,
-            None => self.add_lane(key, members),
+            None => self.add_lane(key, false, members),
         };
     }
 
@@ -56,7 +56,12 @@ impl<P: Protocol> Connections<P> {
 
     /// The client of `lane` uses the one with this key from now on; false if there are as many lanes as there may be.
     pub fn change_lane(&mut self, lane: &mut u32, key: P::Lane, members: &Members) -> bool {
-        let known = self.lane_of.get(&key).copied();
+        self.change_to(lane, key, self.is_heavy(*lane), members)
+    }
+
+    /// The same, for large values or for others.
+    pub(super) fn change_to(&mut self, lane: &mut u32, key: P::Lane, heavy: bool, members: &Members) -> bool {
+        let known = self.lane_of.get(&(key, heavy)).copied();
         if known.is_none() && self.lane_of.len() >= LANES_KEPT {
             self.end_spent_lanes();
             if self.lane_of.len() >= LANES_KEPT {
@@ -66,7 +71,7 @@ impl<P: Protocol> Connections<P> {
                 return false;
             }
         }
-        let next = known.unwrap_or_else(|| self.add_lane(key, members));
+        let next = known.unwrap_or_else(|| self.add_lane(key, heavy, members));
         self.client_gone(*lane);
         self.lanes[next as usize].clients += 1;
         *lane = next;
@@ -74,8 +79,8 @@ impl<P: Protocol> Connections<P> {
     }
 
     /// A lane with this key, in the place of one that has ended if there is such a place.
-    fn add_lane(&mut self, key: P::Lane, members: &Members) -> u32 {
-        let next = Lane { key, clients: 0, ended: false, of_members: Vec::new() };
+    fn add_lane(&mut self, key: P::Lane, heavy: bool, members: &Members) -> u32 {
+        let next = Lane { key, heavy, clients: 0, ended: false, of_members: Vec::new() };
         let lane = match self.lanes.iter().position(|lane| lane.ended) {
             Some(lane) => {
                 self.lanes[lane] = next;
@@ -89,7 +94,7 @@ impl<P: Protocol> Connections<P> {
         for member in members.indexes() {
             self.add(lane, member, members[member].per_shard, members[member].keeps);
         }
-        self.lane_of.insert(key, lane as u32);
+        self.lane_of.insert((key, heavy), lane as u32);
         lane as u32
     }
 
@@ -110,7 +115,7 @@ impl<P: Protocol> Connections<P> {
         for lane in self.unused_lanes() {
             if self.of_lane(lane).all(|id| self[id].is_closed()) {
                 self.lanes[lane].ended = true;
-                self.lane_of.remove(&self.lanes[lane].key);
+                self.lane_of.remove(&(self.lanes[lane].key, self.lanes[lane].heavy));
                 let gone = std::mem::take(&mut self.lanes[lane].of_members);
                 self.remove(gone.into_iter().flatten());
             }

@@ -22,6 +22,8 @@ pub struct Limits {
     pub client_output_max: usize,
     /// Replies waiting for one client beyond what it has sent meanwhile; then its further requests have to wait.
     pub client_output_pause: usize,
+    /// Requests and replies of this size are large: their clients use other shard connections than the rest.
+    pub large_value_min: usize,
     /// Requests in flight and queued on one shard connection.
     pub shard_queue_max: usize,
     /// Bytes of requests queued and in flight on one shard connection: what is written and not answered stands in buffers of
@@ -76,6 +78,7 @@ impl Default for Limits {
             blocked_max: 1000,
             arguments_max: 1 << 20,
             per_shard_transactions: false,
+            large_value_min: 64 << 10,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,
             parked_bytes_max: PARKED_BYTES_MAX,

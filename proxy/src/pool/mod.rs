@@ -72,6 +72,7 @@ mod denials;
 mod feed;
 mod feeds;
 mod handshake;
+mod heavy;
 mod intake;
 mod joining;
 mod lanes;

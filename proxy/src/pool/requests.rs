@@ -112,7 +112,7 @@ impl<P: Protocol> Pool<P> {
         let Clients { table, dirty, .. } = clients;
         let client = table.get_mut(id.index as usize).expect("it is connected");
         let session_bytes = P::session_bytes(&client.session);
-        let Client { id: number, session, lane, state, activity, .. } = client;
+        let Client { id: number, session, lane, weight, state, activity, .. } = client;
         let activity = activity.as_deref_mut().expect("a client that is read has an activity");
         router.turn.since = activity.stalled.map(|stall| stall.since);
         pass.read(context.limits.pass_work_max, now);
@@ -132,6 +132,7 @@ impl<P: Protocol> Pool<P> {
             number,
             session,
             lane,
+            weight,
             state,
             activity,
             arrived,
@@ -142,7 +143,9 @@ impl<P: Protocol> Pool<P> {
             done: 0,
             turn,
         };
-        service.serve(scratch);
+        if service.weight.is_light() || service.weigh() {
+            service.serve(scratch);
+        }
         service.keep(scratch);
         pass.done(service.done);
         share.change(session_bytes, P::session_bytes(&client.session));

@@ -14,6 +14,7 @@ use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denials;
+use super::heavy::Weight;
 use super::listing::Asked;
 use super::members::ShardIndex;
 use super::pass::{REFUSED_WORK, answer_work, work};
@@ -57,6 +58,7 @@ pub(super) struct Service<'s, P: Protocol> {
     pub number: u64,
     pub session: &'s mut P::Session,
     pub lane: &'s mut u32,
+    pub weight: &'s mut Weight,
     pub state: &'s mut State,
     pub activity: &'s mut Activity<P>,
     /// When its bytes were read.
@@ -143,6 +145,19 @@ impl<P: Protocol> Service<'_, P> {
         scratch.advance(self.used);
     }
 
+    /// Whether a client that moves large values may be served now; otherwise it waits until all is answered.
+    #[cold]
+    pub fn weigh(&mut self) -> bool {
+        let quiet = self.activity.replies.in_flight() == 0;
+        let Router { connections, members, .. } = &mut *self.router;
+        let may_go_on = connections.weigh(self.lane, self.weight, quiet, members);
+        if !may_go_on {
+            self.activity.paused = Some(Pause::UntilQuiet);
+        }
+        self.context.counters.lanes.set(connections.lane_count() as i64);
+        may_go_on
+    }
+
     /// Whether one more request may be taken in this turn.
     #[inline(always)]
     fn may_go_on(&mut self, all: usize) -> bool {
@@ -208,6 +223,12 @@ impl<P: Protocol> Service<'_, P> {
         if is_large && P::arguments(decoder) * ARGUMENT_BYTES > self.share.room() {
             return Route::NoRoom;
         }
+        if length >= self.context.limits.large_value_min {
+            let Router { connections, members, .. } = &mut *self.router;
+            if !connections.make_heavy(self.lane, self.weight, quiet, members) {
+                return Route::WhenQuiet;
+            }
+        }
         match P::plan(request, self.session, &facts, self.plan) {
             // The fragments are a second copy of it, and so is what is queued.
             Route::Split(_) | Route::Everywhere(_) | Route::AllShards(_) | Route::Queue { .. }
@@ -229,6 +250,7 @@ impl<P: Protocol> Service<'_, P> {
             | Route::Split(_)
             | Route::Ignore
             | Route::NoRoom
+            | Route::WhenQuiet
             | Route::Queue { .. }
             | Route::Execute(_) => work(self.plan.keys.len()),
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
@@ -378,7 +400,7 @@ impl<P: Protocol> Service<'_, P> {
         let Router { connections, members, .. } = &mut *self.router;
         let (present, wanted) = (connections.lane_key(*self.lane), P::lane(self.session));
         if wanted != present {
-            if !connections.has_lane(wanted) {
+            if !connections.has_lane(*self.lane, wanted) {
                 // It has a place for the connections to each shard.
                 self.done += members.present().len();
             }

@@ -88,6 +88,7 @@ impl Limits {
             client_output_max: size(config.client_output_max),
             client_output_pause: size(config.client_output_pause),
             shard_queue_max: config.shard_queue_max as usize,
+            large_value_min: size(config.large_value_min),
             shard_queue_bytes_max: config.shard_queue_bytes_max,
             subscriptions_max: config.subscriptions_max as usize,
             subscriber_output_max: size(config.subscriber_output_max),

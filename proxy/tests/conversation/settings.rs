@@ -63,6 +63,7 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("arguments_max", |limits, value| put(&mut limits.arguments_max, number(value))),
     ("client_output_max", |limits, value| put(&mut limits.client_output_max, number(value))),
     ("client_output_pause", |limits, value| put(&mut limits.client_output_pause, number(value))),
+    ("large_value_min", |limits, value| put(&mut limits.large_value_min, number(value))),
     ("shard_queue_max", |limits, value| put(&mut limits.shard_queue_max, number(value))),
     ("shard_queue_bytes_max", |limits, value| put(&mut limits.shard_queue_bytes_max, number(value))),
     ("subscriber_output_max", |limits, value| put(&mut limits.subscriber_output_max, number(value))),
@@ -121,7 +122,8 @@ pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Setting
     let pins = Pins::default();
     let mut scene =
         Scene { shards: 1, is_cluster: false, tag, pins, preconnects: false, asks_identity: false };
-    let mut limits = Limits::default();
+    // What is large in size has a conversation of its own.
+    let mut limits = Limits { large_value_min: usize::MAX, ..Limits::default() };
     for setting in header {
         if !set(SCENE, &mut scene, setting)? && !set(LIMITS, &mut limits, setting)? {
             let known = D::SETTINGS.iter().any(|(name, _)| *name == setting.name);

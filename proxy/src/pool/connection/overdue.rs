@@ -9,6 +9,11 @@ use crate::time::Time;
 const SILENT_TIMEOUTS_MAX: u32 = 3;
 
 impl<P: Protocol> Connection<P> {
+    /// Whether something is in flight that its client was told has failed.
+    pub fn has_expired(&self) -> bool {
+        self.expired > 0
+    }
+
     /// The earliest deadline of the connection, if it has requests in flight.
     pub fn deadline(&self) -> Option<Time> {
         let waiting = self.in_flight.iter().filter(|ticket| !ticket.expired);

@@ -112,6 +112,8 @@ fn a_large_request_is_written_in_parts_whoever_else_has_something_for_its_shard(
     let mut rig = Rig::new(16, |limits| {
         limits.request_bytes_max = 2 * SIZE as u64;
         limits.shard_queue_bytes_max = 2 * SIZE as u64;
+        // On the connection of the other one.
+        limits.large_value_min = usize::MAX;
     });
     let (mut large, mut small) = (rig.client(), rig.client());
     say(&mut small, "GET a\r\n");
