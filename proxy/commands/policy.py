@@ -107,6 +107,9 @@ ALL_SERVERS = {
 # Commands whose keys are watched, on a connection of the client's own.
 WATCH = ("watch",)
 
+# Commands that wait until replicas have what was executed before, and whether files are to have it as well.
+CONFIRM = {"wait": "false", "waitaof": "true"}
+
 LATER = {
     "Blocking": "blmovem bzmove",
     "Scan": "scan clusterscan",
@@ -117,7 +120,6 @@ LATER = {
     "WholeServer": "script|flush script|kill function|delete function|flush function|kill function|restore"
     " slowlog|get commandlog|get"
     " hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
-    "Wait": "wait waitaof",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
 }
 

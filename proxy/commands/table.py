@@ -163,6 +163,8 @@ def handling(row):
         return "ToChannel"
     if name in policy.WATCH:
         return "Watch"
+    if name in policy.CONFIRM:
+        return f"Confirm {{ files: {policy.CONFIRM[name]} }}"
     if name in policy.ASK_CHANNELS:
         return f"AskChannels({policy.ASK_CHANNELS[name]})"
     for reach, rules in (("Database", policy.ALL_SHARDS), ("Server", policy.ALL_SERVERS)):

@@ -199,6 +199,8 @@ pub struct PoolCounters {
     pub blocked_repeated: Counter,
     /// Clients that wait for data on several shards.
     pub blocked_wide: Gauge,
+    /// Clients that wait for replicas.
+    pub blocked_confirming: Gauge,
     /// Elements that were taken for such a client and that nobody has got, because it was gone by then.
     pub blocked_lost: Counter,
     /// Times clients began to watch keys.

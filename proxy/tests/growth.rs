@@ -66,6 +66,7 @@ const ARGUMENTS: Bound = Setting("arguments_max", "memstore_client_disconnects")
 const PARKED: Bound = Constant("PARKED_BYTES_MAX", "memstore_cluster_redirects");
 const BLOCKED: Bound = Setting("blocked_max", "memstore_shard_private_connections");
 const WIDE: Bound = Setting("blocked_max", "memstore_shard_multi_shard_blocked_clients");
+const CONFIRMING: Bound = Setting("blocked_max", "memstore_replica_blocked_clients");
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
@@ -143,6 +144,13 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/tracker.rs Tracker.asked", Constant("ASKED_MAX", "memstore_shard_in_flight_requests")),
     ("pool/tracker.rs Tracker.backlog", QUEUE),
     ("pool/tracker.rs Tracker.news", Pass),
+    ("pool/confirming.rs Confirmations.fresh", Pass),
+    ("pool/confirming.rs Confirmations.keepers", Configured),
+    ("pool/confirming.rs Confirmations.of_clients", CONFIRMING),
+    ("pool/confirming.rs Confirmations.of_parts", Account),
+    ("pool/confirming.rs Confirmations.rounds", CONFIRMING),
+    ("pool/confirming.rs Round.clients", CONFIRMING),
+    ("pool/confirming.rs Round.parts", Configured),
     ("pool/wide.rs Attempt.tried", Account),
     ("pool/wide.rs Line.rivals", REQUEST),
     ("pool/wide.rs Line.waiting", Account),

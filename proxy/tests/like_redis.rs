@@ -476,12 +476,13 @@ fn what_concerns_all_shards_concerns_the_only_one() {
         MEMORY DOCTOR
         SLOWLOG RESET
         SLOWLOG nosuch
+        WAIT 0 0 ; WAIT -1 0 ; WAIT 1 1 ; WAIT 1 ; WAIT x -1 ; WAIT 1 x ; WAIT 1 -1 ; MULTI ; WAIT 1 0 ; WAIT x 0 ; EXEC
         EVAL return(7) 0
         ",
     );
     // Still not: these need a connection of their own, or change it for everybody.
     let mut client = pair.ours.connect();
-    for request in ["MONITOR", "WAIT 0 0", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
+    for request in ["MONITOR", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
         let mut client = pair.ours.connect();
         let reply = client.tell(request);
         assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");

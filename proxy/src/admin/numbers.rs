@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 32] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 33] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -98,6 +98,12 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 32] = [
         Kind::Gauge,
         "Clients that wait for data on several shards, for example by BLPOP.",
         |pool| pool.blocked_wide.get(),
+    ),
+    (
+        "memstore_replica_blocked_clients",
+        Kind::Gauge,
+        "Clients that wait until replicas have what was written (WAIT, WAITAOF).",
+        |pool| pool.blocked_confirming.get(),
     ),
     (
         "memstore_blocked_lost",

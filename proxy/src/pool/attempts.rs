@@ -86,8 +86,9 @@ impl<P: Protocol> Pool<P> {
     /// Responses to attempts have come.
     pub(super) fn settle_attempts(&mut self) {
         for (serial, response) in std::mem::take(&mut self.redirects.attempted) {
-            if let Some(attempt) = self.wide.end_attempt(serial) {
-                self.judge_attempt(&attempt, &response);
+            match self.wide.end_attempt(serial) {
+                Some(attempt) => self.judge_attempt(&attempt, &response),
+                None => self.heard_of_replicas(serial, &response),
             }
         }
     }
@@ -146,7 +147,9 @@ impl<P: Protocol> Pool<P> {
 
     /// An attempt has no response: its shard is lost, or has taken too long.
     pub(super) fn attempt_failed(&mut self, serial: u32, member: MemberIndex, failure: &ShardFailure) {
-        let Some(attempt) = self.wide.end_attempt(serial) else { return };
+        let Some(attempt) = self.wide.end_attempt(serial) else {
+            return self.replicas_unknown(serial, member, failure);
+        };
         if self.wide.is_current(&attempt) {
             self.fail_wide(attempt.client, member, failure);
         }
@@ -216,6 +219,7 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn drop_wide(&mut self, id: ClientId) {
         self.drop_attempt(id);
         self.forget_wide(id);
+        self.drop_confirming(id);
         if let Some(activity) = self.clients.activity_mut(id) {
             activity.is_wide = false;
         }
@@ -307,6 +311,7 @@ impl<P: Protocol> Pool<P> {
 
     /// Other shards have the keys from now on.
     pub(super) fn rehome_wide(&mut self) {
+        self.confirmations.forget_keepers();
         let router = &self.router;
         let homeless = self.wide.rehome(|name| {
             let home = router.topology.home_of(name).filter(|_| !router.topology.redirects())?;

@@ -149,7 +149,11 @@ impl<P: Protocol> Intake<'_, P> {
         if let Some(serial) = ticket.attempts() {
             self.redirects.attempted.push((serial, Bytes::copy_from_slice(response)));
             self.responses += 1;
-            self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros()));
+            match &mut self.connection.private {
+                // How long replicas were waited for says nothing of the shard, which may close the connection after an error.
+                Some(private) => private.is_tainted |= scratch[self.start] == P::ERROR,
+                None => self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros())),
+            }
             self.start = self.end;
             return Ok(true);
         }
@@ -229,9 +233,9 @@ impl<P: Protocol> Intake<'_, P> {
         if self.is_unwatched(response) {
             return true;
         }
-        let is_asker = self.connection.asked().is_some_and(|ticket| ticket.ends_wait().is_some());
+        let is_ours = |ticket: &Ticket<P>| ticket.ends_wait().is_some() || ticket.attempts().is_some();
         if self.connection.follows()
-            && !is_asker
+            && !self.connection.asked().is_some_and(is_ours)
             && P::redirect(response).is_some()
             && let Some((ticket, request)) = self.connection.take_back()
         {

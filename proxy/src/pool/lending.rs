@@ -9,7 +9,7 @@ use super::connections::{ConnectionId, Connections};
 use super::context::Context;
 use super::members::MemberIndex;
 use super::policy::Policy;
-use super::private::{Asked, Private, Wait, Was};
+use super::private::{Asked, Confirms, Private, Wait, Was};
 use super::router::{Refusal, Router};
 use super::ticket::{Sender, Ticket};
 use super::watch::Watch;
@@ -45,6 +45,7 @@ impl<P: Protocol> Connections<P> {
             finished: false,
             follows,
             wait: None,
+            confirms: None,
             watch: None,
             is_spare: false,
             is_cleared: false,
@@ -160,6 +161,19 @@ impl<P: Protocol> Router<P> {
         self.members[connection.member].counters.blocked_clients.add(1);
     }
 
+    /// The shard is asked there what replicas have, and waits for them for so long.
+    pub fn begin_confirming(
+        &mut self,
+        id: ConnectionId,
+        patience: Option<Duration>,
+        slack: Option<Duration>,
+    ) {
+        let connection = &mut self.connections[id];
+        let is_up = matches!(connection.link, Link::Up);
+        connection.private.as_mut().expect("it is a client's own").confirms = Some(Confirms { patience });
+        connection.policy.timeout = if is_up { guard(patience, slack) } else { slack };
+    }
+
     /// Keys are watched on the connection from now on.
     pub fn begin_watch(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
@@ -250,6 +264,7 @@ impl<P: Protocol> Router<P> {
         if private.holder.take().is_some() {
             counters.private_held.add(-1);
         }
+        private.confirms = None;
         if private.wait.take().is_some() {
             counters.blocked_clients.add(-1);
         }
@@ -304,11 +319,17 @@ impl<P: Protocol> Router<P> {
         let slack = connection.policy.timeout;
         let since = connection.in_flight().front().map(|ticket| ticket.since);
         let Some(private) = connection.private.as_mut() else { return };
-        if let Some(wait) = &mut private.wait {
+        let patience = match (&mut private.wait, private.confirms) {
             // Its time begins as the shard hears of it.
-            wait.due = wait.patience.map(|patience| now.plus(patience));
+            (Some(wait), _) => {
+                wait.due = wait.patience.map(|patience| now.plus(patience));
+                Some(wait.patience)
+            }
+            (None, confirms) => confirms.map(|confirms| confirms.patience),
+        };
+        if let Some(patience) = patience {
             let waited = since.map_or(Duration::ZERO, |since| now.since(since));
-            connection.policy.timeout = guard(wait.patience, slack).map(|guard| guard + waited);
+            connection.policy.timeout = guard(patience, slack).map(|guard| guard + waited);
         }
         let is_nobodys = private.holder.is_none() && !private.is_spare && !private.is_cleared;
         if is_nobodys {

@@ -67,7 +67,7 @@ impl<P: Protocol> Pool<P> {
             watch.map_or(0, Watch::count)
         };
         let mut unblocked = Vec::new();
-        let (channels, wide) = (&self.channels, &self.wide);
+        let (channels, wide, confirmations) = (&self.channels, &self.wide, &self.confirmations);
         let all = table.places();
         for index in places.start..places.end.min(all) {
             let Some(client) = table.get_mut(index) else { continue };
@@ -86,6 +86,7 @@ impl<P: Protocol> Pool<P> {
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
                 is_blocked: wide.goes_on(id)
+                    || confirmations.has(id)
                     || activity
                         .and_then(|activity| connections.wait_of(activity))
                         .is_some_and(|wait| wait.goes_on()),

@@ -40,6 +40,7 @@ use crate::time::Time;
 use channels::Channels;
 use client::{Activity, Pause, Stall, State};
 use clients::{Clients, find};
+use confirming::Confirmations;
 use connection::Link;
 use context::Context;
 use denials::Denials;
@@ -64,6 +65,7 @@ mod block;
 mod channels;
 pub mod client;
 mod clients;
+mod confirming;
 mod connection;
 mod connections;
 mod context;
@@ -151,6 +153,7 @@ pub struct Pool<P: Protocol> {
     redirects: Redirects<P>,
     channels: Channels,
     wide: WideWaits,
+    confirmations: Confirmations,
     denials: Denials,
     /// What the pass may still serve.
     pass: Pass,
@@ -180,6 +183,7 @@ impl<P: Protocol> Pool<P> {
             redirects: Redirects::default(),
             channels: Channels::default(),
             wide: WideWaits::default(),
+            confirmations: Confirmations::default(),
             denials: Denials::default(),
             pass: Pass::default(),
             share: Share::new(&Account::new(memory_max), 0),

@@ -47,12 +47,21 @@ pub struct Private {
     pub follows: bool,
     /// The request on it waits for data.
     pub wait: Option<Wait>,
+    /// The request on it waits for replicas.
+    pub confirms: Option<Confirms>,
     /// Keys are watched on it, or will be.
     pub watch: Option<Watch>,
     /// It is among the spare ones.
     pub is_spare: bool,
     /// Nobody has it, and it will be spare once the shard watches nothing on it any more.
     pub is_cleared: bool,
+}
+
+/// A request that waits for replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirms {
+    /// For how long; `None` for ever.
+    pub patience: Option<Duration>,
 }
 
 /// A request that waits for data.

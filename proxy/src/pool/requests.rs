@@ -39,6 +39,7 @@ impl<P: Protocol> Pool<P> {
             self.go_on(id, scratch, now);
         }
         self.tidy_wide(now);
+        self.tidy_confirmations(now);
     }
 
     fn go_on(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
@@ -108,7 +109,20 @@ impl<P: Protocol> Pool<P> {
     /// Takes requests from `scratch`, which was read at `arrived`, until it is used up or the client has to wait; keeps the
     /// rest.
     pub(super) fn process(&mut self, id: ClientId, scratch: &mut BytesMut, arrived: Time, now: Time) {
-        let Self { context, clients, router, denials, wishes, channels, wide, share, plan, pass, .. } = self;
+        let Self {
+            context,
+            clients,
+            router,
+            denials,
+            wishes,
+            channels,
+            wide,
+            confirmations,
+            share,
+            plan,
+            pass,
+            ..
+        } = self;
         let Clients { table, dirty, .. } = clients;
         let client = table.get_mut(id.index as usize).expect("it is connected");
         let session_bytes = P::session_bytes(&client.session);
@@ -126,6 +140,7 @@ impl<P: Protocol> Pool<P> {
             wishes,
             channels,
             wide,
+            confirmations,
             share: share_now,
             plan,
             id,

@@ -343,6 +343,7 @@ impl<P: Protocol> Pool<P> {
         self.clients.has_work()
             || self.channels.has_work()
             || self.wide.has_work()
+            || self.confirmations.has_work()
             || self.router.connections.has_work()
             || self.has_wishes()
             || self.is_asked_for_relief()

@@ -11,6 +11,7 @@ use shard_discovery::Home;
 use super::channels::Channels;
 use super::client::{Activity, Pause, Stall, State};
 use super::clients::ClientId;
+use super::confirming::Confirmations;
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denials;
@@ -29,6 +30,7 @@ use crate::failure::ShardFailure;
 use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route};
 use crate::time::Time;
 
+mod confirming;
 mod transaction;
 mod watching;
 mod whole;
@@ -50,6 +52,7 @@ pub(super) struct Service<'s, P: Protocol> {
     pub wishes: &'s mut Wishes,
     pub channels: &'s mut Channels,
     pub wide: &'s mut WideWaits,
+    pub confirmations: &'s mut Confirmations,
     pub share: &'s Share,
     /// Of the request at hand.
     pub plan: &'s mut Plan<P>,
@@ -254,7 +257,9 @@ impl<P: Protocol> Service<'_, P> {
             | Route::Queue { .. }
             | Route::Execute(_) => work(self.plan.keys.len()),
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
-            Route::Everywhere(_) | Route::AllShards(_) => work(self.router.topology.shards().len()),
+            Route::Everywhere(_) | Route::AllShards(_) | Route::Confirm { .. } => {
+                work(self.router.topology.shards().len())
+            }
             // What is not sent on is read, looked up and answered by the proxy itself.
             _ => {
                 let made = length + self.plan.reply.len();
@@ -280,6 +285,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
             Route::AllShards(merge) => self.send_to_all(merge, scratch, length)?,
             Route::Watch => return self.watch(scratch, length),
+            Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),
             Route::Answer => return Ok(self.answer()),
             Route::AnswerAndClose => {
                 self.answer();

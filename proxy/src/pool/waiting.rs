@@ -60,7 +60,9 @@ impl<P: Protocol> Pool<P> {
     /// Whether the client's request waits for data.
     pub fn is_waiting(&self, id: ClientId) -> bool {
         let is_at_one = |activity: &Activity<P>| self.router.connections.wait_of(activity).is_some();
-        self.wide.get(id).is_some() || self.clients.activity(id).is_some_and(is_at_one)
+        self.wide.get(id).is_some()
+            || self.confirmations.has(id)
+            || self.clients.activity(id).is_some_and(is_at_one)
     }
 
     /// The client will say nothing more, and hears nothing of what it waits for: nothing is to be taken for it.
@@ -82,6 +84,9 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn end_wait(&mut self, id: ClientId, ending: Ending, now: Time) -> bool {
         if self.wide.get(id).is_some() {
             return self.end_wide(id, ending);
+        }
+        if self.confirmations.has(id) {
+            return self.end_confirming(id, ending);
         }
         let Some(activity) = self.clients.activity(id) else { return false };
         let (at, wait) = (activity.private, self.router.connections.wait_of(activity));
@@ -202,7 +207,10 @@ impl<P: Protocol> Pool<P> {
         let is_meant = |id: &ClientId| {
             self.clients.get(*id).is_some_and(|client| spread(client.id, seed) < u64::from(share))
         };
-        let holders = holders.chain(self.redirects.parked_clients()).chain(self.wide.clients());
+        let holders = holders
+            .chain(self.redirects.parked_clients())
+            .chain(self.wide.clients())
+            .chain(self.confirmations.clients());
         let meant: Vec<ClientId> = holders.filter(is_meant).collect();
         meant.into_iter().for_each(|id| {
             self.end_wait(id, Ending::TimeOver, now);
@@ -262,7 +270,9 @@ impl<P: Protocol> Pool<P> {
         if let Some(watch) = &private.watch {
             return self.settle_watch(at, holder, watch.stage, now);
         }
-        if !connection.in_flight().is_empty() || (private.wait.is_none() && !private.is_cleared) {
+        if !connection.in_flight().is_empty()
+            || !(private.wait.is_some() || private.confirms.is_some() || private.is_cleared)
+        {
             return;
         }
         self.router.release_private(at);

@@ -16,8 +16,10 @@ use store::Store;
 use channels::{Channels, Voice};
 
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
+pub use confirming::Confirming;
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
+pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
@@ -25,11 +27,13 @@ pub use wide::{Tracked, Tried, Wide};
 
 pub mod channels;
 mod clients;
+mod confirming;
 pub mod events;
 mod identity;
 pub mod memcache;
 mod owners;
 pub mod resp;
+mod response;
 mod route;
 pub mod store;
 mod strangers;
@@ -38,7 +42,7 @@ mod watching;
 mod wide;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Channels + Waiting + Watching + Wide + Sized + 'static {
+pub trait Protocol: Channels + Confirming + Waiting + Watching + Wide + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -374,60 +378,6 @@ pub enum Spread {
     Slots,
     /// They are on several shards, and have a part in braces in common that the pool does not look at.
     IgnoredTag,
-}
-
-/// What a shard says to a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BlockOutcome {
-    /// It was executed.
-    Executed,
-    /// None of it was executed.
-    Refused,
-    /// None of it was executed: a key has changed that was watched.
-    Changed,
-    /// None of it was executed, and it may go on with what comes next: nothing else is to be sent on the connection.
-    Unclear,
-    /// That is no response to it.
-    Odd,
-}
-
-/// Who is to be asked instead. Nothing was executed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Redirect<'b> {
-    /// This server from now on. Without a host, at the host that answered.
-    Moved {
-        /// What it is about.
-        slot: u16,
-        /// Name or address, without brackets.
-        host: &'b str,
-        /// Port.
-        port: u16,
-    },
-    /// This server, this once.
-    Ask {
-        /// What it is about.
-        slot: u16,
-        /// As for `Moved`.
-        host: &'b str,
-        /// Port.
-        port: u16,
-    },
-    /// The same, a little later.
-    Later {
-        /// Somebody else may be who is to be asked by then.
-        stale: bool,
-    },
-}
-
-/// What a response decoder understood.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Progress {
-    /// Bytes understood; never more than were given.
-    pub length: usize,
-    /// The response ends with them.
-    pub complete: bool,
-    /// It was not asked for (a push) and answers no request.
-    pub push: bool,
 }
 
 /// The largest request.

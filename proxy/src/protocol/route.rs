@@ -30,6 +30,13 @@ pub enum Route<M> {
     /// It goes to the shard that owns all of [`super::Plan::keys`], on a connection of its own: it waits there for data, at most for
     /// so long.
     Wait(Option<Duration>),
+    /// All shards say how many replicas have what they executed before, and wait for that at most for so long.
+    Confirm {
+        /// `None` for ever.
+        patience: Option<Duration>,
+        /// Some are asked for; else it is only said how many there are.
+        marks: bool,
+    },
     /// The shard that owns all of [`super::Plan::keys`] watches them, and what its client says there goes over the same connection.
     Watch,
     /// Each key goes to its owner.

@@ -616,8 +616,10 @@ fn a_flag_says_blocking_only_where_the_proxy_knows_how_to_treat_it() {
     use memstore_proxy::protocol::resp::command::{Feature, flag};
     let block: [&[u8]; 3] = [b"", b"BLOCK", b"0"];
     for row in COMMANDS.iter().filter(|row| row.flags.has(flag::BLOCKING)) {
-        let apart =
-            matches!(row.handling, Handling::Block(_) | Handling::Later(Feature::Blocking | Feature::Wait));
+        let apart = matches!(
+            row.handling,
+            Handling::Block(_) | Handling::Later(Feature::Blocking) | Handling::Confirm { .. }
+        );
         assert!(
             apart || row.waits(block.len(), |at| block[at]).is_some(),
             "{} would block a shared connection",

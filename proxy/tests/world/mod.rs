@@ -19,6 +19,9 @@ use memstore_proxy::protocol::{Found, Protocol, Rows, ShardIdentity};
 use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
+pub mod random;
+pub mod words;
+
 /// A pool and the time.
 pub struct World<P: Protocol> {
     pub pool: Pool<P>,

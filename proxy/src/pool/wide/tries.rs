@@ -11,8 +11,7 @@ use crate::time::Time;
 impl WideWaits {
     /// The key is being tried for the client; returns a number for that.
     pub fn begin(&mut self, id: ClientId, place: usize, at: ConnectionId, tried: Vec<u8>) -> u32 {
-        self.next_serial = self.next_serial.wrapping_add(1);
-        let serial = self.next_serial;
+        let serial = self.next_serial();
         let wait = self.waits.get_mut(&id).expect("it waits");
         wait.trying = Some(serial);
         let line = wait.keys[place].line;
@@ -29,6 +28,12 @@ impl WideWaits {
         self.attempts.insert(serial, attempt);
         self.judge_line(line);
         serial
+    }
+
+    /// A number that no other attempt has.
+    pub fn next_serial(&mut self) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.next_serial
     }
 
     /// What is being tried for the client.

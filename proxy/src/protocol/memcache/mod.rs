@@ -12,8 +12,8 @@ use crate::buffer::Output;
 use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol, Question, Request,
-    RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
+    ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
+    Question, Request, RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -82,6 +82,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl Waiting for Memcache {}
 
 impl Watching for Memcache {}
+
+impl Confirming for Memcache {}
 
 impl Wide for Memcache {}
 

@@ -17,6 +17,7 @@ use mode::Mode;
 use session::{ReplyMode, Session, Settings};
 
 mod channels;
+mod confirming;
 #[rustfmt::skip]
 pub mod command;
 pub mod decode;

@@ -3,7 +3,7 @@
 //! A mode is what the commands of a client mean to it, so it stands in its session; what a client waits for is the business of
 //! the pool.
 
-use super::command::{Command, Feature, Handling, Local};
+use super::command::{Command, Handling, Local};
 use crate::protocol::Watched;
 
 /// How the commands of a client are taken.
@@ -161,7 +161,7 @@ impl Within {
                 | Local::ConfigGet => Self::Answered,
             },
             Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),
-            Handling::Later(Feature::Wait) => Self::Sent,
+            Handling::Confirm { .. } => Self::Sent,
             Handling::Listen(..) => Self::Refused(STATE),
             Handling::AskChannels(_) => Self::Refused(SEVERAL),
             Handling::Forward

@@ -8,7 +8,7 @@ use super::command::{
     Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, category, flag,
 };
 use super::session::{self, Session};
-use super::{Resp, Words, channels, encode, local, pubsub, split, transaction, waiting, whole};
+use super::{Resp, Words, channels, confirming, encode, local, pubsub, split, transaction, waiting, whole};
 use crate::protocol::channels::Listening;
 use crate::protocol::{Facts, Plan, Route};
 
@@ -161,6 +161,10 @@ pub fn plan_command(
             to_the_one(plan)
         }
         Handling::Later(feature) => refuse(plan, &session::not_yet(command, feature)),
+        Handling::Confirm { files } => match confirming::read(files, &words.to_vec()) {
+            Ok((patience, marks)) => Route::Confirm { patience, marks },
+            Err(error) => refuse(plan, error),
+        },
         Handling::Watch => match find_keys(command, words, facts, plan) {
             Ok(_) => transaction::watch(session, &mut plan.reply),
             Err(error) => refuse(plan, &error),

@@ -44,6 +44,11 @@ pub fn plan_queued(
             route => route,
         },
         // It does not wait here.
+        Within::Sent if command.keys.is_empty() => {
+            // Any shard that executes the transaction.
+            plan.keys.push((0, 0));
+            Route::Forward
+        }
         Within::Sent => match find_keys(command, words, facts, plan) {
             Ok(_) => Route::Forward,
             Err(error) => refuse(plan, &error),

@@ -11,8 +11,6 @@ pub enum Feature {
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
     WholeServer,
-    /// WAIT counts the writes of its own connection.
-    Wait,
     /// Invalidation messages for caching clients.
     Tracking,
 }
@@ -23,7 +21,7 @@ impl Feature {
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
             Self::Scan | Self::AllShards | Self::WholeServer => true,
-            Self::Blocking | Self::Wait | Self::Tracking => false,
+            Self::Blocking | Self::Tracking => false,
         }
     }
 
@@ -33,9 +31,6 @@ impl Feature {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
-            Self::Wait => {
-                "WAIT and WAITAOF are not supported yet: they count the writes of one connection to one shard"
-            }
             Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
         }
     }

@@ -100,6 +100,11 @@ pub enum Handling {
     Block(TimeoutPlace),
     /// The shard that owns its keys watches them, on a connection that its client has to itself from then on.
     Watch,
+    /// The shards say how many replicas have what they executed before.
+    Confirm {
+        /// Whose files have it, their own and those of replicas.
+        files: bool,
+    },
     /// Names of this kind are listened to, or no more: all arguments.
     Listen(Kind, bool),
     /// To the shard that owns the channel it is said to.
@@ -498,6 +503,7 @@ impl Command {
             | Handling::Answer(_)
             | Handling::Block(_)
             | Handling::Watch
+            | Handling::Confirm { .. }
             | Handling::Listen(..)
             | Handling::ToChannel
             | Handling::ToAll(..)
@@ -517,6 +523,7 @@ impl Command {
             | Handling::Answer(_)
             | Handling::Block(_)
             | Handling::Watch
+            | Handling::Confirm { .. }
             | Handling::Listen(..)
             | Handling::ToChannel
             | Handling::ToAll(..)

@@ -32,12 +32,12 @@ pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Ve
     if resp3 { encode::verbatim(out, text.as_bytes()) } else { encode::bulk(out, text.as_bytes()) }
 }
 
-/// Clients whose request waits for data, whichever worker serves them.
+/// Clients whose request waits for data or replicas, whichever worker serves them.
 fn blocked(facts: &Facts<'_, Resp>) -> i64 {
     let shards = 0..facts.counters.shards().len();
     let at_one: i64 =
         shards.map(|shard| facts.counters.sum_shard(shard, |shard| shard.blocked_clients.get())).sum();
-    at_one + facts.counters.sum(|pool| pool.blocked_wide.get())
+    at_one + facts.counters.sum(|pool| pool.blocked_wide.get() + pool.blocked_confirming.get())
 }
 
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
