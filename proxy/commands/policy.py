@@ -104,6 +104,9 @@ ALL_SERVERS = {
     "Sum": "latency|reset",
 }
 
+# Commands that run scripts, and what of.
+RUN = {"Text": "eval eval_ro", "Digest": "evalsha evalsha_ro", "Function": "fcall fcall_ro"}
+
 # Commands whose keys are watched, on a connection of the client's own.
 WATCH = ("watch",)
 

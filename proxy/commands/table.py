@@ -157,6 +157,9 @@ def handling(row):
     for place, names in policy.BLOCK.items():
         if name in names.split():
             return f"Block({place})"
+    for script, names in policy.RUN.items():
+        if name in names.split():
+            return f"Run(ScriptKind::{script})"
     if name in policy.LISTEN:
         return f"Listen({policy.LISTEN[name]})"
     if name in policy.PUBLISH:
@@ -286,7 +289,7 @@ use super::category::{
 };
 use super::flag::*;
 use super::key::*;
-use super::{Command, Reach, row, since};
+use super::{Command, Reach, ScriptKind, row, since};
 use crate::protocol::channels::Kind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.

@@ -69,6 +69,16 @@ impl Account {
         self.max().saturating_sub(self.held())
     }
 
+    /// What no worker has alone held so many bytes before, and holds so many after.
+    pub fn change(&self, before: usize, after: usize) {
+        // One after the other, so that it cannot become less than nothing between.
+        if after >= before {
+            self.held.fetch_add(after - before, Relaxed);
+        } else {
+            self.held.fetch_sub(before - after, Relaxed);
+        }
+    }
+
     fn census(&self) -> MutexGuard<'_, Census> {
         self.census.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,12 +141,7 @@ impl Share {
     /// Tells the account what is held.
     pub fn tell(&mut self) {
         let told = self.book.told.swap(self.own, Relaxed);
-        // One after the other, so that it cannot become less than nothing between.
-        if self.own >= told {
-            self.account.held.fetch_add(self.own - told, Relaxed);
-        } else {
-            self.account.held.fetch_sub(told - self.own, Relaxed);
-        }
+        self.account.change(told, self.own);
         self.excess = self.account.held() > self.account.max();
     }
 

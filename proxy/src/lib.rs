@@ -17,6 +17,7 @@ mod net;
 pub mod pool;
 pub mod protocol;
 mod reconcile;
+pub mod scripts;
 pub mod secret;
 mod status;
 mod table;

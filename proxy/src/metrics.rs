@@ -210,6 +210,12 @@ pub struct PoolCounters {
     pub watches_lost: Counter,
     /// Transactions that shards have not executed because a watched key had changed.
     pub watch_conflicts: Counter,
+    /// Scripts that shards were sent before a request that names them.
+    pub scripts_loaded: Counter,
+    /// Requests that were sent again because their shard did not know a script any more that it was sent.
+    pub scripts_repaired: Counter,
+    /// Scripts that were forgotten because there was no room for all of them.
+    pub scripts_forgotten: Counter,
     /// Connections for requests that wait for data which were made later, because many were made shortly before.
     pub blocked_delayed: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.

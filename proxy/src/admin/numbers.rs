@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 33] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 36] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -80,6 +80,24 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 33] = [
         Kind::Counter,
         "Transactions that a shard has not executed because a watched key had changed.",
         |pool| pool.watch_conflicts.get() as i64,
+    ),
+    (
+        "memstore_scripts_loaded",
+        Kind::Counter,
+        "Scripts sent to a shard (SCRIPT LOAD) ahead of an EVALSHA that needs them there.",
+        |pool| pool.scripts_loaded.get() as i64,
+    ),
+    (
+        "memstore_scripts_repaired",
+        Kind::Counter,
+        "EVALSHA commands sent again because a shard had forgotten a script (SCRIPT FLUSH not through this proxy).",
+        |pool| pool.scripts_repaired.get() as i64,
+    ),
+    (
+        "memstore_scripts_forgotten",
+        Kind::Counter,
+        "Scripts that the proxy forgot because it remembers 4,096 of them and 8 MiB at most.",
+        |pool| pool.scripts_forgotten.get() as i64,
     ),
     (
         "memstore_blocked_repeated",

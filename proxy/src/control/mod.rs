@@ -143,13 +143,14 @@ impl Control {
     /// One more pool is served.
     fn open(&self, config: Arc<config::Pool>, topology: Arc<Topology>, memory_max: usize) -> Rc<PoolControl> {
         let number = self.next_pool.replace(self.next_pool.get() + 1);
+        self.status.account.set_max(memory_max);
         let pool = PoolControl::open(
             number,
             config,
             topology,
             &self.workers,
             self.names.clone(),
-            memory_max,
+            &self.status.account,
             self.descriptors.clone(),
         );
         care::begin(&pool);

@@ -17,11 +17,13 @@ use tokio::task::JoinHandle;
 use super::descriptors::Descriptors;
 use super::ejection::Ejection;
 use super::events::Events;
+use crate::account::Account;
 use crate::config;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
+use crate::scripts::Scripts;
 use crate::status::{PoolStatus, Record, Ring};
 use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
 
@@ -118,11 +120,12 @@ impl PoolControl {
         topology: Arc<Topology>,
         workers: &[Door],
         names: Arc<Resolver>,
-        memory_max: usize,
+        account: &Arc<Account>,
         descriptors: Rc<Descriptors>,
     ) -> Rc<Self> {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
+        let scripts = Arc::new(Scripts::new(account));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
@@ -134,8 +137,9 @@ impl PoolControl {
                 learnt,
                 topology,
                 counters,
+                scripts: scripts.clone(),
                 orders: receiver,
-                memory_max,
+                memory_max: account.max(),
             });
             orders.push(sender);
         }
@@ -160,7 +164,7 @@ impl PoolControl {
             counters,
             dealt: vec![Cell::default(); orders.len()],
             orders,
-            memory_max: Cell::new(memory_max),
+            memory_max: Cell::new(account.max()),
             unreachable: RefCell::default(),
             unhealthy: RefCell::default(),
             suspects: RefCell::default(),

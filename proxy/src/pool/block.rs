@@ -8,9 +8,13 @@ use shard_discovery::{Home, Topology};
 
 use super::limits::Limits;
 use crate::protocol::{Plan, Protocol};
+use crate::scripts::Digest;
 
 /// Requests that the proxy itself answers, of one transaction: all of them are answered at once.
 const OWN_MAX: usize = 4096;
+
+/// Different scripts of one transaction that are sent ahead of it; further ones have to be known.
+pub(super) const NAMED_MAX: usize = 64;
 
 /// Room for a transaction as most are, so that it does not grow with each request.
 const USUAL_BYTES: usize = 512;
@@ -38,6 +42,8 @@ pub struct Block {
     queued: Vec<Queued>,
     /// Places of their keys in `requests`, from request to request.
     keys: Vec<(usize, usize)>,
+    /// Scripts that they name, at most [`NAMED_MAX`].
+    scripts: Vec<Digest>,
 }
 
 /// One request.
@@ -102,6 +108,7 @@ impl Block {
             unit: None,
             queued: Vec::with_capacity(USUAL_COUNT),
             keys: Vec::with_capacity(USUAL_COUNT),
+            scripts: Vec::new(),
         }
     }
 
@@ -117,6 +124,7 @@ impl Block {
         self.own.clear();
         self.queued.clear();
         self.keys.clear();
+        self.scripts.clear();
         self.is_watched = is_watched;
         self.topology.clone_from(topology);
         self
@@ -139,6 +147,7 @@ impl Block {
             + self.own.capacity()
             + self.queued.capacity() * size_of::<Queued>()
             + self.keys.capacity() * size_of::<(usize, usize)>()
+            + self.scripts.capacity() * size_of::<Digest>()
     }
 
     /// One more, with the keys of `plan`.
@@ -177,6 +186,18 @@ impl Block {
         self.join(place, limits)?;
         self.queued.push(Queued { place, end: self.requests.len(), keys_end: self.keys.len() });
         Ok(())
+    }
+
+    /// One of the requests names this script.
+    pub(super) fn names(&mut self, script: Digest) {
+        if self.scripts.len() < NAMED_MAX && !self.scripts.contains(&script) {
+            self.scripts.push(script);
+        }
+    }
+
+    /// The scripts that they name.
+    pub(super) fn scripts(&self) -> &[Digest] {
+        &self.scripts
     }
 
     /// Who executes a request with these keys.

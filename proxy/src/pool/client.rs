@@ -9,6 +9,7 @@ use super::heavy::Weight;
 use super::limits::Limits;
 use super::parked::Waiting;
 use super::replies::Replies;
+use super::rerun::Named;
 use crate::buffer::{Ahead, Rest};
 use crate::protocol::Protocol;
 use crate::time::Time;
@@ -105,6 +106,8 @@ pub struct Activity<P: Protocol> {
     pub stalled: Option<Stall>,
     /// The requests of its transaction, if some are queued.
     pub block: Option<Box<Block>>,
+    /// The newest request of it that names a script.
+    pub(super) named: Option<Box<Named>>,
     /// Requests of it that wait for their next attempt.
     pub(super) parked: Option<Box<Waiting<P>>>,
     /// The connection of a shard that it has to itself.
@@ -141,6 +144,7 @@ impl<P: Protocol> Default for Activity<P> {
             in_line: false,
             stalled: None,
             block: None,
+            named: None,
             parked: None,
             private: None,
             is_wide: false,
@@ -228,7 +232,8 @@ impl<P: Protocol> Activity<P> {
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
         let queued = self.block.as_ref().map_or(0, |block| block.bytes());
-        self.rest.memory() + self.ahead.len() + self.replies.memory() + queued
+        let named = self.named.as_ref().map_or(0, |named| named.bytes());
+        self.rest.memory() + self.ahead.len() + self.replies.memory() + queued + named
     }
 
     /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
@@ -242,6 +247,7 @@ impl<P: Protocol> Activity<P> {
         self.blocked = None;
         self.swamped = None;
         self.told = false;
+        self.named = None;
         self.set_back = (0, Time::default());
         self.arrived = None;
         self.counted = 0;

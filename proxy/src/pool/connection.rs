@@ -25,7 +25,6 @@ use super::policy::Policy;
 use super::private::Private;
 use super::ticket::{Ticket, Waiter};
 use super::tracker::Tracker;
-use super::watch::Watch;
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{Blame, ShardFailure, Stage};
@@ -33,10 +32,12 @@ use crate::protocol::Protocol;
 use crate::time::Time;
 
 pub use heard::HeardOfBlock;
+pub use loaded::Loaded;
 
 mod forsake;
 mod gauges;
 mod heard;
+mod loaded;
 mod overdue;
 mod own;
 
@@ -128,6 +129,8 @@ pub struct Connection<P: Protocol> {
     pub block: HeardOfBlock,
     /// The shard has refused to begin one, in these words.
     pub refuses_blocks: Option<Box<str>>,
+    /// Scripts that the shard was sent on it.
+    pub loaded: Option<Box<Loaded>>,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
     /// Bytes received that do not end a response yet.
@@ -183,6 +186,7 @@ impl<P: Protocol> Connection<P> {
             blocks: 0,
             block: HeardOfBlock::default(),
             refuses_blocks: None,
+            loaded: None,
             decoder: P::ResponseDecoder::default(),
             rest: Rest::default(),
             understood: 0,
@@ -498,7 +502,7 @@ impl<P: Protocol> Connection<P> {
             first.asks = false;
         }
         self.count_again();
-        (self.block, self.refuses_blocks) = (HeardOfBlock::default(), None);
+        (self.block, self.refuses_blocks, self.loaded) = (HeardOfBlock::default(), None, None);
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();
         self.understood = 0;
@@ -557,27 +561,6 @@ impl<P: Protocol> Connection<P> {
             count += 1;
         }
         count
-    }
-
-    /// Memory it holds.
-    pub fn bytes(&self) -> usize {
-        self.output.memory()
-            + self.kept.as_ref().map_or(0, |kept| kept.memory())
-            + self.rest.memory()
-            + self.in_flight.len() * size_of::<Ticket<P>>()
-            + self.feed.as_ref().map_or(0, |feed| feed.bytes())
-            + self.tracker.as_ref().map_or(0, |tracker| tracker.bytes())
-            + self.private.as_ref().and_then(|private| private.watch.as_ref()).map_or(0, Watch::bytes)
-    }
-
-    /// The requests whose bytes are held here, and how many of each.
-    pub fn held_requests(&self) -> impl Iterator<Item = (&Ticket<P>, usize)> {
-        let written = if self.kept.is_some() { 0 } else { self.in_flight.len() - self.unwritten() };
-        let whole = self.in_flight.iter().skip(written).map(|ticket| (ticket, ticket.length as usize));
-        // The one before may be written in part.
-        let left = self.output.len().saturating_sub(whole.clone().map(|(_, length)| length).sum());
-        let begun = written.checked_sub(1).map(|place| (&self.in_flight[place], left));
-        begun.into_iter().chain(whole)
     }
 
     /// It is not there and nobody connects.

@@ -6,6 +6,7 @@ use super::limits::Limits;
 use crate::metrics::Counters;
 use crate::protocol::Protocol;
 use crate::protocol::store::Store;
+use crate::scripts::Scripts;
 
 /// What never changes while a pool lives.
 pub struct Identity {
@@ -29,4 +30,6 @@ pub(super) struct Context<P: Protocol> {
     pub counters: Counters,
     /// What is known of the shards taken together.
     pub store: Arc<Store>,
+    /// The scripts that clients have shown.
+    pub scripts: Arc<Scripts>,
 }

@@ -19,11 +19,12 @@ use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
-use crate::protocol::{Interruption, Malformed, Protocol};
+use crate::protocol::{Interruption, Malformed, Protocol, Scripted};
 use crate::time::Time;
 
 mod block;
 mod feed;
+mod script;
 mod tracker;
 mod watch;
 
@@ -127,8 +128,13 @@ impl<P: Protocol> Intake<'_, P> {
                 let words = beginning(response);
                 return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
-            if response[0] == P::ERROR && is_complete && self.is_redirected(response, scripted) {
-                return Ok(self.connection.is_plain());
+            if response[0] == P::ERROR && is_complete {
+                if self.is_redirected(response, scripted.is_script()) {
+                    return Ok(self.connection.is_plain());
+                }
+                if scripted == Scripted::Loaded && self.is_run_again(response) {
+                    return Ok(true);
+                }
             }
         }
         let ticket = if is_complete {
@@ -138,13 +144,8 @@ impl<P: Protocol> Intake<'_, P> {
         };
         let ticket = ticket.expect("somebody has asked");
         self.response_bytes += response.len() as u64;
-        if ticket.is_prelude() {
-            if let Some(private) = &mut self.connection.private {
-                // It is not as clean as it was to become.
-                private.is_tainted |= scratch[self.start] == P::ERROR;
-            }
-            self.start = self.end;
-            return Ok(true);
+        if ticket.is_of_proxy() {
+            return Ok(self.take_own(&ticket, scratch[self.start], is_complete));
         }
         if let Some(serial) = ticket.attempts() {
             self.redirects.attempted.push((serial, Bytes::copy_from_slice(response)));
@@ -156,14 +157,6 @@ impl<P: Protocol> Intake<'_, P> {
             }
             self.start = self.end;
             return Ok(true);
-        }
-        if let Some(at) = ticket.ends_wait() {
-            if is_complete {
-                let is_refused = scratch[self.start] == P::ERROR;
-                self.redirects.heard.push((at, is_refused));
-            }
-            self.start = self.end;
-            return Ok(is_complete);
         }
         self.responses += u64::from(is_complete);
         // How long data was waited for says nothing of the shard.
@@ -178,6 +171,27 @@ impl<P: Protocol> Intake<'_, P> {
             self.counters.streamed.add(1);
         }
         Ok(is_complete)
+    }
+
+    /// The response to a request of the proxy itself, which begins so, or a part of it.
+    fn take_own(&mut self, ticket: &Ticket<P>, first: u8, is_complete: bool) -> bool {
+        let is_refused = first == P::ERROR;
+        self.start = self.end;
+        if let Some(at) = ticket.ends_wait() {
+            if is_complete {
+                self.redirects.heard.push((at, is_refused));
+            }
+            return is_complete;
+        }
+        if let Some(mark) = ticket.loads() {
+            if is_refused && let Some(loaded) = &mut self.connection.loaded {
+                loaded.remove(mark);
+            }
+        } else if let Some(private) = &mut self.connection.private {
+            // It is not as clean as it was to become.
+            private.is_tainted |= is_refused;
+        }
+        true
     }
 
     /// A response to what was said first on the connection.

@@ -36,6 +36,7 @@ use crate::failure::{Blame, ShardFailure};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{Plan, Protocol};
+use crate::scripts::Scripts;
 use crate::time::Time;
 use channels::Channels;
 use client::{Activity, Pause, Stall, State};
@@ -96,6 +97,7 @@ mod redirect;
 mod relief;
 pub mod replies;
 mod requests;
+mod rerun;
 mod responses;
 mod router;
 mod service;
@@ -176,9 +178,11 @@ impl<P: Protocol> Pool<P> {
         let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
         let policy = Policy::shared(limits.timeout);
         let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
+        let account = Account::new(memory_max);
+        let scripts = Arc::new(Scripts::new(&account));
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
-            context: Context { identity, settings, limits, counters, store: Arc::default() },
+            context: Context { identity, settings, limits, counters, store: Arc::default(), scripts },
             router,
             redirects: Redirects::default(),
             channels: Channels::default(),
@@ -186,7 +190,7 @@ impl<P: Protocol> Pool<P> {
             confirmations: Confirmations::default(),
             denials: Denials::default(),
             pass: Pass::default(),
-            share: Share::new(&Account::new(memory_max), 0),
+            share: Share::new(&account, 0),
             plan: Plan::default(),
             wishes: Wishes::default(),
         };
@@ -200,6 +204,11 @@ impl<P: Protocol> Pool<P> {
     /// What it holds counts in the account of the process, as what this worker holds. Before the first client.
     pub fn share_account(&mut self, account: &Arc<Account>, worker: usize) {
         self.share = Share::new(account, worker);
+    }
+
+    /// The scripts that are known to all workers of the pool.
+    pub fn share_scripts(&mut self, scripts: Arc<Scripts>) {
+        self.context.scripts = scripts;
     }
 
     /// Its name.

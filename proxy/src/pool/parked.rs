@@ -38,7 +38,7 @@ impl<P: Protocol> Redirected<P> {
 
     /// Which node is named, as long as that counts: for a script others have to agree.
     pub fn names_owner(&self) -> bool {
-        !self.ticket.scripted && matches!(P::redirect(&self.reply), Some(Redirect::Moved { .. }))
+        !self.ticket.scripted.is_script() && matches!(P::redirect(&self.reply), Some(Redirect::Moved { .. }))
     }
 }
 

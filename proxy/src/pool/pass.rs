@@ -4,6 +4,8 @@
 //! those go on that have waited since an earlier pass, who waits longest first, with as much again: neither can starve the
 //! other. All is measured in forwarded requests of one key.
 
+use crate::protocol::Run;
+use crate::scripts::SCRIPT_MAX;
 use crate::time::Time;
 
 /// So much is done in a pass for what is read in it, and so much for those that have waited.
@@ -20,6 +22,8 @@ const WORK_MADE_BYTES: usize = 4;
 const WORK_MADE_FREE: usize = 64;
 /// So many bytes of a reply that was made before, and has only to be written (COMMAND DOCS), cost as much as a request.
 const WORK_SHARED_BYTES: usize = 128;
+/// So many bytes whose digest is made cost as much as a request.
+const WORK_HASHED_BYTES: usize = 128;
 /// One name that is held against a pattern may cost as much as so many requests.
 const WORK_SEARCHED: usize = 4;
 
@@ -36,6 +40,14 @@ pub fn answer_work(words: usize, made: usize, shared: usize, searched: usize) ->
         + made.saturating_sub(WORK_MADE_FREE) / WORK_MADE_BYTES
         + shared / WORK_SHARED_BYTES
         + searched * WORK_SEARCHED
+}
+
+/// What it costs to look at a script, beside sending it on.
+pub fn script_work(run: &Run) -> usize {
+    match run {
+        Run::Text { length, .. } if *length <= SCRIPT_MAX => length / WORK_HASHED_BYTES,
+        Run::Text { .. } | Run::Named(_) | Run::Unknown => 0,
+    }
 }
 
 /// What the pass at hand may still do.

@@ -18,6 +18,7 @@ use super::client::Pause;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::parked::{Parked, Redirected, Waiting, is_later};
+use super::rerun::Rerun;
 use super::router::Turn;
 use super::ticket::{Sender, Ticket};
 use super::{ClientId, Pool};
@@ -90,6 +91,8 @@ pub(super) struct Redirects<P: Protocol> {
     pub heard: Vec<(ConnectionId, bool)>,
     /// Responses to keys that were tried, by the number of the attempt.
     pub attempted: Vec<(u32, Bytes)>,
+    /// Requests that were not executed because their shard knew a script no more.
+    pub unscripted: Vec<Rerun<P>>,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -106,6 +109,7 @@ impl<P: Protocol> Default for Redirects<P> {
             interrupted: Vec::new(),
             heard: Vec::new(),
             attempted: Vec::new(),
+            unscripted: Vec::new(),
             abandoned: Vec::new(),
             stale: false,
         }
@@ -188,8 +192,8 @@ impl<P: Protocol> Pool<P> {
             let Some(redirect) = P::redirect(reply) else { continue };
             let is_meant = match redirect {
                 Redirect::Moved { slot, .. } => slot == ticket.slot,
-                Redirect::Ask { slot, .. } => slot == ticket.slot && !ticket.scripted,
-                Redirect::Later { .. } => !ticket.scripted,
+                Redirect::Ask { slot, .. } => slot == ticket.slot && !ticket.scripted.is_script(),
+                Redirect::Later { .. } => !ticket.scripted.is_script(),
             };
             let Some(id) = ticket.client() else {
                 self.router.members[from].counters.late_responses.add(1);
@@ -211,7 +215,7 @@ impl<P: Protocol> Pool<P> {
                 self.interrupted(redirected, now);
                 continue;
             }
-            let waits = ticket.scripted || matches!(redirect, Redirect::Later { .. });
+            let waits = ticket.scripted.is_script() || matches!(redirect, Redirect::Later { .. });
             if !is_meant || ticket.tries >= TRIES_MAX || (waits && latest.has_overtaken(&ticket)) {
                 self.give_up(&redirected);
             } else if waits || self.has_parked(id) {
@@ -314,7 +318,7 @@ impl<P: Protocol> Pool<P> {
         let Some(activity) = self.clients.activity_mut(id) else { return };
         let bytes = Waiting::cost(activity.parked.as_deref(), &redirected);
         // Scripts may say what they like: they leave half of the room to what only nodes say.
-        let share = if redirected.ticket.scripted { 2 } else { 1 };
+        let share = if redirected.ticket.scripted.is_script() { 2 } else { 1 };
         let has_room = self.redirects.parked_bytes + bytes <= self.context.limits.parked_bytes_max / share;
         if !has_room || redirected.is_late(due) {
             return self.give_up(&redirected);
@@ -332,7 +336,7 @@ impl<P: Protocol> Pool<P> {
         let mut prelude = Vec::new();
         let (number, lane) = (client.id, client.lane);
         let owner = match P::redirect(&redirected.reply) {
-            Some(Redirect::Moved { .. }) if ticket.scripted => {
+            Some(Redirect::Moved { .. }) if ticket.scripted.is_script() => {
                 self.router.owner_of_slot(ticket.slot).filter(|&owner| owner != from)
             }
             _ if to_owner => self.router.owner_of_slot(ticket.slot),
@@ -349,11 +353,11 @@ impl<P: Protocol> Pool<P> {
                 self.redirects.stale = true;
                 return self.park(redirected, now);
             }
-            if ticket.tries >= if ticket.scripted { SCRIPT_TRIES_MAX } else { TRIES_MAX } {
+            if ticket.tries >= if ticket.scripted.is_script() { SCRIPT_TRIES_MAX } else { TRIES_MAX } {
                 return self.give_up(&redirected);
             }
             // A node that is not known yet, or not as the owner; soon it is.
-            self.redirects.stale |= ticket.scripted;
+            self.redirects.stale |= ticket.scripted.is_script();
             redirected.ticket.tries = ticket.tries;
             return self.park(redirected, now);
         };
@@ -375,6 +379,7 @@ impl<P: Protocol> Pool<P> {
             }
             return self.fail(ticket, owner, &failure);
         }
+        self.load_for(target, &ticket, &redirected.request, now);
         ticket.asks = !prelude.is_empty();
         if ticket.asks {
             self.router.submit(target, Ticket::prelude(ticket.since), Piece::Copied(&prelude), now);

@@ -107,6 +107,11 @@ impl<P: Protocol> Replies<P> {
         self.queue.len()
     }
 
+    /// Whether this is the number of the last request in flight.
+    pub fn is_newest(&self, number: u32) -> bool {
+        number.wrapping_sub(self.oldest).wrapping_add(1) as usize == self.queue.len()
+    }
+
     /// Nothing is in flight and every reply is sent.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -162,10 +167,16 @@ impl<P: Protocol> Replies<P> {
         self.average = 1usize.checked_shl(u32::from(power)).unwrap_or(usize::MAX) / 2;
     }
 
+    /// The number of the next request.
+    #[inline]
+    pub fn next_number(&self) -> u32 {
+        self.oldest.wrapping_add(self.queue.len() as u32)
+    }
+
     /// One more request is in flight; returns its number.
     #[inline]
     pub fn submitted(&mut self, manner: P::Manner) -> u32 {
-        let number = self.oldest.wrapping_add(self.queue.len() as u32);
+        let number = self.next_number();
         self.queue.push_back(Reply { state: ReplyState::Waiting, manner });
         number
     }

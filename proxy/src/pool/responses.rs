@@ -137,6 +137,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.settle_askers(now);
         self.settle_attempts();
+        self.run_again(now);
         self.follow_redirects(now);
         self.settle_interrupted(now);
         received

@@ -18,7 +18,7 @@ use super::denials::Denials;
 use super::heavy::Weight;
 use super::listing::Asked;
 use super::members::ShardIndex;
-use super::pass::{REFUSED_WORK, answer_work, work};
+use super::pass::{REFUSED_WORK, answer_work, script_work, work};
 use super::router::{Refusal, Router, Target};
 use super::ticket::{Sender, Waiter};
 use super::waiting::occupied;
@@ -31,6 +31,7 @@ use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, 
 use crate::time::Time;
 
 mod confirming;
+mod script;
 mod transaction;
 mod watching;
 mod whole;
@@ -234,7 +235,11 @@ impl<P: Protocol> Service<'_, P> {
         }
         match P::plan(request, self.session, &facts, self.plan) {
             // The fragments are a second copy of it, and so is what is queued.
-            Route::Split(_) | Route::Everywhere(_) | Route::AllShards(_) | Route::Queue { .. }
+            Route::Split(_)
+            | Route::Everywhere(_)
+            | Route::AllShards(_)
+            | Route::Queue { .. }
+            | Route::QueueRun(_)
                 if is_large && length > self.share.room() =>
             {
                 Route::NoRoom
@@ -256,6 +261,7 @@ impl<P: Protocol> Service<'_, P> {
             | Route::WhenQuiet
             | Route::Queue { .. }
             | Route::Execute(_) => work(self.plan.keys.len()),
+            Route::Run(run) | Route::QueueRun(run) => work(self.plan.keys.len()) + script_work(run),
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
             Route::Everywhere(_) | Route::AllShards(_) | Route::Confirm { .. } => {
                 work(self.router.topology.shards().len())
@@ -280,6 +286,7 @@ impl<P: Protocol> Service<'_, P> {
         match route {
             Route::Ignore => {}
             Route::Forward => self.forward(scratch, length)?,
+            Route::Run(run) => self.run(run, scratch, length)?,
             Route::Wait(patience) => return self.wait(patience, scratch, length),
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
@@ -303,6 +310,7 @@ impl<P: Protocol> Service<'_, P> {
                 return Ok(Next::Same);
             }
             Route::Queue { here } => return Ok(self.queue(here, scratch, length)),
+            Route::QueueRun(run) => return Ok(self.queue_run(run, scratch, length)),
             Route::Execute(merge) => return Ok(self.execute(merge, scratch, length)),
             Route::Ask(question) => {
                 let number = self.activity.replies.submitted(self.plan.manner);

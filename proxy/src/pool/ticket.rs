@@ -2,7 +2,8 @@
 
 use super::policy::Policy;
 use super::{ClientId, ConnectionId, Limits};
-use crate::protocol::{Plan, Protocol};
+use crate::protocol::{Plan, Protocol, Scripted};
+use crate::scripts::Mark;
 use crate::time::Time;
 
 /// Whose request it is.
@@ -28,6 +29,8 @@ pub enum Whom {
     Prelude,
     /// The proxy itself, which has asked for the end of a wait: see [`Ticket::ends_wait`].
     Asker,
+    /// The proxy itself, which has sent a script: see [`Ticket::loads`].
+    Loader,
     /// This client, where it ends its wait: see [`Ticket::attempts`].
     Attempt(ClientId),
 }
@@ -49,8 +52,8 @@ pub struct Ticket<P: Protocol> {
     pub expected: P::Expected,
     /// In a cluster: the slot of its keys.
     pub slot: u16,
-    /// Its errors may be words of its own, said after it has done something.
-    pub scripted: bool,
+    /// Whether it runs a script.
+    pub scripted: Scripted,
     /// It changes nothing, so it does no harm when it is executed after its time.
     pub reads: bool,
     /// How often it was sent before and not executed.
@@ -122,7 +125,7 @@ impl<P: Protocol> Ticket<P> {
             since,
             expected: P::Expected::default(),
             slot: 0,
-            scripted: false,
+            scripted: Scripted::No,
             reads: true,
             tries: 0,
             asks: false,
@@ -136,7 +139,7 @@ impl<P: Protocol> Ticket<P> {
     pub fn client(&self) -> Option<ClientId> {
         match self.whom {
             Whom::Client(id) | Whom::Attempt(id) => Some(id),
-            Whom::Nobody | Whom::Prelude | Whom::Asker => None,
+            Whom::Nobody | Whom::Prelude | Whom::Asker | Whom::Loader => None,
         }
     }
 
@@ -144,6 +147,17 @@ impl<P: Protocol> Ticket<P> {
     pub fn asker(at: ConnectionId, since: Time) -> Self {
         let ConnectionId { index, generation } = at;
         Self { whom: Whom::Asker, number: index, fragment: generation, ..Self::prelude(since) }
+    }
+
+    /// Of a request of our own after which the shard knows this script.
+    pub fn loader(mark: Mark, since: Time) -> Self {
+        Self { whom: Whom::Loader, number: mark.place, fragment: mark.number, ..Self::prelude(since) }
+    }
+
+    /// The script that the shard knows after it, if it is such a request.
+    #[inline]
+    pub fn loads(&self) -> Option<Mark> {
+        (self.whom == Whom::Loader).then_some(Mark { place: self.number, number: self.fragment })
     }
 
     /// Of a key that is tried for a client that waits at several shards.
@@ -169,7 +183,13 @@ impl<P: Protocol> Ticket<P> {
         P::preceding(self.expected) > 0
     }
 
-    /// Whether it is that of a request of our own.
+    /// Whether it is that of a request of our own, of whatever kind, but for an attempt.
+    #[inline]
+    pub fn is_of_proxy(&self) -> bool {
+        matches!(self.whom, Whom::Prelude | Whom::Asker | Whom::Loader)
+    }
+
+    /// Whether it is that of a request of our own that clears the way for the next one.
     #[inline]
     pub fn is_prelude(&self) -> bool {
         self.whom == Whom::Prelude

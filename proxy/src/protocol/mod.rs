@@ -15,16 +15,19 @@ use store::Store;
 
 use channels::{Channels, Voice};
 
+pub use about::{About, Probed};
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
 pub use confirming::Confirming;
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
 pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
+pub use scripting::{Run, Scripted, Scripting};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};
 
+mod about;
 pub mod channels;
 mod clients;
 mod confirming;
@@ -35,6 +38,7 @@ mod owners;
 pub mod resp;
 mod response;
 mod route;
+mod scripting;
 pub mod store;
 mod strangers;
 mod waiting;
@@ -42,7 +46,7 @@ mod watching;
 mod wide;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Channels + Confirming + Waiting + Watching + Wide + Sized + 'static {
+pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wide + Sized + 'static {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -328,37 +332,6 @@ pub trait Protocol: Channels + Confirming + Waiting + Watching + Wide + Sized + 
     fn answer(question: &Question, session: &Self::Session, found: &Found, reply: &mut Output);
 }
 
-/// [`Protocol::probed`].
-pub type Probed = fn(&[u8]) -> Option<Result<(), String>>;
-
-/// What those go by who need no more of a protocol.
-#[derive(Clone, Copy, Debug)]
-pub struct About {
-    /// [`Protocol::NAME`].
-    pub name: &'static str,
-    /// [`Protocol::FAMILIES`].
-    pub families: &'static [&'static str],
-    /// [`Protocol::TOO_MANY_CLIENTS`].
-    pub too_many_clients: &'static [u8],
-    /// [`Protocol::PROBE`].
-    pub probe: &'static [u8],
-    /// [`Protocol::probed`].
-    pub probed: Probed,
-}
-
-impl About {
-    /// What is to be known of this one.
-    pub const fn of<P: Protocol>() -> Self {
-        Self {
-            name: P::NAME,
-            families: P::FAMILIES,
-            too_many_clients: P::TOO_MANY_CLIENTS,
-            probe: P::PROBE,
-            probed: P::probed,
-        }
-    }
-}
-
 /// The first line of a response; None before its end.
 fn first_line(response: &[u8]) -> Option<&[u8]> {
     let end = response.iter().position(|&byte| byte == b'\n')?;
@@ -449,8 +422,8 @@ pub struct Plan<P: Protocol> {
     pub expected: P::Expected,
     /// It changes nothing: a replica can serve it.
     pub reads: bool,
-    /// Its errors may be words of its own, said after it has done something.
-    pub scripted: bool,
+    /// Whether it runs a script.
+    pub scripted: Scripted,
     /// For each key, the fragment it belongs to.
     pub owners: Vec<u32>,
     /// The fragments of a split request.
@@ -469,7 +442,7 @@ impl<P: Protocol> Default for Plan<P> {
             family: 0,
             expected: P::Expected::default(),
             reads: false,
-            scripted: false,
+            scripted: Scripted::No,
             owners: Vec::new(),
             fragments: Vec::new(),
         }
@@ -488,7 +461,7 @@ impl<P: Protocol> Plan<P> {
         self.manner = P::Manner::default();
         self.family = 0;
         self.reads = false;
-        self.scripted = false;
+        self.scripted = Scripted::No;
     }
 
     /// The reply, to be given to the client.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::channels::Listening;
 use super::clients::Question;
+use super::scripting::Run;
 
 /// What is to be done with a request.
 #[derive(PartialEq, Eq, Debug)]
@@ -27,6 +28,8 @@ pub enum Route<M> {
     },
     /// The request goes as it is to the shard that owns all of [`super::Plan::keys`].
     Forward,
+    /// The same, and it runs this there.
+    Run(Run),
     /// It goes to the shard that owns all of [`super::Plan::keys`], on a connection of its own: it waits there for data, at most for
     /// so long.
     Wait(Option<Duration>),
@@ -53,6 +56,8 @@ pub enum Route<M> {
         /// By the proxy.
         here: bool,
     },
+    /// It is queued for a shard, and runs this there. [`super::Plan::reply`] is the reply.
+    QueueRun(Run),
     /// What is queued is executed; the replies to it are joined so.
     Execute(M),
     /// Only the whole process knows: the control thread is asked.

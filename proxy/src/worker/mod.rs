@@ -25,6 +25,7 @@ use crate::net::socket::Socket;
 use crate::pool::{ConnectionId, Identity, Limits, Pool};
 use crate::protocol::store::Store;
 use crate::protocol::{ClientFilter, Found, Question, Rows, ShardIdentity};
+use crate::scripts::Scripts;
 use crate::time::Time;
 use driver::{Drive, Driver, Setup};
 use settings::{Configured, speaker};
@@ -239,6 +240,8 @@ pub struct PoolSetup {
     pub topology: Arc<Topology>,
     /// What this worker counts of it.
     pub counters: Counters,
+    /// The scripts that clients of any worker have shown.
+    pub scripts: Arc<Scripts>,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
     /// Bytes that the process may hold.
@@ -409,7 +412,7 @@ impl Worker {
     }
 
     fn driver<P: Configured>(&self, setup: PoolSetup) -> Driver<P> {
-        let PoolSetup { number, config, learnt, topology, counters, orders, memory_max } = setup;
+        let PoolSetup { number, config, learnt, topology, counters, scripts, orders, memory_max } = setup;
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
@@ -435,6 +438,7 @@ impl Worker {
         let mut pool =
             Pool::new(identity, P::settings(&config, learnt, &topology), limits, topology, counters);
         pool.share_account(&self.account, self.number);
+        pool.share_scripts(scripts);
         Driver::new(pool, shell)
     }
 }

@@ -44,6 +44,7 @@ fn time_follows_a_system_clock_that_is_set() {
         learnt: Learnt::default(),
         topology: Arc::new(topology.expect("one shard")),
         counters: Counters::of_workers(1, 1).remove(0),
+        scripts: Arc::new(Scripts::new(&Account::new(usize::MAX))),
         orders: obeyed,
         memory_max: usize::MAX,
     });

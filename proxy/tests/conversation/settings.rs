@@ -212,6 +212,9 @@ counters!(
     watches,
     watches_lost,
     watch_conflicts,
+    scripts_loaded,
+    scripts_repaired,
+    scripts_forgotten,
     blocked_delayed,
     blocked_lost,
 );

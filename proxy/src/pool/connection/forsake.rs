@@ -70,7 +70,7 @@ impl<P: Protocol> Connection<P> {
         for (place, ticket) in self.in_flight.iter_mut().enumerate().rev() {
             if ticket.is_prelude() {
                 drops[place] = std::mem::take(&mut drops_prelude);
-            } else if is_unwanted(ticket) {
+            } else if ticket.loads().is_none() && is_unwanted(ticket) {
                 let is_asked = ticket.asks && place == written;
                 drops[place] = place > written || (place == written && !is_asked);
                 drops_prelude = drops[place] && ticket.asks;

@@ -1,9 +1,11 @@
-//! What is shown of the queues of a connection.
+//! What is shown of the queues of a connection, and what they hold.
 
 use std::collections::VecDeque;
 
 use super::Connection;
 use crate::metrics::{Gauge, ShardCounters};
+use crate::pool::ticket::Ticket;
+use crate::pool::watch::Watch;
 use crate::protocol::Protocol;
 
 /// Room for tickets that an idle connection keeps.
@@ -51,5 +53,27 @@ impl<P: Protocol> Connection<P> {
         if self.in_flight.is_empty() && self.in_flight.capacity() > IN_FLIGHT_KEEP_MAX {
             self.in_flight = VecDeque::new();
         }
+    }
+
+    /// Memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.output.memory()
+            + self.kept.as_ref().map_or(0, |kept| kept.memory())
+            + self.rest.memory()
+            + self.in_flight.len() * size_of::<Ticket<P>>()
+            + self.feed.as_ref().map_or(0, |feed| feed.bytes())
+            + self.tracker.as_ref().map_or(0, |tracker| tracker.bytes())
+            + self.loaded.as_ref().map_or(0, |loaded| loaded.bytes())
+            + self.private.as_ref().and_then(|private| private.watch.as_ref()).map_or(0, Watch::bytes)
+    }
+
+    /// The requests whose bytes are held here, and how many of each.
+    pub fn held_requests(&self) -> impl Iterator<Item = (&Ticket<P>, usize)> {
+        let written = if self.kept.is_some() { 0 } else { self.in_flight.len() - self.unwritten() };
+        let whole = self.in_flight.iter().skip(written).map(|ticket| (ticket, ticket.length as usize));
+        // The one before may be written in part.
+        let left = self.output.len().saturating_sub(whole.clone().map(|(_, length)| length).sum());
+        let begun = written.checked_sub(1).map(|place| (&self.in_flight[place], left));
+        begun.into_iter().chain(whole)
     }
 }

@@ -136,6 +136,9 @@ impl<P: Protocol> Service<'_, P> {
         mut block: Box<Block>,
         sender: Sender,
     ) {
+        block.scripts().iter().for_each(|script| {
+            self.load_script(connection, script);
+        });
         let number = self.activity.replies.submitted(self.plan.manner);
         let expected = block.end::<P>();
         let ticket = Ticket { expected, ..Ticket::new(sender, number, 0, unit, self.plan) };
@@ -150,6 +153,12 @@ impl<P: Protocol> Service<'_, P> {
 
     /// Each shard gets its part, and the proxy has answered its own.
     pub(super) fn submit_parts(&mut self, merge: P::Merge, block: &Block, own: Vec<u8>, sender: Sender) {
+        for at in 0..self.router.fragments.targets.len() {
+            let connection = self.router.fragments.targets[at].connection;
+            block.scripts().iter().for_each(|script| {
+                self.load_script(connection, script);
+            });
+        }
         let Self { context, router, plan, activity, .. } = self;
         let targets = std::mem::take(&mut router.fragments.targets);
         let mut parts: Vec<Part> =

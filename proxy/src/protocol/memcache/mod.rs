@@ -13,7 +13,8 @@ use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
-    Question, Request, RequestBounds, Route, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
+    Question, Request, RequestBounds, Route, Scripting, ShardIdentity, Spread, Waiting, Watching, Wide,
+    first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -80,6 +81,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Nothing waits for data here.
 impl Waiting for Memcache {}
+
+impl Scripting for Memcache {}
 
 impl Watching for Memcache {}
 

@@ -30,6 +30,7 @@ mod plan;
 mod pubsub;
 mod queueing;
 pub mod redirect;
+mod scripting;
 pub mod session;
 mod slot;
 pub mod split;

@@ -167,6 +167,7 @@ impl Within {
             Handling::Forward
             | Handling::ToChannel
             | Handling::Block(_)
+            | Handling::Run(_)
             | Handling::Split(_)
             | Handling::ToAll(..)
             | Handling::Later(_)

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use super::command::{
-    Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, category, flag,
-};
+use super::command::{Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, flag};
 use super::session::{self, Session};
-use super::{Resp, Words, channels, confirming, encode, local, pubsub, split, transaction, waiting, whole};
+use super::{
+    Resp, Words, channels, confirming, encode, local, pubsub, scripting, split, transaction, waiting, whole,
+};
 use crate::protocol::channels::Listening;
-use crate::protocol::{Facts, Plan, Route};
+use crate::protocol::{Facts, Plan, Route, Scripted};
 
 /// A reply of this size finds room whatever is held.
 const ECHO_MAX: usize = 256 * 1024;
@@ -96,7 +96,6 @@ pub fn plan_command(
         }
     }
     plan.reads = command.flags.has(flag::READONLY);
-    plan.scripted = command.flags.has(flag::NOSCRIPT) && command.categories.has(category::SCRIPTING);
     match command.handling {
         // The reply may be as large as the request.
         Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
@@ -110,6 +109,17 @@ pub fn plan_command(
             }
             Err(reply) => refuse(plan, &reply),
         },
+        Handling::Run(script) => {
+            plan.scripted = Scripted::Yes;
+            match find_keys(command, words, facts, plan) {
+                Ok(_) => Route::Run(scripting::run(script, words)),
+                Err(_) if is_left_to_shard(session, facts) => {
+                    plan.keys.clear();
+                    Route::Run(scripting::run(script, words))
+                }
+                Err(reply) => refuse(plan, &reply),
+            }
+        }
         Handling::Split(_) if is_left_to_shard(session, facts) => Route::Forward,
         Handling::Split(merge) => {
             if !(decoder.argument_count() - 1).is_multiple_of(split::step(merge)) {

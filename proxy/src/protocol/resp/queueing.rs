@@ -57,6 +57,10 @@ pub fn plan_queued(
     };
     match route {
         Route::Forward | Route::Wait(_) | Route::Split(_) => queued(session.mode, false, plan),
+        Route::Run(run) => match queued(session.mode, false, plan) {
+            Route::Queue { .. } => Route::QueueRun(run),
+            route => route,
+        },
         Route::Queue { here } => queued(session.mode, here, plan),
         route => {
             session.mode = Mode::Spoiled;

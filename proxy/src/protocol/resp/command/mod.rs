@@ -11,7 +11,10 @@ use crate::protocol::channels::Kind;
 pub use feature::Feature;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
+pub use script::ScriptKind;
 pub use since::{Since, Version, since};
+pub use waits::TimeoutPlace;
+pub(super) use waits::Trial;
 
 pub mod docs;
 mod feature;
@@ -19,8 +22,10 @@ mod flags;
 pub mod index;
 pub mod info;
 pub mod keys;
+mod script;
 mod since;
 pub mod table;
+mod waits;
 
 /// What a command is and what becomes of it.
 ///
@@ -89,6 +94,8 @@ pub struct Docs(pub(super) &'static str);
 pub enum Handling {
     /// To the shard that owns its keys. With keys on several shards it is refused with CROSSSLOT.
     Forward,
+    /// The same, and it runs a script or function there.
+    Run(ScriptKind),
     /// One fragment per shard, responses merged.
     Split(Merge),
     /// Answered by the proxy itself.
@@ -126,32 +133,6 @@ pub enum Reach {
     Database,
     /// It changes something for all of the server's clients: refused where the pool is not to reach beyond its databases.
     Server,
-}
-
-/// Where a command that waits for data says for how long, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeoutPlace {
-    /// Behind the command's name.
-    First,
-    /// At the end.
-    Last,
-    /// There, too, and before it stand the ends of two lists: LEFT or RIGHT.
-    BehindEnds,
-}
-
-/// By what one key is tried for a request that waits: the command that does the same without waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
-    /// This one takes the key alone, and gives an element.
-    Element(&'static str),
-    /// The same, with the score of the element.
-    Scored(&'static str),
-    /// This one takes a number of keys and what stands behind them, which begins with one of these words.
-    Elements(&'static str, [&'static str; 2]),
-    /// The command itself, without its option to wait. What it reads is there for others still.
-    Entries,
-    /// The same, where each member of a group reads what no other has read.
-    EntriesOfGroup,
 }
 
 /// How the responses to the fragments of a split request become one reply.
@@ -499,6 +480,7 @@ impl Command {
             Handling::Later(feature) => Some(feature.refusal()),
             Handling::Refuse(reason) => Some(reason),
             Handling::Forward
+            | Handling::Run(_)
             | Handling::Split(_)
             | Handling::Answer(_)
             | Handling::Block(_)
@@ -519,6 +501,7 @@ impl Command {
             Handling::Later(feature) => one_shard && feature.is_served_by_one_shard(),
             Handling::Refuse(_) => false,
             Handling::Forward
+            | Handling::Run(_)
             | Handling::Split(_)
             | Handling::Answer(_)
             | Handling::Block(_)
@@ -581,7 +564,10 @@ mod tests {
     fn what_is_forwarded_or_split_has_keys_to_go_by() {
         let rows = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
         for row in rows {
-            let by_key = matches!(row.handling, Handling::Forward | Handling::Split(_) | Handling::Block(_));
+            let by_key = matches!(
+                row.handling,
+                Handling::Forward | Handling::Run(_) | Handling::Split(_) | Handling::Block(_)
+            );
             assert!(!by_key || row.keys.iter().any(|spec| !spec.access.has(access::NOT_KEY)), "{}", row.name);
             assert_eq!(
                 row.handling == Handling::Container,

@@ -1,0 +1,93 @@
+//! Scripts and functions: what a request runs, and what is said to shards of it.
+
+use super::command::{Handling, ScriptKind, index};
+use super::decode::{RequestDecoder, RequestLimits};
+use super::{Resp, Words, encode};
+use crate::protocol::{RequestBounds, Run, Scripting};
+use crate::scripts::Digest;
+
+/// What a request runs whose command runs scripts of this kind.
+pub fn run(script: ScriptKind, words: &Words<'_>) -> Run {
+    match script {
+        ScriptKind::Text => {
+            words.decoder.place(1).map_or(Run::Unknown, |(start, length)| Run::Text { start, length })
+        }
+        ScriptKind::Digest => {
+            let digest = words.decoder.head(1, words.canonical).and_then(digest);
+            digest.map_or(Run::Unknown, Run::Named)
+        }
+        ScriptKind::Function => Run::Unknown,
+    }
+}
+
+/// As a client writes it: 40 hexadecimal digits, in either case.
+fn digest(word: &[u8]) -> Option<Digest> {
+    let mut digest = Digest::default();
+    if word.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(word.chunks_exact(2)) {
+        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
+        *byte = (high? << 4 | low?) as u8;
+    }
+    Some(digest)
+}
+
+impl Scripting for Resp {
+    fn load_script(text: &[u8]) -> Vec<u8> {
+        let mut request = Vec::with_capacity(text.len() + 48);
+        encode::request(&mut request, &[b"SCRIPT", b"LOAD", text]);
+        request
+    }
+
+    fn is_unknown_script(response: &[u8]) -> bool {
+        response.starts_with(b"-NOSCRIPT ")
+    }
+
+    fn scripts_named(mut requests: &[u8], most: usize) -> Vec<Digest> {
+        let bounds = RequestBounds { bytes: u64::MAX, arguments: usize::MAX };
+        let mut found = Vec::new();
+        let mut decoder = RequestDecoder::default();
+        while found.len() < most
+            && let Ok(Some(length)) = decoder.decode(requests, RequestLimits { bounds, authenticated: true })
+        {
+            let canonical = decoder.canonical(&requests[..length]);
+            let row = decoder.head(0, canonical).and_then(index::lookup);
+            let is_named = row.is_some_and(|row| row.handling == Handling::Run(ScriptKind::Digest));
+            let named = decoder.head(1, canonical).filter(|_| is_named).and_then(digest);
+            found.extend(named.filter(|named| !found.contains(named)));
+            decoder.reset();
+            requests = &requests[length..];
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_read_as_servers_read_them() {
+        let known = digest(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8dB").expect("a digest");
+        assert_eq!((known[0], known[19]), (0xe0, 0xdb));
+        assert_eq!(digest(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8d"), None);
+        assert_eq!(digest(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8dbb"), None);
+        assert_eq!(digest(b"g0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
+        assert_eq!(digest(b"+0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
+    }
+
+    #[test]
+    fn scripts_are_found_in_requests_that_are_sent_again() {
+        let mut requests = Vec::new();
+        let name = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+        encode::request(&mut requests, &[b"MULTI"]);
+        encode::request(&mut requests, &[b"evalsha", name, b"1", b"k"]);
+        encode::request(&mut requests, &[b"SET", b"k", name]);
+        encode::request(&mut requests, &[b"EVALSHA_RO", name, b"1", b"k"]);
+        encode::request(&mut requests, &[b"EXEC"]);
+        assert_eq!(Resp::scripts_named(&requests, 9), [digest(name).expect("a digest")]);
+        assert!(Resp::scripts_named(&requests, 0).is_empty());
+        assert!(Resp::scripts_named(b"*1\r\n$5\r\nMUL", 9).is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! Scripts and functions that shards run for clients, as far as the pool has to know.
+
+use crate::scripts::Digest;
+
+/// Whether a request runs a script or function: its errors may be words of its own then, said after it has done something.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Scripted {
+    /// It does not.
+    #[default]
+    No,
+    /// It does.
+    Yes,
+    /// It does, and names a script that its shard should know.
+    Loaded,
+}
+
+impl Scripted {
+    /// Whether it runs one.
+    #[inline]
+    pub fn is_script(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// What a request runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Run {
+    /// The script whose text stands in the request.
+    Text {
+        /// Where.
+        start: usize,
+        /// How many bytes.
+        length: usize,
+    },
+    /// The script of this digest.
+    Named(Digest),
+    /// Something that only shards know.
+    Unknown,
+}
+
+/// How a protocol speaks of scripts. A protocol that has none says nothing.
+pub trait Scripting {
+    /// The request after which a shard knows the script of this text.
+    fn load_script(_text: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Whether a shard says that it does not know the script that a request has named. It has not executed it then.
+    fn is_unknown_script(_response: &[u8]) -> bool {
+        false
+    }
+
+    /// The scripts that these requests, one behind the other, name, at most so many of them.
+    fn scripts_named(_requests: &[u8], _most: usize) -> Vec<Digest> {
+        Vec::new()
+    }
+}
