@@ -17,26 +17,24 @@ use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows, ShardIdentity};
 use memstore_proxy::secret::Secret;
 use memstore_proxy::time::Time;
+use random::Random;
 use shard_discovery::{
     Address, DistributionKind, Ejector, EjectorOptions, FitnessChange, KeyHash, Shard, Topology,
 };
+use words::take_request;
+
+#[path = "world/random.rs"]
+#[allow(dead_code, reason = "every test uses some of it")]
+mod random;
+#[path = "world/words.rs"]
+#[allow(dead_code, reason = "every test uses some of it")]
+mod words;
 
 const TIMEOUT: Duration = Duration::from_millis(400);
 const SHARDS: usize = 3;
 /// The one that hangs from some time on; the others are healthy.
 const HANGS: usize = 2;
 const LIMIT: u32 = 2;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 fn topology() -> Arc<Topology> {
     let shard = |number: usize| {
@@ -98,7 +96,7 @@ impl Connection {
             }
             said.extend(b"\r\n");
         }
-        while let Some(words) = request(&mut self.inbox) {
+        while let Some(words) = take_request(&mut self.inbox) {
             let key = words.get(1).map(|key| key.split(':').next().unwrap_or_default().to_owned());
             match (words[0].as_str(), key.as_deref()) {
                 ("CONFIG", _) => said.extend(i_am(&self.name).bytes()),
@@ -123,21 +121,6 @@ impl Connection {
 /// What a shard of this name answers to who asks for it.
 fn i_am(name: &str) -> String {
     format!("*2\r\n$19\r\nreplica-announce-ip\r\n${}\r\n{name}\r\n", name.len())
-}
-
-/// Takes a request, which is an array of bulk strings.
-fn request(inbox: &mut Vec<u8>) -> Option<Vec<String>> {
-    let text = String::from_utf8(inbox.clone()).expect("text");
-    let count: usize = text.strip_prefix('*')?.split("\r\n").next()?.parse().expect("a number");
-    let lines: Vec<&str> = text.split("\r\n").collect();
-    let used = lines.get(..1 + 2 * count)?;
-    if lines.len() <= used.len() {
-        return None;
-    }
-    let words = used[1..].iter().skip(1).step_by(2).map(|word| (*word).to_owned()).collect();
-    let length = used.iter().map(|line| line.len() + 2).sum::<usize>();
-    inbox.drain(..length);
-    Some(words)
 }
 
 /// One of the workers, at the end of a pass.

@@ -5,49 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use servers::blocking::{blocked, play};
 use servers::dice::Dice;
-use servers::{Client, Server, encoded, eventually};
+use servers::{Client, Server, eventually};
 
 mod servers;
-
-/// So many clients wait at the server, as it says itself.
-fn blocked(server: &Server, count: usize) {
-    let mut client = server.connect();
-    let said = |client: &mut Client| {
-        let info = client.tell("INFO clients");
-        let line = info.lines().find(|line| line.starts_with("blocked_clients:"));
-        line.expect("it is said").trim().to_owned()
-    };
-    eventually(|| said(&mut client), &format!("blocked_clients:{count}"));
-}
-
-fn say(client: &mut Client, line: &str) {
-    client.send(&encoded(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
-}
-
-/// Steps parted by ` ; `: `a> X` is said and not answered yet, `a< ` is its answer, `a: X` is said and answered, `2 wait`
-/// is how many wait at the server then.
-fn play(script: &str, door: &Server, server: &Server) -> String {
-    let mut clients: [Client; 3] = std::array::from_fn(|_| door.connect());
-    let mut heard = Vec::new();
-    say(&mut clients[0], "FLUSHALL");
-    clients[0].reply();
-    for step in script.split(" ; ").map(str::trim) {
-        let (who, said) = step.split_once([' ', '>', '<', ':']).unwrap_or((step, ""));
-        if said.trim() == "wait" {
-            blocked(server, who.parse().expect("a number"));
-            continue;
-        }
-        let client = &mut clients[usize::from(who.as_bytes()[0] - b'a')];
-        if step.as_bytes()[1] != b'<' {
-            say(client, said.trim());
-        }
-        if step.as_bytes()[1] != b'>' {
-            heard.push(String::from_utf8_lossy(&client.reply()).replace("\r\n", " "));
-        }
-    }
-    heard.join("| ")
-}
 
 #[test]
 fn what_waits_is_answered_as_the_server_answers() {
@@ -105,7 +67,7 @@ fn what_waits_is_answered_as_the_server_answers() {
         // The numbers of clients are their own.
         let without = |heard: String| heard.split(" $2 id ").map(|part| part.trim_start_matches(|sign: char| ":0123456789".contains(sign)).to_owned()).collect::<String>();
         let [our, their] =
-            [play(&script, &ours, &shards[0]), play(&script, &theirs, &theirs)].map(without);
+            [play(&script, "FLUSHALL", &ours, &shards[0]), play(&script, "FLUSHALL", &theirs, &theirs)].map(without);
         if our != their {
             differences.push(format!("{script}\n  ours   {our}\n  theirs {their}"));
         }
@@ -126,7 +88,7 @@ fn waits_end_also_at_a_server_that_must_not_be_asked_to_end_them() {
         for (how, reply) in
             [("TIMEOUT", "*-1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
         {
-            say(&mut client, "BLPOP k 0");
+            client.begin("BLPOP k 0");
             blocked(&shards[0], 1);
             assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number} {how}")), ":1\r\n");
             assert_eq!(String::from_utf8_lossy(&client.reply()), reply, "{denied} {how}");
@@ -143,7 +105,7 @@ fn a_client_that_goes_behind_all_that_it_has_sent_takes_nothing() {
     let shards = [Server::redis(&[])];
     let proxy = Server::memstore(&[], &shards);
     let mut client = proxy.connect();
-    say(&mut client, "BLPOP k 0");
+    client.begin("BLPOP k 0");
     blocked(&shards[0], 1);
     client.finish_with(&b"PING\r\n".repeat(4_000_000));
     blocked(&shards[0], 0);
@@ -161,7 +123,7 @@ fn clients_of_all_workers_are_unblocked_and_disconnected() {
     for _ in 0..6 {
         let mut client = proxy.connect();
         let number = client.tell("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
-        say(&mut client, "BLPOP k 0");
+        client.begin("BLPOP k 0");
         blocked(&shards[0], 1);
         assert!(
             other
@@ -173,7 +135,7 @@ fn clients_of_all_workers_are_unblocked_and_disconnected() {
         let reply = String::from_utf8_lossy(&client.reply()).into_owned();
         assert_eq!(reply, "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
         assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number}")), ":0\r\n");
-        say(&mut client, "BLPOP k 0");
+        client.begin("BLPOP k 0");
         blocked(&shards[0], 1);
         assert_eq!(other.tell(&format!("CLIENT KILL ID {number}")), ":1\r\n");
         blocked(&shards[0], 0);
@@ -207,7 +169,7 @@ fn an_element_stays_where_who_waited_for_it_has_gone() {
     ];
     for (number, leave) in ways.into_iter().enumerate() {
         let mut client = proxy.connect();
-        say(&mut client, &format!("BLPOP list{number} 0"));
+        client.begin(&format!("BLPOP list{number} 0"));
         blocked(&shards[0], 1);
         leave(client);
         blocked(&shards[0], 0);
@@ -226,7 +188,7 @@ fn a_proxy_that_ends_answers_who_waits() {
     let shards = [Server::redis(&[])];
     let mut proxy = Server::memstore(&[], &shards);
     let mut clients: Vec<Client> = (0..8).map(|_| proxy.connect()).collect();
-    clients.iter_mut().for_each(|client| say(client, "BLPOP k 0"));
+    clients.iter_mut().for_each(|client| client.begin("BLPOP k 0"));
     blocked(&shards[0], 8);
     proxy.signal("TERM");
     for client in &mut clients {
@@ -258,7 +220,7 @@ fn every_element_arrives_once() {
                 let mut dice = Dice::new(number);
                 let mut client = proxy.connect();
                 while !done.load(Relaxed) {
-                    say(&mut client, &format!("BLPOP list{} {}", number % 3, ["1", "0.05"][dice.below(2)]));
+                    client.begin(&format!("BLPOP list{} {}", number % 3, ["1", "0.05"][dice.below(2)]));
                     if dice.one_in(20) {
                         // While it waits, or the element is on its way to it.
                         hung_up.fetch_add(1, Relaxed);
@@ -323,8 +285,8 @@ fn clients_that_wait_and_vanish_leave_nothing() {
                 let mut dice = Dice::new(number);
                 for _ in 0..400 {
                     let mut client = proxy.connect();
-                    say(&mut client, &format!("SELECT {}", dice.below(3)));
-                    say(&mut client, "BLPOP k 0");
+                    client.begin(&format!("SELECT {}", dice.below(3)));
+                    client.begin("BLPOP k 0");
                     if dice.one_in(2) {
                         client.reply();
                     }
@@ -363,7 +325,7 @@ fn the_price_of_clients_that_wait() {
     let before = proxy.memory();
     let mut clients: Vec<Client> = (0..count).map(|_| proxy.connect()).collect();
     let connected = proxy.memory();
-    clients.iter_mut().for_each(|client| say(client, "BLPOP list 0"));
+    clients.iter_mut().for_each(|client| client.begin("BLPOP list 0"));
     blocked(&shards[0], count);
     let waiting = proxy.memory();
     let busy = || {

@@ -4,48 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use servers::blocking::{blocked, play};
 use servers::dice::Dice;
-use servers::{Client, Server, encoded, eventually};
+use servers::{Client, Server, eventually};
 
 mod servers;
-
-/// So many clients wait, as a server or the proxy says itself.
-fn blocked(door: &Server, count: usize) {
-    let mut client = door.connect();
-    let said = |client: &mut Client| {
-        let info = client.tell("INFO clients");
-        let line = info.lines().find(|line| line.starts_with("blocked_clients:"));
-        line.expect("it is said").trim().to_owned()
-    };
-    eventually(|| said(&mut client), &format!("blocked_clients:{count}"));
-}
-
-fn say(client: &mut Client, line: &str) {
-    client.send(&encoded(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
-}
-
-/// Steps parted by ` ; `: `a> X` is said and not answered yet, `a< ` is its answer, `a: X` is said and answered, `2 wait`
-/// is how many wait then.
-fn play(script: &str, door: &Server) -> String {
-    let mut clients: [Client; 3] = std::array::from_fn(|_| door.connect());
-    let mut heard = Vec::new();
-    clients[0].tell(&format!("DEL {ALL}"));
-    for step in script.split(" ; ").map(str::trim) {
-        let (who, said) = step.split_once([' ', '>', '<', ':']).unwrap_or((step, ""));
-        if said.trim() == "wait" {
-            blocked(door, who.parse().expect("a number"));
-            continue;
-        }
-        let client = &mut clients[usize::from(who.as_bytes()[0] - b'a')];
-        if step.as_bytes()[1] != b'<' {
-            say(client, said.trim());
-        }
-        if step.as_bytes()[1] != b'>' {
-            heard.push(String::from_utf8_lossy(&client.reply()).replace("\r\n", " "));
-        }
-    }
-    heard.join("| ")
-}
 
 /// They are on all of three shards; in scripts they are called k0 to k9.
 const ALL: &str = "0key 1key 2key 3key 4key 5key 6key 7key 8key 9key";
@@ -115,7 +78,7 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
             };
             parts.map(plain).collect::<String>()
         };
-        let [our, their] = [play(&script, &ours), play(&script, &theirs)].map(without);
+        let [our, their] = [&ours, &theirs].map(|door| play(&script, &format!("DEL {ALL}"), door, door)).map(without);
         if our != their {
             differences.push(format!("{script}\n  ours   {our}\n  theirs {their}"));
         }
@@ -151,7 +114,7 @@ fn arrives(hangs_up: bool) {
                 while !done.load(Relaxed) {
                     let (first, timeout) = (dice.below(9), ["1", "0.05"][dice.below(2)]);
                     let lists: Vec<String> = (0..4).map(|at| format!("{}list", (first + at) % 9)).collect();
-                    say(&mut client, &format!("BLPOP {} {timeout}", lists.join(" ")));
+                    client.begin(&format!("BLPOP {} {timeout}", lists.join(" ")));
                     if hangs_up && dice.one_in(20) {
                         hung_up.fetch_add(1, Relaxed);
                         client = proxy.connect();
@@ -222,7 +185,7 @@ fn an_element_stays_where_who_waited_for_it_on_several_shards_has_gone() {
     ];
     for leave in ways {
         let mut client = proxy.connect();
-        say(&mut client, &format!("BLPOP {} 0", lists.join(" ")));
+        client.begin(&format!("BLPOP {} 0", lists.join(" ")));
         blocked(&proxy, 1);
         leave(client);
         blocked(&proxy, 0);

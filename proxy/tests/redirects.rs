@@ -15,27 +15,14 @@ use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use world::World;
+use world::random::{self, Random};
+use world::words::request;
 
 mod world;
 
 const NODES: usize = 4;
 /// Slots of the keys that clients use, by the key.
 const KEYS: [(&str, u16); 4] = [("foo", 12182), ("bar", 5061), ("hello", 866), ("123456789", 12739)];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, chance: u64) -> bool {
-        self.below(chance) == 0
-    }
-}
 
 /// Who owns a slot, and who is about to.
 #[derive(Clone, Copy)]
@@ -95,24 +82,10 @@ impl Truth {
     }
 }
 
-/// Requests as the proxy encodes or passes them: arrays of bulk strings.
+/// Takes a request as the proxy encodes or passes it: an array of bulk strings.
 fn parse(bytes: &mut VecDeque<u8>) -> Option<Vec<String>> {
-    let text = std::str::from_utf8(bytes.make_contiguous()).expect("text");
-    let mut lines = text.split("\r\n");
-    let count: usize = lines.next()?.strip_prefix('*')?.parse().ok()?;
-    let mut words = Vec::new();
-    let mut used = text.find("\r\n")? + 2;
-    for _ in 0..count {
-        let head = lines.next()?;
-        let length: usize = head.strip_prefix('$')?.parse().ok()?;
-        let word = lines.next()?;
-        if word.len() < length || text.len() < used + head.len() + 2 + length + 2 {
-            return None;
-        }
-        used += head.len() + 2 + length + 2;
-        words.push(word.to_owned());
-    }
-    bytes.drain(..used);
+    let (words, length) = request(bytes.make_contiguous())?;
+    bytes.drain(..length);
     Some(words)
 }
 
@@ -478,23 +451,17 @@ const SEEDS: u64 = 12;
 
 #[test]
 fn no_request_runs_twice_or_out_of_order_while_slots_move() {
-    let seeds: Vec<u64> = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => {
-            let count = std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok());
-            (0..count.unwrap_or(SEEDS)).collect()
-        }
-    };
+    let seeds = random::seeds(SEEDS);
+    let runs = seeds.end - seeds.start;
     let (mut moved, mut asked, mut later, mut given_up, mut answered, mut stayed) = (0, 0, 0, 0, 0, 0);
-    for &seed in &seeds {
-        let run = std::panic::catch_unwind(|| {
+    for seed in seeds {
+        let (counts, up, all, still) = random::run(seed, || {
             let mut run = Run::new(seed);
             run.run();
             let counters = &run.world.counters;
             let counts = [&counters.redirects_moved, &counters.redirects_ask, &counters.redirects_later];
             (counts.map(|counter| counter.get()), run.given_up, run.answered, KEYS.len() - run.moved.len())
         });
-        let (counts, up, all, still) = run.unwrap_or_else(|_| panic!("SEED={seed}"));
         moved += counts[0];
         asked += counts[1];
         later += counts[2];
@@ -504,11 +471,11 @@ fn no_request_runs_twice_or_out_of_order_while_slots_move() {
     }
     println!("{answered} answered: {moved} moved, {asked} ask, {later} later, {given_up} given up");
     println!("{stayed} slots stayed where they were");
-    if seeds.len() as u64 >= SEEDS {
-        let many = 2 * seeds.len() as u64;
+    if runs >= SEEDS {
+        let many = 2 * runs;
         assert!(moved > many && asked > many && later > many && given_up > many / 10);
         // That there is no time for it is rare.
-        assert!(stayed <= seeds.len() / 100);
+        assert!(stayed <= runs as usize / 100);
         // Few come behind one that was executed.
         assert!(given_up < later / 5);
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use servers::blocking::blocked;
 use servers::cluster::Nodes;
 use servers::{Client, Server, eventually};
 
@@ -37,11 +38,6 @@ fn replicates(primary: &mut Client) {
         },
         ":1\r\n",
     );
-}
-
-/// Says that and does not wait for the answer.
-fn say(client: &mut Client, line: &str) {
-    client.send(&servers::encoded(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
 }
 
 fn knows_files(primary: &Server) -> bool {
@@ -78,8 +74,8 @@ fn writes_are_confirmed_by_the_replicas_of_all_shards() {
     other.replica.signal("STOP");
     write(&mut writer);
     assert_eq!(writer.tell("WAIT 1 50"), ":0\r\n");
-    say(&mut writer, "WAIT 1 0");
-    eventually(|| reader.tell("INFO clients").contains("blocked_clients:1\r\n").to_string(), "true");
+    writer.begin("WAIT 1 0");
+    blocked(&proxy, 1);
     let begin = Instant::now();
     for number in 0..20 {
         assert_eq!(reader.tell(&format!("GET k{number}")), "$1\r\nx\r\n");
@@ -92,8 +88,8 @@ fn writes_are_confirmed_by_the_replicas_of_all_shards() {
     let mut clients: Vec<Client> = (0..50).map(|_| proxy.connect()).collect();
     for _ in 0..20 {
         for (number, client) in clients.iter_mut().enumerate() {
-            say(client, &format!("SET k{number} y"));
-            say(client, "WAIT 1 10000");
+            client.begin(&format!("SET k{number} y"));
+            client.begin("WAIT 1 10000");
         }
         for client in &mut clients {
             assert_eq!(String::from_utf8_lossy(&client.reply()), "+OK\r\n");
@@ -104,8 +100,8 @@ fn writes_are_confirmed_by_the_replicas_of_all_shards() {
     // As the process ends nobody goes without an answer.
     other.replica.signal("STOP");
     write(&mut writer);
-    say(&mut writer, "WAIT 1 0");
-    eventually(|| reader.tell("INFO clients").contains("blocked_clients:1\r\n").to_string(), "true");
+    writer.begin("WAIT 1 0");
+    blocked(&proxy, 1);
     proxy.signal("TERM");
     assert_eq!(String::from_utf8_lossy(&writer.reply()), ":0\r\n");
     other.replica.signal("CONT");

@@ -30,6 +30,7 @@ use shard_discovery::{Address, DistributionKind, KeyHash, Shard as ShardAddress,
 use simulation::client::Client;
 use simulation::dialect::Dialect;
 use simulation::shard::{Connection, Shard};
+use world::random::{self, Random};
 use world::{Event, World};
 
 mod world;
@@ -56,37 +57,6 @@ struct Coverage {
     strangers: u64,
     transactions: u64,
     refused_transactions: u64,
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, chance: u64) -> bool {
-        self.below(chance) == 0
-    }
-
-    /// A cut: mostly small, sometimes everything.
-    fn cut(&mut self, length: usize) -> usize {
-        let most = match self.below(4) {
-            0 => 7,
-            1 => 300,
-            2 => 5_000,
-            _ => length as u64,
-        };
-        (1 + self.below(most.max(1)) as usize).min(length)
-    }
 }
 
 struct Run<D: Dialect> {
@@ -519,20 +489,15 @@ fn every_reply_of_memcached_is_right_and_nobody_is_stuck() {
 
 /// What was covered, if it was a whole simulation.
 fn simulate<D: Dialect>() -> Option<Coverage> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = random::seeds(SEEDS);
     let runs = seeds.end - seeds.start;
     let mut all = Coverage::default();
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| {
+        let run = random::run(seed, || {
             let mut run = Run::<D>::new(seed);
             run.run();
             run.coverage
         });
-        let Ok(run) = run else { panic!("seed {seed} fails; SEED={seed} replays it") };
         all.values += run.values;
         all.errors += run.errors;
         all.fragments += run.fragments;

@@ -24,8 +24,14 @@ use memstore_proxy::protocol::channels::{Channels, Kind};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use subscribers::text::{bulk, bytes_of, request, said, text_of, value};
+use world::random::{self, Random};
 use world::{Event, World};
 
+mod subscribers {
+    pub mod client;
+    pub mod text;
+}
 mod world;
 
 const CHANNELS: [&str; 5] = ["news", "k1", "k2", "nobody", "c"];
@@ -37,36 +43,6 @@ const SHARDS: usize = 5;
 const MESSAGE: [&str; Kind::COUNT] = ["message", "pmessage", "smessage"];
 const LISTEN: [&str; Kind::COUNT] = ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"];
 const LISTEN_NO_MORE: [&str; Kind::COUNT] = ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"];
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn one_in(&mut self, chance: usize) -> bool {
-        self.below(chance) == 0
-    }
-
-    fn pick<'t>(&mut self, from: &[&'t str]) -> &'t str {
-        from[self.below(from.len())]
-    }
-}
-
-fn request(words: &[&str]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
-    bytes
-}
 
 /// The node that has the name's slot, where that is another one.
 fn moved_to(owners: Option<[usize; CHANNELS.len()]>, shard: &str, name: &str) -> Option<usize> {
@@ -82,59 +58,6 @@ fn kind_of(words: [&str; Kind::COUNT], word: &str) -> Option<Kind> {
 
 fn kind_published(word: &str) -> Kind {
     if word == "SPUBLISH" { Kind::Sharded } else { Kind::Channel }
-}
-
-fn bulk(text: &str) -> String {
-    format!("${}\r\n{text}\r\n", text.chars().count())
-}
-
-/// A letter for each byte.
-fn text_of(bytes: &[u8]) -> String {
-    bytes.iter().copied().map(char::from).collect()
-}
-
-fn bytes_of(text: &str) -> impl Iterator<Item = u8> {
-    text.chars().map(|letter| u8::try_from(letter).expect("it stands for a byte"))
-}
-
-/// What a shard says of a name.
-fn said(word: &str, name: &str, count: usize) -> String {
-    format!("*3\r\n{}{}:{count}\r\n", bulk(&word.to_ascii_lowercase()), bulk(name))
-}
-
-/// A value as it stands on the wire: its mark, its text if it is one, its elements.
-#[derive(Clone, PartialEq, Debug)]
-struct Value {
-    mark: u8,
-    text: String,
-    elements: Vec<Value>,
-}
-
-/// The value that the bytes begin with, and how long it is.
-fn value(bytes: &[u8]) -> Option<(Value, usize)> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-    let (mark, line) = (bytes[0], std::str::from_utf8(&bytes[1..end]).expect("text"));
-    let mut at = end + 2;
-    let (mut text, mut elements) = (line.to_owned(), Vec::new());
-    match mark {
-        b'$' if line != "-1" => {
-            let length: usize = line.parse().expect("a length");
-            text = text_of(bytes.get(at..at + length)?);
-            assert_eq!(bytes.get(at + length..at + length + 2)?, b"\r\n", "something stands inside a value");
-            at += length + 2;
-        }
-        b'*' | b'>' | b'%' => {
-            let count = line.parse::<usize>().expect("a number") * if mark == b'%' { 2 } else { 1 };
-            for _ in 0..count {
-                let (element, length) = value(&bytes[at..])?;
-                elements.push(element);
-                at += length;
-            }
-        }
-        b'+' | b'-' | b':' | b'_' | b'$' => {}
-        other => panic!("{:?} is no value", char::from(other)),
-    }
-    Some((Value { mark, text, elements }, at))
 }
 
 /// What a client waits to be told.
@@ -168,94 +91,6 @@ struct Client {
     heard: HashSet<(Kind, String, String)>,
     /// It is a cluster: one that goes back and forth may hand on a message by two nodes.
     hears_twice: bool,
-}
-
-impl Client {
-    /// How many names it has, as it is told of one of this kind.
-    fn count(&self, kind: Kind) -> usize {
-        let [channels, patterns, sharded] = self.names.each_ref().map(BTreeSet::len);
-        if kind == Kind::Sharded { sharded } else { channels + patterns }
-    }
-
-    fn listens(&self) -> bool {
-        let wants = |expected: &Expected| matches!(expected, Expected::Change { on: true, .. });
-        self.names.iter().any(|names| !names.is_empty()) || self.expected.iter().any(wants)
-    }
-
-    /// All that is whole of what it has heard.
-    fn read(&mut self, is_faulty: bool) {
-        while let Some((said, length)) = value(&self.inbox) {
-            self.inbox.drain(..length);
-            self.hear(said, is_faulty);
-        }
-    }
-
-    fn hear(&mut self, said: Value, is_faulty: bool) {
-        let word = said.elements.first().map_or("", |element| element.text.as_str());
-        let number = self.number;
-        if let Some(kind) = kind_of(MESSAGE, word) {
-            assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
-            let name = said.elements[1].text.clone();
-            let listened = &self.names[kind.place()];
-            assert!(listened.contains(&name), "client {number} hears of {name}, which it does not listen to");
-            let message = said.elements.last().expect("a message").text.clone();
-            let is_new = self.heard.insert((kind, name.clone(), message.clone()));
-            assert!(
-                is_new || (self.hears_twice && kind != Kind::Sharded),
-                "client {number} hears {message} of {name} twice"
-            );
-            return;
-        }
-        let front =
-            self.expected.front_mut().unwrap_or_else(|| panic!("client {number}: unexpected {said:?}"));
-        let is_over = match front {
-            Expected::Hello => said.mark == b'%',
-            Expected::Pong => said.text == "PONG" || word == "pong",
-            Expected::Number => said.mark == b':' || (is_faulty && said.mark == b'-'),
-            Expected::Value => said.mark == b'$' || (is_faulty && said.mark == b'-'),
-            Expected::Reset => {
-                self.names.iter_mut().for_each(BTreeSet::clear);
-                self.resp3 = false;
-                said.text == "RESET"
-            }
-            Expected::Change { on: true, begun, .. } if said.mark == b'-' => {
-                assert!(is_faulty && !*begun, "client {number}: {said:?}");
-                true
-            }
-            Expected::Change { on, kind, names, all, begun } => {
-                *begun = true;
-                let kind = *kind;
-                let wanted = if *on { LISTEN[kind.place()] } else { LISTEN_NO_MORE[kind.place()] };
-                assert_eq!(word, wanted.to_ascii_lowercase(), "client {number}");
-                assert_eq!(said.mark, if self.resp3 { b'>' } else { b'*' });
-                let set = &mut self.names[kind.place()];
-                let name = said.elements[1].text.clone();
-                let is_over = if *all {
-                    assert!(
-                        set.remove(&name)
-                            || (set.is_empty() && said.elements[1].mark != b'$')
-                            || name == "-1"
-                    );
-                    set.is_empty()
-                } else {
-                    assert_eq!(names.pop_front().as_ref(), Some(&name), "client {number}: out of order");
-                    if *on {
-                        set.insert(name)
-                    } else {
-                        set.remove(&name)
-                    };
-                    names.is_empty()
-                };
-                assert_eq!(said.elements[2].text, self.count(kind).to_string(), "client {number}: {said:?}");
-                if is_over {
-                    self.expected.pop_front();
-                }
-                return;
-            }
-        };
-        assert!(is_over, "client {number}: {said:?} instead of {front:?}");
-        self.expected.pop_front();
-    }
 }
 
 /// A connection as its shard sees it.
@@ -344,8 +179,8 @@ fn settings() -> Settings {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let count = 1 + random.below(SHARDS - 1);
-        let owners = random.one_in(3).then(|| std::array::from_fn(|_| random.below(count)));
+        let count = 1 + random.place(SHARDS - 1);
+        let owners = random.one_in(3).then(|| std::array::from_fn(|_| random.place(count)));
         let topology = owners.map_or_else(|| topology(count), |owners| cluster(count, owners));
         let is_faulty = !random.one_in(3);
         let limits = Limits {
@@ -381,7 +216,7 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.place(20) {
             0 | 1 if self.clients.len() < 8 => self.connect(),
             0..=5 => {
                 if let Some(at) = self.any_client() {
@@ -415,7 +250,7 @@ impl Run {
             19 if self.random.one_in(3) => self.move_slot(),
             19 if self.is_stale || self.random.one_in(4) => self.refresh(),
             _ => {
-                let pause = Duration::from_millis(self.random.below(30) as u64);
+                let pause = Duration::from_millis(self.random.place(30) as u64);
                 let events = self.world.pass_time(pause);
                 self.take_events(events);
             }
@@ -446,7 +281,7 @@ impl Run {
     }
 
     fn any_client(&mut self) -> Option<usize> {
-        (!self.clients.is_empty()).then(|| self.random.below(self.clients.len()))
+        (!self.clients.is_empty()).then(|| self.random.place(self.clients.len()))
     }
 
     /// The client wants one thing more.
@@ -455,12 +290,12 @@ impl Run {
         let has_reset = client.expected.iter().any(|expected| matches!(expected, Expected::Reset));
         let is_bound = has_reset || (!client.resp3 && client.listens());
         let random = &mut self.random;
-        let (words, expected): (Vec<String>, _) = match random.below(if is_bound { 9 } else { 13 }) {
+        let (words, expected): (Vec<String>, _) = match random.place(if is_bound { 9 } else { 13 }) {
             0..=4 => {
-                let (on, kind) = (!random.one_in(3), Kind::ALL[random.below(Kind::COUNT)]);
+                let (on, kind) = (!random.one_in(3), Kind::ALL[random.place(Kind::COUNT)]);
                 let from: &[&str] = if kind == Kind::Pattern { &PATTERNS } else { &CHANNELS };
                 let all = !on && random.one_in(3);
-                let count = if all { 0 } else { 1 + random.below(3) };
+                let count = if all { 0 } else { 1 + random.place(3) };
                 let names: VecDeque<String> = (0..count).map(|_| random.pick(from).to_owned()).collect();
                 let word = if on { LISTEN[kind.place()] } else { LISTEN_NO_MORE[kind.place()] };
                 let words = std::iter::once(word.to_owned()).chain(names.iter().cloned()).collect();
@@ -470,7 +305,7 @@ impl Run {
             5..=8 => (vec!["PING".into()], Expected::Pong),
             9 | 10 => {
                 let key = if random.one_in(3) { "large" } else { "small" };
-                (vec!["GET".into(), format!("{key}{}", random.below(5))], Expected::Value)
+                (vec!["GET".into(), format!("{key}{}", random.place(5))], Expected::Value)
             }
             _ => {
                 self.messages += 1;
@@ -489,7 +324,7 @@ impl Run {
         if client.outbox.is_empty() || !self.world.pool.wants_read(client.id) {
             return;
         }
-        let cut = 1 + self.random.below(client.outbox.len().min(most));
+        let cut = 1 + self.random.place(client.outbox.len().min(most));
         let bytes: Vec<u8> = client.outbox.drain(..cut).collect();
         self.world.client_sends(client.id, &bytes);
     }
@@ -524,7 +359,7 @@ impl Run {
 
     fn shards_read(&mut self) {
         for id in self.world.up.clone() {
-            let cut = self.random.below(400);
+            let cut = self.random.place(400);
             let bytes = self.world.shard_takes(id, |length| length.min(cut.max(1)));
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             peer.inbox.extend(bytes);
@@ -602,7 +437,7 @@ impl Run {
     }
 
     fn publish_directly(&mut self) {
-        let shard = format!("shard-{}", self.random.below(self.topology.shards().len()));
+        let shard = format!("shard-{}", self.random.place(self.topology.shards().len()));
         self.messages += 1;
         let (channel, message) = (self.random.pick(&CHANNELS), format!("m{}", self.messages));
         let kind = if self.random.one_in(3) { Kind::Sharded } else { Kind::Channel };
@@ -615,7 +450,7 @@ impl Run {
             if peer.outbox.is_empty() {
                 continue;
             }
-            let cut = 1 + self.random.below(peer.outbox.len().min(most));
+            let cut = 1 + self.random.place(peer.outbox.len().min(most));
             let bytes: Vec<u8> = peer.outbox.drain(..cut).collect();
             if let Err(failure) = self.world.shard_sends(id, &bytes) {
                 panic!("the connection is given up: {failure}");
@@ -632,7 +467,7 @@ impl Run {
         let whole: Vec<ConnectionId> =
             up.into_iter().filter(|id| self.peers.get(id).is_some_and(is_whole)).collect();
         if !whole.is_empty() {
-            let id = whole[self.random.below(whole.len())];
+            let id = whole[self.random.place(whole.len())];
             self.peers.remove(&id);
             self.world.shard_closes(id, &ShardFailure::Reset);
         }
@@ -642,14 +477,14 @@ impl Run {
     fn change(&mut self) {
         let count = self.topology.shards().len();
         if self.random.one_in(2) && count > 1 {
-            let shard = self.random.below(count);
+            let shard = self.random.place(count);
             if !self.ejected.remove(&shard) && self.ejected.len() + 1 < count {
                 self.ejected.insert(shard);
             }
             self.adopt_ejected();
             return;
         }
-        let next = 1 + self.random.below(SHARDS);
+        let next = 1 + self.random.place(SHARDS);
         self.ejected.clear();
         self.coverage.reloads += 1;
         let kept: Vec<_> = (0..next).map(|shard| (shard < count).then_some(shard)).collect();
@@ -662,9 +497,9 @@ impl Run {
 
     /// A slot is another node's, which the former one tells its clients, and the proxy learns later.
     fn move_slot(&mut self) {
-        let (count, channel) = (self.topology.shards().len(), self.random.below(CHANNELS.len()));
+        let (count, channel) = (self.topology.shards().len(), self.random.place(CHANNELS.len()));
         let Some(owners) = &mut self.owners else { return };
-        let before = std::mem::replace(&mut owners[channel], self.random.below(count));
+        let before = std::mem::replace(&mut owners[channel], self.random.place(count));
         if before == owners[channel] {
             return;
         }
@@ -788,7 +623,7 @@ impl Run {
             let owner = self.topology.shard_for(channel.as_bytes()).expect("an owner");
             let count = self.topology.shards().len();
             let shard = match self.limits.listens_everywhere {
-                true => format!("shard-{}", self.random.below(count)),
+                true => format!("shard-{}", self.random.place(count)),
                 false => format!("shard-{owner}"),
             };
             self.publish(&shard, Kind::Channel, channel, &format!("last of {channel}"));
@@ -822,18 +657,12 @@ impl Run {
 
 #[test]
 fn subscribers_hear_what_they_listen_to() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("SIMULATION_SEEDS").unwrap_or(60)).collect(),
-    };
+    let seeds = random::seeds(60);
+    let is_whole = seeds.end - seeds.start > 50;
     let mut all = Coverage::default();
-    for &seed in &seeds {
+    for seed in seeds {
         let mut run = Run::new(seed);
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.run()));
-        if ended.is_err() {
-            panic!("SEED={seed}");
-        }
+        random::run(seed, || run.run());
         let Coverage { acknowledged, heard, reloads, ejections, gaps, moves, moved } = run.coverage;
         all.acknowledged += acknowledged;
         all.heard += heard;
@@ -843,7 +672,7 @@ fn subscribers_hear_what_they_listen_to() {
         all.moves += moves;
         all.moved += moved;
     }
-    if seeds.len() > 50 {
+    if is_whole {
         assert!(
             all.acknowledged > 300
                 && all.heard > 300

@@ -128,6 +128,19 @@ fn files_hold_one_noun() {
     check("a file over 600 lines has a second noun in it", long);
 }
 
+#[test]
+fn a_test_is_read_in_one_go() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut long = Vec::new();
+    for (path, _) in files_below(&tests) {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        if text.lines().count() > 700 {
+            long.push(path.display().to_string());
+        }
+    }
+    check("a test over 700 lines has a second subject in it", long);
+}
+
 /// The modules of a package by their path, each with the modules that it imports.
 fn imports(root: &Path) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);

@@ -20,29 +20,20 @@ use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
+use shard_discovery::{HashTag, Topology};
+use world::random::{self, Random};
+use world::shards::ring;
+use world::words::{reply, request};
 use world::{Event, World};
 
+mod waiting {
+    mod flood;
+}
 mod world;
 
 const SHARDS: usize = 3;
 const LISTS: u64 = 5;
 const CONSUMERS: usize = 6;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, chance: u64) -> bool {
-        self.below(chance) == 0
-    }
-}
 
 /// What all runs together went through.
 #[derive(Default, Debug)]
@@ -136,14 +127,7 @@ struct Run {
 }
 
 fn topology() -> Arc<Topology> {
-    let shards = (0..SHARDS).map(|shard| {
-        let address = Address::Tcp { host: format!("shard-{shard}"), port: 1 };
-        Shard::new(address, 1, Some(format!("shard-{shard}")))
-    });
-    let tag = Some(HashTag::REDIS_CLUSTER);
-    Arc::new(
-        Topology::new(shards.collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, tag).expect("shards"),
-    )
+    Arc::new(ring(0..SHARDS, Some(HashTag::REDIS_CLUSTER)))
 }
 
 impl Run {
@@ -676,179 +660,34 @@ impl Run {
     }
 }
 
-/// The words of the request that `bytes` begins with, and its length.
-fn request(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let mut lines = text.split_inclusive("\r\n").filter(|line| line.ends_with("\r\n"));
-    let head = lines.next()?;
-    let count: usize = head[1..].trim_end().parse().expect("a count");
-    let (mut words, mut length) = (Vec::new(), head.len());
-    for _ in 0..count {
-        let (size, word) = (lines.next()?, lines.next()?);
-        length += size.len() + word.len();
-        words.push(word.trim_end().to_owned());
-    }
-    Some((words, length))
-}
-
-/// The reply that `bytes` begins with, in words, and its length.
-fn reply(bytes: &[u8]) -> Option<(String, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let head = text.split_inclusive("\r\n").next().filter(|line| line.ends_with("\r\n"))?;
-    if head.starts_with('*') && !head.starts_with("*-1") {
-        let (words, length) = request(bytes)?;
-        return Some((words.join(" "), length));
-    }
-    Some((head.trim_end().to_owned(), head.len()))
-}
-
 #[test]
 fn elements_are_taken_for_those_who_wait() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(300),
-    };
+    let seeds = random::seeds(300);
     let many = seeds.end - seeds.start >= 100;
-    let mut all = Coverage::default();
+    let mut all: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds {
         let mut run = Run::new(seed);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.run()));
-        if let Err(panic) = result {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(panic);
+        random::run(seed, || run.run());
+        let of_run = run.coverage;
+        for (what, count) in [
+            ("elements delivered", of_run.delivered),
+            ("waits that timed out", of_run.timed_out),
+            ("clients unblocked", of_run.unblocked),
+            ("errors", of_run.errors),
+            ("clients that vanished", of_run.vanished_waiting),
+            ("clients that ended", of_run.ended_waiting),
+            ("elements lost on their way", of_run.lost),
+            ("connections used again", of_run.reused),
+            ("waits at another topology", of_run.moved),
+            ("waits that shards ended", of_run.demoted),
+            ("waits that broke", of_run.reset_waiting),
+            ("waits that ended with their connection", of_run.finished),
+        ] {
+            *all.entry(what).or_default() += count;
         }
-        let Coverage {
-            delivered,
-            timed_out,
-            unblocked,
-            errors,
-            vanished_waiting,
-            ended_waiting,
-            lost,
-            reused,
-            moved,
-            demoted,
-            reset_waiting,
-            finished,
-        } = run.coverage;
-        all.delivered += delivered;
-        all.timed_out += timed_out;
-        all.unblocked += unblocked;
-        all.errors += errors;
-        all.vanished_waiting += vanished_waiting;
-        all.ended_waiting += ended_waiting;
-        all.lost += lost;
-        all.reused += reused;
-        all.moved += moved;
-        all.demoted += demoted;
-        all.reset_waiting += reset_waiting;
-        all.finished += finished;
     }
     println!("{all:?}");
-    if many {
-        let Coverage { delivered, timed_out, unblocked, errors, vanished_waiting, ended_waiting, .. } = all;
-        let Coverage { lost, reused, moved, demoted, reset_waiting, finished, .. } = all;
-        for (what, count) in [
-            ("elements delivered", delivered),
-            ("waits that timed out", timed_out),
-            ("clients unblocked", unblocked),
-            ("errors", errors),
-            ("clients that vanished", vanished_waiting),
-            ("clients that ended", ended_waiting),
-            ("elements lost on their way", lost),
-            ("connections used again", reused),
-            ("waits at another topology", moved),
-            ("waits that shards ended", demoted),
-            ("waits that broke", reset_waiting),
-            ("waits that ended with their connection", finished),
-        ] {
-            assert!(count > 20, "only {count} {what}");
-        }
+    for (what, count) in all {
+        assert!(!many || count > 20, "only {count} {what}");
     }
-}
-
-/// Clients that come, wait and go, in a loop and many at once: connections made to the shard in that time.
-fn connections_made(rounds: u32, clients: u32, pause: Duration) -> (u64, u64) {
-    let limits = Limits { blocked_max: 50, ..Limits::default() };
-    let settings = Settings { databases: 16, ..Settings::default() };
-    let mut world = World::<Resp>::new(settings, limits, topology(), 1);
-    let mut made = 0;
-    for _ in 0..rounds {
-        let waiting: Vec<_> = (0..clients)
-            .map(|_| {
-                let id = world.pool.client_connected(world.now);
-                world.client_sends(id, b"BLPOP k 0\r\n");
-                id
-            })
-            .collect();
-        world.settle();
-        for id in std::mem::take(&mut world.wanted) {
-            made += u64::from(world.pool.is_private(id));
-            world.shard_connects(id);
-            world.settle();
-            world.shard_takes(id, |length| length);
-            if world.pool.is_private(id) {
-                world.shard_sends(id, b":77\r\n").expect("a number");
-            }
-        }
-        world.settle();
-        for id in world.up.clone() {
-            world.shard_takes(id, |length| length);
-        }
-        waiting.into_iter().for_each(|id| world.pool.client_gone(id, true, world.now));
-        world.pass_time(pause);
-    }
-    (made, world.counters.blocked_delayed.get())
-}
-
-/// Each of them takes its connection along as it goes.
-#[test]
-fn clients_that_come_and_go_do_not_flood_a_shard_with_connections() {
-    // 10 seconds.
-    for (rounds, clients) in [(1000, 1), (1000, 40)] {
-        let (made, delayed) = connections_made(rounds, clients, Duration::from_millis(10));
-        assert!((95..=110).contains(&made) && delayed > 0, "{made} made, {delayed} delayed, of {clients}");
-    }
-    // Those that come now and then do not wait.
-    assert_eq!(connections_made(100, 4, Duration::from_secs(1)), (400, 0));
-}
-
-/// One that is not made yet is for whoever comes next, whatever that speaks: where it was closed instead, and one more put off each time,
-/// nobody had one any more.
-#[test]
-fn clients_of_two_databases_that_come_and_go_do_not_keep_others_out() {
-    let limits = Limits { blocked_max: 1, ..Limits::default() };
-    let settings = Settings { databases: 16, ..Settings::default() };
-    let mut world = World::<Resp>::new(settings, limits, topology(), 1);
-    let mut made = 0;
-    // 10 seconds.
-    for round in 0..1000 {
-        let id = world.pool.client_connected(world.now);
-        let words = [&b"BLPOP k 0\r\n"[..], b"SELECT 1\r\nBLPOP k 0\r\n"][round % 2];
-        world.client_sends(id, words);
-        world.settle();
-        for id in std::mem::take(&mut world.wanted) {
-            made += u64::from(world.pool.is_private(id));
-            world.shard_connects(id);
-            world.settle();
-            let greeting = world.shard_takes(id, |length| length);
-            if greeting.windows(6).any(|word| word == b"SELECT") {
-                world.shard_sends(id, b"+OK\r\n").expect("it is selected");
-            }
-            if world.pool.is_private(id) {
-                world.shard_sends(id, b":77\r\n").expect("a number");
-            }
-        }
-        world.settle();
-        for id in world.up.clone() {
-            world.shard_takes(id, |length| length);
-        }
-        world.pool.client_gone(id, true, world.now);
-        world.pass_time(Duration::from_millis(10));
-    }
-    let delayed = world.counters.blocked_delayed.get();
-    assert!((55..=70).contains(&made) && delayed < 70, "{made} made, {delayed} delayed");
-    let known = world.pool.connection_count();
-    assert!(known < 10, "{known} connections in the book");
 }

@@ -22,34 +22,20 @@ use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
+use shard_discovery::{HashTag, Topology};
+use world::random::{self, Random};
+use world::shards::ring;
+use world::words::{reply, request};
 use world::{Event, World};
 
+mod watching {
+    mod shards;
+}
 mod world;
 
 const SHARDS: usize = 3;
 const COUNTERS: u64 = 3;
 const CLIENTS: usize = 5;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, chance: u64) -> bool {
-        self.below(chance) == 0
-    }
-
-    /// How much goes of so many bytes at once.
-    fn cut(&mut self, length: usize, all: bool) -> usize {
-        if all || self.one_in(2) { length } else { 1 + self.below(length as u64) as usize }
-    }
-}
 
 /// What all runs together went through.
 #[derive(Default, Debug)]
@@ -140,12 +126,7 @@ struct Run {
 }
 
 fn topology(present: &[usize]) -> Topology {
-    let shards = present.iter().map(|shard| {
-        let address = Address::Tcp { host: format!("shard-{shard}"), port: 1 };
-        Shard::new(address, 1, Some(format!("shard-{shard}")))
-    });
-    let tag = Some(HashTag::REDIS_CLUSTER);
-    Topology::new(shards.collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, tag).expect("shards")
+    ring(present.iter().copied(), Some(HashTag::REDIS_CLUSTER))
 }
 
 impl Run {
@@ -249,7 +230,7 @@ impl Run {
             return;
         }
         let length = client.outbox.len();
-        let cut = self.random.cut(length, all);
+        let cut = self.random.part(length, all);
         let bytes: Vec<u8> = client.outbox.drain(..cut).collect();
         self.world.client_sends(client.id, &bytes);
     }
@@ -385,139 +366,8 @@ impl Run {
             if !all && random.one_in(3) {
                 continue;
             }
-            let most = |length: usize| random.cut(length, all);
+            let most = |length: usize| random.part(length, all);
             connection.inbox.extend(self.world.shard_takes(id, most));
-        }
-    }
-
-    fn execute(&mut self, all: bool) {
-        for id in self.connections.keys().copied().collect::<Vec<_>>() {
-            while (all || !self.random.one_in(3))
-                && let Some(connection) = self.connections.get_mut(&id)
-                && let Some((words, length)) = request(&connection.inbox)
-            {
-                connection.inbox.drain(..length);
-                let reply = self.answer(id, words);
-                self.connections.get_mut(&id).expect("just seen").outbox.extend(reply.bytes());
-            }
-        }
-    }
-
-    /// What a server says.
-    fn answer(&mut self, id: ConnectionId, words: Vec<String>) -> String {
-        let is_private = self.world.pool.is_private(id);
-        let connection = self.connections.get_mut(&id).expect("just seen");
-        let who = words.iter().find_map(|word| {
-            let (what, who) = word.split_once("}")?.1.split_once(':')?;
-            ["own", "for", "token"].contains(&what).then(|| who.split(':').next().expect("a number").parse())
-        });
-        let who: Option<usize> = who.map(|who| who.expect("a number"));
-        if let (Some(holder), Some(who)) = (connection.holder, who) {
-            assert_eq!(holder, who, "a connection on which {holder} watches has {words:?}");
-        }
-        let first = words[0].as_str();
-        if let Some(queued) = &mut connection.queued
-            && !["EXEC", "MULTI"].contains(&first)
-        {
-            queued.push(words);
-            return "+QUEUED\r\n".into();
-        }
-        match first {
-            "CLIENT" => format!(":{}\r\n", connection.number),
-            "WATCH" => {
-                assert!(is_private, "others would be guarded by this");
-                self.coverage.reused += u64::from(connection.watches > 0);
-                connection.watches += 1;
-                connection.holder = who;
-                connection.watched.extend(words.into_iter().skip(1));
-                "+OK\r\n".into()
-            }
-            "UNWATCH" => {
-                connection.forget();
-                "+OK\r\n".into()
-            }
-            "MULTI" => {
-                assert!(connection.queued.replace(Vec::new()).is_none(), "MULTI in MULTI");
-                "+OK\r\n".into()
-            }
-            "EXEC" => {
-                let queued = connection.queued.take().expect("EXEC without MULTI");
-                let holder = connection.holder;
-                let is_changed = std::mem::take(&mut connection.is_changed);
-                connection.forget();
-                self.transact(id, holder, &queued, is_changed)
-            }
-            _ => self.serve(id, &words),
-        }
-    }
-
-    fn transact(
-        &mut self,
-        id: ConnectionId,
-        holder: Option<usize>,
-        queued: &[Vec<String>],
-        is_changed: bool,
-    ) -> String {
-        let token = queued.iter().map(|words| &words[1]).find(|key| key.contains("token:"));
-        let token = token.expect("each has one").clone();
-        assert!(holder.is_some(), "{token} is executed without a guard");
-        if is_changed {
-            self.conflicts.insert(token);
-            return "*-1\r\n".into();
-        }
-        assert!(!self.never.contains(&token), "{token} is executed, and its client was told that it is not");
-        assert!(self.executed.insert(token), "a transaction is executed twice");
-        for words in queued {
-            let [_, key, value] = words.as_slice() else { panic!("{words:?}") };
-            if !key.contains(':') {
-                let store = self.store(id);
-                let (before, value) = (store.get(key).copied().unwrap_or(0), value.parse::<u64>());
-                assert_eq!(value, Ok(before + 1), "{key} has changed since it was read");
-            }
-        }
-        let replies: String = queued.iter().map(|words| self.serve(id, words)).collect();
-        format!("*{}\r\n{replies}", queued.len())
-    }
-
-    fn store(&mut self, id: ConnectionId) -> &mut HashMap<String, u64> {
-        let name = self.world.pool.shard_of(id).expect("it is there").name.clone();
-        self.stores.entry(name).or_default()
-    }
-
-    fn serve(&mut self, id: ConnectionId, words: &[String]) -> String {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match words[..] {
-            ["MGET", counter, own] => {
-                let store = self.store(id);
-                let shown = |key: &str| store.get(key).map_or("$-1\r\n".into(), |value| bulk(*value));
-                format!("*2\r\n{}{}", shown(counter), shown(own))
-            }
-            ["INCR", key] => {
-                let value = self.store(id).entry(key.to_owned()).or_default();
-                *value += 1;
-                let reply = format!(":{value}\r\n");
-                self.changed(id, key);
-                reply
-            }
-            ["SET", key, value] => {
-                let value: u64 = value.parse().expect("a number");
-                let before = self.store(id).insert(key.to_owned(), value).unwrap_or(0);
-                assert!(before < value, "{key} is set to {value}, and was {before}: that was overtaken");
-                self.changed(id, key);
-                "+OK\r\n".into()
-            }
-            _ => panic!("a shard was sent {words:?}"),
-        }
-    }
-
-    fn changed(&mut self, id: ConnectionId, key: &str) {
-        let name = |id: ConnectionId| self.world.pool.shard_of(id).map(|shard| shard.name.clone());
-        let at = name(id);
-        let touched: Vec<ConnectionId> =
-            self.connections.keys().copied().filter(|&id| name(id) == at).collect();
-        for id in touched {
-            let connection = self.connections.get_mut(&id).expect("just seen");
-            connection.is_changed |= connection.watched.contains(key);
         }
     }
 
@@ -529,7 +379,7 @@ impl Run {
                 continue;
             }
             let length = connection.outbox.len();
-            let cut = self.random.cut(length, all);
+            let cut = self.random.part(length, all);
             let bytes: Vec<u8> = connection.outbox.drain(..cut).collect();
             self.world.shard_sends(id, &bytes).expect("shards are honest");
             self.settle();
@@ -755,60 +605,14 @@ fn bulk(value: u64) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
-/// The words of the request that `bytes` begins with, and its length.
-fn request(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let mut lines = text.split_inclusive("\r\n").filter(|line| line.ends_with("\r\n"));
-    let head = lines.next()?;
-    let count: usize = head[1..].trim_end().parse().expect("a count");
-    let (mut words, mut length) = (Vec::new(), head.len());
-    for _ in 0..count {
-        let (size, word) = (lines.next()?, lines.next()?);
-        length += size.len() + word.len();
-        words.push(word.trim_end().to_owned());
-    }
-    Some((words, length))
-}
-
-/// The reply that `bytes` begins with, in words, and its length.
-fn reply(bytes: &[u8]) -> Option<(String, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let head = text.split_inclusive("\r\n").next().filter(|line| line.ends_with("\r\n"))?;
-    let (kind, rest) = head.split_at(1);
-    match (kind, rest.trim_end()) {
-        ("*", count) if count != "-1" => {
-            let (mut words, mut length) = (Vec::new(), head.len());
-            for _ in 0..count.parse::<usize>().expect("a count") {
-                let (word, used) = reply(&bytes[length..])?;
-                words.push(word);
-                length += used;
-            }
-            Some((words.join(" "), length))
-        }
-        ("$", size) if size != "-1" => {
-            let end = head.len() + size.parse::<usize>().expect("a size") + 2;
-            Some((text.get(head.len()..end - 2)?.to_owned(), end)).filter(|_| text.len() >= end)
-        }
-        _ => Some((head.trim_end().to_owned(), head.len())),
-    }
-}
-
 #[test]
 fn what_is_watched_guards_what_is_executed() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(400),
-    };
+    let seeds = random::seeds(400);
     let many = seeds.end - seeds.start >= 100;
     let mut all: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds {
         let mut run = Run::new(seed);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.run()));
-        if let Err(panic) = result {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
+        random::run(seed, || run.run());
         let Coverage { executed, conflicts, lost, aborted, errors, refused, ended, .. } = run.coverage;
         let Coverage { vanished, reused, moved, reset, idle, timed_out, .. } = run.coverage;
         for (what, count) in [

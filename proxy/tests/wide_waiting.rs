@@ -20,7 +20,10 @@ use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::time::Time;
-use shard_discovery::{Address, DistributionKind, HashTag, KeyHash, Shard, Topology};
+use shard_discovery::{HashTag, Topology};
+use world::random::{self, Random};
+use world::shards::ring;
+use world::words::{reply, request};
 use world::{Event, World};
 
 mod world;
@@ -28,21 +31,6 @@ mod world;
 const SHARDS: usize = 3;
 const LISTS: u64 = 7;
 const CONSUMERS: usize = 6;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, chance: u64) -> bool {
-        self.below(chance) == 0
-    }
-}
 
 /// What all runs together went through.
 #[derive(Default, Debug)]
@@ -119,14 +107,7 @@ struct Run {
 }
 
 fn topology() -> Arc<Topology> {
-    let shards = (0..SHARDS).map(|shard| {
-        let address = Address::Tcp { host: format!("shard-{shard}"), port: 1 };
-        Shard::new(address, 1, Some(format!("shard-{shard}")))
-    });
-    let tag = Some(HashTag::REDIS_CLUSTER);
-    Arc::new(
-        Topology::new(shards.collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, tag).expect("shards"),
-    )
+    Arc::new(ring(0..SHARDS, Some(HashTag::REDIS_CLUSTER)))
 }
 
 impl Run {
@@ -628,48 +609,14 @@ impl Connection {
     }
 }
 
-/// The words of the request that `bytes` begins with, and its length.
-fn request(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let mut lines = text.split_inclusive("\r\n").filter(|line| line.ends_with("\r\n"));
-    let head = lines.next()?;
-    let count: usize = head[1..].trim_end().parse().expect("a count");
-    let (mut words, mut length) = (Vec::new(), head.len());
-    for _ in 0..count {
-        let (size, word) = (lines.next()?, lines.next()?);
-        length += size.len() + word.len();
-        words.push(word.trim_end().to_owned());
-    }
-    Some((words, length))
-}
-
-/// The reply that `bytes` begins with, in words, and its length.
-fn reply(bytes: &[u8]) -> Option<(String, usize)> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let head = text.split_inclusive("\r\n").next().filter(|line| line.ends_with("\r\n"))?;
-    if head.starts_with('*') && !head.starts_with("*-1") {
-        let (words, length) = request(bytes)?;
-        return Some((words.join(" "), length));
-    }
-    Some((head.trim_end().to_owned(), head.len()))
-}
-
 #[test]
 fn elements_of_several_shards_are_taken_for_those_who_wait() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(600),
-    };
+    let seeds = random::seeds(600);
     let many = seeds.end - seeds.start >= 100;
     let mut all: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds {
         let mut run = Run::new(seed);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.run()));
-        if let Err(panic) = result {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
+        random::run(seed, || run.run());
         let of_run = run.coverage;
         for (what, count) in [
             ("elements delivered", of_run.delivered),

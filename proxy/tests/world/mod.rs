@@ -20,6 +20,7 @@ use memstore_proxy::time::Time;
 use shard_discovery::Topology;
 
 pub mod random;
+pub mod shards;
 pub mod words;
 
 /// A pool and the time.

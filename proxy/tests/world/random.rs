@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// splitmix64.
+/// SplitMix64.
 pub struct Random(pub u64);
 
 impl Random {
@@ -13,13 +13,33 @@ impl Random {
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    /// A place among so many.
+    /// A place among so many; the first of none.
     pub fn place(&mut self, count: usize) -> usize {
-        self.below(count as u64) as usize
+        self.below(count.max(1) as u64) as usize
     }
 
     pub fn one_in(&mut self, chance: u64) -> bool {
         self.below(chance) == 0
+    }
+
+    pub fn pick<'t>(&mut self, from: &[&'t str]) -> &'t str {
+        from[self.place(from.len())]
+    }
+
+    /// How much goes of so many bytes at once.
+    pub fn part(&mut self, length: usize, all: bool) -> usize {
+        if all || self.one_in(2) { length } else { 1 + self.place(length) }
+    }
+
+    /// The same: mostly little, sometimes everything.
+    pub fn cut(&mut self, length: usize) -> usize {
+        let most = match self.below(4) {
+            0 => 7,
+            1 => 300,
+            2 => 5_000,
+            _ => length,
+        };
+        (1 + self.place(most)).min(length)
     }
 }
 
@@ -33,9 +53,9 @@ pub fn seeds(usual: u64) -> Range<u64> {
 }
 
 /// Does that with the seed, and says which it was if that fails.
-pub fn run(seed: u64, run: impl FnOnce()) {
-    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+pub fn run<R>(seed: u64, run: impl FnOnce() -> R) -> R {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         eprintln!("SEED={seed}");
-        std::panic::resume_unwind(panic);
-    }
+        std::panic::resume_unwind(panic)
+    })
 }

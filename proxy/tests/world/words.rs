@@ -8,26 +8,39 @@ pub fn request(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     let count: usize = head[1..].trim_end().parse().expect("a count");
     let (mut words, mut length) = (Vec::new(), head.len());
     for _ in 0..count {
-        let size = lines.next()?;
-        length += size.len();
-        if !size.starts_with('$') {
-            words.push(size.trim_end().to_owned());
-            continue;
-        }
-        let word = lines.next()?;
-        length += word.len();
+        let (size, word) = (lines.next()?, lines.next()?);
+        length += size.len() + word.len();
         words.push(word.trim_end().to_owned());
     }
     Some((words, length))
+}
+
+/// Takes it.
+pub fn take_request(bytes: &mut Vec<u8>) -> Option<Vec<String>> {
+    let (words, length) = request(bytes)?;
+    bytes.drain(..length);
+    Some(words)
 }
 
 /// The reply that `bytes` begins with, in words, and its length.
 pub fn reply(bytes: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(bytes).expect("text");
     let head = text.split_inclusive("\r\n").next().filter(|line| line.ends_with("\r\n"))?;
-    if head.starts_with('*') && !head.starts_with("*-1") {
-        let (words, length) = request(bytes)?;
-        return Some((words.join(" "), length));
+    let (kind, rest) = head.split_at(1);
+    match (kind, rest.trim_end()) {
+        ("*", count) if count != "-1" => {
+            let (mut words, mut length) = (Vec::new(), head.len());
+            for _ in 0..count.parse::<usize>().expect("a count") {
+                let (word, used) = reply(&bytes[length..])?;
+                words.push(word);
+                length += used;
+            }
+            Some((words.join(" "), length))
+        }
+        ("$", size) if size != "-1" => {
+            let end = head.len() + size.parse::<usize>().expect("a size") + 2;
+            Some((text.get(head.len()..end - 2)?.to_owned(), end)).filter(|_| text.len() >= end)
+        }
+        _ => Some((head.trim_end().to_owned(), head.len())),
     }
-    Some((head.trim_end().to_owned(), head.len()))
 }
