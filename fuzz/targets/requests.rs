@@ -7,6 +7,7 @@ use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
+use memstore_proxy::time::Time;
 
 const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
 
@@ -37,8 +38,8 @@ fn requests<P: Protocol<Settings: Default>>(
                 settings: &settings,
                 pool: "pool",
                 client: 1,
-                unix_micros: 0,
-                uptime: 0,
+                unix_start: 0,
+                now: Time::default(),
                 counters: &counters,
                 store: &Store::default(),
                 account: &account,

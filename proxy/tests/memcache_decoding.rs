@@ -6,6 +6,7 @@ use memstore_proxy::protocol::memcache::response::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
+use memstore_proxy::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -50,8 +51,8 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 settings: &settings,
                 pool: "pool",
                 client: 1,
-                unix_micros: 0,
-                uptime: 0,
+                unix_start: 0,
+                now: Time::default(),
                 counters: &counters,
                 store: &Store::default(),
                 account: &account,

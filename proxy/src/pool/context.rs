@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::limits::Limits;
+use crate::account::Share;
 use crate::metrics::Counters;
-use crate::protocol::Protocol;
 use crate::protocol::store::Store;
+use crate::protocol::{Facts, Protocol};
 use crate::scripts::Scripts;
+use crate::time::Time;
 
 /// What never changes while a pool lives.
 pub struct Identity {
@@ -32,4 +34,23 @@ pub(super) struct Context<P: Protocol> {
     pub store: Arc<Store>,
     /// The scripts that clients have shown.
     pub scripts: Arc<Scripts>,
+}
+
+impl<P: Protocol> Context<P> {
+    /// What a request of this client may want to know.
+    #[inline(always)]
+    pub fn facts<'p>(&'p self, share: &'p Share, client: u64, now: Time) -> Facts<'p, P> {
+        let Self { identity, settings, counters, store, .. } = self;
+        Facts {
+            settings,
+            pool: &identity.name,
+            client,
+            unix_start: identity.unix_start,
+            now,
+            counters,
+            store,
+            account: share.account(),
+            quiet: true,
+        }
+    }
 }

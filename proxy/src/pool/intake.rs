@@ -296,7 +296,7 @@ impl<P: Protocol> Intake<'_, P> {
                 taken = activity.replies.answer(ticket.number, ticket.fragment, piece, is_complete);
             }
             None => {
-                if ticket.whom == Whom::Nobody {
+                if matches!(ticket.whom, Whom::Nobody) {
                     self.counters.late_responses.add(u64::from(is_complete));
                 }
                 if is_shared {

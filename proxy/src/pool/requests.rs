@@ -135,6 +135,7 @@ impl<P: Protocol> Pool<P> {
         let (share_now, number, received) = (&*share, *number, scratch.len());
         let mut service = Service {
             context,
+            facts: context.facts(share_now, number, now),
             router,
             denials,
             wishes,

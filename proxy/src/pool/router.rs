@@ -269,6 +269,9 @@ impl<P: Protocol> Router<P> {
         if since < now && connection.policy.deadline(since).is_some_and(|deadline| deadline <= now) {
             return Err(ShardFailure::ResponseTimeout);
         }
+        if connection.is_open(length, limits) {
+            return Ok(());
+        }
         match connection.admission(length, limits, now) {
             Admission::Open => Ok(()),
             Admission::Connect => {

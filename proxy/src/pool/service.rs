@@ -48,6 +48,8 @@ const TOO_MANY_LANES: &str =
 /// A client in its turn, and what its requests are served by.
 pub(super) struct Service<'s, P: Protocol> {
     pub context: &'s Context<P>,
+    /// What a request may want to know.
+    pub facts: Facts<'s, P>,
     pub router: &'s mut Router<P>,
     pub denials: &'s mut Denials,
     pub wishes: &'s mut Wishes,
@@ -77,29 +79,6 @@ pub(super) struct Service<'s, P: Protocol> {
     /// Work done so far, and what the turn is over with.
     pub done: usize,
     pub turn: usize,
-}
-
-/// What a request of this client may want to know.
-#[inline(always)]
-fn facts<'p, P: Protocol>(
-    context: &'p Context<P>,
-    share: &'p Share,
-    client: u64,
-    quiet: bool,
-    now: Time,
-) -> Facts<'p, P> {
-    let Context { identity, settings, counters, store, .. } = context;
-    Facts {
-        settings,
-        pool: &identity.name,
-        client,
-        unix_micros: identity.unix_start + now.micros(),
-        uptime: now.micros() / 1_000_000,
-        counters,
-        store,
-        account: share.account(),
-        quiet,
-    }
 }
 
 /// What comes after a request.
@@ -219,7 +198,7 @@ impl<P: Protocol> Service<'_, P> {
     #[inline(always)]
     fn find_route(&mut self, input: &[u8], length: usize) -> Route<P::Merge> {
         let quiet = self.activity.replies.in_flight() == 0;
-        let facts = facts(self.context, self.share, self.number, quiet, self.now);
+        self.facts.quiet = quiet;
         let decoder = &self.activity.decoder;
         let request = Request { decoder, canonical: P::canonical(decoder, &input[..length]) };
         // Serving it may take more than the request itself.
@@ -233,7 +212,7 @@ impl<P: Protocol> Service<'_, P> {
                 return Route::WhenQuiet;
             }
         }
-        match P::plan(request, self.session, &facts, self.plan) {
+        match P::plan(request, self.session, &self.facts, self.plan) {
             // The fragments are a second copy of it, and so is what is queued.
             Route::Split(_)
             | Route::Everywhere(_)
@@ -314,7 +293,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Execute(merge) => return Ok(self.execute(merge, scratch, length)),
             Route::Ask(question) => {
                 let number = self.activity.replies.submitted(self.plan.manner);
-                let asked = Asked { client: self.id, asker: self.number, number, question };
+                let asked = Asked { client: self.id, asker: self.number, number, question: *question };
                 self.wishes.add(Wish::Ask(asked));
             }
         }

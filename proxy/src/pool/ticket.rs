@@ -174,7 +174,8 @@ impl<P: Protocol> Ticket<P> {
     /// The connection whose wait is to end, where the request asks for that.
     #[inline]
     pub fn ends_wait(&self) -> Option<ConnectionId> {
-        (self.whom == Whom::Asker).then_some(ConnectionId { index: self.number, generation: self.fragment })
+        matches!(self.whom, Whom::Asker)
+            .then_some(ConnectionId { index: self.number, generation: self.fragment })
     }
 
     /// Whether it is that of a transaction, with a response to each of its requests before the one that is waited for.
@@ -192,7 +193,7 @@ impl<P: Protocol> Ticket<P> {
     /// Whether it is that of a request of our own that clears the way for the next one.
     #[inline]
     pub fn is_prelude(&self) -> bool {
-        self.whom == Whom::Prelude
+        matches!(self.whom, Whom::Prelude)
     }
 
     /// Its client does not wait for it any more.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::account::Account;
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
+use crate::time::Time;
 use store::Store;
 
 use channels::{Channels, Voice};
@@ -370,10 +371,10 @@ pub struct Facts<'p, P: Protocol> {
     pub pool: &'p str,
     /// Unique number of the client in this process.
     pub client: u64,
-    /// Microseconds since 1970.
-    pub unix_micros: u64,
-    /// Seconds since the process started.
-    pub uptime: u64,
+    /// Microseconds from 1970 to the worker's start.
+    pub unix_start: u64,
+    /// The time since then.
+    pub now: Time,
     /// What was counted of the pool, by this worker and all.
     pub counters: &'p Counters,
     /// What is known of the shards taken together.
@@ -382,6 +383,18 @@ pub struct Facts<'p, P: Protocol> {
     pub account: &'p Account,
     /// Every request of the client before this one has been answered.
     pub quiet: bool,
+}
+
+impl<P: Protocol> Facts<'_, P> {
+    /// Microseconds since 1970.
+    pub fn unix_micros(&self) -> u64 {
+        self.unix_start + self.now.micros()
+    }
+
+    /// Seconds since the worker started.
+    pub fn uptime(&self) -> u64 {
+        self.now.micros() / 1_000_000
+    }
 }
 
 /// A complete request, and who has found its end.

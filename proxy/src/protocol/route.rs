@@ -60,6 +60,7 @@ pub enum Route<M> {
     QueueRun(Run),
     /// What is queued is executed; the replies to it are joined so.
     Execute(M),
-    /// Only the whole process knows: the control thread is asked.
-    Ask(Question),
+    /// Only the whole process knows: the control thread is asked. In a box, because a route is made for every request, and a
+    /// question is large.
+    Ask(Box<Question>),
 }

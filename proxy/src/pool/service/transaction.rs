@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Next, REFUSED_WORK, Service, facts};
+use super::{Next, REFUSED_WORK, Service};
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::pool::block::{Block, Unfit};
 use crate::pool::connections::Pin;
@@ -206,8 +206,8 @@ impl<P: Protocol> Service<'_, P> {
                 Route::NoRoom
             } else {
                 let request = Request { decoder: &decoder, canonical: P::canonical(&decoder, input) };
-                let facts = facts(self.context, self.share, self.number, true, self.now);
-                P::plan(request, self.session, &facts, self.plan)
+                self.facts.quiet = true;
+                P::plan(request, self.session, &self.facts, self.plan)
             };
             if !matches!(route, Route::Answer) {
                 self.plan.reply.clear();

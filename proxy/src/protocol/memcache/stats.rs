@@ -8,8 +8,8 @@ use crate::protocol::Facts;
 pub fn stats(facts: &Facts<'_, Memcache>, out: &mut Vec<u8>) {
     let sum = |number: fn(&PoolCounters) -> i64| facts.counters.sum(number);
     encode::stat(out, "pid", std::process::id());
-    encode::stat(out, "uptime", facts.uptime);
-    encode::stat(out, "time", facts.unix_micros / 1_000_000);
+    encode::stat(out, "uptime", facts.uptime());
+    encode::stat(out, "time", facts.unix_micros() / 1_000_000);
     encode::stat(out, "version", VERSION);
     encode::stat(out, "pointer_size", usize::BITS);
     encode::stat(out, "curr_connections", sum(|counters| counters.client_connections.get()));

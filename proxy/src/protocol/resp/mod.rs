@@ -147,7 +147,7 @@ impl Protocol for Resp {
         plan.family = row.map_or(0, |row| row.family);
         // The way of most requests, kept short.
         if let Some(command) = row
-            && command.handling == Handling::Forward
+            && matches!(command.handling, Handling::Forward)
             && command.single_key > 0
             && session.is_plain()
             && command.accepts(decoder.argument_count())

@@ -32,7 +32,8 @@ pub fn plan(merge: Merge, words: &Words<'_>, facts: &Facts<'_, Resp>, plan: &mut
 
 /// Another number each time.
 fn scattered(facts: &Facts<'_, Resp>) -> u32 {
-    let seed = facts.unix_micros.wrapping_add(facts.counters.requests.get() << 32).wrapping_add(facts.client);
+    let seed =
+        facts.unix_micros().wrapping_add(facts.counters.requests.get() << 32).wrapping_add(facts.client);
     // splitmix64
     let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

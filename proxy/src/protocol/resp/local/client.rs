@@ -35,7 +35,7 @@ pub fn ask(
     match question {
         // One at a time of each client, so that a pipeline of them is no more than one.
         Ok(question) if !facts.quiet && !question.is_only_about(facts.client) => Route::WhenQuiet,
-        Ok(question) => Route::Ask(question),
+        Ok(question) => Route::Ask(Box::new(question)),
         Err(reply) => {
             encode::error(&mut plan.reply, &reply);
             Route::Answer

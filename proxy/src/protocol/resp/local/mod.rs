@@ -40,8 +40,8 @@ pub fn answer(
         Local::Echo => encode::bulk(out, all[1]),
         Local::Time => {
             encode::array(out, 2);
-            encode::bulk(out, (facts.unix_micros / 1_000_000).to_string().as_bytes());
-            encode::bulk(out, (facts.unix_micros % 1_000_000).to_string().as_bytes());
+            encode::bulk(out, (facts.unix_micros() / 1_000_000).to_string().as_bytes());
+            encode::bulk(out, (facts.unix_micros() % 1_000_000).to_string().as_bytes());
         }
         Local::Quit => {
             encode::simple(out, "OK");
