@@ -107,6 +107,9 @@ ALL_SERVERS = {
 # Commands that run scripts, and what of.
 RUN = {"Text": "eval eval_ro", "Digest": "evalsha evalsha_ro", "Function": "fcall fcall_ro"}
 
+# Names of all keys, page by page.
+SCAN = ("scan",)
+
 # Commands whose keys are watched, on a connection of the client's own.
 WATCH = ("watch",)
 
@@ -115,8 +118,7 @@ CONFIRM = {"wait": "false", "waitaof": "true"}
 
 LATER = {
     "Blocking": "blmovem bzmove",
-    "Scan": "scan clusterscan",
-    "AllShards": "script|exists script|load script|show"
+    "AllShards": "clusterscan script|exists script|load script|show"
     " function|dump function|list function|load function|stats"
     " latency|doctor latency|graph latency|histogram latency|history latency|latest"
     " memory|doctor memory|malloc-stats memory|stats",

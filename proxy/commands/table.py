@@ -170,6 +170,8 @@ def handling(row):
         return f"Confirm {{ files: {policy.CONFIRM[name]} }}"
     if name in policy.ASK_CHANNELS:
         return f"AskChannels({policy.ASK_CHANNELS[name]})"
+    if name in policy.SCAN:
+        return "Scan"
     for reach, rules in (("Database", policy.ALL_SHARDS), ("Server", policy.ALL_SERVERS)):
         for merge, names in rules.items():
             if name in names.split():

@@ -228,7 +228,7 @@ impl Topology {
         if !nodes.is_empty() {
             check(&nodes, DistributionKind::Slots)?;
         }
-        let holders = Holders::of_slots(nodes.len(), owners);
+        let holders = Holders::of_slots(&nodes, owners);
         Ok(Topology {
             shards: nodes.into(),
             kind: DistributionKind::Slots,
@@ -293,6 +293,7 @@ impl Topology {
     }
 
     fn build(shards: Arc<[Shard]>, placement: Placement, ejected: Box<[usize]>) -> Topology {
+        let holders = Holders::all(&shards, &placement);
         let Placement { kind, key_hash, hash_tag, pins } = placement;
         let live: Vec<u16> = (0..shards.len())
             .filter(|index| ejected.binary_search(index).is_err())
@@ -315,7 +316,6 @@ impl Topology {
                 .map_or_else(|| of_tag(&pin.prefix), |&index| Pinned::Shard(usize::from(index))),
         });
         let pinned = pinned.collect();
-        let holders = Holders::all(shards.len());
         Topology {
             shards,
             kind,

@@ -308,6 +308,8 @@ impl<P: Protocol> Intake<'_, P> {
         self.end = self.start;
         if taken == Taken::Refused {
             self.context.counters.refused.add(1);
+            // Nodes may own something else than is known.
+            self.redirects.stale |= self.connection.follows();
         }
         taken == Taken::Odd
     }

@@ -235,6 +235,7 @@ impl<P: Protocol> Service<'_, P> {
             | Route::Wait(_)
             | Route::Watch
             | Route::Split(_)
+            | Route::Scan(_)
             | Route::Ignore
             | Route::NoRoom
             | Route::WhenQuiet
@@ -270,6 +271,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
             Route::AllShards(merge) => self.send_to_all(merge, scratch, length)?,
+            Route::Scan(number) => self.scan(number, &scratch[self.used..][..length])?,
             Route::Watch => return self.watch(scratch, length),
             Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),
             Route::Answer => return Ok(self.answer()),

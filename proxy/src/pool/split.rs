@@ -85,6 +85,25 @@ impl<P: Protocol> Router<P> {
         })
     }
 
+    /// The shard at this home, which has to execute transactions, may be sent a request of its own.
+    pub fn admit_page(
+        &mut self,
+        sender: Sender,
+        home: Home,
+        length: usize,
+        plan: &mut Plan<P>,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        let connection = self.connection(sender, self.members.of(ShardIndex(home.shard)));
+        if self.connections[connection].refuses_blocks.is_some() {
+            return Err(Refusal::NoBlocks(connection));
+        }
+        self.fragments.targets.push(Target { connection, unit: home.unit });
+        self.admit_targets(sender, length, limits, false)
+    }
+
     /// Each shard that executes a part of the transaction may be sent it: `targets` are those, and `plan.owners` says for each
     /// request which of them executes it. What the proxy answers itself belongs to the one behind the last.
     pub fn admit_block(

@@ -39,6 +39,7 @@ mod owners;
 pub mod resp;
 mod response;
 mod route;
+pub mod scan;
 mod scripting;
 pub mod store;
 mod strangers;
@@ -142,6 +143,11 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
     /// what the request says.
     fn is_rewritten(_merge: &Self::Merge) -> bool {
         false
+    }
+
+    /// How the response to a step of a scan is read; says which responses it has, too. None where there are no scans.
+    fn scan(_step: scan::Step, _plan: &mut Plan<Self>) -> Option<Self::Merge> {
+        None
     }
 
     /// Whether a request that goes to every shard is done if any of them does it; else by all or none, as far as it is known.

@@ -49,6 +49,9 @@ pub enum Route<M> {
     /// It goes to every shard that has keys; where [`super::Plan::keys`] has what all keys begin with that it is about, and one shard has
     /// all that begin so, to that one.
     AllShards(M),
+    /// The shard is asked for names of keys whose turn it is at this number of a scan. [`super::Plan::keys`] may have what all begin
+    /// with that are looked for.
+    Scan(u64),
     /// To be planned again once all earlier requests of the client are answered.
     WhenQuiet,
     /// It is queued, to be executed with others later: by a shard, or `here`, by the proxy itself. [`super::Plan::reply`] is the reply.

@@ -445,7 +445,7 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         // Nothing else is refused while keys are watched: see `transaction`.
         .filter(|row| row.name != "watch")
         // A pool of one shard may serve what is about all keys: those of the witness, too.
-        .filter(|row| !matches!(row.handling, Handling::ToAll(..)))
+        .filter(|row| !matches!(row.handling, Handling::ToAll(..) | Handling::Scan))
         .filter(|row| !matches!(row.handling, Handling::Later(feature) if feature.is_served_by_one_shard()))
         .filter(|row| row.name != "client|kill" && row.name != "auth" && row.name != "shutdown")
         .collect();

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::Service;
 use crate::pool::client::Activity;
 use crate::pool::router::Refusal;
+use crate::protocol::scan::{STALE, Step, Walk, digest};
 use crate::protocol::{Protocol, Request};
 
 impl<P: Protocol> Service<'_, P> {
@@ -40,6 +41,51 @@ impl<P: Protocol> Service<'_, P> {
                 router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
             }
         }
+        Ok(())
+    }
+
+    /// The shard whose turn it is at this number is asked for names of keys. What is left behind the last one is to ask the nodes of
+    /// a cluster whether keys have moved meanwhile, from those that had not been scanned to those that had.
+    pub(super) fn scan(&mut self, number: u64, input: &[u8]) -> Result<(), Refusal> {
+        let sender = self.sender();
+        let Self { context, router, plan, activity, .. } = self;
+        let Activity { decoder, replies, .. } = &mut **activity;
+        let (canonical, limits) = (P::canonical(decoder, input), &context.limits);
+        let topology = router.topology.clone();
+        let homes = topology.holders().ok_or(Refusal::Nobody)?;
+        let walk = Walk::new(homes.len(), topology.fingerprint(), topology.redirects());
+        let Some((walk, mut position)) = walk.and_then(|walk| Some((walk, walk.read(number)?))) else {
+            context.counters.refused.add(1);
+            P::failure(plan.manner, STALE, &mut plan.reply);
+            replies.replied(&plan.reply, plan.manner);
+            return Ok(());
+        };
+        let of_all = |(start, length): (usize, usize)| {
+            let home = topology.home_of_beginning(&canonical[start..start + length])?;
+            homes.iter().position(|holder| holder.shard == home.shard)
+        };
+        let only = plan.keys.pop().and_then(of_all);
+        if let (0, Some(place)) = (number, only) {
+            position.place = place as u16;
+        }
+        let place = usize::from(position.place);
+        let step = match homes.get(place) {
+            Some(&home) => {
+                router.admit_page(sender, home, canonical.len(), plan, limits)?;
+                Step::Page(walk.page(position, only == Some(place)))
+            }
+            None => {
+                router.admit_all(sender, canonical, plan, limits, false)?;
+                let owned = topology.slots_of_holders().iter().fold(0, |all, slots| all ^ digest(slots));
+                Step::End { owned }
+            }
+        };
+        if let Some(merge) = P::scan(step, plan) {
+            let request = Request { decoder, canonical };
+            router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
+            plan.expected = P::Expected::default();
+        }
+        self.done += if place < homes.len() { 0 } else { homes.len() };
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::buffer::Output;
 use crate::protocol::channels::Voice;
+use crate::protocol::scan::Step;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
@@ -30,6 +31,7 @@ mod plan;
 mod pubsub;
 mod queueing;
 pub mod redirect;
+mod scan;
 mod scripting;
 pub mod session;
 mod slot;
@@ -198,11 +200,27 @@ impl Protocol for Resp {
         owners: &[u32],
         fragments: &mut [Vec<u8>],
     ) {
-        split::split(*merge, decoder, canonical, owners, fragments);
+        match *merge {
+            Merge::Page(page) => {
+                fragments.iter_mut().for_each(|out| scan::write(page, decoder, canonical, out));
+            }
+            Merge::ScanEnd(_) => fragments.iter_mut().for_each(scan::write_end),
+            merge => split::split(merge, decoder, canonical, owners, fragments),
+        }
     }
 
     fn is_rewritten(merge: &Merge) -> bool {
         matches!(merge, Merge::Counts(_))
+    }
+
+    fn scan(step: Step, plan: &mut Plan<Self>) -> Option<Merge> {
+        Some(match step {
+            Step::Page(page) => {
+                plan.expected = Expected { preceding: scan::COMMANDS + 1 };
+                Merge::Page(page)
+            }
+            Step::End { owned } => Merge::ScanEnd(owned),
+        })
     }
 
     fn is_done_by_any(merge: &Merge) -> bool {
@@ -213,13 +231,17 @@ impl Protocol for Resp {
         whole::parts_max(*merge)
     }
 
-    fn overlong(_merge: &Merge, reply: &mut Vec<u8>) {
-        whole::refuse_long(reply);
+    fn overlong(merge: &Merge, reply: &mut Vec<u8>) {
+        whole::refuse_long(*merge, reply);
     }
 
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {
         match merge {
             Merge::Transaction => transaction::merge(owners, parts, reply),
+            Merge::Page(page) => return scan::merge(page, parts, reply),
+            Merge::ScanEnd(owned) if !parts.iter().any(|part| encode::is_error(&part.bytes)) => {
+                return scan::end(owned, &parts, reply);
+            }
             Merge::Union if pubsub::is_too_long(&parts) => {
                 pubsub::refuse_long(reply);
                 return true;
@@ -235,7 +257,10 @@ impl Protocol for Resp {
     }
 
     fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
-        split::is_odd(*merge, owners, fragment, response)
+        match merge {
+            Merge::Page(_) => !encode::is_error(response) && scan::is_odd(response),
+            merge => split::is_odd(*merge, owners, fragment, response),
+        }
     }
 
     fn response_missing(decoder: &ResponseDecoder) -> u64 {

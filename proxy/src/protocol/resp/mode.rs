@@ -170,6 +170,7 @@ impl Within {
             | Handling::Run(_)
             | Handling::Split(_)
             | Handling::ToAll(..)
+            | Handling::Scan
             | Handling::Later(_)
             | Handling::Refuse(_)
             | Handling::Container => Self::AsOutside,

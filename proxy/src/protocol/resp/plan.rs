@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::command::{Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, flag};
 use super::session::{self, Session};
 use super::{
-    Resp, Words, channels, confirming, encode, local, pubsub, scripting, split, transaction, waiting, whole,
+    Resp, Words, channels, confirming, encode, local, pubsub, scan, scripting, split, transaction, waiting,
+    whole,
 };
 use crate::protocol::channels::Listening;
 use crate::protocol::{Facts, Plan, Route, Scripted};
@@ -165,7 +166,8 @@ pub fn plan_command(
             );
             refuse(plan, &reply)
         }
-        Handling::ToAll(..) if facts.settings.one_shard => to_the_one(plan),
+        Handling::ToAll(..) | Handling::Scan if facts.settings.one_shard => to_the_one(plan),
+        Handling::Scan => scan::plan(words, session, plan),
         Handling::ToAll(merge, _) => whole::plan(merge, words, facts, plan),
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
             to_the_one(plan)

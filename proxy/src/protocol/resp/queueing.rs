@@ -40,7 +40,7 @@ pub fn plan_queued(
         }
         Within::Answered => Route::Queue { here: true },
         Within::AsOutside => match plan_command(command, words, session, facts, plan) {
-            Route::AllShards(_) => refuse_within(command, SEVERAL, plan),
+            Route::AllShards(_) | Route::Scan(_) => refuse_within(command, SEVERAL, plan),
             route => route,
         },
         // It does not wait here.

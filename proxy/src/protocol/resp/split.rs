@@ -75,6 +75,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
+        Merge::Page(_) | Merge::ScanEnd(_) => false,
         Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
@@ -119,6 +120,8 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
         }
         Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
         Merge::Keys => return whole::merge_keys(parts, reply),
+        // They are joined elsewhere.
+        Merge::Page(_) | Merge::ScanEnd(_) => parts.first(),
         Merge::Least | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
             whole::merge(merge, &parts, reply).err()
         }

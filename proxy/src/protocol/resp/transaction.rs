@@ -22,7 +22,7 @@ pub const QUEUED: &[u8] = b"+QUEUED\r\n";
 /// The reply to EXEC where a command was refused.
 const DISCARDED: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// What begins the same, where there is a reason to tell.
-const DISCARDED_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
+pub const DISCARDED_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
 
 /// MULTI.
 pub fn begin(session: &mut Session, out: &mut Vec<u8>) {

@@ -43,18 +43,19 @@ fn scattered(facts: &Facts<'_, Resp>) -> u32 {
 /// Bytes that are kept until all shards have answered.
 pub fn parts_max(merge: Merge) -> usize {
     match merge {
-        Merge::Keys | Merge::Union | Merge::Every => NAMES_MAX,
+        Merge::Keys | Merge::Union | Merge::Every | Merge::Page(_) => NAMES_MAX,
         _ => usize::MAX,
     }
 }
 
 /// The reply to who asks for more.
-pub fn refuse_long(reply: &mut Vec<u8>) {
+pub fn refuse_long(merge: Merge, reply: &mut Vec<u8>) {
     let mib = NAMES_MAX >> 20;
-    encode::error(
-        reply,
-        &format!("ERR the replies of the shards have more than {mib} MiB; ask with a pattern, or with SCAN"),
-    );
+    let instead = match merge {
+        Merge::Page(_) => "ask with a smaller COUNT",
+        _ => "ask with a pattern, or with SCAN",
+    };
+    encode::error(reply, &format!("ERR the replies of the shards have more than {mib} MiB; {instead}"));
 }
 
 /// Whether a response, which is no error, cannot be the one to such a command.
@@ -170,6 +171,11 @@ pub fn refuse(shard: &str, reply: &mut Output) {
 pub fn integer(part: &[u8]) -> Option<i64> {
     let count = std::str::from_utf8(part.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()?;
     (count >= 0).then_some(count)
+}
+
+/// The line that a response begins with.
+pub fn line(response: &[u8]) -> Option<&[u8]> {
+    Some(&response[..=memchr::memchr(b'\n', response)?])
 }
 
 /// How many elements an array has, and where the first begins.

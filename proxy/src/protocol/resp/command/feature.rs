@@ -5,8 +5,6 @@
 pub enum Feature {
     /// Commands of servers to come that wait for data: nobody knows yet where their timeout stands.
     Blocking,
-    /// A cursor over the keys of all shards.
-    Scan,
     /// One request to every shard, answers joined.
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
@@ -20,7 +18,7 @@ impl Feature {
     /// connection that all clients share.
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
-            Self::Scan | Self::AllShards | Self::WholeServer => true,
+            Self::AllShards | Self::WholeServer => true,
             Self::Blocking | Self::Tracking => false,
         }
     }
@@ -29,7 +27,6 @@ impl Feature {
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
-            Self::Scan => "SCAN over all shards is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
         }

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::protocol::channels::Kind;
+use crate::protocol::scan::Page;
 
 pub use feature::Feature;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
@@ -118,6 +119,8 @@ pub enum Handling {
     ToChannel,
     /// To every shard, responses merged; in a cluster to every node that owns slots. As it is where the pool has one shard.
     ToAll(Merge, Reach),
+    /// Names of the keys of all shards, one after the other. As it is where the pool has one shard.
+    Scan,
     /// A question about channels, to the shards that know: all, or the owners of those that are named.
     AskChannels(Merge),
     /// Refused until the proxy can do it.
@@ -162,6 +165,10 @@ pub enum Merge {
     Same,
     /// OK if any says so.
     OneOk,
+    /// A page of a scan, from one shard.
+    Page(Page),
+    /// The scan is over if the nodes of a cluster own this together, as [`crate::protocol::scan::digest`] has it.
+    ScanEnd(u32),
     /// The response of any that has something, by this number; nil if none has.
     Any(u32),
 }
@@ -489,6 +496,7 @@ impl Command {
             | Handling::Listen(..)
             | Handling::ToChannel
             | Handling::ToAll(..)
+            | Handling::Scan
             | Handling::AskChannels(_)
             | Handling::Container => None,
         }
@@ -510,6 +518,7 @@ impl Command {
             | Handling::Listen(..)
             | Handling::ToChannel
             | Handling::ToAll(..)
+            | Handling::Scan
             | Handling::AskChannels(_) => true,
             Handling::Container => self
                 .subcommands

@@ -1,0 +1,181 @@
+//! SCAN over real servers: keys that are there all the time are named, whatever others write meanwhile and whichever proxy goes on.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use servers::cluster::Nodes;
+use servers::{Client, Server, encoded};
+
+mod servers;
+
+/// The next cursor and the keys of a page, or its error.
+fn page(client: &mut Client, request: &str) -> Result<(String, Vec<String>), String> {
+    let reply = client.tell(request);
+    if reply.starts_with('-') {
+        return Err(reply);
+    }
+    let mut lines = reply.split("\r\n").skip(2).step_by(2);
+    let cursor = reply.split("\r\n").nth(2).expect("a cursor").to_owned();
+    lines.next();
+    let keys = reply.split("\r\n").skip(5).step_by(2).filter(|key| !key.is_empty()).map(str::to_owned);
+    Ok((cursor, keys.collect()))
+}
+
+/// All keys that a scan names, page by page of another client, and how many pages there were.
+fn scan(clients: &mut [Client], options: &str) -> Result<(HashSet<String>, usize), String> {
+    let (mut cursor, mut seen, mut pages) = ("0".to_owned(), HashSet::new(), 0);
+    loop {
+        let client = &mut clients[pages % clients.len().max(1)];
+        let (next, keys) = page(client, &format!("SCAN {cursor}{options}"))?;
+        seen.extend(keys);
+        pages += 1;
+        cursor = next;
+        if cursor == "0" {
+            return Ok((seen, pages));
+        }
+        assert!(cursor.parse::<u64>().expect("a number") < 1 << 53);
+    }
+}
+
+fn fill(client: &mut Client, names: impl Iterator<Item = String>) -> HashSet<String> {
+    let names: Vec<String> = names.collect();
+    for some in names.chunks(1_000) {
+        let bytes: Vec<u8> = some.iter().flat_map(|name| encoded(&[b"SET", name.as_bytes(), b"v"])).collect();
+        client.send(&bytes);
+        assert_eq!(client.bytes(5 * some.len()), b"+OK\r\n".repeat(some.len()));
+    }
+    names.into_iter().collect()
+}
+
+/// So many keys over three shards, through two proxies in turn, with clients that write others meanwhile.
+fn scan_while_others_write(count: usize, page: usize) {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let settings = ["hash_tag: \"{}\""];
+    let proxies = [Server::memstore_of(2, &settings, &shards), Server::memstore(&settings, &shards)];
+    let lasting = fill(&mut proxies[0].connect(), (0..count).map(|number| format!("lasting:{number}")));
+    let tagged = fill(&mut proxies[1].connect(), (0..500).map(|number| format!("{{tag}}:{number}")));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (writer, proxy) in proxies.iter().enumerate() {
+            let mut client = proxy.connect();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                // So that tables grow and shrink.
+                for round in 0.. {
+                    fill(&mut client, (0..2_000).map(|number| format!("brief:{writer}:{round}:{number}")));
+                    let brief: Vec<String> =
+                        (0..2_000).map(|number| format!("brief:{writer}:{round}:{number}")).collect();
+                    let mut words: Vec<&[u8]> = vec![b"DEL"];
+                    words.extend(brief.iter().map(String::as_bytes));
+                    assert_eq!(client.ask(&words), b":2000\r\n");
+                    if is_over.load(Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        let mut clients: Vec<Client> = (0..5).map(|number| proxies[number % 2].connect()).collect();
+        clients[4].tell("HELLO 3");
+        let (seen, pages) = scan(&mut clients, &format!(" COUNT {page}")).expect("nothing has changed");
+        assert!(lasting.is_subset(&seen), "{} of {count}", lasting.intersection(&seen).count());
+        assert!(tagged.is_subset(&seen) && pages >= count / page);
+        let (seen, _) = scan(&mut clients, " MATCH lasting:1* COUNT 1000 TYPE string").expect("the same");
+        let matching = lasting.iter().filter(|key| key.starts_with("lasting:1")).count();
+        assert_eq!(seen.len(), matching);
+        assert_eq!(scan(&mut clients, " TYPE hash COUNT 1000").expect("the same").0.len(), 0);
+        let (seen, _) = scan(&mut clients, " COUNT 1000 MATCH {tag}:*").expect("the same");
+        assert_eq!(seen, tagged);
+        is_over.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn keys_are_named_while_others_write() {
+    scan_while_others_write(20_000, 100);
+}
+
+#[test]
+#[ignore = "a million keys take some minutes"]
+fn a_million_keys_are_named_while_others_write() {
+    scan_while_others_write(1_000_000, 10);
+}
+
+#[test]
+fn the_tools_of_redis_cli_see_all_keys() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let ours = Server::memstore(&[], &shards);
+    let mut client = ours.connect();
+    let names = fill(&mut client, (0..2_000).map(|number| format!("key:{number}")));
+    client.tell("RPUSH list a b c");
+    let peer = client.peer();
+    let cli = |option: &[&str]| {
+        let (host, port) = (peer.ip().to_string(), peer.port().to_string());
+        let output = Command::new("redis-cli").args(["-h", &host, "-p", &port]).args(option).output();
+        String::from_utf8(output.expect("redis-cli (apt-get install redis-tools)").stdout).expect("UTF-8")
+    };
+    let scanned = cli(&["--scan"]);
+    let found: HashSet<String> = scanned.lines().map(str::to_owned).collect();
+    assert!(names.is_subset(&found) && found.len() == 2_001);
+    assert_eq!(cli(&["--scan", "--pattern", "key:1?"]).lines().count(), 10);
+    for option in ["--bigkeys", "--memkeys"] {
+        let summary = cli(&[option]);
+        assert!(summary.contains("Sampled 2001 keys in the keyspace!"), "{summary}");
+    }
+}
+
+#[test]
+fn a_shard_that_restarts_ends_a_scan_within_it() {
+    let mut shards: Vec<Server> = (0..2).map(|_| Server::redis(&[])).collect();
+    let ours = Server::memstore(&["timeout: 1000"], &shards);
+    let mut client = ours.connect();
+    fill(&mut client, (0..1_000).map(|number| format!("key:{number}")));
+    let (within, _) = page(&mut client, "SCAN 0").expect("a page");
+    let port = shards[0].connect().peer().port();
+    drop(shards.remove(0));
+    let again = Server::redis_at(port);
+    servers::eventually(|| client.tell("DBSIZE").starts_with(':').to_string(), "true");
+    let error = page(&mut client, &format!("SCAN {within}")).expect_err("another process");
+    assert_eq!(error, "-ERR the SCAN cursor is from before a change of the shards; start again with 0\r\n");
+    drop(again);
+}
+
+#[test]
+fn nothing_is_left_out_while_slots_move() {
+    let nodes = Nodes::start(3, &[]);
+    nodes.form(3);
+    let (ours, _) = nodes.proxy(&[], &[0, 1, 2]);
+    let mut clients: Vec<Client> = (0..3).map(|_| ours.connect()).collect();
+    let lasting = fill(&mut clients[0], (0..3_000).map(|number| format!("key:{number}")));
+    let (seen, _) = scan(&mut clients, "").expect("nothing moves");
+    assert_eq!(seen, lasting);
+    assert_eq!(clients[1].tell("DBSIZE"), ":3000\r\n");
+    let (mut complete, mut refused) = (0, 0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (nodes, is_over) = (&nodes, &is_over);
+        scope.spawn(move || {
+            // From a node that is scanned last to one that was scanned before.
+            (16_000..16_100).for_each(|slot| nodes.move_slot(slot, 2, 0));
+            is_over.store(true, Relaxed);
+        });
+        while !is_over.load(Relaxed) {
+            match scan(&mut clients, " COUNT 50") {
+                Ok((seen, _)) => {
+                    assert!(lasting.is_subset(&seen), "{} named", lasting.intersection(&seen).count());
+                    complete += 1;
+                }
+                Err(error) => {
+                    assert!(error.contains("start again with 0"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    });
+    assert!(refused > 0, "{complete} scans were complete while slots moved");
+    let again = |clients: &mut [Client]| match scan(clients, "") {
+        Ok((seen, _)) => format!("{} of {}", lasting.intersection(&seen).count(), seen.len()),
+        Err(error) => error,
+    };
+    servers::eventually(|| again(&mut clients), "3000 of 3000");
+}
