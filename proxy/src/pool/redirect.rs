@@ -183,7 +183,10 @@ impl<P: Protocol> Pool<P> {
 
     /// Sends what was sent elsewhere on its way, in the order in which it came.
     pub(super) fn follow_redirects(&mut self, now: Time) {
-        if self.redirects.fresh.is_empty() && self.redirects.executed.is_empty() {
+        let waits = !self.redirects.parked_due.is_empty();
+        if self.redirects.fresh.is_empty() && (self.redirects.executed.is_empty() || !waits) {
+            // Nothing waits that could have been overtaken, as after most transactions.
+            self.redirects.executed.clear();
             return;
         }
         let latest = self.give_up_overtaken();
