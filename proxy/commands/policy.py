@@ -51,6 +51,8 @@ ANSWER = {
     "client|unblock": "ClientUnblock",
     "config|get": "ConfigGet",
     "config|set": "ConfigSet",
+    "script|kill": "ScriptKill",
+    "function|kill": "FunctionKill",
 }
 
 # Containers of which every subcommand has the same answer.
@@ -122,7 +124,7 @@ LATER = {
     " function|dump function|list function|load function|stats"
     " latency|doctor latency|graph latency|histogram latency|history latency|latest"
     " memory|doctor memory|malloc-stats memory|stats",
-    "WholeServer": "script|flush script|kill function|delete function|flush function|kill function|restore"
+    "WholeServer": "script|flush function|delete function|flush function|restore"
     " slowlog|get commandlog|get"
     " hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",

@@ -40,6 +40,8 @@ mod doors;
 mod ejection;
 mod events;
 mod files;
+mod kill;
+mod kills;
 mod lists;
 mod machine;
 mod memory;
@@ -530,12 +532,18 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
             }
             Report::Asked { worker, pool, ask, asker, question } => {
                 let Some(pool) = control.pool(pool) else { continue };
-                let Deed::Notify(flags) = question.deed else {
+                let deed = question.deed;
+                if deed.is_about_clients() {
                     questions.put(Asking { pool, worker, ask, asker, question });
                     continue;
-                };
+                }
                 tokio::task::spawn_local(async move {
-                    let refusal = care::events::want(&pool, flags).await.err();
+                    let done = match deed {
+                        Deed::Notify(flags) => care::events::want(&pool, flags).await,
+                        Deed::Stop(what) => kill::kill(&pool, what).await,
+                        Deed::List | Deed::Kill | Deed::Unblock { .. } => Ok(()),
+                    };
+                    let refusal = done.err();
                     let found = Some(Found { refusal, ..Found::default() });
                     pool.orders[worker].send(Order::Answer { ask, found }).await;
                 });

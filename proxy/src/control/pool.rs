@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::descriptors::Descriptors;
 use super::ejection::Ejection;
 use super::events::Events;
+use super::kills::Kills;
 use crate::account::Account;
 use crate::config;
 use crate::metrics::Counters;
@@ -63,6 +64,8 @@ pub struct PoolControl {
     store: RefCell<(Store, Store)>,
     /// Which events of keys clients want.
     pub events: Events,
+    /// Who asks for scripts to be stopped.
+    pub kills: Kills,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
     /// The IDs of the nodes in a map, which was the present one when they were asked for last.
@@ -173,6 +176,7 @@ impl PoolControl {
             inquired: Notify::new(),
             store: RefCell::default(),
             events: Events::default(),
+            kills: Kills::default(),
             map: RefCell::default(),
             ids: RefCell::default(),
             stale: Notify::new(),

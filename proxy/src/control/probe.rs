@@ -68,8 +68,8 @@ pub async fn enter(
     Ok(conversation)
 }
 
-/// A connection of our own: the workers ask as it is usual in their protocol.
-async fn identify(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
+/// Asks who it is, on a connection of our own: the workers ask as it is usual in their protocol.
+pub async fn identify(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
     let Address::Tcp { host, .. } = address else { return Ok(()) };
     let answer = match conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? {
         BytesFrame::Array(elements) => Some(elements),

@@ -35,6 +35,27 @@ pub enum Deed {
     },
     /// Nobody is meant: shards are to tell of these events of keys.
     Notify(Flags),
+    /// Nobody is meant: shards are to stop what they run.
+    Stop(Running),
+}
+
+impl Deed {
+    /// Whether clients are meant.
+    pub fn is_about_clients(self) -> bool {
+        match self {
+            Self::List | Self::Kill | Self::Unblock { .. } => true,
+            Self::Notify(_) | Self::Stop(_) => false,
+        }
+    }
+}
+
+/// What a shard runs that is to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Running {
+    /// A script.
+    Script,
+    /// A function of a library.
+    Function,
 }
 
 /// Which clients a [`Question`] means; all that is given must match.

@@ -17,7 +17,7 @@ use store::Store;
 use channels::{Channels, Voice};
 
 pub use about::{About, Probed};
-pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows};
+pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows, Running};
 pub use confirming::Confirming;
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};

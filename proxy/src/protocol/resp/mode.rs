@@ -140,7 +140,7 @@ impl Within {
                 | Local::ClientReply
                 | Local::ClientNoEvict
                 | Local::ClientNoTouch => Self::Refused(STATE),
-                Local::ConfigSet => Self::Refused(SEVERAL),
+                Local::ConfigSet | Local::ScriptKill | Local::FunctionKill => Self::Refused(SEVERAL),
                 Local::ClientInfo | Local::ClientList | Local::ClientKill | Local::ClientUnblock => {
                     Self::Refused(ASKED)
                 }

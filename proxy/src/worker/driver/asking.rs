@@ -3,7 +3,7 @@
 use super::{ClientSocket, Driver};
 use crate::net::socket::End;
 use crate::pool::{Asked, ClientId};
-use crate::protocol::{Deed, Found, Protocol, Rows};
+use crate::protocol::{Found, Protocol, Rows};
 use crate::table::Table;
 use crate::time::Time;
 use crate::worker::{Report, may_have};
@@ -78,7 +78,7 @@ impl<P: Protocol> Driver<P> {
 
 /// What a client is told whose question has no answer in time.
 fn no_answer(asked: &Asked) -> &'static str {
-    if matches!(asked.question.deed, Deed::Notify(_)) { NOT_SET } else { NO_ANSWER }
+    if asked.question.deed.is_about_clients() { NO_ANSWER } else { NOT_SET }
 }
 
 /// The addresses of a client's connection.

@@ -214,6 +214,8 @@ pub enum Local {
     ClientUnblock,
     ConfigGet,
     ConfigSet,
+    ScriptKill,
+    FunctionKill,
 }
 
 /// Where one group of keys stands. Source: <https://redis.io/docs/latest/develop/reference/key-specs/>.

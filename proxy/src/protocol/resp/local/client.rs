@@ -10,7 +10,7 @@ use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::mode::Mode;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
 use crate::protocol::resp::{Resp, encode};
-use crate::protocol::{ClientFilter, ClientRow, Deed, Facts, Found, Plan, Question, Route};
+use crate::protocol::{ClientFilter, ClientRow, Deed, Facts, Found, Plan, Question, Route, Running};
 
 /// How the answer to a question is said.
 const LIST: u8 = 0;
@@ -188,6 +188,14 @@ pub fn unblock_question(words: &[&[u8]]) -> Result<Question, String> {
 /// `CONFIG SET notify-keyspace-events flags`
 pub fn notify_question(flags: Flags) -> Question {
     Question { filter: ClientFilter::default(), deed: Deed::Notify(flags), form: SET }
+}
+
+/// `SCRIPT KILL` and `FUNCTION KILL`
+pub fn stop_question(what: Running, facts: &Facts<'_, Resp>) -> Result<Question, String> {
+    if facts.settings.is_confined() {
+        return Err("ERR KILL is refused: it affects databases outside of this pool (redis_db, databases)".into());
+    }
+    Ok(Question { filter: ClientFilter::default(), deed: Deed::Stop(what), form: SET })
 }
 
 fn client_id(word: &[u8]) -> Result<u64, String> {

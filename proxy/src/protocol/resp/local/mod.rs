@@ -6,7 +6,7 @@ use super::command::index::lookup;
 use super::command::{Local, Merge};
 use super::session::{ReplyMode, Session};
 use super::{Resp, Words, encode, transaction};
-use crate::protocol::{Facts, Plan, Route};
+use crate::protocol::{Facts, Plan, Route, Running};
 
 mod access;
 pub mod client;
@@ -105,6 +105,8 @@ pub fn answer(
             Ok(flags) => return client::ask(Ok(client::notify_question(flags)), facts, plan),
             Err(words) => encode::error(out, &words),
         },
+        Local::ScriptKill => return client::ask(client::stop_question(Running::Script, facts), facts, plan),
+        Local::FunctionKill => return client::ask(client::stop_question(Running::Function, facts), facts, plan),
         Local::Info => info::info(&all[1..], facts, session.resp3, out),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
         Local::Cluster | Local::Asking => {
