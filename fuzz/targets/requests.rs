@@ -7,6 +7,7 @@ use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
+use memstore_proxy::scripts::Scripts;
 use memstore_proxy::time::Time;
 
 const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
@@ -20,6 +21,7 @@ fn requests<P: Protocol<Settings: Default>>(
     let mut session = P::session(&settings);
     let counters = Counters::of_workers(1, 1).remove(0);
     let account = Account::new(usize::MAX);
+    let scripts = Scripts::new(&account);
     let (mut found, mut decoder, mut plan) = (Vec::new(), P::RequestDecoder::default(), Plan::<P>::default());
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
@@ -42,6 +44,7 @@ fn requests<P: Protocol<Settings: Default>>(
                 now: Time::default(),
                 counters: &counters,
                 store: &Store::default(),
+                scripts: &scripts,
                 account: &account,
                 quiet: true,
             };

@@ -100,13 +100,17 @@ ALL_SHARDS = {
     "Keys": "keys",
     "Any(0)": "randomkey",
     "Least": "lastsave",
+    "Every": "script|exists",
+    "AnyDone": "script|load script|show function|dump function|list function|stats",
+    "Same": "function|load",
 }
 ALL_SERVERS = {
-    "AllOk": "flushall slowlog|reset commandlog|reset memory|purge config|resetstat",
+    "AllOk": "flushall script|flush function|delete function|flush function|restore slowlog|reset commandlog|reset memory|purge config|resetstat",
     "Sum": "latency|reset",
 }
 
-# Commands that run scripts, and what of.
+# Commands that run scripts, and what of; and those that change which are known.
+SCRIPTS = {"script|load": "Shown", "script|flush": "Forgotten"}
 RUN = {"Text": "eval eval_ro", "Digest": "evalsha evalsha_ro", "Function": "fcall fcall_ro"}
 
 # Names of all keys, page by page.
@@ -120,12 +124,9 @@ CONFIRM = {"wait": "false", "waitaof": "true"}
 
 LATER = {
     "Blocking": "blmovem bzmove",
-    "AllShards": "clusterscan script|exists script|load script|show"
-    " function|dump function|list function|load function|stats"
-    " latency|doctor latency|graph latency|histogram latency|history latency|latest"
+    "AllShards": "clusterscan latency|doctor latency|graph latency|histogram latency|history latency|latest"
     " memory|doctor memory|malloc-stats memory|stats",
-    "WholeServer": "script|flush function|delete function|flush function|restore"
-    " slowlog|get commandlog|get"
+    "WholeServer": "slowlog|get commandlog|get"
     " hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
 }

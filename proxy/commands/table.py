@@ -262,6 +262,8 @@ def rust(row, indent):
         text += f".blocks_with({quoted(option)}, {quoted(until)}, {options})"
     if row["name"] in policy.TRIED_BY:
         text += f".tried_by({policy.TRIED_BY[row['name']]})"
+    if row["name"] in policy.SCRIPTS:
+        text += f".scripts({policy.SCRIPTS[row['name']]})"
     if row["subcommands"]:
         inner = "".join(rust(sub, indent + "    ") for sub in row["subcommands"])
         text += f".subcommands(&[\n{inner}{indent}])"
@@ -283,6 +285,7 @@ use super::Handling::*;
 use super::KeyNumWords::*;
 use super::Local::*;
 use super::Merge::*;
+use super::ScriptChange::*;
 use super::TimeoutPlace::*;
 use super::Trial::*;
 use super::category::{

@@ -31,6 +31,19 @@ fn a_script_is_known_on_every_shard_once_it_was_shown() {
             assert_eq!(run(other, COUNT, key), format!(":{}\r\n", at + 1));
         }
     }
+    // What redis-py does for a pipeline, and for a lock.
+    let third = "return redis.call('GET',KEYS[1])";
+    assert_eq!(
+        client.tell(&format!("SCRIPT EXISTS {} {}", digest(COUNT), digest(third))),
+        "*2\r\n:0\r\n:0\r\n"
+    );
+    let shown = client.ask(&[b"SCRIPT", b"LOAD", third.as_bytes()]);
+    assert_eq!(shown, format!("$40\r\n{}\r\n", digest(third)).into_bytes());
+    assert_eq!(client.tell(&format!("SCRIPT EXISTS {}", digest(third))), "*1\r\n:1\r\n");
+    assert!(client.tell("SCRIPT LOAD no_script_at_all").starts_with("-ERR Error compiling script"));
+    for key in 1..30 {
+        assert_eq!(run(&mut client, third, key), "$1\r\n4\r\n");
+    }
     // In a pipeline, and in a transaction.
     let mut all = String::new();
     for key in 30..60 {
@@ -110,6 +123,15 @@ fn what_runs_for_long_is_stopped_on_connections_of_its_own() {
     eventually(|| other.tell("FUNCTION KILL"), "+OK\r\n");
     let reply = said(&mut one);
     assert!(reply.contains("killed by user"), "{reply}");
+    assert_eq!(other.ask(&[b"FUNCTION", b"LOAD", b"REPLACE", library.as_bytes()]), b"$1\r\nl\r\n");
+    assert!(other.tell("FUNCTION LIST").contains("library_name"));
+    let dump = other.ask(&[b"FUNCTION", b"DUMP"]);
+    assert_eq!(other.tell("FUNCTION FLUSH"), "+OK\r\n");
+    assert_eq!(other.tell("FUNCTION LIST"), "*0\r\n");
+    let payload = dump.splitn(2, |&byte| byte == b'\n').nth(1).expect("a string");
+    assert_eq!(other.ask(&[b"FUNCTION", b"RESTORE", &payload[..payload.len() - 2]]), b"+OK\r\n");
+    assert_eq!(other.tell("FUNCTION DELETE l"), "+OK\r\n");
+    assert!(other.tell("FUNCTION STATS").contains("running_script"));
     // Within a transaction there is nothing to wait for.
     other.tell("MULTI");
     assert!(other.tell("SCRIPT KILL").starts_with("-ERR 'script kill' is refused inside a transaction"));

@@ -1,14 +1,17 @@
-# Celery: tasks, results, groups and chords. Its broker needs a pool of its own with one of the shards, because its workers load scripts; results
-# are on all shards, and need no settings. Chords need the pool of one shard for results, too.
+# Celery: tasks, results, groups and chords. The settings of memstore's pool, for transactions of the broker, and for scripts with
+# several keys that Celery cannot be told to give a tag:
 #
-# pip install 'celery[redis]', then QUEUE_URL=redis://... REDIS_URL=redis://... celery -A tasks worker
+#     transactions: per-shard
+#     pin: {"_kombu.": shard-1, "celery-taskset-meta-": shard-1}
+#
+# pip install 'celery[redis]', then REDIS_URL=redis://... celery -A tasks worker
 import os
 
 import redis
 from celery import Celery
 
 url = os.environ["REDIS_URL"]
-app = Celery("tasks", broker=os.environ["QUEUE_URL"], backend=os.environ.get("RESULT_URL", url))
+app = Celery("tasks", broker=url, backend=url)
 
 store = redis.Redis.from_url(url)
 

@@ -2,9 +2,7 @@
 #
 #     transactions: per-shard
 #
-# Locks of django-redis are given up by a script that it loads: they need a pool of one shard, QUEUE_URL here.
-#
-# pip install django redis django-redis, then REDIS_URL=redis://... QUEUE_URL=redis://... python3 app.py
+# pip install django redis django-redis, then REDIS_URL=redis://... python3 app.py
 import os
 from wsgiref.simple_server import make_server
 
@@ -33,7 +31,6 @@ settings.configure(
     CACHES={
         "default": {"BACKEND": f"{__name__}.Cache", "LOCATION": url},
         "django-redis": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "KEY_PREFIX": "other"},
-        "locks": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": os.environ["QUEUE_URL"]},
     },
 )
 django.setup()

@@ -1,6 +1,7 @@
-"""Two workers execute the jobs of two queues, each once."""
+"""Two workers execute the jobs of two queues, each once, and delayed ones when it is time."""
 
 import contextlib
+import datetime
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,6 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from jobs import count_executed, high, low, square, store  # noqa: E402
 from rq import Queue  # noqa: E402
-from rq.scheduler import RQScheduler  # noqa: E402
 
 WAIT = 60
 
@@ -20,7 +20,7 @@ WAIT = 60
 @contextlib.contextmanager
 def worker(name):
     command = [pathlib.Path(sys.executable).parent / "rq", "worker", "-u", os.environ["REDIS_URL"], "-n", name]
-    process = subprocess.Popen([*command, "high", "low"], cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"})
+    process = subprocess.Popen([*command, "--with-scheduler", "high", "low"], cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"})
     try:
         yield
     finally:
@@ -51,8 +51,10 @@ with worker("one"), worker("two"):
     executed = store.mget([f"{number}:executed" for number in numbers])
     assert executed == [b"1"] * len(jobs), executed
     assert not high.count and not low.count
+    later = [queue.enqueue_in(datetime.timedelta(seconds=1), square, number) for number, queue in ((100, high), (101, low))]
+    assert [result(job) for job in later] == [100**2, 101**2]
+    assert store.mget(["100:executed", "101:executed"]) == [b"1", b"1"]
 
-refused("SCRIPT LOAD", RQScheduler([high, low], connection=store).acquire_locks)
 defaults = redis.Redis.from_url(os.environ["DEFAULTS_URL"])
 # The keys of one job can be on one shard by chance.
 refused("MULTI", lambda: [Queue("high", connection=defaults).enqueue(square, number) for number in range(30)])

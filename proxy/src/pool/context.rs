@@ -40,7 +40,7 @@ impl<P: Protocol> Context<P> {
     /// What a request of this client may want to know.
     #[inline(always)]
     pub fn facts<'p>(&'p self, share: &'p Share, client: u64, now: Time) -> Facts<'p, P> {
-        let Self { identity, settings, counters, store, .. } = self;
+        let Self { identity, settings, counters, store, scripts, .. } = self;
         Facts {
             settings,
             pool: &identity.name,
@@ -49,6 +49,7 @@ impl<P: Protocol> Context<P> {
             now,
             counters,
             store,
+            scripts,
             account: share.account(),
             quiet: true,
         }

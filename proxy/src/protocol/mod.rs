@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::account::Account;
 use crate::buffer::{Output, Piece, SHARE_MIN};
 use crate::metrics::Counters;
+use crate::scripts::Scripts;
 use crate::time::Time;
 use store::Store;
 
@@ -385,6 +386,8 @@ pub struct Facts<'p, P: Protocol> {
     pub counters: &'p Counters,
     /// What is known of the shards taken together.
     pub store: &'p Store,
+    /// The scripts that clients have shown.
+    pub scripts: &'p Scripts,
     /// What the process holds and may hold.
     pub account: &'p Account,
     /// Every request of the client before this one has been answered.

@@ -224,7 +224,7 @@ impl Protocol for Resp {
     }
 
     fn is_done_by_any(merge: &Merge) -> bool {
-        *merge == Merge::OneOk
+        matches!(merge, Merge::AnyDone | Merge::Every)
     }
 
     fn parts_max(merge: &Merge) -> usize {

@@ -166,9 +166,15 @@ pub fn plan_command(
             );
             refuse(plan, &reply)
         }
-        Handling::ToAll(..) | Handling::Scan if facts.settings.one_shard => to_the_one(plan),
+        Handling::ToAll(..) | Handling::Scan if facts.settings.one_shard => {
+            scripting::note(command, words, facts);
+            to_the_one(plan)
+        }
         Handling::Scan => scan::plan(words, session, plan),
-        Handling::ToAll(merge, _) => whole::plan(merge, words, facts, plan),
+        Handling::ToAll(merge, _) => {
+            scripting::note(command, words, facts);
+            whole::plan(merge, words, facts, plan)
+        }
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
             to_the_one(plan)
         }

@@ -1,9 +1,9 @@
 //! Scripts and functions: what a request runs, and what is said to shards of it.
 
-use super::command::{Handling, ScriptKind, index};
+use super::command::{Command, Handling, ScriptChange, ScriptKind, index};
 use super::decode::{RequestDecoder, RequestLimits};
 use super::{Resp, Words, encode};
-use crate::protocol::{RequestBounds, Run, Scripting};
+use crate::protocol::{Facts, RequestBounds, Run, Scripting};
 use crate::scripts::Digest;
 
 /// What a request runs whose command runs scripts of this kind.
@@ -17,6 +17,19 @@ pub fn run(script: ScriptKind, words: &Words<'_>) -> Run {
             digest.map_or(Run::Unknown, Run::Named)
         }
         ScriptKind::Function => Run::Unknown,
+    }
+}
+
+/// Remembers or forgets scripts, where the command is to make shards do so. They have not done it yet: until they have, one that is
+/// forgotten here is answered as they know it, and one that is remembered is sent to those that lack it.
+pub fn note(command: &Command, words: &Words<'_>, facts: &Facts<'_, Resp>) {
+    match command.scripts {
+        None => {}
+        Some(ScriptChange::Forgotten) => facts.scripts.forget(),
+        Some(ScriptChange::Shown) => {
+            let forgotten = words.iter().last().map(|text| facts.scripts.remember(text, Resp::load_script));
+            facts.counters.scripts_forgotten.add(forgotten.unwrap_or_default());
+        }
     }
 }
 

@@ -76,16 +76,19 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
         Merge::Page(_) | Merge::ScanEnd(_) => false,
-        Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
+        Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
     }
 }
 
 /// Joins the responses of all fragments.
-pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) {
-    if merge == Merge::OneOk {
-        return whole::merge_any_ok(&parts, reply);
+pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Output) {
+    if merge == Merge::Every && parts.iter().any(|part| !encode::is_error(&part.bytes)) {
+        parts.retain(|part| !encode::is_error(&part.bytes));
+    }
+    if merge == Merge::AnyDone {
+        return whole::merge_any_done(&parts, reply);
     }
     if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes)) {
         // Of all shards, some may have done what others have not.
@@ -122,7 +125,7 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
         Merge::Keys => return whole::merge_keys(parts, reply),
         // They are joined elsewhere.
         Merge::Page(_) | Merge::ScanEnd(_) => parts.first(),
-        Merge::Least | Merge::Every | Merge::Same | Merge::OneOk | Merge::Any(_) => {
+        Merge::Least | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::merge(merge, &parts, reply).err()
         }
     };

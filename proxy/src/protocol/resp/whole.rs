@@ -43,7 +43,7 @@ fn scattered(facts: &Facts<'_, Resp>) -> u32 {
 /// Bytes that are kept until all shards have answered.
 pub fn parts_max(merge: Merge) -> usize {
     match merge {
-        Merge::Keys | Merge::Union | Merge::Every | Merge::Page(_) => NAMES_MAX,
+        Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Page(_) => NAMES_MAX,
         _ => usize::MAX,
     }
 }
@@ -64,7 +64,6 @@ pub fn is_odd(merge: Merge, response: &[u8]) -> bool {
         Merge::Keys => head(response).is_none(),
         Merge::Every => numbers(response).is_none(),
         Merge::Least => integer(response).is_none(),
-        Merge::OneOk => !response.starts_with(b"+"),
         Merge::Any(_) => !matches!(response.first(), Some(b'$' | b'_')),
         _ => false,
     }
@@ -135,11 +134,16 @@ pub fn merge_keys(parts: Vec<Part>, reply: &mut Output) {
     }
 }
 
-/// OK if any shard says so; that another has nothing to end is told only if that is all that they say.
-pub fn merge_any_ok(parts: &[Part], reply: &mut Output) {
-    let is_idle = |part: &&Part| part.bytes.starts_with(b"-NOTBUSY");
-    let done = parts.iter().find(|part| !encode::is_error(&part.bytes));
-    let told = done.or_else(|| parts.iter().find(|part| !is_idle(part))).or(parts.first());
+/// What any shard has done, if one has: those that were not there, or that refuse it for the moment, do it when it is needed. What is the
+/// same on all of them is told by the one that has most of it. A shard's own words go before those about one that does not answer.
+pub fn merge_any_done(parts: &[Part], reply: &mut Output) {
+    let is_error = |part: &&Part| encode::is_error(&part.bytes);
+    let is_absent = |part: &&Part| part.bytes.starts_with(format!("-ERR shard {}: ", part.shard).as_bytes());
+    let mut longest: Option<&Part> = None;
+    for part in parts.iter().filter(|part| !is_error(part)) {
+        longest = longest.filter(|longest| longest.bytes.len() >= part.bytes.len()).or(Some(part));
+    }
+    let told = longest.or_else(|| parts.iter().find(|part| !is_absent(part))).or(parts.first());
     told.into_iter().for_each(|part| reply.copy(&part.bytes));
 }
 
@@ -218,6 +222,8 @@ mod tests {
             (Merge::Least, &[":5\r\n", ":2\r\n", ":9\r\n"], ":2\r\n"),
             (Merge::Every, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"], "*2\r\n:0\r\n:1\r\n"),
             (Merge::Every, &["*0\r\n", "*0\r\n"], "*0\r\n"),
+            (Merge::Every, &["*1\r\n:1\r\n", "-ERR shard shard-2: gone\r\n"], "*1\r\n:1\r\n"),
+            (Merge::Every, &["-BUSY a\r\n", "-BUSY a\r\n"], "-BUSY a (shard shard-1)\r\n"),
             (
                 Merge::Keys,
                 &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"],
@@ -231,9 +237,9 @@ mod tests {
             ),
             (Merge::Any(5), &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
             (Merge::Any(0), &["_\r\n", "_\r\n"], "_\r\n"),
-            (Merge::OneOk, &["-NOTBUSY No scripts\r\n", "+OK\r\n"], "+OK\r\n"),
-            (Merge::OneOk, &["-NOTBUSY No\r\n", "-UNKILLABLE Sorry\r\n"], "-UNKILLABLE Sorry\r\n"),
-            (Merge::OneOk, &["-NOTBUSY No\r\n", "-NOTBUSY No\r\n"], "-NOTBUSY No\r\n"),
+            (Merge::AnyDone, &["-BUSY no\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
+            (Merge::AnyDone, &["*0\r\n", "*1\r\n$1\r\na\r\n", "*0\r\n"], "*1\r\n$1\r\na\r\n"),
+            (Merge::AnyDone, &["-ERR shard shard-1: timed out\r\n", "-ERR no Lua\r\n"], "-ERR no Lua\r\n"),
             (
                 Merge::AllOk,
                 &["+OK\r\n", "-OOM no\r\n", "-BUSY no\r\n"],
@@ -258,7 +264,6 @@ mod tests {
             (Merge::Least, "$1\r\n1\r\n"),
             (Merge::Least, ":-1\r\n"),
             (Merge::Any(1), ":1\r\n"),
-            (Merge::OneOk, ":1\r\n"),
         ] {
             assert!(is_odd(merge, odd.as_bytes()), "{merge:?} {odd:?}");
         }

@@ -12,7 +12,7 @@ use crate::protocol::scan::Page;
 pub use feature::Feature;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
-pub use script::ScriptKind;
+pub use script::{ScriptChange, ScriptKind};
 pub use since::{Since, Version, since};
 pub use waits::TimeoutPlace;
 pub(super) use waits::Trial;
@@ -60,6 +60,8 @@ pub struct Command {
     pub(super) blocks_with: Option<BlocksWith>,
     /// How one key of a request is tried that waits under keys of several shards; none where it has to wait on one.
     pub(super) trial: Option<Trial>,
+    /// What it changes about the scripts that are known.
+    pub(super) scripts: Option<ScriptChange>,
     /// The rows of a container; sorted by name.
     pub subcommands: &'static [Command],
     /// Which servers know it.
@@ -159,12 +161,12 @@ pub enum Merge {
     Least,
     /// The names of keys that all say, which match the pattern that is the only argument.
     Keys,
-    /// Of each element the smallest number that any array has: 1 where all say so.
+    /// Of each element the smallest number that any array has: 1 where all say so that are there.
     Every,
     /// What all say, else the first error.
     Same,
-    /// OK if any says so.
-    OneOk,
+    /// The longest that is no error; an error only if all say one.
+    AnyDone,
     /// A page of a scan, from one shard.
     Page(Page),
     /// The scan is over if the nodes of a cluster own this together, as [`crate::protocol::scan::digest`] has it.
@@ -404,6 +406,7 @@ pub const fn row(
         leaves_database: None,
         blocks_with: None,
         trial: None,
+        scripts: None,
         subcommands: &[],
         since,
         docs: Docs(docs),

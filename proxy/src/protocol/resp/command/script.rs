@@ -1,4 +1,6 @@
-//! Commands that run scripts.
+//! Commands that run scripts, and those that change which are known.
+
+use super::Command;
 
 /// What a command that runs scripts runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,4 +11,21 @@ pub enum ScriptKind {
     Digest,
     /// A function of a library.
     Function,
+}
+
+/// What a command changes about the scripts that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptChange {
+    /// There is one more: its last argument.
+    Shown,
+    /// There is none any more.
+    Forgotten,
+}
+
+impl Command {
+    /// A row whose command changes which scripts are known.
+    pub(super) const fn scripts(mut self, change: ScriptChange) -> Self {
+        self.scripts = Some(change);
+        self
+    }
 }

@@ -193,7 +193,13 @@ pub fn notify_question(flags: Flags) -> Question {
 /// `SCRIPT KILL` and `FUNCTION KILL`
 pub fn stop_question(what: Running, facts: &Facts<'_, Resp>) -> Result<Question, String> {
     if facts.settings.is_confined() {
-        return Err("ERR KILL is refused: it affects databases outside of this pool (redis_db, databases)".into());
+        let name = match what {
+            Running::Script => "script",
+            Running::Function => "function",
+        };
+        return Err(format!(
+            "ERR '{name} kill' is refused: it affects databases outside of this pool (redis_db, databases)"
+        ));
     }
     Ok(Question { filter: ClientFilter::default(), deed: Deed::Stop(what), form: SET })
 }

@@ -106,7 +106,9 @@ pub fn answer(
             Err(words) => encode::error(out, &words),
         },
         Local::ScriptKill => return client::ask(client::stop_question(Running::Script, facts), facts, plan),
-        Local::FunctionKill => return client::ask(client::stop_question(Running::Function, facts), facts, plan),
+        Local::FunctionKill => {
+            return client::ask(client::stop_question(Running::Function, facts), facts, plan);
+        }
         Local::Info => info::info(&all[1..], facts, session.resp3, out),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
         Local::Cluster | Local::Asking => {
