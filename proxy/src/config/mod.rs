@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use auth::{Auth, Reauth};
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
-pub use pool::{Pool, Protocol};
+pub use pool::{KeylessScripts, Pool, Protocol};
 pub use process::{LogFormat, Process, SideListen};
 pub use servers::Within;
 pub use shard_discovery::source::fixed::address;

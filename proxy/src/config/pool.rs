@@ -54,6 +54,8 @@ pub struct Pool {
     pub resp3: Option<bool>,
     pub miss_on_get_errors: bool,
     pub per_shard_transactions: bool,
+    /// Where scripts without keys run.
+    pub keyless_scripts: KeylessScripts,
     pub preconnect: bool,
     pub shard_identity: bool,
     pub auto_eject_hosts: bool,
@@ -174,6 +176,7 @@ impl Pool {
             _ => Err("allowed are two characters of ASCII, such as \"{}\"".into()),
         });
         let pins = read_pins(&mut section);
+        let keyless_scripts = read_keyless(&mut section);
         let client_connections = section.value("client_connections");
         let resp3 = section.value("resp3");
         let miss_on_get_errors = section.value("miss_on_get_errors");
@@ -208,6 +211,7 @@ impl Pool {
             shard_identity: section.value("shard_identity") && redis,
             resp3: if redis { resp3 } else { Some(false) },
             per_shard_transactions: section.value::<&str>("transactions") == "per-shard" && redis,
+            keyless_scripts,
             preconnect: section.value("preconnect"),
             auto_eject_hosts: section.value("auto_eject_hosts"),
             server_connections: section.value("server_connections"),
@@ -245,6 +249,14 @@ impl Pool {
             pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
         };
+        if let KeylessScripts::On(name) = &pool.keyless_scripts
+            && !pool.shards.is_empty()
+            && !pool.shards.iter().any(|shard| *shard.name == **name)
+        {
+            let text =
+                format!("keyless_scripts: {name:?} is neither refuse nor any, nor the name of a shard");
+            section.wrong(section.place("keyless_scripts"), text);
+        }
         if !pool.shards.is_empty()
             && let Err(error) = pool.topology()
         {
@@ -254,6 +266,30 @@ impl Pool {
         }
         (mistakes.len() == before).then_some(pool)
     }
+}
+
+/// Where scripts without keys run in a pool of several shards.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub enum KeylessScripts {
+    /// Nowhere.
+    #[default]
+    Refuse,
+    /// On one shard, always the same.
+    Any,
+    /// On the shard with this name.
+    On(String),
+}
+
+/// Where scripts without keys run. The nodes of a cluster have names of their own.
+fn read_keyless(section: &mut Section<'_, '_>) -> KeylessScripts {
+    let is_cluster = section.has("cluster");
+    section.setting("keyless_scripts", |text| match text {
+        "refuse" => Ok(KeylessScripts::Refuse),
+        "any" => Ok(KeylessScripts::Any),
+        "" => Err("allowed is refuse, any or the name of a shard".into()),
+        _ if is_cluster => Err("with a Redis Cluster allowed is refuse or any".into()),
+        name => Ok(KeylessScripts::On(name.into())),
+    })
 }
 
 /// Which keys are kept together; of a mapping with mistakes none.

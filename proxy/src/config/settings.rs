@@ -94,6 +94,7 @@ pub const POOL: &[Setting] = &[
     setting("shard_identity", Some("false"), Flag, "Redis pools: verify on connect that the server's replica-announce-ip equals the configured host name (protects against reused pod addresses)"),
     setting("resp3", Some("auto"), Auto(&Flag), "Redis pools: allow RESP3 for clients; auto: only if all shards support it, which is detected"),
     setting("transactions", Some("one-shard"), Word(&["one-shard", "per-shard"]), "Redis pools: which keys MULTI accepts. one-shard: all keys on one shard (in a Redis Cluster: in one slot), otherwise CROSSSLOT; per-shard: any keys; each shard executes its commands as a transaction of its own, so that EXEC is atomic per shard only"),
+    setting("keyless_scripts", Some("refuse"), Text("refuse, any or the name of a shard"), "Redis pools of several shards: where EVAL, EVALSHA and FCALL without keys run. refuse: nowhere, because they may write keys of any shard; any: on one shard, always the same; or on the shard with this name. Read-only ones (EVAL_RO, FCALL_RO) run on one shard with refuse as well"),
     setting("miss_on_get_errors", Some("false"), Flag, "memcached pools: answer a get as a miss if its shard cannot serve it"),
     setting("connect_timeout", Some("1s"), Positive, "timeout for connecting to a shard, including name resolution"),
     setting("queue_wait", Some("1s"), Positive, "how long a request may wait for space in the queue of its shard"),

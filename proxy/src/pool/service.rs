@@ -241,7 +241,9 @@ impl<P: Protocol> Service<'_, P> {
             | Route::WhenQuiet
             | Route::Queue { .. }
             | Route::Execute(_) => work(self.plan.keys.len()),
-            Route::Run(run) | Route::QueueRun(run) => work(self.plan.keys.len()) + script_work(run),
+            Route::Run(run) | Route::QueueRun(run) | Route::RunOn { run, .. } => {
+                work(self.plan.keys.len()) + script_work(run)
+            }
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
             Route::Everywhere(_) | Route::AllShards(_) | Route::Confirm { .. } => {
                 work(self.router.topology.shards().len())
@@ -267,6 +269,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Ignore => {}
             Route::Forward => self.forward(scratch, length)?,
             Route::Run(run) => self.run(run, scratch, length)?,
+            Route::RunOn { run, shard } => self.run_on(run, shard, scratch, length)?,
             Route::Wait(patience) => return self.wait(patience, scratch, length),
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,

@@ -30,6 +30,13 @@ pub enum Route<M> {
     Forward,
     /// The same, and it runs this there.
     Run(Run),
+    /// The same on this shard of the topology, because there are no keys.
+    RunOn {
+        /// What.
+        run: Run,
+        /// Its place in the topology.
+        shard: usize,
+    },
     /// It goes to the shard that owns all of [`super::Plan::keys`], on a connection of its own: it waits there for data, at most for
     /// so long.
     Wait(Option<Duration>),

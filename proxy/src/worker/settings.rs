@@ -6,9 +6,10 @@ use shard_discovery::Topology;
 
 use super::driver::Drive;
 use super::{Learnt, PoolSetup, Worker};
-use crate::config::{self, Reauth};
+use crate::config::{self, KeylessScripts, Reauth};
 use crate::pool::{Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use crate::protocol::memcache::{self, Memcache};
+use crate::protocol::resp::session::Keyless;
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{About, Protocol};
 
@@ -69,7 +70,20 @@ impl Configured for Resp {
             databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
+            keyless: keyless(&config.keyless_scripts, topology),
             one_shard: config.cluster().is_none() && topology.shards().len() == 1,
+        }
+    }
+}
+
+/// Where scripts without keys run, by the shards that there are.
+fn keyless(config: &KeylessScripts, topology: &Topology) -> Keyless {
+    match config {
+        KeylessScripts::Refuse => Keyless::Refuse,
+        KeylessScripts::Any => Keyless::Any,
+        KeylessScripts::On(name) => {
+            let place = topology.shards().iter().position(|shard| *shard.name == **name);
+            place.map_or_else(|| Keyless::Missing(name.clone()), Keyless::On)
         }
     }
 }

@@ -4,6 +4,7 @@ use memstore_proxy::metrics::PoolCounters;
 use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
+use memstore_proxy::protocol::resp::session::Keyless;
 use memstore_proxy::protocol::resp::{Resp, session};
 use memstore_proxy::secret::Secret;
 use shard_discovery::{HashTag, Pins};
@@ -33,6 +34,7 @@ impl Dialect for Resp {
         ("redis_auth", |settings, value| put(&mut settings.password, secret(value))),
         ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
+        ("keyless_scripts", |settings, value| put(&mut settings.keyless, keyless(value))),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
 
@@ -51,6 +53,16 @@ impl Dialect for Memcache {
     fn settings(_one_shard: bool) -> memcache::Settings {
         memcache::Settings::default()
     }
+}
+
+/// Where scripts without keys run: shards are known by their numbers here.
+fn keyless(value: &str) -> Option<Keyless> {
+    Some(match (value, value.strip_prefix("shard-").map(str::parse)) {
+        ("refuse", _) => Keyless::Refuse,
+        ("any", _) => Keyless::Any,
+        (_, Some(Ok::<usize, _>(shard))) if (1..=9).contains(&shard) => Keyless::On(shard - 1),
+        _ => Keyless::Missing(value.to_owned()),
+    })
 }
 
 /// Those of every protocol.

@@ -4,8 +4,9 @@ use bytes::BytesMut;
 
 use super::{Next, Service};
 use crate::pool::connections::ConnectionId;
+use crate::pool::members::ShardIndex;
 use crate::pool::rerun::Named;
-use crate::pool::router::Refusal;
+use crate::pool::router::{Refusal, Target};
 use crate::protocol::{Protocol, Run, Scripted};
 use crate::scripts::Digest;
 
@@ -15,6 +16,35 @@ impl<P: Protocol> Service<'_, P> {
         let sender = self.sender();
         let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
         let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
+        self.run_there(target, run, scratch, length);
+        Ok(())
+    }
+
+    /// The same on this shard of the topology.
+    pub(super) fn run_on(
+        &mut self,
+        run: Run,
+        shard: usize,
+        scratch: &mut BytesMut,
+        length: usize,
+    ) -> Result<(), Refusal> {
+        let sender = self.sender();
+        if shard >= self.router.topology.shards().len() {
+            return Err(Refusal::Nobody);
+        }
+        let connection = self.router.connection_for(sender, ShardIndex(shard), self.plan.reads);
+        let limits = &self.context.limits;
+        self.router
+            .admit(connection, length, limits, sender.since, sender.now)
+            .map_err(|failure| Refusal::Failed(connection, failure))?;
+        self.run_there(Target { connection, unit: shard }, run, scratch, length);
+        Ok(())
+    }
+
+    /// It runs on a connection that it is admitted to.
+    fn run_there(&mut self, target: Target, run: Run, scratch: &mut BytesMut, length: usize) {
+        let sender = self.sender();
+        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
         match run {
             Run::Text { start, length: text } => self.remember(&canonical[start..start + text]),
             Run::Named(script) => {
@@ -28,7 +58,6 @@ impl<P: Protocol> Service<'_, P> {
             Run::Unknown => {}
         }
         self.submit_whole(target, sender, scratch, length);
-        Ok(())
     }
 
     /// The request is executed with others later, and runs a script then.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::command::{Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, flag};
-use super::session::{self, Session};
+use super::session::{self, Keyless, Session};
 use super::{
     Resp, Words, channels, confirming, encode, local, pubsub, scan, scripting, split, transaction, waiting,
     whole,
@@ -113,7 +113,15 @@ pub fn plan_command(
         Handling::Run(script) => {
             plan.scripted = Scripted::Yes;
             match find_keys(command, words, facts, plan) {
-                Ok(_) => Route::Run(scripting::run(script, words)),
+                Ok(_) => {
+                    let run = scripting::run(script, words);
+                    match facts.settings.keyless {
+                        Keyless::On(shard) if plan.keys[..] == [(0, 0)] && !facts.settings.one_shard => {
+                            Route::RunOn { run, shard }
+                        }
+                        _ => Route::Run(run),
+                    }
+                }
                 Err(_) if is_left_to_shard(session, facts) => {
                     plan.keys.clear();
                     Route::Run(scripting::run(script, words))
@@ -242,12 +250,24 @@ pub fn find_keys(
     }
     if plan.keys.is_empty() {
         // Where any shard will do, and where there is one only: that of the empty key.
-        if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 {
+        let keyless = &facts.settings.keyless;
+        let is_script = matches!(command.handling, Handling::Run(_));
+        let runs_somewhere = is_script && matches!(keyless, Keyless::Any | Keyless::On(_));
+        if command.flags.has(flag::READONLY) || facts.counters.shards().len() == 1 || runs_somewhere {
             plan.keys.push((0, 0));
             return Ok(None);
         }
+        if let Keyless::Missing(name) = keyless
+            && is_script
+        {
+            return Err(format!(
+                "ERR '{}' without a key is to run on shard {name} (keyless_scripts), which is not there",
+                command.name
+            ));
+        }
+        let way_out = if is_script { ", or set keyless_scripts" } else { "" };
         return Err(format!(
-            "ERR '{}' without a key cannot be routed to a shard; give it at least one key",
+            "ERR '{}' without a key cannot be routed to a shard; give it at least one key{way_out}",
             command.name
         ));
     }

@@ -8,6 +8,10 @@ use super::transaction::QUEUED;
 use super::{Resp, Words, encode};
 use crate::protocol::{Facts, Plan, Route};
 
+/// Why what has no key is not queued where its shard is configured.
+const KEYLESS: &str =
+    "without a key it runs on the shard that keyless_scripts names; send it before MULTI or after EXEC";
+
 /// What is to be done with a request of a client between MULTI and EXEC.
 pub fn plan_queued(
     row: Option<&'static Command>,
@@ -41,6 +45,7 @@ pub fn plan_queued(
         Within::Answered => Route::Queue { here: true },
         Within::AsOutside => match plan_command(command, words, session, facts, plan) {
             Route::AllShards(_) | Route::Scan(_) => refuse_within(command, SEVERAL, plan),
+            Route::RunOn { .. } => refuse_within(command, KEYLESS, plan),
             route => route,
         },
         // It does not wait here.

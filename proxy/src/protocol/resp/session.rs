@@ -27,6 +27,22 @@ pub struct Settings {
     pub resp2_only: bool,
     /// There is one shard, which is no cluster: what concerns all shards concerns it alone.
     pub one_shard: bool,
+    /// Where scripts without keys run, where there are several shards.
+    pub keyless: Keyless,
+}
+
+/// Where scripts without keys run.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub enum Keyless {
+    /// Nowhere.
+    #[default]
+    Refuse,
+    /// Where the empty key is.
+    Any,
+    /// On this shard, by its place in the topology.
+    On(usize),
+    /// On the shard with this name, which there is not.
+    Missing(String),
 }
 
 /// Databases of a server that nobody has configured otherwise.
