@@ -48,6 +48,15 @@ fn fill(client: &mut Client, names: impl Iterator<Item = String>) -> HashSet<Str
     names.into_iter().collect()
 }
 
+/// Those that write stop, also where the test fails.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// So many keys over three shards, through two proxies in turn, with clients that write others meanwhile.
 fn scan_while_others_write(count: usize, page: usize) {
     let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
@@ -57,6 +66,7 @@ fn scan_while_others_write(count: usize, page: usize) {
     let tagged = fill(&mut proxies[1].connect(), (0..500).map(|number| format!("{{tag}}:{number}")));
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let over = Over(&is_over);
         for (writer, proxy) in proxies.iter().enumerate() {
             let mut client = proxy.connect();
             let is_over = &is_over;
@@ -79,14 +89,16 @@ fn scan_while_others_write(count: usize, page: usize) {
         clients[4].tell("HELLO 3");
         let (seen, pages) = scan(&mut clients, &format!(" COUNT {page}")).expect("nothing has changed");
         assert!(lasting.is_subset(&seen), "{} of {count}", lasting.intersection(&seen).count());
-        assert!(tagged.is_subset(&seen) && pages >= count / page);
+        assert!(tagged.is_subset(&seen), "{} of 500", tagged.intersection(&seen).count());
+        // A page may have some more than it was asked for.
+        assert!(pages >= count / page / 2, "{pages} pages");
         let (seen, _) = scan(&mut clients, " MATCH lasting:1* COUNT 1000 TYPE string").expect("the same");
         let matching = lasting.iter().filter(|key| key.starts_with("lasting:1")).count();
         assert_eq!(seen.len(), matching);
         assert_eq!(scan(&mut clients, " TYPE hash COUNT 1000").expect("the same").0.len(), 0);
         let (seen, _) = scan(&mut clients, " COUNT 1000 MATCH {tag}:*").expect("the same");
         assert_eq!(seen, tagged);
-        is_over.store(true, Relaxed);
+        drop(over);
     });
 }
 
