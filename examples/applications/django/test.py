@@ -100,6 +100,9 @@ assert caches["default"].get("key-99") is None and not get_redis_connection("dja
 with process() as one, process() as two:
     check_sessions(one, two)
 for name in "default", "django-redis":
+    caches[name].set("gone", 1)
+    caches[name].clear()
+    assert not get_redis_connection("django-redis").keys("*")
     check_cache(caches[name])
 check_cache(app.Cache(os.environ["DEFAULTS_URL"], {"KEY_PREFIX": "defaults"}))
 check_lock(caches["django-redis"])
