@@ -17,6 +17,8 @@ use crate::protocol::{Owners, Part, Protocol, Request, RequestBounds, Route};
 
 /// Bytes that the proxy itself replies to a transaction, beyond those that it was sent for that.
 const OWN_REPLIES_MAX: usize = 4 << 20;
+/// The same for the work of it: some hundred KiB for ECHO and the like.
+const READ_WORK_MAX: usize = 8 * PASS_WORK_MAX;
 
 impl<P: Protocol> Service<'_, P> {
     /// The request is executed with others later.
@@ -194,6 +196,8 @@ impl<P: Protocol> Service<'_, P> {
         P::head_of_block(block.own_count(), &mut replies);
         let (manner, family) = (self.plan.manner, self.plan.family);
         let bytes_max = OWN_REPLIES_MAX.min(self.share.room()) + block.own().len();
+        // What the client has sent may be read once, as long as that does not take long.
+        let work_max = PASS_WORK_MAX + answer_work(0, block.own().len(), 0, 0).min(READ_WORK_MAX);
         let bounds = RequestBounds { bytes: u64::MAX, arguments: usize::MAX };
         let (mut rest, mut work) = (block.own(), 0);
         while !rest.is_empty() {
@@ -202,7 +206,7 @@ impl<P: Protocol> Service<'_, P> {
             let (input, behind) = rest.split_at(length.expect("a complete request was decoded before"));
             rest = behind;
             self.plan.begin();
-            let route = if replies.len() > bytes_max || work > PASS_WORK_MAX {
+            let route = if replies.len() > bytes_max || work > work_max {
                 Route::NoRoom
             } else {
                 let request = Request { decoder: &decoder, canonical: P::canonical(&decoder, input) };

@@ -95,7 +95,11 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
         let is_of_all = owners.of_keys().is_empty();
         return match merge {
             Merge::AllOk | Merge::Same if is_of_all => whole::fail(&failed.bytes, &parts, reply),
-            _ => fail(&failed.bytes, &failed.shard, is_of_all || merge == Merge::AllOk, reply),
+            _ => {
+                // What all say, as where there is one shard only, is about the request.
+                let is_told = is_of_all && parts.iter().any(|part| part.bytes != failed.bytes);
+                fail(&failed.bytes, &failed.shard, is_told || merge == Merge::AllOk, reply);
+            }
         };
     }
     let unexpected = match merge {

@@ -223,7 +223,7 @@ mod tests {
             (Merge::Every, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"], "*2\r\n:0\r\n:1\r\n"),
             (Merge::Every, &["*0\r\n", "*0\r\n"], "*0\r\n"),
             (Merge::Every, &["*1\r\n:1\r\n", "-ERR shard shard-2: gone\r\n"], "*1\r\n:1\r\n"),
-            (Merge::Every, &["-BUSY a\r\n", "-BUSY a\r\n"], "-BUSY a (shard shard-1)\r\n"),
+            (Merge::Every, &["-BUSY a\r\n", "-BUSY a\r\n"], "-BUSY a\r\n"),
             (
                 Merge::Keys,
                 &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"],
