@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::metrics::Counters;
-use memstore_proxy::pool::{
-    self, ClientId, ConnectionId, Identity, Limits, Parting, Pool, Shell, Verdict, Wish,
-};
+use memstore_proxy::pool::{ClientId, Limits, Parting};
+use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
-use memstore_proxy::protocol::{Found, Protocol};
 use memstore_proxy::time::Time;
 use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
+use world::{Event, World};
 
-fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
+#[path = "../../proxy/tests/world/mod.rs"]
+mod world;
+
+fn world<P: Protocol<Settings: Default>>() -> World<P> {
     let shards = (0..3)
         .map(|number| Shard::new(Address::Tcp { host: "h".into(), port: 1 }, 1, Some(number.to_string())))
         .collect();
@@ -38,83 +38,12 @@ fn pool<P: Protocol<Settings: Default>>() -> Pool<P> {
         eager_connects: 1,
         ..Limits::default()
     };
-    let identity =
-        Identity { name: "p".into(), unix_start: 0, client_id_first: 1, client_id_step: 1, seed: 1 };
-    Pool::new(
-        identity,
-        P::Settings::default(),
-        limits,
-        Arc::new(topology),
-        Counters::of_workers(1, 3).remove(0),
-    )
-}
-
-/// The worker at the end of a pass.
-struct Worker<'w, P: Protocol> {
-    pool: &'w mut Pool<P>,
-    clients: &'w mut Vec<ClientId>,
-    connecting: &'w mut Vec<ConnectionId>,
-    up: &'w mut Vec<ConnectionId>,
-    scratch: BytesMut,
-}
-
-impl<P: Protocol> Shell<P> for Worker<'_, P> {
-    fn pool(&mut self) -> (&mut Pool<P>, &mut BytesMut) {
-        (self.pool, &mut self.scratch)
-    }
-
-    fn fulfil(&mut self, wish: Wish, now: Time) {
-        match wish {
-            Wish::Close(index, failure) => {
-                if let Some(at) = self.up.iter().position(|known| *known == index) {
-                    self.up.remove(at);
-                    self.pool.shard_closed(index, &failure, now);
-                }
-            }
-            Wish::Connect(index) => self.connecting.push(index),
-            Wish::Ask(asked) => self.pool.answer_question(&asked, &Found::default()),
-            Wish::CloseUnlessDelivered(_) | Wish::Finish(_) | Wish::Wake(_) | Wish::Log(_) => {}
-        }
-    }
-
-    fn write_shards(&mut self, _: Time) {
-        self.pool.take_dirty_shards(&mut Vec::new());
-    }
-
-    fn write_clients(&mut self, now: Time) {
-        let mut dirty = Vec::new();
-        self.pool.take_dirty_clients(&mut dirty);
-        for id in dirty {
-            if matches!(self.pool.settle_client(id), Verdict::Finish | Verdict::Close) {
-                self.clients.retain(|known| *known != id);
-                self.pool.client_gone(id, false, now);
-            }
-        }
-    }
-}
-
-/// Does what the worker does after a pass.
-fn settle<P: Protocol>(
-    pool: &mut Pool<P>,
-    clients: &mut Vec<ClientId>,
-    connecting: &mut Vec<ConnectionId>,
-    up: &mut Vec<ConnectionId>,
-    now: Time,
-) {
-    for _ in 0..10_000 {
-        pool::settle(&mut Worker { pool, clients, connecting, up, scratch: BytesMut::new() }, now);
-        pool.take_events();
-        if !pool.has_work() {
-            return;
-        }
-    }
-    panic!("the pool never comes to rest");
+    World::new(P::Settings::default(), limits, Arc::new(topology), 1)
 }
 
 fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
-    let (mut pool, mut now) = (pool::<P>(), Time::from_micros(1));
-    let (mut clients, mut connecting, mut up) = (Vec::new(), Vec::new(), Vec::new());
-    let mut scratch = BytesMut::new();
+    let mut world = world::<P>();
+    let mut clients: Vec<ClientId> = Vec::new();
     let mut rest = input;
     while let [kind, which, length, tail @ ..] = rest {
         let length = usize::from(*length).min(tail.len());
@@ -122,56 +51,43 @@ fn run<P: Protocol<Settings: Default>>(input: &[u8]) {
         rest = after;
         let which = usize::from(*which);
         let client = (!clients.is_empty()).then(|| clients[which % clients.len()]);
-        let shard = (!up.is_empty()).then(|| up[which % up.len()]);
+        let shard = world.up.iter().nth(which % world.up.len().max(1)).copied();
         match (kind % 12, client, shard) {
-            (0, ..) if clients.len() < 4 => clients.push(pool.client_connected(now)),
-            (1..=4, Some(id), _) if pool.wants_read(id) => {
-                pool.before_client_read(id, &mut scratch);
-                scratch.extend_from_slice(bytes);
-                pool.client_received(id, &mut scratch, now);
-                assert!(scratch.is_empty());
-            }
+            (0, ..) if clients.len() < 4 => clients.push(world.pool.client_connected(world.now)),
+            (1..=4, Some(id), _) if world.pool.wants_read(id) => world.client_sends(id, bytes),
             (5, Some(id), _) => {
-                if let Some(output) = pool.client_output(id) {
-                    output.advance(which.min(output.len()));
-                }
-                pool.part_with(id, Parting::Drained, now);
+                world.client_takes(id, |length| which.min(length));
+                world.pool.part_with(id, Parting::Drained, world.now);
             }
             (6, ..) => {
-                for index in std::mem::take(&mut connecting) {
+                for index in std::mem::take(&mut world.wanted) {
                     if which % 3 == 0 {
-                        pool.shard_closed(index, &ShardFailure::ConnectRefused, now);
+                        world.shard_closes(index, &ShardFailure::ConnectRefused);
                     } else {
-                        pool.shard_connected(index, None, now);
-                        up.push(index);
+                        world.shard_connects(index);
                     }
                 }
             }
             (7, _, Some(index)) => {
-                if let Some(output) = pool.shard_output(index) {
-                    output.advance(which.min(output.len()));
-                }
-                pool.settle_shard(index);
+                world.shard_takes(index, |length| which.min(length));
             }
             (8 | 9, _, Some(index)) => {
-                pool.before_shard_read(index, &mut scratch);
-                scratch.extend_from_slice(bytes);
-                if let Err(failure) = pool.shard_received(index, &mut scratch, now) {
-                    up.retain(|known| *known != index);
-                    pool.shard_closed(index, &failure, now);
-                }
-                assert!(scratch.is_empty());
+                // One that is of no use any more is closed.
+                let _ = world.shard_sends(index, bytes);
             }
             (10, _, Some(index)) => {
-                up.retain(|known| *known != index);
-                pool.shard_closed(index, &ShardFailure::Closed, now);
+                world.shard_closes(index, &ShardFailure::Closed);
             }
             _ => {
-                now = Time::from_micros(now.micros() + 400 * which as u64);
-                pool.tick(now);
+                world.now = Time::from_micros(world.now.micros() + 400 * which as u64);
+                world.pool.tick(world.now);
             }
         }
-        settle(&mut pool, &mut clients, &mut connecting, &mut up, now);
+        for event in world.settle() {
+            if let Event::ClientLeft(id, _) = event {
+                clients.retain(|known| *known != id);
+            }
+        }
     }
 }
 
