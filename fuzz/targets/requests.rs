@@ -6,7 +6,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
+use memstore_proxy::protocol::{DecodeRequests, Facts, Plan, Protocol, Request, RequestBounds, Route};
 use memstore_proxy::scripts::Scripts;
 use memstore_proxy::time::Time;
 
@@ -28,13 +28,13 @@ fn requests<P: Protocol<Settings: Default>>(
         end = (end + step).min(bytes.len());
         while start < end {
             let input = &bytes[start..end];
-            let length = match P::next_request(&mut decoder, &session, input, BOUNDS) {
+            let length = match decoder.next(&session, input, BOUNDS) {
                 Err(_) => return (found, true),
                 Ok(None) => break,
                 Ok(Some(length)) => length,
             };
             assert!(length > 0 && length <= input.len());
-            let canonical = P::canonical(&decoder, &input[..length]);
+            let canonical = decoder.canonical(&input[..length]);
             plan.begin();
             let facts = Facts {
                 settings: &settings,
@@ -63,7 +63,7 @@ fn requests<P: Protocol<Settings: Default>>(
                     format!("{route:?} {:?} {:?}", plan.keys, plan.manner),
                 ));
             }
-            P::reset(&mut decoder);
+            decoder.reset();
         }
     }
     (found, false)

@@ -1,16 +1,16 @@
 //! Responses of both protocols: whatever a shard sends, the decoder never claims more than was given, and cuts do not
 //! matter.
 
-use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
+use memstore_proxy::protocol::{DecodeResponses, Protocol};
 
 fn ends<P: Protocol>(bytes: &[u8], step: usize) -> (Vec<usize>, bool) {
     let (mut found, mut decoder, mut understood, mut end) = (Vec::new(), P::ResponseDecoder::default(), 0, 0);
     while end < bytes.len() {
         end = (end + step).min(bytes.len());
         loop {
-            let Ok(progress) = P::next_response(&mut decoder, &bytes[understood..end]) else {
+            let Ok(progress) = decoder.decode(&bytes[understood..end]) else {
                 return (found, true);
             };
             assert!(progress.length <= end - understood);

@@ -5,7 +5,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::protocol::memcache::response::ResponseDecoder;
 use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
-use memstore_proxy::protocol::{Facts, Plan, Protocol, Request, RequestBounds, Route};
+use memstore_proxy::protocol::{DecodeRequests, Facts, Plan, Protocol, Request, RequestBounds, Route};
 use memstore_proxy::scripts::Scripts;
 use memstore_proxy::time::Time;
 use proptest::collection::vec;
@@ -38,7 +38,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
         end = (end + cuts.next().copied().unwrap_or(1).max(1)).min(stream.len());
         while start < end {
             let input = &stream[start..end];
-            let length = match Memcache::next_request(&mut decoder, &(), input, BOUNDS) {
+            let length = match decoder.next(&(), input, BOUNDS) {
                 Err(malformed) => {
                     found.push(Outcome::Malformed(malformed.0));
                     return found;
@@ -47,7 +47,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 Ok(Some(length)) => length,
             };
             assert!(length > 0 && length <= input.len());
-            let canonical = Memcache::canonical(&decoder, &input[..length]);
+            let canonical = decoder.canonical(&input[..length]);
             plan.begin();
             let facts = Facts {
                 settings: &settings,
@@ -70,7 +70,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 Route::Answer | Route::AnswerAndClose => found.push(Outcome::Reply(shown(&plan.reply))),
                 _ => found.push(Outcome::Sent(shown(canonical), keys.collect())),
             }
-            Memcache::reset(&mut decoder);
+            decoder.reset();
             start += length;
         }
     }
@@ -404,7 +404,7 @@ fn a_line_with_too_many_keys_is_not_waited_for() {
     let refused = loop {
         come += 10_000;
         assert!(come < 600_000, "it is waited for");
-        match Memcache::next_request(&mut decoder, &(), &line[..come], bounds()) {
+        match decoder.next(&(), &line[..come], bounds()) {
             Ok(None) => {}
             Ok(Some(_)) => panic!("it has not ended"),
             Err(refused) => break refused,
@@ -413,5 +413,5 @@ fn a_line_with_too_many_keys_is_not_waited_for() {
     assert!(refused.0.contains("arguments_max (100000)"), "{}", refused.0);
     let mut decoder = <Memcache as Protocol>::RequestDecoder::default();
     let few = [b"get".to_vec(), b" k".repeat(90_000)].concat();
-    assert_eq!(Memcache::next_request(&mut decoder, &(), &few, bounds()), Ok(None));
+    assert_eq!(decoder.next(&(), &few, bounds()), Ok(None));
 }

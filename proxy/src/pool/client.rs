@@ -11,7 +11,7 @@ use super::parked::Waiting;
 use super::replies::Replies;
 use super::rerun::Named;
 use crate::buffer::{Ahead, Rest};
-use crate::protocol::Protocol;
+use crate::protocol::{DecodeRequests, Protocol};
 use crate::time::Time;
 
 /// Which client: its place in the table, and which of those that had the place.
@@ -203,7 +203,7 @@ impl<P: Protocol> Activity<P> {
     pub fn drop_requests(&mut self) {
         self.paused = None;
         self.rest = Rest::default();
-        P::reset(&mut self.decoder);
+        self.decoder.reset();
     }
 
     /// More waits for it, which listens to channels, than may: at once, or for too long.
@@ -226,7 +226,7 @@ impl<P: Protocol> Activity<P> {
             && !self.waits()
             && self.private.is_none()
             && !self.is_wide
-            && P::is_between_requests(&self.decoder)
+            && self.decoder.is_between_requests()
     }
 
     /// Memory it holds.
@@ -239,7 +239,7 @@ impl<P: Protocol> Activity<P> {
     /// Makes it as new, keeping small buffers for its next owner. Returns the average size of the replies.
     pub fn recycle(&mut self) -> u8 {
         debug_assert!(self.is_idle() && self.parked.is_none());
-        P::reset(&mut self.decoder);
+        self.decoder.reset();
         self.begun = None;
         // What is left of it there is passed over.
         self.in_line = false;

@@ -19,7 +19,7 @@ use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
-use crate::protocol::{Interruption, Malformed, Protocol, Scripted};
+use crate::protocol::{DecodeResponses, Interruption, Malformed, Protocol, Scripted};
 use crate::time::Time;
 
 mod block;
@@ -98,7 +98,10 @@ impl<P: Protocol> Intake<'_, P> {
     /// The next response, or a piece of it; false if there is none yet, or from here on it is to be watched who is answered.
     #[inline(always)]
     fn take_next(&mut self, scratch: &mut BytesMut) -> Result<bool, ShardFailure> {
-        let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
+        let progress = self
+            .connection
+            .decoder
+            .decode(&scratch[self.end..])
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
         if progress.push {

@@ -15,8 +15,8 @@ use super::replies::Replies;
 use super::service::{Next, Service};
 use crate::buffer::Output;
 use crate::failure::ShardFailure;
-use crate::protocol::Protocol;
 use crate::protocol::channels::{Kind, Listening};
+use crate::protocol::{DecodeRequests, Protocol};
 use crate::time::Time;
 
 impl<P: Protocol> Service<'_, P> {
@@ -27,7 +27,7 @@ impl<P: Protocol> Service<'_, P> {
             self.activity.paused = Some(Pause::UntilQuiet);
             return Next::Same;
         }
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         let names = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
         let limits = &self.context.limits;
         let refusal = if change.on && names.clone().any(|name| name.len() > NAME_MAX) {

@@ -35,7 +35,7 @@ use crate::buffer::{Output, READ_SIZE};
 use crate::failure::{Blame, ShardFailure};
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
-use crate::protocol::{Plan, Protocol};
+use crate::protocol::{DecodeRequests, Plan, Protocol};
 use crate::scripts::Scripts;
 use crate::time::Time;
 use channels::Channels;
@@ -353,7 +353,7 @@ impl<P: Protocol> Pool<P> {
             // What comes stays behind what waits.
             Some(activity) if activity.waits() => scratch.reserve(READ_SIZE),
             Some(activity) => {
-                let missing = P::request_missing(&activity.decoder, activity.rest.len());
+                let missing = activity.decoder.missing(activity.rest.len());
                 activity.rest.restore(scratch, missing);
             }
             None => scratch.reserve(READ_SIZE),

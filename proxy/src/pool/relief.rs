@@ -14,7 +14,7 @@ use super::connections::ConnectionId;
 use super::ticket::Ticket;
 use super::wishes::Wish;
 use crate::buffer::{Ahead, Rest};
-use crate::protocol::Protocol;
+use crate::protocol::{DecodeRequests, Protocol};
 
 /// A client that has so many bytes of replies to read before would hardly come to hear why it goes.
 const LAST_WORDS_MAX: usize = 64 * 1024;
@@ -163,7 +163,7 @@ impl<P: Protocol> Pool<P> {
             }
             (activity.paused, activity.stalled, activity.begun) = (None, None, None);
             activity.block = None;
-            P::reset(&mut activity.decoder);
+            activity.decoder.reset();
             let is_whole = activity.replies.cut();
             if is_whole && activity.replies.output.unsent() <= LAST_WORDS_MAX {
                 let mut words = Vec::new();

@@ -17,7 +17,7 @@ use super::watch::Stage;
 use super::{Pool, ShardEvent};
 use crate::buffer::{Output, Piece};
 use crate::failure::{Blame, ShardFailure};
-use crate::protocol::{Protocol, ShardIdentity};
+use crate::protocol::{DecodeResponses, Protocol, ShardIdentity};
 use crate::time::Time;
 
 impl<P: Protocol> Pool<P> {
@@ -78,7 +78,7 @@ impl<P: Protocol> Pool<P> {
     /// Puts what is left of earlier reads into `scratch`, with room for the next read behind it.
     pub fn before_shard_read(&mut self, id: ConnectionId, scratch: &mut BytesMut) {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
-        let missing = P::response_missing(&connection.decoder);
+        let missing = connection.decoder.missing();
         connection.rest.restore(scratch, usize::try_from(missing).unwrap_or(usize::MAX));
     }
 

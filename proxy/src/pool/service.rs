@@ -27,7 +27,7 @@ use super::wishes::{Notice, Wish, Wishes};
 use crate::account::Share;
 use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
-use crate::protocol::{Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route};
+use crate::protocol::{DecodeRequests, Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route};
 use crate::time::Time;
 
 mod confirming;
@@ -167,7 +167,7 @@ impl<P: Protocol> Service<'_, P> {
         let input = &scratch[self.used..];
         let limits = &self.context.limits;
         let bounds = RequestBounds { bytes: limits.request_bytes_max, arguments: limits.arguments_max };
-        match P::next_request(&mut self.activity.decoder, self.session, input, bounds) {
+        match self.activity.decoder.next(self.session, input, bounds) {
             Ok(length) => length,
             Err(malformed) => {
                 self.refuse_malformed(malformed, input, scratch.len());
@@ -200,10 +200,10 @@ impl<P: Protocol> Service<'_, P> {
         let quiet = self.activity.replies.in_flight() == 0;
         self.facts.quiet = quiet;
         let decoder = &self.activity.decoder;
-        let request = Request { decoder, canonical: P::canonical(decoder, &input[..length]) };
+        let request = Request { decoder, canonical: decoder.canonical(&input[..length]) };
         // Serving it may take more than the request itself.
         let is_large = length >= LARGE_MIN;
-        if is_large && P::arguments(decoder) * ARGUMENT_BYTES > self.share.room() {
+        if is_large && decoder.argument_count() * ARGUMENT_BYTES > self.share.room() {
             return Route::NoRoom;
         }
         if length >= self.context.limits.large_value_min {
@@ -252,7 +252,7 @@ impl<P: Protocol> Service<'_, P> {
             _ => {
                 let made = length + self.plan.reply.len();
                 let shared = self.plan.shared.as_ref().map_or(0, Bytes::len);
-                1 + answer_work(P::arguments(&self.activity.decoder), made, shared, self.plan.searched)
+                1 + answer_work(self.activity.decoder.argument_count(), made, shared, self.plan.searched)
             }
         }
     }
@@ -315,7 +315,7 @@ impl<P: Protocol> Service<'_, P> {
     fn forward(&mut self, scratch: &mut BytesMut, length: usize) -> Result<(), Refusal> {
         let sender = self.sender();
         let input = &scratch[self.used..][..length];
-        let canonical = P::canonical(&self.activity.decoder, input);
+        let canonical = self.activity.decoder.canonical(input);
         let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
         self.submit_whole(target, sender, scratch, length);
         Ok(())
@@ -342,7 +342,7 @@ impl<P: Protocol> Service<'_, P> {
             }
         }
         let sender = Sender { since: self.now, ..self.sender() };
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         let Home { shard, unit } = match self.router.home_of_keys(canonical, self.plan) {
             Err(Refusal::SpreadKeys) => return self.wait_wide(patience, scratch, length),
             home => home?,
@@ -360,7 +360,7 @@ impl<P: Protocol> Service<'_, P> {
     #[inline(always)]
     fn submit_whole(&mut self, target: Target, sender: Sender, scratch: &mut BytesMut, length: usize) {
         let input = &scratch[self.used..][..length];
-        let canonical = P::canonical(&self.activity.decoder, input);
+        let canonical = self.activity.decoder.canonical(input);
         let as_it_came = std::ptr::eq(canonical.as_ptr(), input.as_ptr());
         let request = if length < SHARE_MIN || length * 2 < self.received || !as_it_came {
             Piece::Copied(canonical)
@@ -377,7 +377,7 @@ impl<P: Protocol> Service<'_, P> {
         let sender = self.sender();
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
-        let canonical = P::canonical(decoder, &scratch[self.used..][..length]);
+        let canonical = decoder.canonical(&scratch[self.used..][..length]);
         let target = router.admit_split(sender, canonical, plan, &context.limits)?;
         match target.filter(|_| !P::is_rewritten(&merge)) {
             Some(target) => self.submit_whole(target, sender, scratch, length),
@@ -418,7 +418,7 @@ impl<P: Protocol> Service<'_, P> {
 
     fn refuse_large(&mut self, input: &[u8]) -> Next {
         let decoder = &self.activity.decoder;
-        let is_watch = P::is_watch(Request { decoder, canonical: P::canonical(decoder, input) });
+        let is_watch = P::is_watch(Request { decoder, canonical: decoder.canonical(input) });
         let next = if is_watch { self.refuse_watch() } else { Next::Request };
         self.context.counters.out_of_memory.add(1);
         self.plan.reply.clear();
@@ -450,7 +450,7 @@ impl<P: Protocol> Service<'_, P> {
         match refusal {
             Refusal::SpreadKeys => {
                 counters.refused.add(1);
-                let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+                let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
                 let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
                 let reply = P::spread_keys(self.router.spread_of(keys));
                 self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
@@ -465,7 +465,7 @@ impl<P: Protocol> Service<'_, P> {
             }
             Refusal::WatchesElsewhere => {
                 counters.refused.add(1);
-                let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+                let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
                 let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
                 let reply = P::spread_watch(self.router.spread_of(keys));
                 self.activity.replies.replied(reply.as_bytes(), self.plan.manner);
@@ -523,8 +523,8 @@ impl<P: Protocol> Service<'_, P> {
         self.context.counters.families[self.plan.family].add(u64::from(is_counted));
         self.activity.sent += length;
         self.used = if std::mem::take(&mut self.shared) { 0 } else { self.used + length };
-        P::reset(&mut self.activity.decoder);
-        if P::is_between_requests(&self.activity.decoder) {
+        self.activity.decoder.reset();
+        if self.activity.decoder.is_between_requests() {
             self.activity.begun = None;
         }
         if self.activity.stalled.take().is_some() {
@@ -539,7 +539,7 @@ impl<P: Protocol> Service<'_, P> {
         if activity.waits() {
             activity.arrived = Some(self.arrived);
         }
-        let is_unfinished = !scratch.is_empty() || !P::is_between_requests(&activity.decoder);
+        let is_unfinished = !scratch.is_empty() || !activity.decoder.is_between_requests();
         if activity.waits() {
             activity.begun = None;
         } else if is_unfinished {

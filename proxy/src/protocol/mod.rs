@@ -20,6 +20,7 @@ use channels::{Channels, Voice};
 pub use about::{About, Probed};
 pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows, Running};
 pub use confirming::Confirming;
+pub use decoder::{DecodeRequests, DecodeResponses};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
 pub use response::{BlockOutcome, Progress, Redirect};
@@ -33,6 +34,7 @@ mod about;
 pub mod channels;
 mod clients;
 mod confirming;
+mod decoder;
 pub mod events;
 mod identity;
 pub mod memcache;
@@ -57,9 +59,9 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
     /// Clients of one lane share shard connections; others must not (another database or protocol version).
     type Lane: Copy + Eq + Hash + Debug + 'static;
     /// Decoder of requests; once a request is complete it knows its arguments.
-    type RequestDecoder: Default + 'static;
+    type RequestDecoder: DecodeRequests<Self::Session>;
     /// Decoder of responses.
-    type ResponseDecoder: Default + 'static;
+    type ResponseDecoder: DecodeResponses;
     /// How the responses to the fragments of a split request are joined.
     type Merge: Debug + 'static;
     /// How a client wants one request to be answered: what it does not want to hear, what it takes a failure for.
@@ -100,23 +102,6 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
         false
     }
 
-    /// Looks for the end of the request `input` starts with: its length, or `None` if it goes on beyond `input`.
-    fn next_request(
-        decoder: &mut Self::RequestDecoder,
-        session: &Self::Session,
-        input: &[u8],
-        bounds: RequestBounds,
-    ) -> Result<Option<usize>, Malformed>;
-
-    /// Arguments of the complete request.
-    fn arguments(decoder: &Self::RequestDecoder) -> usize;
-
-    /// Bytes the request needs beyond the `received` ones, as far as that is known.
-    fn request_missing(decoder: &Self::RequestDecoder, received: usize) -> usize;
-
-    /// The complete request in the form that shards are sent.
-    fn canonical<'b>(decoder: &'b Self::RequestDecoder, input: &'b [u8]) -> &'b [u8];
-
     /// Decides what is to be done with the complete request. The session changes only where the request is answered at
     /// once: a request that has to wait is planned again.
     fn plan(
@@ -129,12 +114,6 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
     /// The request that was planned last is taken: it is answered or on its way.
     #[inline]
     fn taken(_session: &mut Self::Session) {}
-
-    /// Whether nothing is remembered: the next byte begins a request. Not asked of an unfinished request.
-    fn is_between_requests(decoder: &Self::RequestDecoder) -> bool;
-
-    /// The next request begins.
-    fn reset(decoder: &mut Self::RequestDecoder);
 
     /// Writes the fragments of a split request. `owners` names, for each key of the request in order, the fragment
     /// it belongs to, and nothing if the same goes to every shard; `fragments` holds one output for each fragment, or one for all.
@@ -166,9 +145,6 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
 
     /// Joins the responses of all fragments into one reply. True if that is a refusal of the proxy itself.
     fn merge(merge: Self::Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool;
-
-    /// Understands as much of `unread` as it can.
-    fn next_response(decoder: &mut Self::ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed>;
 
     /// Writes what begins a block: requests that a shard executes together, or none of them.
     fn begin_block(_out: &mut Vec<u8>) {}
@@ -239,9 +215,6 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
 
     /// Whether a response cannot be the one to this fragment.
     fn is_odd(merge: &Self::Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool;
-
-    /// Payload bytes the current response is known to need still.
-    fn response_missing(decoder: &Self::ResponseDecoder) -> u64;
 
     /// Writes what a new shard connection of the lane has to say first. The shard is a replica that is only read from, or
     /// not; it is asked who it is where that is to be known and the protocol has a question for it.

@@ -11,7 +11,7 @@ use crate::failure::ShardFailure;
 use crate::pool::parked::Redirected;
 use crate::pool::ticket::{Ticket, Whom};
 use crate::pool::watch::Stage;
-use crate::protocol::{BlockOutcome, Malformed, Protocol};
+use crate::protocol::{BlockOutcome, DecodeResponses, Malformed, Protocol};
 
 /// Within so many bytes it shows whether the last response is one to this transaction.
 const HEAD_MAX: usize = 32;
@@ -166,7 +166,10 @@ impl<P: Protocol> Intake<'_, P> {
 
     /// How far the response at hand is understood: whether it is complete, and a push. None if nothing of it is there.
     fn decode(&mut self, scratch: &BytesMut) -> Result<Option<(bool, bool)>, ShardFailure> {
-        let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
+        let progress = self
+            .connection
+            .decoder
+            .decode(&scratch[self.end..])
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
         Ok((self.end > self.start).then_some((progress.complete, progress.push)))

@@ -12,7 +12,7 @@ use crate::pool::connection::Link;
 use crate::pool::feed::{Said, shown};
 use crate::pool::moving::Moved;
 use crate::protocol::channels::{Kind, Told, Voice};
-use crate::protocol::{Malformed, Protocol};
+use crate::protocol::{DecodeResponses, Malformed, Protocol};
 
 /// So much is handed out in a pass before others have their turn and clients are written to, in bytes that are copied and
 /// [`HANDING`]: what a client with a small request waits for some milliseconds.
@@ -70,7 +70,10 @@ impl<P: Protocol> Intake<'_, P> {
         run: &mut Option<Run<'s>>,
         left: &mut usize,
     ) -> Result<bool, ShardFailure> {
-        let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
+        let progress = self
+            .connection
+            .decoder
+            .decode(&scratch[self.end..])
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
         let response = &scratch[self.start..self.end];

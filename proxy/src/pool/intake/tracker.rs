@@ -6,7 +6,7 @@ use super::{Intake, unasked};
 use crate::failure::ShardFailure;
 use crate::pool::connection::Link;
 use crate::pool::tracker::{Asked, News};
-use crate::protocol::{Malformed, Protocol, Tracked};
+use crate::protocol::{DecodeResponses, Malformed, Protocol, Tracked};
 
 impl<P: Protocol> Intake<'_, P> {
     /// Takes what is complete.
@@ -17,7 +17,10 @@ impl<P: Protocol> Intake<'_, P> {
 
     /// The next that the shard says; false if there is nothing complete.
     fn take_tracked(&mut self, scratch: &BytesMut) -> Result<bool, ShardFailure> {
-        let progress = P::next_response(&mut self.connection.decoder, &scratch[self.end..])
+        let progress = self
+            .connection
+            .decoder
+            .decode(&scratch[self.end..])
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
         let response = &scratch[self.start..self.end];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{Next, Pause, Refusal, Service, State};
-use crate::protocol::Protocol;
+use crate::protocol::{DecodeRequests, Protocol};
 
 impl<P: Protocol> Service<'_, P> {
     /// Shards are asked once all that the client has sent before is answered, so executed.
@@ -20,7 +20,7 @@ impl<P: Protocol> Service<'_, P> {
             self.activity.paused = Some(Pause::UntilQuiet);
             return Ok(Next::Same);
         }
-        let request = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let request = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         match self.state {
             State::Open => {}
             State::Ended | State::Broken => return Ok(Next::Drop),

@@ -7,14 +7,14 @@ use crate::pool::connections::ConnectionId;
 use crate::pool::members::ShardIndex;
 use crate::pool::rerun::Named;
 use crate::pool::router::{Refusal, Target};
-use crate::protocol::{Protocol, Run, Scripted};
+use crate::protocol::{DecodeRequests, Protocol, Run, Scripted};
 use crate::scripts::Digest;
 
 impl<P: Protocol> Service<'_, P> {
     /// The request runs a script on the shard that owns its keys.
     pub(super) fn run(&mut self, run: Run, scratch: &mut BytesMut, length: usize) -> Result<(), Refusal> {
         let sender = self.sender();
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         let target = self.router.admit_whole(sender, canonical, self.plan, &self.context.limits)?;
         self.run_there(target, run, scratch, length);
         Ok(())
@@ -44,12 +44,12 @@ impl<P: Protocol> Service<'_, P> {
     /// It runs on a connection that it is admitted to.
     fn run_there(&mut self, target: Target, run: Run, scratch: &mut BytesMut, length: usize) {
         let sender = self.sender();
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         match run {
             Run::Text { start, length: text } => self.remember(&canonical[start..start + text]),
             Run::Named(script) => {
                 if self.load_script(target.connection, &script) {
-                    let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+                    let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
                     let number = self.activity.replies.next_number();
                     Named::keep(&mut self.activity.named, number, script, canonical);
                     self.plan.scripted = Scripted::Loaded;
@@ -63,7 +63,7 @@ impl<P: Protocol> Service<'_, P> {
     /// The request is executed with others later, and runs a script then.
     pub(super) fn queue_run(&mut self, run: Run, scratch: &BytesMut, length: usize) -> Next {
         if let Run::Text { start, length: text } = run {
-            let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+            let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
             self.remember(&canonical[start..start + text]);
         }
         let next = self.queue(false, scratch, length);

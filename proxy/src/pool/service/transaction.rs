@@ -13,7 +13,7 @@ use crate::pool::merging::Merging;
 use crate::pool::pass::{PASS_WORK_MAX, answer_work};
 use crate::pool::router::Target;
 use crate::pool::ticket::{Sender, Ticket};
-use crate::protocol::{Owners, Part, Protocol, Request, RequestBounds, Route};
+use crate::protocol::{DecodeRequests, Owners, Part, Protocol, Request, RequestBounds, Route};
 
 /// Bytes that the proxy itself replies to a transaction, beyond those that it was sent for that.
 const OWN_REPLIES_MAX: usize = 4 << 20;
@@ -23,7 +23,7 @@ const READ_WORK_MAX: usize = 8 * PASS_WORK_MAX;
 impl<P: Protocol> Service<'_, P> {
     /// The request is executed with others later.
     pub(super) fn queue(&mut self, here: bool, scratch: &BytesMut, length: usize) -> Next {
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         let topology = &self.router.topology;
         let pin = self.router.connections.pin_of(*self.lane);
         let spare = &mut self.router.spare_block;
@@ -202,14 +202,14 @@ impl<P: Protocol> Service<'_, P> {
         let (mut rest, mut work) = (block.own(), 0);
         while !rest.is_empty() {
             let mut decoder = P::RequestDecoder::default();
-            let length = P::next_request(&mut decoder, self.session, rest, bounds).ok().flatten();
+            let length = decoder.next(self.session, rest, bounds).ok().flatten();
             let (input, behind) = rest.split_at(length.expect("a complete request was decoded before"));
             rest = behind;
             self.plan.begin();
             let route = if replies.len() > bytes_max || work > work_max {
                 Route::NoRoom
             } else {
-                let request = Request { decoder: &decoder, canonical: P::canonical(&decoder, input) };
+                let request = Request { decoder: &decoder, canonical: decoder.canonical(input) };
                 self.facts.quiet = true;
                 P::plan(request, self.session, &self.facts, self.plan)
             };
@@ -218,7 +218,7 @@ impl<P: Protocol> Service<'_, P> {
                 self.context.counters.out_of_memory.add(1);
                 P::out_of_memory(&mut self.plan.reply);
             }
-            let (searched, arguments) = (self.plan.searched, P::arguments(&decoder));
+            let (searched, arguments) = (self.plan.searched, decoder.argument_count());
             let reply = self.plan.take_reply();
             let made = reply.as_slice().len();
             replies.extend_from_slice(reply.as_slice());

@@ -14,7 +14,7 @@ use crate::pool::members::ShardIndex;
 use crate::pool::router::{Refusal, Target};
 use crate::pool::ticket::Sender;
 use crate::pool::watch::Stage;
-use crate::protocol::{Protocol, Watched};
+use crate::protocol::{DecodeRequests, Protocol, Watched};
 
 impl<P: Protocol> Service<'_, P> {
     /// The shard is asked to watch keys.
@@ -31,7 +31,7 @@ impl<P: Protocol> Service<'_, P> {
                 return Err(refusal);
             }
         };
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         if let Some(watch) = self.router.connections[target.connection].watch_mut() {
             watch.stage = Stage::Asked;
             self.plan.keys.iter().for_each(|&(start, length)| watch.add(&canonical[start..start + length]));
@@ -43,7 +43,7 @@ impl<P: Protocol> Service<'_, P> {
 
     /// Where keys are watched: where others are already, or on a connection that the client has to itself from now on.
     fn admit_watch(&mut self, sender: Sender, scratch: &BytesMut, length: usize) -> Result<Target, Refusal> {
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         let Home { shard, unit } = self.router.home_of_keys(canonical, self.plan)?;
         let member = self.router.members.of(ShardIndex(shard));
         if let Some(pin) = self.router.connections.pin_of(*self.lane) {

@@ -6,7 +6,7 @@ use super::Service;
 use crate::pool::client::Activity;
 use crate::pool::router::Refusal;
 use crate::protocol::scan::{STALE, Step, Walk, digest};
-use crate::protocol::{Protocol, Request};
+use crate::protocol::{DecodeRequests, Protocol, Request};
 
 impl<P: Protocol> Service<'_, P> {
     /// It goes to every server of the pool.
@@ -14,7 +14,7 @@ impl<P: Protocol> Service<'_, P> {
         let sender = self.sender();
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
-        let canonical = P::canonical(decoder, input);
+        let canonical = decoder.canonical(input);
         router.admit_everywhere(sender, canonical, plan, &context.limits)?;
         let request = Request { decoder, canonical };
         router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
@@ -31,7 +31,7 @@ impl<P: Protocol> Service<'_, P> {
         let sender = self.sender();
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
-        let canonical = P::canonical(decoder, &scratch[self.used..][..length]);
+        let canonical = decoder.canonical(&scratch[self.used..][..length]);
         let is_done_by_any = P::is_done_by_any(&merge);
         let target = router.admit_all(sender, canonical, plan, &context.limits, is_done_by_any)?;
         match target {
@@ -50,7 +50,7 @@ impl<P: Protocol> Service<'_, P> {
         let sender = self.sender();
         let Self { context, router, plan, activity, .. } = self;
         let Activity { decoder, replies, .. } = &mut **activity;
-        let (canonical, limits) = (P::canonical(decoder, input), &context.limits);
+        let (canonical, limits) = (decoder.canonical(input), &context.limits);
         let topology = router.topology.clone();
         let homes = topology.holders().ok_or(Refusal::Nobody)?;
         let walk = Walk::new(homes.len(), topology.fingerprint(), topology.redirects());

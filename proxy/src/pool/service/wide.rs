@@ -10,7 +10,7 @@ use crate::pool::connection::Admission;
 use crate::pool::members::{MemberIndex, ShardIndex};
 use crate::pool::ticket::Sender;
 use crate::pool::wide::Wanted;
-use crate::protocol::Protocol;
+use crate::protocol::{DecodeRequests, Protocol};
 
 /// So many keys a request may have that waits at several shards: what becomes of one of them is looked for among all.
 const KEYS_MAX: usize = 256;
@@ -23,7 +23,7 @@ impl<P: Protocol> Service<'_, P> {
         scratch: &BytesMut,
         length: usize,
     ) -> Result<Next, Refusal> {
-        let canonical = P::canonical(&self.activity.decoder, &scratch[self.used..][..length]);
+        let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
         if self.router.topology.redirects() {
             return Err(Refusal::SpreadKeys);
         }

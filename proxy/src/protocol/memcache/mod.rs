@@ -12,9 +12,8 @@ use crate::buffer::Output;
 use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
-    Question, Request, RequestBounds, Route, Scripting, ShardIdentity, Spread, Waiting, Watching, Wide,
-    first_line,
+    ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
+    Request, Route, Scripting, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -23,6 +22,7 @@ use split::Merge;
 
 pub mod commands;
 pub mod decode;
+mod decoders;
 mod encode;
 mod meta;
 pub mod response;
@@ -122,37 +122,6 @@ impl Protocol for Memcache {
 
     fn keep_lane(_session: &mut (), _lane: ()) {}
 
-    #[inline]
-    fn next_request(
-        decoder: &mut RequestDecoder,
-        _session: &(),
-        input: &[u8],
-        bounds: RequestBounds,
-    ) -> Result<Option<usize>, Malformed> {
-        let length = decoder.decode(input, bounds.bytes)?;
-        let words = if length.is_some() { decoder.word_count() } else { decoder.words_so_far(input) };
-        if words > bounds.arguments {
-            return Err(Malformed(format!(
-                "request has {words} words, more than arguments_max ({})",
-                bounds.arguments
-            )));
-        }
-        Ok(length)
-    }
-
-    fn arguments(decoder: &RequestDecoder) -> usize {
-        decoder.word_count()
-    }
-
-    fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
-        decoder.missing(received)
-    }
-
-    #[inline]
-    fn canonical<'b>(decoder: &'b RequestDecoder, input: &'b [u8]) -> &'b [u8] {
-        decoder.canonical(input)
-    }
-
     #[inline(always)]
     fn plan(
         Request { decoder, canonical }: Request<'_, Self>,
@@ -239,16 +208,6 @@ impl Protocol for Memcache {
         }
     }
 
-    #[inline]
-    fn is_between_requests(decoder: &RequestDecoder) -> bool {
-        decoder.is_between_requests()
-    }
-
-    #[inline]
-    fn reset(decoder: &mut RequestDecoder) {
-        decoder.reset();
-    }
-
     fn split(
         merge: &Merge,
         Request { decoder, canonical }: Request<'_, Self>,
@@ -264,21 +223,12 @@ impl Protocol for Memcache {
     }
 
     #[inline]
-    fn next_response(decoder: &mut ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed> {
-        decoder.decode(unread)
-    }
-
-    #[inline]
     fn fits(expected: Answers, beginning: &[u8]) -> bool {
         response::fits(expected, beginning)
     }
 
     fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
         split::is_odd(merge, owners, fragment, response)
-    }
-
-    fn response_missing(decoder: &ResponseDecoder) -> u64 {
-        decoder.missing()
     }
 
     fn greeting(

@@ -9,11 +9,11 @@ use crate::protocol::channels::Voice;
 use crate::protocol::scan::Step;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Progress, Protocol,
-    Question, Redirect, Request, RequestBounds, Route, ShardIdentity, Spread, Watched, first_line,
+    BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
+    Redirect, Request, Route, ShardIdentity, Spread, Watched, first_line,
 };
 use command::{Handling, Merge, flag};
-use decode::{RequestDecoder, RequestLimits, ResponseDecoder};
+use decode::{RequestDecoder, ResponseDecoder};
 use mode::Mode;
 use session::{ReplyMode, Session, Settings};
 
@@ -22,6 +22,7 @@ mod confirming;
 #[rustfmt::skip]
 pub mod command;
 pub mod decode;
+mod decoders;
 pub mod encode;
 mod glob;
 pub mod identity;
@@ -110,29 +111,6 @@ impl Protocol for Resp {
         session.is_revoked(before, now)
     }
 
-    #[inline]
-    fn next_request(
-        decoder: &mut RequestDecoder,
-        session: &Session,
-        input: &[u8],
-        bounds: RequestBounds,
-    ) -> Result<Option<usize>, Malformed> {
-        decoder.decode(input, RequestLimits { bounds, authenticated: session.is_authenticated() })
-    }
-
-    fn arguments(decoder: &RequestDecoder) -> usize {
-        decoder.argument_count()
-    }
-
-    fn request_missing(decoder: &RequestDecoder, received: usize) -> usize {
-        decoder.missing(received)
-    }
-
-    #[inline]
-    fn canonical<'b>(decoder: &'b RequestDecoder, input: &'b [u8]) -> &'b [u8] {
-        decoder.canonical(input)
-    }
-
     #[inline(always)]
     fn plan(
         Request { decoder, canonical }: Request<'_, Self>,
@@ -182,16 +160,6 @@ impl Protocol for Resp {
     #[inline]
     fn taken(session: &mut Session) {
         session.reply_mode.command_done();
-    }
-
-    #[inline]
-    fn is_between_requests(_decoder: &RequestDecoder) -> bool {
-        true
-    }
-
-    #[inline]
-    fn reset(decoder: &mut RequestDecoder) {
-        decoder.reset();
     }
 
     fn split(
@@ -251,20 +219,11 @@ impl Protocol for Resp {
         false
     }
 
-    #[inline]
-    fn next_response(decoder: &mut ResponseDecoder, unread: &[u8]) -> Result<Progress, Malformed> {
-        decoder.decode(unread)
-    }
-
     fn is_odd(merge: &Merge, owners: &Owners, fragment: u32, response: &[u8]) -> bool {
         match merge {
             Merge::Page(_) => !encode::is_error(response) && scan::is_odd(response),
             merge => split::is_odd(*merge, owners, fragment, response),
         }
-    }
-
-    fn response_missing(decoder: &ResponseDecoder) -> u64 {
-        decoder.missing()
     }
 
     fn greeting(
