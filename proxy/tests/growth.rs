@@ -240,11 +240,11 @@ const ROWS: &[(&str, Bound)] = &[
     ("worker/linger.rs Lingering.connections", LINGERING),
     ("log_limit.rs ShardLines.0", Configured),
     ("log_limit.rs Told.reason", Configured),
-    ("worker/mod.rs Door.sender", Configured),
     ("worker/mod.rs List.listed", Clients),
+    ("worker/mod.rs PoolSender.sender", Configured),
     ("worker/mod.rs WorkerSetup.alarms", Configured),
     ("worker/mod.rs WorkerSetup.pools", Configured),
-    ("worker/questions.rs Listing.rows", Clients),
+    ("worker/questions.rs ClientListing.rows", Clients),
     ("worker/questions.rs Questions.open", Clients),
 ];
 

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 /// `memstore cluster ...`
 #[derive(Subcommand)]
-pub enum Cluster {
+pub enum ClusterCommand {
     /// Create a cluster and continuously reconcile it with the desired state: 16384 slots spread over the primaries,
     /// each with its replicas. Keeps no state of its own; can be stopped and restarted at any time
     Reconcile(Arguments),
@@ -77,8 +77,8 @@ pub struct Arguments {
 }
 
 /// Runs it.
-pub fn run(command: Cluster) -> anyhow::Result<()> {
-    let Cluster::Reconcile(arguments) = command;
+pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
+    let ClusterCommand::Reconcile(arguments) = command;
     let reconcile = arguments.read()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, reconcile::run(reconcile))

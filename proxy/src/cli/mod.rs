@@ -9,7 +9,7 @@ use crate::{Hooks, log};
 use ask::Ask;
 use await_ring::AwaitRing;
 use check::Check;
-use cluster::Cluster;
+use cluster::ClusterCommand;
 use nutcracker::Nutcracker;
 use plan::Plan;
 use route::{Ring, Route};
@@ -57,7 +57,7 @@ enum Command {
     Plan(Plan),
     /// Create, repair and resize a Redis Cluster
     #[command(subcommand)]
-    Cluster(Cluster),
+    Cluster(ClusterCommand),
     /// Write a value through an address, read it back, and delete it; exit 1 on failure
     Try(Try),
     /// Wait until no proxy uses shards other than those in a list

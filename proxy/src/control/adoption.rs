@@ -54,8 +54,8 @@ pub async fn wait_for_shards(
         control.rings.awaits(&config.name, new.map(|shard| shard.name.clone()).collect());
         for shard in &config.shards {
             let what = match is_known(shard) {
-                false => Asked::Adopted,
-                true if has_new_auth => Asked::NewPassword,
+                false => WhyAsked::Adopted,
+                true if has_new_auth => WhyAsked::NewPassword,
                 true => continue,
             };
             let (shard, config, control, probes) =
@@ -80,9 +80,9 @@ pub async fn wait_for_shards(
     };
     for (pool, what, answer) in answers {
         match (what, answer) {
-            (Asked::Adopted, answer) => silent.extend(answer.err()),
-            (Asked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
-            (Asked::NewPassword, Err(words)) => passwords.entry(pool).or_default().1.push(words),
+            (WhyAsked::Adopted, answer) => silent.extend(answer.err()),
+            (WhyAsked::NewPassword, Ok(())) => passwords.entry(pool).or_default().0 += 1,
+            (WhyAsked::NewPassword, Err(words)) => passwords.entry(pool).or_default().1.push(words),
         }
     }
     // Where some take it and some do not, it is just being changed.
@@ -135,7 +135,7 @@ async fn wait_for_clusters(
 
 /// Why a shard is asked.
 #[derive(Clone, Copy)]
-enum Asked {
+enum WhyAsked {
     /// It is to get keys.
     Adopted,
     /// It is known, and there is a new password, or none any more. It need not be there.
@@ -145,15 +145,15 @@ enum Asked {
 /// Asks until the shard answers, at most for `limit`.
 async fn answers(
     shard: &Shard,
-    what: Asked,
+    what: WhyAsked,
     config: &config::Pool,
     control: &Control,
     probes: &Semaphore,
     limit: Duration,
 ) -> Result<(), String> {
     let complaint = match what {
-        Asked::Adopted => "does not answer",
-        Asked::NewPassword => "rejected the new password",
+        WhyAsked::Adopted => "does not answer",
+        WhyAsked::NewPassword => "rejected the new password",
     };
     let mut reason = "timed out".to_owned();
     let asking = async {
@@ -163,7 +163,7 @@ async fn answers(
             drop(turn);
             match answer {
                 Ok(()) => return Ok(()),
-                Err(error) if matches!(what, Asked::NewPassword) => {
+                Err(error) if matches!(what, WhyAsked::NewPassword) => {
                     // Once: another shard may take it.
                     return if is_about_passwords(&error) { Err(error.to_string()) } else { Ok(()) };
                 }

@@ -25,7 +25,7 @@ use crate::net::epoll::Alarm;
 use crate::net::listen::{Bound, Listener};
 use crate::protocol::{Deed, Found};
 use crate::status::Status;
-use crate::worker::{self, Door, Order, Report, WorkerSetup};
+use crate::worker::{self, Order, PoolSender, Report, WorkerSetup};
 use descriptors::{Descriptors, Sockets, number_of};
 use pool::PoolControl;
 use questions::{Asking, Questions};
@@ -75,7 +75,7 @@ pub(crate) struct Control {
     set_log_level: SetLogLevel,
     /// Settings that need a restart, as they were last told.
     told_fixed: RefCell<Vec<&'static str>>,
-    workers: Vec<Door>,
+    workers: Vec<PoolSender>,
     /// Where host names lead.
     names: Arc<Resolver>,
     /// By their numbers; also those that are removed and not yet drained.
@@ -320,11 +320,11 @@ fn start_workers(
     account: &Arc<Account>,
     alarms: &[Alarm],
     reports: mpsc::Sender<Report>,
-) -> anyhow::Result<(Vec<JoinHandle<()>>, Vec<Door>)> {
+) -> anyhow::Result<(Vec<JoinHandle<()>>, Vec<PoolSender>)> {
     let seed = machine::seed();
     let (mut threads, mut workers) = (Vec::new(), Vec::new());
     for (number, alarm) in alarms.iter().enumerate() {
-        let (door, pools) = Door::new(alarm);
+        let (door, pools) = PoolSender::new(alarm);
         let setup = WorkerSetup {
             number,
             count: alarms.len(),

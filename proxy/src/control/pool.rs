@@ -26,7 +26,7 @@ use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
 use crate::scripts::Scripts;
 use crate::status::{PoolStatus, Record, Ring};
-use crate::worker::{Door, Learnt, Order, Orders, PoolSetup, Reconfiguration};
+use crate::worker::{Learnt, Order, Orders, PoolSender, PoolSetup, Reconfiguration};
 
 /// One pool, as the control thread sees it.
 pub struct PoolControl {
@@ -121,7 +121,7 @@ impl PoolControl {
         number: usize,
         config: Arc<config::Pool>,
         topology: Arc<Topology>,
-        workers: &[Door],
+        workers: &[PoolSender],
         names: Arc<Resolver>,
         account: &Arc<Account>,
         descriptors: Rc<Descriptors>,

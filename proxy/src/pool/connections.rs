@@ -39,7 +39,7 @@ pub(super) struct Lane<P: Protocol> {
 
 /// A client that has a connection to itself beside those it shares: see `pins.rs`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pin {
+pub(super) struct ClientPin {
     /// Its lane without it.
     pub lane: u32,
     /// To this shard.
@@ -60,7 +60,7 @@ pub(super) struct Connections<P: Protocol> {
     /// The lane of new clients.
     pub(super) usual: u32,
     /// Clients that have one to themselves for all that they ask of its shard.
-    pub(super) pins: Slab<Pin>,
+    pub(super) pins: Slab<ClientPin>,
     /// Those with something to write.
     dirty: Vec<ConnectionId>,
     to_connect: Vec<ConnectionId>,

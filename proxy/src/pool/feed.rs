@@ -49,7 +49,7 @@ pub struct Feed {
     /// The shard is a node of a cluster: sharded channels leave it with their slots.
     pub follows: bool,
     /// What was asked and is not answered, oldest first: one for each ticket in flight.
-    pub asked: VecDeque<Asked>,
+    pub asked: VecDeque<FeedRequest>,
     /// Names to be asked once others are answered, who waits longest first.
     pub backlog: VecDeque<Key>,
     /// Names that the shard was asked for on the present connection, or is to be, by kind.
@@ -71,7 +71,7 @@ pub struct Feed {
 
 /// What a shard is asked on a feed.
 #[derive(Debug)]
-pub enum Asked {
+pub enum FeedRequest {
     /// Whether this name is listened to.
     Name(Listening, Bytes),
     /// A sign of life.
@@ -130,7 +130,7 @@ impl Feed {
     /// The shard says that this is so. None if that cannot be.
     pub fn done(&mut self, change: Listening, name: &[u8]) -> Option<Said> {
         let known = match self.asked.front() {
-            Some(Asked::Name(asked, known)) if *asked == change && known == name => known.clone(),
+            Some(FeedRequest::Name(asked, known)) if *asked == change && known == name => known.clone(),
             _ => return self.unasked(change, name),
         };
         self.asked.pop_front();
@@ -163,7 +163,7 @@ impl Feed {
 
     /// The shard has given a sign of life. None if that was not asked.
     pub fn lives(&mut self, is_asked: bool) -> Option<Said> {
-        if is_asked && matches!(self.asked.front(), Some(Asked::Life)) {
+        if is_asked && matches!(self.asked.front(), Some(FeedRequest::Life)) {
             self.asked.pop_front();
             return Some(Said::Answer(None));
         }
@@ -175,8 +175,8 @@ impl Feed {
     pub fn refused(&mut self, words: &[u8], is_elsewhere: bool, is_asked: bool) -> Option<Said> {
         let is_elsewhere = is_elsewhere && self.follows;
         let may_be_asked = match self.asked.front() {
-            Some(Asked::Name(change, _)) => change.kind == Kind::Sharded,
-            Some(Asked::Life) => true,
+            Some(FeedRequest::Name(change, _)) => change.kind == Kind::Sharded,
+            Some(FeedRequest::Life) => true,
             None => false,
         };
         if is_elsewhere && !(is_asked && may_be_asked) {
@@ -184,8 +184,8 @@ impl Feed {
             return Some(Said::Idle);
         }
         let (change, name) = match self.asked.pop_front().filter(|_| is_asked)? {
-            Asked::Life => return Some(Said::Answer(None)),
-            Asked::Name(change, name) => (change, name),
+            FeedRequest::Life => return Some(Said::Answer(None)),
+            FeedRequest::Name(change, name) => (change, name),
         };
         let line = self.names[change.kind.place()].get_mut(&name)?;
         line.asked = None;
@@ -212,7 +212,7 @@ impl Feed {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.asked.len() * size_of::<Asked>()
+        self.asked.len() * size_of::<FeedRequest>()
             + self.backlog.len() * size_of::<Key>()
             + self.tally_bytes
             + self.names.iter().map(HashMap::len).sum::<usize>() * LINE_BYTES

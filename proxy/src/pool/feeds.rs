@@ -29,7 +29,7 @@ use bytes::Bytes;
 use super::channels::Channels;
 use super::connection::Link;
 use super::connections::ConnectionId;
-use super::feed::{Asked, Feed, Key, Line, Verdict};
+use super::feed::{Feed, FeedRequest, Key, Line, Verdict};
 use super::limits::Limits;
 use super::members::{MemberIndex, ShardIndex};
 use super::policy::Policy;
@@ -268,7 +268,7 @@ impl<P: Protocol> Router<P> {
         }
         line.asked = Some(change.on);
         line.refused = None;
-        feed.asked.push_back(Asked::Name(change, name.clone()));
+        feed.asked.push_back(FeedRequest::Name(change, name.clone()));
         let mut request = Vec::new();
         P::listen(change, name, &mut request);
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
@@ -391,7 +391,7 @@ impl<P: Protocol> Router<P> {
         let silent_from = feed.heard.plus(SILENCE_MAX);
         // What is asked of it anyway is as good.
         if feed.asked.is_empty() && silent_from <= now {
-            feed.asked.push_back(Asked::Life);
+            feed.asked.push_back(FeedRequest::Life);
             let mut request = Vec::new();
             P::ask_for_life(&mut request);
             self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);

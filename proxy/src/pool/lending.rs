@@ -9,7 +9,7 @@ use super::connections::{ConnectionId, Connections};
 use super::context::Context;
 use super::members::MemberIndex;
 use super::policy::Policy;
-use super::private::{Asked, Confirms, Private, Wait, Was};
+use super::private::{Confirms, EndRequests, Private, Wait, Was};
 use super::router::{Refusal, Router};
 use super::ticket::{Sender, Ticket};
 use super::watch::Watch;
@@ -156,7 +156,7 @@ impl<P: Protocol> Router<P> {
         let is_up = matches!(connection.link, Link::Up);
         let due = patience.map(|patience| now.plus(patience));
         let private = connection.private.as_mut().expect("it is a client's own");
-        private.wait = Some(Wait { patience, due, ending: None, asked: Asked::default() });
+        private.wait = Some(Wait { patience, due, ending: None, asked: EndRequests::default() });
         connection.policy.timeout = if is_up { guard(patience, slack) } else { slack };
         self.members[connection.member].counters.blocked_clients.add(1);
     }

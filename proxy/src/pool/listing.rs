@@ -14,7 +14,7 @@ use crate::time::Time;
 
 /// A question of a client to the whole process.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Asked {
+pub struct AskedQuestion {
     /// Who asks.
     pub client: ClientId,
     /// Its unique number.
@@ -123,7 +123,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The process has answered a client's question.
-    pub fn answer_question(&mut self, asked: &Asked, found: &Found) {
+    pub fn answer_question(&mut self, asked: &AskedQuestion, found: &Found) {
         let Some(client) = self.clients.touch(asked.client) else { return };
         let mut reply = Output::default();
         P::answer(&asked.question, &client.session, found, &mut reply);
@@ -136,7 +136,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The process has no answer to a client's question, for this reason.
-    pub fn refuse_question(&mut self, asked: &Asked, reason: &str) {
+    pub fn refuse_question(&mut self, asked: &AskedQuestion, reason: &str) {
         let Some(client) = self.clients.touch(asked.client) else { return };
         if let Some(activity) = client.activity.as_mut()
             && activity.replies.has(asked.number)

@@ -56,7 +56,7 @@ pub use clients::ClientId;
 pub use connections::ConnectionId;
 pub use context::Identity;
 pub use limits::{Limits, PARKED_BYTES_MAX};
-pub use listing::Asked;
+pub use listing::AskedQuestion;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 pub use wishes::{Notice, Shell, Wish, settle};

@@ -4,7 +4,7 @@
 //! Such a client is in no lane of its number: its `lane` is the place of its pin, beyond all lanes. So who looks for a connection
 //! finds out by the check that there is such a lane, which is made anyway, and other clients pay nothing for it.
 
-use super::connections::{ConnectionId, Connections, Pin};
+use super::connections::{ClientPin, ConnectionId, Connections};
 use super::members::MemberIndex;
 use crate::protocol::Protocol;
 
@@ -15,20 +15,20 @@ impl<P: Protocol> Connections<P> {
     /// The client in this lane asks that shard on the connection from now on.
     pub fn pin(&mut self, lane: &mut u32, member: MemberIndex, connection: ConnectionId) {
         debug_assert!(*lane < FIRST, "it has one already");
-        let place = self.pins.insert(Pin { lane: *lane, member, connection });
+        let place = self.pins.insert(ClientPin { lane: *lane, member, connection });
         *lane = FIRST + place as u32;
     }
 
     /// The client asks it as all others do again. Returns the connection that it had.
     pub fn unpin(&mut self, lane: &mut u32) -> Option<ConnectionId> {
         let place = lane.checked_sub(FIRST)?;
-        let Pin { lane: before, connection, .. } = self.pins.remove(place as usize);
+        let ClientPin { lane: before, connection, .. } = self.pins.remove(place as usize);
         *lane = before;
         Some(connection)
     }
 
     /// What the client in this lane has.
-    pub fn pin_of(&self, lane: u32) -> Option<Pin> {
+    pub fn pin_of(&self, lane: u32) -> Option<ClientPin> {
         Some(self.pins[lane.checked_sub(FIRST)? as usize])
     }
 

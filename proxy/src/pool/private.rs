@@ -74,12 +74,12 @@ pub struct Wait {
     /// It is to end before its time, and the shard is asked for that.
     pub ending: Option<Ending>,
     /// How it is asked for that.
-    pub asked: Asked,
+    pub asked: EndRequests,
 }
 
 /// How a shard is asked to end a wait.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Asked {
+pub struct EndRequests {
     /// How often it was.
     pub times: u32,
     /// Until then it is asked again; then the connection's writing side is closed.

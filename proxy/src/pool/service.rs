@@ -16,7 +16,7 @@ use super::connections::ConnectionId;
 use super::context::Context;
 use super::denials::Denials;
 use super::heavy::Weight;
-use super::listing::Asked;
+use super::listing::AskedQuestion;
 use super::members::ShardIndex;
 use super::pass::{REFUSED_WORK, answer_work, script_work, work};
 use super::router::{Refusal, Router, Target};
@@ -298,7 +298,8 @@ impl<P: Protocol> Service<'_, P> {
             Route::Execute(merge) => return Ok(self.execute(merge, scratch, length)),
             Route::Ask(question) => {
                 let number = self.activity.replies.submitted(self.plan.manner);
-                let asked = Asked { client: self.id, asker: self.number, number, question: *question };
+                let asked =
+                    AskedQuestion { client: self.id, asker: self.number, number, question: *question };
                 self.wishes.add(Wish::Ask(asked));
             }
         }

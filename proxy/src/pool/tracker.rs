@@ -14,7 +14,7 @@ pub const ASKED_MAX: usize = 512;
 #[derive(Default, Debug)]
 pub struct Tracker {
     /// What was asked and is not answered, oldest first: one for each ticket in flight.
-    pub asked: VecDeque<Asked>,
+    pub asked: VecDeque<TrackerRequest>,
     /// Names to be asked once others are answered.
     pub backlog: VecDeque<Bytes>,
     /// What the shard has said, to be acted upon.
@@ -35,7 +35,7 @@ pub struct Tracker {
 
 /// What a shard is asked.
 #[derive(Debug)]
-pub enum Asked {
+pub enum TrackerRequest {
     /// To tell of changes.
     ToTell,
     /// To look at this name.
@@ -72,6 +72,6 @@ impl Tracker {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.asked.len() * size_of::<Asked>() + self.backlog.len() * size_of::<Bytes>()
+        self.asked.len() * size_of::<TrackerRequest>() + self.backlog.len() * size_of::<Bytes>()
     }
 }

@@ -21,7 +21,7 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::router::Router;
 use super::ticket::Ticket;
-use super::tracker::{Asked, Tracker};
+use super::tracker::{Tracker, TrackerRequest};
 use super::wide::WideWaits;
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
@@ -88,7 +88,7 @@ impl<P: Protocol> Router<P> {
         }
         let mut request = Vec::new();
         P::look_at(&name, &mut request);
-        tracker.asked.push_back(Asked::Name(name));
+        tracker.asked.push_back(TrackerRequest::Name(name));
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
     }
 
@@ -116,7 +116,7 @@ impl<P: Protocol> Router<P> {
             return false;
         }
         (tracker.begun, tracker.heard, tracker.failure) = (Some(now), now, None);
-        tracker.asked.push_back(Asked::ToTell);
+        tracker.asked.push_back(TrackerRequest::ToTell);
         let mut request = Vec::new();
         P::track(&mut request);
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
@@ -208,7 +208,7 @@ impl<P: Protocol> Router<P> {
         let silent_from = tracker.heard.plus(SILENCE_MAX);
         // What is asked of it anyway is as good.
         if tracker.asked.is_empty() && silent_from <= now {
-            tracker.asked.push_back(Asked::Life);
+            tracker.asked.push_back(TrackerRequest::Life);
             let mut request = Vec::new();
             P::ask_for_life(&mut request);
             self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);

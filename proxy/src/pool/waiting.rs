@@ -36,7 +36,7 @@ use super::context::Context;
 use super::deadlines::spread;
 use super::members::{MemberIndex, ShardIndex};
 use super::parked::{Parked, Redirected};
-use super::private::{Asked, Ending, Wait};
+use super::private::{EndRequests, Ending, Wait};
 use super::router::Refusal;
 use super::ticket::{Sender, Ticket};
 use super::watch::Stage;
@@ -115,7 +115,7 @@ impl<P: Protocol> Pool<P> {
             return true;
         }
         let most = self.context.limits.timeout.unwrap_or(UNBLOCK_MAX);
-        let asked = Asked { times: 0, again: now.plus(most / 2), until: now.plus(most) };
+        let asked = EndRequests { times: 0, again: now.plus(most / 2), until: now.plus(most) };
         private.wait = Some(Wait { ending: Some(ending), asked, ..wait });
         self.ask_to_end(at, now);
         true
@@ -167,7 +167,7 @@ impl<P: Protocol> Pool<P> {
         self.router.deadline = Some(self.router.deadline.map_or(next, |earliest| earliest.min(next)));
         if let Some(private) = connection.private.as_mut() {
             private.asked += u32::from(!private.finished);
-            private.wait = Some(Wait { asked: Asked { times: asked.times + 1, ..asked }, ..wait });
+            private.wait = Some(Wait { asked: EndRequests { times: asked.times + 1, ..asked }, ..wait });
         }
         true
     }

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
-use super::listing::Asked;
+use super::listing::AskedQuestion;
 use crate::failure::ShardFailure;
 use crate::protocol::{Malformed, Protocol};
 use crate::time::Time;
@@ -29,7 +29,7 @@ pub enum Wish {
     /// Make the connection.
     Connect(ConnectionId),
     /// Ask the whole process.
-    Ask(Asked),
+    Ask(AskedQuestion),
     /// Wake the worker with this number: it has to look at what its clients hold.
     Wake(usize),
     /// Say it in the log.

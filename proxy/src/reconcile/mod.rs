@@ -20,7 +20,7 @@ use crate::net::conversation::{Conversation, ConversationError};
 use crate::net::socket::Socket;
 use shard_discovery::source::cluster::View;
 use shard_discovery::source::cluster::view;
-use step::{Advice, Facts, Goal, Step};
+use step::{Advice, Goal, NodeFacts, Step};
 
 mod orders;
 mod plan;
@@ -212,7 +212,7 @@ impl Progress {
     async fn empty_who_left(
         &mut self,
         advice: &mut Advice,
-        seen: &[Result<Facts, String>],
+        seen: &[Result<NodeFacts, String>],
         reconcile: &Reconcile,
         names: &Resolver,
     ) {
@@ -237,7 +237,7 @@ impl Progress {
     async fn take_steps(
         &mut self,
         advice: &Advice,
-        seen: &[Result<Facts, String>],
+        seen: &[Result<NodeFacts, String>],
         reconcile: &Reconcile,
         names: &Resolver,
     ) -> anyhow::Result<bool> {
@@ -331,7 +331,7 @@ async fn nothing_left_behind(reconcile: &Reconcile, names: &Arc<Resolver>) -> an
         }
         let seen = observe(reconcile, names).await;
         let missing = seen.iter().find_map(|seen| seen.as_ref().err());
-        let staying: Vec<&Facts> = seen.iter().flatten().collect();
+        let staying: Vec<&NodeFacts> = seen.iter().flatten().collect();
         let nodes = staying.iter().flat_map(|facts| &facts.view.nodes);
         let is_known = |id: &str| staying.iter().any(|facts| facts.id() == id);
         let left =
@@ -387,7 +387,7 @@ fn say(words: &str, json: bool) -> std::io::Result<()> {
 }
 
 /// What all nodes say, by ordinal.
-async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Facts, String>> {
+async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<NodeFacts, String>> {
     let mut asking = JoinSet::new();
     for (node, host) in reconcile.goal.nodes.iter().cloned().enumerate() {
         let (names, auth) = (names.clone(), reconcile.auth.clone());
@@ -397,8 +397,8 @@ async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Fac
     }
     let mut seen: Vec<_> = asking.join_all().await;
     seen.sort_by_key(|(node, _)| *node);
-    let mut seen: Vec<Result<Facts, String>> = seen.into_iter().map(|(_, facts)| facts).collect();
-    let own = seen.iter().flatten().filter_map(Facts::own);
+    let mut seen: Vec<Result<NodeFacts, String>> = seen.into_iter().map(|(_, facts)| facts).collect();
+    let own = seen.iter().flatten().filter_map(NodeFacts::own);
     let open: BTreeSet<u16> =
         own.flat_map(|own| own.migrating.keys().chain(own.importing.keys())).copied().collect();
     if !open.is_empty() {
@@ -419,7 +419,7 @@ async fn count(
     names: &Resolver,
     auth: Option<&Auth>,
     open: &BTreeSet<u16>,
-    facts: &mut Facts,
+    facts: &mut NodeFacts,
 ) -> Result<(), ConversationError> {
     let (mut node, _) = enter(host, names, auth, NODE_TIMEOUT).await?;
     for &slot in open {
@@ -432,7 +432,7 @@ async fn count(
     Ok(())
 }
 
-async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Facts, ConversationError> {
+async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<NodeFacts, ConversationError> {
     let refused = ConversationError::Refused;
     let (mut node, place) = enter(host, names, auth, NODE_TIMEOUT).await?;
     let info = node.text(&["CLUSTER", "INFO"]).await?;
@@ -452,7 +452,7 @@ async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Fact
     if !nodes.iter().any(|node| node.myself) {
         return Err(refused("the node does not report its ID".into()));
     }
-    Ok(Facts {
+    Ok(NodeFacts {
         ip: place.ip().to_string(),
         port: place.port(),
         keys,

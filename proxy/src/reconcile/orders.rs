@@ -6,7 +6,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::resolver::Resolver;
 use shard_discovery::source::cluster::view;
 
-use super::step::{Facts, Step};
+use super::step::{NodeFacts, Step};
 use super::{NODE_TIMEOUT, Reconcile, enter};
 use crate::config::Auth;
 use crate::net::conversation::{Conversation, ConversationError};
@@ -25,7 +25,7 @@ const MIGRATE_SLOW: Duration = Duration::from_millis(50);
 /// Takes one step.
 pub(super) async fn take(
     step: &Step,
-    seen: &[Result<Facts, String>],
+    seen: &[Result<NodeFacts, String>],
     reconcile: &Reconcile,
     names: &Resolver,
 ) -> Result<(), ConversationError> {
@@ -147,7 +147,7 @@ async fn empty(node: &mut Conversation) -> Result<(), ConversationError> {
 async fn move_keys(
     source: &mut Conversation,
     slot: &str,
-    target: &Facts,
+    target: &NodeFacts,
     auth: Option<&Auth>,
 ) -> Result<(), ConversationError> {
     let mut batch = 1;

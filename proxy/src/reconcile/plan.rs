@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::step::{Advice, Facts, Goal, Step, parts};
+use super::step::{Advice, Goal, NodeFacts, Step, parts};
 use shard_discovery::source::cluster::map::{View, claims, ranges};
 use shard_discovery::source::cluster::view::{Node, SLOTS};
 
@@ -28,15 +28,15 @@ const MEETINGS_MAX: usize = 50;
 const UNEVEN_PART: usize = 50;
 
 /// What is to be done next. `seen` has every node of the goal, or why it could not be asked.
-pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
+pub fn next(goal: &Goal, seen: &[Result<NodeFacts, String>]) -> Advice {
     let mut advice = Advice::default();
     for (node, reason) in
         seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().err()?)))
     {
         advice.findings.push(format!("node {node} ({}) is unreachable: {reason}", goal.nodes[node]));
     }
-    let Some(cluster) = Cluster::new(goal, seen, &mut advice) else { return advice };
-    let phases: [fn(&Cluster<'_>, &mut Advice); 11] = [
+    let Some(cluster) = Observed::new(goal, seen, &mut advice) else { return advice };
+    let phases: [fn(&Observed<'_>, &mut Advice); 11] = [
         |cluster, advice| cluster.merge(advice),
         |cluster, advice| cluster.form(advice),
         |cluster, advice| cluster.forget(advice),
@@ -64,10 +64,10 @@ pub fn next(goal: &Goal, seen: &[Result<Facts, String>]) -> Advice {
 }
 
 /// What all phases look at.
-pub(super) struct Cluster<'s> {
+pub(super) struct Observed<'s> {
     pub(super) goal: &'s Goal,
     /// Those that could be asked, by ordinal.
-    pub(super) nodes: BTreeMap<usize, &'s Facts>,
+    pub(super) nodes: BTreeMap<usize, &'s NodeFacts>,
     pub(super) ordinals: HashMap<&'s str, usize>,
     /// The part of them that is the cluster; others are alone.
     pub(super) main: BTreeSet<usize>,
@@ -79,9 +79,9 @@ pub(super) struct Cluster<'s> {
     pub(super) waits: std::cell::Cell<bool>,
 }
 
-impl<'s> Cluster<'s> {
-    fn new(goal: &'s Goal, seen: &'s [Result<Facts, String>], advice: &mut Advice) -> Option<Self> {
-        let nodes: BTreeMap<usize, &Facts> =
+impl<'s> Observed<'s> {
+    fn new(goal: &'s Goal, seen: &'s [Result<NodeFacts, String>], advice: &mut Advice) -> Option<Self> {
+        let nodes: BTreeMap<usize, &NodeFacts> =
             seen.iter().enumerate().filter_map(|(node, seen)| Some((node, seen.as_ref().ok()?))).collect();
         if nodes.is_empty() {
             advice.blocked.push("no node is reachable".into());
@@ -128,7 +128,7 @@ impl<'s> Cluster<'s> {
     }
 
     /// Whether it has left this cluster, or another one.
-    fn has_left(&self, facts: &Facts) -> bool {
+    fn has_left(&self, facts: &NodeFacts) -> bool {
         facts.has_left() && self.owners.iter().any(Option::is_some)
     }
 
@@ -556,17 +556,17 @@ pub(super) mod tests {
     }
 
     /// A node that says these lines.
-    pub fn facts(node: usize, keys: u64, lines: &str) -> Result<Facts, String> {
+    pub fn facts(node: usize, keys: u64, lines: &str) -> Result<NodeFacts, String> {
         let ip = format!("10.0.0.{node}");
         let asked = Address::Tcp { host: ip.clone(), port: 6379 };
         let nodes = nodes(lines).unwrap();
         let view = View { asked, is_well: true, nodes, endpoints: HashMap::new() };
         let epoch = view.nodes.iter().map(|node| node.epoch).max().unwrap_or(0);
-        Ok(Facts { ip, port: 6379, view, keys, epoch, looks_at: None, open_slots: BTreeMap::new() })
+        Ok(NodeFacts { ip, port: 6379, view, keys, epoch, looks_at: None, open_slots: BTreeMap::new() })
     }
 
     /// A cluster of primaries with these slots, as each of them says it.
-    fn cluster(slots: &[&str], keys: u64) -> Vec<Result<Facts, String>> {
+    fn cluster(slots: &[&str], keys: u64) -> Vec<Result<NodeFacts, String>> {
         let line = |node: usize, me: bool| {
             let myself = if me { "myself," } else { "" };
             let epoch = node + 1;
@@ -576,7 +576,7 @@ pub(super) mod tests {
         (0..slots.len()).map(|node| facts(node, keys, &lines(node))).collect()
     }
 
-    fn alone(node: usize) -> Result<Facts, String> {
+    fn alone(node: usize) -> Result<NodeFacts, String> {
         facts(node, 0, &format!("id{node} :6379@1 myself,master - 0 0 0 connected\n"))
     }
 
@@ -633,7 +633,7 @@ pub(super) mod tests {
     }
 
     /// Three primaries with a replica each; the first primary cannot be asked.
-    fn without_the_first(extra: &str) -> Vec<Result<Facts, String>> {
+    fn without_the_first(extra: &str) -> Vec<Result<NodeFacts, String>> {
         let slots = ["0-5460", "5461-10921", "10922-16383"];
         let line = |node: usize, own: usize| {
             let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::Cluster;
+use super::plan::Observed;
 use super::step::{Advice, Step};
 
-impl Cluster<'_> {
+impl Observed<'_> {
     /// Who owns slots, and who replicates whom.
     pub(super) fn assign_roles(&self, advice: &mut Advice) {
         self.hand_over(advice);
@@ -170,11 +170,11 @@ impl Cluster<'_> {
 mod tests {
     use super::super::plan::next;
     use super::super::plan::tests::{facts, goal};
-    use super::super::step::{Facts, Goal};
+    use super::super::step::{Goal, NodeFacts};
     use super::*;
 
     /// Three primaries with a replica each, all there, where the replicas of before own the slots by now.
-    fn after_failovers() -> Vec<Result<Facts, String>> {
+    fn after_failovers() -> Vec<Result<NodeFacts, String>> {
         let slots = ["0-5460", "5461-10921", "10922-16383"];
         let line = |node: usize, own: usize| {
             let (myself, epoch) = (if node == own { "myself," } else { "" }, node % 3 + 1);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// Nodes by who they follow; those that own slots are the first two.
-    fn following(primaries: &[Option<usize>]) -> Vec<Result<Facts, String>> {
+    fn following(primaries: &[Option<usize>]) -> Vec<Result<NodeFacts, String>> {
         let line = |node: usize, own: usize| {
             let myself = if node == own { "myself," } else { "" };
             let (kind, primary) = match primaries[node] {

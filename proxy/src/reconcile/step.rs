@@ -27,7 +27,7 @@ pub struct Goal {
 
 /// What was seen of one node.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct NodeFacts {
     /// Where it was reached, as the bus needs it.
     pub ip: String,
     /// Port of clients.
@@ -44,7 +44,7 @@ pub struct Facts {
     pub open_slots: BTreeMap<u16, u64>,
 }
 
-impl Facts {
+impl NodeFacts {
     /// What it says of itself.
     pub fn own(&self) -> Option<&Node> {
         self.view.nodes.iter().find(|node| node.myself)
@@ -144,7 +144,7 @@ pub struct Advice {
 }
 
 /// Nodes that know each other, directly or by others, are of one cluster.
-pub fn parts(nodes: &BTreeMap<usize, &Facts>) -> Vec<BTreeSet<usize>> {
+pub fn parts(nodes: &BTreeMap<usize, &NodeFacts>) -> Vec<BTreeSet<usize>> {
     let mut parts: Vec<BTreeSet<usize>> = Vec::new();
     for (&node, facts) in nodes {
         let knows = |other: &usize| {

@@ -14,7 +14,7 @@ use shard_discovery::{Shard, Topology};
 use tokio::sync::mpsc;
 
 use super::linger::{self, Lingering};
-use super::questions::{Listing, Questions};
+use super::questions::{ClientListing, Questions};
 use super::{Learnt, Order, Report};
 use crate::buffer::COPY_ASIDE_MAX;
 use crate::config;
@@ -140,7 +140,7 @@ pub struct Driver<P: Protocol> {
     untold: Untold,
     pub(super) questions: Questions,
     /// What the process has asked for.
-    pub(super) listing: Option<Listing>,
+    pub(super) listing: Option<ClientListing>,
     next_sweep: Option<Time>,
     /// There may be orders.
     ordered: bool,

@@ -256,13 +256,13 @@ pub struct Orders {
 }
 
 /// Where a worker is given further pools.
-pub struct Door {
+pub struct PoolSender {
     sender: mpsc::UnboundedSender<PoolSetup>,
     alarm: Alarm,
 }
 
-impl Door {
-    /// A door to the worker that `alarm` wakes, and its other side.
+impl PoolSender {
+    /// One to the worker that `alarm` wakes, and its other side.
     pub fn new(alarm: &Alarm) -> (Self, mpsc::UnboundedReceiver<PoolSetup>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { sender, alarm: alarm.clone() }, receiver)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::List;
-use crate::pool::Asked;
+use crate::pool::AskedQuestion;
 use crate::protocol::Rows;
 use crate::time::Time;
 
@@ -24,12 +24,12 @@ const CLIENTS_PER_PASS_MIN: usize = 32;
 pub struct Questions {
     next: u64,
     /// By their numbers, so in the order of their deadlines.
-    open: BTreeMap<u64, (Time, Asked)>,
+    open: BTreeMap<u64, (Time, AskedQuestion)>,
 }
 
 impl Questions {
     /// One more; its number.
-    pub fn put(&mut self, asked: Asked, now: Time) -> u64 {
+    pub fn put(&mut self, asked: AskedQuestion, now: Time) -> u64 {
         let ask = self.next;
         self.next += 1;
         self.open.insert(ask, (now.plus(DEADLINE), asked));
@@ -37,12 +37,12 @@ impl Questions {
     }
 
     /// The question with this number, unless it has been answered.
-    pub fn take(&mut self, ask: u64) -> Option<Asked> {
+    pub fn take(&mut self, ask: u64) -> Option<AskedQuestion> {
         self.open.remove(&ask).map(|(_, asked)| asked)
     }
 
     /// One whose deadline has passed.
-    pub fn take_expired(&mut self, now: Time) -> Option<Asked> {
+    pub fn take_expired(&mut self, now: Time) -> Option<AskedQuestion> {
         if self.deadline()? > now {
             return None;
         }
@@ -55,13 +55,13 @@ impl Questions {
     }
 
     /// All of them.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Asked> {
+    pub fn take_all(&mut self) -> impl Iterator<Item = AskedQuestion> {
         std::mem::take(&mut self.open).into_values().map(|(_, asked)| asked)
     }
 }
 
 /// A listing under way.
-pub struct Listing {
+pub struct ClientListing {
     asked: List,
     /// What is found so far, for each question.
     rows: Vec<Rows>,
@@ -69,7 +69,7 @@ pub struct Listing {
     next: usize,
 }
 
-impl Listing {
+impl ClientListing {
     /// One that has looked at nobody.
     pub fn new(asked: List) -> Self {
         let rows = vec![Rows::default(); asked.questions.len()];
@@ -114,7 +114,7 @@ mod tests {
     fn every_question_has_a_deadline() {
         let mut questions = Questions::default();
         let client = ClientId { index: 0, generation: 1 };
-        let asked = |number| Asked { client, asker: 1, number, question: question() };
+        let asked = |number| AskedQuestion { client, asker: 1, number, question: question() };
         let start = Time::from_micros(1);
         let first = questions.put(asked(1), start);
         questions.put(asked(2), start.plus(Duration::from_secs(1)));
@@ -131,7 +131,7 @@ mod tests {
     fn a_listing_looks_at_a_few_clients_at_a_time() {
         let (listed, mut answer) = oneshot::channel();
         let list = List { questions: vec![(question(), 1), (question(), 2)].into(), listed };
-        let mut listing = Some(Listing::new(list));
+        let mut listing = Some(ClientListing::new(list));
         let (clients, mut passes) = (1000, 0);
         while let Some(present) = listing.take() {
             passes += 1;

@@ -36,7 +36,7 @@ fn time_follows_a_system_clock_that_is_set() {
     let shard = Shard::new(Address::Tcp { host: "127.0.0.1".into(), port: 1 }, 1, Some("shard".into()));
     let topology = Topology::new(vec![shard], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
     let alarm = alarm().expect("a descriptor");
-    let (door, pools) = Door::new(&alarm);
+    let (door, pools) = PoolSender::new(&alarm);
     let (orders, obeyed) = door.orders();
     door.open(PoolSetup {
         number: 0,

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Intake, unasked};
 use crate::failure::ShardFailure;
 use crate::pool::connection::Link;
-use crate::pool::tracker::{Asked, News};
+use crate::pool::tracker::{News, TrackerRequest};
 use crate::protocol::{DecodeResponses, Malformed, Protocol, Tracked};
 
 impl<P: Protocol> Intake<'_, P> {
@@ -46,12 +46,14 @@ impl<P: Protocol> Intake<'_, P> {
             Tracked::Done | Tracked::Refused(_) => {
                 let asked = tracker.asked.pop_front().expect("one for each ticket");
                 tracker.news.extend(match (asked, told) {
-                    (Asked::Name(name), Tracked::Done) => Some(News::Tracked(name)),
-                    (Asked::Name(name), _) => Some(News::NameRefused(name, Bytes::copy_from_slice(response))),
-                    (Asked::ToTell, Tracked::Refused(words)) => {
+                    (TrackerRequest::Name(name), Tracked::Done) => Some(News::Tracked(name)),
+                    (TrackerRequest::Name(name), _) => {
+                        Some(News::NameRefused(name, Bytes::copy_from_slice(response)))
+                    }
+                    (TrackerRequest::ToTell, Tracked::Refused(words)) => {
                         Some(News::Refused(String::from_utf8_lossy(words).into_owned()))
                     }
-                    (Asked::ToTell | Asked::Life, _) => None,
+                    (TrackerRequest::ToTell | TrackerRequest::Life, _) => None,
                 });
                 if P::is_complaint(response) {
                     self.wishes.log_complaint(self.at, response);

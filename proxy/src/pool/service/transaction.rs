@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::{Next, REFUSED_WORK, Service};
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::pool::block::{Block, Unfit};
-use crate::pool::connections::Pin;
+use crate::pool::connections::ClientPin;
 use crate::pool::members::ShardIndex;
 use crate::pool::merging::Merging;
 use crate::pool::pass::{PASS_WORK_MAX, answer_work};
@@ -33,8 +33,9 @@ impl<P: Protocol> Service<'_, P> {
         });
         let added = block.add(here, canonical, self.plan, topology, &self.context.limits);
         let home = block.newest_home();
-        let is_elsewhere =
-            |pin: &Pin| home.is_some_and(|home| self.router.members.of(ShardIndex(home.shard)) != pin.member);
+        let is_elsewhere = |pin: &ClientPin| {
+            home.is_some_and(|home| self.router.members.of(ShardIndex(home.shard)) != pin.member)
+        };
         let added = match added {
             Ok(()) if pin.as_ref().is_some_and(is_elsewhere) => Err(Unfit::Watched),
             Err(Unfit::Block) if pin.is_some() => Err(Unfit::Watched),

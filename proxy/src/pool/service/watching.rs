@@ -9,7 +9,7 @@ use shard_discovery::Home;
 use super::{Next, Service};
 use crate::pool::block::{Block, Unfit};
 use crate::pool::client::Pause;
-use crate::pool::connections::Pin;
+use crate::pool::connections::ClientPin;
 use crate::pool::members::ShardIndex;
 use crate::pool::router::{Refusal, Target};
 use crate::pool::ticket::Sender;
@@ -90,7 +90,7 @@ impl<P: Protocol> Service<'_, P> {
     }
 
     /// Whether all that is queued may be executed where keys are watched.
-    pub(super) fn is_with_watched(&self, block: &Block, pin: Pin) -> bool {
+    pub(super) fn is_with_watched(&self, block: &Block, pin: ClientPin) -> bool {
         block.homes().all(|home| self.router.members.of(ShardIndex(home.shard)) == pin.member)
     }
 
@@ -99,7 +99,7 @@ impl<P: Protocol> Service<'_, P> {
     pub(super) fn execute_watched(
         &mut self,
         merge: P::Merge,
-        pin: Pin,
+        pin: ClientPin,
         scratch: &BytesMut,
         length: usize,
     ) -> Next {
@@ -147,7 +147,7 @@ impl<P: Protocol> Service<'_, P> {
         Next::Stop
     }
 
-    fn admit_watched(&mut self, sender: Sender, pin: Pin, block: &Block) -> Result<(), Refusal> {
+    fn admit_watched(&mut self, sender: Sender, pin: ClientPin, block: &Block) -> Result<(), Refusal> {
         if self.router.connections[pin.connection].refuses_blocks.is_some() {
             return Err(Refusal::NoBlocks(pin.connection));
         }

@@ -2,7 +2,7 @@
 
 use super::{ClientSocket, Driver};
 use crate::net::socket::End;
-use crate::pool::{Asked, ClientId};
+use crate::pool::{AskedQuestion, ClientId};
 use crate::protocol::{Found, Protocol, Rows};
 use crate::table::Table;
 use crate::time::Time;
@@ -16,7 +16,7 @@ const DRAINING: &str = "the proxy is shutting down and no longer lists clients";
 
 impl<P: Protocol> Driver<P> {
     /// Clients ask about clients: what concerns the one that asks is answered here, the rest is asked of the process.
-    pub(super) fn put_question(&mut self, asked: Asked, now: Time) {
+    pub(super) fn put_question(&mut self, asked: AskedQuestion, now: Time) {
         if asked.question.is_about_nobody() {
             self.pool.answer_question(&asked, &Found::default());
         } else if asked.question.is_only_about(asked.asker) {
@@ -77,7 +77,7 @@ impl<P: Protocol> Driver<P> {
 }
 
 /// What a client is told whose question has no answer in time.
-fn no_answer(asked: &Asked) -> &'static str {
+fn no_answer(asked: &AskedQuestion) -> &'static str {
     if asked.question.deed.is_about_clients() { NO_ANSWER } else { NOT_SET }
 }
 

@@ -8,7 +8,7 @@ use super::{Driver, SWEEP};
 use crate::pool::Limits;
 use crate::protocol::Protocol;
 use crate::time::Time;
-use crate::worker::questions::Listing;
+use crate::worker::questions::ClientListing;
 use crate::worker::{Order, Reconfiguration};
 
 /// Orders taken in one pass, so that a flood of new clients does not hold up the others.
@@ -58,7 +58,7 @@ impl<P: Protocol> Driver<P> {
             Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration, now),
             Order::Store(store) => self.pool.set_store(store),
             Order::Preconnect => self.pool.preconnect(),
-            Order::List(list) => self.listing = Some(Listing::new(list)),
+            Order::List(list) => self.listing = Some(ClientListing::new(list)),
             Order::Answer { ask, found } => self.answer_question(ask, found),
             Order::Retire { within } => {
                 self.retiring = Some((now, within));

@@ -194,14 +194,14 @@ impl KeyError {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KeyPositions {
     /// What is left to walk; empty groups stand last.
-    groups: [Group; GROUPS_MAX],
+    groups: [KeyGroup; GROUPS_MAX],
 }
 
 /// GEORADIUS has a key, STORE and STOREDIST; no command has more.
 const GROUPS_MAX: usize = 3;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Group {
+struct KeyGroup {
     next: usize,
     left: usize,
     step: usize,
@@ -259,7 +259,7 @@ impl KeySpec {
     }
 
     /// The keys of this spec; None where an option is absent.
-    fn group<'a>(&self, args: usize, arg: &impl Fn(usize) -> &'a [u8]) -> Result<Option<Group>, KeyError> {
+    fn group<'a>(&self, args: usize, arg: &impl Fn(usize) -> &'a [u8]) -> Result<Option<KeyGroup>, KeyError> {
         let begin = match self.begin {
             Begin::Index(index) => Some(usize::from(index)),
             Begin::Keyword { word, from } => keyword(word, from, args, arg).map(|at| at + 1),
@@ -286,7 +286,7 @@ impl KeySpec {
                 }
                 let step = usize::from(step);
                 let left = end.saturating_sub(begin).div_ceil(step);
-                Ok((left > 0).then_some(Group { next: begin, left, step }))
+                Ok((left > 0).then_some(KeyGroup { next: begin, left, step }))
             }
             Find::KeyNum { index, first, step, words } => {
                 let (number, first) = (begin + usize::from(index), begin + usize::from(first));
@@ -301,7 +301,7 @@ impl KeySpec {
                     0 if matches!(words, KeyNumWords::Script | KeyNumWords::NamedScript) => Ok(None),
                     0 => Err(KeyError::Zero(words)),
                     _ if left > room => Err(KeyError::TooMany(words)),
-                    _ => Ok(Some(Group { next: first, left, step })),
+                    _ => Ok(Some(KeyGroup { next: first, left, step })),
                 }
             }
             Find::Pattern => Ok(None),
