@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Args;
 use redis_protocol::resp2::types::BytesFrame;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::common::print;
 use crate::config::{self, Auth, value};
-use crate::net::conversation::Conversation;
+use crate::net::connect::connect_to;
+use crate::net::conversation::{Conversation, Stream, stream};
 use crate::net::socket::Socket;
 use crate::secret::Secret;
 
@@ -69,15 +69,9 @@ pub fn try_out(asked: &Try) -> anyhow::Result<()> {
 }
 
 async fn once(address: &str, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
-    let mut last = anyhow::anyhow!("the name has no address");
-    for place in places(address).await? {
-        match timeout(ANSWER_LIMIT, TcpStream::connect(place)).await {
-            Ok(Ok(stream)) => return exchange(stream, auth, memcached).await,
-            Ok(Err(error)) => last = error.into(),
-            Err(_) => last = anyhow::anyhow!("cannot connect to {place}"),
-        }
-    }
-    Err(last)
+    let (socket, _) =
+        connect_to(places(address).await?, ANSWER_LIMIT).await.map_err(|failure| anyhow!("{failure}"))?;
+    exchange(socket, auth, memcached).await
 }
 
 /// Addresses behind `host:port` now.
@@ -90,19 +84,20 @@ async fn places(address: &str) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-async fn exchange(mut stream: TcpStream, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
+async fn exchange(socket: Socket, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     // Nobody else has it: not another run, and not the application.
     let key = format!("memstore:try:{}:{}", std::process::id(), since.as_nanos());
     let value = "kept";
     if memcached {
+        let mut stream = stream(socket)?;
         let size = value.len();
-        say(&mut stream, &format!("set {key} 0 {EXPIRES} {size}\r\n{value}\r\n"), "STORED\r\n").await?;
+        say(&mut *stream, &format!("set {key} 0 {EXPIRES} {size}\r\n{value}\r\n"), "STORED\r\n").await?;
         let found = format!("VALUE {key} 0 {size}\r\n{value}\r\nEND\r\n");
-        say(&mut stream, &format!("get {key}\r\n"), &found).await?;
-        return say(&mut stream, &format!("delete {key}\r\n"), "DELETED\r\n").await;
+        say(&mut *stream, &format!("get {key}\r\n"), &found).await?;
+        return say(&mut *stream, &format!("delete {key}\r\n"), "DELETED\r\n").await;
     }
-    let mut conversation = Conversation::over(Socket::from(stream.into_std()?), ANSWER_LIMIT)?;
+    let mut conversation = Conversation::over(socket, ANSWER_LIMIT)?;
     conversation.authenticate(auth).await?;
     conversation.ask(&["SET", &key, value, "EX", EXPIRES]).await?;
     let read = conversation.ask(&["GET", &key]).await?;
@@ -112,7 +107,7 @@ async fn exchange(mut stream: TcpStream, auth: Option<&Auth>, memcached: bool) -
 }
 
 /// Sends a request to a memcached server, which has to answer so.
-async fn say(stream: &mut TcpStream, request: &str, expected: &str) -> anyhow::Result<()> {
+async fn say(stream: &mut dyn Stream, request: &str, expected: &str) -> anyhow::Result<()> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     while answer != expected.as_bytes() {

@@ -104,6 +104,22 @@ async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> 
     }
 }
 
+/// Connects beside the data path to the first of these addresses at which somebody listens; each has so long.
+pub async fn connect_to(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    limit: Duration,
+) -> Result<(Socket, SocketAddr), ShardFailure> {
+    let mut last = ShardFailure::Unresolved("the name has no address".into());
+    for address in addresses {
+        match timeout(limit, to_address(address)).await {
+            Ok(Ok(socket)) => return Ok((socket, address)),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => last = ShardFailure::ConnectTimeout,
+        }
+    }
+    Err(last)
+}
+
 fn at(addresses: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
     addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }

@@ -10,14 +10,13 @@ use redis_protocol::resp2::types::BytesFrame;
 use serde_json::json;
 use shard_discovery::Address;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::Auth;
 use crate::failure::ShardFailure;
+use crate::net::connect::connect_to;
 use crate::net::conversation::{Conversation, ConversationError};
-use crate::net::socket::Socket;
 use shard_discovery::source::cluster::View;
 use shard_discovery::source::cluster::view;
 use step::{Advice, Goal, NodeFacts, Step};
@@ -483,19 +482,13 @@ async fn enter(
         // Looked up each time: nodes move.
         let addresses = names.refresh(&name).await;
         let addresses = addresses.map_err(|error| lost(ShardFailure::Unresolved(error.to_string())))?;
-        let mut last = ShardFailure::ConnectRefused;
-        for address in addresses {
-            let place = SocketAddr::new(address, port);
-            match TcpStream::connect(place).await.and_then(TcpStream::into_std) {
-                Ok(stream) => return Ok((stream, place)),
-                Err(error) => last = ShardFailure::ConnectFailed(error.to_string()),
-            }
-        }
-        Err(lost(last))
+        connect_to(addresses.into_iter().map(|address| SocketAddr::new(address, port)), NODE_TIMEOUT)
+            .await
+            .map_err(lost)
     };
     let connected = timeout(NODE_TIMEOUT, connect).await;
-    let (stream, place) = connected.unwrap_or(Err(lost(ShardFailure::ConnectTimeout)))?;
-    let mut conversation = Conversation::over(Socket::from(stream), limit)?;
+    let (socket, place) = connected.unwrap_or(Err(lost(ShardFailure::ConnectTimeout)))?;
+    let mut conversation = Conversation::over(socket, limit)?;
     conversation.authenticate(auth).await?;
     Ok((conversation, place))
 }
