@@ -80,6 +80,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("buffer.rs Output.copied", Account),
     ("buffer.rs Output.shared", Account),
     ("buffer.rs Rest.0", Account),
+    ("net/stream.rs LayeredStream.come", Constant("READ_SIZE", "memstore_shard_connections")),
+    ("net/stream.rs LayeredStream.output", Constant("TAKEN_MAX", "memstore_shard_connections")),
     ("pool/channels.rs Channels.answered", Pass),
     ("pool/channels.rs Channels.awaited", SUBSCRIPTIONS),
     ("pool/channels.rs Channels.dropped", Pass),

@@ -16,6 +16,7 @@ use crate::config::Auth;
 use crate::failure::ShardFailure;
 use crate::net::plain::Plain;
 use crate::net::socket::{Socket, failure};
+use crate::net::stream::LayeredStream;
 use crate::protocol::resp::decode::ResponseDecoder;
 use crate::protocol::resp::is_needless_password;
 use crate::secret::Secret;
@@ -39,7 +40,7 @@ pub fn stream(socket: Socket) -> Result<Box<dyn Stream>, ConversationError> {
         Socket::Plain(Plain::Unix(stream)) => {
             UnixStream::from_std(stream).map(|stream| Box::new(stream) as _)
         }
-        Socket::Layered(_) => Err(io::ErrorKind::Unsupported.into()),
+        Socket::Layered(layered) => LayeredStream::over(layered).map(|stream| Box::new(stream) as _),
     };
     stream.map_err(|error| ConversationError::Lost(failure(&error)))
 }
@@ -239,6 +240,7 @@ fn depth(answer: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::late::{FAREWELL, Late};
 
     /// What becomes of the bytes, if they come in pieces of this size.
     fn decode(bytes: &[u8], piece: usize) -> io::Result<Vec<BytesFrame>> {
@@ -285,6 +287,39 @@ mod tests {
         }
         let endless = [&b"$999999999\r\n"[..], &vec![b'x'; ANSWER_MAX]].concat();
         assert!(decode(&endless, 1 << 20).is_err());
+    }
+
+    /// One that writes a few bytes at a time.
+    #[test]
+    fn a_conversation_passes_the_layer_of_its_connection() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+            ours.set_nonblocking(true).expect("a socket");
+            let word = "x".repeat(3_000);
+            let request = format!("*2\r\n$4\r\nECHO\r\n$3000\r\n{word}\r\n");
+            let length = request.len();
+            let peer = std::thread::spawn(move || {
+                let (mut heard, mut all) = (vec![0; length], Vec::new());
+                for _ in 0..2 {
+                    std::io::Read::read_exact(&mut theirs, &mut heard).expect("it is said");
+                    std::io::Write::write_all(&mut theirs, b"$2\r\nhi\r\n").expect("it is heard");
+                    all.extend_from_slice(&heard);
+                }
+                std::io::Read::read_to_end(&mut theirs, &mut all).expect("it ends");
+                all
+            });
+            let mut conversation =
+                Conversation::over(Late::over(ours), Duration::from_secs(60)).expect("a conversation");
+            for _ in 0..2 {
+                assert_eq!(conversation.text(&["ECHO", &word]).await.expect("an answer"), "hi");
+            }
+            let mut stream = conversation.into_stream();
+            tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("it ends in good order");
+            drop(stream);
+            let heard = peer.join().expect("it has heard all");
+            assert_eq!(String::from_utf8(heard).expect("text"), format!("{request}{request}{FAREWELL}"));
+        });
     }
 
     #[test]

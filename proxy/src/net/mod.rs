@@ -9,3 +9,4 @@ pub mod layer;
 pub mod listen;
 pub mod plain;
 pub mod socket;
+mod stream;
