@@ -5,10 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use shard_discovery::{Address, DistributionKind, KeyHash};
+use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 use super::*;
-use crate::config::Surroundings;
+use crate::config::{self, Surroundings};
+use crate::metrics::Counters;
+use crate::net::socket::Socket;
+use crate::scripts::Scripts;
 
 const TEXT: &str =
     "p:\n  listen: 127.0.0.1:9\n  redis: true\n  hash: fnv1a_64\n  servers: ['127.0.0.1:1:1 shard']\n";
