@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::common::{File, Format, print};
+use super::common::{File, Format, places, print};
 use crate::config::{self, Mistake};
 use crate::worker;
 
@@ -52,7 +52,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
         let shards = match (pool.cluster(), pool.source.polled()) {
             (Some(cluster), _) => format!("a cluster with {} seeds", cluster.seeds.len()),
             (None, Some(polled)) => {
-                format!("shards listed at {}, {} over {}", polled.place(), pool.distribution, pool.key_hash)
+                format!("shards listed at {}, {} over {}", places(polled), pool.distribution, pool.key_hash)
             }
             (None, None) => {
                 format!("{} shards, {} over {}", pool.shards.len(), pool.distribution, pool.key_hash)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use shard_discovery::Topology;
+use shard_discovery::source::Poll;
 
 use crate::config::{self, Config};
 
@@ -61,12 +62,17 @@ pub fn topologies<'c>(config: &'c Config, output: &Output) -> anyhow::Result<Vec
             anyhow::bail!(
                 "pool {}: its shards are listed at {}; a running proxy shows them: curl 127.0.0.1:9121/topology",
                 pool.name,
-                polled.place()
+                places(polled)
             );
         }
         Ok((pool.name.as_str(), pool.topology()?))
     };
     found.into_iter().map(topology).collect()
+}
+
+/// Where a list of shards is asked for.
+pub fn places(polled: &dyn Poll) -> String {
+    polled.places().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// To standard output; a reader that has seen enough is no error.

@@ -117,13 +117,20 @@ fn is_followed(control: &Control, pool: &PoolControl) -> bool {
     !pool.removed.get() && control.refuse_draining().is_ok()
 }
 
-/// Asks where the host is now.
+/// Asks where the hosts are now.
 async fn ask(source: &Source, version: Option<&str>, names: &Resolver) -> anyhow::Result<Polled> {
-    let Some(Address::Tcp { host, port }) = source.polled().map(|polled| polled.place().clone()) else {
-        return Ok(Polled::Same);
-    };
-    let found = names.refresh(&host).await.with_context(|| host)?;
-    let at: Vec<SocketAddr> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+    let Some(polled) = source.polled() else { return Ok(Polled::Same) };
+    let (mut at, mut unknown) = (Vec::new(), None);
+    for place in polled.places() {
+        let Address::Tcp { host, port } = place else { continue };
+        match names.refresh(host).await.with_context(|| host.clone()) {
+            Ok(found) => at.extend(found.into_iter().map(|address| SocketAddr::new(address, *port))),
+            Err(error) => unknown = Some(error),
+        }
+    }
+    if let Some(error) = unknown.filter(|_| at.is_empty()) {
+        return Err(error);
+    }
     let (source, version) = (source.clone(), version.map(str::to_owned));
     let asking = move || match source.polled() {
         Some(polled) => polled.poll(&at, version.as_deref()),

@@ -285,7 +285,7 @@ impl Control {
             .iter()
             .flat_map(|(config, topology)| {
                 let seeds = config.cluster().into_iter().flat_map(|cluster| &cluster.seeds);
-                let list = config.source.polled().map(|polled| polled.place());
+                let list = config.source.polled().into_iter().flat_map(|polled| polled.places());
                 topology.shards().iter().map(|shard| &shard.address).chain(seeds).chain(list)
             })
             .filter_map(|address| match address {

@@ -188,8 +188,8 @@ impl Http {
 }
 
 impl Poll for Http {
-    fn place(&self) -> &Address {
-        &self.place
+    fn places(&self) -> &[Address] {
+        std::slice::from_ref(&self.place)
     }
 
     fn refresh(&self) -> Duration {

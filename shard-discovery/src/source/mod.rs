@@ -52,10 +52,10 @@ pub enum Polled {
     },
 }
 
-/// A source that is asked over the network for its whole list, by whoever has found the addresses of its host.
+/// A source that is asked over the network for its whole list, by whoever has found the addresses of its hosts.
 pub trait Poll {
-    /// Whom to ask.
-    fn place(&self) -> &Address;
+    /// Whom to ask, one at least: any of them knows the list.
+    fn places(&self) -> &[Address];
 
     /// How often.
     fn refresh(&self) -> Duration;
@@ -63,7 +63,7 @@ pub trait Poll {
     /// Whether it is the same list, however often it is asked for.
     fn is_same(&self, other: &Source) -> bool;
 
-    /// Asks, if it has not this version any more. Blocks, but not for long.
+    /// Asks at one of these addresses, which are those of its places in their order, if it has not this version any more. Blocks, but not for long.
     ///
     /// # Errors
     /// Why there is no list.
@@ -208,7 +208,7 @@ impl Follower {
 
     fn poll(&mut self) -> Result<bool, Mistakes> {
         let Some(source) = self.source.polled() else { return Ok(false) };
-        let at = look_up(source.place())?;
+        let at = look_up(source.places())?;
         // After an error the whole list is asked for: it may be the condition that was refused.
         let version = self.version.take();
         match source.poll(&at, version.as_deref())? {
@@ -224,15 +224,21 @@ impl Follower {
     }
 }
 
-/// The addresses that the system finds.
-fn look_up(place: &Address) -> Result<Vec<SocketAddr>, Mistakes> {
+/// The addresses that the system finds, of those hosts that it knows.
+fn look_up(places: &[Address]) -> Result<Vec<SocketAddr>, Mistakes> {
     use std::net::ToSocketAddrs as _;
 
-    let Address::Tcp { host, port } = place else { return Ok(Vec::new()) };
-    let found = (host.as_str(), *port).to_socket_addrs();
-    found
-        .map(Iterator::collect)
-        .map_err(|error| Mistakes::of_all(place.to_string(), format!("cannot be resolved: {error}")))
+    let (mut found, mut unknown) = (Vec::new(), None);
+    for place in places {
+        let Address::Tcp { host, port } = place else { continue };
+        match (host.as_str(), *port).to_socket_addrs() {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => {
+                unknown = Some(Mistakes::of_all(place.to_string(), format!("cannot be resolved: {error}")));
+            }
+        }
+    }
+    unknown.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
 #[cfg(feature = "file")]
