@@ -32,7 +32,7 @@ use crate::failure::ShardFailure;
 use crate::protocol::Protocol;
 use crate::time::Time;
 
-/// So many keys are looked at to find one of each shard: of a node that has one slot it is found but once in e^16.
+/// So many keys are looked at to find one of each node. Of one that has a single slot, none is among them once in e^16 times.
 const KEYS_TRIED_MAX: u32 = 1 << 18;
 /// What a client, and a part of a round, take beside what stands in the round itself.
 const CLIENT_BYTES: usize = 2 * size_of::<(ClientId, u32)>() + 2 * size_of::<(ClientId, u32)>();
@@ -167,6 +167,7 @@ impl Confirmations {
         });
         self.rounds.shrink_to(self.rounds.len() * 4);
         self.of_clients.shrink_to(self.of_clients.len() * 4);
+        self.of_parts.shrink_to(self.of_parts.len() * 4);
         Some(round)
     }
 }
