@@ -132,6 +132,25 @@ fn databases_in_use_at_a_time_are_limited() {
     assert_eq!(heard(&mut world, refused[1]), "+OK\r\n");
 }
 
+/// Connections for large values are made as long as there is room for those of all databases that are in use.
+#[test]
+fn databases_come_before_large_values() {
+    let limits = Limits { large_value_min: 1000, ..Limits::default() };
+    let mut world: World<Resp> = World::new(settings(65536), limits, topology(1), 1);
+    let large = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\n{}\r\n", "v".repeat(1000));
+    for db in 1..256 {
+        let client = world.pool.client_connected(world.now);
+        say(&mut world, client, &format!("SELECT {db}\r\n{large}"));
+        assert_eq!(heard(&mut world, client), "+OK\r\n", "SELECT {db}");
+    }
+    let client = world.pool.client_connected(world.now);
+    for db in 1..256 {
+        say(&mut world, client, &format!("SELECT {db}\r\n"));
+        assert_eq!(heard(&mut world, client), "+OK\r\n", "SELECT {db}");
+    }
+    assert_eq!(world.counters.lanes_refused.get(), 0);
+}
+
 #[test]
 fn reloads_leave_no_connections_behind() {
     let mut world = world(16);

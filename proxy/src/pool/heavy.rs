@@ -85,7 +85,7 @@ impl<P: Protocol> Connections<P> {
     }
 
     /// Whether a shard may still execute what clients of the lane were told has failed.
-    fn has_expired(&self, lane: u32) -> bool {
+    pub fn has_expired(&self, lane: u32) -> bool {
         self.of_lane(lane as usize).any(|id| self[id].has_expired())
     }
 

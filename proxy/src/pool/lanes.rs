@@ -7,6 +7,8 @@ use crate::protocol::Protocol;
 
 /// Lanes at the same time. Each costs memory for every shard, and descriptors once it is used.
 const LANES_MAX: usize = 256;
+/// From so many on none more is made for large values: databases come first.
+const HEAVY_LANES_MAX: usize = 128;
 /// From so many on those that no client uses end at once, and not only when they were not used for long.
 const LANES_KEPT: usize = 32;
 
@@ -56,7 +58,12 @@ impl<P: Protocol> Connections<P> {
 
     /// The client of `lane` uses the one with this key from now on; false if there are as many lanes as there may be.
     pub fn change_lane(&mut self, lane: &mut u32, key: P::Lane, members: &Members) -> bool {
-        self.change_to(lane, key, self.is_heavy(*lane), members)
+        // What a client asked before in that database may still be executed where it was told has failed: it goes there again.
+        let heavy = self.is_heavy(*lane);
+        let waits = |heavy| self.lane_of.get(&(key, heavy)).is_some_and(|&lane| self.has_expired(lane));
+        let heavy = if waits(!heavy) && !waits(heavy) { !heavy } else { heavy };
+        self.change_to(lane, key, heavy, members)
+            || (self.lane_of.contains_key(&(key, !heavy)) && self.change_to(lane, key, !heavy, members))
     }
 
     /// The same, for large values or for others.
@@ -67,7 +74,8 @@ impl<P: Protocol> Connections<P> {
             if self.lane_of.len() >= LANES_KEPT {
                 self.close_unused_lanes();
             }
-            if self.lane_of.len() >= LANES_MAX {
+            let lanes_max = if heavy { HEAVY_LANES_MAX } else { LANES_MAX };
+            if self.lane_of.len() >= lanes_max {
                 return false;
             }
         }
