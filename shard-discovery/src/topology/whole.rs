@@ -13,6 +13,8 @@ pub(super) struct Holders {
     /// Nobody else is needed: every slot has an owner.
     is_complete: bool,
     fingerprint: u32,
+    /// The slots of each of a cluster, found once: anybody may ask for them at any time.
+    slots: Box<[String]>,
 }
 
 impl Holders {
@@ -25,7 +27,12 @@ impl Holders {
         pins.iter()
             .for_each(|pin| text.push_str(&format!("{:?} {:?}\n", pin.prefix, pin.target.to_string())));
         shards.iter().for_each(|shard| text.push_str(&format!("{:?} {}\n", shard.name, shard.weight)));
-        Self { homes, is_complete: true, fingerprint: KeyHash::Md5.hash(text.as_bytes()) }
+        Self {
+            homes,
+            is_complete: true,
+            fingerprint: KeyHash::Md5.hash(text.as_bytes()),
+            slots: Box::default(),
+        }
     }
 
     /// Those of the nodes that own a slot, in the order of their names, which is the same in every process.
@@ -42,10 +49,12 @@ impl Holders {
         homes.sort_by(|one, other| nodes[one.shard].name.cmp(&nodes[other.shard].name));
         let is_complete = owners.len() == slots::SLOTS && owners.iter().all(Option::is_some);
         let mut text = String::new();
-        for (home, slots) in homes.iter().zip(ranges(nodes.len(), &homes, owners)) {
+        let slots = ranges(nodes.len(), &homes, owners);
+        for (home, slots) in homes.iter().zip(&slots) {
             text.push_str(&format!("{:?} {slots}\n", nodes[home.shard].name));
         }
-        Self { homes, is_complete, fingerprint: KeyHash::Md5.hash(text.as_bytes()) }
+        let fingerprint = KeyHash::Md5.hash(text.as_bytes());
+        Self { homes, is_complete, fingerprint, slots: slots.into() }
     }
 }
 
@@ -78,11 +87,9 @@ impl Topology {
         self.holders.fingerprint
     }
 
-    /// The slots of each of [`Self::holders`], as a node of a cluster writes its own in CLUSTER NODES: `0-99 101`.
-    pub fn slots_of_holders(&self) -> Vec<String> {
-        let owners: Vec<Option<usize>> =
-            (0..self.units()).map(|slot| self.owner_of_slot(slot as u16)).collect();
-        ranges(self.shards.len(), &self.holders.homes, &owners)
+    /// In a cluster the slots of each of [`Self::holders`], as a node writes its own in CLUSTER NODES: `0-99 101`.
+    pub fn slots_of_holders(&self) -> &[String] {
+        &self.holders.slots
     }
 
     /// Where all keys belong that begin so, if their beginning decides that: it has a whole hash tag, or is pinned.
