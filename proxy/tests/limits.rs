@@ -51,7 +51,8 @@ impl Bench {
             arguments_max: 1 << 20,
             client_output_max: 1 << 30,
             client_output_pause: 4 * MIB,
-            large_value_min: 64 << 10,
+            // All of it is about one connection to each shard.
+            large_value_min: usize::MAX,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 64 << 20,
             parked_bytes_max: 8 << 20,

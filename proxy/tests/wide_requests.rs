@@ -325,8 +325,8 @@ fn nothing_is_written_of_clients_that_are_not_meant() {
 #[test]
 fn a_large_request_for_one_shard_is_not_copied() {
     let topology = Topology::new(vec![shard(0)], DistributionKind::Ketama, KeyHash::Fnv1a64, None);
-    let mut world =
-        World::<Resp>::new(Settings::default(), Limits::default(), Arc::new(topology.expect("a shard")), 1);
+    let limits = Limits { large_value_min: usize::MAX, ..Limits::default() };
+    let mut world = World::<Resp>::new(Settings::default(), limits, Arc::new(topology.expect("a shard")), 1);
     let id = world.pool.client_connected(world.now);
     // A connection that is being made keeps what it has to send later in memory of its own.
     world.client_sends(id, b"GET k\r\n");
