@@ -102,6 +102,11 @@ impl Confirmations {
         self.of_clients.keys().copied()
     }
 
+    /// Whether somebody waits for what is asked with this ticket, whichever client stands on it.
+    pub fn awaits<P: Protocol>(&self, ticket: &Ticket<P>) -> bool {
+        ticket.attempts().is_some_and(|serial| self.of_parts.contains_key(&serial))
+    }
+
     /// Whether shards are to be asked in this pass.
     pub fn has_work(&self) -> bool {
         !self.fresh.is_empty()

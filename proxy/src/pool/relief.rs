@@ -80,7 +80,8 @@ impl<P: Protocol> Pool<P> {
         let mut closes = false;
         for id in self.router.connections.find(|_| true) {
             let connection = &mut self.router.connections[id];
-            connection.forsake(&is_unwanted);
+            // Its ticket has the first client of a round, and others wait in it.
+            connection.forsake(|ticket| is_unwanted(ticket) && !self.confirmations.awaits(ticket));
             if connection.is_forsaken() {
                 self.router.give_up(id);
                 closes = true;
