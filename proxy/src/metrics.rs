@@ -220,6 +220,9 @@ pub struct PoolCounters {
     pub blocked_delayed: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.
     pub blocked_refused: Counter,
+    /// Requests for events of keys that the control thread, which alone counts them, has refused: shards had just refused such flags, or
+    /// too many waited.
+    pub events_refused: Counter,
 }
 
 /// What all workers count of one pool, in the hands of one of them: it reads as that one's own.

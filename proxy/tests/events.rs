@@ -125,4 +125,36 @@ fn flags_that_are_refused_over_and_over_reach_the_shards_now_and_then() {
     let refused = replies.iter().filter(|reply| reply.contains("try again in a second")).count();
     assert!(refused > 200, "{refused} were not passed on");
     assert!(received() - before < 100, "{} connections", received() - before);
+    // They are in the way of nobody who asks for others.
+    for letter in ["K", "E", "x", "KExn"] {
+        assert!(client.tell("CONFIG SET notify-keyspace-events KEgQ").starts_with('-'));
+        let mut other = proxy.connect();
+        assert_eq!(other.tell(&format!("CONFIG SET notify-keyspace-events {letter}")), "+OK\r\n");
+    }
+}
+
+/// While the shard does not answer few wait for it, whoever asks and goes, and the others are told at once.
+#[test]
+fn few_wait_for_a_shard_that_hangs() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &[shards[0].line(0)], &[]);
+    let mut before = proxy.connect();
+    assert_eq!(before.tell("SET key 1"), "+OK\r\n");
+    shards[0].signal("STOP");
+    let mut clients: Vec<Client> = (0..200).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        client.begin("CONFIG SET notify-keyspace-events K");
+    }
+    let replies: Vec<String> =
+        clients.iter_mut().map(|client| String::from_utf8_lossy(&client.reply()).into_owned()).collect();
+    let refused = replies.iter().filter(|reply| reply.contains("too many clients wait")).count();
+    // One or more have the round that is under way, 64 the next one.
+    assert!((70..=135).contains(&refused), "{refused}: {replies:?}");
+    let silent = |reply: &&String| reply.contains("timed out") || reply.contains("in time");
+    assert_eq!(replies.iter().filter(silent).count(), 200 - refused, "{replies:?}");
+    let line = format!("memstore_events_refused_total{{pool=\"pool\"}} {refused}");
+    assert!(servers::metrics(&admin).contains(&line), "{line}");
+    shards[0].signal("CONT");
+    let told = || proxy.connect().tell("CONFIG SET notify-keyspace-events K");
+    eventually(told, "+OK\r\n");
 }

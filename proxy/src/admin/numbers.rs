@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 36] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 37] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -65,6 +65,12 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 36] = [
         Kind::Counter,
         "Requests refused because blocked_max clients already waited for data or watched keys on their shard.",
         |pool| pool.blocked_refused.get() as i64,
+    ),
+    (
+        "memstore_events_refused",
+        Kind::Counter,
+        "CONFIG SET notify-keyspace-events refused: a shard had just refused such flags, or too many clients waited.",
+        |pool| pool.events_refused.get() as i64,
     ),
     ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
         pool.watches.get() as i64

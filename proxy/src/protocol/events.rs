@@ -13,6 +13,8 @@ const ALL: u8 = b'A';
 const CLASSES: &[u8] = b"g$lshzxetd";
 /// The order in which servers say them.
 const ORDER: &[u8] = b"Ag$lshzxetdnKEm";
+/// Those that servers have known for as long as there are events (Redis 2.8).
+const OLDEST: &[u8] = b"Ag$lshzxeKE";
 
 impl Flags {
     /// The letters of a text, unless there is something in it that cannot be one.
@@ -41,6 +43,35 @@ impl Flags {
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that are none of the other's.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether one of the other's is among these.
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 > 0
+    }
+
+    /// Those that no server is known to know.
+    #[must_use]
+    pub fn strange(self) -> Self {
+        self.beyond(ORDER)
+    }
+
+    /// Which of them a server does not know, where it has refused them all without a word which: those that none knows, or else those
+    /// that old ones do not.
+    #[must_use]
+    pub fn doubtful(self) -> Self {
+        let doubts = [self.strange(), self.beyond(OLDEST)];
+        doubts.into_iter().find(|flags| !flags.is_empty()).unwrap_or(self)
+    }
+
+    fn beyond(self, known: &[u8]) -> Self {
+        Self(known.iter().fold(self.0, |rest, &letter| rest & !(1 << letter)))
     }
 
     /// Whether all of the other's are among these.
@@ -100,5 +131,14 @@ mod tests {
         );
         assert!(of("").contains(of("")) && of("K").contains(of("")) && !of("").contains(of("K")));
         assert_eq!(of("Kx").with(of("Eg")).to_string(), "gxKE");
+    }
+
+    #[test]
+    fn letters_that_servers_know_are_not_doubted_beside_others() {
+        for (text, doubtful) in [("KEQ", "Q"), ("nQR", "QR"), ("Kn", "n"), ("Kx", "xK"), ("", "")] {
+            assert_eq!(of(text).doubtful(), of(doubtful), "{text}");
+        }
+        assert!(of("KQ").meets(of("Qn")) && !of("K").meets(of("Q")));
+        assert_eq!(of("KxE").without(of("KQ")), of("xE"));
     }
 }
