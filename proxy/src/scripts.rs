@@ -121,6 +121,14 @@ impl Scripts {
         (entry.number == mark.number).then(|| entry.load.clone())
     }
 
+    /// Clients are not to find this one any more.
+    pub fn forget_one(&self, mark: Mark) {
+        let mut book = self.book();
+        let before = book.bytes;
+        book.remove(mark);
+        self.account.change(before, book.bytes);
+    }
+
     /// Clients are to find none of them any more.
     pub fn forget(&self) {
         let mut book = self.book();
@@ -164,6 +172,17 @@ impl Book {
         self.entries[place as usize] = Some(entry);
         self.by_digest.insert(digest, place);
         self.order.push_back(place);
+    }
+
+    /// This one goes, if it is still there.
+    fn remove(&mut self, mark: Mark) {
+        let Some(slot) = self.entries.get_mut(mark.place as usize) else { return };
+        if let Some(entry) = slot.take_if(|entry| entry.number == mark.number) {
+            self.bytes -= entry.bytes();
+            self.by_digest.remove(&entry.digest);
+            self.vacant.push(mark.place);
+            self.order.retain(|place| *place != mark.place);
+        }
     }
 
     /// One goes that was not asked for since it was looked at last.
@@ -227,6 +246,25 @@ mod tests {
         scripts.forget();
         scripts.remember(b"return 1", copy);
         assert_ne!(scripts.find(&digest(b"return 1")), Some(mark));
+    }
+
+    #[test]
+    fn one_that_is_forgotten_leaves_nothing_and_the_others_stay() {
+        let (scripts, account) = scripts(usize::MAX);
+        scripts.remember(b"return 1", copy);
+        let mine = scripts.find(&digest(b"return 1")).expect("it was shown");
+        let (held, places) = (account.held(), scripts.book().entries.len());
+        for _ in 0..1000 {
+            scripts.remember(b"bad(", copy);
+            let bad = scripts.find(&digest(b"bad(")).expect("it was shown");
+            scripts.forget_one(bad);
+            scripts.forget_one(bad);
+            assert_eq!(scripts.find(&digest(b"bad(")), None);
+        }
+        assert_eq!(scripts.find(&digest(b"return 1")), Some(mine));
+        assert_eq!((account.held(), scripts.count()), (held, 1));
+        let book = scripts.book();
+        assert_eq!((book.entries.len(), book.order.len(), book.vacant.len()), (places + 1, 1, 1));
     }
 
     #[test]

@@ -538,6 +538,7 @@ fn what_is_left_of_a_request_that_is_half_written_is_its_clients() {
         memory_max: MIB,
         shard_queue_bytes_max: 4 << 20,
         request_bytes_max: 4 << 20,
+        large_value_min: usize::MAX,
         ..Limits::default()
     };
     let mut world = World::<Resp>::new(Settings::default(), limits, Arc::new(topology.expect("a shard")), 1);

@@ -44,6 +44,8 @@ pub struct Block {
     keys: Vec<(usize, usize)>,
     /// Scripts that they name, at most [`NAMED_MAX`].
     scripts: Vec<Digest>,
+    /// One of them makes shards forget scripts.
+    forgets: bool,
 }
 
 /// One request.
@@ -109,6 +111,7 @@ impl Block {
             queued: Vec::with_capacity(USUAL_COUNT),
             keys: Vec::with_capacity(USUAL_COUNT),
             scripts: Vec::new(),
+            forgets: false,
         }
     }
 
@@ -125,6 +128,7 @@ impl Block {
         self.queued.clear();
         self.keys.clear();
         self.scripts.clear();
+        self.forgets = false;
         self.is_watched = is_watched;
         self.topology.clone_from(topology);
         self
@@ -185,6 +189,7 @@ impl Block {
         let place = self.place_of(&self.keys[keys_start..])?;
         self.join(place, limits)?;
         self.queued.push(Queued { place, end: self.requests.len(), keys_end: self.keys.len() });
+        self.forgets |= P::forgets_scripts(canonical);
         Ok(())
     }
 
@@ -193,6 +198,11 @@ impl Block {
         if self.scripts.len() < NAMED_MAX && !self.scripts.contains(&script) {
             self.scripts.push(script);
         }
+    }
+
+    /// Whether shards that execute it forget the scripts that they know.
+    pub(super) fn forgets_scripts(&self) -> bool {
+        self.forgets
     }
 
     /// The scripts that they name.

@@ -28,7 +28,7 @@ use super::tracker::Tracker;
 use super::{ClientId, Limits};
 use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{Blame, ShardFailure, Stage};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Scripted};
 use crate::time::Time;
 
 pub use admission::Admission;
@@ -282,6 +282,13 @@ impl<P: Protocol> Connection<P> {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.watched == 0 && self.blocks == 0
+    }
+
+    /// These are not taken for requests any more whose script the shard should know.
+    pub fn doubt(&mut self, mut is_doubtful: impl FnMut(&Ticket<P>) -> bool) {
+        for ticket in self.in_flight.iter_mut().filter(|ticket| is_doubtful(ticket)) {
+            ticket.scripted = Scripted::Yes;
+        }
     }
 
     /// Requests not yet answered, oldest first.

@@ -19,7 +19,7 @@ use super::wishes::Wishes;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::metrics::ShardCounters;
-use crate::protocol::{DecodeResponses, Interruption, Malformed, Protocol, Scripted};
+use crate::protocol::{DecodeResponses, Interruption, Malformed, Protocol, Refused, Scripted};
 use crate::time::Time;
 
 mod block;
@@ -148,7 +148,8 @@ impl<P: Protocol> Intake<'_, P> {
         let ticket = ticket.expect("somebody has asked");
         self.response_bytes += response.len() as u64;
         if ticket.is_of_proxy() {
-            return Ok(self.take_own(&ticket, scratch[self.start], is_complete));
+            let refused = (response[0] == P::ERROR).then(|| P::script_refused(response));
+            return Ok(self.take_own(&ticket, refused, is_complete));
         }
         if let Some(serial) = ticket.attempts() {
             self.redirects.attempted.push((serial, Bytes::copy_from_slice(response)));
@@ -176,9 +177,9 @@ impl<P: Protocol> Intake<'_, P> {
         Ok(is_complete)
     }
 
-    /// The response to a request of the proxy itself, which begins so, or a part of it.
-    fn take_own(&mut self, ticket: &Ticket<P>, first: u8, is_complete: bool) -> bool {
-        let is_refused = first == P::ERROR;
+    /// The response to a request of the proxy itself, or a part of it, and what it means if it is an error.
+    fn take_own(&mut self, ticket: &Ticket<P>, refused: Option<Refused>, is_complete: bool) -> bool {
+        let is_refused = refused.is_some();
         self.start = self.end;
         if let Some(at) = ticket.ends_wait() {
             if is_complete {
@@ -187,8 +188,8 @@ impl<P: Protocol> Intake<'_, P> {
             return is_complete;
         }
         if let Some(mark) = ticket.loads() {
-            if is_refused && let Some(loaded) = &mut self.connection.loaded {
-                loaded.remove(mark);
+            if let Some(refused) = refused {
+                self.script_is_refused(mark, refused);
             }
         } else if let Some(private) = &mut self.connection.private {
             // It is not as clean as it was to become.

@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 16 * 1024;
 pub struct Named {
     /// Its number among those of its client.
     pub(super) number: u32,
-    script: Digest,
+    pub(super) script: Digest,
     request: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Rerun<P: Protocol> {
 
 impl<P: Protocol> Router<P> {
     /// The shard is sent the script, if it is known here and the shard was not sent it on this connection. Whether it should
-    /// know it from there on, and whether it was sent now.
+    /// know it from there on, and how many bytes were sent now for it.
     pub fn load_script(
         &mut self,
         at: ConnectionId,
@@ -57,17 +57,27 @@ impl<P: Protocol> Router<P> {
         scripts: &Scripts,
         since: Time,
         now: Time,
-    ) -> (bool, bool) {
-        let Some(mark) = scripts.find(script) else { return (false, false) };
+    ) -> (bool, usize) {
+        let Some(mark) = scripts.find(script) else { return (false, 0) };
         let loaded = self.connections[at].loaded.get_or_insert_default();
         if loaded.has(mark) {
-            return (true, false);
+            return (!loaded.is_refused(mark), 0);
         }
-        let Some(load) = scripts.load(mark) else { return (false, false) };
+        let Some(load) = scripts.load(mark) else { return (false, 0) };
         loaded.add(mark);
+        let length = load.len();
         let piece = if load.len() < SHARE_MIN { Piece::Copied(&load) } else { Piece::Shared(load) };
         self.submit(at, Ticket::loader(mark, since), piece, now);
-        (true, true)
+        (true, length)
+    }
+
+    /// How many bytes [`Self::load_script`] would send.
+    pub fn script_bytes(&self, at: ConnectionId, script: &Digest, scripts: &Scripts) -> usize {
+        let Some(mark) = scripts.find(script) else { return 0 };
+        if self.connections[at].loaded.as_ref().is_some_and(|loaded| loaded.has(mark)) {
+            return 0;
+        }
+        scripts.load(mark).map_or(0, |load| load.len())
     }
 }
 
@@ -77,8 +87,8 @@ impl<P: Protocol> Pool<P> {
     pub(super) fn run_again(&mut self, now: Time) {
         for Rerun { at, ticket, named } in std::mem::take(&mut self.redirects.unscripted) {
             let Self { router, context, .. } = self;
-            let (_, is_sent) = router.load_script(at, &named.script, &context.scripts, ticket.since, now);
-            context.counters.scripts_loaded.add(u64::from(is_sent));
+            let (_, sent) = router.load_script(at, &named.script, &context.scripts, ticket.since, now);
+            context.counters.scripts_loaded.add(u64::from(sent > 0));
             context.counters.scripts_repaired.add(1);
             router.submit_owned(at, ticket, named.request, now);
         }
@@ -91,8 +101,8 @@ impl<P: Protocol> Pool<P> {
         }
         let Self { router, context, .. } = self;
         for script in P::scripts_named(request, NAMED_MAX) {
-            let (_, is_sent) = router.load_script(at, &script, &context.scripts, ticket.since, now);
-            context.counters.scripts_loaded.add(u64::from(is_sent));
+            let (_, sent) = router.load_script(at, &script, &context.scripts, ticket.since, now);
+            context.counters.scripts_loaded.add(u64::from(sent > 0));
         }
     }
 }

@@ -7,6 +7,7 @@ use shard_discovery::Home;
 
 use super::Limits;
 use super::block::{Block, Place};
+use super::context::Context;
 use super::members::ShardIndex;
 use super::merging::Merging;
 use super::replies::Replies;
@@ -111,7 +112,7 @@ impl<P: Protocol> Router<P> {
         sender: Sender,
         block: &Block,
         plan: &mut Plan<P>,
-        limits: &Limits,
+        context: &Context<P>,
     ) -> Result<(), Refusal> {
         plan.owners.clear();
         self.fragments.targets.clear();
@@ -140,7 +141,13 @@ impl<P: Protocol> Router<P> {
         if let Some(target) = self.fragments.targets.iter().find(refuses) {
             return Err(Refusal::NoBlocks(target.connection));
         }
-        self.admit_targets(sender, block.bytes(), limits, false)
+        // With what is sent ahead of it, where most is.
+        let ahead = |target: &Target| -> usize {
+            let bytes = |script| self.script_bytes(target.connection, script, &context.scripts);
+            block.scripts().iter().map(bytes).sum()
+        };
+        let ahead = self.fragments.targets.iter().map(ahead).max().unwrap_or_default();
+        self.admit_targets(sender, block.bytes() + ahead, &context.limits, false)
     }
 
     /// The fragment of what is at this home; it is added if it is the first there.

@@ -25,7 +25,7 @@ pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
 pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
-pub use scripting::{Run, Scripted, Scripting};
+pub use scripting::{Refused, Run, Scripted, Scripting};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};

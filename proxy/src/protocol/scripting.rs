@@ -38,11 +38,32 @@ pub enum Run {
     Unknown,
 }
 
+/// What a shard means that has not taken a script.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// It takes nothing for the moment.
+    ForNow,
+    /// It does not take it from us.
+    Here,
+    /// It is no script, for any shard.
+    Everywhere,
+}
+
 /// How a protocol speaks of scripts. A protocol that has none says nothing.
 pub trait Scripting {
     /// The request after which a shard knows the script of this text.
     fn load_script(_text: &[u8]) -> Vec<u8> {
         Vec::new()
+    }
+
+    /// What a shard means whose response to that is this error.
+    fn script_refused(_response: &[u8]) -> Refused {
+        Refused::ForNow
+    }
+
+    /// Whether a shard that executes this request forgets the scripts that it knows.
+    fn forgets_scripts(_request: &[u8]) -> bool {
+        false
     }
 
     /// Whether a shard says that it does not know the script that a request has named. It has not executed it then.

@@ -2,7 +2,8 @@
 
 use super::Intake;
 use crate::pool::rerun::Rerun;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Refused, Scripted};
+use crate::scripts::Mark;
 
 impl<P: Protocol> Intake<'_, P> {
     /// The response at hand is an error, and its request names a script that the shard was sent. Where it does not know that
@@ -12,16 +13,19 @@ impl<P: Protocol> Intake<'_, P> {
         if !P::is_unknown_script(response) {
             return false;
         }
-        if let Some(loaded) = &mut self.connection.loaded {
+        let Some(ticket) = self.connection.in_flight().front().copied() else { return false };
+        let activity = ticket.client().and_then(|id| self.clients.activity_mut(id));
+        let named = activity.as_ref().and_then(|activity| activity.named.as_ref());
+        let script = named.filter(|named| named.number == ticket.number).map(|named| named.script);
+        let mark = script.and_then(|script| self.context.scripts.find(&script));
+        // Where the shard did not take it, it has not forgotten others.
+        if let Some(loaded) = &mut self.connection.loaded
+            && mark.is_none_or(|mark| loaded.has(mark))
+        {
             loaded.clear();
         }
-        let Some(ticket) = self.connection.in_flight().front().copied() else { return false };
-        let Some(activity) = ticket.client().and_then(|id| self.clients.activity_mut(id)) else {
-            return false;
-        };
-        let Some(named) = activity.named.take().filter(|named| named.number == ticket.number) else {
-            return false;
-        };
+        let Some(activity) = activity else { return false };
+        let Some(named) = activity.named.take().filter(|_| script.is_some()) else { return false };
         if ticket.is_block() || !activity.replies.is_newest(ticket.number) {
             return false;
         }
@@ -31,5 +35,26 @@ impl<P: Protocol> Intake<'_, P> {
         self.start = self.end;
         self.redirects.unscripted.push(Rerun { at: self.at, ticket, named });
         true
+    }
+
+    /// The shard has not taken a script. What is in flight behind it and may name it is not asked again, nor taken for a sign that
+    /// the shard has forgotten others.
+    pub(super) fn script_is_refused(&mut self, mark: Mark, refused: Refused) {
+        let Some(loaded) = &mut self.connection.loaded else { return };
+        if refused == Refused::ForNow {
+            return loaded.remove(mark);
+        }
+        loaded.refuse(mark);
+        let (clients, scripts) = (&mut *self.clients, &self.context.scripts);
+        self.connection.doubt(|ticket| {
+            let activity = ticket.client().and_then(|id| clients.activity_mut(id));
+            let named = activity.and_then(|activity| activity.named.as_ref());
+            let named = named.filter(|named| named.number == ticket.number);
+            ticket.scripted == Scripted::Loaded
+                && named.is_none_or(|named| scripts.find(&named.script) == Some(mark))
+        });
+        if refused == Refused::Everywhere {
+            self.context.scripts.forget_one(mark);
+        }
     }
 }

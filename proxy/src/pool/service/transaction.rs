@@ -101,7 +101,7 @@ impl<P: Protocol> Service<'_, P> {
             return Next::Request;
         }
         let sender = self.sender();
-        if let Err(refusal) = self.router.admit_block(sender, &block, self.plan, &self.context.limits) {
+        if let Err(refusal) = self.router.admit_block(sender, &block, self.plan, self.context) {
             self.done += REFUSED_WORK;
             let next = self.refuse(refusal, scratch, length);
             if next == Next::Same {
@@ -139,9 +139,7 @@ impl<P: Protocol> Service<'_, P> {
         mut block: Box<Block>,
         sender: Sender,
     ) {
-        block.scripts().iter().for_each(|script| {
-            self.load_script(connection, script);
-        });
+        self.load_scripts(connection, &block);
         let number = self.activity.replies.submitted(self.plan.manner);
         let expected = block.end::<P>();
         let ticket = Ticket { expected, ..Ticket::new(sender, number, 0, unit, self.plan) };
@@ -158,9 +156,7 @@ impl<P: Protocol> Service<'_, P> {
     pub(super) fn submit_parts(&mut self, merge: P::Merge, block: &Block, own: Vec<u8>, sender: Sender) {
         for at in 0..self.router.fragments.targets.len() {
             let connection = self.router.fragments.targets[at].connection;
-            block.scripts().iter().for_each(|script| {
-                self.load_script(connection, script);
-            });
+            self.load_scripts(connection, block);
         }
         let Self { context, router, plan, activity, .. } = self;
         let targets = std::mem::take(&mut router.fragments.targets);

@@ -37,6 +37,9 @@ impl<P: Protocol> Service<'_, P> {
         let canonical = decoder.canonical(&scratch[self.used..][..length]);
         let is_done_by_any = P::is_done_by_any(&merge);
         let target = router.admit_all(sender, canonical, plan, &context.limits, is_done_by_any)?;
+        if P::forgets_scripts(canonical) {
+            context.scripts.forget();
+        }
         match target {
             Some(target) => self.submit_whole(target, sender, scratch, length),
             None => {

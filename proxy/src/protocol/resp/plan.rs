@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::command::{Command, Feature, Handling, Local, Merge, Reach, TimeoutPlace, WrongArity, flag};
+use super::command::{
+    Command, Feature, Handling, Local, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag,
+};
 use super::session::{self, Keyless, Session};
 use super::{
     Resp, Words, channels, confirming, encode, local, pubsub, scan, scripting, split, transaction, waiting,
@@ -173,6 +175,12 @@ pub fn plan_command(
                 "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
             );
             refuse(plan, &reply)
+        }
+        // What shards forget is forgotten here as well, once they are told.
+        Handling::ToAll(merge, _)
+            if command.scripts == Some(ScriptChange::Forgotten) && !session.mode.is_queueing() =>
+        {
+            whole::plan(merge, words, facts, plan)
         }
         Handling::ToAll(..) | Handling::Scan if facts.settings.one_shard => {
             scripting::note(command, words, facts);

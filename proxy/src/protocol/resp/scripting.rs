@@ -3,7 +3,7 @@
 use super::command::{Command, Handling, ScriptChange, ScriptKind, index};
 use super::decode::{RequestDecoder, RequestLimits};
 use super::{Resp, Words, encode};
-use crate::protocol::{Facts, RequestBounds, Run, Scripting};
+use crate::protocol::{Facts, Refused, RequestBounds, Run, Scripting};
 use crate::scripts::Digest;
 
 /// What a request runs whose command runs scripts of this kind.
@@ -20,16 +20,12 @@ pub fn run(script: ScriptKind, words: &Words<'_>) -> Run {
     }
 }
 
-/// Remembers or forgets scripts, where the command is to make shards do so. They have not done it yet: until they have, one that is
-/// forgotten here is answered as they know it, and one that is remembered is sent to those that lack it.
+/// Remembers a script, where the command is to make shards do so. They have not done it yet: until they have, it is sent to those that
+/// lack it.
 pub fn note(command: &Command, words: &Words<'_>, facts: &Facts<'_, Resp>) {
-    match command.scripts {
-        None => {}
-        Some(ScriptChange::Forgotten) => facts.scripts.forget(),
-        Some(ScriptChange::Shown) => {
-            let forgotten = words.iter().last().map(|text| facts.scripts.remember(text, Resp::load_script));
-            facts.counters.scripts_forgotten.add(forgotten.unwrap_or_default());
-        }
+    if command.scripts == Some(ScriptChange::Shown) {
+        let forgotten = words.iter().last().map(|text| facts.scripts.remember(text, Resp::load_script));
+        facts.counters.scripts_forgotten.add(forgotten.unwrap_or_default());
     }
 }
 
@@ -51,6 +47,36 @@ impl Scripting for Resp {
         let mut request = Vec::with_capacity(text.len() + 48);
         encode::request(&mut request, &[b"SCRIPT", b"LOAD", text]);
         request
+    }
+
+    fn script_refused(response: &[u8]) -> Refused {
+        let is_passing = |word: &&[u8]| response.starts_with(word);
+        if [&b"-BUSY "[..], b"-LOADING ", b"-OOM "].iter().any(is_passing) {
+            Refused::ForNow
+        } else if response.starts_with(b"-ERR Error compiling script") {
+            Refused::Everywhere
+        } else {
+            Refused::Here
+        }
+    }
+
+    fn forgets_scripts(request: &[u8]) -> bool {
+        let Some(row) = request.get(8..14).and_then(index::lookup).filter(|row| row.name == "script") else {
+            return false;
+        };
+        let bounds = RequestBounds { bytes: u64::MAX, arguments: usize::MAX };
+        let mut decoder = RequestDecoder::default();
+        let Ok(Some(length)) = decoder.decode(request, RequestLimits { bounds, authenticated: true }) else {
+            return false;
+        };
+        let canonical = decoder.canonical(&request[..length]);
+        let command = decoder.head(1, canonical).and_then(|word| row.subcommand(word));
+        let mut options = decoder.arguments(canonical).skip(2).map(|option| option.value);
+        let is_option =
+            |word: &[u8]| word.eq_ignore_ascii_case(b"ASYNC") || word.eq_ignore_ascii_case(b"SYNC");
+        command.is_some_and(|command| command.scripts == Some(ScriptChange::Forgotten))
+            && options.next().is_none_or(is_option)
+            && options.next().is_none()
     }
 
     fn is_unknown_script(response: &[u8]) -> bool {
@@ -88,6 +114,25 @@ mod tests {
         assert_eq!(digest(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8dbb"), None);
         assert_eq!(digest(b"g0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
         assert_eq!(digest(b"+0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
+    }
+
+    #[test]
+    fn what_makes_shards_forget_is_told_from_what_they_refuse() {
+        for (words, forgets) in [
+            (&[&b"SCRIPT"[..], b"FLUSH"][..], true),
+            (&[b"script", b"flush", b"Async"], true),
+            (&[b"SCRIPT", b"FLUSH", b"SYNC"], true),
+            (&[b"SCRIPT", b"FLUSH", b"NOW"], false),
+            (&[b"SCRIPT", b"FLUSH", b"SYNC", b"SYNC"], false),
+            (&[b"SCRIPT", b"EXISTS", b"FLUSH"], false),
+            (&[b"SCRIPT"], false),
+            (&[b"FLUSHALL"], false),
+            (&[b"GET", b"k"], false),
+        ] {
+            let mut request = Vec::new();
+            encode::request(&mut request, words);
+            assert_eq!(Resp::forgets_scripts(&request), forgets, "{words:?}");
+        }
     }
 
     #[test]
