@@ -168,6 +168,7 @@ fn half_written() -> (World<Resp>, ConnectionId, [ClientId; 2]) {
         memory_max: 1 << 20,
         shard_queue_bytes_max: 4 << 20,
         request_bytes_max: 4 << 20,
+        large_value_min: usize::MAX,
         ..Limits::default()
     };
     let mut world = World::<Resp>::new(settings(None), limits, topology("hangs"), 1);
