@@ -52,6 +52,8 @@ def pool():
         sys.exit(f"{binary} does not say its settings; is it an older one? {done.stderr}")
     settings = json.loads(done.stdout)["definitions"]["pool"]
     settings["properties"] = {name: one for name, one in settings["properties"].items() if not DECIDED.fullmatch(name)}
+    # The chart knows what its shards are called.
+    settings["properties"]["keyless_scripts"] = {"type": "string", "pattern": "^(refuse|any|shard-[0-9]+)$"}
     # The chart has defaults of its own, and what a setting means stands where the proxy is described.
     for one in settings["properties"].values():
         one.pop("default", None)
