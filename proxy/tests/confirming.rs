@@ -7,8 +7,8 @@
 //! No client is told of more replicas than have all that it has written, on any shard; nobody is told of fewer than it asked for
 //! before its time is over; and at the end, when replicas have all, nobody waits.
 //!
-//! Planted once each to see this fail: no mark, a request that does not wait for those before it, the most instead of the least, a part of
-//! a round that is lost without a word, a round that ends with its first client.
+//! Planted once each to see this fail: no mark, a request that does not wait for those before it, a part of a round that is lost without
+//! a word, a round that ends with its first client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
