@@ -105,7 +105,8 @@ fuzz-smoke: ## the kept inputs of every fuzz target, and mutations of them for s
 	FUZZ_SECONDS=4 cargo test --workspace --test corpus
 
 soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds, SOAK_CASES (20000) against servers, clusters that move many slots, failing shards under load
-	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation --test scripts --test redirects --test subscribers --test waiting --test wide_waiting --test watching --test confirming -- --nocapture
+	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation --test scripts --test redirects --test subscribers --test waiting --test wide_waiting --test watching --test confirming --test scanning -- --nocapture
+	cargo test --release -p memstore-proxy --test scans -- --ignored --nocapture
 	BLOCKED=10000 cargo test --release -p memstore-proxy --test blocking -- --ignored --nocapture
 	ELEMENTS=1000000 cargo test --release -p memstore-proxy --test blocking --test blocking_on_several every_element -- --nocapture
 	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential

@@ -31,7 +31,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub async fn kill(pool: &Rc<PoolControl>, what: Running) -> Answer {
     let (told, answer) = oneshot::channel();
     let round = pool.kills.of(what);
-    round.waiting.borrow_mut().push(told);
+    if !round.put(told) {
+        return Err("ERR too many clients wait for scripts to be stopped; try again later".into());
+    }
     if !round.busy.replace(true) {
         tokio::task::spawn_local(rounds(pool.clone(), what));
     }
@@ -41,7 +43,7 @@ pub async fn kill(pool: &Rc<PoolControl>, what: Running) -> Answer {
 /// Until nobody waits.
 async fn rounds(pool: Rc<PoolControl>, what: Running) {
     loop {
-        let asked = std::mem::take(&mut *pool.kills.of(what).waiting.borrow_mut());
+        let asked = pool.kills.of(what).take();
         if asked.is_empty() {
             break;
         }
