@@ -9,10 +9,12 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
+use super::canonical::Line;
 use super::commands::{self, Command, Everywhere, Handling, LINE_MAX, Meta, VALUE_MAX};
 use super::meta::{self, Flags};
+use super::words::{Words, number, unsigned, words};
 use crate::protocol::Malformed;
 use crate::protocol::strangers::Stranger;
 
@@ -20,8 +22,6 @@ use crate::protocol::strangers::Stranger;
 const KEY_MAX: usize = 250;
 /// From this length on the words of an unfinished line are counted.
 const LONG_LINE_MIN: usize = 256 * 1024;
-/// Words that are remembered by their place; the rest is walked again where it is needed.
-const HEAD: usize = 8;
 
 /// What is spoken here.
 const OWN: &str = "memcached's text protocol";
@@ -74,70 +74,6 @@ pub struct RequestDecoder {
     rewritten: Vec<u8>,
 }
 
-/// The words of a line.
-#[derive(Default, Debug)]
-struct Words {
-    count: usize,
-    head: [(u32, u32); HEAD],
-    /// Where the line ends, CR and LF not included.
-    line_end: usize,
-    /// Length of the longest word.
-    longest: usize,
-    /// The line has a byte that no line may have.
-    foul: bool,
-}
-
-impl Words {
-    /// Finds the words of a line: what stands between spaces.
-    #[inline]
-    fn of(line: &[u8]) -> Self {
-        let mut words =
-            Self { line_end: line.len(), foul: memchr2(0, b'\r', line).is_some(), ..Self::default() };
-        let mut start = 0;
-        while start < line.len() {
-            let end = memchr(b' ', &line[start..]).map_or(line.len(), |length| start + length);
-            if start < end {
-                words.push(start, end);
-            }
-            start = end + 1;
-        }
-        words
-    }
-
-    #[inline]
-    fn push(&mut self, start: usize, end: usize) {
-        if let Some(place) = self.head.get_mut(self.count) {
-            *place = (start as u32, end as u32);
-        }
-        self.count += 1;
-        self.longest = self.longest.max(end - start);
-    }
-
-    #[inline]
-    fn place(&self, index: usize) -> Option<Range<usize>> {
-        let &(start, end) = self.head[..self.count.min(HEAD)].get(index)?;
-        Some(start as usize..end as usize)
-    }
-}
-
-/// The words of a line, in order.
-pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = line;
-    std::iter::from_fn(move || {
-        loop {
-            let end = memchr(b' ', rest).unwrap_or(rest.len());
-            let (word, tail) = rest.split_at(end);
-            rest = tail.get(1..).unwrap_or_default();
-            if !word.is_empty() {
-                return Some(word);
-            }
-            if rest.is_empty() {
-                return None;
-            }
-        }
-    })
-}
-
 impl RequestDecoder {
     /// Looks for the end of the request that `input` starts with. Returns its length, or `None` if it goes on
     /// beyond `input`; call again with the same bytes and more.
@@ -182,8 +118,13 @@ impl RequestDecoder {
         {
             self.verdict = Verdict::Refused(BAD_DATA);
         }
-        if self.rewritten.is_empty() && self.verdict == Verdict::Good && self.is_unusual(input) {
-            self.rewrite(&input[..end]);
+        if self.rewritten.is_empty()
+            && self.verdict == Verdict::Good
+            && let Some(line) = self.read_line()
+            && line.is_unusual(input)
+        {
+            let value = self.value.as_ref().map(|value| &input[value.start..end]);
+            (self.rewritten, self.words) = line.rewrite(input, value);
         }
         Ok(Some(end))
     }
@@ -294,62 +235,11 @@ impl RequestDecoder {
         }
     }
 
-    /// Whether the request is not as shards are to be sent it.
+    /// The line, once it is understood.
     #[inline]
-    fn is_unusual(&self, input: &[u8]) -> bool {
-        let Some(command) = self.command else { return false };
-        if self.noreply || self.flags.quiet || self.words.head[0].0 > 0 {
-            return true;
-        }
-        let word = |index: usize| self.words.place(index).map_or(&[][..], |place| &input[place]);
-        match command.handling {
-            Handling::Value => {
-                self.words.count != command.words_min
-                    || !(2..command.words_min).all(|index| is_plain(word(index)))
-                    || !is_plain_time(word(3))
-            }
-            Handling::Meta(Meta::Set) => !is_plain(word(2)),
-            Handling::Everywhere(Everywhere::Version) => self.words.count > 1,
-            _ => false,
-        }
-    }
-
-    /// Writes the request as shards are to be sent it.
-    fn rewrite(&mut self, input: &[u8]) {
-        let command = self.command.expect("a request that is served has a row");
-        let (kept, flags_first) = match command.handling {
-            Handling::Value => (command.words_min, usize::MAX),
-            Handling::Meta(Meta::Set) => (usize::MAX, 3),
-            Handling::Meta(_) => (usize::MAX, 2),
-            Handling::Everywhere(Everywhere::Version) => (1, usize::MAX),
-            _ => (self.words.count - usize::from(self.noreply), usize::MAX),
-        };
-        let mut out = Vec::with_capacity(input.len());
-        for (index, word) in words(&input[..self.words.line_end]).enumerate().take(kept) {
-            if index >= flags_first && word[0] == b'q' {
-                continue;
-            }
-            if index > 0 {
-                out.push(b' ');
-            }
-            let is_number = match command.handling {
-                Handling::Value => index >= 2,
-                Handling::Meta(Meta::Set) => index == 2,
-                _ => false,
-            };
-            match (is_number, index) {
-                (false, _) => out.extend_from_slice(word),
-                // memcached keeps the lower 32 bits of an expiration time.
-                (true, 3) => out.extend((number(word).unwrap_or(0) as i32).to_string().bytes()),
-                (true, _) => out.extend(unsigned(word).unwrap_or(0).to_string().bytes()),
-            }
-        }
-        self.words = Words::of(&out);
-        out.extend_from_slice(b"\r\n");
-        if let Some(value) = &self.value {
-            out.extend_from_slice(&input[value.start..]);
-        }
-        self.rewritten = out;
+    fn read_line(&self) -> Option<Line<'_>> {
+        let is_quiet = self.noreply || self.flags.quiet;
+        self.command.map(|command| Line { command, words: &self.words, noreply: self.noreply, is_quiet })
     }
 
     /// Bytes the request is known to need beyond the `received` ones; 0 if that is not known yet.
@@ -433,29 +323,7 @@ fn judge_length(input: &[u8], newline: usize, request_bytes_max: u64) -> Result<
     Ok(())
 }
 
-/// A number as C's `strtoll` reads it, and nothing after it.
-fn number(word: &[u8]) -> Option<i64> {
-    std::str::from_utf8(word).ok()?.parse().ok()
-}
-
-/// A number as C's `strtoull` reads it, but for a sign.
-fn unsigned(word: &[u8]) -> Option<u64> {
-    std::str::from_utf8(word).ok()?.parse().ok()
-}
-
 /// The length of a value.
 fn value_size(word: &[u8]) -> Option<u64> {
     number(word)?.try_into().ok().filter(|&length| length <= VALUE_MAX)
-}
-
-/// Whether every server reads the number in the same way: newer ones count digits, and zeros in front are some.
-#[inline]
-fn is_plain(word: &[u8]) -> bool {
-    word.iter().all(u8::is_ascii_digit) && (word.len() == 1 || word[0] != b'0')
-}
-
-/// Whether it certainly fits 32 bits.
-#[inline]
-fn is_plain_time(word: &[u8]) -> bool {
-    word.len() < 10 || (word.len() == 10 && word[0] == b'1')
 }

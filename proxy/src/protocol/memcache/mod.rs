@@ -20,6 +20,7 @@ use decode::{RequestDecoder, Verdict};
 use response::ResponseDecoder;
 use split::Merge;
 
+mod canonical;
 pub mod commands;
 pub mod decode;
 mod decoders;
@@ -28,6 +29,7 @@ mod meta;
 pub mod response;
 mod split;
 mod stats;
+mod words;
 
 /// memcached's text protocol.
 #[derive(Debug)]
@@ -155,7 +157,7 @@ impl Protocol for Memcache {
                 }
                 let line = decoder.line(canonical);
                 let base = line.as_ptr() as usize;
-                let places = decode::words(line).map(|word| (word.as_ptr() as usize - base, word.len()));
+                let places = words::words(line).map(|word| (word.as_ptr() as usize - base, word.len()));
                 plan.keys.extend(places.skip(first));
                 if plan.keys.is_empty() {
                     encode::line(&mut plan.reply, "END");
@@ -312,7 +314,7 @@ fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache
     // What else a server lists does not come as STAT lines, or changes it.
     const OF_SHARDS: [&[u8]; 7] =
         [b"settings", b"items", b"slabs", b"sizes", b"conns", b"extstore", b"proxy"];
-    let all: Vec<&[u8]> = decode::words(line).collect();
+    let all: Vec<&[u8]> = words::words(line).collect();
     match all[1..] {
         [] => {
             stats::stats(facts, &mut plan.reply);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memchr;
 
-use super::decode::{self, RequestDecoder};
+use super::decode::RequestDecoder;
 use super::encode;
 use super::response;
+use super::words::words;
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
@@ -43,7 +44,7 @@ pub fn split(
     match merge {
         Merge::Values { keys, .. } => {
             let start = keys.first().map_or(line.len(), |&(start, _)| start as usize);
-            for (index, word) in decode::words(&line[..start]).enumerate() {
+            for (index, word) in words(&line[..start]).enumerate() {
                 for fragment in &mut *fragments {
                     if index == 0 {
                         fragment.clear();
@@ -72,7 +73,7 @@ pub fn split(
             for fragment in fragments {
                 fragment.clear();
                 fragment.extend_from_slice(b"stats");
-                for word in decode::words(line).skip(2) {
+                for word in words(line).skip(2) {
                     fragment.push(b' ');
                     fragment.extend_from_slice(word);
                 }
