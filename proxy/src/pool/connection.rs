@@ -438,7 +438,7 @@ impl<P: Protocol> Connection<P> {
         now: Time,
     ) -> (Vec<Ticket<P>>, bool) {
         let was_up = matches!(self.link, Link::Up);
-        let keep = if retry && self.carries_over() { self.carried() } else { 0 };
+        let keep = if retry && self.carries_over() { self.unwritten() } else { 0 };
         let lost: Vec<Ticket<P>> = self.in_flight.drain(..self.in_flight.len() - keep).collect();
         let kept_bytes: u64 = self.in_flight.iter().map(|ticket| ticket.length).sum();
         self.in_flight_bytes = kept_bytes;

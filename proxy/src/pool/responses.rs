@@ -247,6 +247,10 @@ impl<P: Protocol> Pool<P> {
         let askers = connection.take_askers();
         let (lost, connect) =
             connection.closed(failure, retry, self.context.limits.eager_connects, jitter, now);
+        if connect {
+            let sent = connection.carry_scripts(&self.context.scripts);
+            self.context.counters.scripts_loaded.add(sent);
+        }
         connection.publish(counters);
         connection.heard = now;
         match failure {

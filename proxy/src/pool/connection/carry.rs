@@ -1,74 +1,133 @@
-//! What goes on with the next connection, where one is lost.
+//! What goes on with the next connection, where one is lost: the shard that is found then may lack the scripts that it was sent on the
+//! last one.
 
 use super::Connection;
-use crate::protocol::Protocol;
+use crate::buffer::Output;
+use crate::pool::block::NAMED_MAX;
+use crate::pool::ticket::Ticket;
+use crate::protocol::{Protocol, Scripted};
+use crate::scripts::{Mark, Scripts};
 
 impl<P: Protocol> Connection<P> {
-    /// How many tickets, counted from the last, go on with the next connection: those of which no byte was written. Where scripts
-    /// were written that a transaction needs, and it was not, it does not go on without them: one of its requests would not be
-    /// executed, and the others would.
-    pub(super) fn carried(&self) -> usize {
-        let count = self.unwritten();
-        let first = self.in_flight.len() - count;
-        if first == 0 || self.in_flight[first - 1].loads().is_none() {
-            return count;
+    /// Scripts that are named by what goes on are sent before all of it, where they do not go on themselves: without them one
+    /// request of a transaction would not be executed, and the others would. At most all that are known. Returns how many.
+    pub fn carry_scripts(&mut self, scripts: &Scripts) -> u64 {
+        let Some(since) = self.in_flight.front().map(|ticket| ticket.since) else { return 0 };
+        let missing = self.missing_scripts(scripts);
+        let loads: Vec<_> = missing.iter().filter_map(|&mark| Some((mark, scripts.load(mark)?))).collect();
+        for (mark, load) in loads.iter().rev() {
+            let length = load.len() as u64;
+            self.in_flight_bytes += length;
+            self.in_flight.push_front(Ticket { length, ..Ticket::loader(*mark, since) });
         }
-        let loads = self.in_flight.iter().skip(first).take_while(|ticket| ticket.loads().is_some()).count();
-        let is_block = self.in_flight.get(first + loads).is_some_and(|ticket| ticket.is_block());
-        if is_block { count - loads - 1 } else { count }
+        let put_before = |output: &mut Output| {
+            let behind = std::mem::take(output);
+            loads.iter().for_each(|(_, load)| output.share(load.clone()));
+            output.append(behind);
+        };
+        if !loads.is_empty() {
+            put_before(&mut self.output);
+            self.kept.iter_mut().for_each(|kept| put_before(kept));
+            self.watched += if self.watched > 0 { loads.len() } else { 0 };
+        }
+        loads.len() as u64
+    }
+
+    /// Those that the next shard has to be sent.
+    fn missing_scripts(&mut self, scripts: &Scripts) -> Vec<Mark> {
+        let mut missing = Vec::new();
+        let names = |ticket: &Ticket<P>| ticket.is_block() || ticket.scripted == Scripted::Loaded;
+        if !self.in_flight.iter().any(names) {
+            return missing;
+        }
+        let requests = self.output.first(self.output.len());
+        let loaded = self.loaded.get_or_insert_default();
+        let mut start = 0;
+        for ticket in &self.in_flight {
+            let end = start + ticket.length as usize;
+            if let Some(mark) = ticket.loads() {
+                loaded.add(mark);
+            } else if names(ticket) {
+                let named = P::scripts_named(&requests[start..end], NAMED_MAX);
+                for mark in named.iter().filter_map(|script| scripts.find(script)) {
+                    if !loaded.has(mark) {
+                        loaded.add(mark);
+                        missing.push(mark);
+                    }
+                }
+            }
+            start = end;
+        }
+        missing
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Account;
     use crate::buffer::Piece;
     use crate::failure::ShardFailure;
     use crate::pool::members::MemberIndex;
     use crate::pool::policy::Policy;
-    use crate::pool::ticket::{Ticket, Whom};
+    use crate::pool::ticket::Whom;
+    use crate::protocol::Scripting as _;
     use crate::protocol::resp::Resp;
     use crate::protocol::resp::session::Settings;
-    use crate::scripts::Mark;
     use crate::time::Time;
 
-    /// Two scripts and what needs them, and a request behind it; so many bytes are written. How many tickets are lost with the
-    /// connection, and what goes on.
-    fn lost(is_block: bool, written: usize) -> (usize, String) {
+    const RUN: &str = "*3\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n$1\r\n0\r\n";
+    /// The script that it names.
+    const LOAD: &str = "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n";
+    const BEGIN: &str = "*1\r\n$5\r\nMULTI\r\n";
+    const END: &str = "*1\r\n$4\r\nEXEC\r\n";
+    const NEXT: &str = "*1\r\n$4\r\nPING\r\n";
+
+    /// Of these requests so many are written as their connection is lost: what the next one is sent.
+    fn carried(requests: &[&str], written: usize, keeps: bool) -> String {
+        let scripts = Scripts::new(&Account::new(1 << 30));
+        scripts.remember(b"return 1", Resp::load_script);
+        let digest = Resp::scripts_named(RUN.as_bytes(), 1)[0];
+        let mark = scripts.find(&digest).expect("it was shown");
         let lane = Resp::lane(&Resp::session(&Settings::default()));
         let mut connection =
-            Connection::<Resp>::new(1, MemberIndex::default(), lane, Policy::shared(None), false);
+            Connection::<Resp>::new(1, MemberIndex::default(), lane, Policy::shared(None), keeps);
         connection.up();
-        let mut submit =
-            |ticket, text: &str| connection.submit(ticket, Piece::Copied(text.as_bytes()), Time::default());
-        for place in 0..2 {
-            submit(Ticket::loader(Mark { place, number: 1 }, Time::default()), "load ");
+        for &request in requests {
+            let mut ticket = Ticket { whom: Whom::Nobody, ..Ticket::prelude(Time::default()) };
+            match request {
+                LOAD => ticket = Ticket::loader(mark, Time::default()),
+                RUN => ticket.scripted = Scripted::Loaded,
+                NEXT => {}
+                _ => ticket.expected = Resp::end_block(1, &mut Vec::new()),
+            }
+            connection.submit(ticket, Piece::Copied(request.as_bytes()), Time::default());
         }
-        let other = Ticket { whom: Whom::Nobody, ..Ticket::prelude(Time::default()) };
-        let expected = if is_block { Resp::end_block(1, &mut Vec::new()) } else { other.expected };
-        submit(Ticket { expected, ..other }, "run ");
-        submit(other, "next ");
         connection.output.advance(written);
-        let (lost, _) = connection.closed(&ShardFailure::Closed, true, 0, 0, Time::default());
+        connection.closed(&ShardFailure::Closed, true, 0, 0, Time::default());
+        connection.carry_scripts(&scripts);
+        assert!(connection.is_in_step());
         let output = connection.output.first(connection.output.len());
-        (lost.len(), String::from_utf8(output.to_vec()).expect("text"))
+        let output = String::from_utf8(output.to_vec()).expect("text");
+        assert_eq!(connection.loaded.is_some_and(|loaded| loaded.has(mark)), output.contains(LOAD));
+        output
     }
 
     #[test]
-    fn a_transaction_does_not_go_on_without_its_scripts() {
-        for (is_block, written, expected) in [
-            (true, 0, (0, "load load run next ")),
-            (true, 1, (3, "next ")),
-            (true, 5, (3, "next ")),
-            (true, 10, (3, "next ")),
-            (true, 11, (3, "next ")),
-            (true, 15, (4, "")),
-            // It is asked again once its shard says that it lacks the script.
-            (false, 5, (1, "load run next ")),
-            (false, 10, (2, "run next ")),
-        ] {
-            let (count, output) = lost(is_block, written);
-            assert_eq!((count, &output[..]), expected, "{is_block} {written}");
+    fn what_names_a_script_does_not_go_on_without_it() {
+        let block = &[BEGIN, RUN, END].concat()[..];
+        let behind = |requests: &[&str]| requests.concat();
+        for keeps in [false, true] {
+            let carried = |requests: &[&str], written| carried(requests, written, keeps);
+            assert_eq!(carried(&[LOAD, block, NEXT], 0), behind(&[LOAD, block, NEXT]));
+            for written in [1, LOAD.len()] {
+                assert_eq!(carried(&[LOAD, block, NEXT], written), behind(&[LOAD, block, NEXT]));
+                assert_eq!(carried(&[LOAD, NEXT, RUN, block], written), behind(&[LOAD, NEXT, RUN, block]));
+            }
+            assert_eq!(carried(&[LOAD, block, NEXT], LOAD.len() + 1), NEXT);
+            assert_eq!(carried(&[block, block], 1), behind(&[LOAD, block]));
+            assert_eq!(carried(&[NEXT, LOAD, RUN, block], 0), behind(&[NEXT, LOAD, RUN, block]));
+            assert_eq!(carried(&[NEXT, RUN, LOAD, RUN], 0), behind(&[LOAD, NEXT, RUN, LOAD, RUN]));
         }
     }
 }
