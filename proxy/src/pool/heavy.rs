@@ -29,6 +29,11 @@ impl Weight {
         self.turns = TURNS;
     }
 
+    /// It uses connections for large values for another reason: for as long as it has to.
+    pub fn is_guest(&mut self) {
+        self.turns = self.turns.max(1);
+    }
+
     /// It has not, for long.
     #[inline]
     pub fn is_light(self) -> bool {

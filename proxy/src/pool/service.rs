@@ -408,6 +408,8 @@ impl<P: Protocol> Service<'_, P> {
                 self.context.counters.lanes_refused.add(1);
                 self.plan.reply.clear();
                 P::failure(self.plan.manner, TOO_MANY_LANES, &mut self.plan.reply);
+            } else if connections.is_heavy(*self.lane) {
+                self.weight.is_guest();
             }
             self.context.counters.lanes.set(connections.lane_count() as i64);
             P::listens(self.session, self.channels.listens(self.id));
