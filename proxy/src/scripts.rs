@@ -97,14 +97,15 @@ impl Scripts {
         let bytes_max = SCRIPT_BYTES_MAX.min(self.account.max() / MEMORY_SHARE);
         let before = book.bytes;
         let size = load.len() + ENTRY_BYTES;
+        if size > bytes_max {
+            return 0;
+        }
         let mut forgotten = 0;
         while book.by_digest.len() >= SCRIPTS_MAX || (book.bytes + size > bytes_max && book.bytes > 0) {
             book.make_room();
             forgotten += 1;
         }
-        if size <= bytes_max {
-            book.add(digest, load.into());
-        }
+        book.add(digest, load.into());
         self.account.change(before, book.bytes);
         forgotten
     }
@@ -301,5 +302,8 @@ mod tests {
             small.remember(&[number; 8192], copy);
         });
         assert!(small.bytes() <= (1 << 20) / MEMORY_SHARE && small.count() > 0);
+        let (count, bytes) = (small.count(), small.bytes());
+        assert_eq!(small.remember(&[b'x'; (1 << 20) / MEMORY_SHARE], copy), 0, "it leaves the others");
+        assert_eq!((small.count(), small.bytes()), (count, bytes));
     }
 }
