@@ -223,6 +223,10 @@ pub struct PoolCounters {
     /// Requests for events of keys that the control thread, which alone counts them, has refused: shards had just refused such flags, or
     /// too many waited.
     pub events_refused: Counter,
+    /// Commands that the shards have told of and that no row of ours has; the control thread sets it.
+    pub learnt_commands: Gauge,
+    /// Commands that a shard has told of and that were not learnt; the control thread sets it.
+    pub passed_over_commands: Gauge,
 }
 
 /// What all workers count of one pool, in the hands of one of them: it reads as that one's own.

@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+#[path = "../../fuzz/targets/commands.rs"]
+mod commands;
 #[path = "../../fuzz/targets/configuration.rs"]
 mod configuration;
 #[path = "servers/dice.rs"]
@@ -126,6 +128,11 @@ fn configurations() {
 #[test]
 fn topologies() {
     try_target("topology", topology::run_input, &[]);
+}
+
+#[test]
+fn commands_of_shards() {
+    try_target("commands", commands::run_input, &[]);
 }
 
 #[test]

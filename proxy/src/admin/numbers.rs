@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 37] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 39] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -71,6 +71,18 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 37] = [
         Kind::Counter,
         "CONFIG SET notify-keyspace-events refused: a shard had just refused such flags, or too many clients waited.",
         |pool| pool.events_refused.get() as i64,
+    ),
+    (
+        "memstore_learnt_commands",
+        Kind::Gauge,
+        "Commands beyond the built-in table, such as those of modules, that the shards have told of.",
+        |pool| pool.learnt_commands.get(),
+    ),
+    (
+        "memstore_learnt_commands_ignored",
+        Kind::Gauge,
+        "Commands that a shard has told of and that are not served: there are too many, or they have odd names.",
+        |pool| pool.passed_over_commands.get(),
     ),
     ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
         pool.watches.get() as i64

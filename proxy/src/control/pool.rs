@@ -46,6 +46,8 @@ pub struct PoolControl {
     /// Clients that each worker was ever given, whichever listener they came to: the workers' counters tell how many of
     /// them are gone.
     pub dealt: Vec<Cell<u64>>,
+    /// What the process holds.
+    pub account: Arc<Account>,
     /// Bytes that the process may hold.
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
@@ -167,6 +169,7 @@ impl PoolControl {
             counters,
             dealt: vec![Cell::default(); orders.len()],
             orders,
+            account: account.clone(),
             memory_max: Cell::new(account.max()),
             unreachable: RefCell::default(),
             unhealthy: RefCell::default(),

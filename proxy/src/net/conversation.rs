@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
@@ -141,6 +141,17 @@ impl Conversation {
         }
     }
 
+    /// As [`Self::ask`], where the answer is read by who asks: its bytes as they are.
+    pub async fn bytes<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<Bytes, ConversationError> {
+        self.framed.codec_mut().as_it_is = true;
+        let answer = self.ask(words).await;
+        self.framed.codec_mut().as_it_is = false;
+        match answer? {
+            BytesFrame::BulkString(bytes) => Ok(bytes),
+            _ => Err(ConversationError::Refused("the response is not an array".into())),
+        }
+    }
+
     /// The bare connection. Nothing that was asked for is left to be read on it.
     pub fn into_stream(self) -> Box<dyn Stream> {
         self.framed.into_inner()
@@ -156,6 +167,8 @@ fn broken(error: io::Error) -> ConversationError {
 struct Bounded {
     /// Bytes of an answer.
     most: usize,
+    /// An answer that is an array is one string, with the bytes of the array.
+    as_it_is: bool,
     resp: Resp2,
     measure: ResponseDecoder,
     /// Bytes of the answer at hand that are measured.
@@ -164,7 +177,13 @@ struct Bounded {
 
 impl Default for Bounded {
     fn default() -> Self {
-        Self { most: ANSWER_MAX, resp: Resp2::default(), measure: ResponseDecoder::default(), measured: 0 }
+        Self {
+            most: ANSWER_MAX,
+            as_it_is: false,
+            resp: Resp2::default(),
+            measure: ResponseDecoder::default(),
+            measured: 0,
+        }
     }
 }
 
@@ -183,6 +202,9 @@ impl Decoder for Bounded {
             return Ok(None);
         }
         let mut answer = came.split_to(std::mem::take(&mut self.measured));
+        if self.as_it_is && answer.first() == Some(&b'*') {
+            return Ok(Some(BytesFrame::BulkString(answer.freeze())));
+        }
         if depth(&answer).is_none_or(|depth| depth > DEPTH_MAX) {
             return Err(wrong("the response is not RESP2, or nested too deeply".into()));
         }

@@ -4,14 +4,20 @@
 //! A number is known if each of them has told it; a sum over some would be a lie that nobody notices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::events::Flags;
+pub use super::resp::command::Commands;
 
 /// What one server says of itself, or several taken together.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Store {
-    /// The lowest version of any.
+    /// The lowest version of any, of the Redis that it is or came from.
     pub version: Option<String>,
+    /// The lowest version of any Valkey, if all are that.
+    pub valkey: Option<String>,
+    /// Which commands any of them has.
+    pub commands: Arc<Commands>,
     /// What happens at the limit of memory: what any of them does that loses most.
     pub policy: Option<String>,
     /// Of which events of keys any of them tells, in its words if all say the same.
@@ -72,6 +78,7 @@ impl Store {
             }
             match name {
                 "redis_version" => store.version = version(value).is_some().then(|| value.to_owned()),
+                "valkey_version" => store.valkey = version(value).is_some().then(|| value.to_owned()),
                 "maxmemory_policy" => store.policy = is_word(value).then(|| value.to_owned()),
                 "role" => store.is_replica = value == "slave",
                 _ => {
@@ -84,6 +91,27 @@ impl Store {
         store
     }
 
+    /// What tells a run of a server from others of it: as long as that is the same, it has the same commands. From its reply to
+    /// INFO.
+    pub fn run(text: &str) -> String {
+        const TOLD_MAX: usize = 16 * 1024;
+        const NAMES: [&str; 4] = ["run_id", "redis_version", "valkey_version", "module"];
+        let mut run = String::new();
+        for line in text.lines().filter(|line| NAMES.contains(&line.split(':').next().unwrap_or_default())) {
+            if run.len() + line.len() > TOLD_MAX {
+                break;
+            }
+            run.push_str(line);
+            run.push('\n');
+        }
+        run
+    }
+
+    /// What kind of server it is and of which version, and nothing else of it.
+    pub fn kind(&self) -> Self {
+        Self { version: self.version.clone(), valkey: self.valkey.clone(), ..Self::default() }
+    }
+
     /// All of them taken together.
     pub fn of_all<'s>(stores: impl Iterator<Item = &'s Self> + Clone) -> Self {
         let mut own = stores.filter(|store| !store.is_replica);
@@ -92,10 +120,8 @@ impl Store {
     }
 
     fn with(mut self, other: &Self) -> Self {
-        self.version = match (self.version.take(), &other.version) {
-            (Some(one), Some(two)) => Some(if version(two) < version(&one) { two.clone() } else { one }),
-            _ => None,
-        };
+        self.version = lower(self.version.take(), &other.version);
+        self.valkey = lower(self.valkey.take(), &other.valkey);
         self.policy = match (self.policy.take(), &other.policy) {
             (Some(one), Some(two)) => Some(if loss(two) > loss(&one) { two.clone() } else { one }),
             _ => None,
@@ -173,6 +199,12 @@ fn flags(text: &str) -> Flags {
     Flags::of(text.as_bytes()).unwrap_or_default()
 }
 
+/// The lower of two versions, if both are known.
+fn lower(one: Option<String>, two: &Option<String>) -> Option<String> {
+    let (one, two) = (one?, two.as_ref()?);
+    Some(if version(two) < version(&one) { two.clone() } else { one })
+}
+
 /// For comparison: `7.10.0` is above `7.9.9`.
 fn version(text: &str) -> Option<Vec<u32>> {
     text.split('.').map(|part| part.parse().ok()).collect()
@@ -228,6 +260,30 @@ mod tests {
         assert_eq!(all.number("maxmemory"), Some(0), "one of them has no limit");
         let agreed = Store::of_all([&two, &two].into_iter());
         assert_eq!(agreed.policy.as_deref(), Some("noeviction"));
+    }
+
+    #[test]
+    fn they_are_a_valkey_if_all_are() {
+        let valkey =
+            |version| Store::of_info(&format!("redis_version:7.2.4\r\nvalkey_version:{version}\r\n"));
+        let both = Store::of_all([&valkey("9.1.2"), &valkey("8.1.10")].into_iter());
+        assert_eq!((both.version.as_deref(), both.valkey.as_deref()), (Some("7.2.4"), Some("8.1.10")));
+        let redis = store("7.0.15", 1, 0, "noeviction", "");
+        let mixed = Store::of_all([&valkey("9.1.2"), &redis].into_iter());
+        assert_eq!((mixed.version.as_deref(), mixed.valkey), (Some("7.0.15"), None));
+        assert_eq!(valkey("9.1.2").kind(), valkey("9.1.2"));
+        assert_eq!(redis.kind().number("used_memory"), None);
+    }
+
+    #[test]
+    fn a_run_ends_with_the_process_and_with_its_modules() {
+        let info = "# Server\r\nredis_version:8.2.3\r\nrun_id:a\r\nuptime_in_seconds:5\r\n# Modules\r\nmodule:name=graph,ver=1\r\n";
+        let run = Store::run(info);
+        assert_eq!(run, Store::run(&info.replace("seconds:5", "seconds:6")));
+        for (one, other) in [("run_id:a", "run_id:b"), ("8.2.3", "8.2.4"), ("ver=1", "ver=2")] {
+            assert_ne!(run, Store::run(&info.replace(one, other)));
+        }
+        assert!(Store::run(&"module:x\n".repeat(1 << 20)).len() < 20_000);
     }
 
     #[test]

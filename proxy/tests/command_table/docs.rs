@@ -1,8 +1,8 @@
 //! COMMAND DOCS: `redis-cli` makes its hints from it, and breaks over a reply of another shape.
 
 use memstore_proxy::protocol::Plan;
-use memstore_proxy::protocol::resp::command::Version;
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
+use memstore_proxy::protocol::resp::command::{Commands, Version};
 use memstore_proxy::protocol::resp::local::command as command_reply;
 
 use super::server::{Server, Value, read, text};
@@ -108,7 +108,7 @@ fn documentation_is_the_servers_byte_for_byte_where_it_says_the_same() {
 #[test]
 fn every_argument_of_every_command_is_told() {
     let mut plan = Plan::default();
-    command_reply::answer(&[b"COMMAND", b"DOCS"], true, false, &mut plan);
+    command_reply::answer(&[b"COMMAND", b"DOCS"], true, &Commands::default(), false, &mut plan);
     let out = plan.shared.expect("it is shared");
     let reply = read(&mut &out[..]).value;
     let mut told = 0;

@@ -10,7 +10,7 @@ use memstore_proxy::protocol::Plan;
 use memstore_proxy::protocol::resp::command::index::lookup;
 use memstore_proxy::protocol::resp::command::info::info;
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
-use memstore_proxy::protocol::resp::command::{Command, Handling, Version};
+use memstore_proxy::protocol::resp::command::{Command, Commands, Handling, Version};
 use memstore_proxy::protocol::resp::local::command as command_reply;
 use server::{Client, Server, Value, read, text};
 
@@ -63,7 +63,7 @@ fn script(name: &str, arguments: &[&str]) -> String {
 }
 
 /// A row or one of its subcommands, by the name in it.
-fn row(name: &str) -> Option<&'static Command> {
+fn row(name: &str) -> Option<&'static Command<'static>> {
     match name.split_once('|') {
         Some((container, name)) => lookup(container.as_bytes())?.subcommand(name.as_bytes()),
         None => lookup(name.as_bytes()),
@@ -143,7 +143,7 @@ fn every_command_of_the_server_has_a_row_that_fits() {
     assert!(described.len() > 200, "the server described only {} commands", described.len());
 }
 
-type Find<'a> = &'a dyn Fn(&[u8]) -> Option<&'static Command>;
+type Find<'a> = &'a dyn Fn(&[u8]) -> Option<&'static Command<'static>>;
 
 /// Servers differ in what they say of a command. What a request is routed by has to be the same in all of them, and a row
 /// accepts every number of arguments that any of them does.
@@ -356,7 +356,7 @@ const WORDS: [&str; 24] = [
 ];
 
 /// Requests of one row, from a seed.
-fn generated(row: &Command, seed: &mut u64) -> Vec<&'static str> {
+fn generated(row: &Command<'static>, seed: &mut u64) -> Vec<&'static str> {
     let mut below = |bound: usize| {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) as usize % bound
@@ -657,6 +657,6 @@ fn reply(request: &str) -> Value {
 
 fn answer(request: &[&[u8]], resp3: bool) -> Vec<u8> {
     let mut plan = Plan::default();
-    command_reply::answer(request, false, resp3, &mut plan);
+    command_reply::answer(request, false, &Commands::default(), resp3, &mut plan);
     plan.take_reply().as_slice().to_vec()
 }

@@ -1,11 +1,16 @@
 //! The settings of a stage, by the names that they have in the configuration.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use memstore_proxy::metrics::PoolCounters;
 use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
+use memstore_proxy::protocol::resp::command::table::COMMANDS;
 use memstore_proxy::protocol::resp::session::Keyless;
 use memstore_proxy::protocol::resp::{Resp, session};
+use memstore_proxy::protocol::store::{Commands, Store};
 use memstore_proxy::secret::Secret;
 use shard_discovery::{HashTag, Pins};
 
@@ -65,6 +70,32 @@ fn keyless(value: &str) -> Option<Keyless> {
     })
 }
 
+/// What shards say to COMMAND that have all commands of the table but those behind a minus, and those that are described:
+/// `json.get -1 module+readonly 1 1 1`, with the first and the last key and the step between two.
+fn commands(value: &str) -> Option<Commands> {
+    let mut rows: BTreeMap<&str, [String; 5]> = COMMANDS
+        .iter()
+        .map(|row| (row.name, [row.arity.to_string(), String::new(), "0".into(), "0".into(), "0".into()]))
+        .collect();
+    for entry in value.split(", ") {
+        match entry.strip_prefix('-') {
+            Some(name) => drop(rows.remove(name)?),
+            None => {
+                let words: Vec<String> = entry.split(' ').map(str::to_owned).collect();
+                rows.insert(entry.split(' ').next()?, words.get(1..)?.to_vec().try_into().ok()?);
+            }
+        }
+    }
+    let mut answer = format!("*{}\r\n", rows.len());
+    for (name, [arity, flags, range @ ..]) in rows {
+        let flags: Vec<&str> = flags.split('+').filter(|flag| !flag.is_empty()).collect();
+        answer += &format!("*6\r\n+{name}\r\n:{arity}\r\n*{}\r\n", flags.len());
+        answer.extend(flags.iter().map(|flag| format!("+{flag}\r\n")));
+        answer.extend(range.iter().map(|number| format!(":{number}\r\n")));
+    }
+    Commands::read(answer.as_bytes())
+}
+
 /// Those of every protocol.
 pub const LIMITS: &[Row<Limits>] = &[
     ("timeout", |limits, value| put(&mut limits.timeout, duration(value).map(Some))),
@@ -110,6 +141,8 @@ pub struct Scene {
     pub preconnects: bool,
     /// Shards are asked who they are.
     pub asks_identity: bool,
+    /// What the shards have said of themselves.
+    pub store: Store,
 }
 
 pub const SCENE: &[Row<Scene>] = &[
@@ -125,6 +158,18 @@ pub const SCENE: &[Row<Scene>] = &[
         put(&mut scene.pins, Pins::new(pins?).ok())
     }),
     ("preconnect", |scene, value| put(&mut scene.preconnects, either(value, "true", "false"))),
+    ("shard_commands", |scene, value| put(&mut scene.store.commands, commands(value).map(Arc::new))),
+    ("shard_version", |scene, value| {
+        let (kind, version) = value.split_once(' ')?;
+        let info = match kind {
+            "redis" => format!("redis_version:{version}"),
+            "valkey" => format!("redis_version:7.2.4\nvalkey_version:{version}"),
+            _ => return None,
+        };
+        let said = Store::of_info(&info);
+        (scene.store.version, scene.store.valkey) = (said.version, said.valkey);
+        Some(())
+    }),
     ("shard_identity", |scene, value| put(&mut scene.asks_identity, either(value, "true", "false"))),
 ];
 
@@ -132,8 +177,9 @@ pub const SCENE: &[Row<Scene>] = &[
 pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Settings), (usize, String)> {
     let tag = Some(HashTag::REDIS_CLUSTER);
     let pins = Pins::default();
+    let store = Store::default();
     let mut scene =
-        Scene { shards: 1, is_cluster: false, tag, pins, preconnects: false, asks_identity: false };
+        Scene { shards: 1, is_cluster: false, tag, pins, preconnects: false, asks_identity: false, store };
     // What is large in size has a conversation of its own.
     let mut limits = Limits { large_value_min: usize::MAX, ..Limits::default() };
     for setting in header {

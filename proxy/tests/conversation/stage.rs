@@ -78,7 +78,7 @@ impl<D: Dialect> Stage<D> {
         let (scene, limits, settings) = settings::read::<D>(&script.header)?;
         let cluster = scene.is_cluster.then(|| Cluster::of(scene.shards));
         let topology = topology(&scene, cluster.as_ref(), &BTreeSet::new());
-        let preconnects = scene.preconnects;
+        let (preconnects, store) = (scene.preconnects, Arc::new(scene.store.clone()));
         let mut stage = Self {
             world: World::new(settings, limits, topology, 1),
             clients: BTreeMap::new(),
@@ -91,6 +91,7 @@ impl<D: Dialect> Stage<D> {
             settings: script.header.clone(),
             drains: false,
         };
+        stage.world.pool.set_store(store);
         if preconnects {
             stage.world.pool.preconnect();
             stage.flow();
@@ -206,6 +207,7 @@ impl<D: Dialect> Stage<D> {
         let kept: Vec<_> = (0..scene.shards).map(|shard| (shard < before).then_some(shard)).collect();
         self.manners.resize(self.manners.len().max(scene.shards), Manner::Accepts);
         self.failures.resize(self.manners.len(), Failures::default());
+        self.world.pool.set_store(Arc::new(scene.store.clone()));
         self.scene = scene;
         let topology = topology(&self.scene, self.cluster.as_ref(), &self.ejected);
         self.world.reconfigure(settings, limits, topology, &kept);

@@ -346,7 +346,7 @@ impl Dialect for Redis {
 }
 
 /// Rows whose replies are compared.
-fn forwarded() -> impl Iterator<Item = &'static Command> {
+fn forwarded() -> impl Iterator<Item = &'static Command<'static>> {
     let all = COMMANDS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
     all.filter(|row| matches!(row.handling, Handling::Forward | Handling::Split(_)))
         .filter(|row| NOT_COMPARED.iter().all(|(name, _)| *name != row.name))
@@ -375,7 +375,7 @@ fn name_words(row: &Command) -> usize {
     row.name.split('|').count()
 }
 
-fn row_of(words: &[Vec<u8>]) -> Option<&'static Command> {
+fn row_of(words: &[Vec<u8>]) -> Option<&'static Command<'static>> {
     let row = lookup(words.first()?)?;
     match row.handling {
         Handling::Container => row.subcommand(words.get(1)?),
@@ -440,8 +440,6 @@ fn any_command(dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         .filter(|row| NOT_COMPARED.iter().all(|(name, _)| *name != row.name))
         // They close the connection, or bring it into a state that only ours has.
         .filter(|row| !row.name.starts_with("quit") && row.name != "multi" && row.name != "client|reply")
-        // A subscriber is refused what only newer servers know, in other words than by a server that does not know it.
-        .filter(|row| !["subscribe", "psubscribe"].contains(&row.name))
         // Nothing else is refused while keys are watched: see `transaction`.
         .filter(|row| row.name != "watch")
         // A pool of one shard may serve what is about all keys: those of the witness, too.

@@ -6,6 +6,7 @@ use super::pool::PoolControl;
 
 pub mod capabilities;
 pub mod cluster;
+mod commands;
 mod ejected;
 pub mod events;
 mod health;

@@ -7,10 +7,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use shard_discovery::Shard;
+use shard_discovery::resolver::Resolver;
 use tokio::time::timeout;
 
-use super::events;
+use super::{commands, events};
+use crate::config;
 use crate::control::pool::PoolControl;
 use crate::control::{machine, probe};
 use crate::net::conversation::ConversationError;
@@ -43,12 +46,15 @@ pub async fn follow(pool: Rc<PoolControl>) {
         let pause = pool.config().info_refresh.filter(|_| !inquiry.answers.is_empty());
         tokio::time::sleep(pause.map_or(IDLE_PAUSE, |pause| pause.mul_f64(spread))).await;
     }
+    inquiry.commands.forget(&pool);
 }
 
 #[derive(Default)]
 struct Inquiry {
     /// By the name of the shard.
     answers: HashMap<String, Answer>,
+    /// Which commands they have.
+    commands: commands::Learning,
 }
 
 impl Inquiry {
@@ -56,16 +62,17 @@ impl Inquiry {
     async fn ask(&mut self, pool: &PoolControl) {
         let config = pool.config();
         if config.info_refresh.is_none() {
+            self.commands.forget(pool);
             return pool.tell_store(Some(Store::default())).await;
         }
-        let (shards, ejected) = {
+        let (all, ejected) = {
             let ejection = pool.ejection.borrow();
             (ejection.shards().to_vec(), ejection.ejected())
         };
-        let shards: Vec<Shard> = shards
-            .into_iter()
+        let shards: Vec<Shard> = all
+            .iter()
             .enumerate()
-            .filter_map(|(index, shard)| (!ejected.contains(&index)).then_some(shard))
+            .filter_map(|(index, shard)| (!ejected.contains(&index)).then(|| shard.clone()))
             .collect();
         self.answers.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         for some in shards.chunks(QUESTIONS_MAX) {
@@ -75,28 +82,17 @@ impl Inquiry {
                 // One that does not say which events it tells of may note who asks.
                 let said = self.answers.get(&shard.name);
                 let asks_events = said.is_none_or(|answer| answer.store.events.is_some());
+                let known = self.commands.known(&shard.name);
                 asking.spawn_local(async move {
-                    let question = async {
-                        let mut shard = probe::enter(&shard.address, &names, &config).await?;
-                        shard.expect_short();
-                        let mut store = Store::of_info(&shard.text(&["INFO"]).await?);
-                        if !asks_events {
-                            return Ok(store);
-                        }
-                        store.events = match events::text(&mut shard).await {
-                            Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
-                            // It need not say.
-                            Err(ConversationError::Refused(_)) => None,
-                            Err(lost) => return Err(lost),
-                        };
-                        Ok(store)
-                    };
-                    (shard.name, timeout(QUESTION_MAX, question).await)
+                    let question =
+                        timeout(QUESTION_MAX, ask_one(&shard, &names, &config, asks_events, known));
+                    (shard.name.clone(), question.await)
                 });
             }
             for (name, answer) in asking.join_all().await {
                 match answer {
-                    Ok(Ok(store)) => {
+                    Ok(Ok(Said { store, run, commands })) => {
+                        self.commands.note(&name, run, &store, commands);
                         self.answers.insert(name, Answer { store, silences: 0 });
                     }
                     Ok(Err(_)) | Err(_) => {
@@ -109,11 +105,47 @@ impl Inquiry {
         }
         self.answers.retain(|_, answer| answer.silences <= SILENCES_MAX);
         let is_complete = shards.iter().all(|shard| self.answers.contains_key(&shard.name));
-        let store = if is_complete {
+        // What those that do not answer have told in their last run holds until they are back.
+        let kind = self.commands.settle(pool, all.iter().map(|shard| &*shard.name));
+        let mut store = if is_complete {
             Store::of_all(self.answers.values().map(|answer| &answer.store))
         } else {
             Store::default()
         };
+        (store.version, store.valkey, store.commands) = (kind.version, kind.valkey, kind.commands);
         pool.tell_store(Some(store)).await;
     }
+}
+
+/// What a shard says of itself.
+struct Said {
+    store: Store,
+    run: String,
+    /// What it has answered to COMMAND, if it was asked.
+    commands: Option<Result<Bytes, ConversationError>>,
+}
+
+/// Asks a shard; which commands it has only where that is not `known` of its run.
+async fn ask_one(
+    shard: &Shard,
+    names: &Resolver,
+    config: &config::Pool,
+    asks_events: bool,
+    known: Option<String>,
+) -> Result<Said, ConversationError> {
+    let mut shard = probe::enter(&shard.address, names, config).await?;
+    shard.expect_short();
+    let info = shard.text(&["INFO"]).await?;
+    let (mut store, run) = (Store::of_info(&info), Store::run(&info));
+    if asks_events {
+        store.events = match events::text(&mut shard).await {
+            Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+            // It need not say.
+            Err(ConversationError::Refused(_)) => None,
+            Err(lost) => return Err(lost),
+        };
+    }
+    let is_known = known.is_some_and(|known| known == run);
+    let commands = if is_known { None } else { Some(commands::ask(&mut shard).await) };
+    Ok(Said { store, run, commands })
 }

@@ -12,7 +12,7 @@ use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
     Redirect, Request, Route, ShardIdentity, Spread, Watched, first_line,
 };
-use command::{Handling, Merge, flag};
+use command::{Command, Handling, Merge, flag};
 use decode::{RequestDecoder, ResponseDecoder};
 use mode::Mode;
 use session::{ReplyMode, Session, Settings};
@@ -137,12 +137,7 @@ impl Protocol for Resp {
             plan.keys.push((start, length));
             return Route::Forward;
         }
-        let words = Words { decoder, canonical };
-        let route = if session.mode.is_queueing() {
-            queueing::plan_queued(row, &words, session, facts, plan)
-        } else {
-            plan::plan_slowly(row, &words, session, facts, plan)
-        };
+        let route = plan_others(row, &Words { decoder, canonical }, session, facts, plan);
         if matches!(route, Route::Answer) && plan.reply.first() == Some(&b'-') {
             facts.counters.refused.add(1);
         }
@@ -434,6 +429,28 @@ impl Protocol for Resp {
 
     fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
         local::client::answer(question, session, found, reply);
+    }
+}
+
+/// The way of all but the plainest requests, and of what only the shards know. Apart, so that the plainest need no room for it.
+#[inline(never)]
+fn plan_others(
+    row: Option<&'static Command<'static>>,
+    words: &Words<'_>,
+    session: &mut Session,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    let head = |place| words.decoder.head(place, words.canonical);
+    let learnt = match (row, head(0)) {
+        (None, Some(name)) => facts.store.commands.find(name, head(1)),
+        _ => None,
+    };
+    let row = row.or(learnt.as_ref());
+    if session.mode.is_queueing() {
+        queueing::plan_queued(row, words, session, facts, plan)
+    } else {
+        plan::plan_slowly(row, words, session, facts, plan)
     }
 }
 

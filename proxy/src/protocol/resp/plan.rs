@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::command::keys::KeyError;
 use super::command::{
     Command, Feature, Handling, Local, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag,
 };
@@ -20,33 +21,36 @@ const ECHO_MAX: usize = 256 * 1024;
 
 /// All but the plainest requests.
 pub fn plan_slowly(
-    row: Option<&'static Command>,
+    row: Option<&Command>,
     words: &Words<'_>,
     session: &mut Session,
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
-    match find_command(row, words, plan) {
+    match find_command(row, words, facts, plan) {
         Some(command) => plan_command(command, words, session, facts, plan),
         None => Route::Answer,
     }
 }
 
 /// The row that the request is judged by; none if there is none, or it has a wrong number of arguments. Then that is the reply.
-pub fn find_command(
-    row: Option<&'static Command>,
+pub fn find_command<'t>(
+    row: Option<&'t Command<'t>>,
     words: &Words<'_>,
+    facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
-) -> Option<&'static Command> {
+) -> Option<&'t Command<'t>> {
     let refuse = |plan: &mut Plan<Resp>, text: &str| {
         encode::error(&mut plan.reply, text);
         None
     };
-    let Some(row) = row else { return refuse(plan, &unknown_command(words)) };
+    // What no shard has is not there.
+    let is_lacked = |row: &Command| facts.store.commands.lacks(row);
+    let Some(row) = row.filter(|row| !is_lacked(row)) else { return refuse(plan, &unknown_command(words)) };
     let command = match words.decoder.head(1, words.canonical) {
         Some(word) if !row.subcommands.is_empty() => match row.subcommand(word) {
-            Some(command) => command,
-            None => {
+            Some(command) if !is_lacked(command) => command,
+            _ => {
                 local::command::unknown_subcommand(row.name, word, &mut plan.reply);
                 return None;
             }
@@ -67,7 +71,7 @@ pub fn find_command(
 
 /// What is to be done with a request of this command.
 pub fn plan_command(
-    command: &'static Command,
+    command: &Command,
     words: &Words<'_>,
     session: &mut Session,
     facts: &Facts<'_, Resp>,
@@ -106,7 +110,7 @@ pub fn plan_command(
         Handling::Forward | Handling::Block(_) => match find_keys(command, words, facts, plan) {
             Ok(None) => Route::Forward,
             Ok(Some(patience)) => Route::Wait(patience),
-            Err(_) if is_left_to_shard(session, facts) => {
+            Err(_) if is_left_to_shard(session, facts) || is_left_to_the_one(command, facts) => {
                 plan.keys.clear();
                 Route::Forward
             }
@@ -167,8 +171,10 @@ pub fn plan_command(
             Route::Split(merge)
         }
         Handling::AskChannels(merge) => Route::Everywhere(merge),
-        Handling::ToAll(_, Reach::Server) | Handling::Later(Feature::WholeServer)
-            if facts.settings.is_confined() =>
+        // Of what modules do, only what is done at all is to be refused for that.
+        Handling::ToAll(_, Reach::Server)
+        | Handling::Later(Feature::WholeServer | Feature::Keyless | Feature::Indexes)
+            if facts.settings.is_confined() && (facts.settings.one_shard || !command.is_learnt()) =>
         {
             let name = command.words();
             let reply = format!(
@@ -206,7 +212,11 @@ pub fn plan_command(
         Handling::Refuse(reason) => {
             refuse(plan, &format!("ERR {} is refused: {reason}", command.words().to_ascii_uppercase()))
         }
-        Handling::Container => refuse(plan, &unknown_command(words)),
+        Handling::Container => {
+            let word = decoder.head(1, canonical).unwrap_or_default();
+            local::command::unknown_subcommand(command.name, word, &mut plan.reply);
+            Route::Answer
+        }
     }
 }
 
@@ -220,6 +230,11 @@ fn to_the_one(plan: &mut Plan<Resp>) -> Route<Merge> {
 /// executes the command, not as it queues it.
 fn is_left_to_shard(session: &Session, facts: &Facts<'_, Resp>) -> bool {
     session.mode.is_queueing() && facts.settings.one_shard
+}
+
+/// Whether a command that a shard has told of is judged by that shard: there is no other, and it knows best what is wrong.
+fn is_left_to_the_one(command: &Command, facts: &Facts<'_, Resp>) -> bool {
+    facts.settings.one_shard && command.is_learnt()
 }
 
 /// Sets `plan.keys` to the places of the command's keys. Returns how long the request waits for data, if it does.
@@ -254,6 +269,8 @@ pub fn find_keys(
             plan.keys.push((0, 0));
             return Ok(None);
         }
+        // Modules judge for themselves, and say so.
+        Err(KeyError::Missing) if command.is_learnt() => return Err(WrongArity(command).to_string()),
         Err(error) => return Err(error.text(command.name)),
     }
     if plan.keys.is_empty() {

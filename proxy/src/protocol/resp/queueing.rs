@@ -14,7 +14,7 @@ const KEYLESS: &str =
 
 /// What is to be done with a request of a client between MULTI and EXEC.
 pub fn plan_queued(
-    row: Option<&'static Command>,
+    row: Option<&Command>,
     words: &Words<'_>,
     session: &mut Session,
     facts: &Facts<'_, Resp>,
@@ -30,7 +30,7 @@ pub fn plan_queued(
         plan.keys.push(place);
         return queued(session.mode, false, plan);
     }
-    let Some(command) = find_command(row, words, plan) else {
+    let Some(command) = find_command(row, words, facts, plan) else {
         // EXEC ends the transaction all the same.
         let ends = row.is_some_and(|row| row.handling == Handling::Answer(Local::Exec));
         session.mode = if ends { Mode::Ordinary } else { Mode::Spoiled };

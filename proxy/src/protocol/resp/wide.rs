@@ -20,7 +20,7 @@ const OPTIONS: [&str; 3] = ["COUNT", "GROUP", "NOACK"];
 
 /// A request that waits, and one of its keys.
 struct Sought<'b> {
-    command: &'static Command,
+    command: &'static Command<'static>,
     trial: Trial,
     words: Vec<&'b [u8]>,
     /// Where the key stands, and where the last one does.

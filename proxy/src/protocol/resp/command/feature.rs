@@ -11,6 +11,16 @@ pub enum Feature {
     WholeServer,
     /// Invalidation messages for caching clients.
     Tracking,
+    /// What a module does without a key, which is another thing on each shard.
+    Keyless,
+    /// An index that a module keeps of the keys of its own shard.
+    Indexes,
+    /// Keys that only the code of a module finds.
+    HiddenKeys,
+    /// One meaning of a command that shards tell different things of.
+    Agreement,
+    /// A command of servers to come that may change the connection, or hold it up.
+    Unfamiliar,
 }
 
 impl Feature {
@@ -18,8 +28,13 @@ impl Feature {
     /// connection that all clients share.
     pub fn is_served_by_one_shard(self) -> bool {
         match self {
-            Self::AllShards | Self::WholeServer => true,
-            Self::Blocking | Self::Tracking => false,
+            Self::AllShards
+            | Self::WholeServer
+            | Self::Keyless
+            | Self::Indexes
+            | Self::HiddenKeys
+            | Self::Agreement => true,
+            Self::Blocking | Self::Tracking | Self::Unfamiliar => false,
         }
     }
 
@@ -29,6 +44,11 @@ impl Feature {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
             Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
+            Self::Keyless => "it names no key, so each of several shards would do it for itself",
+            Self::Indexes => "each of several shards would look at its own keys only",
+            Self::HiddenKeys => "the shards do not say where its keys are, and there are several shards",
+            Self::Agreement => "the shards do not agree on where its keys are",
+            Self::Unfamiliar => "the proxy does not know what it does to a connection that clients share",
         }
     }
 }

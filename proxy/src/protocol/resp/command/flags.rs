@@ -13,6 +13,12 @@ macro_rules! bits {
         impl $set {
             const NAMES: &'static [(&'static str, $number)] = &[$((concat!($prefix, $text), $module::$name)),*];
 
+            /// The bit of this name; 0 if it has none here.
+            pub(super) fn bit(name: &[u8]) -> $number {
+                let found = Self::NAMES.iter().find(|(known, _)| known.as_bytes() == name);
+                found.map_or(0, |(_, bit)| *bit)
+            }
+
             /// Whether all of these bits are set.
             pub const fn has(self, bits: $number) -> bool {
                 self.0 & bits == bits

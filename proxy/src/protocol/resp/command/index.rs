@@ -7,7 +7,7 @@ use super::table::COMMANDS;
 ///
 /// On the path of every request, so it compares two words instead of the name where the name has up to 16 bytes.
 #[inline]
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+pub fn lookup(name: &[u8]) -> Option<&'static Command<'static>> {
     let (head, tail) = ends(name)?;
     let mut at = slot_of(head, tail);
     loop {

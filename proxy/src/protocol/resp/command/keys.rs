@@ -1,9 +1,9 @@
 //! The keys of a request decide which shard gets it, so they are found as the server itself would find them: by the
 //! key specs of the command's row, without copying or allocating. What the keys hash to is nobody's business here.
 
-use super::{Begin, BlocksWith, Command, LeavesDatabase, Find, KeyNumWords, KeySpec, access, flag};
+use super::{Begin, BlocksWith, Command, Find, KeyNumWords, KeySpec, Keyword, LeavesDatabase, access, flag};
 
-impl Command {
+impl Command<'_> {
     /// Where the timeout stands if this request waits for data. Only asked of commands that may or may not; the others say
     /// it by [`Handling::Block`](super::Handling::Block).
     ///
@@ -198,7 +198,7 @@ pub struct KeyPositions {
 }
 
 /// GEORADIUS has a key, STORE and STOREDIST; no command has more.
-const GROUPS_MAX: usize = 3;
+pub(super) const GROUPS_MAX: usize = 3;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct KeyGroup {
@@ -278,7 +278,7 @@ impl KeySpec {
             Find::Range { last, step, limit } => {
                 let end = match (last, limit) {
                     (0.., _) => begin + last.unsigned_abs() as usize + 1,
-                    (_, 0 | 1) => args + 1 - last.unsigned_abs() as usize,
+                    (_, 0 | 1) => (args + 1).checked_sub(last.unsigned_abs() as usize).ok_or(KeyError::Missing)?,
                     _ => begin + (args - begin) / usize::from(limit),
                 };
                 if end > args {
@@ -309,7 +309,7 @@ impl KeySpec {
     }
 }
 
-fn keyword<'a>(word: &str, from: i8, args: usize, arg: &impl Fn(usize) -> &'a [u8]) -> Option<usize> {
+fn keyword<'a>(word: Keyword, from: i8, args: usize, arg: &impl Fn(usize) -> &'a [u8]) -> Option<usize> {
     let is_word = |at: &usize| arg(*at).eq_ignore_ascii_case(word.as_bytes());
     let from_or_back = from.unsigned_abs() as usize;
     if from >= 0 {

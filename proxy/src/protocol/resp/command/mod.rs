@@ -10,6 +10,8 @@ use crate::protocol::channels::Kind;
 use crate::protocol::scan::Page;
 
 pub use feature::Feature;
+pub use keyword::Keyword;
+pub use learnt::Commands;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
 pub use script::{ScriptChange, ScriptKind};
@@ -23,6 +25,10 @@ mod flags;
 pub mod index;
 pub mod info;
 pub mod keys;
+mod keyword;
+pub mod learnt;
+mod modules;
+mod reading;
 mod script;
 mod since;
 pub mod table;
@@ -33,20 +39,21 @@ mod waits;
 /// Names, arities, flags, key specs, tips and documentation are those of `COMMAND` and `COMMAND DOCS`.
 /// Source: <https://redis.io/docs/latest/commands/command/>.
 #[derive(Debug)]
-pub struct Command {
-    /// Lower case; a subcommand is called `container|name`.
-    pub name: &'static str,
+pub struct Command<'t> {
+    /// Lower case, or as a shard calls it that has told of it; a subcommand is called `container|name`.
+    pub name: &'t str,
     /// Number of arguments with the command's name; negative: at least that many.
     pub arity: i8,
     /// What the server says of the command: whether it writes, may block and so on.
     pub flags: Flags,
     /// Where its keys stand, as the server publishes it.
-    pub keys: &'static [KeySpec],
+    pub keys: &'t [KeySpec],
     /// Where they stand if that is not where the server takes them from when it executes the command.
     pub(super) executed: Option<&'static [KeySpec]>,
     /// What the proxy does with it.
     pub handling: Handling,
-    /// Position of the key where there is always exactly one, else 0: spares most requests the walk over key specs.
+    /// Position of the key where there is always exactly one, else 0: spares most requests the walk over key specs. 0 as well
+    /// where more than that is to be looked at.
     pub single_key: u8,
     /// Categories of access control lists.
     pub categories: Categories,
@@ -63,8 +70,8 @@ pub struct Command {
     /// What it changes about the scripts that are known.
     pub(super) scripts: Option<ScriptChange>,
     /// The rows of a container; sorted by name.
-    pub subcommands: &'static [Command],
-    /// Which servers know it.
+    pub subcommands: &'static [Command<'static>],
+    /// Which servers know it; none where a shard has told of it.
     pub since: Since,
     /// Documentation as `COMMAND DOCS` gives it.
     pub docs: Docs,
@@ -221,7 +228,7 @@ pub enum Local {
 }
 
 /// Where one group of keys stands. Source: <https://redis.io/docs/latest/develop/reference/key-specs/>.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySpec {
     /// Where to start.
     pub begin: Begin,
@@ -234,14 +241,14 @@ pub struct KeySpec {
 }
 
 /// Where a group of keys begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// At this argument; 0 is the command's name.
     Index(u8),
     /// Behind this word, searched from argument `from` on; a negative `from` counts from the end and searches backwards.
     Keyword {
         /// Compared without regard to case.
-        word: &'static str,
+        word: Keyword,
         /// First argument looked at.
         from: i8,
     },
@@ -260,7 +267,7 @@ pub enum Begin {
 }
 
 /// Which arguments are keys, from the beginning of a group on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Find {
     /// From the first to the last, every `step`th.
     Range {
@@ -306,7 +313,7 @@ pub enum KeyNumWords {
 /// The words of key specs in the table.
 pub mod key {
     pub use crate::protocol::resp::command::access::*;
-    use crate::protocol::resp::command::{Access, Begin, Find, KeyNumWords, KeySpec};
+    use crate::protocol::resp::command::{Access, Begin, Find, KeyNumWords, KeySpec, Keyword};
 
     const fn spec(begin: Begin, find: Find, access: u16) -> KeySpec {
         KeySpec { begin, find, access: Access(access), notes: "" }
@@ -324,7 +331,7 @@ pub mod key {
 
     /// Keys behind a keyword.
     pub const fn after(word: &'static str, from: i8, last: i8, step: u8, limit: u8, access: u16) -> KeySpec {
-        spec(Begin::Keyword { word, from }, Find::Range { last, step, limit }, access)
+        spec(Begin::Keyword { word: Keyword::new(word), from }, Find::Range { last, step, limit }, access)
     }
 
     /// As many keys as an argument says.
@@ -391,14 +398,15 @@ pub const fn row(
     handling: Handling,
     categories: u32,
     docs: &'static str,
-) -> Command {
+) -> Command<'static> {
     Command {
         name,
         arity,
         flags: Flags(flags),
         keys,
         handling,
-        single_key: single_key(keys),
+        // Whether the shards have it is to be seen first.
+        single_key: if since.is_everywhere() { single_key(keys) } else { 0 },
         categories: Categories(categories | implied_categories(flags, categories)),
         family: family(categories),
         tips: &[],
@@ -424,7 +432,7 @@ const fn single_key(keys: &[KeySpec]) -> u8 {
     }
 }
 
-impl Command {
+impl Command<'static> {
     /// A row with tips.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
         self.tips = tips;
@@ -463,13 +471,20 @@ impl Command {
     }
 
     /// A row with subcommands.
-    pub const fn subcommands(mut self, subcommands: &'static [Command]) -> Self {
+    pub const fn subcommands(mut self, subcommands: &'static [Command<'static>]) -> Self {
         self.subcommands = subcommands;
         self
     }
+}
+
+impl Command<'_> {
+    /// It has no row of ours: a shard has told of it.
+    pub fn is_learnt(&self) -> bool {
+        self.since.is_nowhere()
+    }
 
     /// Finds a subcommand by the word behind the container's name.
-    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command<'static>> {
         // "container|" stands before the name in the row
         let prefix = self.name.len() + 1;
         self.subcommands.iter().find(|row| row.name.as_bytes()[prefix..].eq_ignore_ascii_case(name))
@@ -525,6 +540,7 @@ impl Command {
             | Handling::ToAll(..)
             | Handling::Scan
             | Handling::AskChannels(_) => true,
+            Handling::Container if self.is_learnt() => true,
             Handling::Container => self
                 .subcommands
                 .iter()
@@ -534,19 +550,22 @@ impl Command {
 }
 
 /// Writes the words of Redis for a wrong number of arguments.
-pub struct WrongArity(
+pub struct WrongArity<'t>(
     /// The row of the command.
-    pub &'static Command,
+    pub &'t Command<'t>,
 );
 
-impl fmt::Display for WrongArity {
+impl fmt::Display for WrongArity<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ERR wrong number of arguments for '{}' command", self.0.name)
     }
 }
 
 /// Those of these rows that the proxy does in pools of one shard, or of several.
-pub fn served(rows: &'static [Command], one_shard: bool) -> impl Iterator<Item = &'static Command> {
+pub fn served(
+    rows: &'static [Command<'static>],
+    one_shard: bool,
+) -> impl Iterator<Item = &'static Command<'static>> {
     rows.iter().filter(move |row| row.is_served(one_shard))
 }
 
@@ -612,6 +631,7 @@ mod tests {
         }
         assert_eq!(lookup(b"get").expect("a row").single_key, 1);
         assert_eq!(lookup(b"mget").expect("a row").single_key, 0);
+        assert_eq!(lookup(b"hgetex").expect("a row").single_key, 0, "not all shards have it");
         assert_eq!(lookup(b"spublish").expect("a row").single_key, 0, "a channel is no key");
     }
 

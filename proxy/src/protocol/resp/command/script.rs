@@ -22,7 +22,7 @@ pub enum ScriptChange {
     Forgotten,
 }
 
-impl Command {
+impl Command<'static> {
     /// A row whose command changes which scripts are known.
     pub(super) const fn scripts(mut self, change: ScriptChange) -> Self {
         self.scripts = Some(change);

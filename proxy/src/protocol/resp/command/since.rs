@@ -17,6 +17,14 @@ pub struct Since {
 pub struct Version(pub [u8; 3]);
 
 impl Version {
+    /// Whether it is this version or an earlier one.
+    const fn is_by(self, other: Self) -> bool {
+        let Self([major, minor, patch]) = self;
+        let own = u32::from_be_bytes([0, major, minor, patch]);
+        let Self([major, minor, patch]) = other;
+        own <= u32::from_be_bytes([0, major, minor, patch])
+    }
+
     /// Reads `7.4.0`; None for anything else.
     pub const fn parse(text: &str) -> Option<Self> {
         let (mut numbers, mut place, mut at) = ([0_u8; 3], 0, 0);
@@ -39,7 +47,26 @@ impl fmt::Display for Version {
     }
 }
 
+/// All servers from this version on know what it knows: Redis and Valkey alike.
+const EVERYWHERE: Version = Version([7, 0, 0]);
+
 impl Since {
+    /// Of a command that no row of ours has.
+    pub const NOWHERE: Self = Self { redis: None, valkey: None };
+
+    /// Whether no family is known to have it.
+    pub fn is_nowhere(self) -> bool {
+        self == Self::NOWHERE
+    }
+
+    /// Whether the servers that are about all know it: it came with 7.0 at the latest, before Valkey left.
+    pub const fn is_everywhere(self) -> bool {
+        match (self.redis, self.valkey) {
+            (Some(redis), Some(valkey)) => redis.is_by(EVERYWHERE) && valkey.is_by(EVERYWHERE),
+            _ => false,
+        }
+    }
+
     /// The version that clients are told: that of Redis, if it has the command.
     pub fn first(self) -> Version {
         self.redis.or(self.valkey).expect("a row is of some family")

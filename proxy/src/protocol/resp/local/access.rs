@@ -85,7 +85,8 @@ pub fn hello(
     }
     session.resp3 = resp3;
     encode::map(out, resp3, 7);
-    for (key, value) in [("server", "redis"), ("version", info::version(facts))] {
+    let (server, version) = info::kind(facts);
+    for (key, value) in [("server", server), ("version", version)] {
         encode::bulk(out, key.as_bytes());
         encode::bulk(out, value.as_bytes());
     }

@@ -14,18 +14,13 @@ use crate::protocol::resp::command::{Command, served};
 use crate::protocol::resp::encode::{array, map};
 
 /// All that is served, subcommands behind their containers.
-pub fn rows(one_shard: bool) -> &'static [&'static Command] {
-    static KEPT: [OnceLock<Vec<&'static Command>>; 2] = [const { OnceLock::new() }; 2];
+pub fn rows(one_shard: bool) -> &'static [&'static Command<'static>] {
+    static KEPT: [OnceLock<Vec<&'static Command<'static>>>; 2] = [const { OnceLock::new() }; 2];
     KEPT[usize::from(one_shard)].get_or_init(|| {
         served(&COMMANDS, one_shard)
             .flat_map(|row| std::iter::once(row).chain(served(row.subcommands, one_shard)))
             .collect()
     })
-}
-
-/// How many commands are served.
-pub fn count(one_shard: bool) -> usize {
-    rows(one_shard).iter().filter(|row| !row.name.contains('|')).count()
 }
 
 /// What is said of each command, and of all together.
@@ -45,7 +40,7 @@ impl Encoded {
     ) -> Self {
         let mut bytes = Vec::new();
         let mut places = HashMap::new();
-        let mut add = |command: &'static Command, bytes: &mut Vec<u8>| {
+        let mut add = |command: &'static Command<'static>, bytes: &mut Vec<u8>| {
             let start = bytes.len();
             row(command, bytes);
             places.insert(command.name, start..bytes.len());

@@ -46,7 +46,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let told = || facts.store.section(name);
     let mut lines: Vec<(&str, String)> = match name {
         "server" => vec![
-            ("redis_version", version(facts).into()),
+            ("redis_version", facts.store.version.as_deref().unwrap_or(REDIS_VERSION).into()),
             ("redis_mode", "standalone".into()),
             ("os", std::env::consts::OS.into()),
             ("arch_bits", usize::BITS.to_string()),
@@ -70,6 +70,15 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
         "cluster" => vec![("cluster_enabled", "0".into())],
         _ => Vec::new(),
     };
+    if let (Some(valkey), "server") = (&facts.store.valkey, name) {
+        // As a Valkey has them, behind the version of the Redis that it came from.
+        let lines_of_valkey = [
+            ("server_name", "valkey".to_owned()),
+            ("valkey_version", valkey.clone()),
+            ("server_mode", "standalone".to_owned()),
+        ];
+        lines.splice(1..1, lines_of_valkey);
+    }
     let mut title = name.to_owned();
     title[..1].make_ascii_uppercase();
     text.push_str(&format!("# {title}\r\n"));
@@ -90,9 +99,14 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     }
 }
 
-/// The version of the shards, which clients go by; where it is not known, the one whose commands the proxy speaks.
-pub fn version<'f>(facts: &Facts<'f, Resp>) -> &'f str {
-    facts.store.version.as_deref().unwrap_or(REDIS_VERSION)
+/// What kind of server the shards are and their version, which clients go by; where that is not known, the Redis whose commands
+/// the proxy speaks.
+pub fn kind<'f>(facts: &Facts<'f, Resp>) -> (&'static str, &'f str) {
+    match (&facts.store.valkey, &facts.store.version) {
+        (Some(valkey), _) => ("valkey", valkey),
+        (None, Some(redis)) => ("redis", redis),
+        (None, None) => ("redis", REDIS_VERSION),
+    }
 }
 
 /// A size as Redis writes it for people.

@@ -71,7 +71,9 @@ pub fn answer(
             }
             Err(reply) => encode::error(out, &reply),
         },
-        Local::Command => command::answer(&all, facts.settings.one_shard, session.resp3, plan),
+        Local::Command => {
+            command::answer(&all, facts.settings.one_shard, &facts.store.commands, session.resp3, plan);
+        }
         Local::Help => {
             let container = lookup(all[0]).expect("its subcommand was found");
             command::help(container, facts.settings.one_shard, out);
