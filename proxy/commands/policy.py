@@ -103,10 +103,14 @@ ALL_SHARDS = {
     "Every": "script|exists",
     "AnyDone": "script|load script|show function|dump function|list function|stats",
     "Same": "function|load",
+    "History": "latency|history",
+    "Latest": "latency|latest",
+    "Texts": "latency|doctor latency|graph memory|doctor memory|malloc-stats",
 }
 ALL_SERVERS = {
     "AllOk": "flushall script|flush function|delete function|flush function|restore slowlog|reset commandlog|reset memory|purge config|resetstat",
     "Sum": "latency|reset",
+    "Log(0)": "slowlog|get commandlog|get",
 }
 
 # Commands that run scripts, and what of; and those that change which are known.
@@ -124,10 +128,8 @@ CONFIRM = {"wait": "false", "waitaof": "true"}
 
 LATER = {
     "Blocking": "blmovem bzmove",
-    "AllShards": "clusterscan latency|doctor latency|graph latency|histogram latency|history latency|latest"
-    " memory|doctor memory|malloc-stats memory|stats",
-    "WholeServer": "slowlog|get commandlog|get"
-    " hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
+    "AllShards": "clusterscan latency|histogram memory|stats",
+    "WholeServer": "hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
     "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
 }
 

@@ -64,6 +64,48 @@ fn three_shards_answer_as_one_server() {
 }
 
 #[test]
+fn what_shards_report_is_that_of_one_server() {
+    let flags = ["--slowlog-log-slower-than", "0", "--latency-monitor-threshold", "1"];
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&flags)).collect();
+    let ours = Server::memstore_of(2, &[], &shards);
+    for version in ["2", "3"] {
+        let mut client = ours.connect();
+        client.tell(&format!("HELLO {version}"));
+        assert_eq!(client.tell("SLOWLOG RESET"), "+OK\r\n");
+        fill(&mut client, 100);
+        let log = client.tell("SLOWLOG GET 50");
+        assert!(log.starts_with("*50\r\n*6\r\n:"), "{log}");
+        // An entry is an ID, a time, and what else there is.
+        let entries = log.split("*6\r\n").skip(1);
+        let times: Vec<u64> = entries
+            .map(|entry| {
+                entry
+                    .split("\r\n:")
+                    .nth(1)
+                    .and_then(|rest| rest.split('\r').next()?.parse().ok())
+                    .expect("a time")
+            })
+            .collect();
+        assert!(times.is_sorted_by(|newer, older| newer >= older), "{times:?}");
+        assert!(client.tell("SLOWLOG GET").starts_with("*10\r\n"));
+        assert!(client.tell("SLOWLOG GET -1").split("*6\r\n").count() > 100);
+        for shard in &shards {
+            shard.connect().ask(&[b"EVAL", b"for i = 1, 2e6 do end", b"0"]);
+        }
+        // A loop that takes some milliseconds is seen as a slow command.
+        let latest = client.tell("LATENCY LATEST");
+        assert!(latest.starts_with("*1\r\n*4\r\n$7\r\ncommand\r\n:"), "{latest}");
+        let points: usize = client.tell("LATENCY HISTORY command").matches("*2\r\n").count();
+        assert!(points >= 3, "{points}");
+        let advice = client.tell("MEMORY DOCTOR");
+        assert!(advice.starts_with(if version == "2" { "$" } else { "=" }), "{advice}");
+        for number in 0..3 {
+            assert!(advice.contains(&format!("# shard-{number}\n")), "{advice}");
+        }
+    }
+}
+
+#[test]
 fn a_shard_that_is_gone_is_named() {
     let mut shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
     let lines: Vec<String> = shards.iter().enumerate().map(|(at, shard)| shard.line(at)).collect();

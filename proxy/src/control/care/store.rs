@@ -72,7 +72,8 @@ impl Inquiry {
         let shards: Vec<Shard> = all
             .iter()
             .enumerate()
-            .filter_map(|(index, shard)| (!ejected.contains(&index)).then(|| shard.clone()))
+            .filter(|(index, _)| !ejected.contains(index))
+            .map(|(_, shard)| shard.clone())
             .collect();
         self.answers.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         for some in shards.chunks(QUESTIONS_MAX) {

@@ -32,6 +32,7 @@ mod plan;
 mod pubsub;
 mod queueing;
 pub mod redirect;
+mod reports;
 mod scan;
 mod scripting;
 pub mod session;

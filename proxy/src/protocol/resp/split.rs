@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::command::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
-use super::{encode, pubsub, whole};
+use super::{encode, pubsub, reports, whole};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
@@ -79,6 +79,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
+        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts => reports::is_odd(merge, response),
     }
 }
 
@@ -90,7 +91,7 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
     if merge == Merge::AnyDone {
         return whole::merge_any_done(&parts, reply);
     }
-    if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes)) {
+    if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes) && merge != Merge::Texts) {
         // Of all shards, some may have done what others have not.
         let is_of_all = owners.of_keys().is_empty();
         return match merge {
@@ -131,6 +132,9 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
         Merge::Page(_) | Merge::ScanEnd(_) => parts.first(),
         Merge::Least | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::merge(merge, &parts, reply).err()
+        }
+        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts => {
+            reports::merge(merge, &parts, reply).err()
         }
     };
     if let Some(part) = unexpected {

@@ -5,13 +5,15 @@
 use bytes::{Buf as _, Bytes};
 
 use super::command::Merge;
-use super::{Resp, Words, encode, glob};
+use super::{Resp, Words, encode, glob, session};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Facts, Part, Plan, Route};
 
 /// Longest list of names that is put together: all of them are kept until the last shard has answered, because their number
 /// comes first.
 const NAMES_MAX: usize = 64 << 20;
+/// Entries of a log that a server shows who does not say how many.
+const ENTRIES_USUAL: u32 = 10;
 /// So many shards that have failed are named in an error.
 const NAMED_MAX: usize = 8;
 
@@ -26,7 +28,17 @@ pub fn plan(merge: Merge, words: &Words<'_>, facts: &Facts<'_, Resp>, plan: &mut
             Route::AllShards(merge)
         }
         Merge::Any(_) => Route::AllShards(Merge::Any(scattered(facts))),
+        Merge::Log(_) => Route::AllShards(Merge::Log(entries(words))),
         merge => Route::AllShards(merge),
+    }
+}
+
+/// How many entries of a log the request asks for at most.
+fn entries(words: &Words<'_>) -> u32 {
+    match words.iter().nth(2).map(session::number) {
+        None => ENTRIES_USUAL,
+        // All of them; and what is no number is told by the shards.
+        Some(number) => number.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX),
     }
 }
 
@@ -44,6 +56,7 @@ fn scattered(facts: &Facts<'_, Resp>) -> u32 {
 pub fn parts_max(merge: Merge) -> usize {
     match merge {
         Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Page(_) => NAMES_MAX,
+        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts => NAMES_MAX,
         _ => usize::MAX,
     }
 }
@@ -53,6 +66,8 @@ pub fn refuse_long(merge: Merge, reply: &mut Vec<u8>) {
     let mib = NAMES_MAX >> 20;
     let instead = match merge {
         Merge::Page(_) => "ask with a smaller COUNT",
+        Merge::Log(_) => "ask for fewer entries",
+        Merge::History | Merge::Latest | Merge::Texts => "ask the shards directly",
         _ => "ask with a pattern, or with SCAN",
     };
     encode::error(reply, &format!("ERR the replies of the shards have more than {mib} MiB; {instead}"));
@@ -183,7 +198,7 @@ pub fn line(response: &[u8]) -> Option<&[u8]> {
 }
 
 /// How many elements an array has, and where the first begins.
-fn head(response: &[u8]) -> Option<(usize, usize)> {
+pub fn head(response: &[u8]) -> Option<(usize, usize)> {
     let end = memchr::memchr(b'\n', response)?;
     let (b'*' | b'~', count) = response[..end].strip_suffix(b"\r")?.split_first()? else { return None };
     Some((std::str::from_utf8(count).ok()?.parse().ok()?, end + 1))

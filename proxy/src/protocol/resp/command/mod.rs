@@ -180,6 +180,14 @@ pub enum Merge {
     ScanEnd(u32),
     /// The response of any that has something, by this number; nil if none has.
     Any(u32),
+    /// The newest entries of logs, so many at most.
+    Log(u32),
+    /// What happened when, in order.
+    History,
+    /// What happened last, for each event.
+    Latest,
+    /// Texts for people, below the names of their shards.
+    Texts,
 }
 
 /// What the proxy answers itself.

@@ -1,0 +1,213 @@
+//! What shards report of themselves: what was slow, how long things took, what they advise. To a client it is the report of one server.
+
+use super::command::Merge;
+use super::decode::ResponseDecoder;
+use super::{encode, identity, whole};
+use crate::buffer::Output;
+use crate::protocol::Part;
+
+/// Points in time that a server remembers of an event.
+const HISTORY_MAX: usize = 160;
+
+/// Whether a response, which is no error, cannot be the one to such a command.
+pub fn is_odd(merge: Merge, response: &[u8]) -> bool {
+    match merge {
+        Merge::Texts => identity::string(response).is_none(),
+        _ => !response.starts_with(b"*"),
+    }
+}
+
+/// Joins the responses, none of which is an error but of texts. The shard whose response is none, if there is one.
+pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<(), &'p Part> {
+    match merge {
+        Merge::Log(limit) => {
+            // The newest first, and of the same second those of the first shard.
+            let mut entries = timed(parts, 1)?;
+            entries.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+            entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            write(entries.iter().map(|(_, entry)| *entry), reply);
+        }
+        Merge::History => {
+            let mut points = timed(parts, 0)?;
+            points.sort_by_key(|(time, _)| *time);
+            let oldest = points.len().saturating_sub(HISTORY_MAX);
+            write(points[oldest..].iter().map(|(_, point)| *point), reply);
+        }
+        Merge::Latest => latest(parts, reply)?,
+        _ => texts(parts, reply),
+    }
+    Ok(())
+}
+
+/// The elements of all arrays, each with the time that its own element at this place says.
+fn timed(parts: &[Part], place: usize) -> Result<Vec<(i64, &[u8])>, &Part> {
+    let mut all = Vec::new();
+    for part in parts {
+        for entry in elements(&part.bytes).ok_or(part)? {
+            let time = elements(entry).and_then(|fields| whole::integer(fields.get(place)?));
+            all.push((time.ok_or(part)?, entry));
+        }
+    }
+    Ok(all)
+}
+
+fn write<'e>(entries: impl ExactSizeIterator<Item = &'e [u8]>, reply: &mut Output) {
+    encode::array(reply.tail(), entries.len());
+    entries.for_each(|entry| reply.copy(entry));
+}
+
+/// For each event when it was last seen and how long it took then, the longest, and sums of what later servers say behind those.
+fn latest<'p>(parts: &'p [Part], reply: &mut Output) -> Result<(), &'p Part> {
+    /// Places of numbers; between these two is how long it took last.
+    const TIME: usize = 0;
+    const LONGEST: usize = 2;
+    let mut events: Vec<(&[u8], Vec<i64>)> = Vec::new();
+    for part in parts {
+        for entry in elements(&part.bytes).ok_or(part)? {
+            let fields = elements(entry).ok_or(part)?;
+            let (name, numbers) = fields.split_first().ok_or(part)?;
+            let numbers: Option<Vec<i64>> = numbers.iter().map(|number| whole::integer(number)).collect();
+            let numbers = numbers.filter(|numbers| numbers.len() > LONGEST).ok_or(part)?;
+            let Some((_, known)) = events.iter_mut().find(|(known, _)| known == name) else {
+                events.push((name, numbers));
+                continue;
+            };
+            if numbers[TIME] > known[TIME] {
+                known[..LONGEST].copy_from_slice(&numbers[..LONGEST]);
+            }
+            known[LONGEST] = known[LONGEST].max(numbers[LONGEST]);
+            let further = known[LONGEST + 1..].iter_mut().zip(&numbers[LONGEST + 1..]);
+            further.for_each(|(sum, number)| *sum = sum.saturating_add(*number));
+        }
+    }
+    encode::array(reply.tail(), events.len());
+    for (name, numbers) in events {
+        encode::array(reply.tail(), 1 + numbers.len());
+        reply.copy(name);
+        numbers.into_iter().for_each(|number| encode::integer(reply.tail(), number));
+    }
+    Ok(())
+}
+
+/// What each shard says, below its name; also where it is an error, unless all of them are.
+fn texts(parts: &[Part], reply: &mut Output) {
+    let said = parts.iter().find(|part| !encode::is_error(&part.bytes));
+    let Some(said) = said else {
+        return parts.first().into_iter().for_each(|part| reply.copy(&part.bytes));
+    };
+    let mut text = Vec::new();
+    for part in parts {
+        let words = match identity::string(&part.bytes) {
+            Some((words, _)) => words,
+            None => part.bytes.strip_prefix(b"-").unwrap_or(&part.bytes),
+        };
+        if !text.is_empty() {
+            text.extend_from_slice(b"\n\n");
+        }
+        text.extend_from_slice(format!("# {}\n", part.shard).as_bytes());
+        text.extend_from_slice(words.trim_ascii_end());
+    }
+    match said.bytes.first() {
+        Some(b'=') => encode::verbatim(reply.tail(), &text),
+        _ => encode::bulk(reply.tail(), &text),
+    }
+}
+
+/// The elements of an array, each with all that is in it.
+fn elements(response: &[u8]) -> Option<Vec<&[u8]>> {
+    let (count, start) = whole::head(response)?;
+    let (mut rest, mut found) = (&response[start..], Vec::new());
+    for _ in 0..count {
+        let progress = ResponseDecoder::default().decode(rest).ok().filter(|progress| progress.complete)?;
+        let (element, behind) = rest.split_at(progress.length);
+        found.push(element);
+        rest = behind;
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split;
+    use super::*;
+
+    fn joined(merge: Merge, responses: &[&str]) -> String {
+        let mut parts = Vec::new();
+        for (number, response) in responses.iter().enumerate() {
+            let mut part = Part::new(format!("shard-{}", number + 1).into());
+            part.bytes.extend_from_slice(response.as_bytes());
+            parts.push(part);
+        }
+        let owners = crate::protocol::Owners::new(&[], parts.len());
+        let mut reply = Output::default();
+        split::merge(merge, &owners, parts, &mut reply);
+        String::from_utf8(reply.first(reply.len()).to_vec()).expect("UTF-8")
+    }
+
+    fn entry(id: u32, time: u32) -> String {
+        format!("*4\r\n:{id}\r\n:{time}\r\n:9\r\n*1\r\n$4\r\nKEYS\r\n")
+    }
+
+    #[test]
+    fn the_newest_of_all_logs_come_first_and_no_more_than_were_asked_for() {
+        let one = format!("*2\r\n{}{}", entry(7, 30), entry(6, 10));
+        let two = format!("*2\r\n{}{}", entry(7, 30), entry(5, 20));
+        let reply = format!("*3\r\n{}{}{}", entry(7, 30), entry(7, 30), entry(5, 20));
+        assert_eq!(joined(Merge::Log(3), &[&one, &two, "*0\r\n"]), reply);
+        assert_eq!(joined(Merge::Log(0), &["*0\r\n", "*0\r\n"]), "*0\r\n");
+    }
+
+    #[test]
+    fn latencies_are_those_of_one_server() {
+        let history = joined(
+            Merge::History,
+            &["*1\r\n*2\r\n:5\r\n:1\r\n", "*2\r\n*2\r\n:4\r\n:2\r\n*2\r\n:6\r\n:3\r\n"],
+        );
+        assert_eq!(history, "*3\r\n*2\r\n:4\r\n:2\r\n*2\r\n:5\r\n:1\r\n*2\r\n:6\r\n:3\r\n");
+        let many = format!(
+            "*161\r\n{}",
+            (0..161).map(|time| format!("*2\r\n:{time}\r\n:1\r\n")).collect::<String>()
+        );
+        assert!(joined(Merge::History, &[&many, "*0\r\n"]).starts_with("*160\r\n*2\r\n:1\r\n"));
+        let latest = joined(
+            Merge::Latest,
+            &[
+                "*1\r\n*6\r\n$4\r\nfork\r\n:5\r\n:10\r\n:90\r\n:100\r\n:2\r\n",
+                "*2\r\n*4\r\n$3\r\naof\r\n:1\r\n:1\r\n:1\r\n*6\r\n$4\r\nfork\r\n:6\r\n:20\r\n:30\r\n:50\r\n:2\r\n",
+            ],
+        );
+        assert_eq!(
+            latest,
+            "*2\r\n*6\r\n$4\r\nfork\r\n:6\r\n:20\r\n:90\r\n:150\r\n:4\r\n*4\r\n$3\r\naof\r\n:1\r\n:1\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn texts_stand_below_the_names_of_their_shards() {
+        let advice = "$6\r\nHi Sam\r\n";
+        assert_eq!(
+            joined(Merge::Texts, &[advice, "-ERR No samples\r\n"]),
+            "$42\r\n# shard-1\nHi Sam\n\n# shard-2\nERR No samples\r\n"
+        );
+        assert!(joined(Merge::Texts, &["=10\r\ntxt:Hi Sam\r\n", "=10\r\ntxt:Hi Sam\r\n"]).starts_with("="));
+        assert_eq!(joined(Merge::Texts, &["-ERR a\r\n", "-ERR a\r\n"]), "-ERR a\r\n");
+    }
+
+    #[test]
+    fn what_is_no_report_is_not_taken_for_one() {
+        for (merge, odd) in [
+            (Merge::Log(1), "*1\r\n:1\r\n"),
+            (Merge::Log(1), "*1\r\n*1\r\n:1\r\n"),
+            (Merge::History, "*1\r\n*2\r\n$1\r\na\r\n:1\r\n"),
+            (Merge::Latest, "*1\r\n*2\r\n$1\r\na\r\n:1\r\n"),
+            (Merge::Latest, "*1\r\n*0\r\n"),
+        ] {
+            let reply = joined(merge, &["*0\r\n", odd]);
+            assert_eq!(
+                reply, "-ERR shard shard-2: unexpected response to a part of the request\r\n",
+                "{odd:?}"
+            );
+        }
+        assert!(is_odd(Merge::Texts, b":1\r\n") && is_odd(Merge::Latest, b"$1\r\na\r\n"));
+    }
+}
