@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use shard_discovery::source::fixed::bare;
 use shard_discovery::yaml::Entry;
 
 use super::Surroundings;
@@ -29,7 +30,7 @@ pub enum LogFormat {
 /// Where something is served over HTTP, or the statistics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SideListen {
-    /// Host or address; of the admin server also the path of a Unix socket.
+    /// Host or address, without brackets; of the admin server also the path of a Unix socket.
     pub host: String,
     /// Port.
     pub port: u16,
@@ -40,7 +41,7 @@ pub struct SideListen {
 impl SideListen {
     /// Port 0 is nowhere.
     pub fn of(host: String, port: u16, implied: bool) -> Option<Self> {
-        (port > 0).then_some(Self { host, port, implied })
+        (port > 0).then(|| Self { host: bare(&host).to_owned(), port, implied })
     }
 
     /// The path of the Unix socket, if it is one.
@@ -53,6 +54,7 @@ impl fmt::Display for SideListen {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path() {
             Some(path) => path.display().fmt(formatter),
+            None if self.host.contains(':') => write!(formatter, "[{}]:{}", self.host, self.port),
             None => write!(formatter, "{}:{}", self.host, self.port),
         }
     }
@@ -151,5 +153,20 @@ impl LogFormat {
     /// By its word in the table.
     pub fn of(word: &str) -> Self {
         if word == "json" { Self::Json } else { Self::Text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_with_brackets_or_without() {
+        for host in ["::1", "[::1]"] {
+            let listens = SideListen::of(host.to_owned(), 9121, false).expect(host);
+            assert_eq!((listens.host.as_str(), listens.to_string().as_str()), ("::1", "[::1]:9121"));
+        }
+        let plain = SideListen::of("127.0.0.1".to_owned(), 9121, false).expect("a port");
+        assert_eq!(plain.to_string(), "127.0.0.1:9121");
     }
 }
