@@ -57,6 +57,15 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- if and $hasShards (ne $mode "client-side") (ne $mode "redis-cluster") -}}
+  {{- $names := include "memstore.ringNames" . | fromJsonArray -}}
+  {{- with dig "keyless_scripts" "any" (.Values.proxy.pool | default dict) -}}
+    {{- if not (has . (concat $names (list "refuse" "any"))) -}}
+      {{- fail (printf "proxy.pool.keyless_scripts: scripts without keys are to run on %q, which is none of the %d shards: name one of them, or use refuse or any" . $count) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- include "memstore.poolChecks" . -}}
 {{- include "memstore.passwords" . -}}
 {{- include "memstore.decided" . -}}
 {{- include "memstore.effects" . -}}
@@ -81,15 +90,23 @@
       {{- fail "proxy.autoscaling.enabled needs proxy.autoscaling.targetCPUUtilizationPercentage or proxy.autoscaling.metrics: set one of them" -}}
     {{- end -}}
   {{- end -}}
+  {{- $pools := include "memstore.hasPools" . -}}
+  {{- $families := .Values.proxy.service.ipFamilies | default list -}}
+  {{- if and (has "IPv6" $families) (not (contains ":" .Values.proxy.listenAddress)) -}}
+    {{- fail (printf "proxy.service.ipFamilies has IPv6, and proxies would listen on %s, which is IPv4: set proxy.listenAddress to \"[::]\", which accepts both" .Values.proxy.listenAddress) -}}
+  {{- end -}}
+  {{- if and (gt (len $families) 1) (eq .Values.proxy.service.ipFamilyPolicy "SingleStack") -}}
+    {{- fail "proxy.service.ipFamilies has two families, and proxy.service.ipFamilyPolicy is SingleStack: use PreferDualStack, or remove a family" -}}
+  {{- end -}}
   {{- if eq (toString .Values.proxy.service.clusterIP) "None" -}}
     {{- if ne .Values.proxy.service.type "ClusterIP" -}}
       {{- fail "proxy.service.clusterIP None is for proxy.service.type ClusterIP only" -}}
     {{- end -}}
-    {{- if ne (toString (int .Values.proxy.service.port)) (include "memstore.clientsPort" .) -}}
+    {{- if and (not $pools) (ne (toString (int .Values.proxy.service.port)) (include "memstore.clientsPort" .)) -}}
       {{- fail (printf "with proxy.service.clusterIP None clients connect to the proxies directly, which listen on %s: set proxy.service.port to that" (include "memstore.clientsPort" .)) -}}
     {{- end -}}
   {{- end -}}
-  {{- if eq (toString (int .Values.metrics.port)) (include "memstore.clientsPort" .) -}}
+  {{- if and (not $pools) (eq (toString (int .Values.metrics.port)) (include "memstore.clientsPort" .)) -}}
     {{- fail (printf "metrics.port is %d, which clients of the proxy use: choose another one" (int .Values.metrics.port)) -}}
   {{- end -}}
   {{- with .Values.proxy.keda -}}
@@ -100,6 +117,13 @@
   {{- if and .Values.proxy.keda.enabled (not .Values.proxy.keda.triggers) -}}
     {{- fail "proxy.keda.enabled needs proxy.keda.triggers: set them" -}}
   {{- end -}}
+  {{- range $name := list "serviceMonitor" "podMonitor" -}}
+    {{- with get $.Values.metrics $name -}}
+      {{- if and .scrapeTimeout (gt (include "memstore.scrapeTime" .scrapeTimeout | int64) (include "memstore.scrapeTime" .interval | int64)) -}}
+        {{- fail (printf "metrics.%s.scrapeTimeout %s is more than interval %s, which Prometheus does not take: make it shorter" $name .scrapeTimeout .interval) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
   {{- if and .Values.proxy.service.nodePort (eq .Values.proxy.service.type "ClusterIP") -}}
     {{- fail "proxy.service.nodePort has no meaning with proxy.service.type ClusterIP: remove it, or use NodePort or LoadBalancer" -}}
   {{- end -}}
@@ -108,11 +132,17 @@
   {{- end -}}
 {{- end -}}
 {{- if not $hasShards -}}
-  {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.proxyExtraEgress) -}}
-    {{- fail "proxy.serversUrl is set, and the NetworkPolicy of the proxies does not allow connections to that URL and its servers: set networkPolicy.proxyExtraEgress" -}}
+  {{- $elsewhere := include "memstore.elsewhere" . | fromJsonArray | first -}}
+  {{- $policy := .Values.networkPolicy -}}
+  {{- $known := include "memstore.serversKnown" . | fromJson -}}
+  {{- if and $policy.enabled $known.named (not $policy.proxyExtraEgress) (not $policy.serversCIDRs) -}}
+    {{- fail (printf "%s is set, and the NetworkPolicy of the proxies does not allow connections to these servers, whose addresses the values do not tell: set networkPolicy.serversCIDRs to their networks, or set networkPolicy.proxyExtraEgress" (first $known.named)) -}}
+  {{- end -}}
+  {{- if and $policy.enabled $known.portless $policy.serversCIDRs (not $policy.serversPorts) -}}
+    {{- fail (printf "networkPolicy.serversCIDRs is set, and %s does not tell the ports of its servers: set networkPolicy.serversPorts" (first $known.portless)) -}}
   {{- end -}}
   {{- if and (lookup "apps/v1" "StatefulSet" .Release.Namespace (include "memstore.shards" .)) (not .Values.shards.allowDataLoss) -}}
-    {{- fail "proxy.serversUrl is set, and this release runs shards, which would be deleted with their keys: install another release beside it, or set shards.allowDataLoss to true if this is intended" -}}
+    {{- fail (printf "%s is set, and this release runs shards, which would be deleted with their keys: install another release beside it, or set shards.allowDataLoss to true if this is intended" $elsewhere) -}}
   {{- end -}}
 {{- else -}}
 {{- /* Shards that leave take their keys along. What runs can be asked only where the chart is installed, not where it is rendered. */ -}}

@@ -14,6 +14,7 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- $service := $proxy.service -}}
 {{- $persistence := .Values.shards.persistence -}}
 {{- $pool := $proxy.pool | default dict -}}
+{{- $pools := include "memstore.hasPools" . -}}
 {{- /* Who switches the proxy off says that the rest of its values means nothing. */ -}}
 {{- $off := eq (toString $proxy.enabled) "false" -}}
 {{- $rows := list -}}
@@ -21,17 +22,38 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $why := "there is no proxy: remove it, or use partitioning \"proxy\"" -}}
   {{- $of := list "metrics" "redisCluster.readFrom" "networkPolicy.allowExternal" "networkPolicy.metricsNamespaces" "networkPolicy.metricsPeers" "networkPolicy.proxyExtraIngress" "networkPolicy.proxyExtraEgress" -}}
   {{- /* Jobs have the proxy's image and run where it would, and the shards' Service has addresses as its own. */ -}}
-  {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" "proxy.pool.pin" -}}
+  {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.service.ipFamilies" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" "proxy.pool.pin" -}}
   {{- if eq (toString (int $service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "proxy.service.port" -}}{{- end -}}
   {{- $rows = append $rows (dict "why" $why "of" (ternary $of (append $of "proxy") $off) "but" $but) -}}
 {{- end -}}
 {{- if not (include "memstore.hasShards" .) -}}
   {{- $of := list "shards" "proxy.shardIdentity" "proxy.pool.servers_within_limit" "networkPolicy.shardsExtraIngress" "networkPolicy.shardsExtraEgress" -}}
-  {{- $but := list "shards.type" "shards.isRedis" "shards.allowDataLoss" -}}
+  {{- $but := list "shards.type" "shards.isRedis" "shards.allowDataLoss" "shards.enabled" -}}
   {{- if eq (toString (int .Values.shards.service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "shards.service.port" -}}{{- end -}}
-  {{- $rows = append $rows (dict "why" "proxy.serversUrl is set, so that the release runs no shards: remove it" "of" $of "but" $but) -}}
-{{- else if and $hasProxy (not $cluster) -}}
+  {{- $rows = append $rows (dict "why" (printf "%s is set, so that the release runs no shards: remove it" (include "memstore.elsewhere" . | fromJsonArray | first)) "of" $of "but" $but) -}}
+{{- else if $hasProxy -}}
+  {{- $rows = append $rows (dict "why" "no servers that run elsewhere are named: remove it, or set proxy.pool.servers" "of" (list "networkPolicy.serversCIDRs" "networkPolicy.serversPorts")) -}}
+  {{- $rows = append $rows (dict "why" "proxy.pool.servers_dns is not set: remove it, or set that" "of" (list "proxy.pool.servers_srv" "proxy.pool.servers_count" "proxy.pool.servers_names")) -}}
+{{- end -}}
+{{- if and $hasProxy (not $cluster) (not $proxy.serversUrl) -}}
   {{- $rows = append $rows (dict "why" "proxy.serversUrl is empty: remove it, or set that" "of" (list "proxy.serversUrlRefresh")) -}}
+{{- end -}}
+{{- if and $hasProxy (not $cluster) (not $proxy.serversConfigMap.name) -}}
+  {{- $rows = append $rows (dict "why" "proxy.serversConfigMap.name is empty: remove it, or set that" "of" (list "proxy.serversConfigMap")) -}}
+{{- end -}}
+{{- if not .Values.networkPolicy.serversCIDRs -}}
+  {{- $rows = append $rows (dict "why" "networkPolicy.serversCIDRs is empty: remove it, or set that" "of" (list "networkPolicy.serversPorts")) -}}
+{{- end -}}
+{{- if $pools -}}
+  {{- $rows = append $rows (dict "why" "each of proxy.pools has its own: remove it, and set that" "of" (list "auth" "shards.type" "shards.isRedis" "proxy.service.nodePort")) -}}
+  {{- if ne (toString (int $service.port)) (include "memstore.clientsPort" .) -}}
+    {{- $rows = append $rows (dict "why" "each of proxy.pools has its own port: remove it" "of" (list "proxy.service.port")) -}}
+  {{- end -}}
+  {{- $rows = append $rows (dict "why" "there are several pools (proxy.pools): remove it" "of" (list "tests.memtier")) -}}
+{{- end -}}
+{{- if eq $proxy.kind "DaemonSet" -}}
+  {{- $of := list "proxy.count" "proxy.autoscaling" "proxy.keda" "proxy.spread" "proxy.topologySpreadConstraints" "proxy.pdb" -}}
+  {{- $rows = append $rows (dict "why" "proxy.kind is DaemonSet, which has one proxy on each node: remove it, or use Deployment" "of" $of "but" (list "proxy.pdb.enabled")) -}}
 {{- end -}}
 {{- if not $cluster -}}
   {{- $rows = append $rows (dict "why" "it is for a Redis Cluster, and these shards are independent: remove it, or use partitioning \"redis-cluster\"" "of" (list "redisCluster")) -}}
@@ -41,7 +63,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- end -}}
   {{- if $hasProxy -}}
     {{- $rows = append $rows (dict "why" "nodes of a Redis Cluster are identified by their node IDs: remove it" "of" (list "proxy.shardIdentity")) -}}
-    {{- $rows = append $rows (dict "why" "a Redis Cluster provides the list of its nodes itself: remove it, or use partitioning \"proxy\"" "of" (list "proxy.serversUrl" "proxy.serversUrlRefresh")) -}}
+    {{- $rows = append $rows (dict "why" "a Redis Cluster provides the list of its nodes itself: remove it, or use partitioning \"proxy\"" "of" (list "proxy.serversUrl" "proxy.serversUrlRefresh" "proxy.serversConfigMap" "proxy.pools" "proxy.pool.servers" "proxy.pool.servers_dns" "proxy.pool.servers_srv" "proxy.pool.servers_count" "proxy.pool.servers_names" "proxy.pool.cluster")) -}}
   {{- end -}}
 {{- end -}}
 {{- if not $persistence.enabled -}}
@@ -49,7 +71,8 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- if not $cluster -}}{{- $of = list "shards.persistence" -}}{{- end -}}
   {{- $rows = append $rows (dict "why" "shards.persistence.enabled is false, so that nothing is persisted: remove it, or set that to true" "of" $of) -}}
 {{- end -}}
-{{- if $redis -}}
+{{- if $pools -}}
+{{- else if $redis -}}
   {{- if eq (toString $pool.miss_on_get_errors) "true" -}}
     {{- $rows = append $rows (dict "why" "it is for memcached, and the shards are Redis: remove it" "of" (list "proxy.pool.miss_on_get_errors")) -}}
   {{- end -}}
@@ -66,7 +89,12 @@ these has an effect all the same. Given is what differs from the chart's default
     {{- $rows = append $rows (dict "why" "proxy.service.type is ClusterIP: remove it, or use NodePort or LoadBalancer" "of" (list "proxy.service.externalTrafficPolicy")) -}}
   {{- end -}}
   {{- if ne $service.type "LoadBalancer" -}}
-    {{- $rows = append $rows (dict "why" "proxy.service.type is not LoadBalancer: remove it, or use that" "of" (list "proxy.service.loadBalancerClass")) -}}
+    {{- $rows = append $rows (dict "why" "proxy.service.type is not LoadBalancer: remove it, or use that" "of" (list "proxy.service.loadBalancerClass" "proxy.service.loadBalancerIP" "proxy.service.healthCheckNodePort")) -}}
+  {{- else if ne $service.externalTrafficPolicy "Local" -}}
+    {{- $rows = append $rows (dict "why" "proxy.service.externalTrafficPolicy is not Local: remove it, or use that" "of" (list "proxy.service.healthCheckNodePort")) -}}
+  {{- end -}}
+  {{- if ne $service.sessionAffinity "ClientIP" -}}
+    {{- $rows = append $rows (dict "why" "proxy.service.sessionAffinity is not ClientIP: remove it, or use that" "of" (list "proxy.service.sessionAffinityTimeoutSeconds")) -}}
   {{- end -}}
 {{- end -}}
 {{- $external := ne $service.type "ClusterIP" -}}
@@ -82,7 +110,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" "networkPolicy.enabled is false, so that everybody may connect: remove it, or set that to true" "of" (list "networkPolicy" "jobs.extraEgress") "but" (list "networkPolicy.enabled")) -}}
 {{- end -}}
 {{- if not .Values.auth.enabled -}}
-  {{- $rows = append $rows (dict "why" "auth.enabled is false: remove it, or set that to true" "of" (list "auth" (ternary "auth" "proxy.pool.reauth" $off))) -}}
+  {{- $rows = append $rows (dict "why" "auth.enabled is false: remove it, or set that to true" "of" (list "auth" (ternary "auth" "proxy.pool.reauth" (or $off (not (empty $pools)))))) -}}
 {{- end -}}
 {{- if and (or (eq $mode "client-side") (not (include "memstore.hasShards" .))) (not .Values.tests.enabled) -}}
   {{- $rows = append $rows (dict "why" "there are no Jobs or test pods: remove it, or set tests.enabled to true" "of" (list "jobs")) -}}

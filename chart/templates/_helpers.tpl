@@ -97,9 +97,10 @@ annotations:
 {{- if or (eq $mode "proxy") (and (eq $mode "redis-cluster") (ne (toString .Values.proxy.enabled) "false")) -}}true{{- end -}}
 {{- end }}
 
-{{/* "true" if the release runs shards; those of a list at a URL run elsewhere. */}}
+{{/* "true" if the release runs shards, and proxies do not only serve servers that run elsewhere. */}}
 {{- define "memstore.hasShards" -}}
-{{- if not (and (eq (include "memstore.mode" .) "proxy") .Values.proxy.serversUrl) -}}true{{- end -}}
+{{- $elsewhere := include "memstore.elsewhere" . | fromJsonArray -}}
+{{- if not (and (eq (include "memstore.mode" .) "proxy") $elsewhere) -}}true{{- end -}}
 {{- end }}
 
 {{/* "true" if proxies use a ring of the release's own shards. */}}
@@ -323,6 +324,16 @@ securityContext:
 {{- with .own.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- with .own.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .own.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .own.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .own.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -357,31 +368,35 @@ topologySpreadConstraints:
 {{- pick . "failureThreshold" "initialDelaySeconds" "periodSeconds" "successThreshold" "timeoutSeconds" | toYaml -}}
 {{- end }}
 
-{{/* Volume of the password, and of the one before it if there is such a key, which comes and goes while pods run. */}}
+{{/* Volume of a pool's password, and of the one before it if there is such a key, which comes and goes while pods run. */}}
 {{- define "memstore.authsVolume" -}}
-- name: auth
+- name: {{ .folder }}
   projected:
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ .Values.auth.existingSecret }}
+          name: {{ .existingSecret }}
           items:
-            - {key: {{ .Values.auth.passwordKey }}, path: password}
+            - {key: {{ .passwordKey }}, path: password}
       - secret:
-          name: {{ .Values.auth.existingSecret }}
+          name: {{ .existingSecret }}
           optional: true
           items:
-            - {key: {{ .Values.auth.previousPasswordKey }}, path: previous}
+            - {key: {{ .previousPasswordKey }}, path: previous}
 {{- end }}
 
 {{/* Volume and mount of the password. */}}
 {{- define "memstore.authVolume" -}}
-- name: auth
+{{- include "memstore.poolAuthVolume" (merge (dict "folder" "auth") .Values.auth) -}}
+{{- end }}
+
+{{- define "memstore.poolAuthVolume" -}}
+- name: {{ .folder }}
   secret:
-    secretName: {{ .Values.auth.existingSecret }}
+    secretName: {{ .existingSecret }}
     defaultMode: 0440
     items:
-      - {key: {{ .Values.auth.passwordKey }}, path: password}
+      - {key: {{ .passwordKey }}, path: password}
 {{- end }}
 
 {{- define "memstore.authMount" -}}

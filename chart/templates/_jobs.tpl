@@ -42,7 +42,10 @@ egress:
       {{- $ports := list (int .Values.shards.service.port) }}
       {{- if include "memstore.hasProxy" . }}
       {{- /* Some networks look at a Service's port before it becomes the pod's. */}}
-      {{- $ports = concat $ports (list (include "memstore.clientsPort" . | int) (int .Values.proxy.service.port) (int .Values.metrics.port)) }}
+      {{- range include "memstore.pools" . | fromJsonArray }}
+      {{- $ports = concat $ports (list (int .port) (int .service.port)) }}
+      {{- end }}
+      {{- $ports = append $ports (int .Values.metrics.port) }}
       {{- end }}
       {{- range uniq $ports }}
       - {port: {{ . }}, protocol: TCP}

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -69,7 +70,7 @@ def pod_spec(resource):
 
 
 def pods(resources):
-    return [one for one in resources if one["kind"] in ("Pod", "Job", "Deployment", "StatefulSet")]
+    return [one for one in resources if one["kind"] in ("Pod", "Job", "Deployment", "DaemonSet", "StatefulSet")]
 
 
 def told(values):
@@ -90,9 +91,11 @@ def proxy_files(resources, folder):
     config = pick(resources, "ConfigMap", "-proxy")["data"]["memstore.yml"]
     for ring in [one for one in resources if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-ring")]:
         (folder / "servers.yml").write_text(ring["data"]["servers.yml"])
-    (folder / "password").write_text("secret\n")
-    for path in ["ring/", "auth/"]:
-        config = config.replace(f"/etc/memstore/{path}", "")
+    for mounted in re.findall(r"/etc/memstore/((?:auth|servers)(?:-[-a-z0-9]+)?)/", config):
+        (folder / mounted).mkdir(exist_ok=True)
+        (folder / mounted / "password").write_text("secret\n")
+        (folder / mounted / "servers.yml").write_text('- "127.0.0.1:1:1 theirs"\n')
+    config = re.sub("/etc/memstore/(auth|servers)", r"\1", config.replace("/etc/memstore/ring/", ""))
     # It is not there before the first upgrade.
     config = config.replace("/etc/memstore/next/", "next-")
     (folder / "memstore.yml").write_text(config)

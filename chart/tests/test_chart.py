@@ -319,7 +319,10 @@ class Refusals(unittest.TestCase):
         allowed = set(schema["$defs"]["pool"]["properties"])
         self.assertGreater(len(allowed), 20)
         self.assertLessEqual(allowed, known)
-        self.assertFalse(allowed & {"listen", "servers", "redis_auth", "redis_auth_file"})
+        self.assertFalse(allowed & {"listen", "redis", "servers_file", "redis_auth", "redis_auth_file"})
+        pools = set(schema["$defs"]["pools"]["additionalProperties"]["properties"])
+        self.assertLessEqual(pools, known | {"port", "nodePort", "auth", "serversConfigMap"})
+        self.assertFalse(pools & {"listen", "servers_file", "redis_auth", "redis_auth_file"})
 
 
 class Ring(unittest.TestCase):

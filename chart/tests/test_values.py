@@ -30,6 +30,23 @@ def listed(values):
     return merged
 
 
+def elsewhere(values):
+    """Values of a release whose servers run elsewhere, with these besides."""
+    merged = {"proxy": {"pool": {"servers": ["10.0.0.1:6379:1 a", "10.0.0.2:6379:1 b"]}}}
+    for section, given in values.items():
+        merged[section] = merged.get(section, {}) | given
+    return merged
+
+
+def several(pools, **proxy):
+    """Values of a release of several pools: these besides one that is right."""
+    return {"proxy": {"pools": {"right": {"port": 7001, "redis": True, "servers": ["10.0.0.1:6379:1"]}} | pools} | proxy}
+
+
+def daemons(proxy):
+    return {"proxy": {"kind": "DaemonSet"} | proxy}
+
+
 def named(values, *path):
     """The values with one more."""
     *path, last, value = path
@@ -127,6 +144,38 @@ class Effects(unittest.TestCase):
             (listed({"networkPolicy": {"shardsExtraEgress": [{}]}}), "networkPolicy.shardsExtraEgress", "the release runs no shards"),
             (listed({"tests": {"enabled": False}, "jobs": {"podLabels": {"a": "b"}}}), "jobs.podLabels", "tests.enabled"),
             ({"proxy": {"serversUrlRefresh": "9s"}}, "proxy.serversUrlRefresh", "proxy.serversUrl is empty"),
+            (elsewhere({"proxy": {"serversUrlRefresh": "9s"}}), "proxy.serversUrlRefresh", "proxy.serversUrl is empty"),
+            ({"proxy": {"serversConfigMap": {"key": "x"}}}, "proxy.serversConfigMap.key", "proxy.serversConfigMap.name is empty"),
+            (elsewhere({"shards": {"count": 5}}), "shards.count", "proxy.pool.servers is set, so that the release runs no shards"),
+            (elsewhere({"shards": {"resources": {"limits": {"memory": "2Gi"}}}}), "shards.resources.limits.memory", "the release runs no shards"),
+            (elsewhere({"proxy": {"shardIdentity": False}}), "proxy.shardIdentity", "the release runs no shards"),
+            (elsewhere({"networkPolicy": {"serversPorts": [1]}}), "networkPolicy.serversPorts", "networkPolicy.serversCIDRs is empty"),
+            ({"networkPolicy": {"serversCIDRs": ["10.0.0.0/8"]}}, "networkPolicy.serversCIDRs", "no servers that run elsewhere are named"),
+            ({"proxy": {"pool": {"servers_srv": "x"}}}, "proxy.pool.servers_srv", "proxy.pool.servers_dns is not set"),
+            (CLIENT_SIDE | {"proxy": {"pool": {"servers": ["a:1:1"]}}}, "proxy.pool.servers", proxy),
+            (CLIENT_SIDE | {"proxy": {"kind": "DaemonSet"}}, "proxy.kind", proxy),
+            (CLUSTER | {"proxy": {"pool": {"servers": ["a:1:1"]}}}, "proxy.pool.servers", "the list of its nodes itself"),
+            (CLUSTER | {"proxy": {"pool": {"cluster": {"seeds": ["a:1"]}}}}, "proxy.pool.cluster", "the list of its nodes itself"),
+            (CLUSTER | {"proxy": {"serversConfigMap": {"name": "x"}}}, "proxy.serversConfigMap.name", "the list of its nodes itself"),
+            (CLUSTER | {"proxy": {"pools": {"a": {"port": 7000, "redis": True}}}}, "proxy.pools", "the list of its nodes itself"),
+            (several({}) | {"auth": {"enabled": True, "existingSecret": "s"}}, "auth.enabled", "each of proxy.pools has its own"),
+            (several({}) | MEMCACHED, "shards.type", "each of proxy.pools has its own"),
+            (several({}, service={"port": 7000}), "proxy.service.port", "each of proxy.pools has its own port"),
+            (several({}, service={"type": "NodePort", "nodePort": 30000}), "proxy.service.nodePort", "each of proxy.pools has its own"),
+            (several({}) | {"tests": {"memtier": {"enabled": True}}}, "tests.memtier.enabled", "several pools"),
+            (daemons({"count": 5}), "proxy.count", "one proxy on each node"),
+            (daemons({"autoscaling": {"enabled": True}}), "proxy.autoscaling.enabled", "one proxy on each node"),
+            (daemons({"keda": {"enabled": True, "triggers": [{}]}}), "proxy.keda.enabled", "one proxy on each node"),
+            (daemons({"spread": "DoNotSchedule"}), "proxy.spread", "one proxy on each node"),
+            (daemons({"topologySpreadConstraints": [{}]}), "proxy.topologySpreadConstraints", "one proxy on each node"),
+            (daemons({"pdb": {"maxUnavailable": 2}}), "proxy.pdb.maxUnavailable", "one proxy on each node"),
+            ({"proxy": {"service": {"loadBalancerIP": "10.0.0.1"}}}, "proxy.service.loadBalancerIP", "LoadBalancer"),
+            (
+                {"proxy": {"service": {"type": "LoadBalancer", "healthCheckNodePort": 30001}}},
+                "proxy.service.healthCheckNodePort", "externalTrafficPolicy is not Local",
+            ),
+            ({"proxy": {"service": {"sessionAffinityTimeoutSeconds": 60}}}, "proxy.service.sessionAffinityTimeoutSeconds", "sessionAffinity is not ClientIP"),
+            ({"metrics": {"serviceMonitor": {"scrapeTimeout": "5s"}}}, "metrics.serviceMonitor.scrapeTimeout", "set that to true"),
             (CLIENT_SIDE | {"proxy": {"serversUrl": "http://lists/cache"}}, "proxy.serversUrl", proxy),
             (CLUSTER | {"proxy": {"serversUrl": "http://lists/cache"}}, "proxy.serversUrl", "the list of its nodes itself"),
         ]:
@@ -150,6 +199,8 @@ class Effects(unittest.TestCase):
             {"proxy": {"enabled": False, "autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer"}, "pool": {"timeout": "2s"}}},
             MEMCACHED | {"proxy": {"pool": {"miss_on_get_errors": True}}},
             {"metrics": {"dashboard": {"enabled": True}}},
+            {"shards": {"enabled": True}}, CLUSTER | {"shards": {"enabled": True}}, CLIENT_SIDE | {"proxy": {"service": {"ipFamilies": ["IPv6"]}}},
+            daemons({"pdb": {"enabled": False}}),
         ]:
             with self.subTest(str(values)):
                 rendered(values)
@@ -273,6 +324,8 @@ class Pool(unittest.TestCase):
     def test_the_schema_and_the_proxy_read_the_same(self):
         """Each setting at and around each limit of any, as a number and as a text: both take it, or neither does."""
         schema = json.loads((CHART / "values.schema.json").read_text())["$defs"]["pool"]["properties"]
+        # Where servers are, and names of theirs, depend on other settings.
+        schema = {name: one for name, one in schema.items() if name not in ("cluster", "keyless_scripts") and not re.match("servers(_|$)(?!within_limit)", name)}
         limits = {most for one in schema.values() for most in (one.get("minimum", 0), one.get("maximum", 0))}
         limits |= {0, 10, 100, 999, 8760, 525600, 31536000, 10**6, 10**9, 10**12, 2**16, 2**20, 2**31, 2**32, 2**63, 2**64, 10**20}
         numbers = sorted({limit + step for limit in limits for step in (-1, 0, 1)})
@@ -352,6 +405,8 @@ class Listed(unittest.TestCase):
     def test_it_needs_a_way_to_the_servers(self):
         values = {"proxy": {"serversUrl": "http://lists:8080/cache"}}
         self.assertIn("set networkPolicy.proxyExtraEgress", sentence(refused(values)))
+        networks = {"networkPolicy": {"serversCIDRs": ["10.0.0.0/8"]}}
+        self.assertIn("set networkPolicy.serversPorts", sentence(refused(values | networks)))
         rendered(values | {"networkPolicy": {"enabled": False}})
         for url in ["https://lists/cache", "lists/cache", "http://lists/a b"]:
             self.assertIn("/proxy/serversUrl", refused({"proxy": {"serversUrl": url}}))

@@ -23,8 +23,10 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
-# Settings of a pool that the chart decides itself: where it listens, who its shards are, and what is said to them.
-DECIDED = re.compile(r"(listen|redis|cluster|shard_identity|redis_auth.*|redis_user|servers(_(?!within_limit$).*)?)")
+# Settings of a pool that the chart decides itself: where it listens, how its own shards are found, and what is said to them.
+DECIDED = re.compile(r"(listen|shard_identity|redis_auth.*|redis_user|servers_(file|peers|within|within_attempt))")
+# Of these, those that are values of their own where there is one pool.
+NAMED = {"redis", "servers_url", "servers_url_refresh"}
 DIGEST = "defaultsDigest"
 DEFS = {
     "strings": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -50,15 +52,45 @@ def pool():
     done = subprocess.run([binary, "settings", "--format", "json-schema"], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{binary} does not say its settings; is it an older one? {done.stderr}")
-    settings = json.loads(done.stdout)["definitions"]["pool"]
+    definitions = json.loads(done.stdout)["definitions"]
+    settings = definitions["pool"]
     settings["properties"] = {name: one for name, one in settings["properties"].items() if not DECIDED.fullmatch(name)}
-    # The chart knows what its shards are called.
-    settings["properties"]["keyless_scripts"] = {"type": "string", "pattern": "^(refuse|any|shard-[0-9]+)$"}
+    # Which names of shards there are the chart itself can tell.
+    settings["properties"]["keyless_scripts"] = {"type": "string", "pattern": r"^\S+$"}
+    # Whom a NetworkPolicy has to allow is read from these.
+    settings["properties"]["servers"]["items"]["pattern"] = r"^(/\S+|\S+:[0-9]+):[0-9]+( .+)?$"
+    settings["properties"]["servers_url"] = {"type": "string", "pattern": r"^http://\S+$"}
+    cluster = definitions["cluster"] | {"required": ["seeds"]}
+    cluster["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"
+    for one in cluster["properties"].values():
+        one.pop("default", None)
+        one.pop("description", None)
+    settings["properties"]["cluster"] = cluster
     # The chart has defaults of its own, and what a setting means stands where the proxy is described.
     for one in settings["properties"].values():
         one.pop("default", None)
         one.pop("description", None)
-    return settings
+    alone = settings | {"properties": {name: one for name, one in settings["properties"].items() if name not in NAMED}}
+    return {"pool": alone, "pools": pools(settings)}
+
+
+def pools(settings):
+    """What may stand below proxy.pools."""
+    port = {"type": "integer", "minimum": 1, "maximum": 65535}
+    key = {"type": "string", "minLength": 1}
+    auth = {"existingSecret": key, "passwordKey": key, "previousPasswordKey": key}
+    auth["user"] = {"type": "string", "pattern": "^[A-Za-z0-9_.-]*$", "not": {"const": "default"}}
+    chart = {
+        # Whoever is not root takes no lower one.
+        "port": port | {"minimum": 1024},
+        "nodePort": port,
+        "redis": {"type": "boolean"},
+        "auth": {"type": "object", "properties": auth, "required": ["existingSecret"], "additionalProperties": False},
+        "serversConfigMap": {"type": "object", "properties": {"name": key, "key": key}, "required": ["name"], "additionalProperties": False},
+    }
+    pool = settings | {"properties": settings["properties"] | chart, "required": ["port", "redis"]}
+    pool["properties"].pop("servers_within_limit")
+    return {"type": "object", "additionalProperties": pool}
 
 
 def comments(text):
@@ -102,7 +134,7 @@ def described(value, path, told):
 
 def schema(values, told):
     whole = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart memstore"}
-    whole |= {"type": "object"} | described(values, (), told) | {"$defs": DEFS | {"pool": pool()}}
+    whole |= {"type": "object"} | described(values, (), told) | {"$defs": DEFS | pool()}
     # What charts around this one put beside the values.
     whole["properties"] |= {"enabled": {"type": "boolean"}}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

@@ -1,43 +1,54 @@
 {{/* What the proxy is told, except who its shards are. What it takes over only at its start is in the Deployment. */}}
 {{- define "memstore.proxyConfig" -}}
-{{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
-{{- $redis := eq (include "memstore.type" .) "redis" -}}
-{{- $pool := deepCopy (.Values.proxy.pool | default dict) -}}
-{{- $_ := set $pool "listen" (printf "%s:%s" .Values.proxy.listenAddress (include "memstore.clientsPort" .)) -}}
-{{- $_ := set $pool "redis" $redis -}}
-{{- if .Values.auth.enabled -}}
-  {{- $_ := set $pool "redis_auth_file" "/etc/memstore/auth/password" -}}
-  {{- $_ := set $pool "redis_auth_previous_file" "/etc/memstore/auth/previous" -}}
-  {{- with .Values.auth.user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
-{{- end -}}
-{{- if $cluster -}}
-  {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
-    {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
-  {{- end -}}
-  {{- range list "hash" "distribution" "hash_tag" "pin" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
-    {{- if hasKey $pool . -}}
-      {{- fail (printf "proxy.pool.%s: a Redis Cluster decides about that itself: remove it" .) -}}
-    {{- end -}}
-  {{- end -}}
-  {{- $seed := printf "%s.%s.:%d" (include "memstore.shards" .) (include "memstore.domain" .) (int .Values.shards.service.port) -}}
-  {{- $_ := set $pool "cluster" (dict "seeds" (list $seed) "read_from" .Values.redisCluster.readFrom) -}}
-{{- else if not (include "memstore.hasShards" .) -}}
-  {{- $_ := set $pool "servers_url" .Values.proxy.serversUrl -}}
-  {{- $_ := set $pool "servers_url_refresh" .Values.proxy.serversUrlRefresh -}}
-{{- else -}}
-  {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
-  {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
-  {{- $_ := set $pool "servers_within_attempt" "/etc/memstore/next/attempt.yml" -}}
-  {{- $_ := set $pool "servers_peers" (printf "%s.%s.:%d" (include "memstore.proxies" .) (include "memstore.domain" .) (int .Values.metrics.port)) -}}
-  {{- if $redis -}}{{- $_ := set $pool "shard_identity" .Values.proxy.shardIdentity -}}{{- end -}}
-{{- end -}}
 log_level: {{ .Values.proxy.logLevel }}
 drain_grace: {{ printf "%ds" (int .Values.proxy.drain.graceSeconds) }}
 drain_limit: {{ printf "%ds" (int .Values.proxy.drain.limitSeconds) }}
 ready_min_healthy: {{ .Values.proxy.readyMinHealthy | quote }}
 pools:
-  cache:
-    {{- toYaml $pool | nindent 4 }}
+  {{- range include "memstore.pools" . | fromJsonArray }}
+  {{ .name }}:
+    {{- include "memstore.poolConfig" (dict "root" $ "pool" .) | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* Settings of a pool: (dict "root" $ "pool" one of memstore.pools) */}}
+{{- define "memstore.poolConfig" -}}
+{{- $root := .root -}}
+{{- $from := .pool.from -}}
+{{- $own := eq (include "memstore.mode" $root) "redis-cluster" -}}
+{{- $pool := .pool.settings -}}
+{{- $_ := set $pool "listen" (printf "%s:%d" $root.Values.proxy.listenAddress (int .pool.port)) -}}
+{{- $_ := set $pool "redis" .pool.redis -}}
+{{- with .pool.auth -}}
+  {{- if .existingSecret -}}
+    {{- $_ := set $pool "redis_auth_file" (printf "/etc/memstore/%s/password" .folder) -}}
+    {{- $_ := set $pool "redis_auth_previous_file" (printf "/etc/memstore/%s/previous" .folder) -}}
+    {{- with .user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if or $own $pool.cluster -}}
+  {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
+    {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
+  {{- end -}}
+  {{- range list "hash" "distribution" "hash_tag" "pin" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
+    {{- if hasKey $pool . -}}
+      {{- fail (printf "%s.%s: a Redis Cluster decides about that itself: remove it" $from .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if $own -}}
+  {{- $seed := printf "%s.%s.:%d" (include "memstore.shards" $root) (include "memstore.domain" $root) (int $root.Values.shards.service.port) -}}
+  {{- $_ := set $pool "cluster" (dict "seeds" (list $seed) "read_from" $root.Values.redisCluster.readFrom) -}}
+{{- else if .pool.configMap.name -}}
+  {{- $_ := set $pool "servers_file" (printf "/etc/memstore/%s/servers.yml" .pool.configMap.folder) -}}
+{{- else if include "memstore.hasShards" $root -}}
+  {{- $_ := set $pool "servers_file" "/etc/memstore/ring/servers.yml" -}}
+  {{- $_ := set $pool "servers_within" "/etc/memstore/next/servers.yml" -}}
+  {{- $_ := set $pool "servers_within_attempt" "/etc/memstore/next/attempt.yml" -}}
+  {{- $_ := set $pool "servers_peers" (printf "%s.%s.:%d" (include "memstore.proxies" $root) (include "memstore.domain" $root) (int $root.Values.metrics.port)) -}}
+  {{- if .pool.redis -}}{{- $_ := set $pool "shard_identity" $root.Values.proxy.shardIdentity -}}{{- end -}}
+{{- end -}}
+{{- toYaml $pool -}}
 {{- end }}
 
 {{/* The port that the proxy itself listens on; the Service's may be one that only root could take. */}}
