@@ -235,8 +235,12 @@ MOVE = [key(1, "RW", "access", "delete"), key(2, "RW", "insert")]
 # How many arguments they take at least is left to the server where that is not certain.
 SET_WRITE = (-3, "write denyoom fast", "set", WRITE, "8.12.0", "set")
 SET_TTL = (-3, "readonly fast", "set", READ, "8.12.0", "set")
-ARRAY_WRITE = ("write denyoom", "", WRITE, "8.8.0", "array")
+ARRAY_ADD = ("write denyoom", "", WRITE, "8.8.0", "array")
+ARRAY_ADD_FAST = ("write denyoom fast", "", WRITE, "8.8.0", "array")
+ARRAY_WRITE = ("write", "", WRITE, "8.8.0", "array")
+ARRAY_WRITE_FAST = ("write fast", "", WRITE, "8.8.0", "array")
 ARRAY_READ = ("readonly", "", READ, "8.8.0", "array")
+ARRAY_READ_FAST = ("readonly fast", "", READ, "8.8.0", "array")
 SUPPLEMENT = [
     ("increx", -2, "write denyoom fast", "string", [key(1, "RW", "access", "update")], "8.8.0", "string",
      "Increments the number in a key within bounds and sets its expiration time."),
@@ -267,23 +271,23 @@ SUPPLEMENT = [
      "Moves the lowest or highest member of a sorted set to another one, and waits for one."),
     ("bitrangeintarray", -2, "readonly", "bitmap", READ, "8.12.0", "bitmap",
      "Returns the positions of the bits that are set in a range."),
-    ("arset", -4, *ARRAY_WRITE, "Sets values in an array from an index on."),
-    ("armset", -4, *ARRAY_WRITE, "Sets values in an array at several indexes."),
-    ("arinsert", -3, *ARRAY_WRITE, "Appends values to an array at its cursor."),
-    ("arring", -4, *ARRAY_WRITE, "Appends values to an array that goes around at a size."),
-    ("ardel", -3, *ARRAY_WRITE, "Deletes values of an array at indexes."),
+    ("arset", -4, *ARRAY_ADD_FAST, "Sets values in an array from an index on."),
+    ("armset", -4, *ARRAY_ADD_FAST, "Sets values in an array at several indexes."),
+    ("arinsert", -3, *ARRAY_ADD_FAST, "Appends values to an array at its cursor."),
+    ("arring", -4, *ARRAY_ADD, "Appends values to an array that goes around at a size."),
+    ("ardel", -3, *ARRAY_WRITE_FAST, "Deletes values of an array at indexes."),
     ("ardelrange", -4, *ARRAY_WRITE, "Deletes values of an array in ranges of indexes."),
-    ("arseek", 3, *ARRAY_WRITE, "Sets the cursor of an array."),
-    ("arget", 3, *ARRAY_READ, "Returns the value of an array at an index."),
-    ("armget", -3, *ARRAY_READ, "Returns the values of an array at several indexes."),
-    ("argetrange", -4, *ARRAY_READ, "Returns the values of an array in a range of indexes."),
+    ("arseek", 3, *ARRAY_WRITE_FAST, "Sets the cursor of an array."),
+    ("arget", 3, *ARRAY_READ_FAST, "Returns the value of an array at an index."),
+    ("armget", -3, *ARRAY_READ_FAST, "Returns the values of an array at several indexes."),
+    ("argetrange", 4, *ARRAY_READ, "Returns the values of an array in a range of indexes."),
     ("arscan", -4, *ARRAY_READ, "Returns indexes and values of an array in a range."),
-    ("argrep", -4, *ARRAY_READ, "Searches the values of an array in a range."),
+    ("argrep", -6, *ARRAY_READ, "Searches the values of an array in a range."),
     ("arop", -5, *ARRAY_READ, "Aggregates the values of an array in a range."),
     ("arlastitems", -3, *ARRAY_READ, "Returns the values that were appended to an array last."),
-    ("arnext", 2, *ARRAY_READ, "Returns the index at which the next value is appended to an array."),
-    ("arlen", 2, *ARRAY_READ, "Returns the length of an array."),
-    ("arcount", -2, *ARRAY_READ, "Returns the number of values in an array."),
+    ("arnext", 2, *ARRAY_READ_FAST, "Returns the index at which the next value is appended to an array."),
+    ("arlen", 2, *ARRAY_READ_FAST, "Returns the length of an array."),
+    ("arcount", 2, *ARRAY_READ_FAST, "Returns the number of values in an array."),
     ("arinfo", -2, *ARRAY_READ, "Returns information about an array."),
     ("backup", -2, "admin noscript", "", [], "8.10.0", "server", "A container for commands that back up the server."),
     ("himport", -2, "write denyoom", "hash", [], "8.10.0", "hash", "A container for commands that set many hashes of the same fields."),

@@ -112,17 +112,16 @@ fn every_argument_of_every_command_is_told() {
     let out = plan.shared.expect("it is shared");
     let reply = read(&mut &out[..]).value;
     let mut told = 0;
-    for dump in
-        Dump::all().iter().filter(|dump| dump.family() == "redis" && dump.version() > Version([8, 1, 0]))
-    {
-        for (name, said) in dump.commands().iter().filter(|(name, _)| !name.contains('|')) {
-            let Some(arguments) = said.get("arguments").and_then(|said| said.as_str()) else { continue };
-            let Some(row) = row(name).filter(|row| row.is_served(true)) else { continue };
-            let expected = arguments.matches(['[', ' ']).count() + 1;
-            let doc = reply.member(row.name);
-            assert_eq!(names(doc.member("arguments")), expected, "{name}: {arguments}");
-            told += 1;
-        }
+    let all = Dump::all();
+    let of_redis = all.iter().filter(|dump| dump.family() == "redis");
+    let newest = of_redis.max_by_key(|dump| dump.version()).expect("a dump");
+    for (name, said) in newest.commands().iter().filter(|(name, _)| !name.contains('|')) {
+        let Some(arguments) = said.get("arguments").and_then(|said| said.as_str()) else { continue };
+        let Some(row) = row(name).filter(|row| row.is_served(true)) else { continue };
+        let expected = arguments.matches(['[', ' ']).count() + 1;
+        let doc = reply.member(row.name);
+        assert_eq!(names(doc.member("arguments")), expected, "{name}: {arguments}");
+        told += 1;
     }
     assert!(told > 200, "only {told} commands have arguments");
 }

@@ -2,7 +2,7 @@
 //! Every other file asks here, so that a new command is a new row and nothing else.
 //!
 //! Written by `proxy/commands/table.py` (`make commands`) from what servers publish (COMMAND, COMMAND DOCS) and from the
-//! policy beside that script; change those, not this file. Servers: Redis 7.0, 7.2, 7.4, 8.0, 8.6 and Valkey 8.0, 8.1, 9.0, 9.1.
+//! policy beside that script; change those, not this file. Servers: Redis 7.0, 7.2, 7.4, 8.0, 8.2, 8.6 and Valkey 8.0, 8.1, 9.0, 9.1.
 //! Columns: name, versions of Redis and Valkey that brought it, arity, flags, keys, handling, categories beyond those that
 //! follow from the flags, and documentation. `mod.rs` explains the words.
 
@@ -65,24 +65,24 @@ pub static COMMANDS: [Command; 318] = [
         row("acl|whoami", since("6.0.0", "6.0.0"), 2, NOSCRIPT | LOADING | STALE, &[], Refuse(USERS), 0, "server\tReturns the authenticated username of the current connection.\t"),
     ]),
     row("append", since("2.0.0", "2.0.0"), 3, WRITE | DENYOOM | FAST, &[at(1, RW | INSERT)], Forward, STRING, "string\tAppends a string to the value of a key. Creates the key if it doesn't exist.\tkey:key,key_spec_index=0 value:string"),
-    row("arcount", since("8.8.0", ""), -2, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the number of values in an array.\t"),
-    row("ardel", since("8.8.0", ""), -3, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tDeletes values of an array at indexes.\t"),
-    row("ardelrange", since("8.8.0", ""), -4, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tDeletes values of an array in ranges of indexes.\t"),
-    row("arget", since("8.8.0", ""), 3, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the value of an array at an index.\t"),
-    row("argetrange", since("8.8.0", ""), -4, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the values of an array in a range of indexes.\t"),
-    row("argrep", since("8.8.0", ""), -4, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tSearches the values of an array in a range.\t"),
+    row("arcount", since("8.8.0", ""), 2, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the number of values in an array.\t"),
+    row("ardel", since("8.8.0", ""), -3, WRITE | FAST, &[at(1, RW | UPDATE)], Forward, 0, "array\tDeletes values of an array at indexes.\t"),
+    row("ardelrange", since("8.8.0", ""), -4, WRITE, &[at(1, RW | UPDATE)], Forward, 0, "array\tDeletes values of an array in ranges of indexes.\t"),
+    row("arget", since("8.8.0", ""), 3, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the value of an array at an index.\t"),
+    row("argetrange", since("8.8.0", ""), 4, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the values of an array in a range of indexes.\t"),
+    row("argrep", since("8.8.0", ""), -6, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tSearches the values of an array in a range.\t"),
     row("arinfo", since("8.8.0", ""), -2, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns information about an array.\t"),
-    row("arinsert", since("8.8.0", ""), -3, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tAppends values to an array at its cursor.\t"),
+    row("arinsert", since("8.8.0", ""), -3, WRITE | DENYOOM | FAST, &[at(1, RW | UPDATE)], Forward, 0, "array\tAppends values to an array at its cursor.\t"),
     row("arlastitems", since("8.8.0", ""), -3, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the values that were appended to an array last.\t"),
-    row("arlen", since("8.8.0", ""), 2, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the length of an array.\t"),
-    row("armget", since("8.8.0", ""), -3, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the values of an array at several indexes.\t"),
-    row("armset", since("8.8.0", ""), -4, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets values in an array at several indexes.\t"),
-    row("arnext", since("8.8.0", ""), 2, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the index at which the next value is appended to an array.\t"),
+    row("arlen", since("8.8.0", ""), 2, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the length of an array.\t"),
+    row("armget", since("8.8.0", ""), -3, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the values of an array at several indexes.\t"),
+    row("armset", since("8.8.0", ""), -4, WRITE | DENYOOM | FAST, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets values in an array at several indexes.\t"),
+    row("arnext", since("8.8.0", ""), 2, READONLY | FAST, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns the index at which the next value is appended to an array.\t"),
     row("arop", since("8.8.0", ""), -5, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tAggregates the values of an array in a range.\t"),
     row("arring", since("8.8.0", ""), -4, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tAppends values to an array that goes around at a size.\t"),
     row("arscan", since("8.8.0", ""), -4, READONLY, &[at(1, RO | ACCESS)], Forward, 0, "array\tReturns indexes and values of an array in a range.\t"),
-    row("arseek", since("8.8.0", ""), 3, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets the cursor of an array.\t"),
-    row("arset", since("8.8.0", ""), -4, WRITE | DENYOOM, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets values in an array from an index on.\t"),
+    row("arseek", since("8.8.0", ""), 3, WRITE | FAST, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets the cursor of an array.\t"),
+    row("arset", since("8.8.0", ""), -4, WRITE | DENYOOM | FAST, &[at(1, RW | UPDATE)], Forward, 0, "array\tSets values in an array from an index on.\t"),
     row("asking", since("3.0.0", "3.0.0"), 1, FAST, &[], Answer(Asking), CONNECTION, "cluster\tSignals that a cluster client is following an -ASK redirect.\t"),
     row("auth", since("1.0.0", "1.0.0"), -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, &[], Answer(Auth), CONNECTION, "connection\tAuthenticates the connection.\tusername:string,since=6.0.0,optional password:string"),
     row("backup", since("8.10.0", ""), -2, ADMIN | NOSCRIPT, &[], Refuse(PERSISTENCE), 0, "server\tA container for commands that back up the server.\t"),
