@@ -1,12 +1,8 @@
-//! Commands that wait for data on several shards, over real servers: answered as by one server, and every element once.
-
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+//! Commands that wait for data on several shards, over real servers: answered as by one server. That every
+//! element arrives once: arrivals.rs.
 
 use servers::blocking::{blocked, play};
-use servers::dice::Dice;
-use servers::{Client, Server, eventually};
+use servers::{Client, Server};
 
 mod servers;
 
@@ -33,7 +29,7 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
         a: BZPOPMIN ALL 0.01
         a: BLMPOP 0.01 10 ALL LEFT
         a: BZMPOP 0.01 10 ALL MAX COUNT 2
-        a> HELLO 3 ; a< ; a: BLPOP ALL 0.01 ; a: BZPOPMAX ALL 0.01
+        a: HELLO 3 ; a: BLPOP ALL 0.01 ; a: BZPOPMAX ALL 0.01
         a: BLPOP ALL -1
         a: BLPOP ALL x
         a: BLMPOP x 10 ALL UP
@@ -44,7 +40,7 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
         a: SET k5 v ; a: BLPOP ALL 0.01 ; a: BZPOPMIN ALL 0.01
         a: RPUSH k5 1 2 3 ; a: RPUSH k4 4 5 ; a: BLPOP ALL 0 ; a: BRPOP ALL 0 ; a: BLPOP ALL 0 ; a: BLMPOP 0 10 ALL LEFT COUNT 5 ; a: BLPOP ALL 0.01
         a: ZADD k7 1.5 a 2 b 3 c ; a: BZPOPMIN ALL 0 ; a: BZPOPMAX ALL 0 ; a: BZMPOP 0 10 ALL MIN ; a: EXISTS k7
-        a> HELLO 3 ; a< ; a: ZADD k7 1.5 a 2 b 3 c ; a: BZPOPMIN ALL 0 ; a: BZPOPMAX ALL 0 ; a: BZMPOP 0 10 ALL MIN ; a: EXISTS k7
+        a: HELLO 3 ; a: ZADD k7 1.5 a 2 b 3 c ; a: BZPOPMIN ALL 0 ; a: BZPOPMAX ALL 0 ; a: BZMPOP 0 10 ALL MIN ; a: EXISTS k7
         a> BLPOP ALL 0 ; 1 wait ; b: RPUSH k0 x y ; a< ; b: LRANGE k0 0 -1
         a> BLPOP ALL 0 ; 1 wait ; b> BLPOP ALL 0 ; 2 wait ; c: RPUSH k6 1 2 ; a< ; b<
         a> BLPOP ALL 0 ; a> GET k3 ; 1 wait ; b: RPUSH k4 x ; a< ; a<
@@ -53,7 +49,7 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
         a> BLPOP ALL 0 ; 1 wait ; b: EVAL return(redis.call('RPUSH',KEYS[1],'x')) 1 k2 ; a<
         a: SELECT 3 ; a> BLPOP ALL 0 ; 1 wait ; b: RPUSH k1 x ; b: SELECT 3 ; b: RPUSH k1 y ; a<
         a: XADD k1 1-1 f v ; a: XADD k4 2-1 f w ; a: XREAD BLOCK 0 STREAMS k0 k1 k4 0 0 0 ; a: XREAD COUNT 1 BLOCK 10 STREAMS k0 k1 k4 0 1-1 2-1
-        a> HELLO 3 ; a< ; a: XADD k1 1-1 f v ; a: XADD k4 2-1 f w ; a: XREAD COUNT 1 BLOCK 0 STREAMS k0 k1 k4 0 0 0 ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 0 1-1 2-1
+        a: HELLO 3 ; a: XADD k1 1-1 f v ; a: XADD k4 2-1 f w ; a: XREAD COUNT 1 BLOCK 0 STREAMS k0 k1 k4 0 0 0 ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 0 1-1 2-1
         a: XADD k1 1-1 f v ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 $ $ $ ; a: SET k4 v ; a: XREAD BLOCK 10 STREAMS k0 k1 k4 0 1-1 0
         a: XADD k1 1-1 f v ; a> XREAD BLOCK 0 STREAMS k0 k1 k4 0 1-1 0 ; 1 wait ; b: XADD k4 5-1 f v ; a<
         a: XREAD BLOCK -1 STREAMS k0 k1 k4 0 0 0 ; a: XREAD BLOCK x STREAMS k0 k1 k4 0 0 0
@@ -88,84 +84,6 @@ fn what_waits_on_several_shards_is_answered_as_one_server_answers() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     shards.iter().for_each(|shard| blocked(shard, 0));
-}
-
-/// Connections on which a server tells of changes.
-fn trackers(server: &Server) -> Vec<String> {
-    let list = server.connect().tell("CLIENT LIST");
-    let is_tracker =
-        |line: &&str| line.split(' ').any(|word| word.starts_with("flags=") && word.contains('t'));
-    let id =
-        |line: &str| line.split(' ').find_map(|word| word.strip_prefix("id=")).expect("an id").to_owned();
-    list.lines().filter(is_tracker).map(id).collect()
-}
-
-/// Consumers of lists on three shards, while some of them hang up and the connections on which shards tell of changes are reset.
-fn arrives(hangs_up: bool) {
-    let elements: usize = std::env::var("ELEMENTS").map_or(3000, |text| text.parse().expect("a number"));
-    let shards = [(); 3].map(|()| Server::redis(&[]));
-    let proxy = Arc::new(Server::memstore_of(2, &[], &shards));
-    let (done, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let received = Arc::new(Mutex::new(Vec::new()));
-    let consumers: Vec<_> = (0..12)
-        .map(|number| {
-            let (proxy, done, hung_up) = (proxy.clone(), done.clone(), hung_up.clone());
-            let received = received.clone();
-            std::thread::spawn(move || {
-                let mut dice = Dice::new(number);
-                let mut client = proxy.connect();
-                while !done.load(Relaxed) {
-                    let (first, timeout) = (dice.below(9), ["1", "0.05"][dice.below(2)]);
-                    let lists: Vec<String> = (0..4).map(|at| format!("{}list", (first + at) % 9)).collect();
-                    client.begin(&format!("BLPOP {} {timeout}", lists.join(" ")));
-                    if hangs_up && dice.one_in(20) {
-                        hung_up.fetch_add(1, Relaxed);
-                        client = proxy.connect();
-                        continue;
-                    }
-                    let reply = String::from_utf8_lossy(&client.reply()).into_owned();
-                    match reply.split("\r\n").nth(4) {
-                        Some(element) => received.lock().expect("unbroken").push(element.to_owned()),
-                        None => assert_eq!(reply, "*-1\r\n"),
-                    }
-                }
-            })
-        })
-        .collect();
-    let mut producer = proxy.connect();
-    let mut pushed = BTreeSet::new();
-    for number in 0..elements {
-        assert!(producer.tell(&format!("RPUSH {}list e{number}", number % 9)).starts_with(':'));
-        pushed.insert(format!("e{number}"));
-        if number % (elements / 10) == elements / 20 {
-            for id in trackers(&shards[number % 3]) {
-                shards[number % 3].connect().tell(&format!("CLIENT KILL ID {id}"));
-            }
-        }
-    }
-    let nothing = ":0\r\n".repeat(9);
-    eventually(|| (0..9).map(|list| producer.tell(&format!("LLEN {list}list"))).collect(), &nothing);
-    done.store(true, Relaxed);
-    consumers.into_iter().for_each(|consumer| consumer.join().expect("it ends"));
-    let received = received.lock().expect("unbroken");
-    let distinct: BTreeSet<&String> = received.iter().collect();
-    assert_eq!(distinct.len(), received.len(), "an element came twice");
-    let lost = pushed.iter().filter(|element| !distinct.contains(element)).count();
-    let hung_up = hung_up.load(Relaxed);
-    println!("{} received, {lost} lost, {hung_up} hung up", received.len());
-    // What was on its way to one that hung up.
-    assert!(lost <= hung_up, "{lost} lost, {hung_up} hung up");
-    blocked(&proxy, 0);
-}
-
-#[test]
-fn every_element_arrives_once() {
-    arrives(false);
-}
-
-#[test]
-fn no_more_is_lost_than_clients_hang_up() {
-    arrives(true);
 }
 
 /// Nothing is taken for those that have gone before it came.
