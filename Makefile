@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -13,7 +13,9 @@ SOAK_CASES ?= 20000
 DEBUG_PROXY := cargo test --workspace --test trial --no-run
 WITH_DEBUG_PROXY := MEMSTORE=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/memstore
 # The test programs of one lane, each of which is in one of the two: see there.
-LANE = cargo test --workspace --all-targets --config "target.\"cfg(all())\".runner = [\"$(CURDIR)/.ci/lane\", \"$(1)\"]"
+LANE = cargo test --workspace $(or $(2),--all-targets) --config "target.\"cfg(all())\".runner = [\"$(CURDIR)/.ci/lane\", \"$(1)\"]"
+# Those that start servers of Redis or Valkey.
+WITH_SERVERS = --test command_table $(addprefix --test ,$(basename $(notdir $(shell grep -l '^mod servers;' proxy/tests/*.rs))))
 COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
@@ -42,6 +44,16 @@ test-clients: tools-test
 	$(DEBUG_PROXY)
 	$(WITH_DEBUG_PROXY) proxy/tests/clients/run
 	$(WITH_DEBUG_PROXY) examples/session-store/run
+
+test-servers: tools-test ## the tests with real servers, for each of SERVERS (programs of other versions of Redis and Valkey) in the place of redis-server
+	@[ -n "$(SERVERS)" ] || { echo 'SERVERS="FOLDER/redis-server FOLDER/valkey-server" is missing'; exit 1; }
+	cargo test --workspace --all-targets --no-run
+	$(DEBUG_PROXY)
+	for server in $(abspath $(SERVERS)); do \
+		"$$server" --version && export TEST_REDIS="$$server" || exit 1; \
+		.ci/beside '$(call LANE,works,$(WITH_SERVERS))' '$(call LANE,waits,$(WITH_SERVERS))' && $(WITH_DEBUG_PROXY) proxy/tests/clients/run \
+			&& $(WITH_DEBUG_PROXY) examples/session-store/run || failed="$$failed $$server"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 test-chart: tools-test
 	$(DEBUG_PROXY)

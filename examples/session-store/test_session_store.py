@@ -20,6 +20,7 @@ from sessions import ENDED, ID, Sessions, key
 
 HERE = pathlib.Path(__file__).parent
 MEMSTORE = os.environ["MEMSTORE"]
+REDIS = os.environ.get("TEST_REDIS", "redis-server")
 # A loopback address of this run's own, so that nobody else takes a port between its choice and its use.
 HOST = f"127.{192 + (os.getpid() >> 16 & 31)}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 # An answer takes no longer, whatever became of the store: the application's timeout and some for a busy machine.
@@ -85,7 +86,7 @@ class Processes:
 
     def shard(self, index):
         with self.log(f"shard-{index}") as log:
-            command = ["redis-server", "--bind", HOST, "--port", str(self.ports[index]), "--dir", self.folder.name]
+            command = [REDIS, "--bind", HOST, "--port", str(self.ports[index]), "--dir", self.folder.name]
             process = self.start([*command, "--save", "", "--appendonly", "no"], stdout=log, stderr=log)
         until(f"the start of shard-{index}", lambda: answers(self.ports[index]))
         return process

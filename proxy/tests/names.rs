@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use servers::names::Names;
-use servers::{Server, address, eventually, unused_port};
+use servers::{Server, address, eventually, redis_program, unused_port};
 
 mod servers;
 
@@ -23,7 +23,7 @@ impl Shard {
 
     /// One that says who it is.
     fn called(name: &str, address: Ipv4Addr, port: u16) -> Self {
-        let process = Command::new("redis-server")
+        let process = Command::new(redis_program())
             .args([
                 "--save",
                 "",

@@ -109,7 +109,7 @@ fn a_dump_is_what_its_server_says() {
     let directory = std::env::temp_dir().join(format!("memstore-commands-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a folder");
     let directory = directory.to_str().expect("its name is text");
-    script("record.py", &["redis-server", directory]);
+    script("record.py", &[&server::program(), directory]);
     let path =
         std::fs::read_dir(directory).expect("a folder").next().expect("a dump").expect("a dump").path();
     let recorded = Dump::read(&path);

@@ -84,6 +84,11 @@ fn read_value(from: &mut impl BufRead, bytes: &mut Vec<u8>) -> Value {
     }
 }
 
+/// The one that an environment variable names, or the one that is installed.
+pub fn program() -> String {
+    std::env::var("TEST_REDIS").unwrap_or_else(|_| "redis-server".into())
+}
+
 /// A Redis server of our own, killed when dropped.
 pub struct Server {
     process: Child,
@@ -98,7 +103,7 @@ impl Server {
             let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
             let port = port.expect("127.0.0.1 has a free port").port();
             let directory = std::env::temp_dir();
-            let mut process = Process::new("redis-server")
+            let mut process = Process::new(program())
                 .args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"])
                 .arg(&directory)
                 .stdout(Stdio::piped())

@@ -14,7 +14,7 @@ pub fn blocked(door: &Server, count: usize) {
 }
 
 /// Steps parted by ` ; `: `a> X` is said and not answered yet, `a< ` is its answer, `a: X` is said and answered, `2 wait`
-/// is how many wait at `counts` then. `clean` is said first.
+/// is how many wait at `counts` then. `clean` is said first. The answer to HELLO names the server and is not told.
 pub fn play(script: &str, clean: &str, door: &Server, counts: &Server) -> String {
     let mut clients: [Client; 3] = std::array::from_fn(|_| door.connect());
     let mut heard = Vec::new();
@@ -26,6 +26,11 @@ pub fn play(script: &str, clean: &str, door: &Server, counts: &Server) -> String
             continue;
         }
         let client = &mut clients[usize::from(who.as_bytes()[0] - b'a')];
+        if let Some(version) = said.trim().strip_prefix("HELLO ") {
+            let reply = client.tell(&format!("HELLO {version}"));
+            assert!(reply.starts_with(['*', '%']), "{reply}");
+            continue;
+        }
         if step.as_bytes()[1] != b'<' {
             client.begin(said.trim());
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Client, Server, address, connect_to, encoded, eventually, shown, unused_port};
+use super::{Client, Server, address, connect_to, encoded, eventually, redis_program, shown, unused_port};
 
 /// Milliseconds until a node that is silent counts as failed.
 const NODE_TIMEOUT: &str = "2000";
@@ -129,7 +129,7 @@ impl Nodes {
         let node = &self.nodes[number];
         let host = node.address.to_string();
         let bus = self.bus.as_ref().map(|bus| bus.relay(node.address, self.port + 10_000).to_string());
-        let process = Command::new("redis-server")
+        let process = Command::new(redis_program())
             .args(["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT])
             .args(["--port", &self.port.to_string(), "--bind", &host, "--cluster-announce-ip", &host])
             .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])

@@ -42,7 +42,7 @@ pub struct Server {
 impl Server {
     /// A redis-server that keeps nothing.
     pub fn redis(settings: &[&str]) -> Self {
-        Self::start(&program("TEST_REDIS", "redis-server"), "redis-server", |port| {
+        Self::start(&redis_program(), "redis-server", |port| {
             let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
             arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
             arguments.extend(words(settings));
@@ -52,7 +52,7 @@ impl Server {
 
     /// What the program of [`Self::redis`] prints for this argument.
     pub fn redis_program_said(argument: &str) -> String {
-        let output = Command::new(program("TEST_REDIS", "redis-server")).arg(argument).output();
+        let output = Command::new(redis_program()).arg(argument).output();
         let output =
             output.unwrap_or_else(|error| panic!("redis-server: {error}; apt-get install redis-server"));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -60,7 +60,7 @@ impl Server {
 
     /// The same on a port that was told before.
     pub fn redis_at(port: u16) -> Self {
-        Self::start_at(port, "redis-server", "redis-server", |port| {
+        Self::start_at(port, &redis_program(), "redis-server", |port| {
             let mut arguments = words(&["--save", "", "--appendonly", "no", "--bind"]);
             arguments.extend([address().to_string(), "--port".into(), port.to_string()]);
             arguments
@@ -391,6 +391,11 @@ fn listener() -> TcpListener {
 /// Nobody listens there, and no other test of this process will.
 fn free_port() -> u16 {
     listener().local_addr().expect("it is bound").port()
+}
+
+/// The server of Redis or Valkey that all tests start.
+pub fn redis_program() -> String {
+    program("TEST_REDIS", "redis-server")
 }
 
 /// The program that an environment variable names, or the one that is installed.
