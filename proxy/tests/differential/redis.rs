@@ -166,6 +166,10 @@ impl Dialect for Redis {
     }
 
     fn by_design(&self, request: &[u8], reply: &[u8]) -> bool {
+        if request.starts_with(b"ECHO 'a'b") && *INSTALLED >= (true, Version([9, 1, 0])) {
+            // Valkey takes quotes that end within a word.
+            return true;
+        }
         let words = words(request);
         let Some(row) = words.first().and_then(|name| lookup(name)) else { return false };
         let is_one = self.reply_end(reply) == Some(reply.len());
@@ -368,7 +372,7 @@ static INSTALLED: LazyLock<(bool, Version)> = LazyLock::new(|| {
 
 /// Valkey refuses EXEC from 9.0 on, where MULTI or WATCH was said within the transaction; ours does what Redis does.
 fn is_lost_by_nesting() -> bool {
-    *INSTALLED >= (true, Version::parse("9.0.0").expect("a version"))
+    *INSTALLED >= (true, Version([9, 0, 0]))
 }
 
 /// Although it is forwarded, ours may refuse it.
