@@ -106,6 +106,8 @@ impl Server {
             let mut process = Process::new(program())
                 .args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"])
                 .arg(&directory)
+                // Not what another server, perhaps a newer one, has left there.
+                .args(["--dbfilename", "none.rdb"])
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("this test needs redis-server: apt-get install redis-server");
