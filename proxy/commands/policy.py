@@ -49,6 +49,10 @@ ANSWER = {
     "client|no-evict": "ClientNoEvict",
     "client|no-touch": "ClientNoTouch",
     "client|unblock": "ClientUnblock",
+    "client|tracking": "ClientTracking",
+    "client|caching": "ClientCaching",
+    "client|trackinginfo": "ClientTrackinginfo",
+    "client|getredir": "ClientGetredir",
     "config|get": "ConfigGet",
     "config|set": "ConfigSet",
     "script|kill": "ScriptKill",
@@ -130,7 +134,6 @@ LATER = {
     "Blocking": "blmovem bzmove",
     "AllShards": "clusterscan latency|histogram memory|stats",
     "WholeServer": "hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
-    "Tracking": "client|tracking client|caching client|trackinginfo client|getredir",
 }
 
 USERS, MODULES, REPLICATION, PERSISTENCE = "USERS", "MODULES", "REPLICATION", "PERSISTENCE"

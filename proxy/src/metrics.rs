@@ -208,6 +208,18 @@ pub struct PoolCounters {
     /// Times keys were watched no more though their client had not said so: their shard was lost, they have another owner, or
     /// nothing was asked for too long.
     pub watches_lost: Counter,
+    /// Clients that have asked to be told of changes of keys (CLIENT TRACKING).
+    pub tracking_clients: Gauge,
+    /// Keys of which such clients are to be told.
+    pub tracked_keys: Gauge,
+    /// Times a client was told that it is not to use what it has of some keys.
+    pub invalidations: Counter,
+    /// The same of all keys, because their shard was lost, flushed or is not their owner any more.
+    pub invalidations_of_all: Counter,
+    /// Keys that clients were told of though nothing has changed, because there was no room for all of them.
+    pub tracked_evicted: Counter,
+    /// Keys that clients were told of as they read them, because nobody would tell them of changes.
+    pub reads_untracked: Counter,
     /// Transactions that shards have not executed because a watched key had changed.
     pub watch_conflicts: Counter,
     /// Scripts that shards were sent before a request that names them.

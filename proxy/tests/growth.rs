@@ -69,6 +69,7 @@ const WIDE: Bound = Setting("blocked_max", "memstore_shard_multi_shard_blocked_c
 const CONFIRMING: Bound = Setting("blocked_max", "memstore_replica_blocked_clients");
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
+const KEPT: Bound = Constant("KEPT_MAX", "memstore_tracked_keys_evicted");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
 const SCRIPTS: Bound = Constant("SCRIPTS_MAX", "memstore_scripts_forgotten");
 const TRANSACTION: &str = "memstore_transactions_too_large";
@@ -87,6 +88,12 @@ const ROWS: &[(&str, Bound)] = &[
     ("control/events.rs Events.waiting", Constant("FLAGS_WAITING_MAX", "memstore_events_refused")),
     ("net/stream.rs LayeredStream.come", Constant("READ_SIZE", "memstore_shard_connections")),
     ("net/stream.rs LayeredStream.output", Constant("TAKEN_MAX", "memstore_shard_connections")),
+    ("pool/caches.rs Caches.late", KEPT),
+    ("pool/caches.rs Caches.order", KEPT),
+    ("pool/caches.rs Caches.tables", KEPT),
+    ("pool/caches.rs Caches.tracking", Clients),
+    ("pool/caches.rs Kept.clients", KEPT),
+    ("pool/caches.rs Late.clients", Clients),
     ("pool/channels.rs Channels.answered", Pass),
     ("pool/channels.rs Channels.awaited", SUBSCRIPTIONS),
     ("pool/channels.rs Channels.dropped", Pass),

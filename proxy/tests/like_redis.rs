@@ -8,6 +8,7 @@
 use servers::{Client, Server, encoded, eventually, shown};
 
 mod like_redis {
+    mod caching;
     mod connections;
 }
 mod servers;

@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 39] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 45] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -146,6 +146,42 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 39] = [
         Kind::Counter,
         "Elements that were popped for a client blocked on several shards that disconnected at that moment, and that no other client could take.",
         |pool| pool.blocked_lost.get() as i64,
+    ),
+    (
+        "memstore_tracking_clients",
+        Kind::Gauge,
+        "Clients that have asked to be told of changed keys (CLIENT TRACKING).",
+        |pool| pool.tracking_clients.get(),
+    ),
+    (
+        "memstore_tracked_keys",
+        Kind::Gauge,
+        "Keys that such clients have read and are to be told of.",
+        |pool| pool.tracked_keys.get(),
+    ),
+    (
+        "memstore_invalidations",
+        Kind::Counter,
+        "Invalidation messages for keys sent to clients, counted once for each client.",
+        |pool| pool.invalidations.get() as i64,
+    ),
+    (
+        "memstore_invalidations_of_all",
+        Kind::Counter,
+        "Invalidation messages for all keys sent to clients, because a shard was lost, flushed or owns other keys.",
+        |pool| pool.invalidations_of_all.get() as i64,
+    ),
+    (
+        "memstore_tracked_keys_evicted",
+        Kind::Counter,
+        "Tracked keys given up because of the limit of memory; their clients were told that they have changed.",
+        |pool| pool.tracked_evicted.get() as i64,
+    ),
+    (
+        "memstore_reads_untracked",
+        Kind::Counter,
+        "Keys that tracking clients have read where nothing would tell of changes; they were told at once that they have changed.",
+        |pool| pool.reads_untracked.get() as i64,
     ),
     ("memstore_subscribers", Kind::Gauge, "Clients that are subscribed to a channel or pattern.", |pool| {
         pool.subscribers.get()

@@ -208,7 +208,7 @@ impl PoolControl {
 
     /// What was learnt of its shards.
     pub fn learnt(&self) -> Learnt {
-        self.learnt.borrow().values().copied().fold(Learnt::default(), Learnt::and)
+        self.learnt.borrow().values().cloned().fold(Learnt::default(), Learnt::and)
     }
 
     /// Its shards, with who would own what if all were fit.
@@ -419,7 +419,7 @@ impl PoolControl {
         let mut heard = Vec::new();
         for (orders, counters) in self.orders.iter().zip(all) {
             let (applied, told) = oneshot::channel();
-            let (config, topology) = (config.clone(), topology.clone());
+            let (config, topology, learnt) = (config.clone(), topology.clone(), learnt.clone());
             let reconfiguration =
                 Reconfiguration { config, learnt, topology, epoch, counters, memory_max, applied };
             orders.send(Order::Reconfigure(Box::new(reconfiguration))).await;

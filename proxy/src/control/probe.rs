@@ -113,6 +113,27 @@ pub async fn speaks_resp3(
     }
 }
 
+/// Asks a Redis shard whether it tells of changed keys (CLIENT TRACKING), and says in its words why not. An error says why that cannot
+/// be known now.
+pub async fn why_untracked(
+    address: &Address,
+    names: &Resolver,
+    config: &config::Pool,
+) -> Result<Option<String>, ConversationError> {
+    let mut conversation = enter(address, names, config).await?;
+    match conversation.ask(&["CLIENT", "TRACKING", "ON"]).await {
+        Ok(_) => Ok(None),
+        // It may be well soon.
+        Err(ConversationError::Refused(words))
+            if words.starts_with("LOADING") || words.starts_with("BUSY") =>
+        {
+            Err(ConversationError::Refused(words))
+        }
+        Err(ConversationError::Refused(words)) => Ok(Some(words)),
+        Err(lost) => Err(lost),
+    }
+}
+
 /// Asks a Redis shard how many databases it has, if that are less than so `many`. (Not by CONFIG, which is often renamed or
 /// not allowed.) None if it does not say; an error says why that cannot be known now.
 pub async fn databases(

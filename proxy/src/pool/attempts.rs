@@ -201,11 +201,14 @@ impl<P: Protocol> Pool<P> {
 
     /// The wait is over, with this reply.
     fn finish_wide(&mut self, id: ClientId, reply: &[u8]) {
+        let request = self.wide.get(id).map(|wait| wait.request.clone()).unwrap_or_default();
         let Some(number) = self.forget_wide(id) else { return };
         let Some(client) = self.clients.touch(id) else { return };
         let Some(activity) = client.activity.as_mut() else { return };
         (activity.is_wide, activity.arrived) = (false, None);
+        let manner = activity.replies.manner(number);
         activity.replies.answer(number, 0, Piece::Copied(reply), true);
+        self.keep_nothing(id, manner, &request);
     }
 
     /// It is in the book no more. Returns the number of its request.

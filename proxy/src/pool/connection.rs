@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::caches::Caching;
 use super::feed::Feed;
 use super::handshake::Handshake;
 use super::members::MemberIndex;
@@ -89,6 +90,10 @@ pub struct Connection<P: Protocol> {
     pub feed: Option<Box<Feed>>,
     /// Set where the shard tells of keys on it, and nothing else is asked.
     pub tracker: Option<Box<Tracker>>,
+    /// Set where clients read on it that keep what they have read.
+    pub caching: Option<Caching>,
+    /// One of these three is set.
+    pub special: bool,
     /// What was said on it last: the shard is a replica that is only read from.
     pub is_replica: bool,
     /// How far it is.
@@ -149,6 +154,9 @@ impl<P: Protocol> Connection<P> {
     /// A connection that is made when the first request needs it. With `keeps` the bytes of requests are kept until they
     /// are answered.
     pub fn new(generation: u32, member: MemberIndex, lane: P::Lane, policy: Policy, keeps: bool) -> Self {
+        // What was asked says which keys were read.
+        let caching =
+            P::is_told(lane).then_some(Caching { registers: true, follows: keeps, overlong: false });
         Self {
             generation,
             member,
@@ -157,10 +165,12 @@ impl<P: Protocol> Connection<P> {
             private: None,
             feed: None,
             tracker: None,
+            caching,
+            special: caching.is_some(),
             is_replica: false,
             link: Link::Idle,
             output: Output::default(),
-            kept: keeps.then(Box::default),
+            kept: (keeps || caching.is_some()).then(Box::default),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             expired: 0,
@@ -304,10 +314,9 @@ impl<P: Protocol> Connection<P> {
         self.in_flight.len() > self.expired
     }
 
-    /// Whether the bytes of requests are kept until they are answered.
-    #[inline]
+    /// Whether the bytes of requests are kept until they are answered, because they may have to be sent elsewhere.
     pub fn keeps(&self) -> bool {
-        self.kept.is_some()
+        self.kept.is_some() && self.caching.is_none_or(|caching| caching.follows)
     }
 
     /// The request at hand was not executed: takes it back, with its bytes.
@@ -452,6 +461,9 @@ impl<P: Protocol> Connection<P> {
         }
         self.count_again();
         (self.block, self.refuses_blocks, self.loaded) = (HeardOfBlock::default(), None, None);
+        if let Some(caching) = &mut self.caching {
+            caching.overlong = false;
+        }
         self.decoder = P::ResponseDecoder::default();
         self.rest = Rest::default();
         self.understood = 0;

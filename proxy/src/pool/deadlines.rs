@@ -231,11 +231,13 @@ impl<P: Protocol> Pool<P> {
     pub fn sweep_connections(&mut self, now: Time) {
         self.router.sweep_spare(now);
         self.sweep_watches(now);
+        self.ask_for_life_where_kept(now);
         let connections = &mut self.router.connections;
         let is_unused = |id: &ConnectionId| {
             let connection = &connections[*id];
             matches!(connection.link, Link::Up)
                 && connection.is_quiet()
+                && !self.caches.holds(*id)
                 && now.since(connection.heard) >= EXTRA_CONNECTION_IDLE_MAX
         };
         let unused: Vec<ConnectionId> = connections.extra().filter(is_unused).collect();

@@ -242,6 +242,7 @@ impl<P: Protocol> Router<P> {
         let id = self.connections.insert(member, lane, policy, false);
         self.connections[id].feed =
             Some(Box::new(Feed { follows: self.topology.redirects(), ..Feed::default() }));
+        self.connections[id].special = true;
         self.feeds.of_members.insert(member, id);
         id
     }

@@ -3,13 +3,16 @@
 //! The functions that every response passes are inlined: together they are one loop.
 
 use bytes::{Buf, Bytes, BytesMut};
+use shard_discovery::Topology;
 
+use super::caches::Caches;
 use super::channels::Channels;
 use super::clients::Clients;
 use super::connection::{Connection, Link};
 use super::connections::ConnectionId;
 use super::context::Context;
 use super::handshake::Step;
+use super::members::Members;
 use super::parked::Redirected;
 use super::redirect::{Executed, Redirects};
 use super::replies::Taken;
@@ -23,6 +26,7 @@ use crate::protocol::{DecodeResponses, Interruption, Malformed, Protocol, Refuse
 use crate::time::Time;
 
 mod block;
+mod caching;
 mod feed;
 mod script;
 mod tracker;
@@ -38,6 +42,10 @@ pub(super) struct Intake<'r, P: Protocol> {
     pub redirects: &'r mut Redirects<P>,
     pub wishes: &'r mut Wishes,
     pub channels: &'r mut Channels,
+    pub caches: &'r mut Caches,
+    /// Who owns which keys.
+    pub topology: &'r Topology,
+    pub members: &'r Members,
     pub connection: &'r mut Connection<P>,
     /// Those of its shard.
     pub counters: &'r ShardCounters,
@@ -53,15 +61,20 @@ pub(super) struct Intake<'r, P: Protocol> {
     pub response_bytes: u64,
 }
 
+/// What was taken.
+struct One {
+    /// There may be more.
+    goes_on: bool,
+    /// It was the last of the oldest request in flight.
+    is_answered: bool,
+}
+
 impl<P: Protocol> Intake<'_, P> {
     /// Takes what is complete, and of what is large as much as there is.
     #[inline(always)]
     pub fn take(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
-        if self.connection.feed.is_some() {
-            return self.take_feed(scratch);
-        }
-        if self.connection.tracker.is_some() {
-            return self.take_tracker(scratch);
+        if self.connection.special {
+            return self.take_special(scratch);
         }
         if self.connection.is_plain() {
             while self.take_next(scratch)? {}
@@ -70,29 +83,45 @@ impl<P: Protocol> Intake<'_, P> {
         if self.connection.is_plain() { Ok(()) } else { self.take_carefully(scratch) }
     }
 
+    /// The same, where other things come than responses to requests, or what comes is to be noted.
+    #[cold]
+    #[inline(never)]
+    fn take_special(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
+        if self.connection.feed.is_some() {
+            self.take_feed(scratch)
+        } else if self.connection.tracker.is_some() {
+            self.take_tracker(scratch)
+        } else {
+            self.take_to_keep(scratch)
+        }
+    }
+
     /// The same, where a transaction is in flight, or a request was not executed: notes which of those behind it were.
     #[cold]
     #[inline(never)]
     fn take_carefully(&mut self, scratch: &mut BytesMut) -> Result<(), ShardFailure> {
-        loop {
-            let in_flight = self.connection.in_flight();
-            let (first, before, redirected) =
-                (in_flight.front().copied(), in_flight.len(), self.redirects.fresh.len());
-            // Before it is written no response is one to it.
-            let is_serving = matches!(self.connection.link, Link::Up) && self.connection.asked().is_some();
-            let goes_on = match first.filter(|ticket| is_serving && ticket.is_block()) {
-                Some(ticket) => self.take_of_block(ticket, scratch),
-                None => self.take_next(scratch),
-            };
-            let is_redirected = self.redirects.fresh.len() > redirected;
-            if self.connection.in_flight().len() < before && !is_redirected {
-                self.connection.watched = self.connection.watched.saturating_sub(1);
-                self.redirects.executed.extend(first.as_ref().and_then(Executed::of));
-            }
-            if !(goes_on? || is_redirected) {
-                return Ok(());
-            }
+        while self.take_one_carefully(scratch)?.goes_on {}
+        Ok(())
+    }
+
+    /// The next response, or a piece of it, in that way.
+    fn take_one_carefully(&mut self, scratch: &mut BytesMut) -> Result<One, ShardFailure> {
+        let in_flight = self.connection.in_flight();
+        let (first, before, redirected) =
+            (in_flight.front().copied(), in_flight.len(), self.redirects.fresh.len());
+        // Before it is written no response is one to it.
+        let is_serving = matches!(self.connection.link, Link::Up) && self.connection.asked().is_some();
+        let goes_on = match first.filter(|ticket| is_serving && ticket.is_block()) {
+            Some(ticket) => self.take_of_block(ticket, scratch),
+            None => self.take_next(scratch),
+        };
+        let is_redirected = self.redirects.fresh.len() > redirected;
+        let is_answered = self.connection.in_flight().len() < before && !is_redirected;
+        if is_answered {
+            self.connection.watched = self.connection.watched.saturating_sub(1);
+            self.redirects.executed.extend(first.as_ref().and_then(Executed::of));
         }
+        Ok(One { goes_on: goes_on? || is_redirected, is_answered })
     }
 
     /// The next response, or a piece of it; false if there is none yet, or from here on it is to be watched who is answered.
@@ -105,9 +134,8 @@ impl<P: Protocol> Intake<'_, P> {
             .map_err(|Malformed(reason)| ShardFailure::Malformed(reason))?;
         self.end += progress.length;
         if progress.push {
-            // It answers nothing, and nobody is told of it.
-            self.start = self.end;
-            return Ok(progress.complete);
+            // It answers nothing.
+            return Ok(self.take_push(scratch, progress.complete));
         }
         let is_complete = progress.complete;
         let response = &scratch[self.start..self.end];

@@ -79,6 +79,8 @@ impl<P: Protocol> Router<P> {
     ) -> Result<ConnectionId, Refusal> {
         let (limits, now) = (&context.limits, sender.now);
         let lane = self.connections.lane_key(sender.lane);
+        // What is read there its client is not told of: it is not to keep it.
+        let (is_told, lane) = (P::is_told(lane), P::untold_lane(lane));
         // Whether the shard is there the shared connection knows; what is done beside it needs that one, too.
         let shared = self.connection(sender, member);
         match self.connections[shared].admission(0, limits, now) {
@@ -140,6 +142,7 @@ impl<P: Protocol> Router<P> {
                 id
             }
         };
+        self.connections[id].keep_nothing(is_told);
         self.members[member].counters.private_held.add(1);
         Ok(id)
     }

@@ -38,6 +38,7 @@ use crate::protocol::store::Store;
 use crate::protocol::{DecodeRequests, Plan, Protocol};
 use crate::scripts::Scripts;
 use crate::time::Time;
+use caches::Caches;
 use channels::Channels;
 use client::{Activity, Pause, Stall, State};
 use clients::{Clients, find};
@@ -63,6 +64,8 @@ pub use wishes::{Notice, Shell, Wish, settle};
 
 mod attempts;
 mod block;
+mod caches;
+mod caching;
 mod channels;
 pub mod client;
 mod clients;
@@ -154,6 +157,7 @@ pub struct Pool<P: Protocol> {
     router: Router<P>,
     redirects: Redirects<P>,
     channels: Channels,
+    caches: Caches,
     wide: WideWaits,
     confirmations: Confirmations,
     denials: Denials,
@@ -186,6 +190,7 @@ impl<P: Protocol> Pool<P> {
             router,
             redirects: Redirects::default(),
             channels: Channels::default(),
+            caches: Caches::default(),
             wide: WideWaits::default(),
             confirmations: Confirmations::default(),
             denials: Denials::default(),
@@ -254,6 +259,7 @@ impl<P: Protocol> Pool<P> {
         self.router.set_roles(now);
         self.rehome(now);
         self.rehome_wide();
+        self.rehome_caches();
         self.unpark(now, true);
         self.watch_abandoned(now);
         self.move_waits(now);
@@ -283,6 +289,7 @@ impl<P: Protocol> Pool<P> {
         self.context.counters = counters;
         self.rehome(now);
         self.rehome_wide();
+        self.rehome_caches();
         let Router { connections, members, .. } = &mut self.router;
         connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
         self.context.counters.lanes.set(connections.lane_count() as i64);
@@ -306,6 +313,7 @@ impl<P: Protocol> Pool<P> {
         self.clients.resume_all(waiting);
         self.rehome(now);
         self.rehome_wide();
+        self.rehome_caches();
         self.move_waits(now);
     }
 
@@ -404,6 +412,7 @@ impl<P: Protocol> Pool<P> {
             State::Finishing | State::Broken => {}
         }
         self.forget_channels(id);
+        self.forget_caching(id);
         self.drop_wide(id);
         self.take_parked(id);
         let mut client = self.clients.remove(id);

@@ -65,6 +65,8 @@ enum ReplyState<P: Protocol> {
     Merged(Box<Output>),
     /// A split request.
     Merging(Box<Merging<P>>),
+    /// No reply at all: what its client is told behind those before it.
+    News(Vec<u8>),
 }
 
 impl<P: Protocol> ReplyState<P> {
@@ -249,6 +251,21 @@ impl<P: Protocol> Replies<P> {
             behind.copy(beginning);
             behind.push(rest);
         }
+    }
+
+    /// The client is not to use what it has read before: it hears so at once, and once more behind the replies to all that is in
+    /// flight where something of those has come that it has not heard.
+    pub fn tell_changed(&mut self, told: &[u8]) {
+        self.push(told, Piece::Copied(b""));
+        if self.queue.iter().all(|reply| matches!(reply.state, ReplyState::Waiting)) {
+            return;
+        }
+        self.waiting_bytes += told.len();
+        if let Some(Reply { state: ReplyState::News(news), .. }) = self.queue.back_mut() {
+            return news.extend_from_slice(told);
+        }
+        let state = ReplyState::News(told.to_vec());
+        self.queue.push_back(Reply { state, manner: P::Manner::default() });
     }
 
     /// A piece of the response to a request, or to a fragment of it, has come; `last` if it is complete.
@@ -444,6 +461,13 @@ impl<P: Protocol> Replies<P> {
                     }
                     (length, true)
                 }
+                ReplyState::News(news) => {
+                    self.waiting_bytes -= news.len();
+                    self.output.copy(&news);
+                    self.queue.pop_front();
+                    self.oldest = self.oldest.wrapping_add(1);
+                    continue;
+                }
                 ReplyState::Partial(partial) => {
                     let length = partial.len();
                     let withheld = P::is_withheld(reply.manner, &partial);
@@ -481,7 +505,7 @@ impl<P: Protocol> Replies<P> {
             | ReplyState::Interrupted(_)
             | ReplyState::Partial(_) => 1,
             ReplyState::Merging(merging) => merging.missing,
-            ReplyState::Held { .. } | ReplyState::Ready(_) | ReplyState::Merged(_) => 0,
+            ReplyState::Held { .. } | ReplyState::Ready(_) | ReplyState::Merged(_) | ReplyState::News(_) => 0,
         };
         self.queue.iter().map(of_reply).sum()
     }

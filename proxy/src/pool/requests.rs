@@ -16,6 +16,7 @@ impl<P: Protocol> Pool<P> {
     /// and after.
     pub fn resume(&mut self, scratch: &mut BytesMut, now: Time) {
         self.pass.turns(self.context.limits.pass_work_max, now);
+        self.tell_late();
         // Those that come to wait for another turn meanwhile have theirs in the next pass.
         for _ in 0..self.clients.next_turn.len() {
             if self.pass.turn() == 0 {
@@ -40,6 +41,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.tidy_wide(now);
         self.tidy_confirmations(now);
+        self.count_caches();
     }
 
     fn go_on(&mut self, id: ClientId, scratch: &mut BytesMut, now: Time) {
@@ -116,6 +118,7 @@ impl<P: Protocol> Pool<P> {
             denials,
             wishes,
             channels,
+            caches,
             wide,
             confirmations,
             share,
@@ -140,6 +143,7 @@ impl<P: Protocol> Pool<P> {
             denials,
             wishes,
             channels,
+            caches,
             wide,
             confirmations,
             share: share_now,

@@ -149,8 +149,8 @@ impl<P: Protocol> Pool<P> {
         scratch: &mut BytesMut,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let Self { context, clients, router, redirects, wishes, channels, .. } = self;
-        let Router { connections, members, .. } = router;
+        let Self { context, clients, router, redirects, wishes, channels, caches, .. } = self;
+        let Router { connections, members, topology, .. } = router;
         let connection = &mut connections[at];
         let (member, end) = (connection.member, std::mem::take(&mut connection.understood));
         let counters = &members[member].counters;
@@ -161,6 +161,9 @@ impl<P: Protocol> Pool<P> {
             redirects,
             wishes,
             channels,
+            caches,
+            topology,
+            members,
             connection,
             counters,
             at,
@@ -253,12 +256,16 @@ impl<P: Protocol> Pool<P> {
         }
         connection.publish(counters);
         connection.heard = now;
+        let is_told = connection.caching.is_some_and(|caching| caching.registers);
         match failure {
             // Reported when the deadlines had passed.
             ShardFailure::ResponseTimeout if is_made => {}
             _ if is_made => self.router.members.failed(member, failure, blame, began, now),
             _ if blame == Blame::Nobody => {}
             _ => self.router.members.failing(member),
+        }
+        if is_told {
+            self.lose_caches(id);
         }
         self.count_shard(id);
         if connect {
@@ -340,7 +347,10 @@ impl<P: Protocol> Pool<P> {
 
     /// Whether the worker has something to write, to connect, to close or to go on with.
     pub fn has_work(&self) -> bool {
-        self.has_more() || !self.clients.next_turn.is_empty() || self.channels.has_put_off()
+        self.has_more()
+            || !self.clients.next_turn.is_empty()
+            || self.channels.has_put_off()
+            || self.caches.has_late()
     }
 
     /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.

@@ -194,7 +194,12 @@ impl<P: Protocol> Router<P> {
     #[inline]
     pub(super) fn connection_for(&self, sender: Sender, shard: ShardIndex, reads: bool) -> ConnectionId {
         let readers = self.topology.readers(shard.0);
-        if reads && !readers.is_empty() && !self.connections.is_pinned(sender.lane, self.members.of(shard)) {
+        if reads
+            && !readers.is_empty()
+            && !self.connections.is_pinned(sender.lane, self.members.of(shard))
+            // A replica hears of changes late.
+            && !P::is_told(self.connections.lane_key(sender.lane))
+        {
             let start = (sender.number % readers.len() as u64) as usize;
             let in_turn = readers[start..].iter().chain(&readers[..start]);
             let mut connections =

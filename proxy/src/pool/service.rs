@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use shard_discovery::Home;
 
+use super::caches::Caches;
 use super::channels::Channels;
 use super::client::{Activity, Pause, Stall, State};
 use super::clients::ClientId;
@@ -54,6 +55,7 @@ pub(super) struct Service<'s, P: Protocol> {
     pub denials: &'s mut Denials,
     pub wishes: &'s mut Wishes,
     pub channels: &'s mut Channels,
+    pub caches: &'s mut Caches,
     pub wide: &'s mut WideWaits,
     pub confirmations: &'s mut Confirmations,
     pub share: &'s Share,
@@ -413,6 +415,9 @@ impl<P: Protocol> Service<'_, P> {
             }
             self.context.counters.lanes.set(connections.lane_count() as i64);
             P::listens(self.session, self.channels.listens(self.id));
+        }
+        if self.caches.set_tracking(self.id, P::tracks(self.session)) {
+            self.context.counters.tracking_clients.set(self.caches.tracking() as i64);
         }
         let manner = self.plan.manner;
         self.activity.replies.replied_with(self.plan.take_reply(), manner);

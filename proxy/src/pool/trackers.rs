@@ -77,6 +77,7 @@ impl<P: Protocol> Router<P> {
         let lane = P::tracking_lane(self.connections.usual_key());
         let id = self.connections.insert(member, lane, policy, false);
         self.connections[id].tracker = Some(Box::<Tracker>::default());
+        self.connections[id].special = true;
         self.trackers.of_members.insert(member, id);
         id
     }

@@ -8,6 +8,7 @@ use std::hash::Hash;
 
 use crate::buffer::Output;
 
+use caching::Caching;
 use channels::{Channels, Voice};
 
 pub use about::{About, Probed};
@@ -25,6 +26,7 @@ pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};
 
 mod about;
+mod caching;
 pub mod channels;
 mod clients;
 mod confirming;
@@ -46,7 +48,9 @@ mod watching;
 mod wide;
 
 /// A protocol spoken by clients and shards alike.
-pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wide + Sized + 'static {
+pub trait Protocol:
+    Caching + Channels + Confirming + Scripting + Waiting + Watching + Wide + Sized + 'static
+{
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
     /// What one client has told us: who it is, its database, its protocol version.
@@ -86,6 +90,21 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
     #[inline]
     fn voice(_session: &Self::Session) -> Voice {
         0
+    }
+
+    /// Whether the client has asked to be told of changes of keys that it has read. It may not be able to hear of them.
+    fn tracks(_session: &Self::Session) -> bool {
+        false
+    }
+
+    /// Whether it is told of them.
+    fn hears_changes(_session: &Self::Session) -> bool {
+        false
+    }
+
+    /// Whether the client may keep what it hears in reply to a request that is answered so, and is to be told once that changes.
+    fn may_keep(_session: &Self::Session, _manner: Self::Manner) -> bool {
+        false
     }
 
     /// The client listens to something from now on, or to nothing.
@@ -274,6 +293,16 @@ pub trait Protocol: Channels + Confirming + Scripting + Waiting + Watching + Wid
     /// Which of its databases a shard is asked for in this lane.
     fn database(_lane: Self::Lane) -> u32 {
         0
+    }
+
+    /// Whether shards tell on connections of this lane of changes of keys that were read there.
+    fn is_told(_lane: Self::Lane) -> bool {
+        false
+    }
+
+    /// The lane that is the same but for that.
+    fn untold_lane(lane: Self::Lane) -> Self::Lane {
+        lane
     }
 
     /// The lane in which a shard tells of keys that have changed.

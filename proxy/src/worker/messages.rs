@@ -82,12 +82,14 @@ impl Order {
 }
 
 /// What was learnt of a pool's shards. It holds where the configuration leaves it open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learnt {
     /// One of them does not speak RESP3.
     pub lacks_resp3: bool,
     /// How many databases the one with the fewest has, where it has fewer than the pool.
     pub databases: Option<u32>,
+    /// Why one of them does not tell of changed keys, where that is so.
+    pub untracked: Option<Arc<str>>,
 }
 
 impl Learnt {
@@ -96,6 +98,7 @@ impl Learnt {
         Self {
             lacks_resp3: self.lacks_resp3 || other.lacks_resp3,
             databases: self.databases.into_iter().chain(other.databases).min(),
+            untracked: self.untracked.into_iter().chain(other.untracked).min(),
         }
     }
 }

@@ -70,6 +70,7 @@ impl Configured for Resp {
             databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
+            untracked: learnt.untracked,
             keyless: keyless(&config.keyless_scripts, topology),
             one_shard: config.cluster().is_none() && topology.shards().len() == 1,
         }

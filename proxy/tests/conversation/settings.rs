@@ -40,6 +40,7 @@ impl Dialect for Resp {
         ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
         ("keyless_scripts", |settings, value| put(&mut settings.keyless, keyless(value))),
+        ("untracked", |settings, value| put(&mut settings.untracked, Some(Some(value.into())))),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
 
@@ -269,6 +270,10 @@ counters!(
     blocked_repeated,
     watches,
     watches_lost,
+    invalidations,
+    invalidations_of_all,
+    tracked_evicted,
+    reads_untracked,
     watch_conflicts,
     scripts_loaded,
     scripts_repaired,

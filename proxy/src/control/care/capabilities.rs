@@ -2,7 +2,7 @@
 //!
 //! Clients with RESP3 need shards with RESP3: replies are passed on as they are. A shard of Redis 5 does not know it, and
 //! the client has to be told so at its HELLO, where it can still go on with RESP2. A database that some shard does not have is
-//! refused at SELECT, as Redis does.
+//! refused at SELECT, as Redis does. And clients that keep what they read (CLIENT TRACKING) need shards that tell of changes.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Whether the shards have to be asked.
 pub fn has_questions(config: &config::Pool) -> bool {
-    config.resp3.is_none() || asks_for_databases(config)
+    config.resp3 != Some(false) || asks_for_databases(config)
 }
 
 /// Clients can SELECT databases, which the shards need not have. (A cluster says itself that it has one.)
@@ -46,6 +46,11 @@ async fn ask_one(
     config: &config::Pool,
 ) -> Result<Learnt, ConversationError> {
     let lacks_resp3 = config.resp3.is_none() && !probe::speaks_resp3(&shard.address, names, config).await?;
+    let untracked = match config.resp3 != Some(false) && !lacks_resp3 {
+        true => probe::why_untracked(&shard.address, names, config).await?,
+        false => None,
+    };
+    let untracked = untracked.map(|words| format!("shard {} says: {words}", shard.name).into());
     let databases = match asks_for_databases(config) {
         true => {
             let found = probe::databases(&shard.address, names, config, config.databases).await?;
@@ -53,7 +58,7 @@ async fn ask_one(
         }
         false => None,
     };
-    Ok(Learnt { lacks_resp3, databases })
+    Ok(Learnt { lacks_resp3, databases, untracked })
 }
 
 async fn ask(pool: &PoolControl) {
@@ -108,6 +113,9 @@ async fn tell(pool: &PoolControl, config: &config::Pool, shard: &Shard, learnt: 
     let now = pool.learnt();
     if now.lacks_resp3 && !before.lacks_resp3 {
         tracing::info!(pool = %config.name, shard = %shard.name, "shard without RESP3 detected; clients are limited to RESP2");
+    }
+    if let Some(reason) = now.untracked.filter(|_| before.untracked.is_none()) {
+        tracing::info!(pool = %config.name, %reason, "shard without client tracking detected; CLIENT TRACKING is refused");
     }
     if let Some(databases) = now.databases.filter(|_| now.databases != before.databases) {
         tracing::info!(

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Connection, Link};
 use crate::failure::ShardFailure;
 use crate::pool::ConnectionId;
+use crate::pool::caches::Caching;
 use crate::pool::parked::Redirected;
 use crate::pool::ticket::Ticket;
 use crate::pool::watch::Watch;
@@ -51,6 +52,12 @@ impl<P: Protocol> Connection<P> {
         Some(Redirected { from, deadline: None, ticket, request, reply, wait })
     }
 
+    /// What the client that has it reads there it may keep, and is not told of, or it keeps nothing anyway.
+    pub fn keep_nothing(&mut self, is_keeping: bool) {
+        let caching = Caching { registers: false, follows: true, overlong: false };
+        (self.caching, self.special) = (is_keeping.then_some(caching), is_keeping);
+    }
+
     /// Whether nothing of a client is asked on it.
     pub fn is_ours(&self) -> bool {
         self.feed.is_some() || self.tracker.is_some()
@@ -76,6 +83,12 @@ impl<P: Protocol> Connection<P> {
         let &Ticket { length, .. } = self.in_flight.back().filter(|ticket| !ticket.unkept)?;
         let kept = self.kept.as_ref()?;
         Some(kept.first(kept.len()).slice(kept.len() - length as usize..))
+    }
+
+    /// The bytes of the oldest request, where they are kept.
+    pub fn oldest_kept(&self) -> Option<Bytes> {
+        let &Ticket { length, .. } = self.in_flight.front().filter(|ticket| !ticket.unkept)?;
+        Some(self.kept.as_ref()?.first(length as usize))
     }
 
     /// Whether responses that name other nodes are followed.

@@ -58,8 +58,7 @@ impl<P: Protocol> Intake<'_, P> {
     fn take_preceding(&mut self, scratch: &BytesMut) -> Result<bool, ShardFailure> {
         let Some((is_complete, is_push)) = self.decode(scratch)? else { return Ok(false) };
         if is_push {
-            self.start = self.end;
-            return Ok(is_complete);
+            return Ok(self.take_push(scratch, is_complete));
         }
         let response = &scratch[self.start..self.end];
         let heard = &mut self.connection.block;

@@ -9,6 +9,7 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::buffer::Output;
+use crate::protocol::caching::Caching;
 use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
@@ -89,6 +90,8 @@ impl Scripting for Memcache {}
 impl Watching for Memcache {}
 
 impl Confirming for Memcache {}
+
+impl Caching for Memcache {}
 
 impl Wide for Memcache {}
 

@@ -10,13 +10,14 @@ use crate::protocol::scan::Step;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
-    Redirect, Request, Route, ShardIdentity, Spread, Watched, first_line,
+    Redirect, Request, Route, ShardIdentity, Spread, Watched, Wide, first_line,
 };
 use command::{Command, Handling, Merge, flag};
 use decode::{RequestDecoder, ResponseDecoder};
 use mode::Mode;
-use session::{ReplyMode, Session, Settings};
+use session::{Session, Settings};
 
+pub mod caching;
 mod channels;
 mod confirming;
 #[rustfmt::skip]
@@ -55,6 +56,8 @@ pub struct Lane {
     pub db: u32,
     /// RESP3 is spoken on it.
     pub resp3: bool,
+    /// Shards tell on it of changes of keys that were read there.
+    pub tracking: bool,
 }
 
 /// How a client wants to be answered.
@@ -62,6 +65,8 @@ pub struct Lane {
 pub struct Manner {
     /// Nothing is said, because of CLIENT REPLY.
     pub silent: bool,
+    /// CLIENT CACHING has spoken of the request.
+    pub named: bool,
 }
 
 /// Which responses a request can have. RESP values say themselves what they are; whose they are they do not.
@@ -92,11 +97,36 @@ impl Protocol for Resp {
 
     #[inline]
     fn lane(session: &Session) -> Lane {
-        Lane { db: session.db, resp3: session.resp3 }
+        Lane { db: session.db, resp3: session.resp3, tracking: session.hears_changes() }
     }
 
-    fn keep_lane(session: &mut Session, Lane { db, resp3 }: Lane) {
+    fn keep_lane(session: &mut Session, Lane { db, resp3, tracking }: Lane) {
         (session.db, session.resp3) = (db, resp3);
+        if tracking {
+            session.names_mut().tracking.get_or_insert_default();
+        } else if let Some(names) = session.names.as_mut().filter(|_| resp3) {
+            names.tracking = None;
+        }
+    }
+
+    fn tracks(session: &Session) -> bool {
+        session.tracking().is_some()
+    }
+
+    fn hears_changes(session: &Session) -> bool {
+        session.hears_changes()
+    }
+
+    fn may_keep(session: &Session, manner: Manner) -> bool {
+        session.may_keep(manner.named)
+    }
+
+    fn is_told(lane: Lane) -> bool {
+        lane.tracking
+    }
+
+    fn untold_lane(lane: Lane) -> Lane {
+        Lane { tracking: false, ..lane }
     }
 
     #[inline]
@@ -138,7 +168,14 @@ impl Protocol for Resp {
             plan.keys.push((start, length));
             return Route::Forward;
         }
-        let route = plan_others(row, &Words { decoder, canonical }, session, facts, plan);
+        let words = Words { decoder, canonical };
+        if session.reply_mode.is_named() {
+            plan.manner.named = true;
+            if caching::outlasts(row, session.mode) {
+                session.reply_mode.name_next();
+            }
+        }
+        let route = plan_others(row, &words, session, facts, plan);
         if matches!(route, Route::Answer) && plan.reply.first() == Some(&b'-') {
             facts.counters.refused.add(1);
         }
@@ -402,7 +439,7 @@ impl Protocol for Resp {
     }
 
     fn tracking_lane(lane: Lane) -> Lane {
-        Lane { resp3: true, ..lane }
+        Lane { resp3: true, tracking: false, ..lane }
     }
 
     fn nothing_came(lane: Lane, reply: &mut Vec<u8>) {
@@ -485,6 +522,10 @@ fn entering(
         encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
         behind += 1;
     }
+    if lane.tracking {
+        Resp::track(out);
+        behind += 1;
+    }
     let identity = identity.map(|_| behind + 1);
     Greeting { responses: requests + identity.unwrap_or(behind), identity }
 }
@@ -519,13 +560,5 @@ impl<'b> Words<'b> {
     /// All of them, for random access.
     pub fn to_vec(&self) -> Vec<&'b [u8]> {
         self.iter().collect()
-    }
-}
-
-impl ReplyMode {
-    /// Whether the reply to the present command is kept from the client.
-    #[inline]
-    pub fn silences(self) -> bool {
-        matches!(self, ReplyMode::Off | ReplyMode::SkipThis)
     }
 }

@@ -138,6 +138,8 @@ impl Within {
                 | Local::Readwrite
                 | Local::Asking
                 | Local::ClientReply
+                | Local::ClientTracking
+                | Local::ClientCaching
                 | Local::ClientNoEvict
                 | Local::ClientNoTouch => Self::Refused(STATE),
                 Local::ConfigSet | Local::ScriptKill | Local::FunctionKill => Self::Refused(SEVERAL),
@@ -158,6 +160,8 @@ impl Within {
                 | Local::ClientGetname
                 | Local::ClientSetname
                 | Local::ClientSetinfo
+                | Local::ClientTrackinginfo
+                | Local::ClientGetredir
                 | Local::ConfigGet => Self::Answered,
             },
             Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),

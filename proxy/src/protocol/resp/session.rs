@@ -2,6 +2,9 @@
 //!
 //! Texts of replies and errors are Redis' own, because clients compare them.
 
+use std::sync::Arc;
+
+use super::caching::Tracking;
 use super::command::{Command, Feature, flag};
 use super::mode::Mode;
 use crate::secret::Secret;
@@ -25,6 +28,8 @@ pub struct Settings {
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.
     pub resp2_only: bool,
+    /// A shard does not tell of changed keys, for this reason, so clients cannot be told of them.
+    pub untracked: Option<Arc<str>>,
     /// There is one shard, which is no cluster: what concerns all shards concerns it alone.
     pub one_shard: bool,
     /// Where scripts without keys run, where there are several shards.
@@ -69,11 +74,11 @@ pub struct Session {
     pub resp3: bool,
     /// Whether it has said the password, or how often a wrong one.
     pub(super) access: Access,
-    /// Whether it wants to hear replies.
+    /// Whether it wants to hear replies, and may keep them.
     pub reply_mode: ReplyMode,
     /// How its commands are taken.
     pub mode: Mode,
-    /// Names it gave itself.
+    /// Names it gave itself, and what else few clients have.
     pub names: Option<Box<Names>>,
 }
 
@@ -133,7 +138,7 @@ impl Settings {
     }
 }
 
-/// Names a client gave itself, for listings.
+/// Names a client gave itself, for listings, and what it has asked for that only some do.
 #[derive(Clone, Default, Debug)]
 pub struct Names {
     /// CLIENT SETNAME.
@@ -142,37 +147,96 @@ pub struct Names {
     pub library: String,
     /// CLIENT SETINFO LIB-VER.
     pub library_version: String,
+    /// It is to be told of changes of keys that it has read (CLIENT TRACKING).
+    pub tracking: Option<Box<Tracking>>,
 }
 
 impl Names {
     /// Memory they hold.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.name.capacity() + self.library.capacity() + self.library_version.capacity()
+        let texts = self.name.capacity() + self.library.capacity() + self.library_version.capacity();
+        size_of::<Self>() + texts + self.tracking.as_ref().map_or(0, |tracking| tracking.bytes())
     }
 }
 
-/// CLIENT REPLY: whether a client wants to hear replies.
+/// What CLIENT REPLY and CLIENT CACHING have said of the commands to come. One byte, because every idle client has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReplyMode {
-    /// All of them.
-    On,
-    /// None.
-    Off,
-    /// Not the one to the next command.
-    SkipNext,
-    /// Not the one to the present command.
-    SkipThis,
-}
+pub struct ReplyMode(u8);
 
 impl ReplyMode {
+    /// All replies are heard.
+    pub const ON: Self = Self(0);
+    /// None is.
+    pub const OFF: Self = Self(1);
+    /// Not the one to the next command.
+    const SKIP_NEXT: u8 = 2;
+    /// Not the one to the present command.
+    const SKIP_THIS: u8 = 3;
+    const REPLY: u8 = 3;
+    /// CLIENT CACHING speaks of the next command.
+    const NAMED_NEXT: u8 = 4;
+    /// It speaks of the present one.
+    const NAMED_THIS: u8 = 8;
+
+    /// Nothing is said of single commands.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.0 <= Self::OFF.0
+    }
+
+    /// Whether the reply to the present command is kept from the client.
+    #[inline]
+    pub fn silences(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// Whether it is for its own sake alone.
+    pub fn skips_this(self) -> bool {
+        self.0 & Self::REPLY == Self::SKIP_THIS
+    }
+
+    /// Whether no reply is heard until that is said.
+    pub fn is_off(self) -> bool {
+        self.0 & Self::REPLY == Self::OFF.0
+    }
+
+    /// Replies are heard from now on, or not.
+    pub fn set(&mut self, mode: Self) {
+        self.0 = self.0 & !Self::REPLY | mode.0;
+    }
+
+    /// The reply to the next command is not heard.
+    pub fn skip_next(&mut self) {
+        self.set(Self(Self::SKIP_NEXT));
+    }
+
+    /// CLIENT CACHING speaks of the next command.
+    pub fn name_next(&mut self) {
+        self.0 |= Self::NAMED_NEXT;
+    }
+
+    /// Whether it speaks of the present one.
+    pub fn is_named(self) -> bool {
+        self.0 & Self::NAMED_THIS != 0
+    }
+
     /// The present command is taken.
     #[inline]
     pub fn command_done(&mut self) {
-        *self = match *self {
-            Self::SkipNext => Self::SkipThis,
-            Self::SkipThis => Self::On,
-            mode => mode,
+        if !self.is_plain() {
+            self.next();
+        }
+    }
+
+    #[cold]
+    fn next(&mut self) {
+        let reply = match self.0 & Self::REPLY {
+            Self::SKIP_NEXT => Self::SKIP_THIS,
+            Self::SKIP_THIS => Self::ON.0,
+            reply => reply,
         };
+        let is_next = self.0 & Self::NAMED_NEXT != 0;
+        self.0 = reply | if is_next { Self::NAMED_THIS } else { 0 };
     }
 }
 
@@ -183,7 +247,7 @@ impl Session {
             db: settings.db,
             resp3: false,
             access: if settings.password.is_none() { Access::OPEN } else { Access::NONE },
-            reply_mode: ReplyMode::On,
+            reply_mode: ReplyMode::ON,
             mode: Mode::Ordinary,
             names: None,
         }
@@ -211,9 +275,7 @@ impl Session {
     /// Nothing about the client asks for more than its command's row.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.is_authenticated()
-            && self.mode == Mode::Ordinary
-            && matches!(self.reply_mode, ReplyMode::On | ReplyMode::Off)
+        self.is_authenticated() && self.mode == Mode::Ordinary && self.reply_mode.is_plain()
     }
 
     /// Whether the password comes before this command.
@@ -224,6 +286,23 @@ impl Session {
     /// The names it gave itself.
     pub fn names_mut(&mut self) -> &mut Names {
         self.names.get_or_insert_default()
+    }
+}
+
+impl Session {
+    /// What the client has asked to be told of.
+    pub fn tracking(&self) -> Option<&Tracking> {
+        self.names.as_ref()?.tracking.as_deref()
+    }
+
+    /// Whether it can hear of changes: a client that speaks RESP2 is never told anything between replies.
+    pub fn hears_changes(&self) -> bool {
+        self.resp3 && self.tracking().is_some()
+    }
+
+    /// Whether the client may keep what it hears in reply to a request, of which CLIENT CACHING has spoken or not.
+    pub fn may_keep(&self, is_named: bool) -> bool {
+        self.resp3 && self.tracking().is_some_and(|tracking| tracking.keeps(is_named))
     }
 }
 

@@ -9,8 +9,6 @@ pub enum Feature {
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
     WholeServer,
-    /// Invalidation messages for caching clients.
-    Tracking,
     /// What a module does without a key, which is another thing on each shard.
     Keyless,
     /// An index that a module keeps of the keys of its own shard.
@@ -34,7 +32,7 @@ impl Feature {
             | Self::Indexes
             | Self::HiddenKeys
             | Self::Agreement => true,
-            Self::Blocking | Self::Tracking | Self::Unfamiliar => false,
+            Self::Blocking | Self::Unfamiliar => false,
         }
     }
 
@@ -43,7 +41,6 @@ impl Feature {
         match self {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
-            Self::Tracking => "client-side caching (CLIENT TRACKING, CLIENT CACHING) is not supported yet",
             Self::Keyless => "it names no key, so each of several shards would do it for itself",
             Self::Indexes => "each of several shards would look at its own keys only",
             Self::HiddenKeys => "the shards do not say where its keys are, and there are several shards",

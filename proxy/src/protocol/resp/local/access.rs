@@ -1,6 +1,7 @@
 //! HELLO, AUTH and SELECT: who a client is, and what it speaks where.
 
 use super::info;
+use crate::protocol::caching::Caching;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{Access, Session, Settings, client_name, number};
 use crate::protocol::resp::{Resp, encode, transaction};
@@ -83,6 +84,7 @@ pub fn hello(
     if let Some(name) = name {
         session.names_mut().name = name;
     }
+    let heard_changes = session.hears_changes();
     session.resp3 = resp3;
     encode::map(out, resp3, 7);
     let (server, version) = info::kind(facts);
@@ -100,6 +102,10 @@ pub fn hello(
     }
     encode::bulk(out, b"modules");
     encode::array(out, 0);
+    if resp3 && !heard_changes && session.hears_changes() {
+        // What has changed meanwhile it was not told.
+        Resp::tell_changed(&[], out);
+    }
     Route::Answer
 }
 

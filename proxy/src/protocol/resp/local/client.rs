@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::caching;
 use crate::buffer::Output;
 use crate::protocol::events::Flags;
 use crate::protocol::resp::command::Merge;
@@ -101,15 +102,15 @@ pub fn on_or_off(word: &[u8], out: &mut Vec<u8>) {
 /// `CLIENT REPLY ON|OFF|SKIP`
 pub fn reply_mode(word: &[u8], session: &mut Session, plan: &mut Plan<Resp>) -> Route<Merge> {
     if word.eq_ignore_ascii_case(b"on") {
-        session.reply_mode = ReplyMode::On;
+        session.reply_mode.set(ReplyMode::ON);
         plan.manner.silent = false;
         encode::simple(&mut plan.reply, "OK");
     } else if word.eq_ignore_ascii_case(b"off") {
-        session.reply_mode = ReplyMode::Off;
+        session.reply_mode.set(ReplyMode::OFF);
         plan.manner.silent = true;
     } else if word.eq_ignore_ascii_case(b"skip") {
-        if session.reply_mode != ReplyMode::Off {
-            session.reply_mode = ReplyMode::SkipNext;
+        if !session.reply_mode.is_off() {
+            session.reply_mode.skip_next();
         }
         plan.manner.silent = true;
     } else {
@@ -238,26 +239,27 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
         names.library_version
     );
     let (flags, queued) = match session.mode {
-        Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Listening { .. } => ("N", -1),
-        Mode::Lost => ("d", -1),
-        Mode::Queueing | Mode::Spoiled => ("x", client.queued as i64),
-        Mode::Doomed => ("xd", client.queued as i64),
+        Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Listening { .. } => (["", ""], -1),
+        Mode::Lost => (["", "d"], -1),
+        Mode::Queueing | Mode::Spoiled => (["x", ""], client.queued as i64),
+        Mode::Doomed => (["x", "d"], client.queued as i64),
     };
+    let listens = if channels + patterns + sharded > 0 { "P" } else { "" };
+    let blocked = if client.is_blocked { "b" } else { "" };
+    let tracks = if session.tracking().is_some() { "t" } else { "" };
+    // In the order of the server.
+    let flags = [listens, flags[0], blocked, tracks, flags[1]].concat();
     let _ = writeln!(
         line,
-        "age={} idle={} flags={} sub={channels} psub={patterns} ssub={sharded} multi={queued} watch={} qbuf={} oll={} omem={} user=default",
+        "age={} idle={} flags={} sub={channels} psub={patterns} ssub={sharded} multi={queued} watch={} qbuf={} oll={} omem={} user=default redir={}",
         client.age,
         client.idle,
-        match (channels + patterns + sharded > 0, client.is_blocked) {
-            (true, true) => "Pb",
-            (true, false) => "P",
-            (false, true) => "b",
-            (false, false) => flags,
-        },
+        if flags.is_empty() { "N" } else { &flags },
         client.watched,
         client.input_bytes,
         client.in_flight,
-        client.output_bytes
+        client.output_bytes,
+        caching::redirected_to(session)
     );
 }
 

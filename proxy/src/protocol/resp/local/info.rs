@@ -59,12 +59,14 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
         "clients" => vec![
             ("connected_clients", total(|counters| counters.client_connections.get())),
             ("blocked_clients", blocked(facts).to_string()),
+            ("tracking_clients", total(|counters| counters.tracking_clients.get())),
         ],
         "memory" => facts.store.policy.iter().map(|policy| ("maxmemory_policy", policy.clone())).collect(),
         "stats" => vec![
             ("total_connections_received", total(|counters| counters.client_connections_total.get() as i64)),
             ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
             ("total_error_replies", total(|counters| counters.forward_error.get() as i64)),
+            ("tracking_total_keys", total(|counters| counters.tracked_keys.get())),
         ],
         "replication" => vec![("role", "master".into()), ("connected_slaves", "0".into())],
         "cluster" => vec![("cluster_enabled", "0".into())],

@@ -4,11 +4,12 @@
 
 use super::command::index::lookup;
 use super::command::{Local, Merge};
-use super::session::{ReplyMode, Session};
+use super::session::Session;
 use super::{Resp, Words, encode, transaction};
 use crate::protocol::{Facts, Plan, Route, Running};
 
 mod access;
+pub mod caching;
 pub mod client;
 pub mod command;
 mod encoded;
@@ -53,7 +54,7 @@ pub fn answer(
                 return Route::WhenQuiet;
             }
             // It ends CLIENT REPLY OFF, but SKIP was for this very reply.
-            plan.manner.silent = session.reply_mode == ReplyMode::SkipThis;
+            plan.manner.silent = session.reply_mode.skips_this();
             *session = fresh;
             encode::simple(out, "RESET");
             return Route::AnswerAndForget;
@@ -87,6 +88,10 @@ pub fn answer(
         Local::ClientGetname => client::name(session, out),
         Local::ClientSetname => client::set_name(all[2], session, out),
         Local::ClientSetinfo => client::set_info(all[2], all[3], session, out),
+        Local::ClientTracking => return caching::track(&all, session, facts, plan),
+        Local::ClientCaching => caching::name_next(all[2], session, out),
+        Local::ClientTrackinginfo => caching::info(session, out),
+        Local::ClientGetredir => caching::redirection(session, out),
         Local::ClientNoEvict | Local::ClientNoTouch => client::on_or_off(all[2], out),
         Local::Multi => transaction::begin(session, out),
         Local::Exec => return transaction::execute(session, out),

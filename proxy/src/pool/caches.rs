@@ -1,0 +1,299 @@
+//! Which clients may have kept what: for each connection on which a shard tells of changes, the keys that were read there and the clients
+//! that have read them. [`super::caching`] says what becomes of that.
+//!
+//! A shard tells once of a key, on the connection on which it was read, and knows it no more then. So a key stands here from the response that
+//! was handed to a client until its shard has told of it, or cannot any more. It is not to stand here earlier: a change of which the
+//! shard tells before that response, because the key was read before, would take it out again, and of the next one nobody would be told.
+//!
+//! What stands here is bounded; where there is no room the oldest key goes, and its clients are told of it as if it had changed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::{ClientId, ConnectionId};
+
+/// Bytes that keys and clients may take here.
+const KEPT_MAX: usize = 16 << 20;
+/// Nor more than this part of what the process may hold.
+const KEPT_SHARE: usize = 32;
+/// Memory that a key takes beside its bytes and clients: its place in a table, in the order, and as a piece.
+const KEY_BYTES: usize = 192;
+/// So many clients are told in a pass; others have their turn before the rest of them. Mostly it is that they are written to which takes time.
+const TOLD_MAX: usize = 512;
+
+/// A connection on which clients read that keep what they read.
+#[derive(Clone, Copy, Debug)]
+pub struct Caching {
+    /// Its shard tells of what is read there. Else its clients are to keep nothing of it.
+    pub registers: bool,
+    /// Responses that name other nodes are followed.
+    pub follows: bool,
+    /// The shard is telling of more than is looked at.
+    pub overlong: bool,
+}
+
+/// Clients that may have kept a key.
+struct Kept {
+    /// Tells apart those that were kept under the same name.
+    serial: u64,
+    /// In order.
+    clients: Vec<ClientId>,
+}
+
+/// A key, in the order in which they came.
+struct Place {
+    at: ConnectionId,
+    key: Bytes,
+    serial: u64,
+}
+
+/// Clients that are told later.
+struct Late {
+    told: Bytes,
+    clients: Vec<ClientId>,
+}
+
+/// What clients may have kept.
+#[derive(Default)]
+pub struct Caches {
+    /// By the connection on which it was read.
+    tables: HashMap<ConnectionId, HashMap<Bytes, Kept>>,
+    /// Oldest first; some may not be there any more.
+    order: VecDeque<Place>,
+    next_serial: u64,
+    keys: usize,
+    /// Memory of all of it.
+    bytes: usize,
+    counted: usize,
+    /// Clients that have asked to be told.
+    tracking: HashSet<ClientId>,
+    late: VecDeque<Late>,
+    /// So many may be told in this pass.
+    turn: usize,
+}
+
+fn cost(key: &[u8], clients: usize) -> usize {
+    KEY_BYTES + key.len() + clients * size_of::<ClientId>()
+}
+
+impl Caches {
+    /// The client has asked to be told, or not any more. False if that is known.
+    pub fn set_tracking(&mut self, id: ClientId, is_on: bool) -> bool {
+        if is_on {
+            return self.tracking.insert(id);
+        }
+        let is_new = !self.tracking.is_empty() && self.tracking.remove(&id);
+        if is_new && self.tracking.is_empty() {
+            // Nobody is left to be told.
+            (self.tables, self.order, self.late, self.tracking) = Default::default();
+            (self.keys, self.bytes) = (0, 0);
+        }
+        is_new
+    }
+
+    /// How many clients have asked to be told.
+    pub fn tracking(&self) -> usize {
+        self.tracking.len()
+    }
+
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Whether something was read on the connection that somebody may have kept.
+    pub fn holds(&self, at: ConnectionId) -> bool {
+        self.tables.contains_key(&at)
+    }
+
+    /// Connections on which something was read that somebody may have kept.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.tables.keys().copied()
+    }
+
+    /// The client has heard something of the key. False if it is too large to be remembered.
+    pub fn add(&mut self, at: ConnectionId, key: &[u8], id: ClientId, memory_max: usize) -> bool {
+        if cost(key, 1) > most(memory_max) / 16 {
+            return false;
+        }
+        let table = self.tables.entry(at).or_default();
+        if let Some(kept) = table.get_mut(key) {
+            if let Err(place) = kept.clients.binary_search(&id) {
+                kept.clients.insert(place, id);
+                self.bytes += size_of::<ClientId>();
+            }
+            return true;
+        }
+        self.next_serial += 1;
+        let (serial, key) = (self.next_serial, Bytes::copy_from_slice(key));
+        self.bytes += cost(&key, 1);
+        self.keys += 1;
+        table.insert(key.clone(), Kept { serial, clients: vec![id] });
+        self.order.push_back(Place { at, key, serial });
+        if self.order.len() > 2 * self.keys + 64 {
+            let tables = &self.tables;
+            self.order.retain(|place| is_there(tables, place));
+        }
+        true
+    }
+
+    /// The shard has told of the key, or has forgotten it: who may have kept it.
+    pub fn take(&mut self, at: ConnectionId, key: &[u8]) -> Vec<ClientId> {
+        let Some(table) = self.tables.get_mut(&at) else { return Vec::new() };
+        let Some(kept) = table.remove(key) else { return Vec::new() };
+        if table.is_empty() {
+            self.tables.remove(&at);
+        }
+        self.keys -= 1;
+        self.bytes -= cost(key, kept.clients.len());
+        kept.clients
+    }
+
+    /// The oldest key, if there is no room for all, and who may have kept it.
+    pub fn take_oldest(&mut self, memory_max: usize) -> Option<(Bytes, Vec<ClientId>)> {
+        while self.bytes > most(memory_max) {
+            let place = self.order.pop_front()?;
+            if is_there(&self.tables, &place) {
+                let clients = self.take(place.at, &place.key);
+                return Some((place.key, clients));
+            }
+        }
+        None
+    }
+
+    /// Keys that were read there and for which `is_over` holds are not told of any more: who may have kept any of them.
+    pub fn take_all(&mut self, at: ConnectionId, mut is_over: impl FnMut(&[u8]) -> bool) -> Vec<ClientId> {
+        let Some(table) = self.tables.get_mut(&at) else { return Vec::new() };
+        let mut clients = HashSet::new();
+        let (mut keys, mut bytes) = (0, 0);
+        table.retain(|key, kept| {
+            let goes = is_over(key);
+            if goes {
+                keys += 1;
+                bytes += cost(key, kept.clients.len());
+                clients.extend(&kept.clients);
+            }
+            !goes
+        });
+        if table.is_empty() {
+            self.tables.remove(&at);
+        }
+        self.keys -= keys;
+        self.bytes -= bytes;
+        let mut clients: Vec<_> = clients.into_iter().collect();
+        clients.sort_unstable();
+        clients
+    }
+
+    /// Whether so many clients may be told at once.
+    pub fn has_turn(&mut self, clients: usize) -> bool {
+        let may = clients <= self.turn;
+        self.turn -= if may { clients } else { 0 };
+        may
+    }
+
+    /// They are told in a later pass.
+    pub fn tell_later(&mut self, told: Bytes, clients: Vec<ClientId>) {
+        self.bytes += cost(&told, clients.len());
+        self.late.push_back(Late { told, clients });
+    }
+
+    /// Whether some are to be told later.
+    pub fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// A pass begins. Who is told in it what was put off, as many as there are turns for. The more there are the more are told at once,
+    /// so that they do not become ever more.
+    pub fn take_late(&mut self) -> Vec<(Bytes, Vec<ClientId>)> {
+        self.turn = TOLD_MAX;
+        let all: usize = self.late.iter().map(|late| late.clients.len()).sum();
+        let mut left = TOLD_MAX.max(all / 8);
+        let mut taken = Vec::new();
+        while left > 0
+            && let Some(Late { told, clients }) = self.late.front_mut()
+        {
+            let first = clients.split_off(clients.len().saturating_sub(left));
+            left -= first.len();
+            self.bytes -= first.len() * size_of::<ClientId>();
+            taken.push((told.clone(), first));
+            if clients.is_empty() {
+                self.bytes -= cost(told, 0);
+                self.late.pop_front();
+            }
+        }
+        taken
+    }
+
+    /// Bytes that were counted the last time, and are from now on.
+    pub fn count(&mut self) -> (usize, usize) {
+        (std::mem::replace(&mut self.counted, self.bytes), self.bytes)
+    }
+}
+
+fn is_there(tables: &HashMap<ConnectionId, HashMap<Bytes, Kept>>, place: &Place) -> bool {
+    let kept = tables.get(&place.at).and_then(|table| table.get(&place.key));
+    kept.is_some_and(|kept| kept.serial == place.serial)
+}
+
+fn most(memory_max: usize) -> usize {
+    KEPT_MAX.min(memory_max / KEPT_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: ConnectionId = ConnectionId { index: 0, generation: 1 };
+
+    fn client(index: u32) -> ClientId {
+        ClientId { index, generation: 1 }
+    }
+
+    /// One client reads a million keys, and one key a million times.
+    #[test]
+    fn what_is_remembered_is_bounded_and_whoever_is_forgotten_is_told() {
+        let mut caches = Caches::default();
+        let mut told = 0;
+        for number in 0..1_000_000 {
+            assert!(caches.add(AT, format!("key:{number}").as_bytes(), client(1), usize::MAX));
+            while let Some((_, clients)) = caches.take_oldest(usize::MAX) {
+                assert_eq!(clients, [client(1)]);
+                told += 1;
+            }
+        }
+        assert_eq!(told + caches.keys(), 1_000_000);
+        assert!(caches.bytes <= KEPT_MAX && caches.keys() > 70_000, "{} keys", caches.keys());
+        for _ in 0..1_000_000 {
+            caches.add(AT, b"hot", client(2), usize::MAX);
+            assert_eq!(caches.take(AT, b"hot"), [client(2)]);
+        }
+        assert!(caches.order.len() <= 2 * caches.keys() + 65);
+        assert_eq!(caches.take_all(AT, |_| true), [client(1)]);
+        assert_eq!((caches.keys(), caches.bytes), (0, 0));
+        assert!(!caches.add(AT, &vec![b'k'; KEPT_MAX], client(1), usize::MAX), "it would leave no room");
+    }
+
+    #[test]
+    fn many_clients_of_a_key_are_told_in_several_passes() {
+        let mut caches = Caches::default();
+        for index in (0..10_000).rev() {
+            assert!(caches.add(AT, b"hot", client(index), usize::MAX));
+            assert!(caches.add(AT, b"hot", client(index), usize::MAX), "it is one of them already");
+        }
+        let clients = caches.take(AT, b"hot");
+        assert_eq!(clients.len(), 10_000);
+        assert!(!caches.has_turn(clients.len()));
+        caches.tell_later(Bytes::from_static(b"told"), clients);
+        let (mut told, mut passes) = (HashSet::new(), 0);
+        while caches.has_late() {
+            let now: Vec<_> = caches.take_late().into_iter().flat_map(|(_, clients)| clients).collect();
+            assert!(now.len() <= 10_000 / 8);
+            told.extend(now);
+            passes += 1;
+        }
+        assert!(told.len() == 10_000 && (9..=20).contains(&passes), "{passes} passes");
+        assert_eq!(caches.bytes, 0);
+    }
+}
