@@ -230,7 +230,14 @@ impl Server {
 
     /// Starts a program that listens on the port it is given, on the address of this process.
     pub fn start(program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
-        Self::start_at(free_port(), program, package, arguments)
+        // A port that was free a moment ago may have been given to somebody else.
+        let try_one = |_| Self::try_start(None, free_port(), program, package, &arguments);
+        let is_taken = |printed: &String| printed.to_ascii_lowercase().contains("address already in use");
+        let mut tries = (0..5).map(try_one).skip_while(|started| started.as_ref().is_err_and(is_taken));
+        tries
+            .next()
+            .expect("a port is free")
+            .unwrap_or_else(|printed| panic!("{program} ended at once: {printed}"))
     }
 
     fn start_at(port: u16, program: &str, package: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
@@ -244,6 +251,18 @@ impl Server {
         package: &str,
         arguments: impl Fn(u16) -> Vec<String>,
     ) -> Self {
+        let started = Self::try_start(stderr, port, program, package, &arguments);
+        started.unwrap_or_else(|printed| panic!("{program} ended at once: {printed}"))
+    }
+
+    /// What it printed, if it ended before it served.
+    fn try_start(
+        stderr: Option<Stdio>,
+        port: u16,
+        program: &str,
+        package: &str,
+        arguments: &impl Fn(u16) -> Vec<String>,
+    ) -> Result<Self, String> {
         let log = file(port, "log");
         let output = File::create(&log).expect("the folder for temporary files is writable");
         let elsewhere = stderr.is_some();
@@ -265,11 +284,13 @@ impl Server {
         let begin = Instant::now();
         while !serves(&server) {
             let ended = server.process.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "{program} ended at once: {}", server.printed());
+            if ended.is_some() {
+                return Err(server.printed());
+            }
             assert!(begin.elapsed() < PATIENCE, "{program} does not listen: {}", server.printed());
             std::thread::sleep(GLANCE);
         }
-        server
+        Ok(server)
     }
 
     /// A new connection.

@@ -155,8 +155,7 @@ pub fn rule(
         "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
         command.name
     );
-    encode::error(&mut plan.reply, &words);
-    Some(Route::Answer)
+    Some(super::plan::reject(command, plan, &words))
 }
 
 /// The request is about these words of it.

@@ -60,11 +60,8 @@ pub fn find_command<'t>(
     };
     if !command.accepts(words.count()) {
         let reason = WrongArity(command).to_string();
-        if command.handling == Handling::Answer(Local::Exec) {
-            transaction::refuse(reason.as_bytes(), &mut plan.reply);
-            return None;
-        }
-        return refuse(plan, &reason);
+        reject(command, plan, &reason);
+        return None;
     }
     Some(command)
 }
@@ -79,7 +76,7 @@ pub fn plan_command(
 ) -> Route<Merge> {
     let Words { decoder, canonical } = *words;
     if session.lacks_password(command, facts.settings) {
-        return refuse(plan, "NOAUTH Authentication required.");
+        return reject(command, plan, "NOAUTH Authentication required.");
     }
     if let Some(route) = channels::rule(command, session, facts, plan) {
         return route;
@@ -302,6 +299,16 @@ pub fn find_keys(
 /// The reply is this error.
 pub fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
     encode::error(&mut plan.reply, text);
+    Route::Answer
+}
+
+/// Refuses the command before it is looked at. An EXEC that is, as Redis words it, has discarded a transaction, whether there
+/// was one or not.
+pub fn reject(command: &Command<'_>, plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
+    if command.handling != Handling::Answer(Local::Exec) {
+        return refuse(plan, text);
+    }
+    transaction::refuse(text.as_bytes(), &mut plan.reply);
     Route::Answer
 }
 
