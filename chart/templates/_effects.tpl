@@ -20,7 +20,7 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- $rows := list -}}
 {{- if not $hasProxy -}}
   {{- $why := "there is no proxy: remove it, or use partitioning \"proxy\"" -}}
-  {{- $of := list "metrics" "redisCluster.readFrom" "networkPolicy.allowExternal" "networkPolicy.metricsNamespaces" "networkPolicy.metricsPeers" "networkPolicy.proxyExtraIngress" "networkPolicy.proxyExtraEgress" -}}
+  {{- $of := list "metrics" "redisCluster.readFrom" "networkPolicy.allowExternal" "networkPolicy.metricsNamespaces" "networkPolicy.metricsPeers" "networkPolicy.proxyExtraIngress" "networkPolicy.proxyExtraEgress" "networkPolicy.serversCIDRs" "networkPolicy.serversPorts" -}}
   {{- /* Jobs have the proxy's image and run where it would, and the shards' Service has addresses as its own. */ -}}
   {{- $but := list "proxy.image" "proxy.nodeSelector" "proxy.tolerations" "proxy.service.ipFamilyPolicy" "proxy.service.ipFamilies" "proxy.pool.hash" "proxy.pool.distribution" "proxy.pool.hash_tag" "proxy.pool.pin" -}}
   {{- if eq (toString (int $service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "proxy.service.port" -}}{{- end -}}
@@ -33,6 +33,8 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" (printf "%s is set, so that the release runs no shards: remove it" (include "memstore.elsewhere" . | fromJsonArray | first)) "of" $of "but" $but) -}}
 {{- else if $hasProxy -}}
   {{- $rows = append $rows (dict "why" "no servers that run elsewhere are named: remove it, or set proxy.pool.servers" "of" (list "networkPolicy.serversCIDRs" "networkPolicy.serversPorts")) -}}
+{{- end -}}
+{{- if and $hasProxy (not $cluster) (not $pool.servers_dns) -}}
   {{- $rows = append $rows (dict "why" "proxy.pool.servers_dns is not set: remove it, or set that" "of" (list "proxy.pool.servers_srv" "proxy.pool.servers_count" "proxy.pool.servers_names")) -}}
 {{- end -}}
 {{- if and $hasProxy (not $cluster) (not $proxy.serversUrl) -}}

@@ -152,6 +152,8 @@ class Effects(unittest.TestCase):
             (elsewhere({"networkPolicy": {"serversPorts": [1]}}), "networkPolicy.serversPorts", "networkPolicy.serversCIDRs is empty"),
             ({"networkPolicy": {"serversCIDRs": ["10.0.0.0/8"]}}, "networkPolicy.serversCIDRs", "no servers that run elsewhere are named"),
             ({"proxy": {"pool": {"servers_srv": "x"}}}, "proxy.pool.servers_srv", "proxy.pool.servers_dns is not set"),
+            (several({}, pool={"servers_count": 2}), "proxy.pool.servers_count", "proxy.pool.servers_dns is not set"),
+            (CLIENT_SIDE | {"networkPolicy": {"serversCIDRs": ["10.0.0.0/8"]}}, "networkPolicy.serversCIDRs", proxy),
             (CLIENT_SIDE | {"proxy": {"pool": {"servers": ["a:1:1"]}}}, "proxy.pool.servers", proxy),
             (CLIENT_SIDE | {"proxy": {"kind": "DaemonSet"}}, "proxy.kind", proxy),
             (CLUSTER | {"proxy": {"pool": {"servers": ["a:1:1"]}}}, "proxy.pool.servers", "the list of its nodes itself"),
@@ -546,6 +548,9 @@ class Upgrades(unittest.TestCase):
                 for name in ["jobs", "global", "defaultsDigest", "tests", "metrics"]:
                     del values[name]
                 del values["redisCluster"]["reconcile"]["podLabels"], values["proxy"]["autoscaling"], values["networkPolicy"]["metricsPeers"]
+                del values["shards"]["enabled"], values["proxy"]["lifecycle"]
+                for name in ["kind", "pools", "serversConfigMap"]:
+                    del values["proxy"][name]
                 values["partitioning"] = mode
                 (chart / "values.yaml").write_text(yaml.safe_dump(values))
                 self.assertEqual(rendered(chart=chart), rendered({"partitioning": mode}))

@@ -29,7 +29,7 @@ the folder names of both.
 {{- $found := list -}}
 {{- if include "memstore.hasPools" . -}}
   {{- range $name, $given := $proxy.pools -}}
-    {{- $settings := omit ($proxy.pool | default dict) "servers_count" "servers_names" "servers_srv" | deepCopy -}}
+    {{- $settings := $proxy.pool | default dict | deepCopy -}}
     {{- range $setting, $value := omit $given "port" "nodePort" "redis" "auth" "serversConfigMap" -}}
       {{- $_ := set $settings $setting $value -}}
     {{- end -}}
