@@ -237,6 +237,45 @@ fn ring_of_a_cluster_says_who_knows() {
 }
 
 #[test]
+fn shells_complete_what_help_shows() {
+    let help = said(&run(&["--help"]));
+    let commands = help.split_once("Commands:\n").expect("a list of them").1;
+    let commands: Vec<_> = commands.lines().map_while(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"await-ring"), "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&run(&["completions", shell]));
+        for word in commands.iter().chain(&["reconcile", "drain-grace"]) {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let syntax = std::env::temp_dir().join(format!("memstore-completions-{}", std::process::id()));
+    std::fs::write(&syntax, said(&run(&["completions", "bash"]))).expect("a file");
+    assert!(Command::new("bash").arg("-n").arg(&syntax).status().expect("bash").success());
+    std::fs::remove_file(&syntax).expect("our file");
+    assert_eq!(run(&["completions", "csh"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = std::env::temp_dir().join(format!("memstore-man-{}", std::process::id()));
+    assert!(run(&["man", &folder.display().to_string()]).status.success());
+    let page = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    assert!(page("memstore.1").contains("await\\-ring(1)"), "{}", page("memstore.1"));
+    for (name, flag) in [
+        ("memstore-serve.1", "\\-\\-drain\\-grace"),
+        ("memstore-nutcracker.1", "\\-\\-pid\\-file"),
+        ("memstore-cluster-reconcile.1", "\\-\\-primaries"),
+    ] {
+        assert!(page(name).contains(flag), "{name}: {}", page(name));
+    }
+    assert!(page("memstore-help.1").is_empty());
+    std::fs::remove_dir_all(&folder).expect("our folder");
+    let refused = run(&["man", "/dev/null/pages"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/dev/null/pages"));
+}
+
+#[test]
 fn nutcrackers_flags_mean_what_they_meant() {
     let good = example("good/plain.yml").display().to_string();
     let bad = example("bad/many.yml").display().to_string();

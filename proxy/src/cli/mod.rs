@@ -10,6 +10,7 @@ use ask::Ask;
 use await_ring::AwaitRing;
 use check::Check;
 use cluster::ClusterCommand;
+use manual::{Completions, Man};
 use nutcracker::Nutcracker;
 use plan::Plan;
 use route::{Ring, Route};
@@ -22,6 +23,7 @@ mod await_ring;
 mod check;
 mod cluster;
 mod common;
+mod manual;
 mod nutcracker;
 mod plan;
 mod route;
@@ -64,6 +66,10 @@ enum Command {
     AwaitRing(AwaitRing),
     /// Print all settings as a Markdown table, or as a JSON schema for editors
     Settings(Settings),
+    /// Print what a shell needs to complete the command line
+    Completions(Completions),
+    /// Write the man pages
+    Man(Man),
     /// Drain a running proxy: it stops accepting clients, answers pending requests, and exits
     Drain(Ask),
     /// Reload the configuration of a running proxy; exit 1 if that fails, 3 if changed settings need a restart
@@ -90,6 +96,8 @@ pub fn run() -> ExitCode {
         Some(Command::Try(asked)) => success(try_out::try_out(&asked)),
         Some(Command::AwaitRing(asked)) => success(await_ring::await_ring(&asked)),
         Some(Command::Settings(asked)) => success(settings::settings(&asked)),
+        Some(Command::Completions(asked)) => success(manual::completions(&asked, CommandLine::command())),
+        Some(Command::Man(asked)) => success(manual::man(&asked, CommandLine::command())),
         Some(Command::Drain(asked)) => ask::ask("POST", "/drain", &asked),
         Some(Command::Reload(asked)) => ask::ask("POST", "/reload", &asked),
         Some(Command::Ready(asked)) => ask::ask("GET", "/ready", &asked),
