@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image test test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-lint
+.PHONY: help commands commands-record demo build image image-push static package sbom chart-package test test-package test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-static tools-package tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -16,6 +16,10 @@ WITH_DEBUG_PROXY := MEMSTORE=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/memsto
 LANE = cargo test --workspace $(or $(2),--all-targets) --config "target.\"cfg(all())\".runner = [\"$(CURDIR)/.ci/lane\", \"$(1)\"]"
 # Those that start servers of Redis or Valkey.
 WITH_SERVERS = --test command_table $(addprefix --test ,$(basename $(notdir $(shell grep -l '^mod servers;' proxy/tests/*.rs))))
+# What runs on any Linux: the C library is in it, as in the image. MEMSTORE_STATIC names one that is there already.
+STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
+MEMSTORE_STATIC ?= $${CARGO_TARGET_DIR:-$(CURDIR)/target}/$(STATIC_TARGET)/image/memstore
+IMAGE ?= memstore/memstore:$(VERSION)
 COMMAND_TABLE := proxy/src/protocol/resp/command/table.rs
 
 help: ## this list
@@ -30,6 +34,23 @@ build: ## the release binary: target/release/memstore
 
 image: ## the container image memstore/memstore:VERSION, by the local engine
 	docker buildx build --build-arg VERSION=$(VERSION) -t memstore/memstore:$(VERSION) --load .
+
+image-push: ## the same for amd64 and arm64, with its SBOM and provenance, pushed as IMAGE; needs a builder for several platforms
+	docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) --build-arg SOURCE=$(or $(SOURCE),https://github.com/memstore/memstore) \
+		-t $(IMAGE) --metadata-file target/image.json --push .
+
+static: tools-static ## a static binary: target/ARCH-unknown-linux-gnu/image/memstore
+	RUSTFLAGS="-C target-feature=+crt-static" cargo auditable build --locked --profile image -p memstore-proxy --target $(STATIC_TARGET)
+
+package: tools-package $(if $(filter environment command line,$(origin MEMSTORE_STATIC)),,static) ## a Debian package and an archive of a static binary: target/package
+	packaging/build $(MEMSTORE_STATIC) $(STATIC_TARGET)
+
+sbom: tools-package ## what the static binary is made of, as CycloneDX, beside the packages
+	packaging/sbom $(MEMSTORE_STATIC) > target/package/memstore-$(VERSION)-$(firstword $(subst -, ,$(STATIC_TARGET)))-linux.cdx.json
+
+chart-package: ## the chart as an archive: target/chart
+	$$(.ci/helm) package chart --destination target/chart
 
 test: test-rust ## all tests; installs what they need
 	.ci/beside '$(MAKE) --no-print-directory test-chart' '$(MAKE) --no-print-directory test-clients'
@@ -69,6 +90,10 @@ try-readme: ## the README's first example as it stands, with the packages that i
 
 test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run
+
+test-package: ## the Debian package of `make package` on a machine with systemd of its own: installed, reloaded, upgraded, purged; needs root
+	@.ci/install redis-server redis-tools systemd man-db bash-completion curl iproute2
+	packaging/tests/run
 
 test-failures: tools-failures ## shards that fail under a load that checks every reply, ours and nutcracker; root loses packets too
 	cargo build -p memstore-proxy
@@ -160,10 +185,16 @@ tools-applications:
 tools-failures:
 	@.ci/install redis-server nutcracker iptables iproute2
 
-tools-image:
+tools-image: tools-static
 	@.ci/install redis-server redis-tools python3-venv
 	@docker info >/dev/null 2>&1 || .ci/install docker.io
+
+tools-static:
 	@command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable
+
+tools-package:
+	@.ci/install dpkg-dev python3
+	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
 
 tools-lint:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
