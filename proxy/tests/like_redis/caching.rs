@@ -52,7 +52,7 @@ fn clients_that_keep_what_they_read() {
     let of_resp3: Vec<String> = lines
         .lines()
         .filter(|line| !line.contains("HELLO"))
-        .map(|line| format!("HELLO 3 ; {line}"))
+        .map(|line| format!("HELLO 3 ; {}", line.trim()))
         .collect();
     let of_resp3 = of_resp3.iter().map(|line| line.replace("SET k v", "GET l"));
     pair.check(&of_resp3.filter(|line| line.trim() != "HELLO 3 ;").collect::<Vec<_>>().join("\n"));

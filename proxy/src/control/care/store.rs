@@ -69,12 +69,8 @@ impl Inquiry {
             let ejection = pool.ejection.borrow();
             (ejection.shards().to_vec(), ejection.ejected())
         };
-        let shards: Vec<Shard> = all
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !ejected.contains(index))
-            .map(|(_, shard)| shard.clone())
-            .collect();
+        let is_fit = |(index, shard): (usize, &Shard)| (!ejected.contains(&index)).then(|| shard.clone());
+        let shards: Vec<Shard> = all.iter().enumerate().filter_map(is_fit).collect();
         self.answers.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         for some in shards.chunks(QUESTIONS_MAX) {
             let mut asking = tokio::task::JoinSet::new();

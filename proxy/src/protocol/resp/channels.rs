@@ -4,7 +4,7 @@
 
 use super::command::{Command, Handling, Local, Merge};
 use super::session::Session;
-use super::{Resp, encode, identity, slot};
+use super::{Resp, encode, identity, slot, transaction};
 use crate::protocol::channels::{Channels, Kind, Listening, TALLY_BITS, Told, Voice};
 use crate::protocol::{Facts, Plan, Route};
 
@@ -155,7 +155,8 @@ pub fn rule(
         "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
         command.name
     );
-    Some(super::plan::reject(command, plan, &words))
+    transaction::reject(command, &words, &mut plan.reply);
+    Some(Route::Answer)
 }
 
 /// The request is about these words of it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::command::keys::KeyError;
 use super::command::{
-    Command, Feature, Handling, Local, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag,
+    Command, Feature, Handling, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag,
 };
 use super::session::{self, Keyless, Session};
 use super::{
@@ -60,7 +60,7 @@ pub fn find_command<'t>(
     };
     if !command.accepts(words.count()) {
         let reason = WrongArity(command).to_string();
-        reject(command, plan, &reason);
+        transaction::reject(command, &reason, &mut plan.reply);
         return None;
     }
     Some(command)
@@ -76,7 +76,8 @@ pub fn plan_command(
 ) -> Route<Merge> {
     let Words { decoder, canonical } = *words;
     if session.lacks_password(command, facts.settings) {
-        return reject(command, plan, "NOAUTH Authentication required.");
+        transaction::reject(command, "NOAUTH Authentication required.", &mut plan.reply);
+        return Route::Answer;
     }
     if let Some(route) = channels::rule(command, session, facts, plan) {
         return route;
@@ -299,16 +300,6 @@ pub fn find_keys(
 /// The reply is this error.
 pub fn refuse(plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
     encode::error(&mut plan.reply, text);
-    Route::Answer
-}
-
-/// Refuses the command before it is looked at. An EXEC that is, as Redis words it, has discarded a transaction, whether there
-/// was one or not.
-pub fn reject(command: &Command<'_>, plan: &mut Plan<Resp>, text: &str) -> Route<Merge> {
-    if command.handling != Handling::Answer(Local::Exec) {
-        return refuse(plan, text);
-    }
-    transaction::refuse(text.as_bytes(), &mut plan.reply);
     Route::Answer
 }
 

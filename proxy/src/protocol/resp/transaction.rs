@@ -9,7 +9,7 @@
 //! is an error. Where keys are watched no more (their shard is lost, they have another owner), EXEC says nil, as if one had
 //! changed.
 
-use super::command::Merge;
+use super::command::{Command, Handling, Local, Merge};
 use super::encode;
 use super::mode::Mode;
 use super::session::Session;
@@ -123,6 +123,16 @@ pub fn outcome(commands: u32, response: &[u8]) -> BlockOutcome {
         // It may take what comes next for more of the transaction: servers before Redis 6 while they load.
         [b'-', ..] => BlockOutcome::Unclear,
         _ => BlockOutcome::Odd,
+    }
+}
+
+/// Refuses a command before it is looked at. An EXEC that is, as Redis words it, has discarded a transaction, whether there
+/// was one or not.
+pub fn reject(command: &Command<'_>, words: &str, reply: &mut Vec<u8>) {
+    if command.handling == Handling::Answer(Local::Exec) {
+        refuse(words.as_bytes(), reply);
+    } else {
+        encode::error(reply, words);
     }
 }
 
