@@ -118,3 +118,31 @@ for (const options of [{}, { RESP: 2 }, { RESP: 3 }]) {
     });
   }
 }
+
+test('node-redis with a cache of its own', () => withClient({ RESP: 3 }, async (writer) => {
+  const keys = Array.from({ length: 60 }, (_, number) => `node:cache:${number}`);
+  await withClient({ RESP: 3, clientSideCache: { ttl: 0, maxEntries: 0, evictPolicy: 'LRU' } }, async (client) => {
+    const becomes = async (key, value) => {
+      const until = Date.now() + 10_000;
+      while (await client.get(key) !== value) {
+        assert.ok(Date.now() < until, key);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    };
+    for (const key of keys) {
+      await writer.set(key, 'old');
+      await becomes(key, 'old');
+      await writer.set(key, 'new');
+      await becomes(key, 'new');
+      await client.set(key, 'own');
+      await becomes(key, 'own');
+    }
+    const processed = async () => Number(/total_commands_processed:(\d+)/.exec(await writer.info('stats'))[1]);
+    await Promise.all(keys.map((key) => client.get(key)));
+    const before = await processed();
+    assert.deepEqual(await Promise.all(keys.map((key) => client.get(key))), keys.map(() => 'own'));
+    assert.ok(await processed() - before < 10);
+    await writer.del(keys);
+    await becomes(keys[0], null);
+  });
+}));

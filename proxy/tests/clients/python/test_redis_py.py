@@ -2,10 +2,12 @@
 
 import os
 import threading
+import time
 import unittest
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cache import CacheConfig
 from redis.retry import Retry
 
 HOST = os.environ["MEMSTORE_HOST"]
@@ -224,6 +226,76 @@ class Databases(unittest.TestCase):
         self.assertEqual(fourth.mget("db:1", "db:2"), [b"four"] * 2)
         with self.assertRaisesRegex(redis.ResponseError, "out of range"):
             redis.Redis(HOST, PORT, db=16).get("x")
+
+
+class Caching(unittest.TestCase):
+    """A cache of its own (`cache_config`), which it uses with servers from 7.4 on: every connection says CLIENT TRACKING ON."""
+
+    def setUp(self):
+        self.writer = redis.Redis(HOST, PORT, decode_responses=True)
+        self.addCleanup(self.writer.close)
+        until = time.monotonic() + 60
+        # Once the shards have said who they are.
+        while "used_memory" not in self.writer.info("memory") and time.monotonic() < until:
+            time.sleep(0.1)
+        version = self.writer.info("server")["redis_version"]
+        if tuple(map(int, version.split(".")[:2])) < (7, 4):
+            self.skipTest(f"redis-py keeps nothing that servers of version {version} have said")
+        self.client = redis.Redis(HOST, PORT, decode_responses=True, cache_config=CacheConfig())
+        self.addCleanup(self.client.close)
+        self.keys = [f"cache:{number}" for number in range(60)]
+        self.writer.mset({key: "old" for key in self.keys})
+
+    def becomes(self, key, value):
+        until = time.monotonic() + 10
+        while self.client.get(key) != value:
+            self.assertLess(time.monotonic(), until, key)
+
+    def reads(self):
+        return int(self.writer.info("stats")["total_commands_processed"])
+
+    def test_what_it_has_read_is_read_once(self):
+        self.assertEqual([self.client.get(key) for key in self.keys], ["old"] * 60)
+        before = self.reads()
+        self.assertEqual([self.client.get(key) for key in self.keys], ["old"] * 60)
+        self.assertLess(self.reads() - before, 10)
+        self.assertEqual(self.client.get_cache().size, 60)
+
+    def test_it_is_told_of_changes(self):
+        for key in self.keys:
+            self.becomes(key, "old")
+            self.writer.set(key, "new")
+            self.becomes(key, "new")
+            self.client.set(key, "own")
+            self.becomes(key, "own")
+        self.assertEqual(self.client.mget(self.keys), ["own"] * 60)
+        self.writer.delete(*self.keys)
+        self.becomes(self.keys[0], None)
+        self.assertEqual(self.client.mget(self.keys), [None] * 60)
+
+    def test_threads_share_what_was_read(self):
+        ended = threading.Event()
+        failed = []
+
+        def read():
+            while not ended.is_set():
+                try:
+                    self.client.mget(self.keys[:10])
+                    self.client.get(self.keys[0])
+                except Exception as error:  # told below
+                    failed.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for number in range(200):
+            self.writer.set(self.keys[number % 10], number)
+        ended.set()
+        for reader in readers:
+            reader.join()
+        self.assertEqual(failed, [])
+        for place in range(10):
+            self.becomes(self.keys[place], str(190 + place))
 
 
 class Passwords(unittest.TestCase):
