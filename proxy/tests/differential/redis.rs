@@ -478,6 +478,15 @@ fn of_row(row: &Command, dice: &mut Dice, prefix: &str) -> Vec<Vec<u8>> {
         let is_first = words.len() == name_words(row);
         words.push(if is_first { key(dice, prefix) } else { argument(dice, prefix) });
     }
+    // A server that is silent for long is taken for one that waits for more of a request.
+    let is_long = |word: &[u8]| {
+        let seconds = std::str::from_utf8(word).ok().and_then(|text| text.parse::<f64>().ok());
+        seconds.is_some_and(|seconds| (0.1..100.0).contains(&seconds))
+    };
+    if matches!(row.handling, Handling::Block(_)) && words.last().is_some_and(|word| is_long(word)) {
+        words.pop();
+        words.push(b"0.01".to_vec());
+    }
     words
 }
 
