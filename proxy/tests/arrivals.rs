@@ -16,6 +16,8 @@ const CONSUMERS: usize = 12;
 const KEYS: usize = 9;
 /// So many elements have arrived before more are sent: consumers wait again and again.
 const ROUND: usize = 500;
+/// So many at most are sent while a proxy ends, without waiting for their replies.
+const BURST: usize = 1000;
 
 /// How elements are taken.
 #[derive(Clone, Copy, PartialEq)]
@@ -37,7 +39,7 @@ struct Trade {
     hangs_up: bool,
     /// Connections to shards are reset; of a wide trade those on which they tell of changes.
     resets: bool,
-    /// There are two proxies, one of which ends in the middle.
+    /// Proxies end one after the other, in the middle of a burst of elements, and others take their place.
     drains: bool,
 }
 
@@ -84,6 +86,8 @@ fn kept(number: usize, consumer: usize) -> String {
 /// What has become of all.
 #[derive(Default)]
 struct Ledger {
+    /// Ports of proxies that do not end yet.
+    doors: Mutex<Vec<u16>>,
     received: Mutex<Vec<usize>>,
     hung_up: AtomicUsize,
     /// Requests that were answered with an error.
@@ -93,16 +97,20 @@ struct Ledger {
     is_over: AtomicBool,
 }
 
-fn consume(trade: Trade, mut doors: impl Iterator<Item = u16>, consumer: usize, ledger: &Ledger) {
+fn consume(trade: Trade, consumer: usize, ledger: &Ledger) {
     let mut dice = Dice::new(consumer as u64);
-    let mut door = doors.next().expect("there is a proxy");
-    let mut client = connect(door);
+    // Nobody is told to end meanwhile.
+    let enter = |dice: &mut Dice| {
+        let doors = ledger.doors.lock().expect("unbroken");
+        connect(doors[dice.below(doors.len())])
+    };
+    let mut client = enter(&mut dice);
     while !ledger.is_over.load(Relaxed) {
         let first = dice.below(KEYS);
         client.begin(&trade.take(first, consumer, dice.choose(&["1", "0.05"])));
         if trade.hangs_up && dice.one_in(20) {
             ledger.hung_up.fetch_add(1, Relaxed);
-            client = connect(door);
+            client = enter(&mut dice);
             continue;
         }
         let reply = String::from_utf8_lossy(&client.reply()).into_owned();
@@ -114,8 +122,7 @@ fn consume(trade: Trade, mut doors: impl Iterator<Item = u16>, consumer: usize, 
             }
         } else if reply.is_empty() {
             assert!(trade.drains, "a proxy has hung up");
-            door = doors.next().expect("the other proxy stays");
-            client = connect(door);
+            client = enter(&mut dice);
         } else if reply.starts_with('-') {
             assert!(trade.resets && reply.starts_with("-ERR shard "), "{reply}");
             ledger.failed.fetch_add(1, Relaxed);
@@ -157,42 +164,50 @@ fn taken(trade: Trade, client: &mut Client) {
 fn arrive(trade: Trade) {
     let elements: usize = std::env::var("ELEMENTS").map_or(1200, |text| text.parse().expect("a number"));
     let shards = [(); 3].map(|()| Server::redis(&[]));
-    let mut proxies: Vec<_> = (0..1 + usize::from(trade.drains))
-        .map(|_| Server::memstore_of(2, &["hash_tag: \"{}\""], &shards))
-        .collect();
-    let doors: Vec<u16> = proxies.iter().map(|proxy| proxy.port).collect();
-    let stays = doors.len() - 1;
+    let start = || Server::memstore_of(2, &["hash_tag: \"{}\""], &shards);
+    let stays = start();
+    let mut goes = trade.drains.then(start);
     let ledger = Ledger::default();
-    let mut producer = proxies[stays].connect();
+    let doors = || ledger.doors.lock().expect("unbroken");
+    doors().extend([Some(&stays), goes.as_ref()].into_iter().flatten().map(|proxy| proxy.port));
+    let mut producer = stays.connect();
     let mut is_put = vec![false; elements];
     std::thread::scope(|scope| {
         for consumer in 0..CONSUMERS {
-            let doors = doors.clone().into_iter().skip(consumer % doors.len());
             let ledger = &ledger;
-            scope.spawn(move || consume(trade, doors, consumer, ledger));
+            scope.spawn(move || consume(trade, consumer, ledger));
         }
+        let tenth = elements / 10;
+        let mut sent = 0;
         for element in 0..elements {
-            producer.begin(&trade.put(element));
+            let drains = trade.drains && element % tenth == tenth / 2;
+            if element == sent {
+                let burst = if drains { (tenth / 4).min(BURST) } else { 1 };
+                sent = element + burst;
+                (element..sent).for_each(|element| producer.begin(&trade.put(element)));
+            }
+            if drains && let Some(mut ends) = goes.take() {
+                doors().retain(|door| *door != ends.port);
+                ends.signal("TERM");
+                assert_eq!(ends.ended(), Some(0));
+                let young = start();
+                doors().push(young.port);
+                goes = Some(young);
+            }
             // One whose reply is an error may have been put there all the same.
             let reply = String::from_utf8_lossy(&producer.reply()).into_owned();
             is_put[element] = reply.starts_with(':');
             assert!(is_put[element] || trade.resets && !trade.is_wide, "{reply}");
-            if trade.resets && element % (elements / 10) == elements / 20 {
+            if trade.resets && element % tenth == tenth / 2 {
                 reset(trade, &shards[element % 3]);
             }
-            if trade.drains && element == elements / 2 {
-                proxies[0].signal("TERM");
-            }
-            if element % ROUND == 0 {
+            if element % ROUND == 0 && element + 1 == sent {
                 taken(trade, &mut producer);
             }
         }
         taken(trade, &mut producer);
         ledger.is_over.store(true, Relaxed);
     });
-    if trade.drains {
-        assert_eq!(proxies[0].ended(), Some(0));
-    }
 
     let received = ledger.received.into_inner().expect("unbroken");
     let mut arrived = vec![0; elements];
@@ -225,7 +240,7 @@ fn arrive(trade: Trade) {
     let most = if trade.taking == Taking::Moves { 0 } else { hung_up + failed };
     assert!(lost <= most, "{lost} lost, {hung_up} hung up, {failed} failed");
     assert!(both <= unsure, "{both} are still there, {unsure} were not removed for certain");
-    blocked(&proxies[stays], 0);
+    blocked(&stays, 0);
     shards.iter().for_each(|shard| blocked(shard, 0));
 }
 

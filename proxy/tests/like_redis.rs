@@ -614,17 +614,9 @@ fn without_the_id(reply: &str) -> String {
 const OTHERWISE: [(&str, &str, &str); 11] = [
     // Valkey from 9.0 on asks for the password before it looks at a request.
     ("", "-ERR ", "-NOAUTH Authentication required."),
-    // Valkey from 9.0 on, where EXEC is refused then.
-    (
-        "MULTI",
-        "-ERR MULTI calls can not be nested",
-        r"-ERR Command \'multi\' not allowed inside a transaction",
-    ),
-    (
-        "WATCH",
-        "-ERR WATCH inside MULTI is not allowed",
-        r"-ERR Command \'watch\' not allowed inside a transaction",
-    ),
+    // Valkey, where EXEC is refused then.
+    ("MULTI", "-ERR MULTI calls can not be nested", "-ERR Command "),
+    ("WATCH", "-ERR WATCH inside MULTI is not allowed", "-ERR Command "),
     // Valkey from 8.1 on.
     ("CLIENT LIST ID", "-ERR Invalid client ID", "-ERR syntax error"),
     ("CLIENT LIST ID", "$0", "-ERR client-id should be greater than 0"),

@@ -53,6 +53,10 @@ fn a_subscriber_is_told_what_the_server_tells() {
         "CLIENT REPLY SKIP ; SSUBSCRIBE a ; PING end",
     ] {
         let [our, their] = [&ours, &theirs].map(|server| play(&mut server.connect(), script));
+        // Valkey 8.0, and no server before or since, refuses to leave what is not listened to.
+        if their.iter().any(|reply| reply.starts_with("-NOSUB ")) {
+            continue;
+        }
         // HELLO says who is there.
         let from = usize::from(script.starts_with("HELLO"));
         assert_eq!(our[from..], their[from..], "{script}");

@@ -370,9 +370,9 @@ static INSTALLED: LazyLock<(bool, Version)> = LazyLock::new(|| {
     (said.starts_with("Valkey"), version.unwrap_or_else(|| panic!("no version in {said}")))
 });
 
-/// Valkey refuses EXEC from 9.0 on, where MULTI or WATCH was said within the transaction; ours does what Redis does.
+/// Valkey refuses EXEC where MULTI or WATCH was said within the transaction; ours does what Redis does.
 fn is_lost_by_nesting() -> bool {
-    *INSTALLED >= (true, Version([9, 0, 0]))
+    INSTALLED.0
 }
 
 /// Although it is forwarded, ours may refuse it.
