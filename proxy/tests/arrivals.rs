@@ -16,8 +16,6 @@ const CONSUMERS: usize = 12;
 const KEYS: usize = 9;
 /// So many elements have arrived before more are sent: consumers wait again and again.
 const ROUND: usize = 500;
-/// So many at most are sent while a proxy ends, without waiting for their replies.
-const BURST: usize = 1000;
 
 /// How elements are taken.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,7 +37,7 @@ struct Trade {
     hangs_up: bool,
     /// Connections to shards are reset; of a wide trade those on which they tell of changes.
     resets: bool,
-    /// Proxies end one after the other, in the middle of a burst of elements, and others take their place.
+    /// Proxies end one after the other, while elements go on arriving, and others take their place.
     drains: bool,
 }
 
@@ -178,22 +176,18 @@ fn arrive(trade: Trade) {
             scope.spawn(move || consume(trade, consumer, ledger));
         }
         let tenth = elements / 10;
-        let mut sent = 0;
+        // Elements go on arriving meanwhile.
+        let mut ending = None;
         for element in 0..elements {
             let drains = trade.drains && element % tenth == tenth / 2;
-            if element == sent {
-                let burst = if drains { (tenth / 4).min(BURST) } else { 1 };
-                sent = element + burst;
-                (element..sent).for_each(|element| producer.begin(&trade.put(element)));
-            }
             if drains && let Some(mut ends) = goes.take() {
                 doors().retain(|door| *door != ends.port);
-                ends.signal("TERM");
-                assert_eq!(ends.ended(), Some(0));
-                let young = start();
-                doors().push(young.port);
-                goes = Some(young);
+                ending = Some(scope.spawn(move || {
+                    ends.signal("TERM");
+                    ends.ended()
+                }));
             }
+            producer.begin(&trade.put(element));
             // One whose reply is an error may have been put there all the same.
             let reply = String::from_utf8_lossy(&producer.reply()).into_owned();
             is_put[element] = reply.starts_with(':');
@@ -201,7 +195,16 @@ fn arrive(trade: Trade) {
             if trade.resets && element % tenth == tenth / 2 {
                 reset(trade, &shards[element % 3]);
             }
-            if element % ROUND == 0 && element + 1 == sent {
+            if trade.drains
+                && element % tenth == tenth - 1
+                && let Some(ending) = ending.take()
+            {
+                assert_eq!(ending.join().expect("it ends"), Some(0));
+                let young = start();
+                doors().push(young.port);
+                goes = Some(young);
+            }
+            if element % ROUND == 0 {
                 taken(trade, &mut producer);
             }
         }
