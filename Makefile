@@ -158,7 +158,7 @@ commands: ## the table of commands, from the kept dumps of servers and the polic
 commands-record: ## what SERVER (redis-server; a program or HOST:PORT) publishes about its commands, kept for `make commands`
 	proxy/commands/record.py $(or $(SERVER),redis-server)
 
-settings: ## writes the tables of settings in the README, from the code
+settings: ## writes the tables of docs/settings.md, from the code
 	UPDATE=1 cargo test -q --workspace --test configuration the_tables_of_settings
 
 # --- what a fresh machine lacks -------------------------------------------------------------------------------------

@@ -130,20 +130,19 @@ fn nesting_and_size_are_bounded() {
 
 /// `UPDATE=1` (`make settings`) writes them anew.
 #[test]
-fn the_tables_of_settings_in_the_readme_are_the_codes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(&path).expect("README.md");
-    let start = readme.find("| Pool setting |").expect("the tables");
-    let end = start + readme[start..].find("\n## ").expect("a chapter behind them") + 1;
-    let tables = config::settings::markdown();
+fn the_tables_of_settings_in_the_docs_are_the_codes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
+    let page = std::fs::read_to_string(&path).expect("docs/settings.md");
+    let start = page.find("| Pool setting |").expect("the tables");
+    let tables = format!("{}\n", config::settings::markdown().trim_end());
     if std::env::var_os("UPDATE").is_some() {
-        let written = format!("{}{tables}{}", &readme[..start], &readme[end..]);
-        std::fs::write(&path, written).expect("README.md can be written");
+        let written = format!("{}{tables}", &page[..start]);
+        std::fs::write(&path, written).expect("docs/settings.md can be written");
         return;
     }
-    let differs = readme[start..end].lines().zip(tables.lines()).find(|(kept, told)| kept != told);
-    assert_eq!(differs, None, "`make settings` writes other tables into README.md");
-    assert_eq!(readme[start..end], tables, "`make settings` writes other tables into README.md");
+    let differs = page[start..].lines().zip(tables.lines()).find(|(kept, told)| kept != told);
+    assert_eq!(differs, None, "`make settings` writes other tables into docs/settings.md");
+    assert_eq!(page[start..], tables, "`make settings` writes other tables into docs/settings.md");
 }
 
 /// Another value than the default; none where the setting has a reader of its own.

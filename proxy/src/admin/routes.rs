@@ -102,10 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_names_every_path() {
-        let readme = include_str!("../../../README.md");
+    fn the_page_about_operating_names_every_path() {
+        let page = include_str!("../../../docs/operations.md");
         for row in ROUTES.iter().filter(|row| row.path != "/") {
-            assert!(readme.contains(row.path), "{}", row.path);
+            assert!(page.contains(row.path), "{}", row.path);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The one table of all settings: what may be written where, what it means, what holds if it is absent.
 //!
-//! Validation, suggestions and the table in the README come from here; a default is read by the same code as a value in
+//! Validation, suggestions and the tables in docs/settings.md come from here; a default is read by the same code as a value in
 //! a file.
 
 use super::kind;
