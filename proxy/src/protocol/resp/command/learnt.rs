@@ -8,7 +8,7 @@ use super::index::lookup;
 use super::modules::{Correction, correction};
 use super::reading::{Told, read};
 use super::table::COMMANDS;
-use super::{Categories, Command, Docs, Feature, Flags, Handling, KeySpec, Since, flag};
+use super::{Categories, Command, Docs, Feature, Flags, Handling, KeySpec, Local, Since, flag};
 
 /// Commands that are learnt, subcommands among them; several times what a server with all modules in use has.
 const LEARNT_MAX: usize = 1024;
@@ -162,10 +162,12 @@ impl Commands {
         found.ok().map(|at| &self.learnt[at])
     }
 
-    /// Whether no shard has the command of this row of ours, which the proxy does not do itself.
+    /// Whether no shard has the command of this row of ours, which the proxy does not do itself. (That a server is no cluster it says
+    /// in its stead.)
     pub fn lacks(&self, row: &Command<'_>) -> bool {
+        let is_done_here = matches!(row.handling, Handling::Answer(local) if local != Local::Cluster);
         // Most are had by all.
-        if row.since.is_everywhere() || self.lacks.is_empty() || matches!(row.handling, Handling::Answer(_)) {
+        if row.since.is_everywhere() || self.lacks.is_empty() || is_done_here {
             return false;
         }
         let place = std::ptr::from_ref(row).addr();
@@ -330,6 +332,8 @@ mod tests {
         // What the proxy does itself is there.
         let client = lookup(b"client").expect("a row");
         assert!(!commands.lacks(client.subcommand(b"no-touch").expect("a row")));
+        let cluster = lookup(b"cluster").expect("a row");
+        assert!(commands.lacks(cluster.subcommand(b"migration").expect("a row")));
         let script = lookup(b"script").expect("a row");
         assert!(!commands.lacks(script.subcommand(b"show").expect("a row")));
         assert!(server(&[]).lacks(script.subcommand(b"show").expect("a row")));
