@@ -10,9 +10,9 @@ use std::time::Duration;
 use shard_discovery::Shard;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::kills::Answer;
+use super::kills::{Answer, WAITED_MAX};
 use super::pool::PoolControl;
 use super::probe;
 use crate::failure::ShardFailure;
@@ -47,29 +47,39 @@ async fn rounds(pool: Rc<PoolControl>, what: Running) {
         if asked.is_empty() {
             break;
         }
+        let until = asked.iter().map(|asked| asked.since + WAITED_MAX).max().expect("somebody waits");
         let mut asked = Some(asked);
         let mut tell = |answer: Answer| {
-            for told in asked.take().into_iter().flatten() {
-                let _ = told.send(answer.clone());
+            for asked in asked.take().into_iter().flatten() {
+                let _ = asked.told.send(answer.clone());
             }
         };
-        let answer = kill_all(&pool, what, || tell(Ok(()))).await;
+        let answer = kill_all(&pool, what, until, || tell(Ok(()))).await;
         tell(answer);
         tokio::time::sleep(PAUSE).await;
     }
     pool.kills.of(what).busy.set(false);
 }
 
-/// Tells all shards. It is enough if one has stopped something, and `stopped` is called then.
-async fn kill_all(pool: &Rc<PoolControl>, what: Running, mut stopped: impl FnMut()) -> Answer {
+/// Tells all shards, as long as somebody waits: `until` then. It is enough if one has stopped something, and `stopped` is called then.
+async fn kill_all(
+    pool: &Rc<PoolControl>,
+    what: Running,
+    until: Instant,
+    mut stopped: impl FnMut(),
+) -> Answer {
     let mut judged = Judged::default();
     for some in pool.topology().shards().chunks(TOLD_MAX) {
+        if Instant::now() >= until {
+            break;
+        }
+        let until = until.min(Instant::now() + ANSWER_MAX);
         let mut telling = JoinSet::new();
         for shard in some.iter().cloned() {
             let pool = pool.clone();
             telling.spawn_local(async move {
                 let lost = ConversationError::Lost(ShardFailure::ResponseTimeout);
-                let told = timeout(ANSWER_MAX, tell(&pool, &shard, what)).await.unwrap_or(Err(lost));
+                let told = timeout_at(until, tell(&pool, &shard, what)).await.unwrap_or(Err(lost));
                 (shard.name, told)
             });
         }
