@@ -88,6 +88,57 @@ fn a_script_is_known_on_every_shard_once_it_was_shown() {
     }
 }
 
+/// How often the shard was sent a script.
+fn loads(shard: &Server) -> u64 {
+    let info = shard.connect().tell("INFO commandstats");
+    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_script|load:calls="));
+    line.map_or(0, |line| line.split(',').next().expect("a number").parse().expect("a number"))
+}
+
+#[test]
+fn a_script_that_says_that_it_is_not_known_runs_once_and_disturbs_nobody() {
+    let shard = Server::redis(&[]);
+    let ours = Server::memstore_of(1, &["server_connections: 1"], std::slice::from_ref(&shard));
+    let (mut client, mut other) = (ours.connect(), ours.connect());
+    other.ask(&[b"EVAL", COUNT.as_bytes(), b"1", b"key:0"]);
+    assert_eq!(run(&mut other, COUNT, 0), ":2\r\n");
+    for (key, words) in [(1, "NOSCRIPT of my own"), (2, "NOSCRIPT No matching script. Please use EVAL.")] {
+        let script = format!("redis.call('INCR',KEYS[1]) return redis.error_reply('{words}')");
+        let said = format!("-{words}\r\n");
+        let key_name = format!("key:{key}");
+        let shown = client.ask(&[b"EVAL", script.as_bytes(), b"1", key_name.as_bytes()]);
+        assert_eq!(shown, said.as_bytes());
+        assert_eq!(run(&mut client, &script, key), said);
+        let before = loads(&shard);
+        for count in 3..40 {
+            assert_eq!(run(&mut client, &script, key), said);
+            assert_eq!(run(&mut other, COUNT, 10 * key + 100), format!(":{}\r\n", count - 2));
+            assert_eq!(
+                client.tell(&format!("GET {key_name}")),
+                format!("${}\r\n{count}\r\n", count.to_string().len())
+            );
+        }
+        let transaction = format!("MULTI\r\nEVALSHA {} 1 {key_name}\r\nEXEC\r\n", digest(&script));
+        client.send(transaction.repeat(50).as_bytes());
+        (0..150).for_each(|_| drop(client.reply()));
+        assert_eq!(client.tell(&format!("GET {key_name}")), "$2\r\n89\r\n");
+        assert_eq!(loads(&shard), before, "scripts were sent again");
+    }
+    // In earnest: once the shard has said so, transactions bring the script with them, also where keys are watched.
+    for watch in ["GET", "WATCH"] {
+        let transaction = format!("{watch} key:0\r\nMULTI\r\nEVALSHA {} 1 key:5\r\nEXEC\r\n", digest(COUNT));
+        let mut execute = || {
+            other.send(transaction.as_bytes());
+            let replies: Vec<_> = (0..4).map(|_| other.reply()).collect();
+            String::from_utf8_lossy(&replies[3])[..5].to_owned()
+        };
+        eventually(&mut execute, "*1\r\n:");
+        assert_eq!(shard.connect().tell("SCRIPT FLUSH"), "+OK\r\n");
+        assert_eq!(execute(), "*1\r\n-");
+        eventually(&mut execute, "*1\r\n:");
+    }
+}
+
 #[test]
 fn what_runs_for_long_is_stopped_on_connections_of_its_own() {
     let shards: Vec<Server> = (0..3).map(|_| Server::redis(&["--busy-reply-threshold", "50"])).collect();

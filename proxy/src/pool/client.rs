@@ -107,7 +107,7 @@ pub struct Activity<P: Protocol> {
     /// The requests of its transaction, if some are queued.
     pub block: Option<Box<Block>>,
     /// The newest request of it that names a script.
-    pub(super) named: Option<Box<Named>>,
+    pub(super) named: Option<Box<Named<P>>>,
     /// Requests of it that wait for their next attempt.
     pub(super) parked: Option<Box<Waiting<P>>>,
     /// The connection of a shard that it has to itself.

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use super::client::{Activity, Client, State};
 use super::heavy::Weight;
+use super::rerun::Doubt;
+use crate::buffer::Piece;
 use crate::protocol::Protocol;
 use crate::table::Table;
 use crate::time::Time;
@@ -132,6 +134,17 @@ impl<P: Protocol> Clients<P> {
         let client = find(table, id)?;
         dirty.mark(client, id.index);
         Some(client)
+    }
+
+    /// The client that waits for the answer to this question to a shard, which scripts that knows, is told what that has said before.
+    pub fn answer_doubt(&mut self, id: ClientId, question: u32) {
+        let Some(activity) = self.touch(id).and_then(|client| client.activity.as_mut()) else { return };
+        let Some(named) = &mut activity.named else { return };
+        if let Some(Doubt { ticket, reply, .. }) = named.doubt.take_if(|doubt| doubt.question == question)
+            && activity.replies.is_newest(ticket.number)
+        {
+            activity.replies.answer(ticket.number, ticket.fragment, Piece::Copied(&reply), true);
+        }
     }
 
     /// What the client has going on, if it is still connected and has something.

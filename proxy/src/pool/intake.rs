@@ -127,6 +127,12 @@ impl<P: Protocol> Intake<'_, P> {
     /// The next response, or a piece of it; false if there is none yet, or from here on it is to be watched who is answered.
     #[inline(always)]
     fn take_next(&mut self, scratch: &mut BytesMut) -> Result<bool, ShardFailure> {
+        self.take_one::<false>(scratch)
+    }
+
+    /// The same, perhaps the last response to a transaction.
+    #[inline(always)]
+    fn take_one<const OF_BLOCK: bool>(&mut self, scratch: &mut BytesMut) -> Result<bool, ShardFailure> {
         let progress = self
             .connection
             .decoder
@@ -167,6 +173,9 @@ impl<P: Protocol> Intake<'_, P> {
                     return Ok(true);
                 }
             }
+            if OF_BLOCK && is_complete {
+                self.is_of_block(response);
+            }
         }
         let ticket = if is_complete {
             self.connection.answered()
@@ -176,6 +185,11 @@ impl<P: Protocol> Intake<'_, P> {
         let ticket = ticket.expect("somebody has asked");
         self.response_bytes += response.len() as u64;
         if ticket.is_of_proxy() {
+            if let Whom::Inquirer(id) = ticket.whom {
+                let said = if is_complete { response } else { &[] };
+                self.hear_of_scripts(id, ticket.number, said);
+                return Ok(is_complete);
+            }
             let refused = (response[0] == P::ERROR).then(|| P::script_refused(response));
             return Ok(self.take_own(&ticket, refused, is_complete));
         }
@@ -216,6 +230,9 @@ impl<P: Protocol> Intake<'_, P> {
             return is_complete;
         }
         if let Some(mark) = ticket.loads() {
+            if let Some(loaded) = &mut self.connection.loaded {
+                loaded.answered(mark);
+            }
             if let Some(refused) = refused {
                 self.script_is_refused(mark, refused);
             }

@@ -18,7 +18,7 @@ use super::client::Pause;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::parked::{Parked, Redirected, Waiting, is_later};
-use super::rerun::Rerun;
+use super::rerun::{Inquiry, Rerun};
 use super::router::Turn;
 use super::ticket::{Sender, Ticket};
 use super::{ClientId, Pool};
@@ -93,6 +93,9 @@ pub(super) struct Redirects<P: Protocol> {
     pub attempted: Vec<(u32, Bytes)>,
     /// Requests that were not executed because their shard knew a script no more.
     pub unscripted: Vec<Rerun<P>>,
+    /// Questions to shards which scripts they know, and the number of the newest.
+    pub inquiries: Vec<Inquiry<P>>,
+    pub question: u32,
     /// Connections to nodes that own nothing any more, with requests in flight; when to look at them again.
     abandoned: Vec<(Time, ConnectionId)>,
     /// A node has said that others own what it is thought to own.
@@ -110,6 +113,8 @@ impl<P: Protocol> Default for Redirects<P> {
             heard: Vec::new(),
             attempted: Vec::new(),
             unscripted: Vec::new(),
+            inquiries: Vec::new(),
+            question: 0,
             abandoned: Vec::new(),
             stale: false,
         }

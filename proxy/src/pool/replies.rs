@@ -111,7 +111,7 @@ impl<P: Protocol> Replies<P> {
 
     /// Whether this is the number of the last request in flight.
     pub fn is_newest(&self, number: u32) -> bool {
-        number.wrapping_sub(self.oldest).wrapping_add(1) as usize == self.queue.len()
+        !self.queue.is_empty() && number.wrapping_sub(self.oldest) as usize == self.queue.len() - 1
     }
 
     /// Nothing is in flight and every reply is sent.

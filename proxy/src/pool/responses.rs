@@ -307,6 +307,9 @@ impl<P: Protocol> Pool<P> {
         if let Some(serial) = ticket.attempts() {
             return self.attempt_failed(serial, member, failure);
         }
+        if ticket.is_of_proxy() {
+            return self.stays_unknown(&ticket);
+        }
         let Some(id) = ticket.client() else { return };
         let Some(client) = self.clients.touch(id) else { return };
         let activity = client.activity.as_mut().expect("a client with a request in flight has an activity");

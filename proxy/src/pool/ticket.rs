@@ -31,6 +31,9 @@ pub enum Whom {
     Asker,
     /// The proxy itself, which has sent a script: see [`Ticket::loads`].
     Loader,
+    /// The proxy itself, which has asked which scripts the shard knows, because of what this client was told: see
+    /// [`Ticket::inquirer`].
+    Inquirer(ClientId),
     /// This client, where it ends its wait: see [`Ticket::attempts`].
     Attempt(ClientId),
 }
@@ -139,7 +142,7 @@ impl<P: Protocol> Ticket<P> {
     pub fn client(&self) -> Option<ClientId> {
         match self.whom {
             Whom::Client(id) | Whom::Attempt(id) => Some(id),
-            Whom::Nobody | Whom::Prelude | Whom::Asker | Whom::Loader => None,
+            Whom::Nobody | Whom::Prelude | Whom::Asker | Whom::Loader | Whom::Inquirer(_) => None,
         }
     }
 
@@ -152,6 +155,11 @@ impl<P: Protocol> Ticket<P> {
     /// Of a request of our own after which the shard knows this script.
     pub fn loader(mark: Mark, since: Time) -> Self {
         Self { whom: Whom::Loader, number: mark.place, fragment: mark.number, ..Self::prelude(since) }
+    }
+
+    /// Of a question of our own with this number, because of what the client was told.
+    pub fn inquirer(id: ClientId, question: u32, since: Time) -> Self {
+        Self { whom: Whom::Inquirer(id), number: question, ..Self::prelude(since) }
     }
 
     /// The script that the shard knows after it, if it is such a request.
@@ -187,7 +195,7 @@ impl<P: Protocol> Ticket<P> {
     /// Whether it is that of a request of our own, of whatever kind, but for an attempt.
     #[inline]
     pub fn is_of_proxy(&self) -> bool {
-        matches!(self.whom, Whom::Prelude | Whom::Asker | Whom::Loader)
+        matches!(self.whom, Whom::Prelude | Whom::Asker | Whom::Loader | Whom::Inquirer(_))
     }
 
     /// Whether it is that of a request of our own that clears the way for the next one.

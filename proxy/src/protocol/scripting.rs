@@ -66,9 +66,25 @@ pub trait Scripting {
         false
     }
 
-    /// Whether a shard says that it does not know the script that a request has named. It has not executed it then.
+    /// Whether this is what shards say that do not know the script which a request has named, and have not executed it then. A script
+    /// may say the same after it has done something.
     fn is_unknown_script(_response: &[u8]) -> bool {
         false
+    }
+
+    /// Whether one of the responses to the requests of a block, which are in this one, says that.
+    fn has_unknown_script(_response: &[u8]) -> bool {
+        false
+    }
+
+    /// The request that asks a shard which of these scripts it knows.
+    fn ask_scripts(_scripts: &[Digest]) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Which of so many scripts a shard knows that responds so to that, in their order; `None` if it does not say.
+    fn scripts_known(_response: &[u8], _count: usize) -> Option<Vec<bool>> {
+        None
     }
 
     /// The scripts that these requests, one behind the other, name, at most so many of them.

@@ -47,7 +47,7 @@ impl<P: Protocol> Intake<'_, P> {
             _ => {}
         }
         let in_flight = self.connection.in_flight().len();
-        let goes_on = self.take_next(scratch)?;
+        let goes_on = self.take_one::<true>(scratch)?;
         if self.connection.in_flight().len() < in_flight {
             self.connection.block = Default::default();
         }

@@ -62,8 +62,9 @@ impl<P: Protocol> Service<'_, P> {
             Run::Named(script) => {
                 if self.load_script(target.connection, &script) {
                     let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
-                    let number = self.activity.replies.next_number();
-                    Named::keep(&mut self.activity.named, number, script, canonical);
+                    let replies = &self.activity.replies;
+                    let (number, is_first) = (replies.next_number(), replies.in_flight() == 0);
+                    Named::keep(&mut self.activity.named, number, &[script], canonical, is_first);
                     self.plan.scripted = Scripted::Loaded;
                 }
             }
@@ -107,6 +108,12 @@ impl<P: Protocol> Service<'_, P> {
         block.scripts().iter().for_each(|script| {
             self.load_script(at, script);
         });
+        let scripts = block.scripts();
+        if !scripts.is_empty() {
+            let replies = &self.activity.replies;
+            let (number, is_first) = (replies.next_number(), replies.in_flight() == 0);
+            Named::keep(&mut self.activity.named, number, scripts, &[], is_first);
+        }
         if block.forgets_scripts() {
             self.context.scripts.forget();
         }

@@ -1,10 +1,16 @@
 //! Scripts and functions: what a request runs, and what is said to shards of it.
 
+use memchr::memmem;
+
 use super::command::{Command, Handling, ScriptChange, ScriptKind, index};
-use super::decode::{RequestDecoder, RequestLimits};
+use super::decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use super::{Resp, Words, encode};
 use crate::protocol::{Facts, Refused, RequestBounds, Run, Scripting};
 use crate::scripts::Digest;
+
+/// What servers say of a script that they do not know, but for what they advise behind it, and how long it is at most.
+const UNKNOWN: &[u8] = b"-NOSCRIPT No matching script";
+const UNKNOWN_MAX: usize = 128;
 
 /// What a request runs whose command runs scripts of this kind.
 pub fn run(script: ScriptKind, words: &Words<'_>) -> Run {
@@ -80,7 +86,49 @@ impl Scripting for Resp {
     }
 
     fn is_unknown_script(response: &[u8]) -> bool {
-        response.starts_with(b"-NOSCRIPT ")
+        response.starts_with(UNKNOWN) && response.len() <= UNKNOWN_MAX
+    }
+
+    fn has_unknown_script(response: &[u8]) -> bool {
+        if memmem::find(response, UNKNOWN).is_none() {
+            return false;
+        }
+        let Some(head) = response.iter().position(|&byte| byte == b'\n') else { return false };
+        let mut rest = &response[head + 1..];
+        while !rest.is_empty() {
+            let progress = ResponseDecoder::default().decode(rest);
+            let Some(progress) = progress.ok().filter(|progress| progress.complete) else { return false };
+            let (element, behind) = rest.split_at(progress.length);
+            if Self::is_unknown_script(element) {
+                return true;
+            }
+            rest = behind;
+        }
+        false
+    }
+
+    fn ask_scripts(scripts: &[Digest]) -> Vec<u8> {
+        let hexadecimal = |digest: &Digest| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let names: Vec<String> = scripts.iter().map(hexadecimal).collect();
+        let words: Vec<&[u8]> =
+            [&b"SCRIPT"[..], b"EXISTS"].into_iter().chain(names.iter().map(String::as_bytes)).collect();
+        let mut request = Vec::new();
+        encode::request(&mut request, &words);
+        request
+    }
+
+    fn scripts_known(response: &[u8], count: usize) -> Option<Vec<bool>> {
+        let mut lines = std::str::from_utf8(response).ok()?.split_terminator("\r\n");
+        if lines.next()?.strip_prefix('*')?.parse() != Ok(count) {
+            return None;
+        }
+        let known = |line| match line {
+            ":0" => Some(false),
+            ":1" => Some(true),
+            _ => None,
+        };
+        let known: Option<Vec<bool>> = lines.map(known).collect();
+        known.filter(|known| known.len() == count)
     }
 
     fn scripts_named(mut requests: &[u8], most: usize) -> Vec<Digest> {
