@@ -240,7 +240,10 @@ fn ring_of_a_cluster_says_who_knows() {
 fn shells_complete_what_help_shows() {
     let help = said(&run(&["--help"]));
     let commands = help.split_once("Commands:\n").expect("a list of them").1;
-    let commands: Vec<_> = commands.lines().map_while(|line| line.split_whitespace().next()).collect();
+    let block = commands.lines().take_while(|line| !line.is_empty());
+    // Where the terminal is narrow a text goes on in further lines, which are indented more.
+    let begin = block.filter_map(|line| line.strip_prefix("  ").filter(|name| !name.starts_with(' ')));
+    let commands: Vec<_> = begin.filter_map(|line| line.split(' ').next()).collect();
     assert!(commands.contains(&"serve") && commands.contains(&"await-ring"), "{help}");
     for shell in ["bash", "zsh", "fish"] {
         let script = said(&run(&["completions", shell]));
