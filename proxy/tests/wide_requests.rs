@@ -293,6 +293,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
         output_bytes: 0,
         is_blocked: false,
         watched: 0,
+        asks: None,
         listens: [0; 3],
     };
     let began = Instant::now();

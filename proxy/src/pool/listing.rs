@@ -90,6 +90,7 @@ impl<P: Protocol> Pool<P> {
                     || activity
                         .and_then(|activity| connections.wait_of(activity))
                         .is_some_and(|wait| wait.goes_on()),
+                asks: (client.id == asker).then_some(question.form),
                 listens: channels.count_of(id),
             };
             let is_unblocked = matches!(question.deed, Deed::Unblock { .. });

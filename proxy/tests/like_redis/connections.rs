@@ -89,7 +89,7 @@ fn time_has_the_servers_shape() {
     assert!(clocks[0].abs_diff(clocks[1]) <= 2, "{clocks:?}");
 }
 
-/// CLIENT LIST and INFO hold no field that Redis does not have, and those that people parse.
+/// CLIENT LIST and INFO hold the fields of Redis 7.0 in its order, and none that Redis does not have.
 #[test]
 fn lines_of_client_list_are_made_of_the_servers_fields() {
     let pair = Pair::start(&[], &[]);
@@ -98,6 +98,8 @@ fn lines_of_client_list_are_made_of_the_servers_fields() {
     wait_until_alone(&mut theirs);
     for request in ["CLIENT INFO", "CLIENT LIST"] {
         let lines = [ours.say(request), theirs.say(request)];
+        let command = format!(" cmd={} ", request.to_ascii_lowercase().replace(' ', "|"));
+        assert!(lines.iter().all(|line| line.contains(&command)), "{lines:?}");
         let [our, their] = lines.map(|reply| {
             let (head, line) = reply.split_once(r"\r\n").expect("a bulk string").to_owned();
             let line = line.strip_suffix(r"\n\r\n").expect("it ends in a newline").to_owned();
@@ -113,6 +115,15 @@ fn lines_of_client_list_are_made_of_the_servers_fields() {
             .filter(|field| !their.contains(field) && !newer.iter().any(|name| field.starts_with(name)))
             .collect();
         assert!(foreign.is_empty(), "{request}: {foreign:?}");
+        let common = |one: &[String], other: &[String]| -> Vec<_> {
+            one.iter().filter(|field| other.contains(field)).cloned().collect()
+        };
+        assert_eq!(common(&our, &their), common(&their, &our), "{request}");
+        let fields = "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll \
+                      omem tot-mem events cmd user redir resp";
+        let missing: Vec<_> =
+            fields.split(' ').filter(|field| !our.iter().any(|known| known == field)).collect();
+        assert!(missing.is_empty(), "{request}: {missing:?}");
     }
 }
 

@@ -221,23 +221,13 @@ fn of_type(kind: &[u8], filter: &mut ClientFilter) -> Result<(), String> {
     Ok(())
 }
 
-/// One line of CLIENT LIST, with the fields that mean something behind a proxy.
+/// One line of CLIENT LIST, with the fields of Redis 7.0 in their order and those that came later where it has them. What is not
+/// known is 0, and the last command is only known of the client that asks and of those that do nothing but listen: nothing is
+/// noted of each request.
 pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let [channels, patterns, sharded] = client.listens;
     let unnamed = Names::default();
     let names = session.names.as_deref().unwrap_or(&unnamed);
-    let _ = write!(
-        line,
-        "id={} addr={} laddr={} name={} db={} resp={} lib-name={} lib-ver={} ",
-        client.id,
-        client.address,
-        client.local_address,
-        names.name,
-        session.db,
-        if session.resp3 { 3 } else { 2 },
-        names.library,
-        names.library_version
-    );
     let (flags, queued) = match session.mode {
         Mode::Ordinary | Mode::Unguarded | Mode::Watching | Mode::Listening { .. } => (["", ""], -1),
         Mode::Lost => (["", "d"], -1),
@@ -249,17 +239,42 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let tracks = if session.tracking().is_some() { "t" } else { "" };
     // In the order of the server.
     let flags = [listens, flags[0], blocked, tracks, flags[1]].concat();
-    let _ = writeln!(
+    let command = match client.asks {
+        Some(INFO) => "client|info",
+        Some(_) => "client|list",
+        None if !session.mode.is_listening() => "NULL",
+        None if channels > 0 => "subscribe",
+        None if patterns > 0 => "psubscribe",
+        None => "ssubscribe",
+    };
+    let _ = write!(
         line,
-        "age={} idle={} flags={} sub={channels} psub={patterns} ssub={sharded} multi={queued} watch={} qbuf={} oll={} omem={} user=default redir={}",
+        "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={} db={} sub={channels} psub={patterns} ssub={sharded} ",
+        client.id,
+        client.address,
+        client.local_address,
+        names.name,
         client.age,
         client.idle,
         if flags.is_empty() { "N" } else { &flags },
+        session.db,
+    );
+    let _ = write!(
+        line,
+        "multi={queued} watch={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} ",
         client.watched,
         client.input_bytes,
         client.in_flight,
         client.output_bytes,
-        caching::redirected_to(session)
+        client.input_bytes + client.output_bytes,
+    );
+    let _ = writeln!(
+        line,
+        "events=r cmd={command} user=default redir={} resp={} lib-name={} lib-ver={}",
+        caching::redirected_to(session),
+        if session.resp3 { 3 } else { 2 },
+        names.library,
+        names.library_version
     );
 }
 
