@@ -215,6 +215,28 @@ fn statistics_are_the_proxys_own_or_those_of_every_shard() {
     }
     let settings = client.text(b"stats shards settings\r\n");
     assert!(settings.contains("STAT shard-1:maxbytes 67108864\\r\\n"), "{settings}");
+    // Those of all as one, in lines as a server has them.
+    for number in 0..40 {
+        assert_eq!(client.text(format!("set k{number} 0 0 1\r\nx\r\n").as_bytes()), "STORED\\r\\n");
+    }
+    for (what, line) in [
+        ("items", "STAT items:1:number 40\\r\\n"),
+        ("slabs", "STAT 1:used_chunks 40\\r\\n"),
+        ("slabs", "STAT 1:chunk_size 96\\r\\n"),
+        ("slabs", "STAT active_slabs 1\\r\\n"),
+        ("sizes", "STAT sizes_status disabled\\r\\n"),
+        ("settings", "STAT maxbytes 67108864\\r\\n"),
+    ] {
+        let ours = client.text(format!("stats {what}\r\n").as_bytes());
+        let theirs = shards[0].connect().text(format!("stats {what}\r\n").as_bytes());
+        assert!(ours.contains(line), "{what}: {ours}");
+        if what != "settings" {
+            let names = |text: &str| -> Vec<String> {
+                text.split("\\r\\n").filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+            };
+            assert_eq!(names(&ours), names(&theirs), "{what}");
+        }
+    }
     let malformed = |client: &mut Client| client.text(b"stats\r\n").contains("STAT malformed 1\\r\\n");
     assert!(!malformed(&mut client));
     let mut binary = proxy.connect();

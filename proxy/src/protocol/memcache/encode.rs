@@ -10,3 +10,8 @@ pub fn line(out: &mut Vec<u8>, text: &str) {
 pub fn stat(out: &mut Vec<u8>, name: &str, value: impl std::fmt::Display) {
     line(out, &format!("STAT {} {value}", name.replace(' ', "_")));
 }
+
+/// The reply where a shard's response cannot be one to its part of the request.
+pub fn odd_part(out: &mut Vec<u8>, shard: &str) {
+    line(out, &format!("SERVER_ERROR shard {shard}: unexpected response to a part of the request"));
+}

@@ -30,6 +30,7 @@ mod meta;
 pub mod response;
 mod split;
 mod stats;
+mod totals;
 mod words;
 
 /// memcached's text protocol.
@@ -290,7 +291,7 @@ impl Protocol for Memcache {
     fn merge_bytes(merge: &Merge) -> usize {
         match merge {
             Merge::Values { line, keys } => line.len() + size_of_val(&**keys),
-            Merge::Version | Merge::AllOk | Merge::Stats => 0,
+            Merge::Version | Merge::AllOk | Merge::Stats | Merge::Totals => 0,
         }
     }
 
@@ -312,24 +313,25 @@ fn refuse(line: &str, facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) ->
     Route::Answer
 }
 
-/// `stats`: our own; `stats shards [what]`: those of the shards.
+/// `stats`: our own; `stats shards [what]`: those of each shard; `stats settings` and its like: those of all as one.
 fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {
     // What else a server lists does not come as STAT lines, or changes it.
     const OF_SHARDS: [&[u8]; 7] =
         [b"settings", b"items", b"slabs", b"sizes", b"conns", b"extstore", b"proxy"];
+    // What can be said of several servers as if they were one.
+    const OF_ALL: [&[u8]; 4] = [b"settings", b"items", b"slabs", b"sizes"];
     let all: Vec<&[u8]> = words::words(line).collect();
     match all[1..] {
         [] => {
             stats::stats(facts, &mut plan.reply);
             Route::Answer
         }
+        [what] if OF_ALL.contains(&what) => Route::Everywhere(Merge::Totals),
         [b"shards"] => Route::Everywhere(Merge::Stats),
         [b"shards", what] if OF_SHARDS.contains(&what) => Route::Everywhere(Merge::Stats),
         // libmemcached's tests want no line above 79 bytes.
-        _ => refuse(
-            "CLIENT_ERROR the proxy supports stats and stats shards [settings|items|slabs]",
-            facts,
-            plan,
-        ),
+        _ => {
+            refuse("CLIENT_ERROR the proxy supports stats [shards] [settings|items|slabs|sizes]", facts, plan)
+        }
     }
 }

@@ -10,6 +10,7 @@ use memchr::memchr;
 use super::decode::RequestDecoder;
 use super::encode;
 use super::response;
+use super::totals;
 use super::words::words;
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
@@ -30,6 +31,8 @@ pub enum Merge {
     AllOk,
     /// The statistics of all shards, each name with its shard's in front.
     Stats,
+    /// Those of all shards as one server would have them.
+    Totals,
 }
 
 /// Writes the fragments; `owners` names the fragment of each key.
@@ -69,11 +72,12 @@ pub fn split(
                 fragment.extend_from_slice(canonical);
             }
         }
-        Merge::Stats => {
+        Merge::Stats | Merge::Totals => {
+            let named = if matches!(merge, Merge::Stats) { 2 } else { 1 };
             for fragment in fragments {
                 fragment.clear();
                 fragment.extend_from_slice(b"stats");
-                for word in words(line).skip(2) {
+                for word in words(line).skip(named) {
                     fragment.push(b' ');
                     fragment.extend_from_slice(word);
                 }
@@ -127,10 +131,11 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
         }
         Merge::AllOk => match parts.iter().find(|part| part.bytes != b"OK\r\n"[..]) {
             Some(part) if response::is_error(&part.bytes) => reply.copy(&part.bytes),
-            Some(part) => refuse(&part.shard, reply),
+            Some(part) => encode::odd_part(reply.tail(), &part.shard),
             None => reply.copy(b"OK\r\n"),
         },
         Merge::Stats => merge_stats(parts, reply),
+        Merge::Totals => totals::merge(&parts, reply),
     }
 }
 
@@ -140,12 +145,12 @@ fn merge_values(line: &[u8], keys: &[(u32, u32)], owners: &Owners, parts: Vec<Pa
         return if response::is_error(&odd.bytes) {
             reply.copy(&odd.bytes)
         } else {
-            refuse(&odd.shard, reply)
+            encode::odd_part(reply.tail(), &odd.shard)
         };
     }
     // A part that breaks off with an error has no END.
     if let Some(odd) = parts.iter().find(|part| !part.bytes.ends_with(b"END\r\n")) {
-        return refuse(&odd.shard, reply);
+        return encode::odd_part(reply.tail(), &odd.shard);
     }
     let mut merged = Output::default();
     let shards: Vec<Arc<str>> = parts.iter().map(|part| part.shard.clone()).collect();
@@ -154,7 +159,7 @@ fn merge_values(line: &[u8], keys: &[(u32, u32)], owners: &Owners, parts: Vec<Pa
         values[owner as usize].move_value_of(text(line, key), &mut merged);
     }
     if let Some(odd) = values.iter().position(|values| values.rest() != b"END\r\n") {
-        return refuse(&shards[odd], reply);
+        return encode::odd_part(reply.tail(), &shards[odd]);
     }
     merged.copy(b"END\r\n");
     reply.append(merged);
@@ -217,11 +222,4 @@ fn merge_stats(parts: Vec<Part>, reply: &mut Output) {
 fn version_numbers(line: &[u8]) -> Vec<u64> {
     let digits = line.split(|byte| !byte.is_ascii_digit());
     digits.filter_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).collect()
-}
-
-fn refuse(shard: &str, reply: &mut Output) {
-    encode::line(
-        reply.tail(),
-        &format!("SERVER_ERROR shard {shard}: unexpected response to a part of the request"),
-    );
 }
