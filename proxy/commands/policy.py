@@ -53,6 +53,12 @@ ANSWER = {
     "client|caching": "ClientCaching",
     "client|trackinginfo": "ClientTrackinginfo",
     "client|getredir": "ClientGetredir",
+    "client|unpause": "ClientUnpause",
+    "acl|whoami": "AclWhoami",
+    "acl|users": "AclUsers",
+    "acl|list": "AclList",
+    "acl|getuser": "AclGetuser",
+    "acl|cat": "AclCat",
     "config|get": "ConfigGet",
     "config|set": "ConfigSet",
     "script|kill": "ScriptKill",
@@ -102,7 +108,7 @@ ALL_SHARDS = {
     "Sum": "dbsize slowlog|len commandlog|len",
     "AllOk": "flushdb",
     "Keys": "keys",
-    "Any(0)": "randomkey",
+    "Any(0)": "randomkey acl|genpass",
     "Least": "lastsave",
     "Every": "script|exists",
     "AnyDone": "script|load script|show function|dump function|list function|stats",
@@ -174,12 +180,17 @@ REFUSE = {
     "swapdb": "it would swap databases on one shard after another, and clients would see them mixed",
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
-    "client|unpause": PAUSE,
+    "acl|setuser": USERS,
+    "acl|deluser": USERS,
+    "acl|dryrun": USERS,
+    "acl|load": USERS,
+    "acl|save": USERS,
+    "acl|log": USERS,
     "client|capa": "the proxy never redirects its clients, so they need not announce what they can do",
     "client|import-source": "importing is done on the shards themselves",
     "client|maint_notifications": "the proxy's address stays, so there are no maintenance notifications",
 }
-REFUSE_WHOLE = {"acl": USERS, "module": MODULES}
+REFUSE_WHOLE = {"module": MODULES}
 
 # Which words Redis finds for a bad number of keys (found by trying): a variant of `KeyNumWords`.
 KEYNUM_WORDS = {

@@ -10,19 +10,24 @@ use servers::{Client, Server, encoded, eventually, shown};
 mod like_redis {
     mod caching;
     mod connections;
+    mod harmless;
 }
 mod servers;
 
-/// A proxy over one server, and that server.
+/// A proxy over servers, and a server like them.
 struct Pair {
     ours: Server,
     theirs: Server,
-    _shards: [Server; 1],
+    _shards: Vec<Server>,
 }
 
 impl Pair {
     fn start(ours: &[&str], theirs: &[&str]) -> Self {
-        let shards = [Server::redis(theirs)];
+        Self::over(1, ours, theirs)
+    }
+
+    fn over(shards: usize, ours: &[&str], theirs: &[&str]) -> Self {
+        let shards: Vec<_> = (0..shards).map(|_| Server::redis(theirs)).collect();
         let pair =
             Self { ours: Server::memstore(ours, &shards), theirs: Server::redis(theirs), _shards: shards };
         // The first client does not wait for long until the shards have said what they are.

@@ -134,14 +134,9 @@ impl Within {
                 Local::Hello
                 | Local::Auth
                 | Local::Select
-                | Local::Readonly
-                | Local::Readwrite
-                | Local::Asking
                 | Local::ClientReply
                 | Local::ClientTracking
-                | Local::ClientCaching
-                | Local::ClientNoEvict
-                | Local::ClientNoTouch => Self::Refused(STATE),
+                | Local::ClientCaching => Self::Refused(STATE),
                 Local::ConfigSet | Local::ScriptKill | Local::FunctionKill => Self::Refused(SEVERAL),
                 Local::ClientInfo | Local::ClientList | Local::ClientKill | Local::ClientUnblock => {
                     Self::Refused(ASKED)
@@ -162,6 +157,17 @@ impl Within {
                 | Local::ClientSetinfo
                 | Local::ClientTrackinginfo
                 | Local::ClientGetredir
+                | Local::ClientNoEvict
+                | Local::ClientNoTouch
+                | Local::ClientUnpause
+                | Local::Readonly
+                | Local::Readwrite
+                | Local::Asking
+                | Local::AclWhoami
+                | Local::AclUsers
+                | Local::AclList
+                | Local::AclGetuser
+                | Local::AclCat
                 | Local::ConfigGet => Self::Answered,
             },
             Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),

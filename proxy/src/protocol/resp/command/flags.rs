@@ -81,6 +81,11 @@ bits! {
     ]
 }
 
+impl Categories {
+    /// All there are.
+    pub const ALL: Self = Self(u32::MAX);
+}
+
 /// Kinds of data that commands are about. The first is of those that have none.
 pub const FAMILIES: [&str; 15] = [
     "other",

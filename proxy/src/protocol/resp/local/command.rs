@@ -10,7 +10,7 @@ use super::encoded;
 use crate::protocol::Plan;
 use crate::protocol::resp::command::index::lookup;
 use crate::protocol::resp::command::info::{info, names};
-use crate::protocol::resp::command::{Command, Commands, WrongArity, access, flag, served};
+use crate::protocol::resp::command::{Categories, Command, Commands, WrongArity, access, flag, served};
 use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, simple};
 use crate::protocol::resp::{Resp, glob};
 
@@ -42,7 +42,7 @@ pub fn answer(args: &[&[u8]], one_shard: bool, commands: &Commands, resp3: bool,
             "command|count" => integer(out, known.names().filter(|name| !name.contains('|')).count() as i64),
             "command|list" => {
                 // Also for a reply of a few bytes.
-                *searched = encoded::rows(one_shard).len() + commands.learnt().count();
+                *searched = known.cost();
                 known.list(rest, out);
             }
             "command|getkeys" => known.keys(rest, false, resp3, out),
@@ -52,6 +52,25 @@ pub fn answer(args: &[&[u8]], one_shard: bool, commands: &Commands, resp3: bool,
         },
         None => unknown_subcommand("command", name, out),
     }
+}
+
+/// Writes the names of the commands of this category; none that the proxy does not do. False where there is no such category.
+/// `searched` is what that costs, in rows.
+pub fn of_category(
+    name: &[u8],
+    one_shard: bool,
+    commands: &Commands,
+    searched: &mut usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let is_it = |known: &str| name.eq_ignore_ascii_case(&known.as_bytes()[1..]);
+    if !Categories::ALL.names().any(is_it) {
+        return false;
+    }
+    let known = Known { one_shard, commands };
+    *searched = known.cost();
+    known.list(&[b"FILTERBY", b"ACLCAT", name], out);
+    true
 }
 
 /// Answers HELP of a container: one line per subcommand that the proxy does, and what it is for.
@@ -74,6 +93,11 @@ pub fn unknown_subcommand(container: &str, word: &[u8], out: &mut Vec<u8>) {
 }
 
 impl Known<'_> {
+    /// How many rows are walked for a list.
+    fn cost(&self) -> usize {
+        encoded::rows(self.one_shard).len() + self.commands.learnt().count()
+    }
+
     /// Finds `config|get` as well as `get`.
     fn find(&self, name: &[u8]) -> Option<&'static Command<'static>> {
         let row = match name.iter().position(|byte| *byte == b'|') {

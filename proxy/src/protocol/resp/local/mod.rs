@@ -9,6 +9,7 @@ use super::{Resp, Words, encode, transaction};
 use crate::protocol::{Facts, Plan, Route, Running};
 
 mod access;
+mod acl;
 pub mod caching;
 pub mod client;
 pub mod command;
@@ -93,6 +94,13 @@ pub fn answer(
         Local::ClientTrackinginfo => caching::info(session, out),
         Local::ClientGetredir => caching::redirection(session, out),
         Local::ClientNoEvict | Local::ClientNoTouch => client::on_or_off(all[2], out),
+        // Nobody is ever paused.
+        Local::ClientUnpause => encode::simple(out, "OK"),
+        Local::AclWhoami => encode::bulk(out, acl::USER),
+        Local::AclUsers => acl::users(out),
+        Local::AclList => acl::list(facts.settings, out),
+        Local::AclGetuser => acl::user(all[2], session, facts.settings, out),
+        Local::AclCat => acl::categories(&all, facts, plan),
         Local::Multi => transaction::begin(session, out),
         Local::Exec => return transaction::execute(session, out),
         Local::Discard => transaction::discard(session, out),
