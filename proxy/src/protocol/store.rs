@@ -52,13 +52,14 @@ enum Join {
 }
 
 /// The numbers that are kept, by section of INFO and name.
-const NUMBERS: [(&str, &str, Join); 12] = [
+const NUMBERS: [(&str, &str, Join); 13] = [
     ("memory", "used_memory", Join::Sum),
     ("memory", "used_memory_rss", Join::Sum),
     ("memory", "used_memory_peak", Join::Sum),
     ("memory", "used_memory_dataset", Join::Sum),
     ("memory", "maxmemory", Join::SumOfLimits),
     ("persistence", "loading", Join::Highest),
+    ("persistence", "rdb_changes_since_last_save", Join::Sum),
     ("persistence", "rdb_bgsave_in_progress", Join::Highest),
     ("persistence", "aof_rewrite_in_progress", Join::Highest),
     ("stats", "expired_keys", Join::Sum),
@@ -260,6 +261,15 @@ mod tests {
         assert_eq!(all.number("maxmemory"), Some(0), "one of them has no limit");
         let agreed = Store::of_all([&two, &two].into_iter());
         assert_eq!(agreed.policy.as_deref(), Some("noeviction"));
+    }
+
+    #[test]
+    fn changes_that_are_not_saved_are_added_up() {
+        let store =
+            |changes| Store::of_info(&format!("rdb_changes_since_last_save:{changes}\r\nloading:1\r\n"));
+        let both = Store::of_all([&store(3), &store(4)].into_iter());
+        let told = both.section("persistence").collect::<Vec<_>>();
+        assert_eq!(told, [("loading", 1), ("rdb_changes_since_last_save", 7)]);
     }
 
     #[test]
