@@ -44,6 +44,7 @@ struct Kept {
 /// A key, in the order in which they came.
 struct Place {
     at: ConnectionId,
+    /// Empty if it is not there any more: its name counts nowhere then.
     key: Bytes,
     serial: u64,
 }
@@ -59,7 +60,7 @@ struct Late {
 pub struct Caches {
     /// By the connection on which it was read.
     tables: HashMap<ConnectionId, HashMap<Bytes, Kept>>,
-    /// Oldest first; some may not be there any more.
+    /// Oldest first, and so by serial; some may not be there any more.
     order: VecDeque<Place>,
     next_serial: u64,
     keys: usize,
@@ -112,6 +113,15 @@ impl Caches {
         self.tables.keys().copied()
     }
 
+    /// Whether there would be room for keys of these lengths if they were alone.
+    pub fn can_hold(mut lengths: impl Iterator<Item = usize>, memory_max: usize) -> bool {
+        let most = most(memory_max);
+        let each = KEY_BYTES + size_of::<ClientId>();
+        lengths
+            .try_fold(0, |bytes, length| Some(bytes + each + length).filter(|bytes| *bytes <= most))
+            .is_some()
+    }
+
     /// The client has heard something of the key. False if it is too large to be remembered.
     pub fn add(&mut self, at: ConnectionId, key: &[u8], id: ClientId, memory_max: usize) -> bool {
         if cost(key, 1) > most(memory_max) / 16 {
@@ -147,6 +157,7 @@ impl Caches {
         }
         self.keys -= 1;
         self.bytes -= cost(key, kept.clients.len());
+        let_go(&mut self.order, kept.serial);
         kept.clients
     }
 
@@ -173,6 +184,7 @@ impl Caches {
                 keys += 1;
                 bytes += cost(key, kept.clients.len());
                 clients.extend(&kept.clients);
+                let_go(&mut self.order, kept.serial);
             }
             !goes
         });
@@ -237,6 +249,13 @@ fn is_there(tables: &HashMap<ConnectionId, HashMap<Bytes, Kept>>, place: &Place)
     kept.is_some_and(|kept| kept.serial == place.serial)
 }
 
+/// The key with this serial is not there any more.
+fn let_go(order: &mut VecDeque<Place>, serial: u64) {
+    if let Ok(at) = order.binary_search_by_key(&serial, |place| place.serial) {
+        order[at].key = Bytes::new();
+    }
+}
+
 fn most(memory_max: usize) -> usize {
     KEPT_MAX.min(memory_max / KEPT_SHARE)
 }
@@ -273,6 +292,27 @@ mod tests {
         assert_eq!(caches.take_all(AT, |_| true), [client(1)]);
         assert_eq!((caches.keys(), caches.bytes), (0, 0));
         assert!(!caches.add(AT, &vec![b'k'; KEPT_MAX], client(1), usize::MAX), "it would leave no room");
+    }
+
+    /// One client reads and writes long names again and again, among many short ones that stay.
+    #[test]
+    fn names_that_are_gone_take_no_memory() {
+        let mut caches = Caches::default();
+        for number in 0..1000 {
+            assert!(caches.add(AT, format!("key:{number}").as_bytes(), client(1), usize::MAX));
+        }
+        let other = ConnectionId { index: 1, generation: 1 };
+        for number in 0..900 {
+            let name = format!("{number:0>60000}");
+            let at = if number % 2 == 0 { AT } else { other };
+            assert!(caches.add(at, name.as_bytes(), client(1), usize::MAX));
+            match at == AT {
+                true => assert_eq!(caches.take(at, name.as_bytes()), [client(1)]),
+                false => assert_eq!(caches.take_all(at, |_| true), [client(1)]),
+            }
+        }
+        let names: usize = caches.order.iter().map(|place| place.key.len()).sum();
+        assert!(names <= caches.bytes, "{names} bytes of names, {} counted", caches.bytes);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Intake;
 use crate::failure::ShardFailure;
+use crate::pool::caches::Caches;
 use crate::pool::caching::told_of;
 use crate::pool::clients::ClientId;
 use crate::pool::members::ShardIndex;
@@ -52,25 +53,30 @@ impl<P: Protocol> Intake<'_, P> {
     fn note(&mut self, Read { id, requests }: &Read) {
         let requests = requests.as_deref().unwrap_or_default();
         let mut places = Vec::new();
-        let is_known = P::keys_read(requests, &mut places) && !requests.is_empty();
+        let memory_max = self.context.limits.memory_max;
+        // For more keys than there is room for all others would go, and each would be told of on its own.
+        let is_known = P::keys_read(requests, &mut places)
+            && !requests.is_empty()
+            && Caches::can_hold(places.iter().map(|(_, length)| *length), memory_max);
+        if !is_known {
+            return self.clients.keep_nothing(*id, &[], &self.context.counters);
+        }
         let registers = self.connection.caching.is_some_and(|caching| caching.registers);
         let mut untold: Vec<&[u8]> = Vec::new();
         for &(start, length) in &places {
             let key = &requests[start..start + length];
             let home = self.topology.home_of(key).map(|home| self.members.of(ShardIndex(home.shard)));
             let is_told = registers && home == Some(self.connection.member);
-            if !is_told || !self.caches.add(self.at, key, *id, self.context.limits.memory_max) {
+            if !is_told || !self.caches.add(self.at, key, *id, memory_max) {
                 untold.push(key);
             }
+            while let Some((key, clients)) = self.caches.take_oldest(memory_max) {
+                self.context.counters.tracked_evicted.add(1);
+                self.tell(&key, clients);
+            }
         }
-        if !is_known {
-            self.clients.keep_nothing(*id, &[], &self.context.counters);
-        } else if !untold.is_empty() {
+        if !untold.is_empty() {
             self.clients.keep_nothing(*id, &untold, &self.context.counters);
-        }
-        while let Some((key, clients)) = self.caches.take_oldest(self.context.limits.memory_max) {
-            self.context.counters.tracked_evicted.add(1);
-            self.tell(&key, clients);
         }
     }
 
