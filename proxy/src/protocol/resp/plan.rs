@@ -108,9 +108,13 @@ pub fn plan_command(
         Handling::Forward | Handling::Block(_) => match find_keys(command, words, facts, plan) {
             Ok(None) => Route::Forward,
             Ok(Some(patience)) => Route::Wait(patience),
-            Err(_) if is_left_to_shard(session, facts) || is_left_to_the_one(command, facts) => {
+            Err(_) if is_left_to_shard(session, facts) => {
                 plan.keys.clear();
                 Route::Forward
+            }
+            Err(_) if is_left_to_the_one(command, facts) => {
+                plan.keys.clear();
+                to_the_one(plan)
             }
             Err(reply) => refuse(plan, &reply),
         },
