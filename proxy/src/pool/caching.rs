@@ -123,21 +123,24 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Shards that have been silent for long are asked for a sign of life where clients have kept what they said.
+    /// Shards that have been silent for long are asked for a sign of life where clients have kept what they said. Of one that does not give it,
+    /// nor answers anything else, its clients are to keep nothing: where nothing times out nobody else would give it up.
     pub(super) fn ask_for_life_where_kept(&mut self, now: Time) {
         let connections: Vec<ConnectionId> = self.caches.connections().collect();
         for at in connections {
             let Some(connection) = self.router.connections.get(at) else { continue };
-            let is_silent = matches!(connection.link, Link::Up)
-                && connection.is_quiet()
-                && now.since(connection.heard) >= SILENCE_MAX;
-            if is_silent {
-                let mut request = Vec::new();
-                P::ask_for_life(&mut request);
-                // One that does not answer is given up at once, as where a write is not answered.
-                let ticket = Ticket { reads: false, ..Ticket::prelude(now) };
-                self.router.submit(at, ticket, Piece::Copied(&request), now);
+            if !matches!(connection.link, Link::Up) || now.since(connection.heard) < SILENCE_MAX {
+                continue;
             }
+            if !connection.is_quiet() {
+                self.lose_caches(at);
+                continue;
+            }
+            let mut request = Vec::new();
+            P::ask_for_life(&mut request);
+            // One that does not answer is given up at once, as where a write is not answered.
+            let ticket = Ticket { reads: false, ..Ticket::prelude(now) };
+            self.router.submit(at, ticket, Piece::Copied(&request), now);
         }
     }
 }
