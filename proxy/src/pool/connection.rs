@@ -368,7 +368,10 @@ impl<P: Protocol> Connection<P> {
             Link::Greeting(_) if self.is_identifying() => Stage::Identifying { is_default },
             Link::Greeting(_) => Stage::Handshake { is_default },
             Link::Up if !self.is_quiet() => {
-                Stage::Serving { is_silent: self.received.is_none_or(|received| received <= since) }
+                let is_of_module = |ticket: &Ticket<P>| ticket.scripted == Scripted::Module;
+                let is_held_up = self.in_flight.front().is_some_and(is_of_module);
+                let is_silent = !is_held_up && self.received.is_none_or(|received| received <= since);
+                Stage::Serving { is_silent }
             }
             Link::Up | Link::Idle | Link::Down { .. } => Stage::Idle,
         }

@@ -12,13 +12,15 @@ pub enum Scripted {
     Yes,
     /// It does, and names a script that its shard should know.
     Loaded,
+    /// It does not, but a module does it, which may let its client wait without a word: that says nothing of the shard.
+    Module,
 }
 
 impl Scripted {
     /// Whether it runs one.
     #[inline]
     pub fn is_script(self) -> bool {
-        self != Self::No
+        matches!(self, Self::Yes | Self::Loaded)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::scan::Step;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
-    Redirect, Request, Route, ShardIdentity, Spread, Watched, Wide, first_line,
+    Redirect, Request, Route, Scripted, ShardIdentity, Spread, Watched, Wide, first_line,
 };
 use command::{Command, Handling, Merge, flag};
 use decode::{RequestDecoder, ResponseDecoder};
@@ -486,10 +486,13 @@ fn plan_others(
     };
     let row = row.or(learnt.as_ref());
     if session.mode.is_queueing() {
-        queueing::plan_queued(row, words, session, facts, plan)
-    } else {
-        plan::plan_slowly(row, words, session, facts, plan)
+        return queueing::plan_queued(row, words, session, facts, plan);
     }
+    let route = plan::plan_slowly(row, words, session, facts, plan);
+    if learnt.is_some() {
+        plan.scripted = Scripted::Module;
+    }
+    route
 }
 
 /// Whether a shard says that the password is another one. In the words of Redis 6 and later, and of those before.
