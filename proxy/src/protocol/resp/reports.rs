@@ -132,21 +132,8 @@ fn elements(response: &[u8]) -> Option<Vec<&[u8]>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::split;
+    use super::super::split::joined;
     use super::*;
-
-    fn joined(merge: Merge, responses: &[&str]) -> String {
-        let mut parts = Vec::new();
-        for (number, response) in responses.iter().enumerate() {
-            let mut part = Part::new(format!("shard-{}", number + 1).into());
-            part.bytes.extend_from_slice(response.as_bytes());
-            parts.push(part);
-        }
-        let owners = crate::protocol::Owners::new(&[], parts.len());
-        let mut reply = Output::default();
-        split::merge(merge, &owners, parts, &mut reply);
-        String::from_utf8(reply.first(reply.len()).to_vec()).expect("UTF-8")
-    }
 
     fn entry(id: u32, time: u32) -> String {
         format!("*4\r\n:{id}\r\n:{time}\r\n:9\r\n*1\r\n$4\r\nKEYS\r\n")

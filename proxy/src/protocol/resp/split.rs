@@ -204,3 +204,17 @@ fn fail(error: &[u8], shard: &str, tells_whose: bool, reply: &mut Output) {
         reply.copy(error);
     }
 }
+
+/// The reply that these responses of `shard-1`, `shard-2` … become.
+#[cfg(test)]
+pub fn joined(merge: Merge, responses: &[&str]) -> String {
+    let part = |(number, response): (usize, &&str)| {
+        let mut part = Part::new(format!("shard-{}", number + 1).into());
+        part.bytes.extend_from_slice(response.as_bytes());
+        part
+    };
+    let parts: Vec<_> = responses.iter().enumerate().map(part).collect();
+    let mut reply = Output::default();
+    self::merge(merge, &Owners::new(&[], parts.len()), parts, &mut reply);
+    String::from_utf8(reply.first(reply.len()).to_vec()).expect("UTF-8")
+}
