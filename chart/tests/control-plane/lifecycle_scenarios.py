@@ -179,7 +179,10 @@ def volumes(plane):
     shards = release.uids("shard")
     load = Load(host, port)
     release.refuse("--cascade=orphan", shards_persistence_size="2Gi")
-    release.api.delete("statefulsets", f"{release.full_name()}-shards", release.namespace, propagationPolicy="Orphan")
+    shards_set = f"{release.full_name()}-shards"
+    release.api.delete("statefulsets", shards_set, release.namespace, propagationPolicy="Orphan")
+    # As kubectl does: it is gone when its pods have been orphaned.
+    plane.wait(lambda: release.api.get("statefulsets", shards_set, release.namespace) is None, 60, "the StatefulSet to be gone")
     release.upgrade(shards_persistence_size="2Gi")
     plane.expect(release.uids("shard") == shards, "the shards are the same pods")
     plane.expect(release.restarts() == 0, "no container was restarted")
