@@ -83,6 +83,9 @@ TRIED_BY = {
     "xreadgroup": "EntriesOfGroup",
 }
 
+# Commands that bring the value of one key to another one, which may be on another shard (rename_across_shards).
+TRANSFERS = {"rename": "Renames", "renamenx": "RenamesIfNew", "copy": "Copies"}
+
 # Commands about channels: which kind of names, and whether they are listened to from then on.
 LISTEN = {
     "subscribe": "Channel, true",

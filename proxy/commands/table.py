@@ -262,6 +262,8 @@ def rust(row, indent):
         text += f".blocks_with({quoted(option)}, {quoted(until)}, {options})"
     if row["name"] in policy.TRIED_BY:
         text += f".tried_by({policy.TRIED_BY[row['name']]})"
+    if row["name"] in policy.TRANSFERS:
+        text += f".transfers({policy.TRANSFERS[row['name']]})"
     if row["name"] in policy.SCRIPTS:
         text += f".scripts({policy.SCRIPTS[row['name']]})"
     if row["subcommands"]:
@@ -296,6 +298,7 @@ use super::flag::*;
 use super::key::*;
 use super::{Command, Reach, ScriptKind, row, since};
 use crate::protocol::channels::Kind::*;
+use crate::protocol::transfer::TransferKind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];

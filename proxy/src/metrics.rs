@@ -205,6 +205,10 @@ pub struct PoolCounters {
     pub blocked_lost: Counter,
     /// Times clients began to watch keys.
     pub watches: Counter,
+    /// Values that were brought to a key of another shard.
+    pub transfers: Counter,
+    /// Requests for that which have failed, at whatever step.
+    pub transfers_failed: Counter,
     /// Times keys were watched no more though their client had not said so: their shard was lost, they have another owner, or
     /// nothing was asked for too long.
     pub watches_lost: Counter,

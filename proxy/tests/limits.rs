@@ -43,6 +43,7 @@ impl Bench {
             Topology::new(shards, DistributionKind::Ketama, KeyHash::Fnv1a64, None).expect("one shard");
         let mut limits = Limits {
             per_shard_transactions: false,
+            renames_across_shards: false,
             timeout: None,
             queue_wait: Duration::from_secs(3600),
             in_flight_max: 1024,

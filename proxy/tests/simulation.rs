@@ -57,6 +57,8 @@ struct Coverage {
     strangers: u64,
     transactions: u64,
     refused_transactions: u64,
+    renames: u64,
+    failed_renames: u64,
 }
 
 struct Run<D: Dialect> {
@@ -116,6 +118,7 @@ impl<D: Dialect> Run<D> {
             shard_queue_bytes_max: if small && faulty { 2_000 } else { 64 << 20 },
             memory_max: if faulty && random.one_in(6) { 150_000 } else { usize::MAX },
             per_shard_transactions: random.one_in(2),
+            renames_across_shards: true,
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
             pass_work_max: if random.one_in(3) { 1 + random.below(30) as usize } else { PASS_WORK_MAX },
@@ -479,6 +482,8 @@ fn every_reply_of_redis_is_right_and_nobody_is_stuck() {
     assert!(coverage.strangers > SEEDS / 10, "the simulation saw few strangers");
     assert!(coverage.transactions > SEEDS, "the simulation saw few transactions");
     assert!(coverage.refused_transactions > SEEDS / 10, "the simulation saw few transactions refused");
+    assert!(coverage.renames > SEEDS, "the simulation saw few keys renamed");
+    assert!(coverage.failed_renames > SEEDS / 10, "the simulation saw few that failed");
 }
 
 #[test]
@@ -517,6 +522,8 @@ fn simulate<D: Dialect>() -> Option<Coverage> {
         all.strangers += run.strangers;
         all.transactions += run.transactions;
         all.refused_transactions += run.refused_transactions;
+        all.renames += run.renames;
+        all.failed_renames += run.failed_renames;
     }
     println!("{all:?}");
     if runs < SEEDS {

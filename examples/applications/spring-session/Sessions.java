@@ -1,5 +1,6 @@
-// Spring Session with its default repository, over Lettuce. The setting of memstore's pool, for the second of the two ways below:
+// Spring Session with its default repository, over Lettuce. The settings of memstore's pool, each for one of the two ways below:
 //
+//     rename_across_shards: true
 //     hash_tag: "{}"
 //
 import java.net.URI;
@@ -16,8 +17,8 @@ public class Sessions {
         return factory;
     }
 
-    /** Sessions on all shards. An application that logs users in has to copy a session to its new id, as Spring Security does with
-     *  sessionFixation(fixation -> fixation.migrateSession()): changeSessionId renames its key, which stays on its shard. */
+    /** Sessions on all shards. changeSessionId, which Spring Security does as users log in, renames a key, whose new name may be of another
+     *  shard: without rename_across_shards the session has to be copied, by sessionFixation(fixation -> fixation.migrateSession()). */
     static RedisSessionRepository spread(LettuceConnectionFactory factory) {
         RedisTemplate<String, Object> template = new RedisTemplate<>();
         template.setKeySerializer(RedisSerializer.string());
@@ -27,7 +28,7 @@ public class Sessions {
         return new RedisSessionRepository(template);
     }
 
-    /** All sessions on one shard, where their ids can change: spring.session.redis.namespace={spring:session} */
+    /** All sessions on one shard, where their ids can change without that setting: spring.session.redis.namespace={spring:session} */
     static RedisSessionRepository together(LettuceConnectionFactory factory) {
         RedisSessionRepository sessions = spread(factory);
         sessions.setRedisKeyNamespace("{spring:session}");

@@ -58,11 +58,14 @@ public class Test {
         readBack(Sessions.together(one), Sessions.together(two));
         RedisSessionRepository together = Sessions.together(one);
         for (int number = 0; number < 20; number++) renamed(together);
+        for (int number = 0; number < 40; number++) renamed(Sessions.spread(one));
+        LettuceConnectionFactory defaults = Sessions.connect(System.getenv("DEFAULTS_URL"));
         refused("RENAME", () -> {
             // Both ids are on one shard in one of three cases.
-            for (int number = 0; number < 40; number++) renamed(Sessions.spread(one));
+            for (int number = 0; number < 40; number++) renamed(Sessions.spread(defaults));
             return "it works";
         });
+        defaults.destroy();
         // What the indexed repository asks for when it starts.
         new ConfigureNotifyKeyspaceEventsAction().configure(one.getConnection());
         new ConfigureNotifyKeyspaceEventsAction().configure(two.getConnection());

@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 45] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 47] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -146,6 +146,18 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 45] = [
         Kind::Counter,
         "Elements that were popped for a client blocked on several shards that disconnected at that moment, and that no other client could take.",
         |pool| pool.blocked_lost.get() as i64,
+    ),
+    (
+        "memstore_cross_shard_renames",
+        Kind::Counter,
+        "Values brought to another shard by RENAME, RENAMENX or COPY (rename_across_shards).",
+        |pool| pool.transfers.get() as i64,
+    ),
+    (
+        "memstore_cross_shard_renames_failed",
+        Kind::Counter,
+        "RENAME, RENAMENX and COPY over two shards that failed at one of their steps.",
+        |pool| pool.transfers_failed.get() as i64,
     ),
     (
         "memstore_tracking_clients",

@@ -54,6 +54,8 @@ pub struct Pool {
     pub resp3: Option<bool>,
     pub miss_on_get_errors: bool,
     pub per_shard_transactions: bool,
+    /// RENAME, RENAMENX and COPY may have keys of several shards.
+    pub renames_across_shards: bool,
     /// Where scripts without keys run.
     pub keyless_scripts: KeylessScripts,
     pub preconnect: bool,
@@ -210,6 +212,7 @@ impl Pool {
             miss_on_get_errors,
             shard_identity: section.value("shard_identity") && redis,
             resp3: if redis { resp3 } else { Some(false) },
+            renames_across_shards: section.value("rename_across_shards") && redis,
             per_shard_transactions: section.value::<&str>("transactions") == "per-shard" && redis,
             keyless_scripts,
             preconnect: section.value("preconnect"),

@@ -84,11 +84,14 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Responses to attempts have come.
-    pub(super) fn settle_attempts(&mut self) {
+    pub(super) fn settle_attempts(&mut self, now: Time) {
         for (serial, response) in std::mem::take(&mut self.redirects.attempted) {
             match self.wide.end_attempt(serial) {
                 Some(attempt) => self.judge_attempt(&attempt, &response),
-                None => self.heard_of_replicas(serial, &response),
+                None => {
+                    self.heard_of_replicas(serial, &response);
+                    self.heard_of_transfer(serial, &response, now);
+                }
             }
         }
     }
@@ -148,6 +151,9 @@ impl<P: Protocol> Pool<P> {
     /// An attempt has no response: its shard is lost, or has taken too long.
     pub(super) fn attempt_failed(&mut self, serial: u32, member: MemberIndex, failure: &ShardFailure) {
         let Some(attempt) = self.wide.end_attempt(serial) else {
+            if self.transfer_is_lost(serial, failure) {
+                return self.router.members[member].counters.failures[failure.reason()].add(1);
+            }
             return self.replicas_unknown(serial, member, failure);
         };
         if self.wide.is_current(&attempt) {
@@ -223,6 +229,7 @@ impl<P: Protocol> Pool<P> {
         self.drop_attempt(id);
         self.forget_wide(id);
         self.drop_confirming(id);
+        self.drop_transfer(id);
         if let Some(activity) = self.clients.activity_mut(id) {
             activity.is_wide = false;
         }

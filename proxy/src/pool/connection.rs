@@ -344,6 +344,14 @@ impl<P: Protocol> Connection<P> {
         Some(ticket)
     }
 
+    /// The response at hand, of which a part has come, is for nobody.
+    pub fn pass_over(&mut self) {
+        if let Some(ticket) = self.in_flight.front_mut() {
+            ticket.forsake();
+        }
+        self.streaming = true;
+    }
+
     /// The bytes of the oldest request are not needed any more.
     #[inline]
     fn forget(&mut self, ticket: &Ticket<P>) {

@@ -32,6 +32,7 @@ impl<P: Protocol> Pool<P> {
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
             .chain([router.pace.due(), self.channels.moving.due(), router.trackers.due, self.wide.due()])
+            .chain([router.transfers.due()])
             .flatten()
             .min()
     }
@@ -59,6 +60,7 @@ impl<P: Protocol> Pool<P> {
         self.router.look_at_feeds(&self.channels, now);
         self.try_moved(now);
         self.expire_wide(now);
+        self.send_waiting_values(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         for id in self.router.make_put_off(now) {

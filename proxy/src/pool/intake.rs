@@ -25,6 +25,7 @@ use crate::metrics::ShardCounters;
 use crate::protocol::{DecodeResponses, Interruption, Malformed, Protocol, Refused, Scripted};
 use crate::time::Time;
 
+mod attempt;
 mod block;
 mod caching;
 mod feed;
@@ -156,7 +157,7 @@ impl<P: Protocol> Intake<'_, P> {
             return Err(unasked::<P>(&self.context.settings, is_complete.then_some(response)));
         };
         let (expected, scripted, is_attempt) = (asked.expected, asked.scripted, asked.attempts().is_some());
-        if !is_complete && (response.len() < STREAM_MIN || is_attempt) {
+        if !is_complete && (response.len() < STREAM_MIN || is_attempt && !self.is_overlong(response.len())) {
             return Ok(false);
         }
         // What is left of a response that was passed on in part may begin with anything.
@@ -194,15 +195,7 @@ impl<P: Protocol> Intake<'_, P> {
             return Ok(self.take_own(&ticket, refused, is_complete));
         }
         if let Some(serial) = ticket.attempts() {
-            self.redirects.attempted.push((serial, Bytes::copy_from_slice(response)));
-            self.responses += 1;
-            match &mut self.connection.private {
-                // How long replicas were waited for says nothing of the shard, which may close the connection after an error.
-                Some(private) => private.is_tainted |= scratch[self.start] == P::ERROR,
-                None => self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros())),
-            }
-            self.start = self.end;
-            return Ok(true);
+            return Ok(self.take_attempt(&ticket, serial, scratch, is_complete));
         }
         self.responses += u64::from(is_complete);
         // How long data was waited for says nothing of the shard.

@@ -49,6 +49,8 @@ pub struct Limits {
     pub listens_everywhere: bool,
     /// A transaction may have keys on several shards: each executes its part.
     pub per_shard_transactions: bool,
+    /// The value of a key may be brought to a key of another shard, in several steps.
+    pub renames_across_shards: bool,
     /// Bytes that all pools may hold together for clients and shards; beyond it the largest client is closed.
     pub memory_max: usize,
     /// Work done in a pass, as [`super::PASS_WORK_MAX`].
@@ -78,6 +80,7 @@ impl Default for Limits {
             blocked_max: 1000,
             arguments_max: 1 << 20,
             per_shard_transactions: false,
+            renames_across_shards: false,
             large_value_min: 64 << 10,
             shard_queue_max: 65536,
             shard_queue_bytes_max: 2 << 20,

@@ -109,6 +109,8 @@ mod split;
 mod ticket;
 mod tracker;
 mod trackers;
+mod transferring;
+mod transfers;
 mod waiting;
 mod watch;
 mod watching;

@@ -81,7 +81,11 @@ impl<P: Protocol> Pool<P> {
         for id in self.router.connections.find(|_| true) {
             let connection = &mut self.router.connections[id];
             // Its ticket has the first client of a round, and others wait in it.
-            connection.forsake(|ticket| is_unwanted(ticket) && !self.confirmations.awaits(ticket));
+            // A value on its way is let go with its client, as far as it may be.
+            let is_awaited = |ticket: &Ticket<P>| {
+                self.confirmations.awaits(ticket) || self.router.transfers.awaits(ticket)
+            };
+            connection.forsake(|ticket| is_unwanted(ticket) && !is_awaited(ticket));
             if connection.is_forsaken() {
                 self.router.give_up(id);
                 closes = true;

@@ -41,6 +41,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.tidy_wide(now);
         self.tidy_confirmations(now);
+        self.count_transfers();
         self.count_caches();
     }
 

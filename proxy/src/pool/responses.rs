@@ -136,7 +136,7 @@ impl<P: Protocol> Pool<P> {
             self.settle_private(id, was_up, now);
         }
         self.settle_askers(now);
-        self.settle_attempts();
+        self.settle_attempts(now);
         self.run_again(now);
         self.follow_redirects(now);
         self.settle_interrupted(now);

@@ -14,6 +14,7 @@ use super::policy::Policy;
 use super::replies::Replies;
 use super::spare::Spare;
 use super::ticket::{Sender, Ticket, Waiter};
+use super::transfers::Transfers;
 use super::{ClientId, Limits};
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
@@ -41,6 +42,8 @@ pub(super) struct Router<P: Protocol> {
     pub feeds: Feeds,
     /// Those on which shards tell of keys.
     pub trackers: Feeds,
+    /// Values on their way from one shard to another.
+    pub transfers: Transfers,
     /// Nobody who waits for room has waited long enough before.
     pub wait_deadline: Option<Time>,
     /// Whose turn it is: who waits for room goes before all others.
@@ -126,6 +129,7 @@ impl<P: Protocol> Router<P> {
             identity_deadline: None,
             feeds: Feeds::default(),
             trackers: Feeds::default(),
+            transfers: Transfers::default(),
             wait_deadline: None,
             turn: Turn::default(),
             random: seed | 1,

@@ -34,6 +34,7 @@ use crate::time::Time;
 mod confirming;
 mod script;
 mod transaction;
+mod transfer;
 mod watching;
 mod whole;
 mod wide;
@@ -457,6 +458,9 @@ impl<P: Protocol> Service<'_, P> {
         let counters = &self.context.counters;
         match refusal {
             Refusal::SpreadKeys => {
+                if let Some(next) = self.transfer(scratch, length) {
+                    return next;
+                }
                 counters.refused.add(1);
                 let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
                 let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);

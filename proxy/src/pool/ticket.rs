@@ -34,6 +34,8 @@ pub enum Whom {
     /// The proxy itself, which has asked which scripts the shard knows, because of what this client was told: see
     /// [`Ticket::inquirer`].
     Inquirer(ClientId),
+    /// This client, whose value is asked for: see [`Ticket::fetch`].
+    Fetch(ClientId),
     /// This client, where it ends its wait: see [`Ticket::attempts`].
     Attempt(ClientId),
 }
@@ -141,7 +143,7 @@ impl<P: Protocol> Ticket<P> {
     #[inline]
     pub fn client(&self) -> Option<ClientId> {
         match self.whom {
-            Whom::Client(id) | Whom::Attempt(id) => Some(id),
+            Whom::Client(id) | Whom::Attempt(id) | Whom::Fetch(id) => Some(id),
             Whom::Nobody | Whom::Prelude | Whom::Asker | Whom::Loader | Whom::Inquirer(_) => None,
         }
     }
@@ -173,10 +175,21 @@ impl<P: Protocol> Ticket<P> {
         Self { whom: Whom::Attempt(id), number, fragment: serial, reads: false, ..Self::prelude(since) }
     }
 
+    /// Of a question for a value that is to go to another shard: it has the number of an attempt, and is let go with its client.
+    pub fn fetch(id: ClientId, number: u32, serial: u32, since: Time) -> Self {
+        Self { whom: Whom::Fetch(id), number, fragment: serial, ..Self::prelude(since) }
+    }
+
+    /// Whether it is that of such a question.
+    #[inline]
+    pub fn fetches(&self) -> bool {
+        matches!(self.whom, Whom::Fetch(_))
+    }
+
     /// Which attempt it is, if it is one.
     #[inline]
     pub fn attempts(&self) -> Option<u32> {
-        matches!(self.whom, Whom::Attempt(_)).then_some(self.fragment)
+        matches!(self.whom, Whom::Attempt(_) | Whom::Fetch(_)).then_some(self.fragment)
     }
 
     /// The connection whose wait is to end, where the request asks for that.
@@ -207,7 +220,7 @@ impl<P: Protocol> Ticket<P> {
     /// Its client does not wait for it any more.
     pub fn forsake(&mut self) {
         // What an attempt takes may be somebody else's.
-        if matches!(self.whom, Whom::Client(_)) {
+        if matches!(self.whom, Whom::Client(_) | Whom::Fetch(_)) {
             self.whom = Whom::Nobody;
         }
     }

@@ -21,6 +21,7 @@ pub use request::{Facts, Plan, Request, RequestBounds};
 pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
 pub use scripting::{Refused, Run, Scripted, Scripting};
+pub use transfer::{Heard, Transfer, TransferKind, Transferred, Transferring};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};
@@ -43,13 +44,14 @@ pub mod scan;
 mod scripting;
 pub mod store;
 mod strangers;
+mod transfer;
 mod waiting;
 mod watching;
 mod wide;
 
 /// A protocol spoken by clients and shards alike.
 pub trait Protocol:
-    Caching + Channels + Confirming + Scripting + Waiting + Watching + Wide + Sized + 'static
+    Caching + Channels + Confirming + Scripting + Transferring + Waiting + Watching + Wide + Sized + 'static
 {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;

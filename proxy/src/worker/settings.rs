@@ -113,6 +113,7 @@ impl Limits {
             listens_everywhere: config.pubsub_everywhere,
             parked_bytes_max: PARKED_BYTES_MAX,
             per_shard_transactions: config.per_shard_transactions,
+            renames_across_shards: config.renames_across_shards,
             memory_max,
             pass_work_max: PASS_WORK_MAX,
             eager_connects: if config.auto_eject_hosts { config.server_failure_limit.min(100) } else { 0 },

@@ -130,6 +130,9 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("transactions", |limits, value| {
         put(&mut limits.per_shard_transactions, either(value, "per-shard", "one-shard"))
     }),
+    ("rename_across_shards", |limits, value| {
+        put(&mut limits.renames_across_shards, either(value, "true", "false"))
+    }),
     ("client_age_max", |limits, value| put(&mut limits.client_age_max, duration(value).map(Some))),
 ];
 
@@ -268,6 +271,8 @@ counters!(
     redirects_given_up,
     blocked_refused,
     blocked_repeated,
+    transfers,
+    transfers_failed,
     watches,
     watches_lost,
     invalidations,

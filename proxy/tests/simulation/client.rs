@@ -188,6 +188,7 @@ impl Client {
                 }
                 Expected::Delete(keys) => keys.into_iter().for_each(|key| self.may_be(key, None, false)),
                 Expected::Transaction(elements) => self.may_be_executed(elements),
+                Expected::Rename(source, destination) => self.may_be_renamed(source, destination),
                 Expected::Get(_)
                 | Expected::Goodbye
                 | Expected::Refusal(_)
@@ -204,6 +205,57 @@ impl Client {
             possible.clear();
         }
         possible.push(value);
+    }
+
+    /// What the key may be, of values.
+    fn values_of_key(&self, key: &[u8]) -> Vec<Vec<u8>> {
+        self.possible.get(key).into_iter().flatten().flatten().cloned().collect()
+    }
+
+    /// The value may have gone from one key to the other, or be under both; but it is under one of them.
+    fn may_be_renamed(&mut self, source: Vec<u8>, destination: Vec<u8>) {
+        for value in self.values_of_key(&source) {
+            self.may_be(destination.clone(), Some(value), false);
+        }
+        if source != destination {
+            self.may_be(source, None, false);
+        }
+    }
+
+    fn judge_rename(&mut self, source: Vec<u8>, destination: Vec<u8>, reply: Reply, coverage: &mut Coverage) {
+        let values = self.values_of_key(&source);
+        match reply {
+            Reply::Done => {
+                coverage.renames += 1;
+                assert!(!values.is_empty() || self.moving, "a key that cannot be there was renamed");
+                if source == destination {
+                    return;
+                }
+                if !self.moving {
+                    self.possible.insert(destination.clone(), Vec::new());
+                }
+                values.into_iter().for_each(|value| self.may_be(destination.clone(), Some(value), false));
+                self.may_be(source, None, true);
+            }
+            Reply::Refused(words) if words == "ERR no such key" => self.is_possible(source, None),
+            Reply::Failed(words) if words.starts_with("ERR RENAME over shards ") => {
+                coverage.failed_renames += 1;
+                assert_ne!(source, destination);
+                if words.ends_with("; nothing was changed") {
+                    return;
+                }
+                let is_written = words.ends_with(" under both keys");
+                if is_written && !self.moving {
+                    self.possible.insert(destination.clone(), Vec::new());
+                }
+                values.into_iter().for_each(|value| self.may_be(destination.clone(), Some(value), false));
+                if words.ends_with("may be under both keys") {
+                    self.may_be(source, None, false);
+                }
+            }
+            Reply::Failed(_) => self.may_be_renamed(source, destination),
+            other => panic!("{other:?} to RENAME"),
+        }
     }
 
     /// Nobody knows which of these were executed.
@@ -233,6 +285,8 @@ impl Client {
                 }
             }
             Expected::Transaction(elements) => self.may_be_executed(elements),
+            // Untold is what a client does not want to hear, and no error is silent then.
+            Expected::Rename(source, destination) => self.may_be_renamed(source, destination),
             Expected::Goodbye | Expected::Refusal(_) | Expected::Exactly(_) | Expected::FromShards(_) => {}
         }
     }
@@ -294,6 +348,7 @@ impl Client {
         }
         match expected {
             Expected::Transaction(elements) => self.judge_transaction(elements, reply, faulty, coverage),
+            Expected::Rename(source, destination) => self.judge_rename(source, destination, reply, coverage),
             Expected::Exactly(expected) => assert_eq!(reply, expected),
             Expected::FromShards(expected) => {
                 assert!(failed || reply == expected, "{reply:?}, not {expected:?}")

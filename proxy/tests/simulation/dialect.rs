@@ -49,6 +49,8 @@ pub enum Expected {
     Get(Vec<Vec<u8>>),
     Set(Vec<(Vec<u8>, Vec<u8>)>),
     Delete(Vec<Vec<u8>>),
+    /// The value of the first key is under the second one then, on whatever shard.
+    Rename(Vec<u8>, Vec<u8>),
     /// All of these or, if a shard has failed or refused, perhaps none.
     Transaction(Vec<Expected>),
     /// An error of the proxy's own that begins so; the connection goes on.

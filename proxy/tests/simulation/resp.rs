@@ -16,7 +16,12 @@ impl Dialect for Resp {
     }
 
     fn ask(keys: &mut Keys, random: &mut Random) -> (Vec<u8>, Vec<Expectation>) {
-        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(28) {
+        let (words, expected): (Vec<Vec<u8>>, Expected) = match random.below(31) {
+            28..=30 => {
+                let (source, destination) = (keys.key(random), keys.key(random));
+                let expected = Expected::Rename(keys.known(&source), keys.known(&destination));
+                (vec![b"RENAME".to_vec(), source, destination], expected)
+            }
             26..=27 => return transaction(keys, random),
             0..=6 => {
                 let key = keys.key(random);
@@ -116,7 +121,11 @@ fn told(value: Value) -> Reply {
     match value {
         Value::Simple(text) if text == "OK" => Reply::Done,
         Value::Simple(text) => Reply::Text(text),
-        Value::Error(text) if text.starts_with("ERR shard ") => Reply::Failed(text),
+        Value::Error(text)
+            if text.starts_with("ERR shard ") || text.starts_with("ERR RENAME over shards ") =>
+        {
+            Reply::Failed(text)
+        }
         Value::Error(text) => Reply::Refused(text),
         Value::Integer(count) => Reply::Count(count),
         Value::Bulk(value) => Reply::Values(vec![value]),
@@ -191,6 +200,25 @@ fn answer(shard: &mut Shard, database: &mut u32, words: &[Vec<u8>]) -> Vec<u8> {
         b"del" => {
             let removed = words[1..].iter().filter(|key| shard.data.remove(&known(key)).is_some()).count();
             format!(":{removed}\r\n").into_bytes()
+        }
+        b"rename" => match shard.data.remove(&known(&words[1])) {
+            None => b"-ERR no such key\r\n".to_vec(),
+            Some(value) => {
+                shard.data.insert(known(&words[2]), value);
+                b"+OK\r\n".to_vec()
+            }
+        },
+        b"pttl" => {
+            format!(":{}\r\n", if shard.data.contains_key(&known(&words[1])) { -1 } else { -2 }).into()
+        }
+        b"dump" => bulk(shard.data.get(&known(&words[1]))),
+        b"restore" => {
+            assert_eq!(
+                (&words[2][..], words.get(4).map(|word| &word[..])),
+                (&b"0"[..], Some(&b"REPLACE"[..]))
+            );
+            shard.data.insert(known(&words[1]), words[3].clone());
+            b"+OK\r\n".to_vec()
         }
         b"select" => {
             *database = String::from_utf8_lossy(&words[1]).parse().expect("a number");

@@ -14,7 +14,7 @@ use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
-    Request, Route, Scripting, ShardIdentity, Spread, Waiting, Watching, Wide, first_line,
+    Request, Route, Scripting, ShardIdentity, Spread, Transferring, Waiting, Watching, Wide, first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -95,6 +95,8 @@ impl Confirming for Memcache {}
 impl Caching for Memcache {}
 
 impl Wide for Memcache {}
+
+impl Transferring for Memcache {}
 
 impl Channels for Memcache {}
 

@@ -40,6 +40,7 @@ pub mod session;
 mod slot;
 pub mod split;
 mod transaction;
+mod transfer;
 mod waiting;
 mod watching;
 mod whole;

@@ -249,6 +249,7 @@ impl Learnt {
             leaves_database: None,
             blocks_with: None,
             trial: None,
+            transfers: None,
             scripts: None,
             subcommands: &[],
             since: Since::NOWHERE,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::protocol::channels::Kind;
 use crate::protocol::scan::Page;
+use crate::protocol::transfer::TransferKind;
 
 pub use feature::Feature;
 pub use keyword::Keyword;
@@ -67,6 +68,8 @@ pub struct Command<'t> {
     pub(super) blocks_with: Option<BlocksWith>,
     /// How one key of a request is tried that waits under keys of several shards; none where it has to wait on one.
     pub(super) trial: Option<Trial>,
+    /// What it does if it brings the value of one key to another one.
+    pub transfers: Option<TransferKind>,
     /// What it changes about the scripts that are known.
     pub(super) scripts: Option<ScriptChange>,
     /// The rows of a container; sorted by name.
@@ -432,6 +435,7 @@ pub const fn row(
         leaves_database: None,
         blocks_with: None,
         trial: None,
+        transfers: None,
         scripts: None,
         subcommands: &[],
         since,
@@ -471,6 +475,12 @@ impl Command<'static> {
     /// A row of which single keys are tried so.
     pub(super) const fn tried_by(mut self, trial: Trial) -> Self {
         self.trial = Some(trial);
+        self
+    }
+
+    /// A row whose command brings the value of one key to another one.
+    pub(super) const fn transfers(mut self, kind: TransferKind) -> Self {
+        self.transfers = Some(kind);
         self
     }
 

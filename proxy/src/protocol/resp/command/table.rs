@@ -23,6 +23,7 @@ use super::flag::*;
 use super::key::*;
 use super::{Command, Reach, ScriptKind, row, since};
 use crate::protocol::channels::Kind::*;
+use crate::protocol::transfer::TransferKind::*;
 
 /// Arguments that each option of SORT and SORT_RO takes. Source: <https://redis.io/docs/latest/commands/sort/>.
 const SORT_OPTIONS: &[(&str, u8)] = &[("BY", 1), ("GET", 1), ("LIMIT", 2), ("STORE", 1)];
@@ -187,7 +188,7 @@ pub static COMMANDS: [Command; 318] = [
         row("config|rewrite", since("2.8.0", "2.8.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse("each shard has a configuration file of its own; ask the shards directly"), 0, "server\tRewrite the configuration file with the in memory configuration\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         row("config|set", since("2.0.0", "2.0.0"), -4, ADMIN | NOSCRIPT | LOADING | STALE, &[], Answer(ConfigSet), 0, "server\tSets configuration parameters in-flight.\tdata:block,multiple[parameter:string value:string]").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),
-    row("copy", since("6.2.0", "6.2.0"), -3, WRITE | DENYOOM, &[at(1, RO | ACCESS), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tCopy a key\tsource:key,key_spec_index=0 destination:key,key_spec_index=1 destination-db:integer,token=DB,optional replace:pure-token,token=REPLACE,optional").leaves_database(With("DB")),
+    row("copy", since("6.2.0", "6.2.0"), -3, WRITE | DENYOOM, &[at(1, RO | ACCESS), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tCopy a key\tsource:key,key_spec_index=0 destination:key,key_spec_index=1 destination-db:integer,token=DB,optional replace:pure-token,token=REPLACE,optional").leaves_database(With("DB")).transfers(Copies),
     row("dbsize", since("1.0.0", "1.0.0"), 1, READONLY | FAST, &[], ToAll(Sum, Reach::Database), KEYSPACE, "server\tReturns the number of keys in the database.\t").tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
     row("debug", since("1.0.0", "1.0.0"), -2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse(DEBUGGING), 0, "server\tA container for debugging commands.\t"),
     row("decr", since("1.0.0", "1.0.0"), 2, WRITE | DENYOOM | FAST, &[at(1, RW | ACCESS | UPDATE)], Forward, STRING, "string\tDecrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.\tkey:key,key_spec_index=0"),
@@ -367,8 +368,8 @@ pub static COMMANDS: [Command; 318] = [
     row("randomkey", since("1.0.0", "1.0.0"), 1, READONLY, &[], ToAll(Any(0), Reach::Database), KEYSPACE, "generic\tReturns a random key name from the database.\t").tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"]),
     row("readonly", since("3.0.0", "3.0.0"), 1, LOADING | STALE | FAST, &[], Answer(Readonly), CONNECTION, "cluster\tEnables read-only queries for a connection to a Redis Cluster replica node.\t"),
     row("readwrite", since("3.0.0", "3.0.0"), 1, LOADING | STALE | FAST, &[], Answer(Readwrite), CONNECTION, "cluster\tEnables read-write queries for a connection to a Reids Cluster replica node.\t"),
-    row("rename", since("1.0.0", "1.0.0"), 3, WRITE, &[at(1, RW | ACCESS | DELETE), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tRenames a key and overwrites the destination.\tkey:key,key_spec_index=0 newkey:key,key_spec_index=1"),
-    row("renamenx", since("1.0.0", "1.0.0"), 3, WRITE | FAST, &[at(1, RW | ACCESS | DELETE), at(2, OW | INSERT)], Forward, KEYSPACE, "generic\tRenames a key only when the target key name doesn't exist.\tkey:key,key_spec_index=0 newkey:key,key_spec_index=1"),
+    row("rename", since("1.0.0", "1.0.0"), 3, WRITE, &[at(1, RW | ACCESS | DELETE), at(2, OW | UPDATE)], Forward, KEYSPACE, "generic\tRenames a key and overwrites the destination.\tkey:key,key_spec_index=0 newkey:key,key_spec_index=1").transfers(Renames),
+    row("renamenx", since("1.0.0", "1.0.0"), 3, WRITE | FAST, &[at(1, RW | ACCESS | DELETE), at(2, OW | INSERT)], Forward, KEYSPACE, "generic\tRenames a key only when the target key name doesn't exist.\tkey:key,key_spec_index=0 newkey:key,key_spec_index=1").transfers(RenamesIfNew),
     row("replconf", since("3.0.0", "3.0.0"), -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, &[], Refuse(PROTOCOL), 0, "server\tAn internal command for configuring the replication stream.\t"),
     row("replicaof", since("5.0.0", "5.0.0"), 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, &[], Refuse(REPLICATION), 0, "server\tMake the server a replica of another instance, or promote it as master.\targs:oneof[host-port:block[host:string port:integer] no-one:block[no:pure-token,token=NO one:pure-token,token=ONE]]"),
     row("reset", since("6.2.0", "6.2.0"), 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, &[], Answer(Reset), CONNECTION, "connection\tResets the connection.\t"),
