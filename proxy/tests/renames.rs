@@ -146,3 +146,28 @@ fn a_server_that_does_not_understand_the_value_leaves_it_where_it_is() {
     let said = client.tell(&format!("RENAME {old} {new}"));
     assert!(said == "+OK\r\n" || said.contains("nothing was changed"), "{said}");
 }
+
+#[test]
+fn sort_reads_keys_by_patterns_where_they_are_on_its_shard() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let (ours, lone) = (Server::memstore(&["hash_tag: \"{}\""], &shards), Server::redis(&[]));
+    let (mut here, mut there) = (ours.connect(), lone.connect());
+    for client in [&mut here, &mut there] {
+        client.tell("RPUSH {u}ids 3 1 2");
+        for id in 1..4 {
+            client.tell(&format!("SET {{u}}weight_{id} {}", 10 - id));
+            client.tell(&format!("HSET o:{{u}}:{id} name n{id}"));
+        }
+    }
+    for request in [
+        "SORT {u}ids BY {u}weight_* GET # GET o:{u}:*->name",
+        "SORT {u}ids BY {u}weight_* DESC LIMIT 0 2",
+        "SORT_RO {u}ids GET {u}weight_*",
+        "SORT {u}ids BY nosort GET #",
+        "SORT {u}ids BY {u}weight_* STORE {u}sorted",
+        "LRANGE {u}sorted 0 -1",
+    ] {
+        assert_eq!(here.tell(request), there.tell(request), "{request}");
+    }
+    assert!(here.tell("SORT {u}ids BY weight_*").contains("give the pattern the hash tag of the key"));
+}

@@ -32,6 +32,7 @@ use crate::protocol::{DecodeRequests, Facts, Malformed, Plan, Protocol, Request,
 use crate::time::Time;
 
 mod confirming;
+mod patterns;
 mod script;
 mod transaction;
 mod transfer;
@@ -235,6 +236,7 @@ impl<P: Protocol> Service<'_, P> {
     fn work_of(&self, route: &Route<P::Merge>, length: usize) -> usize {
         match route {
             Route::Forward
+            | Route::ForwardWith { .. }
             | Route::Wait(_)
             | Route::Watch
             | Route::Split(_)
@@ -271,6 +273,7 @@ impl<P: Protocol> Service<'_, P> {
         match route {
             Route::Ignore => {}
             Route::Forward => self.forward(scratch, length)?,
+            Route::ForwardWith { patterns } => self.forward_with(patterns, scratch, length)?,
             Route::Run(run) => self.run(run, scratch, length)?,
             Route::RunOn { run, shard } => self.run_on(run, shard, scratch, length)?,
             Route::Wait(patience) => return self.wait(patience, scratch, length),

@@ -249,6 +249,17 @@ pub trait Protocol:
     /// The reply to a request that cannot be split and whose keys do not belong together.
     fn spread_keys(spread: Spread) -> &'static str;
 
+    /// What all names begin with that a shard makes of this pattern.
+    fn pattern_beginning(pattern: &[u8]) -> &[u8] {
+        pattern
+    }
+
+    /// The reply to a request with a pattern of keys that may be on other shards than its keys; with `has_tags` hash tags keep keys
+    /// together in the pool.
+    fn foreign_pattern(_request: &[u8], _pattern: &[u8], _has_tags: bool) -> String {
+        String::new()
+    }
+
     /// What a node of a cluster says when it has not executed the request because another one is to be asked, or later.
     fn redirect(_response: &[u8]) -> Option<Redirect<'_>> {
         None

@@ -28,7 +28,12 @@ pub enum Route<M> {
     },
     /// The request goes as it is to the shard that owns all of [`super::Plan::keys`].
     Forward,
-    /// The same, and it runs this there.
+    /// The same, if that shard owns all keys that patterns in the request may mean, which are the last so many of those.
+    ForwardWith {
+        /// How many patterns.
+        patterns: usize,
+    },
+    /// The request goes as it is to the shard that owns all of [`super::Plan::keys`], and runs this there.
     Run(Run),
     /// The same on this shard of the topology, because there are no keys.
     RunOn {

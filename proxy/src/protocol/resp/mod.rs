@@ -316,6 +316,14 @@ impl Protocol for Resp {
         }
     }
 
+    fn pattern_beginning(pattern: &[u8]) -> &[u8] {
+        plan::beginning(pattern)
+    }
+
+    fn foreign_pattern(request: &[u8], pattern: &[u8], has_tags: bool) -> String {
+        plan::foreign_pattern(request, pattern, has_tags)
+    }
+
     fn redirect(response: &[u8]) -> Option<Redirect<'_>> {
         redirect::redirect(response)
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::command::keys::KeyError;
 use super::command::{
-    Command, Feature, Handling, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag,
+    Command, Feature, Handling, Merge, Reach, ScriptChange, TimeoutPlace, WrongArity, flag, index,
 };
+use super::decode::RequestDecoder;
 use super::session::{self, Keyless, Session};
 use super::{
     Resp, Words, channels, confirming, encode, local, pubsub, scan, scripting, split, transaction, waiting,
@@ -106,6 +107,7 @@ pub fn plan_command(
         Handling::Answer(_) if canonical.len() > ECHO_MAX.max(facts.account.room()) => Route::NoRoom,
         Handling::Answer(local) => local::answer(local, words, session, facts, plan),
         Handling::Forward | Handling::Block(_) => match find_keys(command, words, facts, plan) {
+            Ok(None) if !facts.settings.one_shard => with_patterns(command, words, plan),
             Ok(None) => Route::Forward,
             Ok(Some(patience)) => Route::Wait(patience),
             Err(_) if is_left_to_shard(session, facts) => {
@@ -239,6 +241,45 @@ fn is_left_to_the_one(command: &Command, facts: &Facts<'_, Resp>) -> bool {
     facts.settings.one_shard && command.is_learnt()
 }
 
+/// The request is forwarded. Keys that patterns mean have to be where its keys are.
+fn with_patterns(command: &Command, words: &Words<'_>, plan: &mut Plan<Resp>) -> Route<Merge> {
+    if !command.has_patterns() {
+        return Route::Forward;
+    }
+    let (all, base) = (words.to_vec(), words.canonical.as_ptr() as usize);
+    let patterns = command.foreign_patterns(all.len(), |index| all[index]);
+    if patterns.is_empty() {
+        return Route::Forward;
+    }
+    plan.keys.extend(patterns.iter().map(|&at| (all[at].as_ptr() as usize - base, all[at].len())));
+    Route::ForwardWith { patterns: patterns.len() }
+}
+
+/// What all names begin with that a shard makes of this pattern: an element takes the place of the first asterisk.
+pub fn beginning(pattern: &[u8]) -> &[u8] {
+    pattern.split(|&byte| byte == b'*').next().unwrap_or_default()
+}
+
+/// The reply to a request with a pattern of keys that may be on other shards.
+pub fn foreign_pattern(request: &[u8], pattern: &[u8], has_tags: bool) -> String {
+    const SHOWN_MAX: usize = 128;
+    let mut decoder = RequestDecoder::default();
+    let words = waiting::words_of(&mut decoder, request).unwrap_or_default();
+    let name = words.first().and_then(|name| index::lookup(name)).map_or("", |row| row.name);
+    let pattern = String::from_utf8_lossy(&pattern[..pattern.len().min(SHOWN_MAX)]).into_owned();
+    let way_out = if has_tags {
+        "give the pattern the hash tag of the key, before the asterisk"
+    } else {
+        "only hash tags could tell, and this pool has none (hash_tag)"
+    };
+    let words = format!(
+        "ERR '{name}' is refused with the pattern '{pattern}': matching keys may be on other shards; {way_out}"
+    );
+    let mut reply = Vec::new();
+    encode::error(&mut reply, &words);
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
 /// Sets `plan.keys` to the places of the command's keys. Returns how long the request waits for data, if it does.
 pub fn find_keys(
     command: &Command,
@@ -251,15 +292,6 @@ pub fn find_keys(
     // Where the timeout stands first the server looks at it last.
     let is_late = command.handling == Handling::Block(TimeoutPlace::First);
     let patience = if is_late { None } else { waiting::patience(command, &all)? };
-    if !facts.settings.one_shard
-        && let Some(position) = command.foreign_pattern(all.len(), |index| all[index])
-    {
-        let pattern = String::from_utf8_lossy(all[position]).into_owned();
-        return Err(format!(
-            "ERR '{}' is refused with the pattern '{pattern}': matching keys may be on other shards",
-            command.name
-        ));
-    }
     match command.key_positions(all.len(), |index| all[index]) {
         Ok(positions) => {
             let places =

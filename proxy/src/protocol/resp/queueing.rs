@@ -12,6 +12,9 @@ use crate::protocol::{Facts, Plan, Route};
 const KEYLESS: &str =
     "without a key it runs on the shard that keyless_scripts names; send it before MULTI or after EXEC";
 
+/// Why what names keys by a pattern is not.
+const PATTERNS: &str = "its patterns may mean keys of other shards; send it before MULTI or after EXEC";
+
 /// What is to be done with a request of a client between MULTI and EXEC.
 pub fn plan_queued(
     row: Option<&Command>,
@@ -45,6 +48,7 @@ pub fn plan_queued(
         Within::Answered => Route::Queue { here: true },
         Within::AsOutside => match plan_command(command, words, session, facts, plan) {
             Route::AllShards(_) | Route::Scan(_) => refuse_within(command, SEVERAL, plan),
+            Route::ForwardWith { .. } => refuse_within(command, PATTERNS, plan),
             Route::RunOn { .. } => refuse_within(command, KEYLESS, plan),
             route => route,
         },

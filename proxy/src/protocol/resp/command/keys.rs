@@ -121,17 +121,25 @@ impl Command<'_> {
         Ok(found)
     }
 
-    /// The position of the first pattern that makes the server read keys other than those of the request: `SORT list
-    /// BY weight_*`. Behind a proxy those keys may live on other shards, where they would silently count as absent.
+    /// Whether the command knows options whose values are patterns of keys.
+    pub fn has_patterns(&self) -> bool {
+        self.keys.iter().any(|spec| matches!(spec.find, Find::Pattern))
+    }
+
+    /// The positions of the patterns that make the server read keys other than those of the request: `SORT list BY weight_*`. Behind a
+    /// proxy those keys may live on other shards, where they would silently count as absent.
     ///
     /// `BY nosort` and `GET #` read no keys, nor does any pattern without an asterisk.
-    pub fn foreign_pattern<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> Option<usize> {
-        self.keys.iter().find_map(|spec| match (spec.begin, spec.find) {
-            (Begin::Option { words, from, options, .. }, Find::Pattern) => {
-                option_values(words, from, options, args, &arg).find(|at| arg(*at).contains(&b'*'))
+    pub fn foreign_patterns<'a>(&self, args: usize, arg: impl Fn(usize) -> &'a [u8]) -> Vec<usize> {
+        let mut found = Vec::new();
+        for spec in self.keys {
+            if let (Begin::Option { words, from, options, .. }, Find::Pattern) = (spec.begin, spec.find) {
+                found.extend(
+                    option_values(words, from, options, args, &arg).filter(|at| arg(*at).contains(&b'*')),
+                );
             }
-            _ => None,
-        })
+        }
+        found
     }
 }
 
@@ -441,17 +449,17 @@ mod tests {
     #[test]
     fn patterns_that_name_keys_elsewhere_are_found() {
         for (request, expected) in [
-            ("SORT a", None),
-            ("SORT a BY nosort GET #", None),
-            ("SORT a BY weight_*", Some(3)),
-            ("sort_ro a limit 0 1 get # get o_*->f", Some(8)),
-            ("SORT a STORE b*", None),
-            ("SORT a GET", None),
-            ("GET *", None),
+            ("SORT a", &[0_usize; 0][..]),
+            ("SORT a BY nosort GET #", &[]),
+            ("SORT a BY weight_*", &[3]),
+            ("sort_ro a limit 0 1 get # get o_*->f by {a}*", &[8, 10]),
+            ("SORT a STORE b*", &[]),
+            ("SORT a GET", &[]),
+            ("GET *", &[]),
         ] {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             let row = lookup(args[0]).expect("it has a row");
-            assert_eq!(row.foreign_pattern(args.len(), |at| args[at]), expected, "{request}");
+            assert_eq!(row.foreign_patterns(args.len(), |at| args[at]), expected, "{request}");
         }
     }
 
@@ -471,7 +479,7 @@ mod tests {
                         assert!((1..args).contains(&position), "{} {args} {position}", row.name);
                     }
                     row.waits(args, arg);
-                    assert!(row.foreign_pattern(args, arg).is_none());
+                    assert!(row.foreign_patterns(args, arg).is_empty());
                 }
             }
         }

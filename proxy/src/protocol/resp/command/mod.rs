@@ -310,7 +310,7 @@ pub enum Find {
         /// How Redis words a bad number.
         words: KeyNumWords,
     },
-    /// The argument is a pattern from which the server makes names of keys: [`Command::foreign_pattern`].
+    /// The argument is a pattern from which the server makes names of keys: [`Command::foreign_patterns`].
     Pattern,
 }
 
