@@ -74,6 +74,11 @@ pub trait Scripting {
         false
     }
 
+    /// Whether the script of this request, as [`Self::load_script`] makes it, never says that itself, as far as its text tells.
+    fn is_mute(_load: &[u8]) -> bool {
+        false
+    }
+
     /// Whether one of the responses to the requests of a block, which are in this one, says that.
     fn has_unknown_script(_response: &[u8]) -> bool {
         false

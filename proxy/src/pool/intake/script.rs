@@ -91,7 +91,15 @@ impl<P: Protocol> Intake<'_, P> {
         if lacking().any(|mark| loaded.has(mark) && !loaded.is_coming(mark)) {
             loaded.clear();
         }
-        let is_lacking = lacking().next().is_some();
+        // What it knows by now it may have lacked before: another connection has brought it since. Where the script cannot have said so
+        // itself the shard has.
+        let is_brought = || match marks[..] {
+            [mark] if known == [true] => {
+                self.context.scripts.load(mark).is_some_and(|load| P::is_mute(&load))
+            }
+            _ => false,
+        };
+        let is_lacking = lacking().next().is_some() || is_brought();
         let activity = self.clients.activity_mut(id).filter(|_| is_lacking);
         let doubt = activity.and_then(|activity| {
             let named = activity.named.as_mut()?;

@@ -29,6 +29,7 @@ mod glob;
 pub mod identity;
 pub mod local;
 pub mod mode;
+mod mute;
 mod plan;
 mod pubsub;
 mod queueing;

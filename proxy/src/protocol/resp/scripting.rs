@@ -4,7 +4,8 @@ use memchr::memmem;
 
 use super::command::{Command, Handling, ScriptChange, ScriptKind, index};
 use super::decode::{RequestDecoder, RequestLimits, ResponseDecoder};
-use super::{Resp, Words, encode};
+use super::waiting::words_of;
+use super::{Resp, Words, encode, mute};
 use crate::protocol::{Facts, Refused, RequestBounds, Run, Scripting};
 use crate::scripts::Digest;
 
@@ -87,6 +88,12 @@ impl Scripting for Resp {
 
     fn is_unknown_script(response: &[u8]) -> bool {
         response.starts_with(UNKNOWN) && response.len() <= UNKNOWN_MAX
+    }
+
+    fn is_mute(load: &[u8]) -> bool {
+        let mut decoder = RequestDecoder::default();
+        let words = words_of(&mut decoder, load).unwrap_or_default();
+        words.last().is_some_and(|text| mute::is_mute(text))
     }
 
     fn has_unknown_script(response: &[u8]) -> bool {
