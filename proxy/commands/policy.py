@@ -127,7 +127,14 @@ ALL_SERVERS = {
 }
 
 # Commands that run scripts, and what of; and those that change which are known.
-SCRIPTS = {"script|load": "Shown", "script|flush": "Forgotten"}
+SCRIPTS = {
+    "script|load": "Shown",
+    "script|flush": "Forgotten",
+    "function|load": "LibraryLoaded",
+    "function|delete": "LibraryDeleted",
+    "function|flush": "LibrariesDeleted",
+    "function|restore": "LibrariesRestored",
+}
 RUN = {"Text": "eval eval_ro", "Digest": "evalsha evalsha_ro", "Function": "fcall fcall_ro"}
 
 # Names of all keys, page by page.

@@ -241,6 +241,10 @@ pub struct PoolCounters {
     pub events_refused: Counter,
     /// Commands that the shards have told of and that no row of ours has; the control thread sets it.
     pub learnt_commands: Gauge,
+    /// Shards that have another number of libraries of functions than most; the control thread sets it.
+    pub function_differences: Gauge,
+    /// Libraries of functions that the control thread has brought to shards that had none.
+    pub libraries_brought: Counter,
     /// Commands that a shard has told of and that were not learnt; the control thread sets it.
     pub passed_over_commands: Gauge,
 }

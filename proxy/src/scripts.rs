@@ -12,6 +12,9 @@ use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
 use crate::account::Account;
+pub use libraries::{Libraries, LibraryChange};
+
+mod libraries;
 
 /// A text above this size is not remembered: to look at it takes a millisecond or so, in which others wait.
 pub const SCRIPT_MAX: usize = 256 * 1024;
@@ -42,6 +45,7 @@ pub struct Mark {
 pub struct Scripts {
     book: Mutex<Book>,
     account: Arc<Account>,
+    libraries: Libraries,
 }
 
 #[derive(Default, Debug)]
@@ -76,7 +80,7 @@ impl Entry {
 impl Scripts {
     /// None so far; they count in the account.
     pub fn new(account: &Arc<Account>) -> Self {
-        Self { book: Mutex::default(), account: account.clone() }
+        Self { book: Mutex::default(), account: account.clone(), libraries: Libraries::default() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -135,6 +139,11 @@ impl Scripts {
         let mut book = self.book();
         self.account.change(book.bytes, 0);
         *book = Book { number: book.number, ..Book::default() };
+    }
+
+    /// Which libraries of functions were changed.
+    pub fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     /// How many there are.

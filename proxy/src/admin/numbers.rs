@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 47] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 49] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -158,6 +158,18 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 47] = [
         Kind::Counter,
         "RENAME, RENAMENX and COPY over two shards that failed at one of their steps.",
         |pool| pool.transfers_failed.get() as i64,
+    ),
+    (
+        "memstore_function_differences",
+        Kind::Gauge,
+        "Shards that have another number of function libraries than most shards of the pool.",
+        |pool| pool.function_differences.get(),
+    ),
+    (
+        "memstore_function_libraries_restored",
+        Kind::Counter,
+        "Function libraries loaded on a shard that had come back without any, or had joined.",
+        |pool| pool.libraries_brought.get() as i64,
     ),
     (
         "memstore_tracking_clients",

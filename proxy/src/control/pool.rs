@@ -68,6 +68,8 @@ pub struct PoolControl {
     pub events: Events,
     /// Who asks for scripts to be stopped.
     pub kills: Kills,
+    /// The scripts that clients of any worker have shown.
+    pub scripts: Arc<Scripts>,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
     /// The IDs of the nodes in a map, which was the present one when they were asked for last.
@@ -180,6 +182,7 @@ impl PoolControl {
             store: RefCell::default(),
             events: Events::default(),
             kills: Kills::default(),
+            scripts,
             map: RefCell::default(),
             ids: RefCell::default(),
             stale: Notify::new(),

@@ -1,6 +1,6 @@
 //! Scripts and functions that shards run for clients, as far as the pool has to know.
 
-use crate::scripts::Digest;
+use crate::scripts::{Digest, LibraryChange};
 
 /// Whether a request runs a script or function: its errors may be words of its own then, said after it has done something.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -66,6 +66,11 @@ pub trait Scripting {
     /// Whether a shard that executes this request forgets the scripts that it knows.
     fn forgets_scripts(_request: &[u8]) -> bool {
         false
+    }
+
+    /// What this request changes about libraries of functions.
+    fn library_change(_request: &[u8]) -> Option<LibraryChange<'_>> {
+        None
     }
 
     /// Whether this is what shards say that do not know the script which a request has named, and have not executed it then. A script

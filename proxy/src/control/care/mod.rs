@@ -9,6 +9,7 @@ pub mod cluster;
 mod commands;
 mod ejected;
 pub mod events;
+mod functions;
 mod health;
 mod names;
 mod store;

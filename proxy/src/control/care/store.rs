@@ -12,7 +12,7 @@ use shard_discovery::Shard;
 use shard_discovery::resolver::Resolver;
 use tokio::time::timeout;
 
-use super::{commands, events};
+use super::{commands, events, functions};
 use crate::config;
 use crate::control::pool::PoolControl;
 use crate::control::{machine, probe};
@@ -42,11 +42,13 @@ pub async fn follow(pool: Rc<PoolControl>) {
     let spread = 0.75 + (machine::seed() % 512) as f64 / 1024.0;
     while !pool.removed.get() {
         inquiry.ask(&pool).await;
+        inquiry.functions.settle(&pool).await;
         pool.inquired.notify_one();
         let pause = pool.config().info_refresh.filter(|_| !inquiry.answers.is_empty());
         tokio::time::sleep(pause.map_or(IDLE_PAUSE, |pause| pause.mul_f64(spread))).await;
     }
     inquiry.commands.forget(&pool);
+    inquiry.functions.forget(&pool);
 }
 
 #[derive(Default)]
@@ -55,6 +57,8 @@ struct Inquiry {
     answers: HashMap<String, Answer>,
     /// Which commands they have.
     commands: commands::Learning,
+    /// Which libraries of functions they have.
+    functions: functions::Functions,
 }
 
 impl Inquiry {
@@ -63,6 +67,7 @@ impl Inquiry {
         let config = pool.config();
         if config.info_refresh.is_none() {
             self.commands.forget(pool);
+            self.functions.forget(pool);
             return pool.tell_store(Some(Store::default())).await;
         }
         let (all, ejected) = {
@@ -88,7 +93,8 @@ impl Inquiry {
             }
             for (name, answer) in asking.join_all().await {
                 match answer {
-                    Ok(Ok(Said { store, run, commands })) => {
+                    Ok(Ok(Said { store, run, commands, functions })) => {
+                        self.functions.note(&name, functions);
                         self.commands.note(&name, run, &store, commands);
                         self.answers.insert(name, Answer { store, silences: 0 });
                     }
@@ -120,6 +126,7 @@ struct Said {
     run: String,
     /// What it has answered to COMMAND, if it was asked.
     commands: Option<Result<Bytes, ConversationError>>,
+    functions: functions::Said,
 }
 
 /// Asks a shard; which commands it has only where that is not `known` of its run.
@@ -144,5 +151,5 @@ async fn ask_one(
     }
     let is_known = known.is_some_and(|known| known == run);
     let commands = if is_known { None } else { Some(commands::ask(&mut shard).await) };
-    Ok(Said { store, run, commands })
+    Ok(Said { store, run, commands, functions: functions::Said::read(&info) })
 }

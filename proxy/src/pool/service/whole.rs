@@ -40,6 +40,9 @@ impl<P: Protocol> Service<'_, P> {
         if P::forgets_scripts(canonical) {
             context.scripts.forget();
         }
+        if let Some(change) = P::library_change(canonical) {
+            context.scripts.libraries().note(change);
+        }
         match target {
             Some(target) => self.submit_whole(target, sender, scratch, length),
             None => {

@@ -7,7 +7,7 @@ use super::decode::{RequestDecoder, RequestLimits, ResponseDecoder};
 use super::waiting::words_of;
 use super::{Resp, Words, encode, mute};
 use crate::protocol::{Facts, Refused, RequestBounds, Run, Scripting};
-use crate::scripts::Digest;
+use crate::scripts::{Digest, LibraryChange};
 
 /// What servers say of a script that they do not know, but for what they advise behind it, and how long it is at most.
 const UNKNOWN: &[u8] = b"-NOSCRIPT No matching script";
@@ -49,6 +49,14 @@ fn digest(word: &[u8]) -> Option<Digest> {
     Some(digest)
 }
 
+/// The name of a library, which stands in the first line of its code: `#!lua name=mylib`.
+fn library_name(code: &[u8]) -> Option<&[u8]> {
+    const LINE_MAX: usize = 1024;
+    let line = code[..code.len().min(LINE_MAX)].split(|&byte| byte == b'\n').next()?;
+    let mut words = line.strip_prefix(b"#!")?.split(u8::is_ascii_whitespace);
+    words.find_map(|word| word.strip_prefix(b"name="))
+}
+
 impl Scripting for Resp {
     fn load_script(text: &[u8]) -> Vec<u8> {
         let mut request = Vec::with_capacity(text.len() + 48);
@@ -84,6 +92,27 @@ impl Scripting for Resp {
         command.is_some_and(|command| command.scripts == Some(ScriptChange::Forgotten))
             && options.next().is_none_or(is_option)
             && options.next().is_none()
+    }
+
+    fn library_change(request: &[u8]) -> Option<LibraryChange<'_>> {
+        // Most of what all shards are asked is something else.
+        let container =
+            request.get(8..16).and_then(index::lookup).filter(|row| !row.subcommands.is_empty())?;
+        let mut decoder = RequestDecoder::default();
+        let words = words_of(&mut decoder, request)?;
+        let change = container.subcommand(words.get(1)?)?.scripts?;
+        // The last word, as it stands in the request.
+        let start = (words.last()?.as_ptr() as usize).checked_sub(request.as_ptr() as usize)?;
+        let last = request.get(start..start + words.last()?.len())?;
+        Some(match change {
+            ScriptChange::LibraryLoaded => {
+                library_name(last).map_or(LibraryChange::Any, LibraryChange::Loaded)
+            }
+            ScriptChange::LibraryDeleted => LibraryChange::Deleted(last),
+            ScriptChange::LibrariesDeleted => LibraryChange::AllDeleted,
+            ScriptChange::LibrariesRestored => LibraryChange::Any,
+            ScriptChange::Shown | ScriptChange::Forgotten => return None,
+        })
     }
 
     fn is_unknown_script(response: &[u8]) -> bool {
@@ -187,6 +216,26 @@ mod tests {
             let mut request = Vec::new();
             encode::request(&mut request, words);
             assert_eq!(Resp::forgets_scripts(&request), forgets, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn changes_of_libraries_are_told_from_other_requests() {
+        for (words, change) in [
+            (&[&b"FUNCTION"[..], b"LOAD", b"#!lua name=lib\nx"][..], Some(LibraryChange::Loaded(b"lib"))),
+            (&[b"function", b"load", b"Replace", b"#!lua name=a"], Some(LibraryChange::Loaded(b"a"))),
+            (&[b"FUNCTION", b"LOAD", b"no code"], Some(LibraryChange::Any)),
+            (&[b"FUNCTION", b"DELETE", b"lib"], Some(LibraryChange::Deleted(b"lib"))),
+            (&[b"FUNCTION", b"FLUSH", b"ASYNC"], Some(LibraryChange::AllDeleted)),
+            (&[b"FUNCTION", b"RESTORE", b"dump"], Some(LibraryChange::Any)),
+            (&[b"FUNCTION", b"LIST"], None),
+            (&[b"SCRIPT", b"FLUSH"], None),
+            (&[b"FLUSHALL"], None),
+            (&[b"FUNCTION"], None),
+        ] {
+            let mut request = Vec::new();
+            encode::request(&mut request, words);
+            assert_eq!(Resp::library_change(&request), change, "{words:?}");
         }
     }
 

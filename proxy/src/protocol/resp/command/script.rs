@@ -20,6 +20,14 @@ pub enum ScriptChange {
     Shown,
     /// There is none any more.
     Forgotten,
+    /// There is one more library of functions: that of its last argument.
+    LibraryLoaded,
+    /// There is one less: that of this name.
+    LibraryDeleted,
+    /// There is no library any more.
+    LibrariesDeleted,
+    /// There may be other libraries.
+    LibrariesRestored,
 }
 
 impl Command<'static> {
