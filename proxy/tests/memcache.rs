@@ -209,6 +209,11 @@ fn statistics_are_the_proxys_own_or_those_of_every_shard() {
     client.text(b"get a\r\n");
     let own = client.text(b"stats\r\n");
     assert!(own.contains("STAT curr_connections 1\\r\\n") && own.ends_with("END\\r\\n"), "{own}");
+    // What it does not count itself is that of all servers.
+    for line in ["STAT cmd_get 1\\r\\n", "STAT get_misses 1\\r\\n", "STAT limit_maxbytes 134217728\\r\\n"] {
+        assert!(own.contains(line), "{line}: {own}");
+    }
+    assert_eq!(own.matches("STAT pid ").count(), 1, "{own}");
     let all = client.text(b"stats shards\r\n");
     for shard in ["shard-0", "shard-1"] {
         assert!(all.contains(&format!("STAT {shard}:pid ")), "{all}");

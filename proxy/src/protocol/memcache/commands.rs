@@ -52,7 +52,9 @@ pub enum Answers {
     Version,
     /// OK.
     Done,
-    /// A list of statistics.
+    /// Whether there may be so much memory now.
+    MemoryLimit,
+    /// A list of statistics or of items, or that the counts of statistics begin anew.
     Stats,
 }
 
@@ -74,7 +76,8 @@ impl Answers {
             Self::MetaDebug => &[b"ME", b"EN"],
             Self::Version => &[b"VERSION"],
             Self::Done => &[b"OK"],
-            Self::Stats => &[b"STAT", b"END"],
+            Self::MemoryLimit => &[b"OK", b"MEMLIMIT_TOO_SMALL", b"MEMLIMIT_ADJUST_FAILED"],
+            Self::Stats => &[b"STAT", b"ITEM", b"END", b"RESET"],
         }
     }
 }
@@ -202,9 +205,9 @@ pub const COMMANDS: &[Command] = &[
     row("version", 1, ANY, Handling::Everywhere(Everywhere::Version), Answers::Version),
     row("verbosity", 2, 3, Handling::Everywhere(Everywhere::AllOk), Answers::Done),
     row("flush_all", 1, 3, Handling::Everywhere(Everywhere::AllOk), Answers::Done),
+    row("cache_memlimit", 2, 3, Handling::Everywhere(Everywhere::AllOk), Answers::MemoryLimit),
     row("stats", 1, ANY, Handling::Answer(Local::Stats), Answers::Stats),
     row("quit", 1, ANY, Handling::Answer(Local::Quit), Answers::Nothing),
-    row("cache_memlimit", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
     row("debugtime", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
     row("extstore", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),
     row("lru", 1, ANY, Handling::Refuse(ONE_SERVER), Answers::Nothing),

@@ -293,7 +293,13 @@ impl Protocol for Memcache {
     fn merge_bytes(merge: &Merge) -> usize {
         match merge {
             Merge::Values { line, keys } => line.len() + size_of_val(&**keys),
-            Merge::Version | Merge::AllOk | Merge::Stats | Merge::Totals => 0,
+            Merge::General(own) => own.len(),
+            Merge::Version
+            | Merge::AllOk
+            | Merge::AllReset
+            | Merge::Stats
+            | Merge::Totals
+            | Merge::Items(_) => 0,
         }
     }
 
@@ -315,9 +321,9 @@ fn refuse(line: &str, facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) ->
     Route::Answer
 }
 
-/// `stats`: our own; `stats shards [what]`: those of each shard; `stats settings` and its like: those of all as one.
+/// `stats`: our own and those of all shards as one, as of `stats settings` and its like; `stats shards [what]`: those of each shard; `stats cachedump`: keys of all; `stats reset`: they count anew.
 fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {
-    // What else a server lists does not come as STAT lines, or changes it.
+    // What else a server lists does not come as lines, or changes it.
     const OF_SHARDS: [&[u8]; 7] =
         [b"settings", b"items", b"slabs", b"sizes", b"conns", b"extstore", b"proxy"];
     // What can be said of several servers as if they were one.
@@ -325,10 +331,17 @@ fn plan_stats(line: &[u8], facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache
     let all: Vec<&[u8]> = words::words(line).collect();
     match all[1..] {
         [] => {
-            stats::stats(facts, &mut plan.reply);
-            Route::Answer
+            let mut own = Vec::new();
+            stats::stats(facts, &mut own);
+            Route::Everywhere(Merge::General(own.into()))
         }
         [what] if OF_ALL.contains(&what) => Route::Everywhere(Merge::Totals),
+        // Of how many, where the third word says that: 0 are all.
+        [b"cachedump", _, most] => {
+            let most = std::str::from_utf8(most).ok().and_then(|most| most.parse().ok()).unwrap_or(0);
+            Route::Everywhere(Merge::Items(if most == 0 { usize::MAX } else { most }))
+        }
+        [b"reset"] => Route::Everywhere(Merge::AllReset),
         [b"shards"] => Route::Everywhere(Merge::Stats),
         [b"shards", what] if OF_SHARDS.contains(&what) => Route::Everywhere(Merge::Stats),
         // libmemcached's tests want no line above 79 bytes.

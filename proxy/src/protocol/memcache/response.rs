@@ -74,7 +74,7 @@ impl ResponseDecoder {
             if line.starts_with(b"VALUE ") {
                 self.list = true;
                 self.value = value_length(line, 3)? + 2;
-            } else if line.starts_with(b"STAT ") {
+            } else if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") {
                 self.list = true;
             } else if line.starts_with(b"VA ") && !self.list {
                 self.value = value_length(line, 1)? + 2;

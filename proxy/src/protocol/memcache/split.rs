@@ -29,10 +29,16 @@ pub enum Merge {
     Version,
     /// OK if all say so, else the first error.
     AllOk,
+    /// RESET if all say so, else the first error.
+    AllReset,
     /// The statistics of all shards, each name with its shard's in front.
     Stats,
     /// Those of all shards as one server would have them.
     Totals,
+    /// The same, behind what the proxy counts itself: these lines.
+    General(Box<[u8]>),
+    /// Items of all shards, so many at most.
+    Items(usize),
 }
 
 /// Writes the fragments; `owners` names the fragment of each key.
@@ -66,13 +72,13 @@ pub fn split(
                 fragment.extend_from_slice(b"\r\n");
             }
         }
-        Merge::Version | Merge::AllOk => {
+        Merge::Version | Merge::AllOk | Merge::AllReset => {
             for fragment in fragments {
                 fragment.clear();
                 fragment.extend_from_slice(canonical);
             }
         }
-        Merge::Stats | Merge::Totals => {
+        Merge::Stats | Merge::Totals | Merge::General(_) | Merge::Items(_) => {
             let named = if matches!(merge, Merge::Stats) { 2 } else { 1 };
             for fragment in fragments {
                 fragment.clear();
@@ -129,13 +135,12 @@ pub fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output
                 (None, None) => {}
             }
         }
-        Merge::AllOk => match parts.iter().find(|part| part.bytes != b"OK\r\n"[..]) {
-            Some(part) if response::is_error(&part.bytes) => reply.copy(&part.bytes),
-            Some(part) => encode::odd_part(reply.tail(), &part.shard),
-            None => reply.copy(b"OK\r\n"),
-        },
+        Merge::AllOk => merge_alike(b"OK\r\n", &parts, reply),
+        Merge::AllReset => merge_alike(b"RESET\r\n", &parts, reply),
         Merge::Stats => merge_stats(parts, reply),
         Merge::Totals => totals::merge(&parts, reply),
+        Merge::General(own) => totals::merge_with_own(&own, &parts, reply),
+        Merge::Items(most) => merge_items(most, &parts, reply),
     }
 }
 
@@ -214,6 +219,33 @@ fn merge_stats(parts: Vec<Part>, reply: &mut Output) {
                 None => {}
             }
         }
+    }
+    reply.copy(b"END\r\n");
+}
+
+/// What all are to say, else the first error.
+fn merge_alike(word: &[u8], parts: &[Part], reply: &mut Output) {
+    match parts.iter().find(|part| part.bytes != *word) {
+        Some(part) if response::is_error(&part.bytes) || part.bytes.starts_with(b"MEMLIMIT_") => {
+            reply.copy(&part.bytes);
+        }
+        Some(part) => encode::odd_part(reply.tail(), &part.shard),
+        None => reply.copy(word),
+    }
+}
+
+/// Without those of one of them there are none, as of statistics.
+fn merge_items(most: usize, parts: &[Part], reply: &mut Output) {
+    if let Some(odd) = parts.iter().find(|part| !part.bytes.ends_with(b"END\r\n")) {
+        return if response::is_error(&odd.bytes) {
+            reply.copy(&odd.bytes)
+        } else {
+            encode::odd_part(reply.tail(), &odd.shard)
+        };
+    }
+    let lines = parts.iter().flat_map(|part| part.bytes[..].split_inclusive(|&byte| byte == b'\n'));
+    for line in lines.filter(|line| line.starts_with(b"ITEM ")).take(most) {
+        reply.copy(line);
     }
     reply.copy(b"END\r\n");
 }

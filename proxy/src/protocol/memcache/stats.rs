@@ -1,10 +1,10 @@
-//! `stats`: what the proxy counts itself, by memcached's names where it has one.
+//! `stats`: what the proxy counts itself, by memcached's names where it has one. What servers count comes behind it: `totals.rs`.
 
 use super::{Memcache, encode};
 use crate::metrics::PoolCounters;
 use crate::protocol::Facts;
 
-/// The statistics of the pool, over all workers.
+/// The statistics of the pool, over all workers, without an end.
 pub fn stats(facts: &Facts<'_, Memcache>, out: &mut Vec<u8>) {
     let sum = |number: fn(&PoolCounters) -> i64| facts.counters.sum(number);
     encode::stat(out, "pid", std::process::id());
@@ -23,7 +23,6 @@ pub fn stats(facts: &Facts<'_, Memcache>, out: &mut Vec<u8>) {
     encode::stat(out, "refused", sum(|counters| counters.refused.get() as i64));
     encode::stat(out, "malformed", sum(|counters| counters.client_malformed.get() as i64));
     encode::stat(out, "forward_error", sum(|counters| counters.forward_error.get() as i64));
-    out.extend_from_slice(b"END\r\n");
 }
 
 const VERSION: &str = concat!("memstore-", env!("CARGO_PKG_VERSION"));

@@ -158,11 +158,11 @@ class Commands:
         with self.assertRaises(MemcacheUnknownCommandError):
             client.raw_command("nosuch x")
         with self.assertRaisesRegex(MemcacheClientError, "is refused"):
-            client.raw_command("cache_memlimit 100")
+            client.raw_command("slabs reassign 1 2")
         with self.assertRaisesRegex(MemcacheClientError, "is refused"):
             client.shutdown()
         with self.assertRaises(MemcacheClientError):
-            client.stats("reset")
+            client.stats("extstore")
         with self.assertRaises(MemcacheClientError):
             client.set("k", b"v", expire=0, flags=2**32, noreply=False)
         client.set("usable", b"v")
