@@ -122,6 +122,7 @@ ALL_SHARDS = {
 }
 ALL_SERVERS = {
     "AllOk": "flushall script|flush function|delete function|flush function|restore slowlog|reset commandlog|reset memory|purge config|resetstat",
+    "Same": "bgsave bgrewriteaof",
     "Sum": "latency|reset",
     "Log(0)": "slowlog|get commandlog|get",
 }
@@ -149,6 +150,7 @@ CONFIRM = {"wait": "false", "waitaof": "true"}
 LATER = {
     "Blocking": "blmovem bzmove",
     "AllShards": "clusterscan latency|histogram memory|stats",
+    "AtOnce": "swapdb",
     "WholeServer": "hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
 }
 
@@ -169,7 +171,6 @@ REASONS = {
 REFUSE = {
     "shutdown": "stopping a shard is left to whoever runs it; a client of the proxy cannot",
     "debug": DEBUGGING,
-    "pfdebug": DEBUGGING,
     "pfselftest": DEBUGGING,
     "script|debug": "the script debugger needs a connection to one shard; ask the shard directly",
     "replicaof": REPLICATION,
@@ -185,9 +186,6 @@ REFUSE = {
     "monitor": "it would show the commands of all clients of a shard; ask the shard directly",
     "migrate": "it would move keys to a place where the proxy does not look for them",
     "save": PERSISTENCE,
-    "bgsave": PERSISTENCE,
-    "bgrewriteaof": PERSISTENCE,
-    "swapdb": "it would swap databases on one shard after another, and clients would see them mixed",
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
     "acl|setuser": USERS,

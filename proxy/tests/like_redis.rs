@@ -407,6 +407,8 @@ fn what_concerns_all_shards_concerns_the_only_one() {
         RPUSH l 3 1 2 ; MSET w_1 9 w_2 8 w_3 7 ; SORT l BY w_* GET # GET w_* ; SORT_RO l BY w_* ; SORT l BY w_* STORE s ; FLUSHALL
         PUBLISH c x
         SPUBLISH c x
+        PFADD hll a ; PFDEBUG ENCODING hll ; PFDEBUG TODENSE hll ; PFDEBUG ENCODING nosuch
+        SWAPDB 0 0 ; SWAPDB 0 1 ; SWAPDB 0 1 ; SWAPDB 0 99 ; SWAPDB x 0 ; SWAPDB 0
         PUBSUB CHANNELS
         PUBSUB NUMSUB a
         PUBSUB NUMPAT
@@ -422,7 +424,7 @@ fn what_concerns_all_shards_concerns_the_only_one() {
     );
     // Still not: these need a connection of their own, or change it for everybody.
     let mut client = pair.ours.connect();
-    for request in ["MONITOR", "CONFIG SET timeout 1", "SWAPDB 0 1"] {
+    for request in ["MONITOR", "CONFIG SET timeout 1", "SAVE"] {
         let mut client = pair.ours.connect();
         let reply = client.tell(request);
         assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");

@@ -68,6 +68,8 @@ fn documentation_is_the_servers_byte_for_byte_where_it_says_the_same() {
             };
             let mut expected = order(&theirs);
             expected.retain(|name| name != "complexity" && name != "history");
+            // That a command is one of the system's own is not kept.
+            expected.retain(|name| name != "doc_flags" || row.name != "pfdebug");
             let of = |parts: &[(String, Vec<u8>)], part: &str| {
                 parts.iter().find(|(name, _)| name == part).map(|(_, bytes)| bytes.clone())
             };

@@ -177,7 +177,7 @@ pub fn plan_command(
         Handling::AskChannels(merge) => Route::Everywhere(merge),
         // Of what modules do, only what is done at all is to be refused for that.
         Handling::ToAll(_, Reach::Server)
-        | Handling::Later(Feature::WholeServer | Feature::Keyless | Feature::Indexes)
+        | Handling::Later(Feature::WholeServer | Feature::AtOnce | Feature::Keyless | Feature::Indexes)
             if facts.settings.is_confined() && (facts.settings.one_shard || !command.is_learnt()) =>
         {
             let name = command.words();

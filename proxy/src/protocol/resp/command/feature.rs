@@ -9,6 +9,8 @@ pub enum Feature {
     AllShards,
     /// The same, where it reaches beyond the database it is said in.
     WholeServer,
+    /// The same, where shards would have to do it at the same moment.
+    AtOnce,
     /// What a module does without a key, which is another thing on each shard.
     Keyless,
     /// An index that a module keeps of the keys of its own shard.
@@ -28,6 +30,7 @@ impl Feature {
         match self {
             Self::AllShards
             | Self::WholeServer
+            | Self::AtOnce
             | Self::Keyless
             | Self::Indexes
             | Self::HiddenKeys
@@ -41,6 +44,7 @@ impl Feature {
         match self {
             Self::Blocking => "this command waits for data in a way that is not supported yet",
             Self::AllShards | Self::WholeServer => "commands for all shards at once are not supported yet",
+            Self::AtOnce => "one shard would do it after another, and clients would see a mixture",
             Self::Keyless => "it names no key, so each of several shards would do it for itself",
             Self::Indexes => "each of several shards would look at its own keys only",
             Self::HiddenKeys => "the shards do not say where its keys are, and there are several shards",

@@ -222,8 +222,8 @@ fn of_type(kind: &[u8], filter: &mut ClientFilter) -> Result<(), String> {
 }
 
 /// One line of CLIENT LIST, with the fields of Redis 7.0 in their order and those that came later where it has them. What is not
-/// known is 0, and the last command is only known of the client that asks and of those that do nothing but listen: nothing is
-/// noted of each request.
+/// known is 0, and the last command is only known of the client that asks, and is said to be the first of those that listen:
+/// nothing is noted of each request.
 pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let [channels, patterns, sharded] = client.listens;
     let unnamed = Names::default();
@@ -242,10 +242,11 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let command = match client.asks {
         Some(INFO) => "client|info",
         Some(_) => "client|list",
-        None if !session.mode.is_listening() => "NULL",
+        // Of RESP3 they might have asked something else since. Tools look for them by this word.
         None if channels > 0 => "subscribe",
         None if patterns > 0 => "psubscribe",
-        None => "ssubscribe",
+        None if sharded > 0 => "ssubscribe",
+        None => "NULL",
     };
     let _ = write!(
         line,

@@ -130,7 +130,9 @@ pub fn answer(
             encode::error(out, "ERR This instance has cluster support disabled");
         }
         Local::Lolwut => {
-            let text = format!("memstore ver. {}\n", env!("CARGO_PKG_VERSION"));
+            let (kind, version) = info::kind(facts);
+            let server = if kind == "valkey" { "Valkey" } else { "Redis" };
+            let text = format!("memstore ver. {}, {server} ver. {version}\n", env!("CARGO_PKG_VERSION"));
             encode::bulk(out, text.as_bytes());
         }
     }
