@@ -112,6 +112,12 @@ test-redis-suite: ## Redis' own tests over one shard; REDIS_SOURCE names a check
 	$(DEBUG_PROXY)
 	$(WITH_DEBUG_PROXY) proxy/tests/redis_suite/run
 
+.PHONY: conformance
+conformance: ## the tests of Redis, redis-py, pymemcache and memcached against plain servers and the proxy; SUITES names a folder with their checkouts
+	@.ci/install redis-server redis-tools memcached tcl perl python3 python3-venv
+	$(DEBUG_PROXY)
+	$(WITH_DEBUG_PROXY) SUITES=$(abspath $(SUITES)) proxy/tests/conformance/run
+
 chart-values: ## what is written from values.yaml of the chart: its schema, defaults and table
 	cargo build -q -p memstore-proxy
 	chart/tests/values.py
