@@ -144,6 +144,11 @@ impl Block {
         self.queued.len()
     }
 
+    /// Whether what shards are sent of it is as large as a request that others are not to wait behind.
+    pub(super) fn is_large(&self, limits: &Limits) -> bool {
+        self.requests.len() >= limits.large_value_min
+    }
+
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()

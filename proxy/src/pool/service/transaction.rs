@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Next, REFUSED_WORK, Service};
+use super::{Next, Pause, REFUSED_WORK, Service};
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::pool::block::{Block, Unfit};
 use crate::pool::connections::ClientPin;
 use crate::pool::members::ShardIndex;
 use crate::pool::merging::Merging;
 use crate::pool::pass::{PASS_WORK_MAX, answer_work};
-use crate::pool::router::Target;
+use crate::pool::router::{Router, Target};
 use crate::pool::ticket::{Sender, Ticket};
 use crate::protocol::{DecodeRequests, Owners, Part, Protocol, Request, RequestBounds, Route};
 
@@ -89,6 +89,14 @@ impl<P: Protocol> Service<'_, P> {
     pub(super) fn execute(&mut self, merge: P::Merge, scratch: &BytesMut, length: usize) -> Next {
         if let Some(pin) = self.router.connections.pin_of(*self.lane) {
             return self.execute_watched(merge, pin, scratch, length);
+        }
+        if self.activity.block.as_ref().is_some_and(|block| block.is_large(&self.context.limits)) {
+            let quiet = self.activity.replies.in_flight() == 0;
+            let Router { connections, members, .. } = &mut *self.router;
+            if !connections.make_heavy(self.lane, self.weight, quiet, members) {
+                self.activity.paused = Some(Pause::UntilQuiet);
+                return Next::Same;
+            }
         }
         let Some(mut block) = self.activity.block.take() else {
             P::leave_block(self.session);
