@@ -196,6 +196,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/wide.rs WideWaits.lines", Account),
     ("pool/wide.rs WideWaits.looks", Pass),
     ("pool/wide.rs WideWaits.names", Account),
+    ("pool/wide.rs WideWaits.paused", Account),
     ("pool/wide.rs WideWaits.unasked", Pass),
     ("pool/wide.rs WideWaits.up", Configured),
     ("pool/wide.rs WideWaits.waits", WIDE),

@@ -33,8 +33,9 @@ const LATE_MAX: Duration = Duration::from_secs(1);
 impl<P: Protocol> Pool<P> {
     /// Does what is to be done for those that wait at several shards.
     pub(super) fn tidy_wide(&mut self, now: Time) {
-        for (member, name) in self.wide.take_unasked() {
-            self.router.track(member, name, &self.context.limits, now);
+        self.recount_wide();
+        for (member, asked) in self.wide.take_unasked() {
+            self.router.track(member, asked, &self.context.limits, now);
         }
         while let Some(id) = self.wide.take_look() {
             match self.wide.step(id) {
@@ -62,7 +63,10 @@ impl<P: Protocol> Pool<P> {
             State::Ended | State::Broken => return self.drop_wide(id),
         }
         let (number, lane) = (client.id, client.lane);
-        let (Some(wait), Some(member)) = (self.wide.get(id), self.wide.member_at(id, place)) else { return };
+        let (Some(wait), Some((member, is_coming))) = (self.wide.get(id), self.wide.member_at(id, place))
+        else {
+            return;
+        };
         let mut tried = Vec::new();
         P::try_key(&wait.request, place, &mut tried);
         let reply_number = wait.number;
@@ -75,7 +79,13 @@ impl<P: Protocol> Pool<P> {
         match admitted {
             Ok(()) => {
                 let serial = self.wide.begin(id, place, at, tried.clone());
-                let ticket = Ticket::attempt(id, reply_number, serial, now);
+                let mut ticket = Ticket::attempt(id, reply_number, serial, now);
+                if is_coming {
+                    ticket.asks = true;
+                    let mut prelude = Vec::new();
+                    P::asking(&mut prelude);
+                    self.router.submit(at, Ticket::prelude(now), Piece::Copied(&prelude), now);
+                }
                 self.router.submit_owned(at, ticket, tried, now);
             }
             Err(ShardFailure::QueueFull) => self.wide.look_later(id, now.plus(AGAIN)),
@@ -85,8 +95,12 @@ impl<P: Protocol> Pool<P> {
 
     /// Responses to attempts have come.
     pub(super) fn settle_attempts(&mut self, now: Time) {
+        let follows = self.router.topology.redirects();
         for (serial, response) in std::mem::take(&mut self.redirects.attempted) {
             match self.wide.end_attempt(serial) {
+                Some(attempt) if follows && P::redirect(&response).is_some() => {
+                    self.attempt_elsewhere(&attempt, &response, now);
+                }
                 Some(attempt) => self.judge_attempt(&attempt, &response),
                 None => {
                     self.heard_of_replicas(serial, &response);
@@ -118,6 +132,11 @@ impl<P: Protocol> Pool<P> {
             Tried::Refused => return self.finish_wide(id, &reply),
             Tried::Rewritten => self.wide.rewrite(attempt, reply.into()),
         }
+        self.finish_last(id);
+    }
+
+    /// The client has waited for no more than what is known now, and is answered, if so.
+    pub(super) fn finish_last(&mut self, id: ClientId) {
         if let Some(last) = self.wide.last(id) {
             if self.has_parts(id) { self.join_parts(id) } else { self.finish_wide(id, &last) }
         }
@@ -181,7 +200,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The client is answered so, unless something is on its way to it.
-    fn answer_wide(&mut self, id: ClientId, reply: &[u8]) {
+    pub(super) fn answer_wide(&mut self, id: ClientId, reply: &[u8]) {
         if !self.wide.end(id, reply) {
             return;
         }
@@ -259,6 +278,7 @@ impl<P: Protocol> Pool<P> {
                 self.end_wide(id, Ending::TimeOver);
             }
         }
+        self.check_slots(now);
         let wide = &self.wide;
         self.router.look_at_trackers(|member| wide.waits_at(member), now);
     }
@@ -279,6 +299,7 @@ impl<P: Protocol> Pool<P> {
                         self.answer_wide(client, &response);
                     }
                 }
+                News::Elsewhere(name, response) => self.name_elsewhere(member, &name, &response, now),
                 News::Refused(words) => self.tracker_refused(id, &words, now),
             }
         }
@@ -292,7 +313,7 @@ impl<P: Protocol> Pool<P> {
     fn tracker_refused(&mut self, id: ConnectionId, words: &str, now: Time) {
         let member = self.router.connections[id].member;
         self.router.tracker_is_refused(id, words, now);
-        let reply = P::untracked(&self.router.members[member].name, words);
+        let reply = self.router.untracked(member, words);
         for client in self.wide.clients_at(member) {
             self.context.counters.refused.add(1);
             self.answer_wide(client, reply.as_bytes());
@@ -302,6 +323,7 @@ impl<P: Protocol> Pool<P> {
     /// A tracker is lost, or could not be made.
     pub(super) fn lose_tracker(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
         let member = self.router.connections[id].member;
+        self.recount_wide();
         self.wide.is_up(member, false);
         let is_present = self.router.members[member].is_present();
         if let ShardFailure::HandshakeRefused(words) = failure {
@@ -320,13 +342,12 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// Other shards have the keys from now on.
-    pub(super) fn rehome_wide(&mut self) {
+    pub(super) fn rehome_wide(&mut self, now: Time) {
         self.confirmations.forget_keepers();
         let router = &self.router;
-        let homeless = self.wide.rehome(|name| {
-            let home = router.topology.home_of(name).filter(|_| !router.topology.redirects())?;
-            Some(router.members.of(ShardIndex(home.shard)))
-        });
+        let home = |name: &[u8]| Some(router.members.of(ShardIndex(router.topology.home_of(name)?.shard)));
+        let is_there = |member| router.topology.redirects() && router.members[member].is_present();
+        let homeless = self.wide.rehome(home, is_there, now);
         self.router.count_wide(self.router.members.present(), &self.wide);
         for id in homeless {
             self.context.counters.forward_error.add(1);

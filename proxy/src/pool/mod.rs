@@ -112,6 +112,7 @@ mod trackers;
 mod transferring;
 mod transfers;
 mod waiting;
+mod wandering;
 mod watch;
 mod watching;
 mod wide;
@@ -260,7 +261,7 @@ impl<P: Protocol> Pool<P> {
         self.router.topology = topology;
         self.router.set_roles(now);
         self.rehome(now);
-        self.rehome_wide();
+        self.rehome_wide(now);
         self.rehome_caches();
         self.unpark(now, true);
         self.watch_abandoned(now);
@@ -290,7 +291,7 @@ impl<P: Protocol> Pool<P> {
         self.context.limits = limits;
         self.context.counters = counters;
         self.rehome(now);
-        self.rehome_wide();
+        self.rehome_wide(now);
         self.rehome_caches();
         let Router { connections, members, .. } = &mut self.router;
         connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
@@ -314,7 +315,7 @@ impl<P: Protocol> Pool<P> {
         let waiting = self.router.renew(name);
         self.clients.resume_all(waiting);
         self.rehome(now);
-        self.rehome_wide();
+        self.rehome_wide(now);
         self.rehome_caches();
         self.move_waits(now);
     }

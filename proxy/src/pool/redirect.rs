@@ -396,7 +396,7 @@ impl<P: Protocol> Pool<P> {
     }
 
     /// The host that is named, or else that of the node that names it.
-    fn host<'h>(&'h self, host: &'h str, from: MemberIndex) -> &'h str {
+    pub(super) fn host<'h>(&'h self, host: &'h str, from: MemberIndex) -> &'h str {
         match &self.router.members[from].shard.address {
             Address::Tcp { host: own, .. } if host.is_empty() => own,
             _ => host,

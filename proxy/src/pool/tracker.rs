@@ -16,7 +16,7 @@ pub struct Tracker {
     /// What was asked and is not answered, oldest first: one for each ticket in flight.
     pub asked: VecDeque<TrackerRequest>,
     /// Names to be asked once others are answered.
-    pub backlog: VecDeque<Bytes>,
+    pub backlog: VecDeque<Asked>,
     /// What the shard has said, to be acted upon.
     pub news: Vec<News>,
     /// It was asked to tell on the present connection.
@@ -33,6 +33,15 @@ pub struct Tracker {
     pub refused: Option<Box<str>>,
 }
 
+/// A name that a shard is to look at.
+#[derive(Debug)]
+pub struct Asked {
+    /// It.
+    pub name: Bytes,
+    /// The shard is a node of a cluster that its slot is on its way to.
+    pub is_coming: bool,
+}
+
 /// What a shard is asked.
 #[derive(Debug)]
 pub enum TrackerRequest {
@@ -40,6 +49,8 @@ pub enum TrackerRequest {
     ToTell,
     /// To look at this name.
     Name(Bytes),
+    /// What clears the way for that.
+    Way,
     /// A sign of life.
     Life,
 }
@@ -55,6 +66,8 @@ pub enum News {
     AllChanged,
     /// The shard does not look at this name: its response.
     NameRefused(Bytes, Bytes),
+    /// It is a node of a cluster, and sends those that ask for this name elsewhere: its response.
+    Elsewhere(Bytes, Bytes),
     /// It tells of nothing, in these words.
     Refused(String),
 }
@@ -72,6 +85,6 @@ impl Tracker {
 
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        self.asked.len() * size_of::<TrackerRequest>() + self.backlog.len() * size_of::<Bytes>()
+        self.asked.len() * size_of::<TrackerRequest>() + self.backlog.len() * size_of::<Asked>()
     }
 }

@@ -21,7 +21,7 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::router::Router;
 use super::ticket::Ticket;
-use super::tracker::{Tracker, TrackerRequest};
+use super::tracker::{ASKED_MAX, Asked, Tracker, TrackerRequest};
 use super::wide::WideWaits;
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
@@ -54,7 +54,7 @@ impl<P: Protocol> Router<P> {
     }
 
     /// The shard is to tell of the name.
-    pub fn track(&mut self, member: MemberIndex, name: Bytes, limits: &Limits, now: Time) {
+    pub fn track(&mut self, member: MemberIndex, asked: Asked, limits: &Limits, now: Time) {
         if !self.members[member].is_present() {
             return;
         }
@@ -65,7 +65,7 @@ impl<P: Protocol> Router<P> {
         let is_begun = self.tracker_mut(id).begun.is_some();
         let is_due = self.tracker_mut(id).due.is_none();
         match self.connections[id].link {
-            Link::Up if is_begun => self.ask_tracker(id, name, now),
+            Link::Up if is_begun => self.ask_tracker(id, asked, now),
             // One that was lost is made again in its time, and then all names are asked.
             Link::Idle | Link::Down { .. } if is_due => self.connections.connect(id),
             _ => {}
@@ -82,23 +82,37 @@ impl<P: Protocol> Router<P> {
         id
     }
 
-    fn ask_tracker(&mut self, id: ConnectionId, name: Bytes, now: Time) {
+    /// The shard is to say whether it has the name still, if it has little else to say.
+    pub fn check(&mut self, member: MemberIndex, name: Bytes, limits: &Limits, now: Time) {
+        let is_busy = |tracker: &Tracker| tracker.unanswered() >= ASKED_MAX;
+        if !self.tracker_of(member).is_some_and(is_busy) {
+            self.track(member, Asked { name, is_coming: false }, limits, now);
+        }
+    }
+
+    fn ask_tracker(&mut self, id: ConnectionId, asked: Asked, now: Time) {
         let tracker = self.tracker_mut(id);
         if tracker.is_busy() {
-            return tracker.backlog.push_back(name);
+            return tracker.backlog.push_back(asked);
         }
         let mut request = Vec::new();
-        P::look_at(&name, &mut request);
-        tracker.asked.push_back(TrackerRequest::Name(name));
+        if asked.is_coming {
+            P::asking(&mut request);
+            tracker.asked.push_back(TrackerRequest::Way);
+            self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
+            request.clear();
+        }
+        P::look_at(&asked.name, &mut request);
+        self.tracker_mut(id).asked.push_back(TrackerRequest::Name(asked.name));
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
     }
 
     /// Names are asked that have waited for others to be answered.
     pub fn ask_tracker_next(&mut self, id: ConnectionId, now: Time) {
         while !self.tracker_mut(id).is_busy()
-            && let Some(name) = self.tracker_mut(id).backlog.pop_front()
+            && let Some(asked) = self.tracker_mut(id).backlog.pop_front()
         {
-            self.ask_tracker(id, name, now);
+            self.ask_tracker(id, asked, now);
         }
     }
 
@@ -106,7 +120,7 @@ impl<P: Protocol> Router<P> {
     pub fn begin_tracker(
         &mut self,
         id: ConnectionId,
-        names: impl FnOnce(MemberIndex) -> Vec<Bytes>,
+        names: impl FnOnce(MemberIndex) -> Vec<Asked>,
         now: Time,
     ) -> bool {
         let connection = &mut self.connections[id];
@@ -122,7 +136,7 @@ impl<P: Protocol> Router<P> {
         P::track(&mut request);
         self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
         self.look_at_tracker_later(id, now.plus(SILENCE_MAX));
-        names(member).into_iter().for_each(|name| self.ask_tracker(id, name, now));
+        names(member).into_iter().for_each(|asked| self.ask_tracker(id, asked, now));
         true
     }
 

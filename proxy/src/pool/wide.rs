@@ -27,9 +27,14 @@ use slab::Slab;
 use super::client::ClientId;
 use super::connections::ConnectionId;
 use super::members::MemberIndex;
+use super::tracker::Asked;
 use crate::time::Time;
+use moves::Way;
+
+pub(super) use moves::Course;
 
 mod lines;
+mod moves;
 mod names;
 mod tries;
 
@@ -40,10 +45,12 @@ const IDLE_BYTES_MAX: usize = 256 << 10;
 /// What a wait, and a key of it, take beside the bytes of the request and of the name.
 const WAIT_BYTES: usize = 2 * (size_of::<(ClientId, WideWait)>() + size_of::<ClientId>()) + 2 * PIECE_BYTES;
 const KEY_BYTES: usize = size_of::<Key>() + PIECE_BYTES;
-/// The same of a name, and of those who wait for it: one at least, in a tree.
+/// The same of a name, and of those who wait for it: one at least, in a tree. It may be on its way between nodes of a cluster.
 const NAME_BYTES: usize = 2 * (size_of::<(Bytes, usize)>() + size_of::<Name>() + size_of::<Line>())
     + 12 * size_of::<(u64, ClientId)>()
-    + 4 * PIECE_BYTES;
+    + size_of::<Way>()
+    + 3 * size_of::<(Time, usize)>()
+    + 5 * PIECE_BYTES;
 /// What the allocator adds to a piece of memory, and what shares it.
 const PIECE_BYTES: usize = 32;
 
@@ -52,6 +59,8 @@ struct Name {
     name: Bytes,
     /// Who has it.
     member: MemberIndex,
+    /// A node of a cluster has sent those that asked for it elsewhere.
+    way: Option<Box<Way>>,
     /// The shard tells when it changes; else it was asked for that, or will be.
     is_tracked: bool,
     /// How often it may have changed.
@@ -122,6 +131,8 @@ pub(super) struct Attempt {
     pub tried: Vec<u8>,
     /// Where.
     pub at: ConnectionId,
+    /// At which shard.
+    pub member: MemberIndex,
     order: u64,
     line: usize,
     is_rival: bool,
@@ -172,6 +183,13 @@ pub(super) struct WideWaits {
     up: HashSet<MemberIndex>,
     /// Names that shards are to be asked to tell of.
     unasked: Vec<usize>,
+    /// Names that nobody is asked for until then: nodes of a cluster have sent them to each other.
+    paused: BTreeSet<(Time, usize)>,
+    /// When it is to be seen whether nodes of a cluster have their keys still, and with which name that goes on.
+    check_due: Option<Time>,
+    check_from: usize,
+    /// Keys have gone to other shards: [`WideWait::members`] is to be found anew.
+    has_moved: bool,
     /// Idle names, who is so for longest first.
     idle: BTreeMap<u64, usize>,
     idle_bytes: usize,
@@ -238,9 +256,9 @@ impl WideWaits {
     }
 
     /// Names that the shard is to tell of.
-    pub fn names_at(&self, member: MemberIndex) -> Vec<Bytes> {
-        let at = self.names.iter().filter(|(_, name)| name.member == member && !name.lines.is_empty());
-        at.map(|(_, name)| name.name.clone()).collect()
+    pub fn names_at(&self, member: MemberIndex) -> Vec<Asked> {
+        let is_meant = |name: &&Name| name.member == member && !name.lines.is_empty() && !name.is_paused();
+        self.names.iter().map(|(_, name)| name).filter(is_meant).map(Name::asked).collect()
     }
 
     /// Whether somebody is to be looked at in this pass.
@@ -248,14 +266,16 @@ impl WideWaits {
         !self.looks.is_empty() || !self.unasked.is_empty()
     }
 
-    /// When somebody is to be looked at.
+    /// When something is to be looked at.
     pub fn due(&self) -> Option<Time> {
-        self.due.first().map(|&(due, _)| due)
+        let client = self.due.first().map(|&(due, _)| due);
+        let name = self.paused.first().map(|&(due, _)| due);
+        [client, name, self.check_due].into_iter().flatten().min()
     }
 
     /// One that is to be looked at by now.
     pub fn take_due(&mut self, now: Time) -> Option<ClientId> {
-        if self.due()? > now {
+        if self.due.first()?.0 > now {
             return None;
         }
         self.due.pop_first().map(|(_, id)| id)
@@ -272,10 +292,10 @@ impl WideWaits {
     }
 
     /// Names that shards are to be asked to tell of.
-    pub fn take_unasked(&mut self) -> Vec<(MemberIndex, Bytes)> {
+    pub fn take_unasked(&mut self) -> Vec<(MemberIndex, Asked)> {
         let unasked = std::mem::take(&mut self.unasked);
         let known = unasked.into_iter().filter_map(|name| self.names.get(name));
-        known.map(|name| (name.member, name.name.clone())).collect()
+        known.map(|name| (name.member, name.asked())).collect()
     }
 
     /// What it takes, as it was counted last, and as it is.
@@ -304,10 +324,13 @@ impl WideWaits {
         let is_shared = |wanted: &Wanted| wanted.rivals.is_none();
         let mut is_apart = wanted.iter().any(is_shared) && !wanted.iter().all(is_shared);
         for Wanted { name, member, rivals, is_early } in wanted {
-            if !members.contains(&member) {
-                members.push(member);
-            }
             let name = self.name(name, member);
+            // Nodes may have sent it on.
+            for member in self.names[name].members() {
+                if !members.contains(&member) {
+                    members.push(member);
+                }
+            }
             let line = self.line(name, database, rivals);
             let Line { empty, is_wrong, waiting, .. } = &mut self.lines[line];
             waiting.insert(order, id);
@@ -337,8 +360,9 @@ impl WideWaits {
             return known;
         }
         self.held += NAME_BYTES + name.len();
-        let (is_tracked, changes, lines, idle) = (false, 1, Vec::new(), None);
-        let place = self.names.insert(Name { name: name.clone(), member, is_tracked, changes, lines, idle });
+        let (way, is_tracked, changes, lines, idle) = (None, false, 1, Vec::new(), None);
+        let new = Name { name: name.clone(), member, way, is_tracked, changes, lines, idle };
+        let place = self.names.insert(new);
         self.by_name.insert(name, place);
         self.unasked.push(place);
         place
@@ -438,6 +462,9 @@ impl WideWaits {
         if let Some(since) = name.idle {
             self.idle.remove(&since);
             self.idle_bytes -= name.name.len();
+        }
+        if let Some(until) = name.way.as_ref().and_then(|way| way.paused) {
+            self.paused.remove(&(until, place));
         }
         self.by_name.remove(&name.name);
         self.held -= NAME_BYTES + name.name.len();

@@ -81,7 +81,7 @@ pub trait Wide {
     }
 
     /// The same, where this shard does not tell when they change, in these words.
-    fn untracked(_shard: &str, _words: &str) -> String {
+    fn untracked(_spread: Spread, _shard: &str, _words: &str) -> String {
         String::new()
     }
 }

@@ -45,15 +45,19 @@ impl<P: Protocol> Intake<'_, P> {
             Tracked::AllChanged => tracker.news.push(News::AllChanged),
             Tracked::Done | Tracked::Refused(_) => {
                 let asked = tracker.asked.pop_front().expect("one for each ticket");
+                let is_elsewhere = self.topology.redirects() && P::redirect(response).is_some();
                 tracker.news.extend(match (asked, told) {
                     (TrackerRequest::Name(name), Tracked::Done) => Some(News::Tracked(name)),
+                    (TrackerRequest::Name(name), _) if is_elsewhere => {
+                        Some(News::Elsewhere(name, Bytes::copy_from_slice(response)))
+                    }
                     (TrackerRequest::Name(name), _) => {
                         Some(News::NameRefused(name, Bytes::copy_from_slice(response)))
                     }
                     (TrackerRequest::ToTell, Tracked::Refused(words)) => {
                         Some(News::Refused(String::from_utf8_lossy(words).into_owned()))
                     }
-                    (TrackerRequest::ToTell | TrackerRequest::Life, _) => None,
+                    (TrackerRequest::ToTell | TrackerRequest::Way | TrackerRequest::Life, _) => None,
                 });
                 if P::is_complaint(response) {
                     self.wishes.log_complaint(self.at, response);

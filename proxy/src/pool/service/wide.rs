@@ -24,9 +24,6 @@ impl<P: Protocol> Service<'_, P> {
         length: usize,
     ) -> Result<Next, Refusal> {
         let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
-        if self.router.topology.redirects() {
-            return Err(Refusal::SpreadKeys);
-        }
         let is_wide = P::is_wide(canonical);
         if !is_wide || self.plan.keys.len() > KEYS_MAX {
             let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
@@ -54,7 +51,12 @@ impl<P: Protocol> Service<'_, P> {
         let until = patience.map(|patience| self.now.plus(patience));
         let database = P::database(self.router.connections.lane_key(*self.lane));
         self.wide.join(self.id, number, request, database, until, wanted);
-        self.router.count_wide(&members, self.wide);
+        if let Some(wait) = self.wide.get(self.id) {
+            self.router.count_wide(&wait.members, self.wide);
+        }
+        if self.router.topology.redirects() {
+            self.wide.check_from(self.now);
+        }
         self.activity.is_wide = true;
         self.activity.paused = Some(Pause::UntilQuiet);
         Ok(Next::Stop)
@@ -76,7 +78,7 @@ impl<P: Protocol> Service<'_, P> {
         }
         if let Some(tracker) = self.router.tracker_of(member) {
             if let Some(words) = &tracker.refused {
-                return Err(Refusal::Reply(P::untracked(&self.router.members[member].name, words)));
+                return Err(Refusal::Reply(self.router.untracked(member, words)));
             }
             if let Some(failure) = &tracker.failure {
                 return Err(Refusal::Failed(shared, failure.clone()));

@@ -45,7 +45,7 @@ impl WideWaits {
     fn may_try(&self, id: ClientId, wait: &WideWait, key: &Key) -> bool {
         let line = &self.lines[key.line];
         if key.is_early {
-            return true;
+            return !self.names[line.name].is_paused();
         }
         if !self.names[line.name].is_tracked {
             return false;
@@ -66,7 +66,7 @@ impl WideWaits {
         let next = || wait.keys.iter().find(|key| self.is_due(wait, key));
         let is_away = |key: &Key| {
             let name = &self.names[self.lines[key.line].name];
-            !key.is_early && !name.is_tracked && !self.up.contains(&name.member)
+            name.is_paused() || (!key.is_early && !name.is_tracked && !self.up.contains(&name.member))
         };
         wait.trying.is_none() && next().is_some_and(is_away)
     }

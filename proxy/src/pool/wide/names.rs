@@ -3,6 +3,7 @@
 use super::WideWaits;
 use crate::pool::client::ClientId;
 use crate::pool::members::MemberIndex;
+use crate::time::Time;
 
 impl WideWaits {
     /// The name, if the shard has it: what others say of it counts for nothing.
@@ -12,7 +13,14 @@ impl WideWaits {
 
     /// The shard tells of the name from here on.
     pub fn tracked(&mut self, member: MemberIndex, name: &[u8]) {
+        if let Some(&place) = self.by_name.get(name)
+            && self.names[place].owner() == Some(member)
+        {
+            // The slot stays, or the key is back.
+            self.go_to(place, member, None, false);
+        }
         let Some(place) = self.name_at(member, name) else { return };
+        self.go_on_asking(place);
         if std::mem::replace(&mut self.names[place].is_tracked, true) {
             return;
         }
@@ -29,7 +37,7 @@ impl WideWaits {
         }
     }
 
-    fn name_changed(&mut self, place: usize, asks: bool) {
+    pub(super) fn name_changed(&mut self, place: usize, asks: bool) {
         let name = &mut self.names[place];
         name.changes += 1;
         let was_tracked = std::mem::take(&mut name.is_tracked);
@@ -69,39 +77,40 @@ impl WideWaits {
         }
     }
 
-    /// Other shards have the keys from now on. Returns those that nobody has a key of.
-    pub fn rehome(&mut self, home: impl Fn(&[u8]) -> Option<MemberIndex>) -> Vec<ClientId> {
+    /// Other shards have the keys from now on, of those that are there. Returns those that nobody has a key of.
+    pub fn rehome(
+        &mut self,
+        home: impl Fn(&[u8]) -> Option<MemberIndex>,
+        is_there: impl Fn(MemberIndex) -> bool,
+        now: Time,
+    ) -> Vec<ClientId> {
         let mut homeless = Vec::new();
         for place in self.names.iter().map(|(place, _)| place).collect::<Vec<_>>() {
-            let name = &mut self.names[place];
-            let now = home(&name.name);
-            if now == Some(name.member) {
+            let name = &self.names[place];
+            let (member, home) = (name.member, home(&name.name));
+            if home == Some(member) {
+                self.go_on_asking(place);
+                let name = &mut self.names[place];
+                if let Some(way) = &mut name.way {
+                    way.owner = None;
+                }
                 // It may be a shard at another address that has the place of the former one, and knows nothing of what that was asked.
                 if !name.is_tracked && !name.lines.is_empty() {
                     self.unasked.push(place);
                 }
                 continue;
             }
-            name.is_tracked = true;
-            name.member = now.unwrap_or(name.member);
-            if now.is_none() {
-                let lines = self.names[place].lines.iter();
+            if is_there(member) && self.stays(place, home, now) {
+                continue;
+            }
+            if home.is_none() {
+                let lines = name.lines.iter();
                 homeless.extend(lines.flat_map(|&line| self.lines[line].waiting.values().copied()));
             }
-            self.name_changed(place, now.is_some());
+            self.go_to(place, home.unwrap_or(member), None, home.is_some());
         }
-        let Self { waits, lines, names, at, .. } = self;
-        at.clear();
-        for wait in waits.values_mut() {
-            wait.members.clear();
-            for key in &wait.keys {
-                let member = names[lines[key.line].name].member;
-                if !wait.members.contains(&member) {
-                    wait.members.push(member);
-                    *at.entry(member).or_default() += 1;
-                }
-            }
-        }
+        self.has_moved = true;
+        self.recount();
         // Who was first may wait for a shard that is not there yet.
         self.look_at_hot();
         homeless

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Attempt, WideWaits};
+use super::{Attempt, Name, WideWaits};
 use crate::pool::client::ClientId;
 use crate::pool::connections::ConnectionId;
 use crate::pool::members::MemberIndex;
@@ -21,10 +21,10 @@ impl WideWaits {
         if is_rival {
             known.trying = Some(serial);
         }
-        let changes = self.names[known.name].changes;
+        let Name { member, changes, .. } = self.names[known.name];
         self.held += tried.len();
         let attempt =
-            Attempt { client: id, place, request, tried, at, order, line, is_rival, changes, newest };
+            Attempt { client: id, place, request, tried, at, member, order, line, is_rival, changes, newest };
         self.attempts.insert(serial, attempt);
         self.judge_line(line);
         serial
@@ -153,10 +153,16 @@ impl WideWaits {
         wait.keys[attempt.place].is_early = false;
     }
 
-    /// Who has the key at this place.
-    pub fn member_at(&self, id: ClientId, place: usize) -> Option<MemberIndex> {
+    /// Who has the key at this place, and whether it is to be asked as one to whom its slot is on its way.
+    pub fn member_at(&self, id: ClientId, place: usize) -> Option<(MemberIndex, bool)> {
         let key = self.waits.get(&id)?.keys.get(place)?;
-        Some(self.names[self.lines[key.line].name].member)
+        let name = &self.names[self.lines[key.line].name];
+        Some((name.member, name.owner().is_some()))
+    }
+
+    /// The name of the key, as long as somebody waits for it.
+    pub fn name_of(&self, attempt: &Attempt) -> Option<Bytes> {
+        Some(self.names[self.lines.get(attempt.line)?.name].name.clone())
     }
 
     /// Those that stand in the line of the attempt, with the place that the key has among theirs. Those that have something else

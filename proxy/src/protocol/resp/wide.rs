@@ -189,20 +189,20 @@ impl Wide for Resp {
 
     fn spread_wait(spread: Spread, most: Option<usize>) -> String {
         let plain = Resp::spread_keys(spread);
-        if spread != Spread::Shards {
-            return plain.into();
-        }
-        let way_out = match most {
-            Some(most) => format!("at most {most} keys on several shards can be waited for"),
-            None => "give them a hash tag in common, as in {a}x and {a}y".into(),
+        let way_out = match (spread, most) {
+            (Spread::Shards, Some(most)) => {
+                format!("at most {most} keys on several shards can be waited for")
+            }
+            (Spread::Slots, Some(most)) => format!("at most {most} keys in several slots can be waited for"),
+            (Spread::Slots | Spread::IgnoredTag, _) => return plain.into(),
+            (Spread::Shards, None) => "give them a hash tag in common, as in {a}x and {a}y".into(),
         };
         format!("{}: {way_out}\r\n", plain.trim_end())
     }
 
-    fn untracked(shard: &str, words: &str) -> String {
-        format!(
-            "-CROSSSLOT Keys in request don't hash to the same shard, and shard {shard} refuses CLIENT TRACKING: {words}\r\n"
-        )
+    fn untracked(spread: Spread, shard: &str, words: &str) -> String {
+        let plain = Resp::spread_keys(spread).trim_end();
+        format!("{plain}, and shard {shard} refuses CLIENT TRACKING: {words}\r\n")
     }
 }
 
