@@ -176,6 +176,10 @@ impl Dialect for Memcached {
         if reply == b"SERVER_ERROR object too large for cache\r\n" && request.len() < LARGE {
             return true;
         }
+        // It looks at the length first, ours, which does not know what it takes, at the end of the value.
+        if reply.starts_with(b"CLIENT_ERROR bad data chunk\r\n") && request.len() >= LARGE && only_errors {
+            return true;
+        }
         let is_foul = has_foul_line(&request[..line_end]);
         let is_error = reply.starts_with(b"CLIENT_ERROR") || reply.starts_with(b"ERROR");
         // A server that counts otherwise would take the value for requests: ours is answered once, the value is
