@@ -18,6 +18,8 @@ pub enum ShardFailure {
     LocalResources(String),
     /// The shard's host name was not found.
     Unresolved(String),
+    /// TLS could not be agreed on, or the shard could not prove who it is, in words.
+    TlsFailed(String),
     /// The shard refused our greeting (AUTH, HELLO, SELECT), in its words.
     HandshakeRefused(String),
     /// The response did not come within `timeout`.
@@ -75,7 +77,11 @@ impl ShardFailure {
         match (self, stage) {
             (Self::LocalResources(_) | Self::QueueFull | Self::Removed, _) => Blame::Nobody,
             (
-                Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed(_) | Self::Unresolved(_),
+                Self::ConnectRefused
+                | Self::ConnectTimeout
+                | Self::ConnectFailed(_)
+                | Self::TlsFailed(_)
+                | Self::Unresolved(_),
                 _,
             ) => Blame::Shard,
             // A server may close what nobody uses.
@@ -127,7 +133,7 @@ impl ShardFailure {
     }
 
     /// The names of all reasons, for metrics.
-    pub const REASONS: [&str; 12] = [
+    pub const REASONS: [&str; 13] = [
         "connect_refused",
         "connect_timeout",
         "connect_failed",
@@ -140,6 +146,7 @@ impl ShardFailure {
         "queue_full",
         "removed",
         "local_resources",
+        "tls_failed",
     ];
 
     /// Its place in [`Self::REASONS`].
@@ -157,6 +164,7 @@ impl ShardFailure {
             Self::QueueFull => 9,
             Self::Removed => 10,
             Self::LocalResources(_) => 11,
+            Self::TlsFailed(_) => 12,
         }
     }
 
@@ -167,6 +175,7 @@ impl ShardFailure {
             Self::ConnectRefused
                 | Self::Closed
                 | Self::Reset
+                | Self::TlsFailed(_)
                 | Self::HandshakeRefused(_)
                 | Self::LocalResources(_)
         )
@@ -187,6 +196,7 @@ impl fmt::Display for ShardFailure {
             Self::ConnectFailed(reason) => write!(f, "cannot connect: {reason}"),
             Self::LocalResources(reason) => write!(f, "the proxy is out of resources: {reason}"),
             Self::Unresolved(reason) => write!(f, "cannot resolve host: {reason}"),
+            Self::TlsFailed(words) => write!(f, "TLS failed: {words}"),
             Self::HandshakeRefused(words) => write!(f, "handshake refused: {words}"),
             Self::ResponseTimeout => f.write_str("timed out"),
             Self::Closed => f.write_str("connection closed"),

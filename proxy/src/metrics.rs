@@ -169,6 +169,10 @@ pub struct PoolCounters {
     pub lanes_refused: Counter,
     /// Clients refused because `client_connections` was reached.
     pub client_refused: Counter,
+    /// Clients that have shaken hands by TLS.
+    pub tls_handshakes: Counter,
+    /// Clients that did not, in time or at all.
+    pub tls_failed: Counter,
     /// Requests that found their shard's queue full and had to wait.
     pub queue_waits: Counter,
     /// Requests answered with an error because the queue stayed full.

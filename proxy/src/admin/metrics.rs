@@ -186,7 +186,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], number(&pool.ring));
         }
     }
-    const REASONS: [(&str, OfPool); 15] = [
+    const REASONS: [(&str, OfPool); 16] = [
         ("closed", |pool| pool.client_eof.get() as i64),
         ("broken", |pool| pool.client_err.get() as i64),
         ("malformed", |pool| pool.client_malformed.get() as i64),
@@ -202,6 +202,7 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         ("drained", |pool| pool.client_drained.get() as i64),
         ("reply_cut_off", |pool| pool.client_cut.get() as i64),
         ("too_many", |pool| pool.client_refused.get() as i64),
+        ("tls_failed", |pool| pool.tls_failed.get() as i64),
     ];
     let mut family =
         page.begin("memstore_client_disconnects", Kind::Counter, "Client connections closed, by reason.");

@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 49] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 50] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -47,6 +47,9 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 49] = [
     ),
     ("memstore_fragments", Kind::Counter, "Fragments of split requests sent to shards.", |pool| {
         pool.fragments.get() as i64
+    }),
+    ("memstore_tls_handshakes", Kind::Counter, "TLS handshakes completed with clients.", |pool| {
+        pool.tls_handshakes.get() as i64
     }),
     (
         "memstore_queue_waits",

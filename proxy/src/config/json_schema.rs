@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::kind::Kind;
-use super::settings::{CLUSTER, POOL, PROCESS, Setting};
+use super::settings::{CLUSTER, POOL, PROCESS, SERVERS_TLS, Setting, TLS};
 use super::value::{DURATION_MAX, SIZES, TIMES};
 
 /// The schema of a configuration: of one with `pools:`, or of a mapping of pools as nutcracker reads it.
@@ -18,7 +18,7 @@ pub fn text() -> String {
         "if": { "required": ["pools"] },
         "then": { "properties": properties(PROCESS), "additionalProperties": false },
         "else": { "additionalProperties": { "$ref": "#/definitions/pool" } },
-        "definitions": { "pool": object(POOL), "cluster": object(CLUSTER) },
+        "definitions": { "pool": object(POOL), "cluster": object(CLUSTER), "tls": object(TLS), "servers_tls": object(SERVERS_TLS) },
     });
     format!("{whole:#}\n")
 }
@@ -53,7 +53,9 @@ fn schema(setting: &Setting) -> Value {
             let prefix = json!({ "minLength": 1, "maxLength": 250 });
             return json!({ "type": "object", "propertyNames": prefix, "additionalProperties": target });
         }
-        "cluster" => return json!({ "allOf": [{ "$ref": "#/definitions/cluster" }] }),
+        name @ ("cluster" | "tls" | "servers_tls") => {
+            return json!({ "allOf": [{ "$ref": format!("#/definitions/{name}") }] });
+        }
         "hash_tag" => {
             // A number of two characters need not be quoted either.
             let single = json!({ "type": "integer", "minimum": 0, "maximum": 9 });

@@ -17,6 +17,7 @@ pub use process::{LogFormat, Process, SideListen};
 pub use servers::Within;
 pub use shard_discovery::source::fixed::address;
 use shard_discovery::yaml::{self, Entry, Node, Value};
+pub use tls::{ClientTls, ShardTls};
 
 mod auth;
 mod cluster;
@@ -29,6 +30,7 @@ pub mod process;
 mod section;
 mod servers;
 pub mod settings;
+mod tls;
 pub mod value;
 
 /// A whole configuration.

@@ -19,6 +19,7 @@ use super::mistake::Mistake;
 use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
+use super::tls::{ClientTls, ShardTls, read_servers_tls, read_tls};
 use super::value::text;
 
 /// What a pool speaks.
@@ -47,6 +48,8 @@ pub struct Pool {
     pub reuseport: bool,
     pub tcpkeepalive: bool,
     pub auth: Option<Auth>,
+    pub tls: Option<ClientTls>,
+    pub servers_tls: Option<ShardTls>,
     pub reauth: Reauth,
     pub db: u32,
     pub databases: u32,
@@ -159,6 +162,8 @@ impl Pool {
         let distribution = section.named("distribution");
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
+        let tls = read_tls(&mut section, around);
+        let servers_tls = read_servers_tls(&mut section, around);
         let servers_srv = section.optional("servers_srv", text);
         let listed = match section.node("cluster") {
             Some(node) => {
@@ -203,6 +208,8 @@ impl Pool {
             reuseport: section.value("reuseport"),
             tcpkeepalive: section.value("tcpkeepalive"),
             auth,
+            tls,
+            servers_tls,
             reauth: match section.value("reauth") {
                 "keep" => Reauth::Keep,
                 _ => Reauth::Close,

@@ -90,6 +90,8 @@ pub const POOL: &[Setting] = &[
     setting("redis_auth_previous_file", None, Text("path, relative to this file"), "file that contains the previous password during a rotation: also accepted from clients, and sent to shards that reject the new one; not used while the file does not exist"),
     setting("redis_auth_env", None, Text("name"), "environment variable that contains the password, instead of redis_auth"),
     setting("reauth", Some("close"), Word(&["close", "keep"]), "what happens to authenticated clients when a reload changes their password: close disconnects them, so that they authenticate again; keep leaves them connected"),
+    setting("tls", None, Node("a mapping"), "TLS for clients at listen; see the TLS settings below"),
+    setting("servers_tls", None, Node("a mapping"), "TLS for connections to the shards; see the settings of TLS to the shards below; {} verifies them by the authorities of the system"),
     setting("databases", Some("16"), Whole(1, 65536), "number of databases available to SELECT"),
     setting("shard_identity", Some("false"), Flag, "Redis pools: verify on connect that the server's replica-announce-ip equals the configured host name (protects against reused pod addresses)"),
     setting("resp3", Some("auto"), Auto(&Flag), "Redis pools: allow RESP3 for clients; auto: only if all shards support it, which is detected"),
@@ -129,6 +131,30 @@ pub const CLUSTER: &[Setting] = &[
     setting("refresh", Some("5s"), Positive, "how often the nodes are polled for the topology; also polled at once after a redirect or failure"),
 ];
 
+/// Settings of a pool that clients speak TLS to, below `tls:`.
+#[rustfmt::skip]
+pub const TLS: &[Setting] = &[
+    setting("certificate", None, Text("path, relative to this file"), "file with the certificate in PEM, followed by the intermediate ones; read again when it changes, without disconnecting anybody; required"),
+    setting("key", None, Text("path, relative to this file"), "file with the private key of the certificate in PEM; required"),
+    setting("client_ca", None, Text("path, relative to this file"), "file with the certificate authorities in PEM that sign the certificates of clients"),
+    setting("client_auth", None, Word(&["none", "optional", "required"]), "whether clients have to present a certificate signed by client_ca; optional: only those that present one are verified; default: required if client_ca is set, otherwise none"),
+    setting("version_min", Some("1.2"), Word(&["1.2", "1.3"]), "oldest TLS version"),
+    setting("ciphers", None, Text("names of cipher suites, separated by commas"), "allowed cipher suites, in order of preference, as IANA names them, such as TLS_AES_128_GCM_SHA256; default: all that are considered secure"),
+    setting("handshake_timeout", Some("10s"), Positive, "how long the TLS handshake of a client may take"),
+];
+
+/// Settings of TLS to the shards of a pool, below `servers_tls:`.
+#[rustfmt::skip]
+pub const SERVERS_TLS: &[Setting] = &[
+    setting("ca", None, Text("path, relative to this file"), "file with the certificate authorities in PEM that sign the certificates of the shards; default: those of the system"),
+    setting("certificate", None, Text("path, relative to this file"), "file with the certificate in PEM that the proxy presents to the shards, followed by the intermediate ones"),
+    setting("key", None, Text("path, relative to this file"), "file with the private key of the certificate in PEM"),
+    setting("server_name", None, Text("host name or address"), "name that the certificates of all shards have to be valid for; default: the host of the shard as the list of servers has it"),
+    setting("verify", Some("full"), Word(&["full", "ca", "none"]), "how the certificate of a shard is verified: full: signed by an authority, and valid for its name; ca: signed by an authority, whatever its name; none: not at all, so that anybody between can read and change everything"),
+    setting("version_min", Some("1.2"), Word(&["1.2", "1.3"]), "oldest TLS version"),
+    setting("ciphers", None, Text("names of cipher suites, separated by commas"), "allowed cipher suites, in order of preference, as IANA names them, such as TLS_AES_128_GCM_SHA256; default: all that are considered secure"),
+];
+
 /// Settings of the process, beside `pools:`.
 #[rustfmt::skip]
 pub const PROCESS: &[Setting] = &[
@@ -153,7 +179,13 @@ pub const PROCESS: &[Setting] = &[
 /// The table of all settings, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::new();
-    for (title, settings) in [("Pool", POOL), ("Cluster", CLUSTER), ("Process", PROCESS)] {
+    for (title, settings) in [
+        ("Pool", POOL),
+        ("Cluster", CLUSTER),
+        ("TLS", TLS),
+        ("TLS to the shards", SERVERS_TLS),
+        ("Process", PROCESS),
+    ] {
         text.push_str(&format!("| {title} setting | default | allowed | meaning |\n|---|---|---|---|\n"));
         for setting in settings {
             let default = setting.default.map(|default| format!("`{default}`")).unwrap_or_default();

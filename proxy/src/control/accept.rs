@@ -3,10 +3,14 @@
 //! One thread accepts for all workers: clients of caches keep few connections for long, and the kernel's hashing
 //! (SO_REUSEPORT) spreads few of them unevenly. Each goes to the worker with the fewest.
 
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::descriptors::number_of;
 use super::pool::PoolControl;
@@ -14,12 +18,15 @@ use crate::config;
 use crate::log_limit::warn_limited;
 use crate::metrics::PoolCounters;
 use crate::net::brake::Brake;
+use crate::net::handshakes::{shake_hands, words};
 use crate::net::listen::Listener;
 use crate::net::socket::Socket;
 use crate::worker::{self, Order};
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// TLS handshakes of one pool that may be under way at a time; each may hold up to 64 KB.
+const HANDSHAKES_MAX: usize = 1024;
 
 impl PoolControl {
     /// Accepts clients from now on.
@@ -37,6 +44,7 @@ impl PoolControl {
 async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
     let mut brake = Brake::new(Instant::now());
     let mut left = None;
+    let mut handshakes = Handshakes::default();
     loop {
         if *closed.borrow() {
             match left.get_or_insert(pool.config().backlog) {
@@ -52,7 +60,16 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
         match accepted {
             Ok(accepted) => {
                 let begin = Instant::now();
-                if !deal(&pool, accepted).await {
+                let is_in = match &pool.config().tls {
+                    None => deal(&pool, accepted).await,
+                    // Nobody is told why before the handshake, which costs more than who is refused is worth.
+                    Some(_) if refuses(&pool, &accepted) => false,
+                    Some(tls) => {
+                        handshakes.begin(&pool, accepted, tls);
+                        true
+                    }
+                };
+                if !is_in {
                     // Others may refuse as well; nobody waits for a place here.
                     let now = Instant::now();
                     tokio::time::sleep(brake.spent(now - begin, now)).await;
@@ -66,31 +83,91 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
     }
 }
 
+/// Handshakes with clients that are under way, the oldest first.
+#[derive(Default)]
+struct Handshakes(VecDeque<AbortHandle>);
+
+impl Handshakes {
+    /// Takes a client in once it has shaken hands. Whoever comes when there are too many takes the place of who has had the
+    /// most time: clients that mean it need little.
+    fn begin(&mut self, pool: &Rc<PoolControl>, accepted: Socket, tls: &config::ClientTls) {
+        let session = match rustls::ServerConnection::new(tls.config.clone()) {
+            Ok(session) => session.into(),
+            Err(error) => return failed(pool, accepted.peer(), &io::Error::other(error)),
+        };
+        if self.0.len() >= HANDSHAKES_MAX {
+            self.0.retain(|other| !other.is_finished());
+        }
+        if self.0.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+            pool.counters().tls_failed.add(1);
+            warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
+        }
+        let (pool, limit) = (pool.clone(), tls.handshake_timeout);
+        let peer = accepted.peer();
+        let task = tokio::task::spawn_local(async move {
+            match shake_hands(accepted, session, limit, Some(pool.account.clone())).await {
+                Ok(socket) => {
+                    pool.counters().tls_handshakes.add(1);
+                    deal(&pool, socket).await;
+                }
+                Err(error) => failed(&pool, peer, &error),
+            }
+        });
+        self.0.push_back(task.abort_handle());
+    }
+}
+
+/// A client and we could not agree.
+fn failed(pool: &PoolControl, peer: Option<SocketAddr>, error: &io::Error) {
+    pool.counters().tls_failed.add(1);
+    let peer = peer.map_or_else(String::new, |peer| peer.to_string());
+    if error.kind() == ErrorKind::UnexpectedEof {
+        // As those do who only look whether somebody listens.
+        tracing::debug!(pool = %pool.config().name, client = %peer, "client closed the connection during the TLS handshake");
+    } else {
+        warn_limited!(pool = %pool.config().name, client = %peer, reason = %words(error), "TLS handshake with client failed");
+    }
+}
+
 /// Hands a client to the worker that has the fewest; false if it is refused.
 async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
+    if refuses(pool, &accepted) {
+        refuse(accepted, pool.config().protocol);
+        return false;
+    }
+    let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(pool, worker)).expect("there is a worker");
+    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
+    pool.orders[worker].send(Order::Serve(accepted)).await;
+    true
+}
+
+/// Clients that a worker has.
+fn open(pool: &PoolControl, worker: usize) -> u64 {
+    pool.dealt[worker].get().saturating_sub(gone(&pool.counters().workers()[worker]))
+}
+
+/// Whether there is no place for one more client, which is told.
+fn refuses(pool: &PoolControl, accepted: &Socket) -> bool {
     let (config, counters) = (pool.config(), pool.counters());
-    let open = |worker: usize| pool.dealt[worker].get().saturating_sub(gone(&counters.workers()[worker]));
-    let total: u64 = (0..pool.dealt.len()).map(open).sum();
+    let total: u64 = (0..pool.dealt.len()).map(|worker| open(pool, worker)).sum();
     if config.client_connections.is_some_and(|most| total >= u64::from(most)) {
         counters.client_refused.add(1);
         warn_limited!(pool = %config.name, clients = total, "client refused: client_connections reached");
-        refuse(accepted, config.protocol);
-        return false;
+        return true;
     }
-    if !pool.descriptors.admits(number_of(&accepted)) {
+    if !pool.descriptors.admits(number_of(accepted)) {
         counters.client_refused.add(1);
         let (limit, reserved) = (pool.descriptors.limit(), pool.descriptors.reserved());
         warn_limited!(
             pool = %config.name, clients = total, limit, reserved,
             "client refused: no file descriptors left; raise the limit (ulimit -n, LimitNOFILE)"
         );
-        refuse(accepted, config.protocol);
-        return false;
+        return true;
     }
-    let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(worker)).expect("there is a worker");
-    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
-    pool.orders[worker].send(Order::Serve(accepted)).await;
-    true
+    false
 }
 
 /// Clients of one worker that have come and gone.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::failure::ShardFailure;
+use crate::net::handshakes::{shake_hands, words};
 use crate::net::socket::{Socket, failure};
 
 /// How long a connection to a shard may be idle before the kernel probes it.
@@ -31,10 +32,17 @@ pub async fn connect(
     names: &Resolver,
     config: &config::Pool,
 ) -> Result<Socket, ShardFailure> {
-    match timeout(config.connect_timeout, attempt(address, names, config)).await {
-        Ok(result) => result,
-        Err(_) => Err(ShardFailure::ConnectTimeout),
-    }
+    let (limit, begin) = (config.connect_timeout, Instant::now());
+    let socket = match timeout(limit, attempt(address, names, config)).await {
+        Ok(result) => result?,
+        Err(_) => return Err(ShardFailure::ConnectTimeout),
+    };
+    let Some(session) = config.servers_tls.as_ref().and_then(|tls| tls.session(address)) else {
+        return Ok(socket);
+    };
+    let session = session.map_err(ShardFailure::TlsFailed)?;
+    let left = limit.saturating_sub(begin.elapsed());
+    shake_hands(socket, session, left, None).await.map_err(|error| ShardFailure::TlsFailed(words(&error)))
 }
 
 async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> Result<Socket, ShardFailure> {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use bytes::BytesMut;
 
 use super::layer::Layer;
-use super::plain::{Plain, Read};
+use super::plain::{Plain, Read, Written};
 use super::socket::Socket;
 use crate::buffer::Output;
 
@@ -44,13 +44,14 @@ impl Layer for Late {
         below.read(scratch, most)
     }
 
-    fn write(&mut self, below: &mut Plain, output: &mut Output) -> io::Result<()> {
+    fn write(&mut self, below: &mut Plain, output: &mut Output, _: usize) -> io::Result<Written> {
         if self.held.is_empty() {
             let count = output.len().min(TAKEN_MAX);
             self.held.extend_from_slice(&output.first(count));
             output.advance(count);
         }
-        self.flush(below)
+        self.flush(below)?;
+        Ok(if output.is_empty() && self.held.is_empty() { Written::All } else { Written::Pending })
     }
 
     fn finish(&mut self, below: &mut Plain) -> io::Result<()> {

@@ -19,9 +19,9 @@ pub trait Layer: Debug + Send {
     /// driver reads whenever the socket is ready.
     fn read(&mut self, below: &mut Plain, scratch: &mut BytesMut, most: usize) -> io::Result<Read>;
 
-    /// Writes what it holds, then takes more from `output`, for as long as there is room below. It takes nothing while it
-    /// holds something, so that what it holds is bounded.
-    fn write(&mut self, below: &mut Plain, output: &mut Output) -> io::Result<()>;
+    /// Writes what it holds, then takes more from `output`, for as long as there is room below, at most so many bytes. It takes
+    /// nothing while it holds something, so that what it holds is bounded.
+    fn write(&mut self, below: &mut Plain, output: &mut Output, most: usize) -> io::Result<Written>;
 
     /// Writes its own last words, once, behind what it holds. Called until it holds nothing.
     fn finish(&mut self, below: &mut Plain) -> io::Result<()>;
@@ -61,16 +61,15 @@ impl Layered {
         self.layer.read(&mut self.plain, scratch, most)
     }
 
-    /// Writes as much of `output` as there is room for, and says in it what is held.
-    pub fn write(&mut self, output: &mut Output) -> io::Result<Written> {
-        let written = self.layer.write(&mut self.plain, output);
+    /// Writes as much of `output` as there is room for, at most so many bytes, and says in it what is held.
+    pub fn write(&mut self, output: &mut Output, most: usize) -> io::Result<Written> {
+        let written = self.layer.write(&mut self.plain, output, most);
         output.hold(self.layer.held());
-        written?;
-        if output.is_sent() {
-            return Ok(Written::All);
+        let written = written?;
+        if written == Written::Pending {
+            output.settle();
         }
-        output.settle();
-        Ok(Written::Pending)
+        Ok(written)
     }
 
     /// Says that nothing more will be written, once all is that the layer has to say.
@@ -91,5 +90,15 @@ impl Layered {
     /// Bytes that the layer has read and not handed on.
     pub fn unread(&self) -> usize {
         self.layer.unread()
+    }
+}
+
+impl Drop for Layered {
+    /// What is left of it is said, so that the peer does not take the end for a broken connection.
+    fn drop(&mut self) {
+        if self.layer.held() == 0 {
+            // It may be broken, which is as good.
+            let _ = self.layer.finish(&mut self.plain);
+        }
     }
 }

@@ -74,16 +74,22 @@ impl Plain {
         })
     }
 
-    /// Reads once, to no purpose but that it is gone.
-    pub fn discard(&mut self, room: &mut [u8]) -> io::Result<Read> {
+    /// Reads once; the second number is how many bytes have come.
+    pub fn read_into(&mut self, room: &mut [u8]) -> io::Result<(Read, usize)> {
         let length = room.len();
         match rustix::io::read(&*self, room) {
-            Ok(0) => Ok(Read::Ended),
-            Ok(count) if count < length => Ok(Read::Drained),
-            Ok(_) | Err(Errno::INTR) => Ok(Read::Full),
-            Err(Errno::AGAIN) => Ok(Read::Nothing),
+            Ok(0) => Ok((Read::Ended, 0)),
+            Ok(count) if count < length => Ok((Read::Drained, count)),
+            Ok(count) => Ok((Read::Full, count)),
+            Err(Errno::AGAIN) => Ok((Read::Nothing, 0)),
+            Err(Errno::INTR) => Ok((Read::Full, 0)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Reads once, to no purpose but that it is gone.
+    pub fn discard(&mut self, room: &mut [u8]) -> io::Result<Read> {
+        self.read_into(room).map(|(read, _)| read)
     }
 
     /// Writes as much of `output` as the kernel takes, at most so many bytes.
@@ -126,6 +132,15 @@ impl Plain {
         let length = vectors[..used].iter().map(|vector| vector.len()).sum();
         // The standard library has SIGPIPE ignored.
         (rustix::io::writev(self, &vectors[..used]), length)
+    }
+
+    /// Writes these pieces in one call; returns how many bytes the kernel has taken.
+    pub fn send_vectors(&mut self, vectors: &[IoSlice<'_>]) -> io::Result<usize> {
+        match rustix::io::writev(&*self, vectors) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes these bytes; returns how many the kernel has taken.

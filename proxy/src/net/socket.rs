@@ -114,12 +114,21 @@ impl Socket {
         Self::Layered(Box::new(Layered::new(plain, layer)))
     }
 
-    /// Gives these bytes to the kernel as they are, where nobody waits for room; returns how many it has taken.
+    /// Whether there is a layer above the socket of the kernel.
+    pub fn is_layered(&self) -> bool {
+        matches!(self, Self::Layered(_))
+    }
+
+    /// Writes these bytes where nobody waits for room; returns how many are on their way.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(plain) => plain.send(bytes),
-            // There was no time for the layer to begin.
-            Self::Layered(_) => Ok(0),
+            Self::Layered(layered) => {
+                let mut output = Output::default();
+                output.copy(bytes);
+                layered.write(&mut output, bytes.len())?;
+                Ok(bytes.len() - output.unsent().min(bytes.len()))
+            }
         }
     }
 
@@ -140,12 +149,12 @@ impl Socket {
         }
     }
 
-    /// Writes as much of `output` as there is room for; what goes straight to the kernel is at most so many bytes.
+    /// Writes as much of `output` as there is room for, at most so many bytes.
     #[inline]
     pub fn write(&mut self, output: &mut Output, most: usize) -> io::Result<Written> {
         match self {
             Self::Plain(plain) => plain.write(output, most),
-            Self::Layered(layered) => layered.write(output),
+            Self::Layered(layered) => layered.write(output, most),
         }
     }
 

@@ -49,7 +49,7 @@ impl LayeredStream {
         let Self { socket, output, .. } = self;
         while !output.is_sent() {
             let mut ready = ready!(socket.poll_write_ready_mut(context))?;
-            if ready.get_inner_mut().0.write(output)? != Written::All {
+            if ready.get_inner_mut().0.write(output, usize::MAX)? != Written::All {
                 ready.clear_ready();
             }
         }

@@ -188,7 +188,13 @@ impl<P: Protocol> Driver<P> {
         let id = self.pool.client_connected(now);
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
-        self.clients.put(id.index as usize, ClientSocket::new(socket, ends, id));
+        let mut client = ClientSocket::new(socket, ends, id);
+        if client.socket.is_layered() {
+            // Its first request may have come with the end of the handshake; the kernel does not tell of it again.
+            client.more = More::Queued;
+            self.again.push_back(Turn::Client(id));
+        }
+        self.clients.put(id.index as usize, client);
         if let Err(error) = watched {
             return self.close_client(id, Some(&error), now);
         }
@@ -534,6 +540,7 @@ fn log_shard(pool: &str, Shard { name, address, .. }: &Shard, failure: &ShardFai
         | F::ConnectTimeout
         | F::ConnectFailed(_)
         | F::LocalResources(_)
+        | F::TlsFailed(_)
         | F::Unresolved(_) => {
             warn_limited!(%pool, shard = %name, %address, reason = %failure, "connecting to shard failed");
         }

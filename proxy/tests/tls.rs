@@ -1,0 +1,254 @@
+//! TLS towards clients and shards, with real servers and clients.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authority::{Authority, Pair};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use servers::{Server, address};
+
+#[path = "tls/authority.rs"]
+mod authority;
+mod servers;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A redis-server that speaks nothing but TLS.
+fn shard(authority: &Authority, pair: &Pair, settings: &[&str]) -> Server {
+    let shown = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let (certificate, key, ca) = (shown(&pair.certificate), shown(&pair.key), shown(&authority.file()));
+    Server::start(&servers::redis_program(), "redis-server", |port| {
+        let (address, port) = (address().to_string(), port.to_string());
+        let mut all =
+            vec!["--save", "", "--appendonly", "no", "--bind", &address, "--port", "0", "--tls-port", &port];
+        all.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca]);
+        all.extend(settings);
+        all.into_iter().map(str::to_owned).collect()
+    })
+}
+
+fn tls(pair: &Pair, more: &str) -> String {
+    format!("tls: {{certificate: {}, key: {}{more}}}", pair.certificate.display(), pair.key.display())
+}
+
+fn servers_tls(authority: &Authority, more: &str) -> String {
+    format!("servers_tls: {{ca: {}{more}}}", authority.file().display())
+}
+
+type Secured = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(proxy: &Server, config: &Arc<ClientConfig>) -> io::Result<Secured> {
+    let stream = TcpStream::connect((address(), proxy.port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(address().to_string()).expect("an address");
+    let mut session = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    let mut below = stream.try_clone()?;
+    while session.is_handshaking() {
+        session.complete_io(&mut below)?;
+    }
+    Ok(StreamOwned::new(session, stream))
+}
+
+fn ask(client: &mut Secured, request: &str, answer: &str) -> io::Result<()> {
+    client.write_all(request.as_bytes())?;
+    let mut heard = vec![0; answer.len()];
+    client.read_exact(&mut heard)?;
+    assert_eq!(String::from_utf8_lossy(&heard), answer, "{request}");
+    Ok(())
+}
+
+/// Why the proxy does not take this client.
+fn refusal(proxy: &Server, config: &Arc<ClientConfig>) -> String {
+    // With TLS 1.3 a client has shaken hands before its certificate is looked at.
+    let asked = connect(proxy, config).and_then(|mut client| ask(&mut client, "PING\r\n", "+PONG\r\n"));
+    asked.expect_err("it is refused").to_string()
+}
+
+#[test]
+fn clients_and_shards_are_spoken_to_by_tls() {
+    let authority = Authority::new("both");
+    let name = address().to_string();
+    let pair = authority.sign("server", &[&name]);
+    let shards = [0; 2].map(|_| shard(&authority, &pair, &["--tls-auth-clients", "no"]));
+    let proxy = Server::memstore(&[&tls(&pair, ""), &servers_tls(&authority, "")], &shards);
+    let said = Command::new("redis-cli")
+        .args(["-h", &name, "-p", &proxy.port.to_string(), "--tls", "--cacert"])
+        .arg(authority.file())
+        .args(["SET", "key", "value"])
+        .output()
+        .expect("redis-cli is not installed: apt-get install redis-tools");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "OK\n", "{}", String::from_utf8_lossy(&said.stderr));
+    let config = authority.client(None);
+    let mut client = connect(&proxy, &config).expect("it is let in");
+    ask(&mut client, "GET key\r\n", "$5\r\nvalue\r\n").expect("it is served");
+    // Records of all lengths, values of many records.
+    for length in [0, 1, 100, 16_383, 16_384, 16_385, 70_000, 1_000_000] {
+        let value: String = (0..length).map(|at| char::from(b'a' + (at % 23) as u8)).collect();
+        ask(&mut client, &format!("*3\r\n$3\r\nSET\r\n$1\r\nv\r\n${length}\r\n{value}\r\n"), "+OK\r\n")
+            .expect("served");
+        ask(&mut client, "GET v\r\n", &format!("${length}\r\n{value}\r\n")).expect("served");
+    }
+    // A pipeline, of records of one byte each.
+    let (request, answer) = ("SET a 1\r\nGET a\r\n".repeat(50), "+OK\r\n$1\r\n1\r\n".repeat(50));
+    for byte in request.as_bytes() {
+        client.write_all(&[*byte]).expect("it reads");
+        client.flush().expect("it reads");
+    }
+    ask(&mut client, "", &answer).expect("served");
+    // Its end is said in order.
+    client.conn.send_close_notify();
+    client.flush().expect("it reads");
+    assert_eq!(client.read(&mut [0; 1]).expect("the end is said"), 0);
+}
+
+/// A request in the same packet as the end of the handshake: the kernel does not tell of it again.
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_answered() {
+    let authority = Authority::new("early");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[&tls(&pair, "")], &shards);
+    let name = ServerName::try_from(address().to_string()).expect("an address");
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect((address(), proxy.port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut session = ClientConnection::new(authority.client(None), name.clone()).expect("a session");
+        session.write_tls(&mut stream).expect("it reads");
+        while session.is_handshaking() {
+            session.read_tls(&mut stream).expect("it answers");
+            session.process_new_packets().expect("it is who it says");
+        }
+        let mut last = Vec::new();
+        session.writer().write_all(b"PING\r\n").expect("room");
+        while session.wants_write() {
+            session.write_tls(&mut last).expect("room");
+        }
+        stream.write_all(&last).expect("it reads");
+        let mut client = StreamOwned::new(session, stream);
+        ask(&mut client, "", "+PONG\r\n").expect("served");
+    }
+}
+
+#[test]
+fn clients_prove_who_they_are_where_that_is_required() {
+    let (authority, stranger) = (Authority::new("mtls"), Authority::new("stranger"));
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shards = [Server::redis(&[])];
+    let more = format!(", client_ca: {}", authority.file().display());
+    let proxy = Server::memstore(&[&tls(&pair, &more)], &shards);
+    let good = authority.client(Some(&authority.sign("good", &["client"])));
+    let mut client = connect(&proxy, &good).expect("it is let in");
+    ask(&mut client, "SET key value\r\n", "+OK\r\n").expect("it is served");
+    refusal(&proxy, &authority.client(None));
+    proxy.says("peer sent no certificates");
+    refusal(&proxy, &authority.client(Some(&stranger.sign("other", &["client"]))));
+    proxy.says("UnknownIssuer");
+    refusal(&proxy, &authority.client(Some(&authority.sign_until("old", &["client"], 2020))));
+    proxy.says("certificate expired");
+    // Nobody is let in by a ticket, whatever has become of the certificate since.
+    assert_eq!(client.conn.tls13_tickets_received(), 0);
+    let optional = Server::memstore(&[&tls(&pair, &format!("{more}, client_auth: optional"))], &shards);
+    let mut client = connect(&optional, &authority.client(None)).expect("it is let in");
+    ask(&mut client, "GET key\r\n", "$5\r\nvalue\r\n").expect("it is served");
+    refusal(&optional, &authority.client(Some(&stranger.sign("another", &["client"]))));
+}
+
+#[test]
+fn a_new_certificate_disturbs_nobody_and_a_bad_one_is_not_taken() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let name = address().to_string();
+    let pair = first.sign("server", &[&name]);
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[&tls(&pair, "")], &shards);
+    let mut client = connect(&proxy, &first.client(None)).expect("it is let in");
+    ask(&mut client, "PING\r\n", "+PONG\r\n").expect("served");
+    let other = second.sign("server", &[&name]);
+    // The key of another certificate.
+    std::fs::copy(&other.key, &pair.key).expect("a file");
+    proxy.signal("HUP");
+    proxy.says("it is not the key of this certificate");
+    connect(&proxy, &first.client(None)).expect("the old one is active");
+    std::fs::copy(&other.certificate, &pair.certificate).expect("a file");
+    let begin = Instant::now();
+    // The files are watched.
+    while connect(&proxy, &second.client(None)).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "it does not take the new one: {}", proxy.printed());
+    }
+    ask(&mut client, "PING\r\n", "+PONG\r\n").expect("who is there stays");
+}
+
+#[test]
+fn a_shard_that_cannot_prove_who_it_is_is_not_spoken_to() {
+    let (authority, stranger) = (Authority::new("shards"), Authority::new("nobody"));
+    let name = address().to_string();
+    let open = ["--tls-auth-clients", "no"];
+    let wrong_name = shard(&authority, &authority.sign("named", &["elsewhere"]), &open);
+    let unknown = shard(&stranger, &stranger.sign("server", &[&name]), &open);
+    let plain = Server::redis(&[]);
+    let asked = |shard: &Server, setting: &str| {
+        let proxy = Server::memstore_over(&[setting], &[shard.line(0)]);
+        let mut client = proxy.connect();
+        client.say("SET key value")
+    };
+    for (shard, words) in [
+        (&wrong_name, "certificate not valid for name"),
+        (&unknown, "UnknownIssuer"),
+        (&plain, "the handshake timed out"),
+    ] {
+        let reply = asked(shard, &servers_tls(&authority, ""));
+        assert!(reply.starts_with("-ERR shard shard-0: TLS failed: ") && reply.contains(words), "{reply}");
+    }
+    assert_eq!(asked(&wrong_name, &servers_tls(&authority, ", verify: ca")), "+OK\\r\\n");
+    assert_eq!(asked(&wrong_name, &servers_tls(&authority, ", server_name: elsewhere")), "+OK\\r\\n");
+    assert_eq!(asked(&unknown, "servers_tls: {verify: none}"), "+OK\\r\\n");
+    assert!(asked(&unknown, &servers_tls(&authority, ", verify: ca")).contains("UnknownIssuer"));
+    // One that wants to know who we are.
+    let strict = shard(&authority, &authority.sign("strict", &[&name]), &["--tls-auth-clients", "yes"]);
+    let own = authority.sign("proxy", &["proxy"]);
+    let more = format!(", certificate: {}, key: {}", own.certificate.display(), own.key.display());
+    assert_eq!(asked(&strict, &servers_tls(&authority, &more)), "+OK\\r\\n");
+    let reply = asked(&strict, &servers_tls(&authority, ""));
+    assert!(reply.starts_with("-ERR shard shard-0: "), "{reply}");
+}
+
+/// Handshakes that are begun and not ended, and what is no handshake.
+#[test]
+fn who_does_not_shake_hands_holds_up_nobody() {
+    let authority = Authority::new("crowd");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[&tls(&pair, ", handshake_timeout: 500ms")], &shards);
+    let config = authority.client(None);
+    let mut client = connect(&proxy, &config).expect("it is let in");
+    let mut plain = proxy.connect();
+    plain.send(b"PING\r\n");
+    plain.rest();
+    proxy.says("the peer does not speak TLS");
+    let mut silent: Vec<_> = (0..1_500)
+        .map(|number| {
+            let mut stream = TcpStream::connect((address(), proxy.port)).expect("it listens");
+            // A record that says it is longer than what comes of it.
+            let begin: &[u8] = if number % 2 == 0 { b"" } else { b"\x16\x03\x01\x3f\xff\x01" };
+            stream.write_all(begin).expect("room");
+            stream
+        })
+        .collect();
+    ask(&mut client, "PING\r\n", "+PONG\r\n").expect("served");
+    let mut other = connect(&proxy, &config).expect("there is a place for who means it");
+    ask(&mut other, "PING\r\n", "+PONG\r\n").expect("served");
+    // All of them are closed.
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut rest = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+    proxy.says("the handshake timed out");
+    ask(&mut client, "PING\r\n", "+PONG\r\n").expect("served");
+}
