@@ -57,6 +57,8 @@ pub enum Stage {
     Serving {
         /// No byte has come since the request was queued.
         is_silent: bool,
+        /// The shard may let the client of the oldest of them wait, and be well all the same.
+        is_held_up: bool,
     },
 }
 
@@ -95,11 +97,11 @@ impl ShardFailure {
             (Self::HandshakeRefused(_), _) => Blame::Nobody,
             // Whoever makes the connection knows whether that takes too long, and so does who asks the shard who it is.
             (Self::ResponseTimeout, Stage::Connecting | Stage::Identifying { .. }) => Blame::Nobody,
-            (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { is_silent: true }) => {
-                Blame::Shard
-            }
             // It is busy with others' requests, or with a large response: that is no stall.
-            (Self::ResponseTimeout, Stage::Serving { is_silent: false }) => Blame::Nobody,
+            (Self::ResponseTimeout, Stage::Serving { is_silent: false, .. }) => Blame::Nobody,
+            // That it hangs looks the same from there.
+            (Self::ResponseTimeout, Stage::Serving { is_held_up: true, .. }) => Blame::Unknown,
+            (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { .. }) => Blame::Shard,
             (
                 Self::Closed | Self::Reset | Self::Malformed(_),
                 Stage::Handshake { is_default: true }
@@ -216,15 +218,17 @@ mod tests {
     const CHOSEN: Stage = Stage::Handshake { is_default: false };
     const WHOEVER: Stage = Stage::Identifying { is_default: true };
     const WHOEVER_CHOSEN: Stage = Stage::Identifying { is_default: false };
-    const SILENT: Stage = Stage::Serving { is_silent: true };
-    const BUSY: Stage = Stage::Serving { is_silent: false };
+    const SILENT: Stage = Stage::Serving { is_silent: true, is_held_up: false };
+    const HELD_UP: Stage = Stage::Serving { is_silent: true, is_held_up: true };
+    const BUSY: Stage = Stage::Serving { is_silent: false, is_held_up: true };
 
     #[test]
     fn what_the_process_lacks_is_no_failure_of_a_shard() {
         let failure = ShardFailure::LocalResources("Too many open files".into());
         assert!(!failure.takes_time(), "it is tried again soon");
-        for stage in [Stage::Connecting, WHOEVER, WHOEVER_CHOSEN, DEFAULT, CHOSEN, Stage::Idle, SILENT, BUSY]
-        {
+        let serving = [SILENT, HELD_UP, BUSY];
+        let before = [Stage::Connecting, WHOEVER, WHOEVER_CHOSEN, DEFAULT, CHOSEN, Stage::Idle];
+        for stage in before.into_iter().chain(serving) {
             assert_eq!(failure.blame(stage), Blame::Nobody, "{stage:?}");
         }
     }
@@ -244,6 +248,7 @@ mod tests {
             (ShardFailure::Reset, BUSY, Blame::Unknown),
             (ShardFailure::Closed, Stage::Idle, Blame::Nobody),
             (ShardFailure::ResponseTimeout, SILENT, Blame::Shard),
+            (ShardFailure::ResponseTimeout, HELD_UP, Blame::Unknown),
             (ShardFailure::ResponseTimeout, BUSY, Blame::Nobody),
             (ShardFailure::ResponseTimeout, CHOSEN, Blame::Shard),
             (ShardFailure::ResponseTimeout, Stage::Connecting, Blame::Nobody),

@@ -378,8 +378,8 @@ impl<P: Protocol> Connection<P> {
             Link::Up if !self.is_quiet() => {
                 let is_of_module = |ticket: &Ticket<P>| ticket.scripted == Scripted::Module;
                 let is_held_up = self.in_flight.front().is_some_and(is_of_module);
-                let is_silent = !is_held_up && self.received.is_none_or(|received| received <= since);
-                Stage::Serving { is_silent }
+                let is_silent = self.received.is_none_or(|received| received <= since);
+                Stage::Serving { is_silent, is_held_up }
             }
             Link::Up | Link::Idle | Link::Down { .. } => Stage::Idle,
         }

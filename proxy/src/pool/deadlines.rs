@@ -98,7 +98,7 @@ impl<P: Protocol> Pool<P> {
             && expired.iter().any(|ticket| !ticket.reads)
         {
             match connection.stage(connection.lane == default_lane, latest.since) {
-                Stage::Serving { is_silent: false } if connection.has_written_expired() => {
+                Stage::Serving { is_silent: false, .. } if connection.has_written_expired() => {
                     self.wishes.add(Wish::CloseUnlessDelivered(id));
                 }
                 Stage::Serving { .. } | Stage::Handshake { .. } => is_given_up = true,

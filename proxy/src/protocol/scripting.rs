@@ -12,7 +12,7 @@ pub enum Scripted {
     Yes,
     /// It does, and names a script that its shard should know.
     Loaded,
-    /// It does not, but a module does it, which may let its client wait without a word: that says nothing of the shard.
+    /// It does not, but a module does it, which may let its client wait without a word: a shard that hangs looks the same.
     Module,
 }
 
