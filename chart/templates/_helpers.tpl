@@ -62,7 +62,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{/* Metadata of a resource: (dict "root" $ "name" ... "component" ... "annotations" {...}) */}}
 {{- define "memstore.metadata" -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "memstore.labels" . | nindent 2 }}
@@ -310,7 +310,7 @@ annotations:
 
 {{/* What pods of all components have: (dict "root" $ "own" .Values.x "component" "x" "hook" "true if it may run before the release is there") */}}
 {{- define "memstore.podSpec" -}}
-serviceAccountName: {{ ternary "default" (include "memstore.serviceAccount" .root) (and (eq (toString .hook) "true") .root.Values.serviceAccount.create) }}
+serviceAccountName: {{ ternary "default" (include "memstore.serviceAccount" .root) (and (eq (toString .hook) "true") .root.Values.serviceAccount.create) | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with concat (.root.Values.imagePullSecrets | default list) (dig "imagePullSecrets" list (.root.Values.global | default dict) | default list) }}
@@ -322,10 +322,10 @@ imagePullSecrets:
 securityContext:
   {{- include "memstore.podSecurityContext" (dict "root" .root "own" .own.podSecurityContext) | nindent 2 }}
 {{- with .own.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .own.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with .own.dnsPolicy }}
 dnsPolicy: {{ . }}
@@ -375,14 +375,14 @@ topologySpreadConstraints:
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ .existingSecret }}
+          name: {{ .existingSecret | quote }}
           items:
-            - {key: {{ .passwordKey }}, path: password}
+            - {key: {{ .passwordKey | quote }}, path: password}
       - secret:
-          name: {{ .existingSecret }}
+          name: {{ .existingSecret | quote }}
           optional: true
           items:
-            - {key: {{ .previousPasswordKey }}, path: previous}
+            - {key: {{ .previousPasswordKey | quote }}, path: previous}
 {{- end }}
 
 {{/* Volume and mount of the password. */}}
@@ -393,10 +393,10 @@ topologySpreadConstraints:
 {{- define "memstore.poolAuthVolume" -}}
 - name: {{ .folder }}
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
-      - {key: {{ .passwordKey }}, path: password}
+      - {key: {{ .passwordKey | quote }}, path: password}
 {{- end }}
 
 {{- define "memstore.authMount" -}}

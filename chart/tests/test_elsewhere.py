@@ -89,6 +89,17 @@ class Alone(unittest.TestCase):
             ({"proxy": {"pool": {"cluster": {}}}}, "/proxy/pool/cluster"),
             ({"proxy": {"pool": {"cluster": {"seeds": ["a"]}}}}, "/proxy/pool/cluster/seeds/0"),
             ({"proxy": {"pool": {"servers_file": "/x"}}}, "servers_file"),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:0:1"]}}}, "has port 0, and ports are from 1 to 65535"),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:65536:1 a"]}}}, "has port 65536"),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:1:1", "10.0.0.2:1:0"]}}}, '"10.0.0.2:1:0" has weight 0'),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:1:1 a", "10.0.0.2:1:1 a"]}}}, '"10.0.0.1:1:1 a" and "10.0.0.2:1:1 a" have the same name'),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:1:1", "10.0.0.1:1:2"]}}}, "have the same name"),
+            ({"proxy": {"pool": {"servers": ["10.0.0.1:1:1 a b"]}}}, "/proxy/pool/servers/0"),
+            ({"proxy": {"pool": {"servers_dns": True}}}, "/proxy/pool/servers_dns"),
+            ({"proxy": {"pool": {"servers_dns": "redis.example:6379"}}}, "/proxy/pool/servers_dns"),
+            ({"proxy": {"serversUrl": "http://user:hush@lists.example/x"}}, "proxy.serversUrl has a user name or a password"),
+            ({"proxy": {"pool": servers}, "networkPolicy": {"serversCIDRs": ["10.0.0.0/33"]}}, "/networkPolicy/serversCIDRs/0"),
+            ({"proxy": {"pool": servers}, "networkPolicy": {"serversCIDRs": ["lists.example/8"]}}, "/networkPolicy/serversCIDRs/0"),
             ({"proxy": {"pool": {"keyless_scripts": "shard-3"}}}, "none of the 3 shards"),
         ]:
             with self.subTest(words):
@@ -116,6 +127,15 @@ class Egress(unittest.TestCase):
     def test_addresses_are_allowed_one_by_one(self):
         found = self.rules(self.servers("10.0.0.1:6379:1 a", "10.0.0.2:6379:1", "10.0.0.1:6380:1", "[fd00::1]:6379:1 six", "10.0.0.2:6379:1 again"))
         self.assertEqual(found, [([6379], ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"]), ([6380], ["10.0.0.1/32"])])
+
+    def test_addresses_are_allowed_however_they_are_written(self):
+        found = self.rules(self.servers("10.0.0.1:06379:1", "10.0.0.2:00777:1 a", "fd00::1:7000:1", "[::ffff:10.0.0.3]:7001:1", "[FD00::2]:7000:2 a:6380:1"))
+        self.assertEqual(found, [
+            ([6379], ["10.0.0.1/32"]), ([7000], ["fd00::1/128", "fd00::2/128"]), ([7001], ["10.0.0.3/32"]), ([777], ["10.0.0.2/32"]),
+        ])
+        # What Kubernetes would not take for an address.
+        for host in ["999.0.0.1", "010.0.0.1", "[fe80::1%eth0]", "10.1"]:
+            self.assertIn("set networkPolicy.serversCIDRs", sentence(refused(self.servers(f"{host}:6379:1"))))
 
     def test_what_stays_in_the_pod_needs_no_rule(self):
         self.assertEqual(self.rules(self.servers("127.0.0.1:6379:1", "/run/redis.sock:1 b", "localhost:6380:1", "[::1]:6381:1")), [])
@@ -203,6 +223,22 @@ class Pools(unittest.TestCase):
             done = memstore("check", "-c", proxy_files(rendered(values), Path(folder)))
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_defaults_that_have_no_meaning_for_a_pool_are_left_out(self):
+        pools = {
+            "b": {"port": 7002, "redis": True, "cluster": {"seeds": ["10.0.0.1:1"]}},
+            "c": {"port": 7003, "redis": False, "servers": ["10.0.0.1:1:1"]},
+        }
+        shared = {"hash": "md5", "auto_eject_hosts": True, "databases": 4, "miss_on_get_errors": True}
+        resources = rendered(several(pools, pool=shared) | NETWORKS)
+        found = config(resources)
+        self.assertFalse(found["b"].keys() & shared.keys())
+        self.assertEqual((found["right"]["hash"], found["right"]["databases"]), ("md5", 4))
+        self.assertNotIn("miss_on_get_errors", found["right"])
+        self.assertTrue(found["c"]["miss_on_get_errors"])
+        with tempfile.TemporaryDirectory() as folder:
+            done = memstore("check", "-c", proxy_files(resources, Path(folder)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_mistakes_are_refused(self):
         servers = {"servers": ["10.0.0.1:6379:1"]}
         pool = {"port": 7002, "redis": True} | servers
@@ -214,6 +250,9 @@ class Pools(unittest.TestCase):
             ({"b": {"port": 7002, "redis": False, "cluster": {"seeds": ["a:1"]}}}, "memcached has no cluster"),
             ({"b": pool | {"redis": False, "auth": {"existingSecret": "s"}}}, "no passwords"),
             ({"b": pool | {"nodePort": 30000}}, "proxy.pools.b.nodePort has no meaning"),
+            ({"b": pool | {"servers": ["10.0.0.1:6379:0"]}}, "proxy.pools.b.servers"),
+            ({"b": {"port": 7002, "redis": True, "servers_url": "http://u:p@x/"}}, "proxy.pools.b.servers_url has a user name or a password"),
+            ({"b": {"port": 7002, "redis": True, "cluster": {"seeds": ["10.0.0.1:1"]}, "hash_tag": "{}"}}, "proxy.pools.b.hash_tag: a Redis Cluster decides"),
             ({"b": {"port": 7002} | servers}, "redis"),
             ({"b": {"redis": True} | servers}, "port"),
             ({"b": pool | {"port": 80}}, "/proxy/pools/b/port"),
@@ -224,7 +263,9 @@ class Pools(unittest.TestCase):
             *(({name: pool}, f"proxy.pools.{name}: pools are also names of ports") for name in ["metrics", "B", "a--b", "a-", "1", "a" * 16]),
         ]:
             with self.subTest(words):
-                self.assertIn(words, sentence(refused(several(pools))))
+                self.assertIn(words, sentence(refused(several(pools) | {"networkPolicy": {"proxyExtraEgress": [{}]}})))
+        twice = {name: pool | {"port": port, "nodePort": 30000} for name, port in [("b", 7002), ("c", 7003)]}
+        self.assertIn("proxy.pools.c.nodePort is 30000, as is proxy.pools.b.nodePort", sentence(refused(several(twice, service={"type": "NodePort"}))))
         self.assertIn("proxy.pools is set, so that the release runs no shards", sentence(refused(several({}) | {"shards": {"count": 5}})))
 
 
@@ -306,6 +347,54 @@ class Reached(unittest.TestCase):
                 self.assertIn("which Prometheus does not take", sentence(refused(given(interval, timeout))))
             self.assertIn("scrapeTimeout", refused(given("15s", "soon")))
         self.assertNotIn("scrapeTimeout", json.dumps(rendered({"metrics": {"serviceMonitor": {"enabled": True}}})))
+
+
+class Words(unittest.TestCase):
+    """Names that YAML would take for something else, all of which Kubernetes allows."""
+
+    NAMES = ["123", "1e3", "true", "null", "on", "y", "0x1f", "10-30"]
+
+    def accepted(self, values, name="cache"):
+        resources = rendered(values, name=name)
+        for resource in resources:
+            if "monitoring.coreos.com" not in resource["apiVersion"]:
+                kubernetes_validate.validate(resource, "1.34", strict=True)
+        return resources
+
+    def test_they_stay_names(self):
+        for name in self.NAMES:
+            auth = {"enabled": True, "existingSecret": name, "passwordKey": name, "previousPasswordKey": name}
+            with self.subTest(name):
+                resources = self.accepted({
+                    "auth": auth, "serviceAccount": {"create": True, "name": name},
+                    "shards": {"priorityClassName": name, "service": {"appProtocol": name}, "persistence": {"enabled": True, "storageClass": name}},
+                    "proxy": {
+                        "priorityClassName": name, "runtimeClassName": name,
+                        "service": {"type": "LoadBalancer", "loadBalancerClass": name, "appProtocol": name},
+                    },
+                })
+                spec = pod_spec(pick(resources, "Deployment"))
+                self.assertEqual([spec[one] for one in ("priorityClassName", "runtimeClassName", "serviceAccountName")], [name] * 3)
+                secrets = next(one for one in spec["volumes"] if one["name"] == "auth")["projected"]["sources"]
+                self.assertEqual([(one["secret"]["name"], one["secret"]["items"][0]["key"]) for one in secrets], [(name, name)] * 2)
+                given = pick(resources, "Service", "cache-memstore")["spec"]
+                self.assertEqual((given["loadBalancerClass"], given["ports"][0]["appProtocol"]), (name, name))
+                claim = pick(resources, "StatefulSet")["spec"]["volumeClaimTemplates"][0]
+                self.assertEqual(claim["spec"]["storageClassName"], name)
+                resources = self.accepted({"proxy": {"serversConfigMap": {"name": name, "key": name}}} | NETWORKS)
+                listed = next(one for one in pod_spec(pick(resources, "Deployment"))["volumes"] if one["name"] == "servers")["configMap"]
+                self.assertEqual((listed["name"], listed["items"][0]["key"]), (name, name))
+
+    def test_so_do_those_of_resources_pools_and_images(self):
+        for name in ["on", "null", "true", "y"]:
+            with self.subTest(name):
+                self.assertIn(name, [one["metadata"]["name"] for one in self.accepted({"fullnameOverride": name})])
+                resources = self.accepted(several({name: {"port": 7002, "redis": True, "servers": ["10.0.0.1:6379:1"]}}))
+                self.assertIn(name, [one["name"] for one in container(resources)["ports"]])
+                self.assertIn(name, config(resources))
+        # YAML of old took this for a number of base 60.
+        spec = pod_spec(pick(rendered({"proxy": {"image": {"repository": "10", "tag": "30"}}}), "Deployment"))
+        self.assertEqual(spec["containers"][0]["image"], "10:30")
 
 
 class Sidecar(unittest.TestCase):

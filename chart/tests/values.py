@@ -58,7 +58,8 @@ def pool():
     # Which names of shards there are the chart itself can tell.
     settings["properties"]["keyless_scripts"] = {"type": "string", "pattern": r"^\S+$"}
     # Whom a NetworkPolicy has to allow is read from these.
-    settings["properties"]["servers"]["items"]["pattern"] = r"^(/\S+|\S+:[0-9]+):[0-9]+( .+)?$"
+    settings["properties"]["servers"]["items"]["pattern"] = r"^(/\S+|\S+:[0-9]+):[0-9]+( +\S+)?$"
+    settings["properties"]["servers_dns"] = {"type": "string", "pattern": r"^\S*\{\}\S*$"}
     settings["properties"]["servers_url"] = {"type": "string", "pattern": r"^http://\S+$"}
     cluster = definitions["cluster"] | {"required": ["seeds"]}
     cluster["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"

@@ -22,7 +22,7 @@ spec:
   terminationGracePeriodSeconds: 5
   containers:
     - name: reconcile
-      image: {{ include "memstore.proxyImage" .root }}
+      image: {{ include "memstore.proxyImage" .root | quote }}
       imagePullPolicy: {{ .root.Values.proxy.image.pullPolicy }}
       args:
         - cluster

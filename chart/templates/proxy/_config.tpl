@@ -6,9 +6,14 @@ drain_limit: {{ printf "%ds" (int .Values.proxy.drain.limitSeconds) }}
 ready_min_healthy: {{ .Values.proxy.readyMinHealthy | quote }}
 pools:
   {{- range include "memstore.pools" . | fromJsonArray }}
-  {{ .name }}:
+  {{ .name | quote }}:
     {{- include "memstore.poolConfig" (dict "root" $ "pool" .) | nindent 4 }}
   {{- end }}
+{{- end }}
+
+{{/* Settings that a Redis Cluster decides itself, as a JSON list. */}}
+{{- define "memstore.decidedByCluster" -}}
+{{- list "hash" "distribution" "hash_tag" "pin" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" | toJson -}}
 {{- end }}
 
 {{/* Settings of a pool: (dict "root" $ "pool" one of memstore.pools) */}}
@@ -30,7 +35,7 @@ pools:
   {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
     {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
   {{- end -}}
-  {{- range list "hash" "distribution" "hash_tag" "pin" "auto_eject_hosts" "redis_db" "databases" "preconnect" "servers_within_limit" -}}
+  {{- range include "memstore.decidedByCluster" . | fromJsonArray -}}
     {{- if hasKey $pool . -}}
       {{- fail (printf "%s.%s: a Redis Cluster decides about that itself: remove it" $from .) -}}
     {{- end -}}

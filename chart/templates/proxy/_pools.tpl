@@ -30,6 +30,9 @@ the folder names of both.
 {{- if include "memstore.hasPools" . -}}
   {{- range $name, $given := $proxy.pools -}}
     {{- $settings := $proxy.pool | default dict | deepCopy -}}
+    {{- /* What is a default for others is no mistake where it has no meaning. */ -}}
+    {{- range ternary (include "memstore.decidedByCluster" $ | fromJsonArray) list (not (empty $given.cluster)) -}}{{- $_ := unset $settings . -}}{{- end -}}
+    {{- if $given.redis -}}{{- $_ := unset $settings "miss_on_get_errors" -}}{{- end -}}
     {{- range $setting, $value := omit $given "port" "nodePort" "redis" "auth" "serversConfigMap" -}}
       {{- $_ := set $settings $setting $value -}}
     {{- end -}}
@@ -101,10 +104,47 @@ the folder names of both.
     {{- if and .auth.existingSecret (not .redis) -}}
       {{- fail (printf "%s.auth: memcached's text protocol has no passwords: remove it" .from) -}}
     {{- end -}}
+    {{- with .service.nodePort -}}
+      {{- $node := printf "node %d" (int .) -}}
+      {{- with get $ports $node -}}
+        {{- fail (printf "%s.nodePort is %s, as is %s: choose another one" $pool.from (trimPrefix "node " $node) .) -}}
+      {{- end -}}
+      {{- $_ := set $ports $node (printf "%s.nodePort" $pool.from) -}}
+    {{- end -}}
     {{- if and .service.nodePort (eq $.Values.proxy.service.type "ClusterIP") -}}
       {{- fail (printf "%s.nodePort has no meaning with proxy.service.type ClusterIP: remove it, or use NodePort or LoadBalancer" .from) -}}
     {{- end -}}
   {{- end -}}
+{{- end -}}
+{{- if and (eq $mode "proxy") $elsewhere -}}
+  {{- range include "memstore.pools" . | fromJsonArray -}}
+    {{- include "memstore.serverChecks" . -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What is wrong with the servers of one of memstore.pools: no proxy would start with them. */}}
+{{- define "memstore.serverChecks" -}}
+{{- $from := .from -}}
+{{- $names := dict -}}
+{{- range $server := .settings.servers -}}
+  {{- $words := splitList " " $server | compact -}}
+  {{- $address := regexReplaceAll ":[0-9]+$" (first $words) "" -}}
+  {{- $port := regexFind ":[0-9]+$" $address | trimPrefix ":" -}}
+  {{- if and (not (hasPrefix "/" $address)) (not (regexMatch "^0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$" $port)) -}}
+    {{- fail (printf "%s.servers: %q has port %s, and ports are from 1 to 65535" $from $server $port) -}}
+  {{- end -}}
+  {{- if regexMatch ":0+$" (first $words) -}}
+    {{- fail (printf "%s.servers: %q has weight 0, and would have no keys: remove it, or give it 1" $from $server) -}}
+  {{- end -}}
+  {{- $name := ternary (index $words (sub (len $words) 1 | int)) $address (gt (len $words) 1) -}}
+  {{- with get $names $name -}}
+    {{- fail (printf "%s.servers: %q and %q have the same name: give one of them another one behind its weight" $from . $server) -}}
+  {{- end -}}
+  {{- $_ := set $names $name $server -}}
+{{- end -}}
+{{- if regexMatch "^[a-z]+://[^/?#]*@" (toString .settings.servers_url) -}}
+  {{- fail (printf "%s has a user name or a password, which everybody could read in a ConfigMap and the proxy does not take: remove it" (ternary "proxy.serversUrl" (printf "%s.servers_url" $from) (eq $from "proxy.pool"))) -}}
 {{- end -}}
 {{- end }}
 
@@ -125,12 +165,13 @@ address, and what has no known port.
     {{- /* A Unix socket is no matter of networks. */ -}}
     {{- if not (hasPrefix "/" $address) -}}
       {{- $address = regexReplaceAll ":[0-9]+$" $address "" -}}
-      {{- $port := regexFind "[0-9]+$" $address -}}
-      {{- $host := trimSuffix (printf ":%s" $port) $address | trimPrefix "[" | trimSuffix "]" -}}
+      {{- $port := regexFind "[1-9][0-9]*$" $address -}}
+      {{- $host := regexReplaceAll ":[0-9]+$" $address "" | trimPrefix "[" | trimSuffix "]" | lower | trimPrefix "::ffff:" -}}
       {{- $ports = append $ports (int $port) -}}
       {{- $block := "" -}}
-      {{- if regexMatch "^[0-9]+(\\.[0-9]+){3}$" $host -}}{{- $block = printf "%s/32" $host -}}
-      {{- else if contains ":" $host -}}{{- $block = printf "%s/128" $host -}}
+      {{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])" -}}
+      {{- if regexMatch (printf "^(%s\\.){3}%s$" $byte $byte) $host -}}{{- $block = printf "%s/32" $host -}}
+      {{- else if regexMatch "^[0-9a-f]*:[0-9a-f:.]*$" $host -}}{{- $block = printf "%s/128" $host -}}
       {{- else if ne $host "localhost" -}}{{- $named = append $named (printf "%s.servers" $from) -}}{{- end -}}
       {{- if and $block (not (hasPrefix "127." $block)) (ne $block "::1/128") -}}
         {{- $_ := set $blocks $port (append (get $blocks $port | default list) $block | uniq) -}}
@@ -140,11 +181,11 @@ address, and what has no known port.
   {{- with $settings.cluster -}}
     {{- /* Its nodes name each other. */ -}}
     {{- $named = append $named (printf "%s.cluster" $from) -}}
-    {{- range .seeds -}}{{- $ports = append $ports (regexFind "[0-9]+$" . | int) -}}{{- end -}}
+    {{- range .seeds -}}{{- $ports = append $ports (regexFind "[1-9][0-9]*$" . | int) -}}{{- end -}}
   {{- end -}}
   {{- with $settings.servers_dns -}}
     {{- $named = append $named (printf "%s.servers_dns" $from) -}}
-    {{- with regexFind ":[0-9]+$" . -}}{{- $ports = append $ports (trimPrefix ":" . | int) -}}
+    {{- with toString . | regexFind ":0*[1-9][0-9]*$" -}}{{- $ports = append $ports (regexFind "[1-9][0-9]*$" . | int) -}}
     {{- else -}}{{- $portless = append $portless (printf "%s.servers_dns" $from) -}}{{- end -}}
   {{- end -}}
   {{- if $settings.servers_url -}}
