@@ -225,6 +225,19 @@ impl Protocol for Memcache {
         split::split(merge, decoder, canonical, owners, fragments);
     }
 
+    fn parts_max(merge: &Merge) -> usize {
+        split::parts_max(merge)
+    }
+
+    fn overlong(merge: &Merge, reply: &mut Vec<u8>) {
+        // As others of ours, below 80 bytes.
+        let mib = split::parts_max(merge) >> 20;
+        encode::line(
+            reply,
+            &format!("SERVER_ERROR statistics have more than {mib} MiB; ask the servers directly"),
+        );
+    }
+
     fn merge(merge: Merge, owners: &Owners, parts: Vec<Part>, reply: &mut Output) -> bool {
         split::merge(merge, owners, parts, reply);
         false

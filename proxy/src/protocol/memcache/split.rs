@@ -41,6 +41,12 @@ pub enum Merge {
     Items(usize),
 }
 
+/// Longest statistics of single servers; what is made of them has a name in front of each line.
+const STATS_MAX: usize = 16 << 20;
+/// Longest that are added up, for which some ten times as much is needed meanwhile. Those of a server have at most 1 MiB: `stats sizes` of
+/// one with items of all sizes.
+const TOTALS_MAX: usize = 4 << 20;
+
 /// Writes the fragments; `owners` names the fragment of each key.
 pub fn split(
     merge: &Merge,
@@ -90,6 +96,15 @@ pub fn split(
                 fragment.extend_from_slice(b"\r\n");
             }
         }
+    }
+}
+
+/// Bytes of responses that are kept until all servers have answered. Values are the client's own wish, and count as its replies.
+pub fn parts_max(merge: &Merge) -> usize {
+    match merge {
+        Merge::Values { .. } | Merge::Version | Merge::AllOk | Merge::AllReset => usize::MAX,
+        Merge::Stats | Merge::Items(_) => STATS_MAX,
+        Merge::Totals | Merge::General(_) => TOTALS_MAX,
     }
 }
 

@@ -12,6 +12,10 @@ use crate::protocol::{Facts, Part, Plan, Route};
 /// Longest list of names that is put together: all of them are kept until the last shard has answered, because their number
 /// comes first.
 const NAMES_MAX: usize = 64 << 20;
+/// The same of entries and texts that are taken apart, for which several times as much is needed meanwhile.
+const REPORTS_MAX: usize = 16 << 20;
+/// The same of events and points in time, of which a server keeps few.
+const EVENTS_MAX: usize = 4 << 20;
 /// Entries of a log that a server shows who does not say how many.
 const ENTRIES_USUAL: u32 = 10;
 /// So many shards that have failed are named in an error.
@@ -56,14 +60,15 @@ fn scattered(facts: &Facts<'_, Resp>) -> u32 {
 pub fn parts_max(merge: Merge) -> usize {
     match merge {
         Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Page(_) => NAMES_MAX,
-        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts => NAMES_MAX,
+        Merge::Log(_) | Merge::Texts => REPORTS_MAX,
+        Merge::History | Merge::Latest => EVENTS_MAX,
         _ => usize::MAX,
     }
 }
 
 /// The reply to who asks for more.
 pub fn refuse_long(merge: Merge, reply: &mut Vec<u8>) {
-    let mib = NAMES_MAX >> 20;
+    let mib = parts_max(merge) >> 20;
     let instead = match merge {
         Merge::Page(_) => "ask with a smaller COUNT",
         Merge::Log(_) => "ask for fewer entries",
