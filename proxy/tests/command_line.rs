@@ -236,25 +236,84 @@ fn ring_of_a_cluster_says_who_knows() {
     std::fs::remove_file(&file).expect("our file");
 }
 
-#[test]
-fn shells_complete_what_help_shows() {
-    let help = said(&run(&["--help"]));
-    let commands = help.split_once("Commands:\n").expect("a list of them").1;
-    let block = commands.lines().take_while(|line| !line.is_empty());
+/// The subcommands that help lists, but for help itself.
+fn commands_of(words: &[&str]) -> Vec<String> {
+    let help = said(&run(&[words, &["--help"]].concat()));
+    let Some((_, listed)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let block = listed.lines().take_while(|line| !line.is_empty());
     // Where the terminal is narrow a text goes on in further lines, which are indented more.
     let begin = block.filter_map(|line| line.strip_prefix("  ").filter(|name| !name.starts_with(' ')));
-    let commands: Vec<_> = begin.filter_map(|line| line.split(' ').next()).collect();
-    assert!(commands.contains(&"serve") && commands.contains(&"await-ring"), "{help}");
-    for shell in ["bash", "zsh", "fish"] {
+    let names = begin.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
+}
+
+/// The long flags that help shows.
+fn flags_of(words: &[&str]) -> Vec<String> {
+    let help = said(&run(&[words, &["--help"]].concat()));
+    let begin = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    let flags = begin.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
+    flags.map(str::to_owned).collect()
+}
+
+/// All commands, those below others included.
+fn all_commands() -> Vec<Vec<String>> {
+    let top = commands_of(&[]);
+    assert!(
+        ["serve", "await-ring", "man"].iter().all(|name| top.iter().any(|known| known == name)),
+        "{top:?}"
+    );
+    let below = |name: &String| {
+        commands_of(&[name]).into_iter().map(|sub| vec![name.clone(), sub]).collect::<Vec<_>>()
+    };
+    let below: Vec<_> = top.iter().flat_map(below).collect();
+    assert!(below.iter().any(|words| words[1] == "reconcile"), "{below:?}");
+    top.into_iter().map(|name| vec![name]).chain(below).collect()
+}
+
+#[test]
+fn shells_complete_what_help_shows() {
+    let commands = all_commands();
+    // As each shell has its words.
+    for (shell, before, behind) in [("zsh", "'", ":"), ("fish", "-a \"", "\"")] {
         let script = said(&run(&["completions", shell]));
-        for word in commands.iter().chain(&["reconcile", "drain-grace"]) {
-            assert!(script.contains(word), "{shell} does not know {word}");
+        for words in &commands {
+            let word = format!("{before}{}{behind}", words[words.len() - 1]);
+            assert!(script.contains(&word), "{shell} does not know {word}");
         }
     }
-    let syntax = std::env::temp_dir().join(format!("memstore-completions-{}", std::process::id()));
-    std::fs::write(&syntax, said(&run(&["completions", "bash"]))).expect("a file");
-    assert!(Command::new("bash").arg("-n").arg(&syntax).status().expect("bash").success());
-    std::fs::remove_file(&syntax).expect("our file");
+    let file = std::env::temp_dir().join(format!("memstore-completions-{}", std::process::id()));
+    std::fs::write(&file, said(&run(&["completions", "bash"]))).expect("a file");
+    // What bash offers behind these words, to who has begun so.
+    let offered = |words: &[&str], begun: &str| {
+        let script = r#"source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); cur=${!#}
+            "$(complete -p memstore | sed 's/.*-F \([^ ]*\).*/\1/')" memstore "$cur" "${COMP_WORDS[-2]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let output = Command::new("bash")
+            .args(["-c", script, "bash"])
+            .arg(&file)
+            .arg("memstore")
+            .args(words)
+            .arg(begun)
+            .output()
+            .expect("bash");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut found: Vec<_> = said(&output).lines().map(str::to_owned).collect();
+        found.retain(|word| word != "help" && !(begun.is_empty() && word.starts_with('-')));
+        found.sort();
+        found
+    };
+    for words in std::iter::once(Vec::new()).chain(commands) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (mut known, flags) = (commands_of(&words), flags_of(&words));
+        known.sort();
+        let found = offered(&words, "");
+        // Behind a word that has no further ones it offers those that a value may have, if any.
+        assert!(found == known || known.is_empty(), "{words:?}: {found:?}, not {known:?}");
+        let offered = offered(&words, "--");
+        // It offers hidden ones as well.
+        assert!(flags.iter().all(|flag| offered.contains(flag)), "{words:?}: {offered:?}, not {flags:?}");
+    }
+    std::fs::remove_file(&file).expect("our file");
     assert_eq!(run(&["completions", "csh"]).status.code(), Some(2));
 }
 
@@ -262,16 +321,25 @@ fn shells_complete_what_help_shows() {
 fn every_command_has_a_man_page() {
     let folder = std::env::temp_dir().join(format!("memstore-man-{}", std::process::id()));
     assert!(run(&["man", &folder.display().to_string()]).status.success());
-    let page = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-    assert!(page("memstore.1").contains("await\\-ring(1)"), "{}", page("memstore.1"));
-    for (name, flag) in [
-        ("memstore-serve.1", "\\-\\-drain\\-grace"),
-        ("memstore-nutcracker.1", "\\-\\-pid\\-file"),
-        ("memstore-cluster-reconcile.1", "\\-\\-primaries"),
-    ] {
-        assert!(page(name).contains(flag), "{name}: {}", page(name));
+    let pages = std::fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").file_name());
+    let mut found: Vec<_> = pages.map(|name| name.into_string().expect("text")).collect();
+    found.sort();
+    let commands: Vec<_> = std::iter::once(Vec::new()).chain(all_commands()).collect();
+    let name = |words: &Vec<String>| {
+        std::iter::once("memstore").chain(words.iter().map(String::as_str)).collect::<Vec<_>>().join("-")
+    };
+    let mut known: Vec<_> = commands.iter().map(|words| format!("{}.1", name(words))).collect();
+    known.sort();
+    assert_eq!(found, known);
+    for words in &commands {
+        let page = std::fs::read_to_string(folder.join(format!("{}.1", name(words)))).expect("just seen");
+        assert!(page.contains(&format!(".TH {} 1", name(words))), "{page}");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let below = commands_of(&words).into_iter().map(|sub| format!("{sub}(1)"));
+        for word in flags_of(&words).into_iter().chain(below) {
+            assert!(page.contains(&word.replace('-', "\\-")), "{words:?} lacks {word}: {page}");
+        }
     }
-    assert!(page("memstore-help.1").is_empty());
     std::fs::remove_dir_all(&folder).expect("our folder");
     let refused = run(&["man", "/dev/null/pages"]);
     assert_eq!(refused.status.code(), Some(1));

@@ -176,3 +176,20 @@ fn nobody_can_connect_where_shards_are_still_waited_for() {
     assert!(std::net::TcpStream::connect((address(), port)).is_err());
     logged(&proxy, "does not answer", 1);
 }
+
+/// What all tests over servers rely on: a port that somebody takes between its choice and its use is no end of a test.
+#[test]
+fn a_port_that_was_taken_meanwhile_is_passed_over() {
+    let taken = std::net::TcpListener::bind((address(), 0)).expect("a free port");
+    let first = std::cell::Cell::new(Some(taken.local_addr().expect("it is bound").port()));
+    let tries = std::cell::RefCell::new(Vec::new());
+    let server = Server::start(&servers::redis_program(), "redis-server", |port| {
+        let port = first.take().unwrap_or(port);
+        tries.borrow_mut().push(port);
+        let words = ["--bind", &address().to_string(), "--port", &port.to_string(), "--save", ""];
+        words.map(str::to_owned).to_vec()
+    });
+    assert_eq!(server.connect().tell("PING"), "+PONG\r\n");
+    let tries = tries.into_inner();
+    assert!(tries.len() == 2 && tries[0] == taken.local_addr().expect("it is bound").port(), "{tries:?}");
+}
