@@ -20,6 +20,8 @@ struct State {
     rows: Vec<String>,
     /// What it says to COMMAND instead.
     command: Option<Vec<u8>>,
+    /// It never answers this command; all of them if it is empty.
+    hangs: Option<&'static str>,
     /// How often it was asked what.
     asked: BTreeMap<String, usize>,
 }
@@ -74,6 +76,13 @@ fn serve(stream: TcpStream, number: usize, state: &Mutex<State>) {
             *state.asked.entry(name.clone()).or_default() += 1;
             state.clone()
         };
+        if let Some(hangs) = told.hangs
+            && (hangs.is_empty() || hangs == name)
+        {
+            // It reads on, as the kernel of one that hangs does.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            return;
+        }
         let known: Vec<String> = COMMANDS
             .iter()
             .filter(|row| row.since.is_everywhere())
@@ -270,4 +279,29 @@ fn a_pool_of_valkeys_says_so() {
         ),
         "{info}"
     );
+}
+
+/// Both look the same where clients use nothing but commands of the module.
+#[test]
+fn a_shard_that_hangs_is_ejected_and_one_that_lets_a_client_of_a_module_wait_is_not() {
+    let shards = [Pretender::new(0), Pretender::new(1)];
+    let lines: Vec<String> = shards.iter().map(|pretender| pretender.shard.line.clone()).collect();
+    shards.iter().for_each(|shard| shard.change(|state| state.rows = vec![JSON.into()]));
+    let more = ["timeout: 100ms", "auto_eject_hosts: true", "server_failure_limit: 2"];
+    let proxy = Server::memstore_over(&[&SETTINGS[..], &more].concat(), &lines);
+    let mut client = proxy.connect();
+    let [key, _] = keys(&mut client);
+    let request = format!("JSON.GET {key}");
+    eventually(|| said(&mut client, &request), "+json.get on 0");
+
+    shards[0].change(|state| state.hangs = Some("json.get"));
+    for _ in 0..20 {
+        assert_eq!(said(&mut client, &request), "-ERR shard shard-0: timed out");
+    }
+    // Whatever else is asked is answered once the connection was given up.
+    eventually(|| said(&mut client, &format!("GET {key}")), "$1\r\n0");
+
+    shards[0].change(|state| state.hangs = Some(""));
+    eventually(|| said(&mut client, &request), "+json.get on 1");
+    proxy.says("shard ejected");
 }
