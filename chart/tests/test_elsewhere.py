@@ -65,6 +65,18 @@ class Alone(unittest.TestCase):
         self.assertFalse(pool.keys() & {"hash", "distribution", "shard_identity", "servers_file", "servers_peers"})
         self.assertEqual(config(rendered(elsewhere({"shards": {"type": "memcached"}})))["cache"]["redis"], False)
 
+    def test_who_poses_as_a_cluster_announces_its_service(self):
+        def announced(pool, **values):
+            given = {"proxy": {"pool": {"cluster": {"seeds": ["a.example:1"]}} | pool} | values}
+            return config(rendered(given | NETWORKS | AUTH))["cache"].get("cluster_facade_announce")
+
+        self.assertIsNone(announced({}))
+        host = "cache-memstore.ns.svc.cluster.local"
+        self.assertEqual(announced({"cluster_facade": True}), f"{host}:6379")
+        self.assertEqual(announced({"cluster_facade": "true"}, service={"port": 7000}), f"{host}:7000")
+        self.assertEqual(announced({"cluster_facade": True, "cluster_facade_announce": "x:1"}), "x:1")
+        self.assertIsNone(announced({"cluster_facade": True, "cluster_facade_nodes": ["x:1"]}))
+
     def test_the_list_of_a_config_map_is_mounted_as_a_folder(self):
         resources = rendered({"proxy": {"serversConfigMap": {"name": "theirs", "key": "list"}}} | NETWORKS)
         self.assertEqual(config(resources)["cache"]["servers_file"], "/etc/memstore/servers/servers.yml")

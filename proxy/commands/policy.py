@@ -66,7 +66,27 @@ ANSWER = {
 }
 
 # Containers of which every subcommand has the same answer.
-ANSWER_WHOLE = {"command": "Command", "cluster": "Cluster"}
+ANSWER_WHOLE = {"command": "Command"}
+
+# What subcommands of CLUSTER ask, where the proxy poses as a cluster: a variant of `ClusterWord`. All others change something.
+CLUSTER = {
+    "slots": "Slots",
+    "shards": "Shards",
+    "nodes": "Nodes",
+    "myid": "Myid",
+    "myshardid": "Myshardid",
+    "info": "Info",
+    "keyslot": "Keyslot",
+    "links": "Links",
+    "help": "Help",
+    "replicas": "Replicas",
+    "slaves": "Replicas",
+    "count-failure-reports": "CountFailureReports",
+    "countkeysinslot": "Countkeysinslot",
+    "getkeysinslot": "Getkeysinslot",
+    "slot-stats": "SlotStats",
+    "getslotmigrations": "Getslotmigrations",
+}
 
 # Commands that wait for data, with the place of their timeout.
 BLOCK = {"First": "blmpop bzmpop", "Last": "blpop brpop bzpopmin bzpopmax brpoplpush", "BehindEnds": "blmove"}

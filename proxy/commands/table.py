@@ -148,6 +148,8 @@ def handling(row):
         return refuse(policy.REFUSE_WHOLE[container]) if subcommand else "Container"
     if container in policy.ANSWER_WHOLE and (subcommand or name in policy.ANSWER):
         return f"Answer({policy.ANSWER_WHOLE[container]})"
+    if container == "cluster" and subcommand:
+        return f"Answer(Cluster(ClusterWord::{policy.CLUSTER.get(subcommand, 'Change')}))"
     if subcommand == "help":
         return "Answer(Help)"
     if name in policy.SPLIT:
@@ -296,7 +298,7 @@ use super::category::{
 };
 use super::flag::*;
 use super::key::*;
-use super::{Command, Reach, ScriptKind, row, since};
+use super::{ClusterWord, Command, Reach, ScriptKind, row, since};
 use crate::protocol::channels::Kind::*;
 use crate::protocol::transfer::TransferKind::*;
 

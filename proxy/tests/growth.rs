@@ -245,6 +245,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/resp/command/reading.rs Told.keys", Constant("GROUPS_MAX", "memstore_learnt_commands")),
     ("protocol/resp/local/encoded.rs Encoded.places", Written),
     ("protocol/resp/wide.rs Sought.words", ARGUMENTS),
+    ("protocol/resp/facade.rs Facade.nodes", Configured),
+    ("protocol/resp/facade.rs Node.host", Configured),
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),

@@ -24,6 +24,10 @@ pools:
 {{- $pool := .pool.settings -}}
 {{- $_ := set $pool "listen" (printf "%s:%d" $root.Values.proxy.listenAddress (int .pool.port)) -}}
 {{- $_ := set $pool "redis" .pool.redis -}}
+{{- if and (eq (toString $pool.cluster_facade) "true") (not (or $pool.cluster_facade_announce $pool.cluster_facade_nodes)) -}}
+  {{- /* Whoever has connected to the Service would be told the address of one pod, which goes with it. */ -}}
+  {{- $_ := set $pool "cluster_facade_announce" (printf "%s.%s:%d" (include "memstore.fullname" $root) (include "memstore.domain" $root) (int .pool.service.port)) -}}
+{{- end -}}
 {{- with .pool.auth -}}
   {{- if .existingSecret -}}
     {{- $_ := set $pool "redis_auth_file" (printf "/etc/memstore/%s/password" .folder) -}}

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use auth::{Auth, Reauth};
+pub use facade::Facade;
 pub use listen::Listen;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use pool::{KeylessScripts, Pool, Protocol};
@@ -21,6 +22,7 @@ pub use tls::{ClientTls, ShardTls};
 
 mod auth;
 mod cluster;
+mod facade;
 pub mod json_schema;
 pub mod kind;
 mod listen;

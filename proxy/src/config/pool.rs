@@ -14,6 +14,7 @@ use shard_discovery::{
 use super::Surroundings;
 use super::auth::{Auth, Reauth, read_auth};
 use super::cluster::read_cluster;
+use super::facade::{Facade, read_facade};
 use super::listen::Listen;
 use super::mistake::Mistake;
 use super::section::Section;
@@ -61,6 +62,8 @@ pub struct Pool {
     pub renames_across_shards: bool,
     /// Where scripts without keys run.
     pub keyless_scripts: KeylessScripts,
+    /// What clients with cluster support are told, if the pool poses as a cluster.
+    pub facade: Option<Facade>,
     pub preconnect: bool,
     pub shard_identity: bool,
     pub auto_eject_hosts: bool,
@@ -184,6 +187,7 @@ impl Pool {
         });
         let pins = read_pins(&mut section);
         let keyless_scripts = read_keyless(&mut section);
+        let facade = read_facade(&mut section, redis, listen.as_ref());
         let client_connections = section.value("client_connections");
         let resp3 = section.value("resp3");
         let miss_on_get_errors = section.value("miss_on_get_errors");
@@ -222,6 +226,7 @@ impl Pool {
             renames_across_shards: section.value("rename_across_shards") && redis,
             per_shard_transactions: section.value::<&str>("transactions") == "per-shard" && redis,
             keyless_scripts,
+            facade,
             preconnect: section.value("preconnect"),
             auto_eject_hosts: section.value("auto_eject_hosts"),
             server_connections: section.value("server_connections"),

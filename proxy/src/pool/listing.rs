@@ -127,7 +127,7 @@ impl<P: Protocol> Pool<P> {
     pub fn answer_question(&mut self, asked: &AskedQuestion, found: &Found) {
         let Some(client) = self.clients.touch(asked.client) else { return };
         let mut reply = Output::default();
-        P::answer(&asked.question, &client.session, found, &mut reply);
+        P::answer(&asked.question, &client.session, &self.context.settings, found, &mut reply);
         // One that had to go has nothing in flight any more.
         if let Some(activity) = client.activity.as_mut()
             && activity.replies.has(asked.number)

@@ -347,7 +347,13 @@ pub trait Protocol:
     fn list(client: &ClientRow<'_>, session: &Self::Session, line: &mut String);
 
     /// The reply to a [`Question`] about clients: those of the whole process that it names.
-    fn answer(question: &Question, session: &Self::Session, found: &Found, reply: &mut Output);
+    fn answer(
+        question: &Question,
+        session: &Self::Session,
+        settings: &Self::Settings,
+        found: &Found,
+        reply: &mut Output,
+    );
 }
 
 /// The first line of a response; None before its end.

@@ -1,6 +1,7 @@
 //! From the configuration to what a pool goes by, and the one place where the name of a protocol becomes the type that speaks it.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use shard_discovery::Topology;
 
@@ -9,6 +10,7 @@ use super::{Learnt, PoolSetup, Worker};
 use crate::config::{self, KeylessScripts, Reauth};
 use crate::pool::{Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use crate::protocol::memcache::{self, Memcache};
+use crate::protocol::resp::facade::Facade;
 use crate::protocol::resp::session::Keyless;
 use crate::protocol::resp::{Resp, session};
 use crate::protocol::{About, Protocol};
@@ -72,9 +74,20 @@ impl Configured for Resp {
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
             untracked: learnt.untracked,
             keyless: keyless(&config.keyless_scripts, topology),
+            facade: config
+                .facade
+                .as_ref()
+                .map(|facade| Arc::new(facade_of(facade, config.cluster().is_some()))),
             one_shard: config.cluster().is_none() && topology.shards().len() == 1,
         }
     }
+}
+
+/// What clients with cluster support are told.
+fn facade_of(config: &config::Facade, is_cluster: bool) -> Facade {
+    let nodes: Vec<(&str, u16)> = config.nodes.iter().map(|(host, port)| (host.as_str(), *port)).collect();
+    let own = config.announce.as_ref().map(|(host, port)| (host.as_str(), *port));
+    Facade::new(own, &nodes, is_cluster)
 }
 
 /// Where scripts without keys run, by the shards that there are.

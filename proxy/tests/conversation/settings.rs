@@ -8,6 +8,7 @@ use memstore_proxy::pool::Limits;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
+use memstore_proxy::protocol::resp::facade::Facade;
 use memstore_proxy::protocol::resp::session::Keyless;
 use memstore_proxy::protocol::resp::{Resp, session};
 use memstore_proxy::protocol::store::{Commands, Store};
@@ -40,6 +41,17 @@ impl Dialect for Resp {
         ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
         ("keyless_scripts", |settings, value| put(&mut settings.keyless, keyless(value))),
+        ("cluster_facade", |settings, value| {
+            let has_slots = either(value, "over a cluster", "true");
+            put(&mut settings.facade, has_slots.map(|has_slots| facade(None, &[], has_slots)))
+        }),
+        ("cluster_facade_announce", |settings, value| {
+            put(&mut settings.facade, host_and_port(value).map(|own| facade(Some(own), &[], false)))
+        }),
+        ("cluster_facade_nodes", |settings, value| {
+            let nodes = value.split(", ").map(host_and_port).collect::<Option<Vec<_>>>();
+            put(&mut settings.facade, nodes.map(|nodes| facade(None, &nodes, false)))
+        }),
         ("untracked", |settings, value| put(&mut settings.untracked, Some(Some(value.into())))),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
@@ -59,6 +71,15 @@ impl Dialect for Memcache {
     fn settings(_one_shard: bool) -> memcache::Settings {
         memcache::Settings::default()
     }
+}
+
+fn facade(own: Option<(&str, u16)>, nodes: &[(&str, u16)], has_slots: bool) -> Option<Arc<Facade>> {
+    Some(Arc::new(Facade::new(own, nodes, has_slots)))
+}
+
+fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }
 
 /// Where scripts without keys run: shards are known by their numbers here.
@@ -145,6 +166,8 @@ pub struct Scene {
     pub preconnects: bool,
     /// Shards are asked who they are.
     pub asks_identity: bool,
+    /// The address that clients have connected to.
+    pub local: String,
     /// What the shards have said of themselves.
     pub store: Store,
 }
@@ -161,6 +184,7 @@ pub const SCENE: &[Row<Scene>] = &[
         let pins = value.split(", ").map(|pin| pin.split_once(' ')).collect::<Option<Vec<_>>>();
         put(&mut scene.pins, Pins::new(pins?).ok())
     }),
+    ("local_address", |scene, value| put(&mut scene.local, Some(value.to_owned()))),
     ("preconnect", |scene, value| put(&mut scene.preconnects, either(value, "true", "false"))),
     ("shard_commands", |scene, value| put(&mut scene.store.commands, commands(value).map(Arc::new))),
     ("shard_version", |scene, value| {
@@ -182,8 +206,16 @@ pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Setting
     let tag = Some(HashTag::REDIS_CLUSTER);
     let pins = Pins::default();
     let store = Store::default();
-    let mut scene =
-        Scene { shards: 1, is_cluster: false, tag, pins, preconnects: false, asks_identity: false, store };
+    let mut scene = Scene {
+        shards: 1,
+        is_cluster: false,
+        tag,
+        pins,
+        preconnects: false,
+        asks_identity: false,
+        local: String::new(),
+        store,
+    };
     // What is large in size has a conversation of its own.
     let mut limits = Limits { large_value_min: usize::MAX, ..Limits::default() };
     for setting in header {

@@ -92,6 +92,7 @@ impl<D: Dialect> Stage<D> {
             drains: false,
         };
         stage.world.pool.set_store(store);
+        stage.world.local = stage.scene.local.clone();
         if preconnects {
             stage.world.pool.preconnect();
             stage.flow();

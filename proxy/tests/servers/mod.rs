@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -539,8 +539,8 @@ pub fn connect(port: u16) -> Client {
 }
 
 /// A connection to a server elsewhere.
-pub fn connect_to(address: Ipv4Addr, port: u16) -> Client {
-    let stream = TcpStream::connect((address, port)).expect("somebody listens");
+pub fn connect_to(address: impl Into<IpAddr>, port: u16) -> Client {
+    let stream = TcpStream::connect((address.into(), port)).expect("somebody listens");
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     Client::over(stream)

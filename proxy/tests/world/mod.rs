@@ -28,6 +28,8 @@ pub struct World<P: Protocol> {
     pub pool: Pool<P>,
     pub counters: Counters,
     pub now: Time,
+    /// The address that clients have connected to; there is none in most tests.
+    pub local: String,
     /// Connections that the pool wants.
     pub wanted: Vec<ConnectionId>,
     /// Connections that are made.
@@ -61,6 +63,7 @@ impl<P: Protocol> World<P> {
             pool: Pool::new(identity, settings, limits, topology, counters.clone()),
             counters,
             now: Time::from_micros(1_000),
+            local: String::new(),
             wanted: Vec::new(),
             up: BTreeSet::new(),
             eager: HashMap::new(),
@@ -227,8 +230,7 @@ impl<P: Protocol> Shell<P> for World<P> {
             Wish::Ask(asked) => {
                 let mut rows = Rows::default();
                 let (question, asker) = (&asked.question, asked.asker);
-                // No addresses here.
-                let ends = |_| Some(["", ""]);
+                let ends = |_| Some(["", self.local.as_str()]);
                 self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
                 self.pool.answer_question(&asked, &Found::of(&[rows]));
             }

@@ -325,7 +325,7 @@ impl Protocol for Memcache {
     /// No command of memcached asks for clients.
     fn list(_client: &ClientRow<'_>, _session: &(), _line: &mut String) {}
 
-    fn answer(_question: &Question, _session: &(), _found: &Found, _reply: &mut Output) {}
+    fn answer(_: &Question, _session: &(), _: &Settings, _found: &Found, _reply: &mut Output) {}
 }
 
 fn refuse(line: &str, facts: &Facts<'_, Memcache>, plan: &mut Plan<Memcache>) -> Route<Merge> {

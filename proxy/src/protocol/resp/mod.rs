@@ -25,6 +25,7 @@ pub mod command;
 pub mod decode;
 mod decoders;
 pub mod encode;
+pub mod facade;
 mod glob;
 pub mod identity;
 pub mod local;
@@ -472,11 +473,27 @@ impl Protocol for Resp {
     }
 
     fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
-        local::client::list(client, session, line);
+        if client.asks.and_then(local::cluster::word_of).is_some() {
+            line.push_str(&client.local_address.to_string());
+        } else {
+            local::client::list(client, session, line);
+        }
     }
 
-    fn answer(question: &Question, session: &Session, found: &Found, reply: &mut Output) {
-        local::client::answer(question, session, found, reply);
+    fn answer(
+        question: &Question,
+        session: &Session,
+        settings: &Settings,
+        found: &Found,
+        reply: &mut Output,
+    ) {
+        match local::cluster::word_of(question.form) {
+            Some(word) => {
+                let facade = settings.facade.as_deref();
+                local::cluster::tell(word, facade, &found.text, session.resp3, reply.tail());
+            }
+            None => local::client::answer(question, session, found, reply),
+        }
     }
 }
 

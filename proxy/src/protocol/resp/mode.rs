@@ -3,7 +3,7 @@
 //! A mode is what the commands of a client mean to it, so it stands in its session; what a client waits for is the business of
 //! the pool.
 
-use super::command::{Command, Handling, Local};
+use super::command::{ClusterWord, Command, Handling, Local};
 use crate::protocol::Watched;
 
 /// How the commands of a client are taken.
@@ -121,6 +121,8 @@ pub enum Within {
 const STATE: &str = "it would change the state of the connection; send it before MULTI";
 const ASKED: &str = "all threads of the proxy have to be asked; send it before MULTI or after EXEC";
 
+const ELSEWHERE: &str = "it cannot be answered with the others; send it before MULTI or after EXEC";
+
 /// Why what goes to several shards is not queued.
 pub const SEVERAL: &str = "several shards have to be asked; send it before MULTI or after EXEC";
 
@@ -141,7 +143,11 @@ impl Within {
                 Local::ClientInfo | Local::ClientList | Local::ClientKill | Local::ClientUnblock => {
                     Self::Refused(ASKED)
                 }
-                Local::Ping
+                Local::Cluster(word) if word.is_of_keys() || ClusterWord::OF_ADDRESS.contains(&word) => {
+                    Self::Refused(ELSEWHERE)
+                }
+                Local::Cluster(_)
+                | Local::Ping
                 | Local::Echo
                 | Local::Time
                 | Local::Unwatch
@@ -149,7 +155,6 @@ impl Within {
                 | Local::Info
                 | Local::Lolwut
                 | Local::Command
-                | Local::Cluster
                 | Local::Help
                 | Local::ClientId
                 | Local::ClientGetname

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::caching::Tracking;
 use super::command::{Command, Feature, flag};
+use super::facade::Facade;
 use super::mode::Mode;
 use crate::secret::Secret;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub one_shard: bool,
     /// Where scripts without keys run, where there are several shards.
     pub keyless: Keyless,
+    /// The proxy poses as a cluster to its clients.
+    pub facade: Option<Arc<Facade>>,
 }
 
 /// Where scripts without keys run.

@@ -9,15 +9,34 @@ pub const FILLER_BYTES: usize = 2;
 const POLYNOMIAL: u16 = 0x1021;
 /// Bits of the CRC that are the slot.
 const SLOT_BITS: u32 = 14;
+const SLOT_MASK: u16 = (1 << SLOT_BITS) - 1;
+
+/// The slot of a key: of what is between the first brace and the next one that closes, if there is something, else of all of it.
+pub fn of(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|&byte| byte == b'{').and_then(|start| {
+        let rest = &key[start + 1..];
+        rest.split(|&byte| byte == b'}').next().filter(|tag| !tag.is_empty() && tag.len() < rest.len())
+    });
+    crc(tag.unwrap_or(key)) & SLOT_MASK
+}
+
+/// A name in this slot.
+pub fn name_in(slot: u16) -> [u8; FILLER_BYTES] {
+    end(crc(&[]), slot)
+}
 
 /// What `name`, which begins with the channel, has to end with to have its slot.
 ///
 /// Where the channel has a hash tag that is the name's as well, whatever follows. Otherwise all of the name is hashed, as long as nothing in the
 /// end makes a tag of it, and a CRC can be given any value by its last two bytes.
 pub fn filler(channel: &[u8], name: &[u8]) -> [u8; FILLER_BYTES] {
-    let state = crc(name);
+    end(crc(name), crc(channel) & SLOT_MASK)
+}
+
+/// Two bytes behind which the CRC that is `state` before them is that of the slot. They are no braces.
+fn end(state: u16, slot: u16) -> [u8; FILLER_BYTES] {
     let mut candidates = (0..1 << (u16::BITS - SLOT_BITS)).map(|upper: u16| {
-        let wanted = (crc(channel) & ((1 << SLOT_BITS) - 1)) | (upper << SLOT_BITS);
+        let wanted = slot | (upper << SLOT_BITS);
         (state ^ before_two_bytes(wanted)).to_be_bytes()
     });
     // Each of the two bytes rules out one candidate of four at most.
@@ -59,23 +78,19 @@ fn before_two_bytes(state: u16) -> u16 {
 mod tests {
     use super::*;
 
-    /// As a node finds the slot of a key.
-    fn slot(name: &[u8]) -> u16 {
-        let tag = name.iter().position(|&byte| byte == b'{').and_then(|start| {
-            let length = name[start + 1..].iter().position(|&byte| byte == b'}')?;
-            (length > 0).then(|| &name[start + 1..][..length])
-        });
-        crc(tag.unwrap_or(name)) & 0x3fff
-    }
-
     #[test]
     fn it_is_the_crc_of_a_cluster() {
         assert_eq!(crc(b"123456789"), 0x31c3);
-        assert_eq!(slot(b"foo"), 12182);
-        assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
+        assert_eq!(of(b"foo"), 12182);
+        assert_eq!(of(b"{user1000}.following"), of(b"user1000"));
         for state in 0..=u16::MAX {
             assert_eq!((0..16).fold(before_two_bytes(state), |state, _| shift(state)), state);
         }
+    }
+
+    #[test]
+    fn every_slot_has_a_name() {
+        assert!((0..=SLOT_MASK).all(|slot| of(&name_in(slot)) == slot));
     }
 
     #[test]
@@ -89,7 +104,7 @@ mod tests {
                 let mut name = format!("{channel}\0memstore\0{letter}").into_bytes();
                 let filler = filler(channel.as_bytes(), &name);
                 name.extend(filler);
-                assert_eq!(slot(&name), slot(channel.as_bytes()), "{channel:?}");
+                assert_eq!(of(&name), of(channel.as_bytes()), "{channel:?}");
             }
         }
     }

@@ -165,7 +165,7 @@ impl Commands {
     /// Whether no shard has the command of this row of ours, which the proxy does not do itself. (That a server is no cluster it says
     /// in its stead.)
     pub fn lacks(&self, row: &Command<'_>) -> bool {
-        let is_done_here = matches!(row.handling, Handling::Answer(local) if local != Local::Cluster);
+        let is_done_here = matches!(row.handling, Handling::Answer(local) if !matches!(local, Local::Cluster(_)));
         // Most are had by all.
         if row.since.is_everywhere() || self.lacks.is_empty() || is_done_here {
             return false;

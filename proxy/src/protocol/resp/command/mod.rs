@@ -10,6 +10,7 @@ use crate::protocol::channels::Kind;
 use crate::protocol::scan::Page;
 use crate::protocol::transfer::TransferKind;
 
+pub use cluster::ClusterWord;
 pub use feature::Feature;
 pub use keyword::Keyword;
 pub use learnt::Commands;
@@ -20,6 +21,7 @@ pub use since::{Since, Version, since};
 pub use waits::TimeoutPlace;
 pub(super) use waits::Trial;
 
+mod cluster;
 pub mod docs;
 mod feature;
 mod flags;
@@ -217,8 +219,8 @@ pub enum Local {
     Lolwut,
     /// COMMAND with all its subcommands: `local::command::answer`.
     Command,
-    /// All subcommands of CLUSTER.
-    Cluster,
+    /// Any subcommand of CLUSTER: `local::cluster::answer`.
+    Cluster(ClusterWord),
     /// HELP of any container: `local::command::help`.
     Help,
     ClientId,

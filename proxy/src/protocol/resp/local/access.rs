@@ -96,7 +96,7 @@ pub fn hello(
     encode::integer(out, if resp3 { 3 } else { 2 });
     encode::bulk(out, b"id");
     encode::integer(out, facts.client as i64);
-    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+    for (key, value) in [("mode", info::mode(facts)), ("role", "master")] {
         encode::bulk(out, key.as_bytes());
         encode::bulk(out, value.as_bytes());
     }

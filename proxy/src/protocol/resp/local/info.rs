@@ -47,7 +47,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let mut lines: Vec<(&str, String)> = match name {
         "server" => vec![
             ("redis_version", facts.store.version.as_deref().unwrap_or(REDIS_VERSION).into()),
-            ("redis_mode", "standalone".into()),
+            ("redis_mode", mode(facts).into()),
             ("os", std::env::consts::OS.into()),
             ("arch_bits", usize::BITS.to_string()),
             ("tcp_port", facts.settings.port.to_string()),
@@ -69,7 +69,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("tracking_total_keys", total(|counters| counters.tracked_keys.get())),
         ],
         "replication" => vec![("role", "master".into()), ("connected_slaves", "0".into())],
-        "cluster" => vec![("cluster_enabled", "0".into())],
+        "cluster" => vec![("cluster_enabled", u8::from(facts.settings.facade.is_some()).to_string())],
         _ => Vec::new(),
     };
     if let (Some(valkey), "server") = (&facts.store.valkey, name) {
@@ -77,7 +77,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
         let lines_of_valkey = [
             ("server_name", "valkey".to_owned()),
             ("valkey_version", valkey.clone()),
-            ("server_mode", "standalone".to_owned()),
+            ("server_mode", mode(facts).to_owned()),
         ];
         lines.splice(1..1, lines_of_valkey);
     }
@@ -109,6 +109,11 @@ pub fn kind<'f>(facts: &Facts<'f, Resp>) -> (&'static str, &'f str) {
         (None, Some(redis)) => ("redis", redis),
         (None, None) => ("redis", REDIS_VERSION),
     }
+}
+
+/// What the proxy is to its clients: one server, or a cluster.
+pub fn mode(facts: &Facts<'_, Resp>) -> &'static str {
+    if facts.settings.facade.is_some() { "cluster" } else { "standalone" }
 }
 
 /// A size as Redis writes it for people.
@@ -159,7 +164,7 @@ pub const PARAMETERS_MAX: usize = 11;
 pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec<u8>) {
     let parameters = [
         ("appendonly", "no".to_owned()),
-        ("cluster-enabled", "no".to_owned()),
+        ("cluster-enabled", if facts.settings.facade.is_some() { "yes" } else { "no" }.to_owned()),
         ("databases", facts.settings.databases.to_string()),
         (EVENTS, facts.store.events.clone().unwrap_or_default()),
         ("port", facts.settings.port.to_string()),

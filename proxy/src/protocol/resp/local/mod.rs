@@ -12,6 +12,7 @@ mod access;
 mod acl;
 pub mod caching;
 pub mod client;
+pub mod cluster;
 pub mod command;
 mod encoded;
 pub mod info;
@@ -126,9 +127,9 @@ pub fn answer(
         }
         Local::Info => info::info(&all[1..], facts, session.resp3, out),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
-        Local::Cluster | Local::Asking => {
-            encode::error(out, "ERR This instance has cluster support disabled");
-        }
+        Local::Cluster(word) => return cluster::answer(word, &all, session, facts, plan),
+        Local::Asking if facts.settings.facade.is_some() => encode::simple(out, "OK"),
+        Local::Asking => encode::error(out, cluster::DISABLED),
         Local::Lolwut => {
             let (kind, version) = info::kind(facts);
             let server = if kind == "valkey" { "Valkey" } else { "Redis" };
