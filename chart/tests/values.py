@@ -61,6 +61,8 @@ def pool():
     settings["properties"]["servers"]["items"]["pattern"] = r"^(/\S+|\S+:[0-9]+):[0-9]+( +\S+)?$"
     settings["properties"]["servers_dns"] = {"type": "string", "pattern": r"^\S*\{\}\S*$"}
     settings["properties"]["servers_url"] = {"type": "string", "pattern": r"^http://\S+$"}
+    settings["properties"]["cluster_facade_announce"] = {"type": "string", "pattern": r"^\S+:[0-9]+$"}
+    settings["properties"]["cluster_facade_nodes"]["items"]["pattern"] = r"^\S+:[0-9]+$"
     cluster = definitions["cluster"] | {"required": ["seeds"]}
     cluster["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"
     for one in cluster["properties"].values():
