@@ -218,6 +218,28 @@ fn shards_that_do_not_tell_may_have_anything() {
 }
 
 #[test]
+fn a_shard_that_does_not_tell_for_the_moment_is_asked_again() {
+    for error in ["BUSY a script runs", "MASTERDOWN no link", "NOPERM no permissions"] {
+        let shards = [Pretender::new(0), Pretender::new(1)];
+        shards[0].change(|state| state.rows = vec![JSON.into()]);
+        shards[1].change(|state| {
+            state.rows = vec![JSON.replace("readonly", "write")];
+            state.command = Some(format!("-{error}\r\n").into_bytes());
+        });
+        let lines: Vec<String> = shards.iter().map(|pretender| pretender.shard.line.clone()).collect();
+        let proxy = Server::memstore_over(&SETTINGS, &lines);
+        let mut client = proxy.connect();
+        eventually(|| (shards[1].asked("command") > 0).to_string(), "true");
+        eventually(|| client.tell("COMMAND INFO json.get").contains("readonly").to_string(), "true");
+        shards[1].change(|state| state.command = None);
+        // The same run of the server tells now, and what both say is joined as the stricter has it.
+        eventually(|| client.tell("COMMAND INFO json.get").contains("write").to_string(), "true");
+        assert!(!client.tell("COMMAND INFO json.get").contains("readonly"));
+        proxy.says("shard-0 differs in json.get");
+    }
+}
+
+#[test]
 fn nothing_that_a_shard_tells_of_its_commands_is_too_much() {
     let shard = Pretender::new(0);
     let (proxy, admin) = Server::memstore_with_admin(&SETTINGS, std::slice::from_ref(&shard.shard.line), &[]);

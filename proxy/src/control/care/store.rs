@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shard_discovery::Shard;
 use shard_discovery::resolver::Resolver;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{commands, events, functions};
 use crate::config;
@@ -78,13 +78,14 @@ impl Inquiry {
         let shards: Vec<Shard> = all.iter().enumerate().filter_map(is_fit).collect();
         self.answers.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         for some in shards.chunks(QUESTIONS_MAX) {
+            let now = Instant::now();
             let mut asking = tokio::task::JoinSet::new();
             for shard in some.iter().cloned() {
                 let (config, names) = (config.clone(), pool.names.clone());
                 // One that does not say which events it tells of may note who asks.
                 let said = self.answers.get(&shard.name);
                 let asks_events = said.is_none_or(|answer| answer.store.events.is_some());
-                let known = self.commands.known(&shard.name);
+                let known = self.commands.known(&shard.name, now);
                 asking.spawn_local(async move {
                     let question =
                         timeout(QUESTION_MAX, ask_one(&shard, &names, &config, asks_events, known));
@@ -95,7 +96,13 @@ impl Inquiry {
                 match answer {
                     Ok(Ok(Said { store, run, commands, functions })) => {
                         self.functions.note(&name, functions);
-                        self.commands.note(&name, run, &store, commands);
+                        let silent = self.commands.note(&name, run, &store, commands, Instant::now());
+                        if let Some(reason) = silent {
+                            tracing::warn!(
+                                pool = %config.name, shard = %name, %reason,
+                                "shard does not tell which commands it has, and may have any; asked again now and then"
+                            );
+                        }
                         self.answers.insert(name, Answer { store, silences: 0 });
                     }
                     Ok(Err(_)) | Err(_) => {

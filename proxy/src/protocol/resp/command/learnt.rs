@@ -16,6 +16,8 @@ const LEARNT_MAX: usize = 1024;
 const NAME_MAX: usize = 64;
 /// A server that knows fewer commands of ours is none, or tells of some only.
 const KNOWN_MIN: usize = 50;
+/// Flags that allow something: to ask a replica, or a server that loads, is cut off or runs a script.
+const ALLOWING: u32 = flag::READONLY | flag::FAST | flag::LOADING | flag::STALE | flag::ALLOW_BUSY;
 
 /// Which commands one shard has, or all shards of a pool taken together.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -196,6 +198,12 @@ impl Commands {
         learnt.map(|learnt| &*learnt.name).chain(rows.map(|row| row.0.name)).filter(|name| !name.contains('|'))
     }
 
+    /// Names of commands that others of a pool say something else of, who are these taken together.
+    pub fn other_than<'s>(&'s self, all: &'s Self) -> impl Iterator<Item = &'s str> {
+        let other = |learnt: &&Learnt| all.named(learnt.name.as_bytes()).is_some_and(|joined| !joined.is_same(learnt));
+        self.learnt.iter().filter(other).map(|learnt| &*learnt.name).filter(|name| !name.contains('|'))
+    }
+
     /// Memory they hold.
     pub fn bytes(&self) -> usize {
         let learnt = self.learnt.iter().map(|learnt| {
@@ -221,7 +229,9 @@ impl Learnt {
         Self { name: name.into(), arity: told.arity, flags: told.flags, categories: told.categories, keys, handling }
     }
 
-    /// What a second shard says of it counts as well.
+    /// What a second shard says of it counts as well, the careful way: what forbids something counts if any says it, what allows
+    /// something if all do. The number of arguments is one that any of them takes, and the shard of the key judges for itself. Where they
+    /// differ in where its keys are, or in whether it waits, it is refused.
     fn agree(&mut self, other: &Self) {
         if self.keys != other.keys || self.handling != other.handling {
             self.handling = Handling::Later(Feature::Agreement);
@@ -230,8 +240,14 @@ impl Learnt {
             self.arity = -self.arity.abs().min(other.arity.abs());
         }
         self.categories.0 |= other.categories.0;
-        let reads = self.flags.0 & other.flags.0 & flag::READONLY;
-        self.flags.0 = (self.flags.0 | other.flags.0) & !flag::READONLY | reads;
+        let allowed = self.flags.0 & other.flags.0 & ALLOWING;
+        self.flags.0 = (self.flags.0 | other.flags.0) & !ALLOWING | allowed;
+    }
+
+    /// Whether both have the same words, but for the case of their names.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.arity, self.flags, self.categories, self.handling) == (other.arity, other.flags, other.categories, other.handling)
+            && self.keys == other.keys
     }
 
     fn row(&self) -> Command<'_> {
@@ -367,6 +383,15 @@ mod tests {
         assert!(both.lacks(lookup(b"hgetex").expect("a row")));
         assert_eq!(two.missing_of(&both).collect::<Vec<_>>(), ["json.GET", "hpttl"]);
         assert_eq!(both.missing_of(&both).count(), 0);
+        // What one allows is not allowed by all, and what one forbids is forbidden.
+        assert_eq!(one.other_than(&both).collect::<Vec<_>>(), ["a.same"]);
+        assert_eq!(two.other_than(&both).count(), 0, "it is the stricter one");
+        let eager = server(&["a.same -3 module+readonly+fast+loading 1 1 1"]);
+        let strict = server(&["a.same -3 module+readonly+loading+denyoom 1 1 1"]);
+        let joined = Commands::of_all([Some(&eager), Some(&strict)].into_iter());
+        let same = joined.find(b"a.same", None).expect("it is learnt");
+        assert!(same.flags.has(flag::READONLY | flag::LOADING | flag::DENYOOM) && !same.flags.has(flag::FAST));
+        assert_eq!(joined.other_than(&joined).count(), 0);
         // Where its keys are is told differently.
         let three = server(&["a.same -2 module 2 2 1"]);
         let all = Commands::of_all([Some(&one), Some(&three)].into_iter());
