@@ -13,6 +13,7 @@ use super::change::{Change, Opening, Superseded};
 use super::{Control, care, probe};
 use crate::config;
 use crate::net::conversation::ConversationError;
+use crate::protocol::questions;
 
 /// Pause between two probes of a shard that is to be adopted.
 pub const ADOPT_PAUSE: Duration = Duration::from_millis(200);
@@ -181,7 +182,7 @@ async fn answers(
 
 fn is_about_passwords(error: &ConversationError) -> bool {
     let ConversationError::Refused(words) = error else { return false };
-    ["WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password"].iter().any(|code| words.starts_with(code))
+    questions::is_denial(words)
 }
 
 /// Returns once this is so.

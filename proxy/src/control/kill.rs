@@ -18,7 +18,7 @@ use super::probe;
 use crate::failure::ShardFailure;
 use crate::net::connect::connect;
 use crate::net::conversation::{Conversation, ConversationError};
-use crate::protocol::Running;
+use crate::protocol::{Running, questions};
 
 /// How long a shard may take: until a script has run for `busy-reply-threshold` (5 s) it says nothing to anybody. Less than a client waits.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -105,15 +105,11 @@ async fn tell(pool: &PoolControl, shard: &Shard, what: Running) -> Result<(), Co
     if config.shard_identity {
         match probe::identify(&mut conversation, &shard.address).await {
             // It runs something, and says who it is only after that.
-            Err(ConversationError::Refused(words)) if words.starts_with("BUSY") => {}
+            Err(ConversationError::Refused(words)) if questions::is_busy(&words) => {}
             other => other?,
         }
     }
-    let container = match what {
-        Running::Script => "SCRIPT",
-        Running::Function => "FUNCTION",
-    };
-    conversation.ask(&[container, "KILL"]).await.map(|_| ())
+    conversation.ask(&questions::stop(what)).await.map(|_| ())
 }
 
 /// What shards have said.
@@ -132,7 +128,7 @@ impl Judged {
     fn hear(&mut self, name: &str, answer: Result<(), ConversationError>) {
         match answer {
             Ok(()) => self.has_stopped = true,
-            Err(ConversationError::Refused(words)) if words.starts_with("NOTBUSY") => {
+            Err(ConversationError::Refused(words)) if questions::is_idle(&words) => {
                 self.idle.get_or_insert(words);
             }
             Err(ConversationError::Refused(words)) => {

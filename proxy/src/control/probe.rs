@@ -14,7 +14,7 @@ use crate::failure::ShardFailure;
 use crate::net::connect::connect;
 use crate::net::conversation::{Conversation, ConversationError, Stream};
 use crate::net::socket::failure;
-use crate::protocol::{About, is_called};
+use crate::protocol::{About, is_called, questions};
 use crate::worker;
 
 /// A shard that takes longer is not well.
@@ -71,7 +71,7 @@ pub async fn enter(
 /// Asks who it is, on a connection of our own: the workers ask as it is usual in their protocol.
 pub async fn identify(conversation: &mut Conversation, address: &Address) -> Result<(), ConversationError> {
     let Address::Tcp { host, .. } = address else { return Ok(()) };
-    let answer = match conversation.ask(&["CONFIG", "GET", "replica-announce-ip"]).await? {
+    let answer = match conversation.ask(&questions::NAME).await? {
         BytesFrame::Array(elements) => Some(elements),
         _ => None,
     };
@@ -96,7 +96,7 @@ pub async fn speaks_resp3(
     // The answer is RESP3 where it is a good one.
     let mut answer = [0; 128];
     let exchange = async {
-        stream.write_all(b"HELLO 3\r\n").await?;
+        stream.write_all(questions::RESP3).await?;
         stream.read(&mut answer).await
     };
     let length = match timeout(PROBE_TIMEOUT, exchange).await {
@@ -108,7 +108,7 @@ pub async fn speaks_resp3(
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     match answer.strip_prefix('-') {
         None => Ok(true),
-        Some(words) if words.contains("unknown command") || words.starts_with("NOPROTO") => Ok(false),
+        Some(words) if questions::is_without_resp3(words) => Ok(false),
         Some(words) => Err(ConversationError::Refused(words.trim_end().to_owned())),
     }
 }
@@ -121,12 +121,10 @@ pub async fn why_untracked(
     config: &config::Pool,
 ) -> Result<Option<String>, ConversationError> {
     let mut conversation = enter(address, names, config).await?;
-    match conversation.ask(&["CLIENT", "TRACKING", "ON"]).await {
+    match conversation.ask(&questions::TRACKING).await {
         Ok(_) => Ok(None),
         // It may be well soon.
-        Err(ConversationError::Refused(words))
-            if words.starts_with("LOADING") || words.starts_with("BUSY") =>
-        {
+        Err(ConversationError::Refused(words)) if questions::is_passing(&words) => {
             Err(ConversationError::Refused(words))
         }
         Err(ConversationError::Refused(words)) => Ok(Some(words)),
@@ -147,20 +145,13 @@ pub async fn databases(
     let (mut least, mut most) = (1, many);
     let mut tried = many;
     while least < most {
-        match conversation.ask(&["SELECT", &(tried - 1).to_string()]).await {
+        match conversation.ask(&questions::use_database(&(tried - 1).to_string())).await {
             Ok(_) => least = tried,
-            Err(ConversationError::Refused(words)) if is_out_of_range(&words) => most = tried - 1,
+            Err(ConversationError::Refused(words)) if questions::is_out_of_range(&words) => most = tried - 1,
             Err(ConversationError::Refused(_)) => return Ok(None),
             Err(lost) => return Err(lost),
         }
         tried = least + (most - least).div_ceil(2);
     }
     Ok(Some(least))
-}
-
-/// In the words of Redis from 4 on, of those before, and of a node of a cluster.
-fn is_out_of_range(words: &str) -> bool {
-    ["index is out of range", "invalid DB index", "not allowed in cluster mode"]
-        .iter()
-        .any(|known| words.contains(known))
 }

@@ -36,6 +36,7 @@ pub mod events;
 mod identity;
 pub mod memcache;
 mod owners;
+pub mod questions;
 mod request;
 pub mod resp;
 mod response;

@@ -22,6 +22,7 @@ use crate::control::pool::PoolControl;
 use crate::control::probe;
 use crate::log_limit::warn_limited;
 use crate::net::conversation::ConversationError;
+use crate::protocol::questions;
 
 /// Least pause between two times that the nodes are asked.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -199,9 +200,9 @@ async fn ask_all(
 async fn ask(address: &Address, config: &config::Pool, names: &Resolver) -> Result<View, ConversationError> {
     let mut node = probe::enter(address, names, config).await?;
     let refused = ConversationError::Refused;
-    let info = node.text(&["CLUSTER", "INFO"]).await?;
-    let nodes = node.text(&["CLUSTER", "NODES"]).await?;
-    let slots = node.ask(&["CLUSTER", "SLOTS"]).await?;
+    let info = node.text(&questions::CLUSTER_STATE).await?;
+    let nodes = node.text(&questions::CLUSTER_NODES).await?;
+    let slots = node.ask(&questions::CLUSTER_SLOTS).await?;
     Ok(View {
         asked: address.clone(),
         is_well: view::info(&info, "cluster_state") == Some("ok"),
@@ -249,7 +250,7 @@ async fn measure(config: &Arc<config::Pool>, names: &Arc<Resolver>, map: &Map) -
             let mut best = None;
             for _ in 0..3 {
                 let start = Instant::now();
-                node.ask(&["PING"]).await.ok()?;
+                node.ask(&questions::PING).await.ok()?;
                 best = best.into_iter().chain([start.elapsed()]).min();
             }
             Some((index, best?))

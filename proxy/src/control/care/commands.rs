@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::control::pool::PoolControl;
 use crate::net::conversation::{Conversation, ConversationError};
+use crate::protocol::questions;
 use crate::protocol::store::{Commands, Store};
 
 /// Longest question.
@@ -80,7 +81,8 @@ impl Learning {
         let (told, reason) = match answer {
             None => (before.unwrap_or(Told::NotYet { failures: 0, again: now }), None),
             Some(answer) => {
-                let read = |answer: Bytes| Commands::read(&answer).ok_or_else(|| "no list of commands".to_owned());
+                let read =
+                    |answer: Bytes| Commands::read(&answer).ok_or_else(|| "no list of commands".to_owned());
                 match answer.map_err(|error| error.to_string()).and_then(read) {
                     Ok(commands) => (Told::All(self.shared(commands)), None),
                     Err(reason) => {
@@ -142,7 +144,8 @@ impl Learning {
         for name in names {
             let Some(commands) = self.shards.get(*name).and_then(Kept::commands) else { continue };
             let lacks = some_of(commands.missing_of(&self.all)).map(|names| format!("{name} lacks {names}"));
-            let differs = some_of(commands.other_than(&self.all)).map(|names| format!("{name} differs in {names}"));
+            let differs =
+                some_of(commands.other_than(&self.all)).map(|names| format!("{name} differs in {names}"));
             for words in lacks.into_iter().chain(differs) {
                 if differences.len() >= TOLD_MAX {
                     break;
@@ -221,7 +224,7 @@ fn pause(failures: u32) -> Duration {
 /// Asks a shard which commands it has.
 pub async fn ask(shard: &mut Conversation) -> Result<Bytes, ConversationError> {
     let lost = Err(ConversationError::Lost(crate::failure::ShardFailure::ResponseTimeout));
-    timeout(QUESTION_MAX, shard.bytes(&["COMMAND"])).await.unwrap_or(lost)
+    timeout(QUESTION_MAX, shard.bytes(&questions::COMMANDS)).await.unwrap_or(lost)
 }
 
 #[cfg(test)]
@@ -234,8 +237,10 @@ mod tests {
 
     fn list() -> Bytes {
         let rows = &crate::protocol::resp::command::table::COMMANDS;
-        let rows: Vec<String> =
-            rows.iter().map(|row| format!("*6\r\n+{}\r\n:-1\r\n*0\r\n:0\r\n:0\r\n:0\r\n", row.name)).collect();
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|row| format!("*6\r\n+{}\r\n:-1\r\n*0\r\n:0\r\n:0\r\n:0\r\n", row.name))
+            .collect();
         format!("*{}\r\n{}", rows.len(), rows.concat()).into()
     }
 
@@ -243,13 +248,18 @@ mod tests {
     fn a_shard_that_does_not_tell_is_asked_again_after_longer_and_longer_pauses() {
         let (mut learning, mut now, mut asked, mut told) = (Learning::default(), Instant::now(), 0, 0);
         let begin = now;
-        for error in ["BUSY a script", "LOADING", "MASTERDOWN", "NOPERM", "ERR unknown command 'COMMAND'"].iter().cycle() {
+        for error in ["BUSY a script", "LOADING", "MASTERDOWN", "NOPERM", "ERR unknown command 'COMMAND'"]
+            .iter()
+            .cycle()
+        {
             if now > begin + 12 * 3600 * Duration::from_secs(1) {
                 break;
             }
             if learning.known("one", now).is_none() {
                 asked += 1;
-                told += usize::from(learning.note("one", "run".into(), &Store::default(), refused(error), now).is_some());
+                told += usize::from(
+                    learning.note("one", "run".into(), &Store::default(), refused(error), now).is_some(),
+                );
             } else {
                 assert_eq!(learning.note("one", "run".into(), &Store::default(), None, now), None);
             }

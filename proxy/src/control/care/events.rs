@@ -21,9 +21,8 @@ use crate::control::probe;
 use crate::failure::ShardFailure;
 use crate::net::conversation::{Conversation, ConversationError};
 use crate::protocol::events::Flags;
+use crate::protocol::questions::{self, EVENTS};
 
-/// The parameter.
-pub const PARAMETER: &str = "notify-keyspace-events";
 /// How long a shard may take while a client waits.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Who has waited for so long is told by its worker that there is no answer, so no shard is asked for it.
@@ -227,7 +226,7 @@ async fn tell(conversation: &mut Conversation, flags: Flags) -> Result<(), Conve
     let present = flags_of(conversation).await?;
     if !present.contains(flags) {
         let all = present.with(flags).to_string();
-        conversation.ask(&["CONFIG", "SET", PARAMETER, &all]).await?;
+        conversation.ask(&questions::tell_events(&all)).await?;
     }
     Ok(())
 }
@@ -241,10 +240,10 @@ async fn flags_of(conversation: &mut Conversation) -> Result<Flags, Conversation
 
 /// The same in its words.
 pub async fn text(conversation: &mut Conversation) -> Result<Vec<u8>, ConversationError> {
-    match conversation.ask(&["CONFIG", "GET", PARAMETER]).await? {
+    match conversation.ask(&questions::TOLD_EVENTS).await? {
         BytesFrame::Array(elements) => match &elements[..] {
             [_, BytesFrame::BulkString(text)] => Ok(text.to_vec()),
-            _ => Err(ConversationError::Refused(format!("ERR the shard does not know {PARAMETER}"))),
+            _ => Err(ConversationError::Refused(format!("ERR the shard does not know {EVENTS}"))),
         },
         _ => Err(ConversationError::Refused("ERR unexpected response to CONFIG GET".into())),
     }

@@ -17,6 +17,7 @@ use crate::config;
 use crate::control::pool::PoolControl;
 use crate::control::{machine, probe};
 use crate::net::conversation::ConversationError;
+use crate::protocol::questions;
 use crate::protocol::store::Store;
 
 /// Longest question, the connect included.
@@ -146,7 +147,7 @@ async fn ask_one(
 ) -> Result<Said, ConversationError> {
     let mut shard = probe::enter(&shard.address, names, config).await?;
     shard.expect_short();
-    let info = shard.text(&["INFO"]).await?;
+    let info = shard.text(&questions::INFO).await?;
     let (mut store, run) = (Store::of_info(&info), Store::run(&info));
     if asks_events {
         store.events = match events::text(&mut shard).await {

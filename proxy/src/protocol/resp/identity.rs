@@ -3,12 +3,12 @@
 //! A shard on its own has no name but the one it announces to its replicas; a node of a cluster has an ID.
 
 use super::encode;
-use crate::protocol::{ShardIdentity, is_called};
+use crate::protocol::{ShardIdentity, is_called, questions};
 
 /// Writes the question.
 pub fn ask(identity: &ShardIdentity, out: &mut Vec<u8>) {
     match identity {
-        ShardIdentity::Host(_) => encode::request(out, &[b"CONFIG", b"GET", b"replica-announce-ip"]),
+        ShardIdentity::Host(_) => encode::request(out, &questions::NAME.map(str::as_bytes)),
         ShardIdentity::Node { .. } => encode::request(out, &[b"CLUSTER", b"MYID"]),
     }
 }
