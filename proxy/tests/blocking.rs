@@ -123,12 +123,9 @@ fn clients_of_all_workers_are_unblocked_and_disconnected() {
         let number = client.tell("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
         client.begin("BLPOP k 0");
         blocked(&shards[0], 1);
-        assert!(
-            other
-                .tell("CLIENT LIST")
-                .lines()
-                .any(|line| line.contains(&format!("id={number} ")) && line.contains("flags=b"))
-        );
+        assert!(other.tell("CLIENT LIST").lines().any(|line| line.contains(&format!("id={number} "))
+            && line.contains("flags=b")
+            && line.contains(" cmd=blpop ")));
         assert_eq!(other.tell(&format!("CLIENT UNBLOCK {number} ERROR")), ":1\r\n");
         let reply = String::from_utf8_lossy(&client.reply()).into_owned();
         assert_eq!(reply, "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");

@@ -292,6 +292,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
         input_bytes: 0,
         output_bytes: 0,
         is_blocked: false,
+        waits: None,
         watched: 0,
         asks: None,
         listens: [0; 3],

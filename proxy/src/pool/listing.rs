@@ -74,6 +74,13 @@ impl<P: Protocol> Pool<P> {
             let id = ClientId { index: index as u32, generation: client.generation };
             let Some([address, local_address]) = ends(id) else { continue };
             let activity = client.activity.as_ref();
+            let is_blocked = wide.goes_on(id)
+                || confirmations.has(id)
+                || activity
+                    .and_then(|activity| connections.wait_of(activity))
+                    .is_some_and(|wait| wait.goes_on());
+            let at_one = || connections.get(activity?.private?)?.newest_kept();
+            let waits = || wide.get(id).map(|wait| wait.request.clone()).or_else(at_one);
             let row = ClientRow {
                 id: client.id,
                 address: &address,
@@ -85,11 +92,8 @@ impl<P: Protocol> Pool<P> {
                 watched: watched_by(client.lane),
                 input_bytes: activity.map_or(0, |activity| activity.rest.len()),
                 output_bytes: activity.map_or(0, |activity| activity.replies.bytes()),
-                is_blocked: wide.goes_on(id)
-                    || confirmations.has(id)
-                    || activity
-                        .and_then(|activity| connections.wait_of(activity))
-                        .is_some_and(|wait| wait.goes_on()),
+                is_blocked,
+                waits: is_blocked.then(waits).flatten(),
                 asks: (client.id == asker).then_some(question.form),
                 listens: channels.count_of(id),
             };

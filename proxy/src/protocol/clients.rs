@@ -154,6 +154,8 @@ pub struct ClientRow<'c> {
     pub output_bytes: usize,
     /// Its request waits for data.
     pub is_blocked: bool,
+    /// That request, where it is kept meanwhile.
+    pub waits: Option<Bytes>,
     /// It is the one that asks: by the form of its question.
     pub asks: Option<u8>,
     /// How many channels it listens to, of each kind.

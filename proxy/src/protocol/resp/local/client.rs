@@ -8,9 +8,10 @@ use super::caching;
 use crate::buffer::Output;
 use crate::protocol::events::Flags;
 use crate::protocol::resp::command::Merge;
+use crate::protocol::resp::command::index::lookup;
 use crate::protocol::resp::mode::Mode;
 use crate::protocol::resp::session::{LONG_NAME, Names, ReplyMode, Session, client_name, number};
-use crate::protocol::resp::{Resp, encode};
+use crate::protocol::resp::{Resp, encode, identity, whole};
 use crate::protocol::{ClientFilter, ClientRow, Deed, Facts, Found, Plan, Question, Route, Running};
 
 /// How the answer to a question is said.
@@ -222,8 +223,8 @@ fn of_type(kind: &[u8], filter: &mut ClientFilter) -> Result<(), String> {
 }
 
 /// One line of CLIENT LIST, with the fields of Redis 7.0 in their order and those that came later where it has them. What is not
-/// known is 0, and the last command is only known of the client that asks, and is said to be the first of those that listen:
-/// nothing is noted of each request.
+/// known is 0, and the last command is only known of the client that asks and of those that wait for data, and is said to be the first of
+/// those that listen: nothing is noted of each request.
 pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let [channels, patterns, sharded] = client.listens;
     let unnamed = Names::default();
@@ -242,6 +243,7 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     let command = match client.asks {
         Some(INFO) => "client|info",
         Some(_) => "client|list",
+        None if client.is_blocked => client.waits.as_deref().and_then(command_of).unwrap_or("NULL"),
         // Of RESP3 they might have asked something else since. Tools look for them by this word.
         None if channels > 0 => "subscribe",
         None if patterns > 0 => "psubscribe",
@@ -277,6 +279,12 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
         names.library,
         names.library_version
     );
+}
+
+/// What the command of this request is called.
+fn command_of(request: &[u8]) -> Option<&'static str> {
+    let (name, _) = identity::string(request.get(whole::head(request)?.1..)?)?;
+    lookup(name).map(|row| row.name)
 }
 
 /// The reply to a question about clients.
