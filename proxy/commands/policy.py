@@ -134,10 +134,12 @@ ALL_SHARDS = {
     "Any(0)": "randomkey acl|genpass",
     "Least": "lastsave",
     "Every": "script|exists",
-    "AnyDone": "script|load script|show function|dump function|list function|stats",
+    "AnyDone": "module|list script|load script|show function|dump function|list function|stats",
     "Same": "function|load",
     "History": "latency|history",
     "Latest": "latency|latest",
+    "MemoryStats": "memory|stats",
+    "Histogram": "latency|histogram",
     "Texts": "latency|doctor latency|graph memory|doctor memory|malloc-stats",
 }
 ALL_SERVERS = {
@@ -169,7 +171,7 @@ CONFIRM = {"wait": "false", "waitaof": "true"}
 
 LATER = {
     "Blocking": "blmovem bzmove",
-    "AllShards": "clusterscan latency|histogram memory|stats",
+    "AllShards": "clusterscan",
     "AtOnce": "swapdb",
     "WholeServer": "hotkeys|get hotkeys|reset hotkeys|start hotkeys|stop",
 }
@@ -208,6 +210,9 @@ REFUSE = {
     "save": PERSISTENCE,
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
+    "module|load": MODULES,
+    "module|loadex": MODULES,
+    "module|unload": MODULES,
     "acl|setuser": USERS,
     "acl|deluser": USERS,
     "acl|dryrun": USERS,
@@ -218,7 +223,6 @@ REFUSE = {
     "client|import-source": "importing is done on the shards themselves",
     "client|maint_notifications": "the proxy's address stays, so there are no maintenance notifications",
 }
-REFUSE_WHOLE = {"module": MODULES}
 
 # Which words Redis finds for a bad number of keys (found by trying): a variant of `KeyNumWords`.
 KEYNUM_WORDS = {

@@ -144,8 +144,6 @@ def further_categories(row):
 def handling(row):
     name = row["name"]
     container, _, subcommand = name.partition("|")
-    if container in policy.REFUSE_WHOLE:
-        return refuse(policy.REFUSE_WHOLE[container]) if subcommand else "Container"
     if container in policy.ANSWER_WHOLE and (subcommand or name in policy.ANSWER):
         return f"Answer({policy.ANSWER_WHOLE[container]})"
     if container == "cluster" and subcommand:

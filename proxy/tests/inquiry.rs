@@ -73,7 +73,8 @@ fn nothing_is_asked_where_nobody_wants_it() {
     let shard = Server::redis(&[]);
     let proxy = Server::memstore_over(&["info_refresh: none", "resp3: true"], &[shard.line(0)]);
     let mut client = proxy.connect();
-    assert_eq!(client.tell("CONFIG GET maxmemory*"), "*0\r\n");
+    // Who asks is answered by the shard.
+    assert_eq!(client.tell("CONFIG GET maxmemory"), "*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n");
     let stats = String::from_utf8_lossy(&shard.connect().ask(&[b"INFO", b"commandstats"])).into_owned();
     assert!(!stats.contains("cmdstat_info"), "{stats}");
 }

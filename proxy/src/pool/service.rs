@@ -221,6 +221,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Split(_)
             | Route::Everywhere(_)
             | Route::AllShards(_)
+            | Route::OnShard(_)
             | Route::Queue { .. }
             | Route::QueueRun(_)
                 if is_large && length > self.share.room() =>
@@ -250,8 +251,9 @@ impl<P: Protocol> Service<'_, P> {
                 work(self.plan.keys.len()) + script_work(run)
             }
             Route::Listen(_) => work(self.plan.keys.len()).max(self.channels.names_of(self.id)),
-            Route::Everywhere(_) | Route::AllShards(_) | Route::Confirm { .. } => {
-                work(self.router.topology.shards().len())
+            Route::Everywhere(_) | Route::AllShards(_) | Route::OnShard(_) | Route::Confirm { .. } => {
+                let own = answer_work(0, self.plan.reply.len(), 0, self.plan.searched);
+                work(self.router.topology.shards().len()) + own
             }
             // What is not sent on is read, looked up and answered by the proxy itself.
             _ => {
@@ -280,6 +282,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Split(merge) => self.split(merge, scratch, length)?,
             Route::Everywhere(merge) => self.send_everywhere(merge, &scratch[self.used..][..length])?,
             Route::AllShards(merge) => self.send_to_all(merge, scratch, length)?,
+            Route::OnShard(merge) => self.send_to_named(merge, &scratch[self.used..][..length])?,
             Route::Scan(number) => self.scan(number, &scratch[self.used..][..length])?,
             Route::Watch => return self.watch(scratch, length),
             Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),

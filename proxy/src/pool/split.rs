@@ -2,6 +2,8 @@
 //!
 //! A request is split in two steps: where its fragments go is found, and whether they may, and only then anything is queued.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use shard_discovery::Home;
 
@@ -84,6 +86,22 @@ impl<P: Protocol> Router<P> {
             [target] if self.fragments.down.is_empty() => Some(target),
             _ => None,
         })
+    }
+
+    /// This shard may be sent a request.
+    pub fn admit_named(
+        &mut self,
+        sender: Sender,
+        shard: ShardIndex,
+        length: usize,
+        plan: &mut Plan<P>,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        plan.owners.clear();
+        self.fragments.targets.clear();
+        let connection = self.connection(sender, self.members.of(shard));
+        self.fragments.targets.push(Target { connection, unit: 0 });
+        self.admit_targets(sender, length, limits, false)
     }
 
     /// The shard at this home, which has to execute transactions, may be sent a request of its own.
@@ -247,7 +265,14 @@ impl<P: Protocol> Router<P> {
         P::split(&merge, request, &plan.owners, &mut plan.fragments[..different]);
         counters.fragments.add(count as u64);
         let part = |target: &Target| Part::new(self.name_of(target.connection).clone());
-        let (owners, parts) = (Owners::new(&plan.owners, count), targets.iter().map(part).collect());
+        let mut parts: Vec<Part> = targets.iter().map(part).collect();
+        if plan.owners.is_empty() && !plan.reply.is_empty() {
+            // What the proxy says itself.
+            let mut own = Part::new(Arc::from(""));
+            own.bytes.extend_from_slice(&plan.reply);
+            parts.push(own);
+        }
+        let owners = Owners::new(&plan.owners, count);
         replies.submitted_split(plan.manner, Merging::new(merge, owners, parts, count))
     }
 

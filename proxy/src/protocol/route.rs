@@ -59,8 +59,11 @@ pub enum Route<M> {
     /// It goes to every server of the pool.
     Everywhere(M),
     /// It goes to every shard that has keys; where [`super::Plan::keys`] has what all keys begin with that it is about, and one shard has
-    /// all that begin so, to that one.
+    /// all that begin so, to that one. [`super::Plan::reply`] may have what the proxy says itself: it is the part behind those of the
+    /// shards, and the reply where no shard can be asked.
     AllShards(M),
+    /// It goes to the shard whose name is at the last of [`super::Plan::keys`]; [`super::Plan::reply`] is the reply where no shard can be asked.
+    OnShard(M),
     /// The shard is asked for names of keys whose turn it is at this number of a scan. [`super::Plan::keys`] may have what all begin
     /// with that are looked for.
     Scan(u64),

@@ -3,7 +3,8 @@
 //!
 //! A number is known if each of them has told it; a sum over some would be a lie that nobody notices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::events::Flags;
@@ -24,6 +25,14 @@ pub struct Store {
     pub events: Option<String>,
     /// In the order of [`NUMBERS`].
     numbers: [Option<u64>; NUMBERS.len()],
+    /// In the order of [`DECIMALS`].
+    decimals: [Option<f64>; DECIMALS.len()],
+    /// Whether it is well, in the order of [`STATES`].
+    states: [Option<bool>; STATES.len()],
+    /// How often which errors were said, by the line of INFO.
+    errors: BTreeMap<String, u64>,
+    /// Lines of INFO about modules.
+    modules: BTreeSet<String>,
     /// By the number of the database.
     pub keyspace: BTreeMap<u32, Keys>,
     /// It follows another one, so that it has nothing of its own.
@@ -49,10 +58,12 @@ enum Join {
     SumOfLimits,
     /// The highest, of states.
     Highest,
+    /// The lowest, of what is safe or was done.
+    Lowest,
 }
 
 /// The numbers that are kept, by section of INFO and name.
-const NUMBERS: [(&str, &str, Join); 13] = [
+const NUMBERS: [(&str, &str, Join); 17] = [
     ("memory", "used_memory", Join::Sum),
     ("memory", "used_memory_rss", Join::Sum),
     ("memory", "used_memory_peak", Join::Sum),
@@ -62,11 +73,38 @@ const NUMBERS: [(&str, &str, Join); 13] = [
     ("persistence", "rdb_changes_since_last_save", Join::Sum),
     ("persistence", "rdb_bgsave_in_progress", Join::Highest),
     ("persistence", "aof_rewrite_in_progress", Join::Highest),
+    ("persistence", "async_loading", Join::Highest),
+    ("persistence", "rdb_last_save_time", Join::Lowest),
+    ("persistence", "aof_enabled", Join::Lowest),
+    ("stats", "instantaneous_ops_per_sec", Join::Sum),
     ("stats", "expired_keys", Join::Sum),
     ("stats", "evicted_keys", Join::Sum),
     ("stats", "keyspace_hits", Join::Sum),
     ("stats", "keyspace_misses", Join::Sum),
 ];
+
+/// Numbers with a fraction, which are added up, by section and name, and digits behind the point.
+const DECIMALS: [(&str, &str, usize); 6] = [
+    ("stats", "instantaneous_input_kbps", 2),
+    ("stats", "instantaneous_output_kbps", 2),
+    ("cpu", "used_cpu_sys", 6),
+    ("cpu", "used_cpu_user", 6),
+    ("cpu", "used_cpu_sys_children", 6),
+    ("cpu", "used_cpu_user_children", 6),
+];
+
+/// What is `ok` if it is so everywhere.
+const STATES: [(&str, &str); 3] = [
+    ("persistence", "rdb_last_bgsave_status"),
+    ("persistence", "aof_last_bgrewrite_status"),
+    ("persistence", "aof_last_write_status"),
+];
+
+/// Kinds of errors and modules that are kept, and bytes of a line about one. A server tells of 128 kinds.
+const LINES_MAX: usize = 128;
+const LINE_MAX: usize = 512;
+/// What lines about errors begin with.
+const ERROR: &str = "errorstat_";
 
 impl Store {
     /// What a Redis server's reply to INFO says.
@@ -77,11 +115,26 @@ impl Store {
                 store.numbers[place] = value.parse().ok();
                 continue;
             }
+            if let Some(place) = DECIMALS.iter().position(|(_, known, _)| *known == name) {
+                store.decimals[place] = value.parse().ok().filter(|number: &f64| number.is_finite());
+                continue;
+            }
+            if let Some(place) = STATES.iter().position(|(_, known)| *known == name) {
+                store.states[place] = Some(value == "ok");
+                continue;
+            }
             match name {
                 "redis_version" => store.version = version(value).is_some().then(|| value.to_owned()),
                 "valkey_version" => store.valkey = version(value).is_some().then(|| value.to_owned()),
                 "maxmemory_policy" => store.policy = is_word(value).then(|| value.to_owned()),
                 "role" => store.is_replica = value == "slave",
+                "module" if is_line(value) && store.modules.len() < LINES_MAX => {
+                    store.modules.insert(value.to_owned());
+                }
+                _ if name.starts_with(ERROR) && is_line(name) && store.errors.len() < LINES_MAX => {
+                    let count = value.strip_prefix("count=").and_then(|count| count.parse().ok());
+                    store.errors.insert(name.to_owned(), count.unwrap_or(0));
+                }
                 _ => {
                     if let Some(db) = name.strip_prefix("db").and_then(|number| number.parse().ok()) {
                         store.keyspace.insert(db, Keys::of_info(value));
@@ -137,8 +190,26 @@ impl Store {
                 (Some(0), Some(_), Join::SumOfLimits) | (Some(_), Some(0), Join::SumOfLimits) => Some(0),
                 (Some(one), Some(two), Join::Sum | Join::SumOfLimits) => Some(one.saturating_add(two)),
                 (Some(one), Some(two), Join::Highest) => Some(one.max(two)),
+                (Some(one), Some(two), Join::Lowest) => Some(one.min(two)),
                 _ => None,
             };
+        }
+        for (sum, other) in self.decimals.iter_mut().zip(other.decimals) {
+            *sum = sum.zip(other).map(|(one, two)| one + two);
+        }
+        for (all, other) in self.states.iter_mut().zip(other.states) {
+            *all = all.zip(other).map(|(one, two)| one && two);
+        }
+        for (name, count) in &other.errors {
+            if self.errors.len() < LINES_MAX || self.errors.contains_key(name) {
+                let sum = self.errors.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        for line in &other.modules {
+            if self.modules.len() < LINES_MAX {
+                self.modules.insert(line.clone());
+            }
         }
         for (db, keys) in &other.keyspace {
             self.keyspace.entry(*db).or_default().add(*keys);
@@ -166,6 +237,35 @@ impl Store {
             .zip(self.numbers)
             .filter(move |((section, ..), _)| *section == wanted)
             .filter_map(|((_, name, _), number)| Some((*name, number?)))
+    }
+}
+
+impl Store {
+    /// Writes what else is known of a section, as a server does.
+    pub fn write_further(&self, section: &str, text: &mut String) {
+        let decimals = DECIMALS.iter().zip(self.decimals).filter(|((of, ..), _)| *of == section);
+        for (&(_, name, digits), number) in decimals.filter_map(|(row, number)| Some((row, number?))) {
+            let _ = write!(text, "{name}:{number:.digits$}\r\n");
+        }
+        let states = STATES.iter().zip(self.states).filter(|((of, _), _)| *of == section);
+        for ((_, name), is_well) in states.filter_map(|(row, state)| Some((row, state?))) {
+            let _ = write!(text, "{name}:{}\r\n", if is_well { "ok" } else { "err" });
+        }
+        match section {
+            "memory" => {
+                let numbers = self.number("used_memory_rss").zip(self.number("used_memory"));
+                if let Some((resident, used)) = numbers.filter(|(_, used)| *used > 0) {
+                    let _ = write!(text, "mem_fragmentation_ratio:{:.2}\r\n", resident as f64 / used as f64);
+                }
+            }
+            "modules" => self.modules.iter().for_each(|line| {
+                let _ = write!(text, "module:{line}\r\n");
+            }),
+            "errorstats" => self.errors.iter().for_each(|(name, count)| {
+                let _ = write!(text, "{name}:count={count}\r\n");
+            }),
+            _ => {}
+        }
     }
 }
 
@@ -212,12 +312,17 @@ fn version(text: &str) -> Option<Vec<u32>> {
 }
 
 /// How much a policy may lose: nothing, keys that expire, any key.
-fn loss(policy: &str) -> u8 {
+pub fn loss(policy: &str) -> u8 {
     match policy.split('-').next() {
         Some("noeviction") => 0,
         Some("volatile") => 1,
         _ => 2,
     }
+}
+
+/// A peer's line goes to clients as it is.
+fn is_line(text: &str) -> bool {
+    text.len() <= LINE_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 /// A peer's word goes to clients as it is.
@@ -270,6 +375,34 @@ mod tests {
         let both = Store::of_all([&store(3), &store(4)].into_iter());
         let told = both.section("persistence").collect::<Vec<_>>();
         assert_eq!(told, [("loading", 1), ("rdb_changes_since_last_save", 7)]);
+    }
+
+    #[test]
+    fn what_a_section_has_beside_its_numbers_is_that_of_all() {
+        let one = Store::of_info(
+            "used_memory:100\r\nused_memory_rss:150\r\nused_cpu_sys:1.500000\r\nrdb_last_bgsave_status:ok\r\nrdb_last_save_time:9\r\naof_enabled:1\r\n\
+             errorstat_ERR:count=3\r\nerrorstat_A:count=x\r\nmodule:name=a,ver=1\r\n",
+        );
+        let two = Store::of_info(
+            "used_memory:100\r\nused_memory_rss:350\r\nused_cpu_sys:0.25\r\nrdb_last_bgsave_status:err\r\nrdb_last_save_time:5\r\naof_enabled:0\r\n\
+             errorstat_ERR:count=4\r\nmodule:name=b,ver=1\r\nmodule:\u{7f}\r\n",
+        );
+        let both = Store::of_all([&one, &two].into_iter());
+        let mut text = String::new();
+        for section in ["memory", "cpu", "persistence", "errorstats", "modules"] {
+            both.write_further(section, &mut text);
+        }
+        assert_eq!(
+            text,
+            "mem_fragmentation_ratio:2.50\r\nused_cpu_sys:1.750000\r\nrdb_last_bgsave_status:err\r\nerrorstat_A:count=0\r\nerrorstat_ERR:count=7\r\n\
+             module:name=a,ver=1\r\nmodule:name=b,ver=1\r\n"
+        );
+        assert_eq!((both.number("rdb_last_save_time"), both.number("aof_enabled")), (Some(5), Some(0)));
+        let many = |mark: &str| {
+            (0..10_000).map(|number| format!("errorstat_{mark}{number}:count=1\r\n")).collect::<String>()
+        };
+        let all = Store::of_all([&Store::of_info(&many("a")), &Store::of_info(&many("b"))].into_iter());
+        assert_eq!(all.errors.len(), LINES_MAX);
     }
 
     #[test]

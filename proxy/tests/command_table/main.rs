@@ -255,7 +255,7 @@ fn lists_name_what_the_proxy_does_and_nothing_else() {
         assert!(names.contains(&served), "{served} is missing");
     }
     for refused in
-        ["shutdown", "acl|setuser", "module", "bzmove", "script|debug", "config|rewrite", "monitor"]
+        ["shutdown", "acl|setuser", "module|load", "bzmove", "script|debug", "config|rewrite", "monitor"]
     {
         assert!(!names.contains(&refused), "{refused} is refused, but listed");
     }

@@ -218,7 +218,10 @@ impl<P: Protocol> Service<'_, P> {
                 self.facts.quiet = true;
                 P::plan(request, self.session, &self.facts, self.plan)
             };
-            if !matches!(route, Route::Answer) {
+            // Within a transaction no shard is asked for what the proxy adds to.
+            let is_own =
+                matches!(route, Route::AllShards(_) | Route::OnShard(_)) && !self.plan.reply.is_empty();
+            if !is_own && !matches!(route, Route::Answer) {
                 self.plan.reply.clear();
                 self.context.counters.out_of_memory.add(1);
                 P::out_of_memory(&mut self.plan.reply);

@@ -4,9 +4,13 @@ use bytes::BytesMut;
 
 use super::Service;
 use crate::pool::client::Activity;
+use crate::pool::members::ShardIndex;
 use crate::pool::router::Refusal;
 use crate::protocol::scan::{STALE, Step, Walk, digest};
 use crate::protocol::{DecodeRequests, Protocol, Request};
+
+/// So many shards are named to who asks for one that there is not.
+const NAMED_MAX: usize = 32;
 
 /// What it costs to ask a node behind the last page, in requests.
 const END_WORK: usize = 32;
@@ -36,7 +40,16 @@ impl<P: Protocol> Service<'_, P> {
         let Activity { decoder, replies, .. } = &mut **activity;
         let canonical = decoder.canonical(&scratch[self.used..][..length]);
         let is_done_by_any = P::is_done_by_any(&merge);
-        let target = router.admit_all(sender, canonical, plan, &context.limits, is_done_by_any)?;
+        // A refusal takes its place.
+        let own = std::mem::take(&mut plan.reply);
+        let target = match router.admit_all(sender, canonical, plan, &context.limits, is_done_by_any) {
+            Err(Refusal::Nobody) if !own.is_empty() => {
+                replies.replied(&own, plan.manner);
+                return Ok(());
+            }
+            target => target?,
+        };
+        plan.reply = own;
         if P::forgets_scripts(canonical) {
             context.scripts.forget();
         }
@@ -44,10 +57,39 @@ impl<P: Protocol> Service<'_, P> {
             context.scripts.libraries().note(change);
         }
         match target {
-            Some(target) => self.submit_whole(target, sender, scratch, length),
-            None => {
+            Some(target) if !P::is_rewritten(&merge) => self.submit_whole(target, sender, scratch, length),
+            _ => {
                 let request = Request { decoder, canonical };
                 router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
+            }
+        }
+        Ok(())
+    }
+
+    /// It goes to the shard that it names.
+    pub(super) fn send_to_named(&mut self, merge: P::Merge, input: &[u8]) -> Result<(), Refusal> {
+        let sender = self.sender();
+        let Self { context, router, plan, activity, .. } = self;
+        let Activity { decoder, replies, .. } = &mut **activity;
+        let canonical = decoder.canonical(input);
+        let topology = router.topology.clone();
+        let (start, length) = plan.keys.pop().unwrap_or_default();
+        let name = &canonical[start..start + length];
+        plan.reply.clear();
+        match topology.shards().iter().position(|shard| shard.name.as_bytes() == name) {
+            Some(shard) => {
+                router.admit_named(sender, ShardIndex(shard), canonical.len(), plan, &context.limits)?;
+                let request = Request { decoder, canonical };
+                router.submit_fragments(sender, request, merge, plan, replies, &context.counters);
+            }
+            None => {
+                context.counters.refused.add(1);
+                let names: Vec<&str> =
+                    topology.shards().iter().take(NAMED_MAX).map(|shard| &*shard.name).collect();
+                let more = if topology.shards().len() > NAMED_MAX { ", ..." } else { "" };
+                let words = format!("no shard has that name; the shards are {}{more}", names.join(", "));
+                P::failure(plan.manner, &words, &mut plan.reply);
+                replies.replied(&plan.reply, plan.manner);
             }
         }
         Ok(())

@@ -31,6 +31,7 @@ pub mod identity;
 pub mod local;
 pub mod mode;
 mod mute;
+mod parameters;
 mod plan;
 mod pubsub;
 mod queueing;
@@ -38,11 +39,13 @@ pub mod redirect;
 mod reports;
 mod scan;
 mod scripting;
+mod sections;
 pub mod session;
 mod slot;
 pub mod split;
 mod transaction;
 mod transfer;
+mod usage;
 mod waiting;
 mod watching;
 mod whole;
@@ -214,7 +217,7 @@ impl Protocol for Resp {
     }
 
     fn is_rewritten(merge: &Merge) -> bool {
-        matches!(merge, Merge::Counts(_))
+        matches!(merge, Merge::Counts(_) | Merge::Parameters | Merge::Sections(_) | Merge::Own)
     }
 
     fn scan(step: Step, plan: &mut Plan<Self>) -> Option<Merge> {
@@ -228,7 +231,7 @@ impl Protocol for Resp {
     }
 
     fn is_done_by_any(merge: &Merge) -> bool {
-        matches!(merge, Merge::AnyDone | Merge::Every)
+        matches!(merge, Merge::AnyDone | Merge::Every | Merge::Parameters | Merge::Sections(_))
     }
 
     fn parts_max(merge: &Merge) -> usize {

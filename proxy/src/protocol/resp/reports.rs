@@ -8,13 +8,21 @@ use super::{encode, identity, whole};
 use crate::buffer::Output;
 use crate::protocol::Part;
 
+/// Longest name of a figure or parameter.
+pub const NAMES_MAX: usize = 256;
+/// Pairs of a map that is read.
+const PAIRS_MAX: usize = 100_000;
+
 /// Points in time that a server remembers of an event.
 const HISTORY_MAX: usize = 160;
 
 /// Whether a response, which is no error, cannot be the one to such a command.
 pub fn is_odd(merge: Merge, response: &[u8]) -> bool {
     match merge {
-        Merge::Texts => identity::string(response).is_none(),
+        Merge::Texts | Merge::Sections(_) => identity::string(response).is_none(),
+        Merge::Parameters | Merge::MemoryStats | Merge::Histogram => {
+            !matches!(response.first(), Some(b'*' | b'%'))
+        }
         _ => !response.starts_with(b"*"),
     }
 }
@@ -120,6 +128,28 @@ fn texts(parts: &[Part], reply: &mut Output) {
 /// The elements of an array, each with all that is in it.
 fn elements(response: &[u8]) -> Option<Vec<&[u8]>> {
     let (count, start) = whole::head(response)?;
+    values(response, count, start)
+}
+
+/// The names and values of a map, or of an array that stands for one.
+pub fn pairs(response: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let (count, start) = match response.first()? {
+        b'%' => {
+            let end = memchr::memchr(b'\n', response)?;
+            let count: usize =
+                std::str::from_utf8(response[1..end].strip_suffix(b"\r")?).ok()?.parse().ok()?;
+            (count.checked_mul(2)?, end + 1)
+        }
+        _ => whole::head(response)?,
+    };
+    if !count.is_multiple_of(2) || count > 2 * PAIRS_MAX {
+        return None;
+    }
+    let values = values(response, count, start)?;
+    Some(values.as_chunks::<2>().0.iter().map(|[name, value]| (*name, *value)).collect())
+}
+
+fn values(response: &[u8], count: usize, start: usize) -> Option<Vec<&[u8]>> {
     let (mut rest, mut found) = (&response[start..], Vec::new());
     for _ in 0..count {
         let progress = ResponseDecoder::default().decode(rest).ok().filter(|progress| progress.complete)?;

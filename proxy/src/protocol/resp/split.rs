@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::command::Merge;
 use super::decode::{RequestDecoder, ResponseDecoder};
-use super::{encode, pubsub, reports, whole};
+use super::{encode, parameters, pubsub, reports, sections, usage, whole};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Owners, Part};
 
@@ -33,8 +33,14 @@ pub fn split(
     if owners.is_empty() {
         // The same is asked of all.
         for fragment in fragments {
-            fragment.clear();
-            fragment.extend_from_slice(canonical);
+            match merge {
+                Merge::Sections(wanted) => sections::write(wanted, fragment),
+                Merge::Own => whole::write_own(decoder, canonical, fragment),
+                _ => {
+                    fragment.clear();
+                    fragment.extend_from_slice(canonical);
+                }
+            }
         }
         return;
     }
@@ -75,11 +81,14 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
-        Merge::Page(_) | Merge::ScanEnd(_) => false,
+        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own => false,
         Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
-        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts => reports::is_odd(merge, response),
+        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts | Merge::Sections(_) => {
+            reports::is_odd(merge, response)
+        }
+        Merge::Parameters | Merge::MemoryStats | Merge::Histogram => reports::is_odd(merge, response),
     }
 }
 
@@ -91,7 +100,14 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
     if merge == Merge::AnyDone {
         return whole::merge_any_done(&parts, reply);
     }
-    if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes) && merge != Merge::Texts) {
+    let is_told = match merge {
+        Merge::Texts => true,
+        Merge::Own => return parts.first().into_iter().for_each(|part| reply.copy(&part.bytes)),
+        // What is known without shards that do not answer is told.
+        Merge::Parameters | Merge::Sections(_) if whole::has_own(merge, &mut parts) => true,
+        _ => false,
+    };
+    if let Some(failed) = parts.iter().find(|part| encode::is_error(&part.bytes) && !is_told) {
         // Of all shards, some may have done what others have not.
         let is_of_all = owners.of_keys().is_empty();
         return match merge {
@@ -129,7 +145,11 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
         Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
         Merge::Keys => return whole::merge_keys(parts, reply),
         // They are joined elsewhere.
-        Merge::Page(_) | Merge::ScanEnd(_) => parts.first(),
+        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own => parts.first(),
+        Merge::Parameters => parameters::merge(&parts, reply).err(),
+        Merge::Sections(wanted) => sections::merge(wanted, &parts, reply).err(),
+        Merge::MemoryStats => usage::merge_stats(&parts, reply).err(),
+        Merge::Histogram => usage::merge_histogram(&parts, reply).err(),
         Merge::Least | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::merge(merge, &parts, reply).err()
         }

@@ -5,6 +5,7 @@
 use bytes::{Buf as _, Bytes};
 
 use super::command::Merge;
+use super::decode::RequestDecoder;
 use super::{Resp, Words, encode, glob, session};
 use crate::buffer::{Output, SHARE_MIN};
 use crate::protocol::{Facts, Part, Plan, Route};
@@ -62,6 +63,7 @@ pub fn parts_max(merge: Merge) -> usize {
         Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Page(_) => NAMES_MAX,
         Merge::Log(_) | Merge::Texts => REPORTS_MAX,
         Merge::History | Merge::Latest => EVENTS_MAX,
+        Merge::Parameters | Merge::Sections(_) | Merge::MemoryStats | Merge::Histogram => NAMES_MAX,
         _ => usize::MAX,
     }
 }
@@ -72,7 +74,13 @@ pub fn refuse_long(merge: Merge, reply: &mut Vec<u8>) {
     let instead = match merge {
         Merge::Page(_) => "ask with a smaller COUNT",
         Merge::Log(_) => "ask for fewer entries",
-        Merge::History | Merge::Latest | Merge::Texts => "ask the shards directly",
+        Merge::History
+        | Merge::Latest
+        | Merge::Texts
+        | Merge::Parameters
+        | Merge::Sections(_)
+        | Merge::MemoryStats
+        | Merge::Histogram => "ask the shards directly",
         _ => "ask with a pattern, or with SCAN",
     };
     encode::error(reply, &format!("ERR the replies of the shards have more than {mib} MiB; {instead}"));
@@ -133,6 +141,32 @@ pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether the last part, which the proxy has said itself, says something, or what shards say that answer. Else that part goes, and it is for
+/// the others to be the reply.
+pub fn has_own(merge: Merge, parts: &mut Vec<Part>) -> bool {
+    let Some((own, shards)) = parts.split_last() else { return false };
+    let is_something = !matches!(&own.bytes[..], b"*0\r\n" | b"%0\r\n" | b"$0\r\n\r\n" | b"=4\r\ntxt:\r\n");
+    let mut silent = shards.iter().map(|part| encode::is_error(&part.bytes));
+    // A section needs all of them.
+    let is_answered = if matches!(merge, Merge::Sections(_)) {
+        !silent.any(|silent| silent)
+    } else {
+        !silent.all(|silent| silent)
+    };
+    if !is_something && !is_answered {
+        parts.pop();
+    }
+    is_something || is_answered
+}
+
+/// Writes what a shard is asked whose name is the word behind the next.
+pub fn write_own(decoder: &RequestDecoder, canonical: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    encode::array(out, decoder.argument_count().saturating_sub(2));
+    let words = decoder.arguments(canonical).enumerate().filter(|(place, _)| !(1..=2).contains(place));
+    words.for_each(|(_, word)| out.extend_from_slice(word.encoded));
 }
 
 /// The names that all shards say. They are large together, so they are not copied.

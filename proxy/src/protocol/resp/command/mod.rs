@@ -193,6 +193,16 @@ pub enum Merge {
     Latest,
     /// Texts for people, below the names of their shards.
     Texts,
+    /// Parameters that all shards agree on, behind those that the proxy knows itself.
+    Parameters,
+    /// These sections of INFO, between those that the proxy knows itself.
+    Sections(u8),
+    /// Figures of memory, added up.
+    MemoryStats,
+    /// How long commands took, added up.
+    Histogram,
+    /// What the one shard says that is asked.
+    Own,
 }
 
 /// What the proxy answers itself.

@@ -1,21 +1,57 @@
 //! INFO and CONFIG GET: what clients and tools probe before they work. What is not known is left out, so that nobody takes
-//! a guess for an answer.
+//! a guess for an answer. What is asked for seldom is not kept, but asked of the shards then.
 
 use crate::metrics::PoolCounters;
-use crate::protocol::Facts;
 use crate::protocol::events::Flags;
-use crate::protocol::resp::{Resp, encode, glob};
+use crate::protocol::questions::EVENTS;
+use crate::protocol::resp::command::Merge;
+use crate::protocol::resp::{Resp, encode, glob, sections};
 use crate::protocol::store::Keys;
+use crate::protocol::{Facts, Plan, Route};
 
 /// The version of Redis whose commands and replies the proxy speaks.
 pub const REDIS_VERSION: &str = "7.0.15";
 
 /// Sections of INFO, in their order.
-const SECTIONS: [&str; 8] =
-    ["server", "clients", "memory", "persistence", "stats", "replication", "cluster", "keyspace"];
+const SECTIONS: [&str; 11] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cpu",
+    "modules",
+    "errorstats",
+    "cluster",
+    "keyspace",
+];
 
-/// `INFO [section ...]`: the proxy's own sections, with the fields that clients parse.
-pub fn info(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Vec<u8>) {
+/// `INFO [section ...]`: the sections that the proxy knows, with the fields that clients parse, and among them those that shards are asked for.
+/// `INFO shard name [section ...]`: what that shard says.
+pub fn info(
+    canonical: &[u8],
+    all: &[&[u8]],
+    facts: &Facts<'_, Resp>,
+    resp3: bool,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    if let [_, word, name, ..] = all
+        && word.eq_ignore_ascii_case(b"shard")
+    {
+        plan.keys.push((name.as_ptr() as usize - canonical.as_ptr() as usize, name.len()));
+        let words = "ERR 'info shard' is refused inside a transaction: a shard has to be asked; send it before MULTI or after EXEC";
+        encode::error(&mut plan.reply, words);
+        return Route::OnShard(Merge::Own);
+    }
+    write(&all[1..], facts, resp3, &mut plan.reply);
+    match sections::wanted(&all[1..]) {
+        0 => Route::Answer,
+        wanted => Route::AllShards(Merge::Sections(wanted)),
+    }
+}
+
+fn write(wanted: &[&[u8]], facts: &Facts<'_, Resp>, resp3: bool, out: &mut Vec<u8>) {
     let everything = wanted.is_empty()
         || wanted.iter().any(|word| {
             ["all", "default", "everything"].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
@@ -68,6 +104,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("total_error_replies", total(|counters| counters.forward_error.get() as i64)),
             ("tracking_total_keys", total(|counters| counters.tracked_keys.get())),
         ],
+        // The shards have replicas of their own; to its clients the proxy is a primary without any.
         "replication" => vec![("role", "master".into()), ("connected_slaves", "0".into())],
         "cluster" => vec![("cluster_enabled", u8::from(facts.settings.facade.is_some()).to_string())],
         _ => Vec::new(),
@@ -82,7 +119,8 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
         lines.splice(1..1, lines_of_valkey);
     }
     let mut title = name.to_owned();
-    title[..1].make_ascii_uppercase();
+    let capitals = if name == "cpu" { name.len() } else { 1 };
+    title[..capitals].make_ascii_uppercase();
     text.push_str(&format!("# {title}\r\n"));
     lines.extend(told().map(|(name, number)| (name, number.to_string())));
     for (key, value) in lines {
@@ -91,6 +129,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     for (key, bytes) in told().filter(|_| name == "memory") {
         text.push_str(&format!("{key}_human:{}\r\n", human(bytes)));
     }
+    facts.store.write_further(name, text);
     if name == "keyspace" {
         for (db, keys) in &facts.store.keyspace {
             if facts.settings.has_database(*db) {
@@ -134,9 +173,6 @@ fn human(bytes: u64) -> String {
     format!("{size:.2}{}", unit.copied().unwrap_or_default())
 }
 
-/// The parameter that clients can set.
-const EVENTS: &str = "notify-keyspace-events";
-
 /// `CONFIG SET parameter value ...`: the events of keys that a client wants to hear of, or why it cannot have its way.
 pub fn config_set(pairs: &[&[u8]]) -> Result<Flags, String> {
     let (pairs, []) = pairs.as_chunks::<2>() else {
@@ -158,18 +194,19 @@ pub fn config_set(pairs: &[&[u8]]) -> Result<Flags, String> {
 }
 
 /// Parameters that CONFIG GET knows: those below, and two of the shards.
-pub const PARAMETERS_MAX: usize = 11;
+pub const PARAMETERS_MAX: usize = 9;
+/// Patterns that shards are asked for at once: they hold each against each of their parameters, and serve nobody meanwhile.
+const PATTERNS_MAX: usize = 64;
+const PATTERN_BYTES_MAX: usize = 4096;
 
-/// `CONFIG GET pattern ...`: the parameters that clients and tools ask for.
-pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec<u8>) {
+/// `CONFIG GET pattern ...`: the parameters that clients and tools ask for. Those of the proxy, and further ones of the shards.
+pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec<u8>) -> Route<Merge> {
     let parameters = [
-        ("appendonly", "no".to_owned()),
         ("cluster-enabled", if facts.settings.facade.is_some() { "yes" } else { "no" }.to_owned()),
         ("databases", facts.settings.databases.to_string()),
         (EVENTS, facts.store.events.clone().unwrap_or_default()),
         ("port", facts.settings.port.to_string()),
         ("proto-max-bulk-len", crate::protocol::resp::decode::BULK_MAX.to_string()),
-        ("save", String::new()),
         ("tcp-keepalive", "0".to_owned()),
         ("timeout", "0".to_owned()),
     ];
@@ -177,9 +214,23 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
     let policy = facts.store.policy.clone().map(|policy| ("maxmemory-policy", policy));
     let parameters: Vec<_> = parameters.into_iter().chain(limit).chain(policy).collect();
     let mut found: Vec<(&[u8], &str)> = Vec::new();
+    let patterns = all.get(2..).unwrap_or_default();
+    let is_known =
+        |pattern: &&[u8]| parameters.iter().any(|(name, _)| pattern.eq_ignore_ascii_case(name.as_bytes()));
+    let is_known = patterns.iter().all(is_known);
+    if !is_known
+        && (patterns.len() > PATTERNS_MAX
+            || patterns.iter().map(|pattern| pattern.len()).sum::<usize>() > PATTERN_BYTES_MAX)
+    {
+        let words = format!(
+            "ERR 'config|get' is limited to {PATTERNS_MAX} patterns and {PATTERN_BYTES_MAX} bytes; send several"
+        );
+        encode::error(out, &words);
+        return Route::Answer;
+    }
     let mut parameters = parameters.iter().map(Some).collect::<Vec<_>>();
     // In the order they are asked for, each once; the server has an order of its own in each process.
-    for pattern in all.get(2..).unwrap_or_default() {
+    for pattern in patterns {
         let read = glob::Pattern::new(pattern);
         for parameter in &mut parameters {
             let Some((name, value)) = *parameter else { continue };
@@ -196,4 +247,5 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
         encode::bulk(out, name);
         encode::bulk(out, value.as_bytes());
     }
+    if is_known { Route::Answer } else { Route::AllShards(Merge::Parameters) }
 }

@@ -115,7 +115,7 @@ pub fn answer(
         Local::ConfigGet => {
             // Each pattern is held against each parameter.
             plan.searched = all.len() * info::PARAMETERS_MAX;
-            info::config(&all, session.resp3, facts, out);
+            return info::config(&all, session.resp3, facts, out);
         }
         Local::ConfigSet => match info::config_set(&all[2..]) {
             Ok(flags) => return client::ask(Ok(client::notify_question(flags)), facts, plan),
@@ -125,7 +125,7 @@ pub fn answer(
         Local::FunctionKill => {
             return client::ask(client::stop_question(Running::Function, facts), facts, plan);
         }
-        Local::Info => info::info(&all[1..], facts, session.resp3, out),
+        Local::Info => return info::info(words.canonical, &all, facts, session.resp3, plan),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),
         Local::Cluster(word) => return cluster::answer(word, &all, session, facts, plan),
         Local::Asking if facts.settings.facade.is_some() => encode::simple(out, "OK"),
