@@ -254,8 +254,8 @@ fn reports_that_nobody_reads_are_bounded() {
         "INFO shard shard-0 everything",
     ] {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-        let many = servers::encoded(&words).repeat(2_000);
-        for _ in 0..4 {
+        let many = servers::encoded(&words).repeat(500);
+        for _ in 0..2 {
             let client = proxy.connect();
             let mut twin = client.twin();
             let many = many.clone();

@@ -48,7 +48,7 @@ pub fn wanted(words: &[&[u8]]) -> Sections {
         let is_wanted = |word: &&[u8]| {
             ["all", "everything", section.name].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
         };
-        wanted |= u8::from(words.iter().any(|word| is_wanted(word))) << place;
+        wanted |= u8::from(words.iter().any(is_wanted)) << place;
     }
     wanted
 }
@@ -98,9 +98,12 @@ pub fn merge<'p>(sections: Sections, parts: &'p [Part], reply: &mut Output) -> R
     Ok(())
 }
 
+/// The fields of a line, of all shards.
+type Fields<'t> = Vec<(&'t [u8], Number)>;
+
 /// The lines of a section.
 fn lines<'p>(section: &Section, shards: &'p [Part]) -> Result<Vec<u8>, &'p Part> {
-    let mut lines: Vec<(&[u8], Vec<(&[u8], Number)>)> = Vec::new();
+    let mut lines: Vec<(&[u8], Fields<'_>)> = Vec::new();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for shard in shards {
         let (text, _) = string(&shard.bytes).ok_or(shard)?;
@@ -120,7 +123,7 @@ fn lines<'p>(section: &Section, shards: &'p [Part]) -> Result<Vec<u8>, &'p Part>
     }
     let mut out = Vec::new();
     for (name, fields) in lines {
-        let mut joined: Vec<(&[u8], Number)> = Vec::new();
+        let mut joined: Fields<'_> = Vec::new();
         let mut places: HashMap<&[u8], usize> = HashMap::new();
         for (field, number) in fields {
             let place = *places.entry(field).or_insert(joined.len());
