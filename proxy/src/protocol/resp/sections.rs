@@ -38,6 +38,10 @@ static SECTIONS: [Section; 3] = [
     Section { name: "keysizes", mark: "_distrib_", join: Join::Sums },
 ];
 
+/// Lines of a section, and fields that one shard says in a line: several times what servers have.
+const LINES_MAX: usize = 10_000;
+const FIELDS_MAX: usize = 256;
+
 /// The section before which they stand.
 const BEFORE: &[u8] = b"# Cluster\r\n";
 
@@ -114,11 +118,16 @@ fn lines<'p>(section: &Section, shards: &'p [Part]) -> Result<Vec<u8>, &'p Part>
             if memchr::memmem::find(name, section.mark.as_bytes()).is_none() {
                 continue;
             }
-            let place = *places.entry(name).or_insert(lines.len());
-            if place == lines.len() {
-                lines.push((name, Vec::new()));
-            }
-            lines[place].1.extend(fields.split(|&byte| byte == b',').filter_map(field));
+            let place = match places.get(name) {
+                Some(place) => *place,
+                None if lines.len() < LINES_MAX => {
+                    places.insert(name, lines.len());
+                    lines.push((name, Vec::new()));
+                    lines.len() - 1
+                }
+                None => continue,
+            };
+            lines[place].1.extend(fields.split(|&byte| byte == b',').take(FIELDS_MAX).filter_map(field));
         }
     }
     let mut out = Vec::new();
@@ -281,6 +290,11 @@ mod tests {
         assert_eq!(joined(merge, &[&some, "-NOPERM no\r\n", &bulk("")]), "-NOPERM no (shard shard-2)\r\n");
         assert_eq!(joined(merge, &["-NOPERM no\r\n", &bulk("")]), "-NOPERM no\r\n");
         assert!(joined(merge, &[":1\r\n", &own]).starts_with("-ERR shard shard-1: unexpected"));
+        let many: String = (0..20_000).map(|number| format!("cmdstat_{number}:calls=1\r\n")).collect();
+        let wide = format!("cmdstat_wide:{}\r\n", "a=1,".repeat(1_000_000));
+        let reply = joined(merge, &[&bulk(&many), &bulk(&wide), &own]);
+        assert_eq!(reply.matches("cmdstat_").count(), LINES_MAX);
+        assert!(joined(merge, &[&bulk(&wide), &own]).contains("cmdstat_wide:a=256\r\n"));
         let odd = "cmdstat_x\r\ncmdstat_y:\r\ncmdstat_z:calls=nonsense,usec=-1,a=1e999,b\r\n";
         assert!(joined(merge, &[&bulk(odd), &own]).contains("# Memory"));
     }
