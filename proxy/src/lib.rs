@@ -12,6 +12,7 @@ pub mod failure;
 pub mod freed;
 mod log;
 mod log_limit;
+pub mod mailboxes;
 pub mod metrics;
 mod net;
 pub mod pool;

@@ -220,6 +220,8 @@ pub struct PoolCounters {
     pub tracking_clients: Gauge,
     /// Keys of which such clients are to be told.
     pub tracked_keys: Gauge,
+    /// Beginnings of keys of which clients are to be told whatever they have read.
+    pub tracked_prefixes: Gauge,
     /// Times a client was told that it is not to use what it has of some keys.
     pub invalidations: Counter,
     /// The same of all keys, because their shard was lost, flushed or is not their owner any more.

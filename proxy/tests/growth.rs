@@ -70,6 +70,7 @@ const CONFIRMING: Bound = Setting("blocked_max", "memstore_replica_blocked_clien
 const LANES: Bound = Constant("LANES_MAX", "memstore_shard_lanes");
 const LINGERING: Bound = Constant("LINGERING_MAX", "memstore_client_connections");
 const KEPT: Bound = Constant("KEPT_MAX", "memstore_tracked_keys_evicted");
+const PREFIXES: Bound = Constant("PREFIXES_MAX", "memstore_tracked_prefixes");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
 const SCRIPTS: Bound = Constant("SCRIPTS_MAX", "memstore_scripts_forgotten");
 const TRANSACTION: &str = "memstore_transactions_too_large";
@@ -91,7 +92,23 @@ const ROWS: &[(&str, Bound)] = &[
     ("control/events.rs Events.waiting", Constant("FLAGS_WAITING_MAX", "memstore_events_refused")),
     ("net/stream.rs LayeredStream.come", Constant("READ_SIZE", "memstore_shard_connections")),
     ("net/stream.rs LayeredStream.output", Constant("TAKEN_MAX", "memstore_shard_connections")),
-    ("pool/caches.rs Caches.late", KEPT),
+    ("pool/broadcasts.rs Broadcasts.by_prefix", PREFIXES),
+    ("pool/broadcasts.rs Broadcasts.lengths", PREFIXES),
+    ("pool/broadcasts.rs Broadcasts.listeners", Clients),
+    ("pool/broadcasts.rs Broadcasts.subscribed", Constant("SUBSCRIBED_MAX", "memstore_tracked_prefixes")),
+    ("pool/broadcasts.rs Broadcasts.tellers", Configured),
+    ("pool/broadcasts.rs Recent.order", Constant("RECENT_MAX", "memstore_tracked_prefixes")),
+    ("pool/broadcasts.rs Recent.told", Constant("RECENT_MAX", "memstore_tracked_prefixes")),
+    ("mailboxes.rs Letter.senders", Clients),
+    ("mailboxes.rs Letter.told", Constant("MAIL_MAX", "memstore_tracking_clients")),
+    ("mailboxes.rs Mail.letters", Clients),
+    ("mailboxes.rs Mail.lost", Clients),
+    ("pool/caches.rs Caches.emptied", Clients),
+    ("pool/clients.rs Clients.forwarded", Pass),
+    ("pool/forwarding.rs Forwarding.receivers", Clients),
+    ("pool/forwarding.rs Forwarding.senders", Clients),
+    ("pool/caches.rs Caches.known", Clients),
+    ("pool/caches.rs Caches.late", Constant("LATE_MAX", "memstore_invalidations_of_all")),
     ("pool/caches.rs Caches.order", KEPT),
     ("pool/caches.rs Caches.tables", KEPT),
     ("pool/caches.rs Caches.tracking", Clients),
@@ -224,6 +241,8 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/router.rs Fragments.targets", Configured),
     ("pool/router.rs Feeds.of_members", Connections),
     ("pool/wishes.rs Wishes.queue", Pass),
+    ("protocol/caching.rs KeysRead.keys", ARGUMENTS),
+    ("protocol/caching.rs KeysRead.unsure", ARGUMENTS),
     ("protocol/clients.rs ClientFilter.address", REQUEST),
     ("protocol/clients.rs ClientFilter.local_address", REQUEST),
     ("protocol/clients.rs Found.refusal", Pass),
@@ -240,9 +259,11 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/owners.rs Part.bytes", Account),
     ("protocol/resp/decode.rs RequestDecoder.rewritten", Constant("LINE_MAX", "memstore_client_disconnects")),
     ("protocol/resp/glob.rs Pattern.elements", Constant("TEXT_MAX", REFUSED)),
+    ("protocol/resp/caching.rs Sought.is_there", Written),
     ("protocol/resp/command/learnt.rs Commands.lacks", Written),
     ("protocol/resp/command/learnt.rs Commands.learnt", Constant("LEARNT_MAX", "memstore_learnt_commands")),
     ("protocol/resp/command/reading.rs Told.keys", Constant("GROUPS_MAX", "memstore_learnt_commands")),
+    ("protocol/resp/local/caching.rs Options.prefixes", ARGUMENTS),
     ("protocol/resp/local/encoded.rs Encoded.places", Written),
     ("protocol/resp/wide.rs Sought.words", ARGUMENTS),
     ("protocol/resp/facade.rs Facade.nodes", Configured),
@@ -365,6 +386,7 @@ fn every_field_that_can_grow_has_a_limit_and_every_limit_a_metric() {
             "control/care/functions.rs",
             "control/events.rs",
             "log_limit.rs",
+            "mailboxes.rs",
             "net/",
             "pool/",
             "scripts.rs",

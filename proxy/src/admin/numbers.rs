@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 50] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 51] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -185,6 +185,12 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 50] = [
         Kind::Gauge,
         "Keys that such clients have read and are to be told of.",
         |pool| pool.tracked_keys.get(),
+    ),
+    (
+        "memstore_tracked_prefixes",
+        Kind::Gauge,
+        "Prefixes of keys of which clients are told (CLIENT TRACKING with BCAST), in each worker.",
+        |pool| pool.tracked_prefixes.get(),
     ),
     (
         "memstore_invalidations",

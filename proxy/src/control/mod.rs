@@ -541,7 +541,7 @@ async fn take_reports(mut inbox: mpsc::Receiver<Report>, control: Rc<Control>) {
                     let done = match deed {
                         Deed::Notify(flags) => care::events::want(&pool, flags).await,
                         Deed::Stop(what) => kill::kill(&pool, what).await,
-                        Deed::List | Deed::Kill | Deed::Unblock { .. } => Ok(()),
+                        Deed::List | Deed::Kill | Deed::Unblock { .. } | Deed::Receive => Ok(()),
                     };
                     let refusal = done.err();
                     let found = Some(Found { refusal, ..Found::default() });

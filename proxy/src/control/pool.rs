@@ -20,6 +20,7 @@ use super::events::Events;
 use super::kills::Kills;
 use crate::account::Account;
 use crate::config;
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
@@ -133,6 +134,7 @@ impl PoolControl {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
         let scripts = Arc::new(Scripts::new(account));
+        let mailboxes = Arc::new(Mailboxes::new(workers.len()));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
@@ -145,6 +147,7 @@ impl PoolControl {
                 topology,
                 counters,
                 scripts: scripts.clone(),
+                mailboxes: mailboxes.clone(),
                 orders: receiver,
                 memory_max: account.max(),
             });

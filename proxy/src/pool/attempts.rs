@@ -18,7 +18,7 @@ use super::members::{MemberIndex, ShardIndex};
 use super::private::Ending;
 use super::router::Turn;
 use super::ticket::{Sender, Ticket};
-use super::tracker::News;
+use super::tracker::{News, Tells};
 use super::wide::{Attempt, Step};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
@@ -280,7 +280,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.check_slots(now);
         let wide = &self.wide;
-        self.router.look_at_trackers(|member| wide.waits_at(member), now);
+        self.router.look_at_trackers(Tells::Named, |_, member| wide.waits_at(member), now);
     }
 
     /// Something has come on a tracker, or it is there now.
@@ -288,6 +288,9 @@ impl<P: Protocol> Pool<P> {
         let connection = &mut self.router.connections[id];
         let member = connection.member;
         let Some(tracker) = connection.tracker.as_deref_mut() else { return };
+        if tracker.tells() == Tells::Prefixed {
+            return self.follow_subscription(id, now);
+        }
         for news in std::mem::take(&mut tracker.news) {
             match news {
                 News::Tracked(name) => self.wide.tracked(member, &name),
@@ -301,6 +304,7 @@ impl<P: Protocol> Pool<P> {
                 }
                 News::Elsewhere(name, response) => self.name_elsewhere(member, &name, &response, now),
                 News::Refused(words) => self.tracker_refused(id, &words, now),
+                News::Prefixes { .. } => {}
             }
         }
         self.router.ask_tracker_next(id, now);
@@ -322,7 +326,11 @@ impl<P: Protocol> Pool<P> {
 
     /// A tracker is lost, or could not be made.
     pub(super) fn lose_tracker(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
-        let member = self.router.connections[id].member;
+        let connection = &self.router.connections[id];
+        let member = connection.member;
+        if connection.tracker.as_ref().is_some_and(|tracker| tracker.tells() == Tells::Prefixed) {
+            return self.lose_subscription(id, failure, now);
+        }
         self.recount_wide();
         self.wide.is_up(member, false);
         let is_present = self.router.members[member].is_present();
@@ -337,7 +345,7 @@ impl<P: Protocol> Pool<P> {
         }
         self.count_shard(id);
         if !is_present {
-            self.router.remove_tracker(member);
+            self.router.remove_tracker(member, Tells::Named);
         }
     }
 

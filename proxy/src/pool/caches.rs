@@ -7,10 +7,12 @@
 //!
 //! What stands here is bounded; where there is no room the oldest key goes, and its clients are told of it as if it had changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::broadcasts::Broadcasts;
+use super::forwarding::Forwarding;
 use super::{ClientId, ConnectionId};
 
 /// Bytes that keys and clients may take here.
@@ -21,6 +23,13 @@ const KEPT_SHARE: usize = 32;
 const KEY_BYTES: usize = 192;
 /// So many clients are told in a pass; others have their turn before the rest of them. Mostly it is that they are written to which takes time.
 const TOLD_MAX: usize = 512;
+/// Where so many bytes are told at once, that counts as one client more.
+const TOLD_BYTES: usize = 4096;
+/// Bytes of what clients are to be told later. Beyond that they are told that they have nothing any more that is worth keeping, once.
+const LATE_MAX: usize = 1 << 20;
+
+/// In place of the connection: what is told of by all shards, on others than those on which it was read.
+pub const READ_OF_ALL: ConnectionId = ConnectionId { index: u32::MAX, generation: 0 };
 
 /// A connection on which clients read that keep what they read.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +78,16 @@ pub struct Caches {
     counted: usize,
     /// Clients that have asked to be told.
     tracking: HashSet<ClientId>,
+    /// Those that have ever done so: what they have read counts again once they ask again, as at a server.
+    known: HashSet<ClientId>,
+    /// Those that are told of more than they have read.
+    pub broadcasts: Broadcasts,
+    /// Those that have others told, and those others.
+    pub forwarding: Forwarding,
     late: VecDeque<Late>,
+    late_bytes: usize,
+    /// Clients that are to be told later that they have nothing any more that is worth keeping.
+    emptied: BTreeSet<ClientId>,
     /// So many may be told in this pass.
     turn: usize,
 }
@@ -82,15 +100,26 @@ impl Caches {
     /// The client has asked to be told, or not any more. False if that is known.
     pub fn set_tracking(&mut self, id: ClientId, is_on: bool) -> bool {
         if is_on {
+            self.known.insert(id);
             return self.tracking.insert(id);
         }
-        let is_new = !self.tracking.is_empty() && self.tracking.remove(&id);
-        if is_new && self.tracking.is_empty() {
-            // Nobody is left to be told.
-            (self.tables, self.order, self.late, self.tracking) = Default::default();
-            (self.keys, self.bytes) = (0, 0);
+        !self.tracking.is_empty() && self.tracking.remove(&id)
+    }
+
+    /// The client is gone. Whether it had asked to be told.
+    pub fn forget(&mut self, id: ClientId) -> bool {
+        if self.known.is_empty() || !self.known.remove(&id) {
+            return false;
         }
-        is_new
+        self.broadcasts.leave(id);
+        let was_told = self.set_tracking(id, false);
+        if self.known.is_empty() {
+            // Nobody is left to be told.
+            (self.tables, self.order, self.late, self.emptied) = Default::default();
+            (self.tracking, self.known) = Default::default();
+            (self.keys, self.bytes, self.late_bytes) = (0, 0, 0);
+        }
+        was_told
     }
 
     /// How many clients have asked to be told.
@@ -198,40 +227,64 @@ impl Caches {
         clients
     }
 
-    /// Whether so many clients may be told at once.
-    pub fn has_turn(&mut self, clients: usize) -> bool {
-        let may = clients <= self.turn;
-        self.turn -= if may { clients } else { 0 };
+    /// Whether so many clients may be told so many bytes at once.
+    pub fn has_turn(&mut self, clients: usize, bytes: usize) -> bool {
+        let cost = clients * weight(bytes);
+        let may = cost <= self.turn;
+        self.turn -= if may { cost } else { 0 };
         may
     }
 
-    /// They are told in a later pass.
+    /// They are told in a later pass; of that they have nothing any more that is worth keeping where there is too much to tell.
     pub fn tell_later(&mut self, told: Bytes, clients: Vec<ClientId>) {
-        self.bytes += cost(&told, clients.len());
+        self.late_bytes += cost(&told, clients.len());
         self.late.push_back(Late { told, clients });
+        if self.late_bytes > LATE_MAX {
+            let clients = std::mem::take(&mut self.late).into_iter().flat_map(|late| late.clients);
+            self.emptied.extend(clients);
+            self.late_bytes = 0;
+        }
+    }
+
+    /// They are told in a later pass that they have nothing any more that is worth keeping.
+    pub fn empty_later(&mut self, clients: Vec<ClientId>) {
+        self.emptied.extend(clients);
     }
 
     /// Whether some are to be told later.
     pub fn has_late(&self) -> bool {
-        !self.late.is_empty()
+        !self.late.is_empty() || !self.emptied.is_empty()
+    }
+
+    /// A pass begins. Who is told in it that it has nothing any more that is worth keeping.
+    pub fn take_emptied(&mut self) -> Vec<ClientId> {
+        let most = TOLD_MAX.max(self.emptied.len() / 8);
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(id) = self.emptied.pop_first()
+        {
+            taken.push(id);
+        }
+        taken
     }
 
     /// A pass begins. Who is told in it what was put off, as many as there are turns for. The more there are the more are told at once,
     /// so that they do not become ever more.
     pub fn take_late(&mut self) -> Vec<(Bytes, Vec<ClientId>)> {
         self.turn = TOLD_MAX;
-        let all: usize = self.late.iter().map(|late| late.clients.len()).sum();
+        let all: usize = self.late.iter().map(|late| late.clients.len() * weight(late.told.len())).sum();
         let mut left = TOLD_MAX.max(all / 8);
         let mut taken = Vec::new();
         while left > 0
             && let Some(Late { told, clients }) = self.late.front_mut()
         {
-            let first = clients.split_off(clients.len().saturating_sub(left));
-            left -= first.len();
-            self.bytes -= first.len() * size_of::<ClientId>();
+            let each = weight(told.len());
+            let first = clients.split_off(clients.len().saturating_sub((left / each).max(1)));
+            left = left.saturating_sub(first.len() * each);
+            self.late_bytes -= first.len() * size_of::<ClientId>();
             taken.push((told.clone(), first));
             if clients.is_empty() {
-                self.bytes -= cost(told, 0);
+                self.late_bytes -= cost(told, 0);
                 self.late.pop_front();
             }
         }
@@ -240,8 +293,14 @@ impl Caches {
 
     /// Bytes that were counted the last time, and are from now on.
     pub fn count(&mut self) -> (usize, usize) {
-        (std::mem::replace(&mut self.counted, self.bytes), self.bytes)
+        let bytes = self.bytes + self.late_bytes + self.emptied.len() * size_of::<ClientId>();
+        (std::mem::replace(&mut self.counted, bytes), bytes)
     }
+}
+
+/// For how many clients one counts that is told so many bytes.
+fn weight(bytes: usize) -> usize {
+    1 + bytes / TOLD_BYTES
 }
 
 fn is_there(tables: &HashMap<ConnectionId, HashMap<Bytes, Kept>>, place: &Place) -> bool {
@@ -324,7 +383,7 @@ mod tests {
         }
         let clients = caches.take(AT, b"hot");
         assert_eq!(clients.len(), 10_000);
-        assert!(!caches.has_turn(clients.len()));
+        assert!(!caches.has_turn(clients.len(), 4));
         caches.tell_later(Bytes::from_static(b"told"), clients);
         let (mut told, mut passes) = (HashSet::new(), 0);
         while caches.has_late() {
@@ -334,6 +393,37 @@ mod tests {
             passes += 1;
         }
         assert!(told.len() == 10_000 && (9..=20).contains(&passes), "{passes} passes");
-        assert_eq!(caches.bytes, 0);
+        assert_eq!((caches.bytes, caches.late_bytes), (0, 0));
+    }
+
+    /// A thousand clients are to be told of a million changes before any of them has its turn.
+    #[test]
+    fn where_there_is_too_much_to_tell_clients_are_told_that_they_have_nothing() {
+        let mut caches = Caches::default();
+        for _ in 0..1_000_000 / 1000 {
+            for _ in 0..10 {
+                caches.tell_later(Bytes::from(vec![b'x'; 100]), (0..1000).map(client).collect());
+                assert!(caches.late_bytes <= LATE_MAX);
+            }
+        }
+        let (mut emptied, mut passes) = (Vec::new(), 0);
+        while caches.has_late() {
+            caches.take_late();
+            emptied.extend(caches.take_emptied());
+            passes += 1;
+        }
+        assert_eq!(emptied, (0..1000).map(client).collect::<Vec<_>>(), "each once");
+        assert_eq!(caches.count().1, 0, "{passes} passes");
+    }
+
+    /// Whoever asks no more is not told, and is told again once it asks again of what has not changed since: its server forgets nothing.
+    #[test]
+    fn what_was_read_is_remembered_until_its_client_is_gone() {
+        let mut caches = Caches::default();
+        assert!(caches.set_tracking(client(1), true) && !caches.set_tracking(client(1), true));
+        assert!(caches.add(AT, b"k", client(1), usize::MAX));
+        assert!(caches.set_tracking(client(1), false) && caches.tracking() == 0);
+        assert_eq!(caches.keys(), 1);
+        assert!(!caches.forget(client(1)) && caches.keys() == 0 && caches.bytes == 0);
     }
 }

@@ -14,10 +14,12 @@
 //! - The same for what is read on private connections (WATCH, requests that wait), and for the keys of requests that wait on several shards.
 //! - There is no room for more keys: the oldest goes.
 //! - A client changes what it has written itself (NOLOOP): the shard cannot tell it from others.
+//! - More is to be told to many clients than there is time and room for.
 
 use bytes::Bytes;
 
 use super::Pool;
+use super::caches::Caches;
 use super::client::State;
 use super::clients::{ClientId, Clients, find};
 use super::connection::Link;
@@ -27,6 +29,7 @@ use super::ticket::Ticket;
 use crate::buffer::Piece;
 use crate::metrics::PoolCounters;
 use crate::protocol::Protocol;
+use crate::protocol::caching::{KeysRead, Receiver};
 use crate::time::Time;
 use std::time::Duration;
 
@@ -37,14 +40,36 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 impl<P: Protocol> Clients<P> {
     /// The client is told what has changed, in these words, if it is there to hear it.
     pub fn tell_changed(&mut self, id: ClientId, told: &[u8]) -> bool {
-        let Self { table, spare_activities, dirty, .. } = self;
+        let Self { table, spare_activities, dirty, forwarded, .. } = self;
         let hears = |client: &&mut super::client::Client<P>| {
             client.state == State::Open && P::hears_changes(&client.session)
         };
         let Some(client) = find(table, id).filter(hears) else { return false };
-        spare_activities.give(client).replies.tell_changed(told);
-        dirty.mark(client, id.index);
+        match P::receiver(&client.session) {
+            None => {
+                spare_activities.give(client).replies.tell_changed(told);
+                dirty.mark(client, id.index);
+            }
+            Some(Receiver::There(number)) => {
+                forwarded.push((number, client.id, Bytes::copy_from_slice(told)))
+            }
+            Some(Receiver::Lost(number)) => {
+                let mut words = Vec::new();
+                P::receiver_is_lost(&mut client.session, number, &mut words);
+                if !words.is_empty() {
+                    self.push(id, &words);
+                }
+            }
+        }
         true
+    }
+
+    /// The client is told this between its replies.
+    pub fn push(&mut self, id: ClientId, words: &[u8]) {
+        let Self { table, spare_activities, dirty, .. } = self;
+        let Some(client) = find(table, id).filter(|client| client.state == State::Open) else { return };
+        spare_activities.give(client).replies.push(words, Piece::Copied(b""));
+        dirty.mark(client, id.index);
     }
 
     /// The clients are told that they have nothing any more that is worth keeping.
@@ -66,7 +91,40 @@ impl<P: Protocol> Clients<P> {
     }
 }
 
+impl<P: Protocol> Clients<P> {
+    /// The clients are told: at once, or where there is too much of that in the next passes.
+    pub fn tell_in_turn(
+        &mut self,
+        told: Bytes,
+        ids: Vec<ClientId>,
+        caches: &mut Caches,
+        counters: &PoolCounters,
+    ) {
+        if ids.is_empty() {
+            return;
+        }
+        if !caches.has_turn(ids.len(), told.len()) {
+            return caches.tell_later(told, ids);
+        }
+        let heard = ids.into_iter().filter(|&id| self.tell_changed(id, &told)).count();
+        counters.invalidations.add(heard as u64);
+    }
+}
+
 impl<P: Protocol> Pool<P> {
+    /// The clients are told, as there is time for it.
+    pub(super) fn tell(&mut self, told: Bytes, ids: Vec<ClientId>) {
+        self.clients.tell_in_turn(told, ids, &mut self.caches, &self.context.counters);
+    }
+
+    /// They are told that they have nothing any more that is worth keeping, as there is time for it.
+    pub(super) fn empty(&mut self, ids: Vec<ClientId>) {
+        match self.caches.has_turn(ids.len(), 0) {
+            true => self.clients.tell_all_changed(&ids, &self.context.counters),
+            false => self.caches.empty_later(ids),
+        }
+    }
+
     /// The shard tells nothing more of what was read on the connection.
     pub(super) fn lose_caches(&mut self, at: ConnectionId) {
         let clients = self.caches.take_all(at, |_| true);
@@ -91,8 +149,11 @@ impl<P: Protocol> Pool<P> {
     /// The client was answered, on no connection where its shard would tell of changes.
     pub(super) fn keep_nothing(&mut self, id: ClientId, manner: P::Manner, requests: &[u8]) {
         let may_keep = self.clients.get(id).is_some_and(|client| P::may_keep(&client.session, manner));
-        let mut places = Vec::new();
-        if may_keep && (!P::keys_read(requests, &mut places) || !places.is_empty()) {
+        let mut read = KeysRead::default();
+        let places = |read: &KeysRead| [&read.keys[..], &read.unsure].concat();
+        if may_keep && (!P::keys_read(requests, &self.context.store, &mut read) || !places(&read).is_empty())
+        {
+            let places = places(&read);
             let keys: Vec<&[u8]> =
                 places.iter().map(|&(start, length)| &requests[start..start + length]).collect();
             self.clients.keep_nothing(id, &keys, &self.context.counters);
@@ -101,13 +162,15 @@ impl<P: Protocol> Pool<P> {
 
     /// The client is gone.
     pub(super) fn forget_caching(&mut self, id: ClientId) {
-        if self.caches.set_tracking(id, false) {
+        if self.caches.forget(id) {
             self.context.counters.tracking_clients.set(self.caches.tracking() as i64);
         }
     }
 
     /// A pass begins: some are told what there was no time for before.
     pub(super) fn tell_late(&mut self) {
+        let emptied = self.caches.take_emptied();
+        self.clients.tell_all_changed(&emptied, &self.context.counters);
         for (told, clients) in self.caches.take_late() {
             let heard = clients.into_iter().filter(|&id| self.clients.tell_changed(id, &told)).count();
             self.context.counters.invalidations.add(heard as u64);

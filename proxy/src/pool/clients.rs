@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::client::{Activity, Client, State};
 use super::heavy::Weight;
 use super::rerun::Doubt;
@@ -27,6 +29,8 @@ pub(super) struct Clients<P: Protocol> {
     number_step: u64,
     next_generation: u32,
     pub spare_activities: SpareActivities<P>,
+    /// What clients are to be told in the stead of others: the numbers of both, and what.
+    pub forwarded: Vec<(u64, u64, Bytes)>,
     /// Those that the worker has to look at.
     pub dirty: Dirty,
     /// Those whose unread requests may go on.
@@ -108,6 +112,7 @@ impl<P: Protocol> Clients<P> {
             number_step: step,
             next_generation: 0,
             spare_activities: SpareActivities(Vec::new()),
+            forwarded: Vec::new(),
             dirty: Dirty::default(),
             resumable: VecDeque::new(),
             next_turn: Line::default(),
@@ -226,7 +231,7 @@ impl<P: Protocol> Clients<P> {
 
     /// Whether somebody has to be looked at in this pass.
     pub fn has_work(&self) -> bool {
-        !self.dirty.0.is_empty() || !self.resumable.is_empty()
+        !self.dirty.0.is_empty() || !self.resumable.is_empty() || !self.forwarded.is_empty()
     }
 
     /// The first that waits for its turn has it; none if that one does not wait any more.

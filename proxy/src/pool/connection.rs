@@ -155,8 +155,11 @@ impl<P: Protocol> Connection<P> {
     /// are answered.
     pub fn new(generation: u32, member: MemberIndex, lane: P::Lane, policy: Policy, keeps: bool) -> Self {
         // What was asked says which keys were read.
-        let caching =
-            P::is_told(lane).then_some(Caching { registers: true, follows: keeps, overlong: false });
+        let caching = P::is_told(lane).then(|| Caching {
+            registers: P::registers(lane),
+            follows: keeps,
+            overlong: false,
+        });
         Self {
             generation,
             member,

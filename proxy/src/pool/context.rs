@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::limits::Limits;
 use crate::account::Share;
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{Facts, Protocol};
@@ -34,6 +35,15 @@ pub(super) struct Context<P: Protocol> {
     pub store: Arc<Store>,
     /// The scripts that clients have shown.
     pub scripts: Arc<Scripts>,
+    /// Where workers of the pool tell each other of what their clients are to be told.
+    pub mailboxes: Arc<Mailboxes>,
+}
+
+impl<P: Protocol> Context<P> {
+    /// The place of this worker's mailbox.
+    pub fn own_mailbox(&self) -> usize {
+        self.mailboxes.worker_of(self.identity.client_id_first)
+    }
 }
 
 impl<P: Protocol> Context<P> {

@@ -31,7 +31,7 @@ impl<P: Protocol> Pool<P> {
         [parked, abandoned, self.denials.due()]
             .into_iter()
             .chain([router.wait_deadline, router.deadline, router.identity_deadline, router.feeds.due])
-            .chain([router.pace.due(), self.channels.moving.due(), router.trackers.due, self.wide.due()])
+            .chain([router.pace.due(), self.channels.moving.due(), router.trackers_due(), self.wide.due()])
             .chain([router.transfers.due()])
             .flatten()
             .min()
@@ -61,6 +61,7 @@ impl<P: Protocol> Pool<P> {
         self.try_moved(now);
         self.expire_wide(now);
         self.send_waiting_values(now);
+        self.look_at_subscriptions(now);
         self.unpark(now, false);
         self.close_abandoned(now);
         for id in self.router.make_put_off(now) {

@@ -87,7 +87,9 @@ impl<P: Protocol> Router<P> {
             before.failing.add(-1);
             counters.failing.add(1);
         }
-        for id in self.connections.of_member(index).chain(self.feed_id(index)).chain(self.tracker_id(index)) {
+        let of_ours: Vec<ConnectionId> =
+            self.feed_id(index).into_iter().chain(self.trackers_of(index)).collect();
+        for id in self.connections.of_member(index).chain(of_ours) {
             self.connections[id].count_in(&before, counters);
         }
         self.count_privates_in(index, &before, counters);
@@ -163,7 +165,7 @@ impl<P: Protocol> Router<P> {
             self.close_if_left(id);
         }
         self.leave_feed(member);
-        self.leave_tracker(member);
+        self.leave_trackers(member);
         self.retire(member);
     }
 
@@ -183,7 +185,7 @@ impl<P: Protocol> Router<P> {
             connection.is_closed() && connection.in_flight().is_empty()
         };
         let Member { presence, privates, .. } = self.members[member];
-        let is_listened = self.feed_id(member).is_some() || self.tracker_id(member).is_some();
+        let is_listened = self.feed_id(member).is_some() || self.trackers_of(member).next().is_some();
         let is_leaving = presence == Presence::Leaving && privates == 0 && !is_listened;
         if is_leaving && self.connections.of_member(member).all(is_over) {
             self.connections.remove_member(member);

@@ -110,6 +110,9 @@ impl<P: Protocol> Pool<P> {
             if is_unblocked {
                 unblocked.push(id);
             }
+            if question.deed == Deed::Receive {
+                self.caches.forwarding.receives(client.id, id);
+            }
             if question.deed == Deed::Kill {
                 if matches!(client.state, State::Open | State::Ended) {
                     self.context.counters.client_killed.add(1);
@@ -130,6 +133,10 @@ impl<P: Protocol> Pool<P> {
     /// The process has answered a client's question.
     pub fn answer_question(&mut self, asked: &AskedQuestion, found: &Found) {
         let Some(client) = self.clients.touch(asked.client) else { return };
+        if asked.question.deed == Deed::Receive {
+            P::found(&mut client.session, &asked.question, Ok(found));
+            return self.clients.resume(asked.client);
+        }
         let mut reply = Output::default();
         P::answer(&asked.question, &client.session, &self.context.settings, found, &mut reply);
         // One that had to go has nothing in flight any more.
@@ -143,6 +150,10 @@ impl<P: Protocol> Pool<P> {
     /// The process has no answer to a client's question, for this reason.
     pub fn refuse_question(&mut self, asked: &AskedQuestion, reason: &str) {
         let Some(client) = self.clients.touch(asked.client) else { return };
+        if asked.question.deed == Deed::Receive {
+            P::found(&mut client.session, &asked.question, Err(reason));
+            return self.clients.resume(asked.client);
+        }
         if let Some(activity) = client.activity.as_mut()
             && activity.replies.has(asked.number)
         {

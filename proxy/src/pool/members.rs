@@ -204,3 +204,11 @@ impl IndexMut<MemberIndex> for Members {
         &mut self.all[index.place()]
     }
 }
+
+#[cfg(test)]
+impl MemberIndex {
+    /// That at a place of the list.
+    pub fn at(place: u32) -> Self {
+        Self(place)
+    }
+}

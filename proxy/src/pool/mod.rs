@@ -33,6 +33,7 @@ use shard_discovery::Topology;
 use crate::account::{Account, Share};
 use crate::buffer::{Output, READ_SIZE};
 use crate::failure::{Blame, ShardFailure};
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{DecodeRequests, Plan, Protocol};
@@ -64,6 +65,7 @@ pub use wishes::{Notice, Shell, Wish, settle};
 
 mod attempts;
 mod block;
+mod broadcasts;
 mod caches;
 mod caching;
 mod channels;
@@ -74,9 +76,11 @@ mod connection;
 mod connections;
 mod context;
 mod deadlines;
+mod delivery;
 mod denials;
 mod feed;
 mod feeds;
+mod forwarding;
 mod handshake;
 mod heavy;
 mod intake;
@@ -106,6 +110,7 @@ mod router;
 mod service;
 mod spare;
 mod split;
+mod subscriptions;
 mod ticket;
 mod tracker;
 mod trackers;
@@ -187,9 +192,18 @@ impl<P: Protocol> Pool<P> {
         let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
         let account = Account::new(memory_max);
         let scripts = Arc::new(Scripts::new(&account));
+        let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize));
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
-            context: Context { identity, settings, limits, counters, store: Arc::default(), scripts },
+            context: Context {
+                identity,
+                settings,
+                limits,
+                counters,
+                store: Arc::default(),
+                scripts,
+                mailboxes,
+            },
             router,
             redirects: Redirects::default(),
             channels: Channels::default(),
@@ -217,6 +231,11 @@ impl<P: Protocol> Pool<P> {
     /// The scripts that are known to all workers of the pool.
     pub fn share_scripts(&mut self, scripts: Arc<Scripts>) {
         self.context.scripts = scripts;
+    }
+
+    /// Where workers of the pool tell each other of what their clients are to be told.
+    pub fn share_mailboxes(&mut self, mailboxes: Arc<Mailboxes>) {
+        self.context.mailboxes = mailboxes;
     }
 
     /// Its name.
@@ -263,6 +282,7 @@ impl<P: Protocol> Pool<P> {
         self.rehome(now);
         self.rehome_wide(now);
         self.rehome_caches();
+        self.rehome_broadcasts();
         self.unpark(now, true);
         self.watch_abandoned(now);
         self.move_waits(now);
@@ -293,6 +313,7 @@ impl<P: Protocol> Pool<P> {
         self.rehome(now);
         self.rehome_wide(now);
         self.rehome_caches();
+        self.rehome_broadcasts();
         let Router { connections, members, .. } = &mut self.router;
         connections.set_usual_lane(P::lane(&P::session(&self.context.settings)), members);
         self.context.counters.lanes.set(connections.lane_count() as i64);
@@ -317,6 +338,7 @@ impl<P: Protocol> Pool<P> {
         self.rehome(now);
         self.rehome_wide(now);
         self.rehome_caches();
+        self.rehome_broadcasts();
         self.move_waits(now);
     }
 
@@ -419,6 +441,7 @@ impl<P: Protocol> Pool<P> {
         self.drop_wide(id);
         self.take_parked(id);
         let mut client = self.clients.remove(id);
+        self.caches.forwarding.forget(client.id);
         if let Some(at) = self.router.connections.unpin(&mut client.lane) {
             self.router.abandon_watch(at, now);
         }

@@ -42,6 +42,8 @@ impl<P: Protocol> Pool<P> {
         self.tidy_wide(now);
         self.tidy_confirmations(now);
         self.count_transfers();
+        self.tidy_broadcasts(now);
+        self.forward(now);
         self.count_caches();
     }
 

@@ -362,6 +362,7 @@ impl<P: Protocol> Pool<P> {
             || self.channels.has_work()
             || self.wide.has_work()
             || self.confirmations.has_work()
+            || self.caches.broadcasts.is_changed()
             || self.router.connections.has_work()
             || self.has_wishes()
             || self.is_asked_for_relief()

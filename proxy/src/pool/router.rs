@@ -40,8 +40,8 @@ pub(super) struct Router<P: Protocol> {
     /// No shard has to have said who it is before.
     pub identity_deadline: Option<Time>,
     pub feeds: Feeds,
-    /// Those on which shards tell of keys.
-    pub trackers: Feeds,
+    /// Those on which shards tell of keys, by what they are for.
+    pub trackers: [Feeds; 2],
     /// Values on their way from one shard to another.
     pub transfers: Transfers,
     /// Nobody who waits for room has waited long enough before.
@@ -128,7 +128,7 @@ impl<P: Protocol> Router<P> {
             deadline: None,
             identity_deadline: None,
             feeds: Feeds::default(),
-            trackers: Feeds::default(),
+            trackers: Default::default(),
             transfers: Transfers::default(),
             wait_deadline: None,
             turn: Turn::default(),

@@ -311,6 +311,13 @@ impl<P: Protocol> Service<'_, P> {
                     AskedQuestion { client: self.id, asker: self.number, number, question: *question };
                 self.wishes.add(Wish::Ask(asked));
             }
+            Route::AskFirst(question) => {
+                let asked =
+                    AskedQuestion { client: self.id, asker: self.number, number: 0, question: *question };
+                self.wishes.add(Wish::Ask(asked));
+                self.activity.paused = Some(Pause::Delayed);
+                return Ok(Next::Same);
+            }
         }
         Ok(Next::Request)
     }
@@ -425,6 +432,10 @@ impl<P: Protocol> Service<'_, P> {
         }
         if self.caches.set_tracking(self.id, P::tracks(self.session)) {
             self.context.counters.tracking_clients.set(self.caches.tracking() as i64);
+        }
+        if self.caches.tracking() > 0 || !self.caches.broadcasts.is_empty() {
+            self.caches.broadcasts.settle(self.id, P::broadcast(self.session));
+            self.caches.forwarding.settle(self.number, self.id, P::receiver(self.session).is_some());
         }
         let manner = self.plan.manner;
         self.activity.replies.replied_with(self.plan.take_reply(), manner);

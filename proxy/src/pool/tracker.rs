@@ -31,6 +31,30 @@ pub struct Tracker {
     pub failure: Option<ShardFailure>,
     /// The shard does not tell, in these words.
     pub refused: Option<Box<str>>,
+    /// The shard is telling of more at once than is looked at.
+    pub overlong: bool,
+    /// Set where the shard tells of all keys that begin in some way, and not of those that it was asked to look at: the number of what it was
+    /// asked for last.
+    pub prefixes: Option<u64>,
+}
+
+/// What a connection is for on which a shard tells of keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tells {
+    /// Those that it is asked to look at: see [`super::wide`].
+    Named,
+    /// All that begin in some way: see [`super::broadcasts`].
+    Prefixed,
+}
+
+impl Tells {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Named, Self::Prefixed];
+
+    /// Its place among them.
+    pub fn place(self) -> usize {
+        self as usize
+    }
 }
 
 /// A name that a shard is to look at.
@@ -51,6 +75,10 @@ pub enum TrackerRequest {
     Name(Bytes),
     /// What clears the way for that.
     Way,
+    /// To tell of nothing more.
+    ToCease,
+    /// To tell of all keys that begin as is asked for by then; none of those that changed meanwhile may have been told of.
+    Prefixes { version: u64, anew: bool },
     /// A sign of life.
     Life,
 }
@@ -70,9 +98,16 @@ pub enum News {
     Elsewhere(Bytes, Bytes),
     /// It tells of nothing, in these words.
     Refused(String),
+    /// It tells of all keys that begin as was asked for.
+    Prefixes { version: u64, anew: bool },
 }
 
 impl Tracker {
+    /// What it is for.
+    pub fn tells(&self) -> Tells {
+        if self.prefixes.is_some() { Tells::Prefixed } else { Tells::Named }
+    }
+
     /// Whether as much is asked as is at once.
     pub fn is_busy(&self) -> bool {
         self.asked.len() >= ASKED_MAX

@@ -1,4 +1,5 @@
-//! Connections on which shards tell of keys that have changed, one for each shard at most: see [`super::wide`].
+//! Connections on which shards tell of keys that have changed, two for each shard at most: one for keys that shards are asked to look at
+//! ([`super::wide`]), and one for all that begin in some way ([`super::subscriptions`]), because a shard does not do both on one.
 //!
 //! They are in the book of connections like all others, but in no lane, and nothing is asked on them but to tell, and to look at names.
 //! They are unlike feeds in that they speak the version that has something for what nobody has asked for; and a shard that is listened to in
@@ -21,7 +22,7 @@ use super::members::MemberIndex;
 use super::policy::Policy;
 use super::router::Router;
 use super::ticket::Ticket;
-use super::tracker::{ASKED_MAX, Asked, Tracker, TrackerRequest};
+use super::tracker::{ASKED_MAX, Asked, Tells, Tracker, TrackerRequest};
 use super::wide::WideWaits;
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
@@ -39,17 +40,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(10);
 
 impl<P: Protocol> Router<P> {
-    /// The connection of the member, if it has one.
-    pub fn tracker_id(&self, member: MemberIndex) -> Option<ConnectionId> {
-        self.trackers.of_members.get(&member).copied()
+    /// The connection of the member that is for this, if it has one.
+    pub fn tracker_id(&self, member: MemberIndex, tells: Tells) -> Option<ConnectionId> {
+        self.trackers[tells.place()].of_members.get(&member).copied()
     }
 
-    /// What is known of that.
+    /// Those of the member.
+    pub fn trackers_of(&self, member: MemberIndex) -> impl Iterator<Item = ConnectionId> {
+        Tells::ALL.into_iter().filter_map(move |tells| self.tracker_id(member, tells))
+    }
+
+    /// What is known of the one that tells of keys that were looked at.
     pub fn tracker_of(&self, member: MemberIndex) -> Option<&Tracker> {
-        self.connections[self.tracker_id(member)?].tracker.as_deref()
+        self.connections[self.tracker_id(member, Tells::Named)?].tracker.as_deref()
     }
 
-    fn tracker_mut(&mut self, id: ConnectionId) -> &mut Tracker {
+    /// No tracker has to be looked at before.
+    pub fn trackers_due(&self) -> Option<Time> {
+        self.trackers.iter().filter_map(|trackers| trackers.due).min()
+    }
+
+    pub(super) fn tracker_mut(&mut self, id: ConnectionId) -> &mut Tracker {
         self.connections[id].tracker.as_deref_mut().expect("it is a tracker")
     }
 
@@ -58,27 +69,34 @@ impl<P: Protocol> Router<P> {
         if !self.members[member].is_present() {
             return;
         }
-        let id = match self.tracker_id(member) {
+        let id = match self.tracker_id(member, Tells::Named) {
             Some(id) => id,
-            None => self.add_tracker(member, limits),
+            None => self.add_tracker(member, Tells::Named, limits),
         };
-        let is_begun = self.tracker_mut(id).begun.is_some();
-        let is_due = self.tracker_mut(id).due.is_none();
-        match self.connections[id].link {
-            Link::Up if is_begun => self.ask_tracker(id, asked, now),
-            // One that was lost is made again in its time, and then all names are asked.
-            Link::Idle | Link::Down { .. } if is_due => self.connections.connect(id),
-            _ => {}
+        if self.is_tracker_begun(id) {
+            self.ask_tracker(id, asked, now);
         }
     }
 
-    fn add_tracker(&mut self, member: MemberIndex, limits: &Limits) -> ConnectionId {
+    /// Whether the shard was asked to tell on the connection. One that is not there is made; one that was lost in its time.
+    pub fn is_tracker_begun(&mut self, id: ConnectionId) -> bool {
+        let is_due = self.tracker_mut(id).due.is_none();
+        match self.connections[id].link {
+            Link::Up => return self.tracker_mut(id).begun.is_some(),
+            Link::Idle | Link::Down { .. } if is_due => self.connections.connect(id),
+            _ => {}
+        }
+        false
+    }
+
+    pub(super) fn add_tracker(&mut self, member: MemberIndex, tells: Tells, limits: &Limits) -> ConnectionId {
         let policy = Policy::feed(limits.timeout);
         let lane = P::tracking_lane(self.connections.usual_key());
         let id = self.connections.insert(member, lane, policy, false);
-        self.connections[id].tracker = Some(Box::<Tracker>::default());
+        let prefixes = (tells == Tells::Prefixed).then_some(0);
+        self.connections[id].tracker = Some(Box::new(Tracker { prefixes, ..Tracker::default() }));
         self.connections[id].special = true;
-        self.trackers.of_members.insert(member, id);
+        self.trackers[tells.place()].of_members.insert(member, id);
         id
     }
 
@@ -123,6 +141,20 @@ impl<P: Protocol> Router<P> {
         names: impl FnOnce(MemberIndex) -> Vec<Asked>,
         now: Time,
     ) -> bool {
+        let member = self.connections[id].member;
+        if !self.is_to_begin(id, now) {
+            return false;
+        }
+        self.tracker_mut(id).asked.push_back(TrackerRequest::ToTell);
+        let mut request = Vec::new();
+        P::track(&mut request);
+        self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
+        names(member).into_iter().for_each(|name| self.ask_tracker(id, name, now));
+        true
+    }
+
+    /// It is there, and its shard is to be asked to tell. False if that was done.
+    pub(super) fn is_to_begin(&mut self, id: ConnectionId, now: Time) -> bool {
         let connection = &mut self.connections[id];
         let member = connection.member;
         let is_up = matches!(connection.link, Link::Up);
@@ -131,12 +163,7 @@ impl<P: Protocol> Router<P> {
             return false;
         }
         (tracker.begun, tracker.heard, tracker.failure) = (Some(now), now, None);
-        tracker.asked.push_back(TrackerRequest::ToTell);
-        let mut request = Vec::new();
-        P::track(&mut request);
-        self.submit(id, Ticket::prelude(now), Piece::Copied(&request), now);
         self.look_at_tracker_later(id, now.plus(SILENCE_MAX));
-        names(member).into_iter().for_each(|asked| self.ask_tracker(id, asked, now));
         true
     }
 
@@ -159,7 +186,7 @@ impl<P: Protocol> Router<P> {
     ) -> Option<ShardFailure> {
         let jitter = self.random();
         let tracker = self.tracker_mut(id);
-        (tracker.asked, tracker.backlog, tracker.news) = Default::default();
+        (tracker.asked, tracker.backlog, tracker.news, tracker.overlong) = Default::default();
         let begun = tracker.begun.take();
         if tracker.refused.is_some() {
             return None;
@@ -185,18 +212,27 @@ impl<P: Protocol> Router<P> {
     }
 
     fn look_at_tracker_later(&mut self, id: ConnectionId, due: Time) {
-        self.tracker_mut(id).due = Some(due);
-        self.trackers.due = Some(self.trackers.due.map_or(due, |earliest| earliest.min(due)));
+        let tracker = self.tracker_mut(id);
+        tracker.due = Some(due);
+        let trackers =
+            &mut self.trackers[self.connections[id].tracker.as_deref().expect("it is one").tells().place()];
+        trackers.due = Some(trackers.due.map_or(due, |earliest| earliest.min(due)));
     }
 
-    /// Those whose time has come are made again, asked for a sign of life, or closed. Somebody waits at those that are `needed`.
-    pub fn look_at_trackers(&mut self, is_needed: impl Fn(MemberIndex) -> bool, now: Time) {
-        if self.trackers.due.is_none_or(|due| due > now) {
+    /// Those whose time has come are made again, asked for a sign of life, or closed. Somebody needs those of some members.
+    pub fn look_at_trackers(
+        &mut self,
+        tells: Tells,
+        is_needed: impl Fn(&Self, MemberIndex) -> bool,
+        now: Time,
+    ) {
+        let trackers = &mut self.trackers[tells.place()];
+        if trackers.due.is_none_or(|due| due > now) {
             return;
         }
-        self.trackers.due = None;
+        trackers.due = None;
         for member in self.members.present().to_vec() {
-            let Some(id) = self.tracker_id(member) else { continue };
+            let Some(id) = self.tracker_id(member, tells) else { continue };
             let tracker = self.tracker_mut(id);
             let Some(due) = tracker.due else { continue };
             if due > now {
@@ -204,8 +240,9 @@ impl<P: Protocol> Router<P> {
                 continue;
             }
             (tracker.due, tracker.refused) = (None, None);
+            let is_needed = is_needed(self, member);
             let connection = &self.connections[id];
-            if !is_needed(member) {
+            if !is_needed {
                 self.tracker_mut(id).failure = None;
                 if self.connections[id].is_made() {
                     self.connections.close(id, ShardFailure::Removed);
@@ -238,19 +275,21 @@ impl<P: Protocol> Router<P> {
         }
     }
 
-    /// That of a member that has left is closed.
-    pub fn leave_tracker(&mut self, member: MemberIndex) {
-        let Some(id) = self.tracker_id(member) else { return };
-        if self.connections[id].is_made() {
-            self.connections.close(id, ShardFailure::Removed);
-        } else if self.connections[id].is_closed() {
-            self.remove_tracker(member);
+    /// Those of a member that has left are closed.
+    pub fn leave_trackers(&mut self, member: MemberIndex) {
+        for tells in Tells::ALL {
+            let Some(id) = self.tracker_id(member, tells) else { continue };
+            if self.connections[id].is_made() {
+                self.connections.close(id, ShardFailure::Removed);
+            } else if self.connections[id].is_closed() {
+                self.remove_tracker(member, tells);
+            }
         }
     }
 
     /// It is closed.
-    pub fn remove_tracker(&mut self, member: MemberIndex) {
-        if let Some(id) = self.trackers.of_members.remove(&member) {
+    pub fn remove_tracker(&mut self, member: MemberIndex, tells: Tells) {
+        if let Some(id) = self.trackers[tells.place()].of_members.remove(&member) {
             self.connections.remove([id]);
         }
     }

@@ -33,6 +33,8 @@ pub enum Deed {
         /// They are told an error, not that their time is over.
         with_error: bool,
     },
+    /// They may be told of keys in the stead of others.
+    Receive,
     /// Nobody is meant: shards are to tell of these events of keys.
     Notify(Flags),
     /// Nobody is meant: shards are to stop what they run.
@@ -43,7 +45,7 @@ impl Deed {
     /// Whether clients are meant.
     pub fn is_about_clients(self) -> bool {
         match self {
-            Self::List | Self::Kill | Self::Unblock { .. } => true,
+            Self::List | Self::Kill | Self::Unblock { .. } | Self::Receive => true,
             Self::Notify(_) | Self::Stop(_) => false,
         }
     }

@@ -8,7 +8,7 @@ use std::hash::Hash;
 
 use crate::buffer::Output;
 
-use caching::Caching;
+use caching::{Broadcast, Caching, Receiver};
 use channels::{Channels, Voice};
 
 pub use about::{About, Probed};
@@ -27,7 +27,7 @@ pub use watching::{Watched, Watching};
 pub use wide::{Tracked, Tried, Wide};
 
 mod about;
-mod caching;
+pub mod caching;
 pub mod channels;
 mod clients;
 mod confirming;
@@ -104,6 +104,26 @@ pub trait Protocol:
     fn hears_changes(_session: &Self::Session) -> bool {
         false
     }
+
+    /// Of what all shards are to tell the client, whatever it has read.
+    fn broadcast(_session: &Self::Session) -> Option<Broadcast<'_>> {
+        None
+    }
+
+    /// Who is told of that in the client's stead.
+    fn receiver(_session: &Self::Session) -> Option<Receiver> {
+        None
+    }
+
+    /// That one is not there any more: what the client is told, if it can hear it.
+    fn receiver_is_lost(_session: &mut Self::Session, _lost: u64, _out: &mut Vec<u8>) {}
+
+    /// What another client is told so, in the words of this one, which is told it in its stead; nothing if it cannot hear it.
+    fn tell_for_another(_session: &Self::Session, _told: &[u8], _out: &mut Vec<u8>) {}
+
+    /// What the client has asked about others before its request is served ([`Route::AskFirst`]) is known, or why it is not. The request is
+    /// planned again.
+    fn found(_session: &mut Self::Session, _question: &Question, _found: Result<&Found, &str>) {}
 
     /// Whether the client may keep what it hears in reply to a request that is answered so, and is to be told once that changes.
     fn may_keep(_session: &Self::Session, _manner: Self::Manner) -> bool {
@@ -309,8 +329,13 @@ pub trait Protocol:
         0
     }
 
-    /// Whether shards tell on connections of this lane of changes of keys that were read there.
+    /// Whether clients of this lane are told of changes of keys that they have read.
     fn is_told(_lane: Self::Lane) -> bool {
+        false
+    }
+
+    /// Whether shards tell of those on the connections of this lane, on which they were read.
+    fn registers(_lane: Self::Lane) -> bool {
         false
     }
 

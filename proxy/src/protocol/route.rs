@@ -81,4 +81,6 @@ pub enum Route<M> {
     /// Only the whole process knows: the control thread is asked. In a box, because a route is made for every request, and a
     /// question is large.
     Ask(Box<Question>),
+    /// The same, and the request is planned again once [`super::Protocol::found`] was told.
+    AskFirst(Box<Question>),
 }

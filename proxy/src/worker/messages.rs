@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
 use crate::failure::{Blame, ShardFailure};
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::epoll::Alarm;
 use crate::net::socket::Socket;
@@ -198,6 +199,8 @@ pub struct PoolSetup {
     pub counters: Counters,
     /// The scripts that clients of any worker have shown.
     pub scripts: Arc<Scripts>,
+    /// Where its workers tell each other of what their clients are to be told.
+    pub mailboxes: Arc<Mailboxes>,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
     /// Bytes that the process may hold.

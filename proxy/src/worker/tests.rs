@@ -9,6 +9,7 @@ use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 use super::*;
 use crate::config::{self, Surroundings};
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::socket::Socket;
 use crate::scripts::Scripts;
@@ -48,6 +49,7 @@ fn time_follows_a_system_clock_that_is_set() {
         topology: Arc::new(topology.expect("one shard")),
         counters: Counters::of_workers(1, 1).remove(0),
         scripts: Arc::new(Scripts::new(&Account::new(usize::MAX))),
+        mailboxes: Arc::new(Mailboxes::new(1)),
         orders: obeyed,
         memory_max: usize::MAX,
     });

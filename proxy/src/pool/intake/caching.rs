@@ -5,19 +5,23 @@ use bytes::{Bytes, BytesMut};
 
 use super::Intake;
 use crate::failure::ShardFailure;
-use crate::pool::caches::Caches;
+use crate::pool::caches::{Caches, READ_OF_ALL};
 use crate::pool::caching::told_of;
 use crate::pool::clients::ClientId;
 use crate::pool::members::ShardIndex;
 use crate::pool::ticket::Whom;
+use crate::protocol::caching::KeysRead;
 use crate::protocol::{Protocol, Tracked};
+use crate::time::Time;
 
 /// A shard that tells more at once than this is taken to tell of all keys.
-const TOLD_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const TOLD_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request that is answered next, of a client that may keep the response.
 struct Read {
     id: ClientId,
+    /// When it was read.
+    since: Time,
     /// It, or those of a transaction. None: it is not known any more.
     requests: Option<Bytes>,
 }
@@ -46,37 +50,84 @@ impl<P: Protocol> Intake<'_, P> {
         }
         let client = self.clients.get(id)?;
         let manner = client.activity.as_ref()?.replies.manner(ticket.number);
-        P::may_keep(&client.session, manner).then(|| Read { id, requests: self.connection.oldest_kept() })
+        let since = ticket.since;
+        P::may_keep(&client.session, manner).then(|| Read {
+            id,
+            since,
+            requests: self.connection.oldest_kept(),
+        })
     }
 
     /// The response is handed to its client: from now on that is told of changes, or it is told at once that it is not to keep this.
-    fn note(&mut self, Read { id, requests }: &Read) {
+    fn note(&mut self, Read { id, since, requests }: &Read) {
         let requests = requests.as_deref().unwrap_or_default();
-        let mut places = Vec::new();
+        let mut read = KeysRead::default();
+        let is_known = P::keys_read(requests, &self.context.store, &mut read) && !requests.is_empty();
+        let key = |&(start, length): &(usize, usize)| &requests[start..start + length];
+        if self.caches.broadcasts.has(*id) {
+            let keys = read.keys.iter().chain(&read.unsure).map(key);
+            return self.note_broadcast(*id, *since, keys, is_known);
+        }
         let memory_max = self.context.limits.memory_max;
         // For more keys than there is room for all others would go, and each would be told of on its own.
-        let is_known = P::keys_read(requests, &mut places)
-            && !requests.is_empty()
-            && Caches::can_hold(places.iter().map(|(_, length)| *length), memory_max);
-        if !is_known {
+        if !is_known || !Caches::can_hold(read.keys.iter().map(|(_, length)| *length), memory_max) {
             return self.clients.keep_nothing(*id, &[], &self.context.counters);
         }
         let registers = self.connection.caching.is_some_and(|caching| caching.registers);
-        let mut untold: Vec<&[u8]> = Vec::new();
-        for &(start, length) in &places {
-            let key = &requests[start..start + length];
+        let mut untold: Vec<&[u8]> = read.unsure.iter().map(key).collect();
+        for key in read.keys.iter().map(key) {
             let home = self.topology.home_of(key).map(|home| self.members.of(ShardIndex(home.shard)));
             let is_told = registers && home == Some(self.connection.member);
             if !is_told || !self.caches.add(self.at, key, *id, memory_max) {
                 untold.push(key);
             }
-            while let Some((key, clients)) = self.caches.take_oldest(memory_max) {
-                self.context.counters.tracked_evicted.add(1);
-                self.tell(&key, clients);
-            }
+            self.make_room();
         }
         if !untold.is_empty() {
             self.clients.keep_nothing(*id, &untold, &self.context.counters);
+        }
+    }
+
+    /// The oldest keys go, where there is no room for all.
+    fn make_room(&mut self) {
+        while let Some((key, clients)) = self.caches.take_oldest(self.context.limits.memory_max) {
+            self.context.counters.tracked_evicted.add(1);
+            self.tell(&key, clients);
+        }
+    }
+
+    /// The same, where the client is told of all keys that begin in some way, but not on this connection: what it was told of since it has
+    /// asked for these it is told of again.
+    fn note_broadcast<'k>(
+        &mut self,
+        id: ClientId,
+        since: Time,
+        keys: impl Iterator<Item = &'k [u8]>,
+        is_known: bool,
+    ) {
+        let (broadcasts, member) = (&self.caches.broadcasts, self.connection.member);
+        let (topology, members) = (self.topology, self.members);
+        let (mut untold, told): (Vec<&[u8]>, Vec<&[u8]>) = keys.partition(|key| {
+            // Another one may have the key by now, and tells nothing of what this one has answered.
+            let home = topology.home_of(key).map(|home| members.of(ShardIndex(home.shard)));
+            broadcasts.hides(id, home.filter(|home| *home == member), Some(key), since)
+        });
+        let is_of_read = broadcasts.is_of_read(id);
+        // Of what is not known nobody can be told.
+        let mut may_be_any = !is_known && (is_of_read || broadcasts.hides(id, Some(member), None, since));
+        if is_of_read {
+            let memory_max = self.context.limits.memory_max;
+            may_be_any |= !Caches::can_hold(told.iter().map(|key| key.len()), memory_max);
+            for key in told.into_iter().filter(|_| !may_be_any) {
+                if !self.caches.add(READ_OF_ALL, key, id, memory_max) {
+                    untold.push(key);
+                }
+                self.make_room();
+            }
+        }
+        if may_be_any || !untold.is_empty() {
+            let keys: &[&[u8]] = if may_be_any { &[] } else { &untold };
+            self.clients.keep_nothing(id, keys, &self.context.counters);
         }
     }
 
@@ -110,14 +161,8 @@ impl<P: Protocol> Intake<'_, P> {
 
     /// The clients are told of the key: at once, or where they are many in the next passes.
     fn tell(&mut self, key: &[u8], clients: Vec<ClientId>) {
-        if clients.is_empty() {
-            return;
+        if !clients.is_empty() {
+            self.clients.tell_in_turn(told_of::<P>(key), clients, self.caches, &self.context.counters);
         }
-        let told = told_of::<P>(key);
-        if !self.caches.has_turn(clients.len()) {
-            return self.caches.tell_later(told, clients);
-        }
-        let heard = clients.into_iter().filter(|&id| self.clients.tell_changed(id, &told)).count();
-        self.context.counters.invalidations.add(heard as u64);
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::caching::TOLD_BYTES_MAX;
 use super::{Intake, unasked};
 use crate::failure::ShardFailure;
 use crate::pool::connection::Link;
@@ -27,8 +28,22 @@ impl<P: Protocol> Intake<'_, P> {
         if matches!(self.connection.link, Link::Greeting { .. }) {
             return self.take_greeting(response, progress.complete);
         }
+        let tracker = self.connection.tracker.as_deref_mut().expect("it is a tracker");
         if !progress.complete {
+            if progress.push
+                && response.len() > TOLD_BYTES_MAX
+                && !std::mem::replace(&mut tracker.overlong, true)
+            {
+                tracker.news.push(News::AllChanged);
+            }
+            if tracker.overlong {
+                self.start = self.end;
+            }
             return Ok(false);
+        }
+        if std::mem::take(&mut tracker.overlong) {
+            self.start = self.end;
+            return Ok(true);
         }
         let told = P::tracked(response);
         if matches!(told, Tracked::Done | Tracked::Refused(_)) && self.connection.asked().is_none() {
@@ -54,10 +69,20 @@ impl<P: Protocol> Intake<'_, P> {
                     (TrackerRequest::Name(name), _) => {
                         Some(News::NameRefused(name, Bytes::copy_from_slice(response)))
                     }
-                    (TrackerRequest::ToTell, Tracked::Refused(words)) => {
+                    (TrackerRequest::Prefixes { version, anew }, Tracked::Done) => {
+                        Some(News::Prefixes { version, anew })
+                    }
+                    (TrackerRequest::ToTell | TrackerRequest::Prefixes { .. }, Tracked::Refused(words)) => {
                         Some(News::Refused(String::from_utf8_lossy(words).into_owned()))
                     }
-                    (TrackerRequest::ToTell | TrackerRequest::Way | TrackerRequest::Life, _) => None,
+                    (
+                        TrackerRequest::ToTell
+                        | TrackerRequest::Way
+                        | TrackerRequest::Life
+                        | TrackerRequest::ToCease
+                        | TrackerRequest::Prefixes { .. },
+                        _,
+                    ) => None,
                 });
                 if P::is_complaint(response) {
                     self.wishes.log_complaint(self.at, response);

@@ -4,12 +4,15 @@
 //! them by their names alone, whatever the database.
 //! Source: <https://redis.io/docs/latest/develop/reference/client-side-caching/>.
 
-use super::command::{Command, Handling, Local, flag, index};
+use bytes::Bytes;
+
+use super::command::{Command, Handling, Local, flag, index, is_corrected};
 use super::decode::{RequestDecoder, RequestLimits};
 use super::mode::Mode;
 use super::{Resp, encode};
 use crate::protocol::RequestBounds;
-use crate::protocol::caching::Caching;
+use crate::protocol::caching::{Caching, KeysRead, Receiver};
+use crate::protocol::store::Store;
 
 /// What a client is told of.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -23,6 +26,17 @@ pub enum Told {
     NotNamed,
 }
 
+/// How shards tell of what a client may have kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ToldBy {
+    /// They do not.
+    Nobody,
+    /// Each on the connection on which it was read.
+    ItsShard,
+    /// All of them, of whatever changes, on connections for that alone.
+    AllShards,
+}
+
 /// What a client has asked for.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Tracking {
@@ -30,12 +44,32 @@ pub struct Tracking {
     pub told: Told,
     /// It need not be told of what it changes itself. (It is all the same: shards cannot tell clients of the proxy apart.)
     pub noloop: bool,
+    /// It is told of all keys that begin with one of these instead, in order (BCAST).
+    pub prefixes: Option<Box<[Bytes]>>,
+    /// Another one is told in its stead (REDIRECT).
+    pub receiver: Option<Receiver>,
+}
+
+/// What was asked before a request for that is served: whether the client with this number is there, or why that is not known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sought {
+    /// Its number.
+    pub number: i64,
+    /// Whether it is there.
+    pub is_there: Result<bool, String>,
 }
 
 impl Tracking {
+    /// That of a client that is told of all keys, if it can hear of them.
+    pub fn of_all(can_hear: bool) -> Box<Self> {
+        let receiver = (!can_hear).then_some(Receiver::Lost(0));
+        Box::new(Self { prefixes: Some(Box::new([Bytes::new()])), receiver, ..Self::default() })
+    }
+
     /// Memory it holds.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>()
+        let prefixes = self.prefixes.as_deref().unwrap_or_default().iter();
+        size_of::<Self>() + prefixes.map(|prefix| size_of::<Bytes>() + prefix.len()).sum::<usize>()
     }
 
     /// Whether the client may keep what it hears in reply to a request, which was one that CLIENT CACHING speaks of or not.
@@ -62,17 +96,27 @@ pub fn outlasts(command: Option<&Command>, mode: Mode) -> bool {
 }
 
 impl Caching for Resp {
-    fn keys_read(requests: &[u8], keys: &mut Vec<(usize, usize)>) -> bool {
+    fn keys_read(requests: &[u8], store: &Store, read: &mut KeysRead) -> bool {
         let bounds = RequestBounds { bytes: u64::MAX, arguments: i64::MAX as usize };
         let limits = RequestLimits { bounds, authenticated: true };
         let (mut start, mut is_known) = (0, true);
         while start < requests.len() {
             let (mut decoder, request) = (RequestDecoder::default(), &requests[start..]);
             let Ok(Some(length)) = decoder.decode(request, limits) else { return false };
-            is_known &= read_by(&decoder, &request[..length], start, keys);
+            is_known &= read_by(&decoder, &request[..length], start, store, read);
             start += length;
         }
         is_known
+    }
+
+    fn subscribe(prefixes: &[Bytes], out: &mut Vec<u8>) {
+        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+        words.extend(prefixes.iter().flat_map(|prefix| [&b"PREFIX"[..], prefix]));
+        encode::request(out, &words);
+    }
+
+    fn unsubscribe(out: &mut Vec<u8>) {
+        encode::request(out, &[b"CLIENT", b"TRACKING", b"OFF"]);
     }
 
     fn tell_changed(keys: &[&[u8]], out: &mut Vec<u8>) {
@@ -86,10 +130,36 @@ impl Caching for Resp {
     }
 }
 
-/// Adds the places of the keys that the request reads, which begins at `start`. False if they are not known.
-fn read_by(decoder: &RequestDecoder, request: &[u8], start: usize, keys: &mut Vec<(usize, usize)>) -> bool {
-    let Some(command) = decoder.head(0, request).and_then(index::lookup) else { return false };
+/// What clients are told begins so, up to the keys.
+const TOLD: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
+/// The same, as a message of the channel that is for that.
+const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+
+/// The same as a message for a client of RESP2.
+pub fn tell_by_message(told: &[u8], out: &mut Vec<u8>) {
+    let Some(keys) = told.strip_prefix(TOLD) else { return };
+    out.extend_from_slice(MESSAGE);
+    match keys {
+        b"_\r\n" => encode::null(out, false),
+        keys => out.extend_from_slice(keys),
+    }
+}
+
+/// Adds the keys that the request reads, which begins at `start`. False if they are not known.
+fn read_by(
+    decoder: &RequestDecoder,
+    request: &[u8],
+    start: usize,
+    store: &Store,
+    read: &mut KeysRead,
+) -> bool {
     let words: Vec<&[u8]> = decoder.arguments(request).map(|argument| argument.value).collect();
+    let Some(&name) = words.first() else { return false };
+    let learnt = match index::lookup(name) {
+        Some(_) => None,
+        None => store.commands.find(name, words.get(1).copied()),
+    };
+    let Some(command) = index::lookup(name).or(learnt.as_ref()) else { return false };
     let command = words.get(1).and_then(|word| command.subcommand(word)).unwrap_or(command);
     // What a script reads is what it was given, as far as anybody can know.
     let is_script = matches!(command.handling, Handling::Run(_));
@@ -101,7 +171,10 @@ fn read_by(decoder: &RequestDecoder, request: &[u8], start: usize, keys: &mut Ve
         return true;
     };
     let base = request.as_ptr() as usize - start;
-    keys.extend(positions.map(|at| (words[at].as_ptr() as usize - base, words[at].len())));
+    // Where we know better than the shard which keys a command of a module has, the shard may not tell of them.
+    let is_sure = learnt.is_none() || !is_corrected(name);
+    let places = if is_sure { &mut read.keys } else { &mut read.unsure };
+    places.extend(positions.map(|at| (words[at].as_ptr() as usize - base, words[at].len())));
     true
 }
 
@@ -115,12 +188,12 @@ mod tests {
             let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
             encode::request(&mut requests, &words);
         }
-        let mut keys = Vec::new();
-        let is_known = Resp::keys_read(&requests, &mut keys);
+        let mut read = KeysRead::default();
+        let is_known = Resp::keys_read(&requests, &Store::default(), &mut read);
         let text = |(start, length): (usize, usize)| {
             String::from_utf8_lossy(&requests[start..start + length]).into_owned()
         };
-        (keys.into_iter().map(text).collect(), is_known)
+        (read.keys.into_iter().map(text).collect(), is_known)
     }
 
     #[test]
@@ -145,6 +218,17 @@ mod tests {
             );
         }
         assert_eq!(read(&["GET a", "a.command.nobody.knows b"]), (vec!["a".to_owned()], false));
+    }
+
+    #[test]
+    fn clients_of_resp2_are_told_by_a_message() {
+        for (keys, said) in [(&[&b"k"[..]][..], "*1\r\n$1\r\nk\r\n"), (&[], "$-1\r\n")] {
+            let (mut told, mut out) = (Vec::new(), Vec::new());
+            Resp::tell_changed(keys, &mut told);
+            tell_by_message(&told, &mut out);
+            let begin = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+            assert_eq!(String::from_utf8(out).expect("text"), format!("{begin}{said}"));
+        }
     }
 
     #[test]

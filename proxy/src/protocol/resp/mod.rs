@@ -5,6 +5,7 @@
 //! beside it.
 
 use crate::buffer::Output;
+use crate::protocol::caching::{Broadcast, Receiver};
 use crate::protocol::channels::Voice;
 use crate::protocol::scan::Step;
 use crate::protocol::strangers::Stranger;
@@ -12,6 +13,7 @@ use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
     Redirect, Request, Route, Scripted, ShardIdentity, Spread, Watched, Wide, first_line,
 };
+use caching::ToldBy;
 use command::{Command, Handling, Merge, flag};
 use decode::{RequestDecoder, ResponseDecoder};
 use mode::Mode;
@@ -43,6 +45,7 @@ mod sections;
 pub mod session;
 mod slot;
 pub mod split;
+mod tracking;
 mod transaction;
 mod transfer;
 mod usage;
@@ -62,8 +65,8 @@ pub struct Lane {
     pub db: u32,
     /// RESP3 is spoken on it.
     pub resp3: bool,
-    /// Shards tell on it of changes of keys that were read there.
-    pub tracking: bool,
+    /// How shards tell of keys that were read there.
+    pub told_by: ToldBy,
 }
 
 /// How a client wants to be answered.
@@ -103,16 +106,12 @@ impl Protocol for Resp {
 
     #[inline]
     fn lane(session: &Session) -> Lane {
-        Lane { db: session.db, resp3: session.resp3, tracking: session.hears_changes() }
+        Lane { db: session.db, resp3: session.resp3, told_by: session.told_by() }
     }
 
-    fn keep_lane(session: &mut Session, Lane { db, resp3, tracking }: Lane) {
-        (session.db, session.resp3) = (db, resp3);
-        if tracking {
-            session.names_mut().tracking.get_or_insert_default();
-        } else if let Some(names) = session.names.as_mut().filter(|_| resp3) {
-            names.tracking = None;
-        }
+    fn keep_lane(session: &mut Session, lane: Lane) {
+        (session.db, session.resp3) = (lane.db, lane.resp3);
+        tracking::keep_told_by(session, lane.told_by);
     }
 
     fn tracks(session: &Session) -> bool {
@@ -127,12 +126,36 @@ impl Protocol for Resp {
         session.may_keep(manner.named)
     }
 
+    fn broadcast(session: &Session) -> Option<Broadcast<'_>> {
+        tracking::broadcast(session)
+    }
+
+    fn receiver(session: &Session) -> Option<Receiver> {
+        session.receiver()
+    }
+
+    fn receiver_is_lost(session: &mut Session, lost: u64, out: &mut Vec<u8>) {
+        tracking::receiver_is_lost(session, lost, out);
+    }
+
+    fn tell_for_another(session: &Session, told: &[u8], out: &mut Vec<u8>) {
+        tracking::tell_for_another(session, told, out);
+    }
+
+    fn found(session: &mut Session, _question: &Question, found: Result<&Found, &str>) {
+        tracking::found(session, found);
+    }
+
     fn is_told(lane: Lane) -> bool {
-        lane.tracking
+        lane.told_by != ToldBy::Nobody
+    }
+
+    fn registers(lane: Lane) -> bool {
+        lane.told_by == ToldBy::ItsShard
     }
 
     fn untold_lane(lane: Lane) -> Lane {
-        Lane { tracking: false, ..lane }
+        Lane { told_by: ToldBy::Nobody, ..lane }
     }
 
     #[inline]
@@ -453,7 +476,7 @@ impl Protocol for Resp {
     }
 
     fn tracking_lane(lane: Lane) -> Lane {
-        Lane { resp3: true, tracking: false, ..lane }
+        Lane { resp3: true, told_by: ToldBy::Nobody, ..lane }
     }
 
     fn nothing_came(lane: Lane, reply: &mut Vec<u8>) {
@@ -555,7 +578,7 @@ fn entering(
         encode::request(out, &[b"SELECT", lane.db.to_string().as_bytes()]);
         behind += 1;
     }
-    if lane.tracking {
+    if Resp::registers(lane) {
         Resp::track(out);
         behind += 1;
     }

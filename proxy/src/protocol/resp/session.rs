@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use super::caching::Tracking;
+use super::caching::{Sought, ToldBy, Tracking};
 use super::command::{Command, Feature, flag};
 use super::facade::Facade;
 use super::mode::Mode;
+use crate::protocol::caching::Receiver;
 use crate::secret::Secret;
 
 /// What all clients of a pool share.
@@ -152,6 +153,8 @@ pub struct Names {
     pub library_version: String,
     /// It is to be told of changes of keys that it has read (CLIENT TRACKING).
     pub tracking: Option<Box<Tracking>>,
+    /// What was asked for a request of that kind, before it is served.
+    pub sought: Option<Box<Sought>>,
 }
 
 impl Names {
@@ -298,14 +301,29 @@ impl Session {
         self.names.as_ref()?.tracking.as_deref()
     }
 
-    /// Whether it can hear of changes: a client that speaks RESP2 is never told anything between replies.
+    /// Who is told in its stead.
+    pub fn receiver(&self) -> Option<Receiver> {
+        self.tracking()?.receiver
+    }
+
+    /// Whether it, or whoever is told in its stead, can hear of changes: a client that speaks RESP2 is never told anything between replies.
     pub fn hears_changes(&self) -> bool {
-        self.resp3 && self.tracking().is_some()
+        self.tracking().is_some_and(|tracking| self.resp3 || tracking.receiver.is_some())
+    }
+
+    /// How shards tell of what it may have kept.
+    pub fn told_by(&self) -> ToldBy {
+        match self.tracking().filter(|_| self.hears_changes()) {
+            None => ToldBy::Nobody,
+            // Shards tell nothing on connections of RESP2.
+            Some(tracking) if tracking.prefixes.is_some() || !self.resp3 => ToldBy::AllShards,
+            Some(_) => ToldBy::ItsShard,
+        }
     }
 
     /// Whether the client may keep what it hears in reply to a request, of which CLIENT CACHING has spoken or not.
     pub fn may_keep(&self, is_named: bool) -> bool {
-        self.resp3 && self.tracking().is_some_and(|tracking| tracking.keeps(is_named))
+        self.hears_changes() && self.tracking().is_some_and(|tracking| tracking.keeps(is_named))
     }
 }
 

@@ -14,6 +14,7 @@ pub use cluster::ClusterWord;
 pub use feature::Feature;
 pub use keyword::Keyword;
 pub use learnt::Commands;
+pub use modules::is_corrected;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
 pub use script::{ScriptChange, ScriptKind};

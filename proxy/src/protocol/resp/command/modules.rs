@@ -44,3 +44,8 @@ pub(super) fn correction(name: &str) -> Option<Correction> {
     let is_index = INDEXES.iter().any(|beginning| name.starts_with(beginning));
     named.or(is_index.then_some(Correction::Later(Feature::Indexes)))
 }
+
+/// Whether keys of the command are known that it does not tell its server of.
+pub fn is_corrected(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| correction(name).is_some())
+}

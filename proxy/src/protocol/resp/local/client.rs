@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::caching;
 use crate::buffer::Output;
+use crate::protocol::caching::Receiver;
 use crate::protocol::events::Flags;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::command::index::lookup;
@@ -237,7 +238,14 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     };
     let listens = if channels + patterns + sharded > 0 { "P" } else { "" };
     let blocked = if client.is_blocked { "b" } else { "" };
-    let tracks = if session.tracking().is_some() { "t" } else { "" };
+    let is_broken = matches!(session.receiver(), Some(Receiver::Lost(_)));
+    let tracks = match session.tracking().map(|tracking| (is_broken, tracking.prefixes.is_some())) {
+        Some((true, true)) => "tRB",
+        Some((true, false)) => "tR",
+        Some((false, true)) => "tB",
+        Some((false, false)) => "t",
+        None => "",
+    };
     // In the order of the server.
     let flags = [listens, flags[0], blocked, tracks, flags[1]].concat();
     let command = match client.asks {

@@ -103,6 +103,7 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
             ("total_error_replies", total(|counters| counters.forward_error.get() as i64)),
             ("tracking_total_keys", total(|counters| counters.tracked_keys.get())),
+            ("tracking_total_prefixes", total(|counters| counters.tracked_prefixes.get())),
         ],
         // The shards have replicas of their own; to its clients the proxy is a primary without any.
         "replication" => vec![("role", "master".into()), ("connected_slaves", "0".into())],

@@ -1,0 +1,124 @@
+//! What the workers of a pool tell each other on behalf of clients: that keys have changed, where one client wants another one, of another
+//! worker, to be told of it (CLIENT TRACKING with REDIRECT).
+//!
+//! One mailbox for each worker, behind a lock that is taken once for each change that is told so, and once in a pass where there is mail.
+//! Whoever puts something into an empty one wakes its worker. Messages by way of the control thread would wait there behind all others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// Bytes of what waits for one worker. Beyond that its clients are told that anything may have changed.
+const MAIL_MAX: usize = 1 << 20;
+/// What a message takes beside its bytes.
+const MESSAGE_BYTES: usize = 128;
+
+/// The mailboxes of a pool.
+#[derive(Debug)]
+pub struct Mailboxes(Box<[Mailbox]>);
+
+#[derive(Default, Debug)]
+struct Mailbox {
+    has_mail: AtomicBool,
+    mail: Mutex<Mail>,
+}
+
+/// What waits for a worker.
+#[derive(Default, Debug)]
+pub struct Mail {
+    /// By the numbers of the clients that are to be told.
+    pub letters: BTreeMap<u64, Letter>,
+    /// Numbers of clients, each with that of the one that was to be told in its stead, which is not there.
+    pub lost: BTreeSet<(u64, u64)>,
+    bytes: usize,
+}
+
+/// What waits for one client.
+#[derive(Default, Debug)]
+pub struct Letter {
+    /// Numbers of those in whose stead it is told.
+    pub senders: BTreeSet<u64>,
+    /// What it is told, in order.
+    pub told: Vec<Bytes>,
+    /// It is told that anything may have changed instead.
+    pub is_all: bool,
+}
+
+impl Mailboxes {
+    /// Empty ones for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers.max(1)).map(|_| Mailbox::default()).collect())
+    }
+
+    /// The worker that the client with this number has. Clients are numbered so that each worker has its own remainder.
+    pub fn worker_of(&self, client: u64) -> usize {
+        (client.wrapping_sub(1) % self.0.len() as u64) as usize
+    }
+
+    fn open(&self, worker: usize) -> MutexGuard<'_, Mail> {
+        self.0[worker].mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client with the number `to` is to be told this, because `from` wants it so. Whether its worker has to be woken.
+    pub fn tell(&self, to: u64, from: u64, told: &Bytes) -> bool {
+        let worker = self.worker_of(to);
+        let mut mail = self.open(worker);
+        let Mail { letters, bytes, .. } = &mut *mail;
+        let letter = letters.entry(to).or_default();
+        letter.senders.insert(from);
+        if !letter.is_all {
+            letter.told.push(told.clone());
+            *bytes += told.len() + MESSAGE_BYTES;
+            if *bytes > MAIL_MAX {
+                *bytes = 0;
+                letters.values_mut().for_each(|letter| (letter.told, letter.is_all) = (Vec::new(), true));
+            }
+        }
+        !self.0[worker].has_mail.swap(true, Ordering::AcqRel)
+    }
+
+    /// The client with the number `to` is told that `lost` is not there. Whether its worker has to be woken.
+    pub fn tell_lost(&self, to: u64, lost: u64) -> bool {
+        let worker = self.worker_of(to);
+        self.open(worker).lost.insert((to, lost));
+        !self.0[worker].has_mail.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether something waits for the worker.
+    #[inline]
+    pub fn has_mail(&self, worker: usize) -> bool {
+        self.0[worker].has_mail.load(Ordering::Acquire)
+    }
+
+    /// All that waits for the worker.
+    pub fn take(&self, worker: usize) -> Mail {
+        self.0[worker].has_mail.store(false, Ordering::Release);
+        std::mem::take(&mut *self.open(worker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_worker_is_bounded() {
+        let boxes = Mailboxes::new(2);
+        assert_eq!((boxes.worker_of(1), boxes.worker_of(2), boxes.worker_of(7)), (0, 1, 0));
+        let told = Bytes::from(vec![b'x'; 1000]);
+        let woken = (0..100_000).filter(|number| boxes.tell(1 + 2 * (number % 4), 2, &told)).count();
+        assert_eq!(woken, 1);
+        assert!(boxes.open(0).bytes <= MAIL_MAX);
+        assert!(boxes.has_mail(0) && !boxes.has_mail(1));
+        let mail = boxes.take(0);
+        assert!(!boxes.has_mail(0) && mail.letters.len() == 4);
+        assert!(mail.letters.values().all(|letter| letter.is_all && letter.told.is_empty()));
+        boxes.tell(2, 1, &told);
+        assert!(!boxes.tell_lost(2, 9) && !boxes.tell_lost(2, 9));
+        let mail = boxes.take(1);
+        assert_eq!((mail.letters[&2].told.len(), mail.lost.len()), (1, 1));
+        assert!(!mail.letters[&2].is_all);
+    }
+}

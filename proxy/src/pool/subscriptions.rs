@@ -1,0 +1,184 @@
+//! Connections on which shards tell of all keys that begin in some way, one for each shard that owns keys, and what is made of that: see
+//! [`super::broadcasts`]. They are made, watched and made again as those for keys that are waited for ([`super::trackers`]).
+//!
+//! One that is lost tells nothing any more, so all that are told by it are told that anything may have changed, at once; and until it is there
+//! again they are not to keep what its shard answers. The same where a shard is asked for less and then for more, because there is no
+//! way to ask for a prefix beside longer ones that begin with it.
+
+use super::Pool;
+use super::caches::READ_OF_ALL;
+use super::caching::told_of;
+use super::connections::ConnectionId;
+use super::members::MemberIndex;
+use super::router::Router;
+use super::ticket::Ticket;
+use super::tracker::{News, Tells, TrackerRequest};
+use crate::buffer::Piece;
+use crate::failure::ShardFailure;
+use crate::protocol::Protocol;
+use crate::time::Time;
+
+impl<P: Protocol> Router<P> {
+    /// Whether the member may own keys.
+    fn may_own(&self, member: MemberIndex) -> bool {
+        self.members[member].is_present() && !self.members[member].is_replica
+    }
+}
+
+impl<P: Protocol> Pool<P> {
+    /// Shards are asked for what clients want to be told of by now.
+    pub(super) fn tidy_broadcasts(&mut self, now: Time) {
+        if self.caches.broadcasts.take_changed() && !self.caches.broadcasts.is_empty() {
+            // Of a cluster's nodes those that own slots.
+            let (owners, _) = self.router.owners_and_readers();
+            let is_cluster = self.router.topology.redirects();
+            for member in self.router.members.present().to_vec() {
+                if self.router.may_own(member) && (!is_cluster || owners.contains(&member)) {
+                    self.subscribe(member, now);
+                }
+            }
+        }
+        let (before, after) = self.caches.broadcasts.count();
+        if before != after {
+            self.share.change(before, after);
+            self.context.counters.tracked_prefixes.set(self.caches.broadcasts.prefixes() as i64);
+        }
+    }
+
+    fn subscribe(&mut self, member: MemberIndex, now: Time) {
+        let router = &mut self.router;
+        let id = match router.tracker_id(member, Tells::Prefixed) {
+            Some(id) => id,
+            None => router.add_tracker(member, Tells::Prefixed, &self.context.limits),
+        };
+        if !router.is_tracker_begun(id) {
+            return self.begin_subscription(id, now);
+        }
+        let broadcasts = &mut self.caches.broadcasts;
+        let asked = router.tracker_mut(id).prefixes.unwrap_or_default();
+        let (version, all) = broadcasts.wanted();
+        if asked == version {
+            return;
+        }
+        let mut requests = Vec::new();
+        match broadcasts.wanted_since(asked) {
+            Some(more) => {
+                P::subscribe(more, &mut requests);
+                router.ask_subscription(
+                    id,
+                    TrackerRequest::Prefixes { version, anew: false },
+                    &requests,
+                    now,
+                );
+            }
+            None => {
+                // What changes between the two is not told of.
+                P::unsubscribe(&mut requests);
+                router.ask_subscription(id, TrackerRequest::ToCease, &requests, now);
+                requests.clear();
+                P::subscribe(all, &mut requests);
+                router.ask_subscription(id, TrackerRequest::Prefixes { version, anew: true }, &requests, now);
+                broadcasts.is_silent(member);
+            }
+        }
+        router.tracker_mut(id).prefixes = Some(version);
+    }
+
+    /// Something has come on such a connection, or it is there now.
+    pub(super) fn follow_subscription(&mut self, id: ConnectionId, now: Time) {
+        let member = self.router.connections[id].member;
+        let mut changed = Vec::new();
+        for news in std::mem::take(&mut self.router.tracker_mut(id).news) {
+            match news {
+                News::Changed(key) => changed.push(key),
+                News::AllChanged => {
+                    self.caches.broadcasts.all_told(now);
+                    self.empty_broadcast();
+                }
+                News::Prefixes { version, anew } => {
+                    self.caches.broadcasts.tells(member, version, now);
+                    if anew {
+                        // Whoever has come since was told to keep nothing until now.
+                        let clients = self.caches.broadcasts.clients_before(version);
+                        self.empty(clients);
+                    }
+                }
+                News::Refused(words) => self.router.tracker_is_refused(id, &words, now),
+                News::Tracked(_) | News::NameRefused(..) | News::Elsewhere(..) => {}
+            }
+        }
+        for key in &changed {
+            let clients = self.caches.take(READ_OF_ALL, key);
+            if !clients.is_empty() {
+                self.tell(told_of::<P>(key), clients);
+            }
+        }
+        for (prefix, keys) in self.caches.broadcasts.told(&changed, now) {
+            let mut told = Vec::new();
+            P::tell_changed(&keys, &mut told);
+            let clients = self.caches.broadcasts.clients_of(&prefix).to_vec();
+            self.tell(told.into(), clients);
+        }
+        self.begin_subscription(id, now);
+    }
+
+    /// If it is there, and somebody wants to be told, its shard is asked.
+    fn begin_subscription(&mut self, id: ConnectionId, now: Time) {
+        let member = self.router.connections[id].member;
+        let (version, all) = self.caches.broadcasts.wanted();
+        if !all.is_empty() && self.router.may_own(member) && self.router.is_to_begin(id, now) {
+            let mut request = Vec::new();
+            P::subscribe(all, &mut request);
+            self.router.tracker_mut(id).prefixes = Some(version);
+            let asks = TrackerRequest::Prefixes { version, anew: false };
+            self.router.ask_subscription(id, asks, &request, now);
+        }
+    }
+
+    /// Anything that they have may have changed.
+    fn empty_broadcast(&mut self) {
+        self.caches.take_all(READ_OF_ALL, |_| true);
+        let clients = self.caches.broadcasts.clients();
+        self.empty(clients);
+    }
+
+    /// It is lost, or could not be made.
+    pub(super) fn lose_subscription(&mut self, id: ConnectionId, failure: &ShardFailure, now: Time) {
+        let member = self.router.connections[id].member;
+        if self.caches.broadcasts.is_silent(member) {
+            self.empty_broadcast();
+        }
+        if let ShardFailure::HandshakeRefused(words) = failure {
+            self.router.tracker_is_refused(id, words, now);
+        }
+        let wanted = !self.caches.broadcasts.is_empty() && self.router.may_own(member);
+        self.router.tracker_is_lost(id, failure, wanted, now);
+        self.count_shard(id);
+        if !self.router.members[member].is_present() {
+            self.router.remove_tracker(member, Tells::Prefixed);
+        }
+    }
+
+    /// Their time may have come.
+    pub(super) fn look_at_subscriptions(&mut self, now: Time) {
+        let is_wanted = !self.caches.broadcasts.is_empty();
+        let is_needed = |router: &Router<P>, member| is_wanted && router.may_own(member);
+        self.router.look_at_trackers(Tells::Prefixed, is_needed, now);
+    }
+
+    /// Other shards may own keys from now on. Between nodes of a cluster keys move with what is in them, and whoever has one tells of it;
+    /// elsewhere another value stands where it was.
+    pub(super) fn rehome_broadcasts(&mut self) {
+        if !self.router.topology.redirects() {
+            self.empty_broadcast();
+        }
+        self.caches.broadcasts.look();
+    }
+}
+
+impl<P: Protocol> Router<P> {
+    fn ask_subscription(&mut self, id: ConnectionId, asks: TrackerRequest, request: &[u8], now: Time) {
+        self.tracker_mut(id).asked.push_back(asks);
+        self.submit(id, Ticket::prelude(now), Piece::Copied(request), now);
+    }
+}
