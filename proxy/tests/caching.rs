@@ -34,6 +34,7 @@ fn said(bytes: &[u8]) -> Option<(Said, usize)> {
     let line = std::str::from_utf8(&bytes[1..end - 2]).expect("text");
     let (mut values, mut length) = (Vec::new(), end);
     Some(match bytes[0] {
+        b'$' | b'*' if line == "-1" => (Said::Nil, end),
         b'$' => {
             let size: usize = line.parse().expect("a size");
             let text = bytes.get(end..end + size)?;
@@ -61,6 +62,8 @@ struct Connection {
     incarnation: u32,
     tracks: bool,
     tracked: BTreeSet<String>,
+    /// It is told of all keys that begin so.
+    prefixes: Vec<String>,
     queued: Option<Vec<Vec<String>>>,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -69,7 +72,10 @@ struct Connection {
 /// A client with its cache.
 struct Client {
     id: ClientId,
-    tracks: bool,
+    /// It is told of all keys that begin with one of these, and keeps nothing else.
+    prefixes: Option<Vec<&'static str>>,
+    /// Who is told in its stead, with what it has not read to its end.
+    receiver: Option<(ClientId, Vec<u8>)>,
     input: Vec<u8>,
     /// Keys that the replies to come are of; none where nothing is kept of one.
     expected: VecDeque<Vec<String>>,
@@ -118,11 +124,45 @@ impl Scene {
 
     fn arrives(&mut self) {
         let id = self.world.pool.client_connected(self.world.now);
-        let client =
-            Client { id, tracks: true, input: Vec::new(), expected: VecDeque::new(), kept: BTreeMap::new() };
-        self.clients.push(client);
-        self.says(self.clients.len() - 1, "HELLO 3", &[]);
-        self.says(self.clients.len() - 1, "CLIENT TRACKING ON", &[]);
+        let receiver = self.random.one_in(3).then(|| {
+            let receiver = self.world.pool.client_connected(self.world.now);
+            self.world.client_sends(receiver, b"HELLO 3\r\n");
+            (receiver, Vec::new())
+        });
+        let is_resp2 = receiver.is_some() && self.random.one_in(2);
+        let (input, expected, kept) = Default::default();
+        self.clients.push(Client { id, prefixes: None, receiver, input, expected, kept });
+        if !is_resp2 {
+            self.says(self.clients.len() - 1, "HELLO 3", &[]);
+        }
+        self.tracks(self.clients.len() - 1);
+    }
+
+    /// The client asks to be told of what it reads, or of all keys of some kind.
+    fn tracks(&mut self, client: usize) {
+        let prefixes = match self.random.below(4) {
+            0 => Some(vec![""]),
+            1 => Some((0..3).map(|_| self.random.pick(&KEYS)).collect::<BTreeSet<_>>().into_iter().collect()),
+            _ => None,
+        };
+        let mut line = "CLIENT TRACKING ON".to_owned();
+        if let Some(prefixes) = &prefixes {
+            line.push_str(" BCAST");
+            prefixes.iter().filter(|prefix| !prefix.is_empty()).for_each(|prefix| {
+                line.push_str(" PREFIX ");
+                line.push_str(prefix);
+            });
+        }
+        if let Some((receiver, _)) = &self.clients[client].receiver {
+            // Clients are numbered as they come.
+            line.push_str(&format!(" REDIRECT {}", receiver.generation));
+        }
+        if self.world.pool.wants_read(self.clients[client].id) {
+            self.says(client, &line, &[]);
+            self.clients[client].prefixes = prefixes;
+        } else {
+            self.clients[client].prefixes = Some(Vec::new());
+        }
     }
 
     fn says(&mut self, client: usize, line: &str, keys: &[&str]) {
@@ -162,6 +202,12 @@ impl Scene {
             {
                 tell(connection, Some(key));
             }
+            if connection.shard == owner
+                && connection.incarnation == incarnation
+                && connection.prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()))
+            {
+                tell(connection, Some(key));
+            }
         }
     }
 
@@ -198,6 +244,23 @@ impl Scene {
             }
             ("HELLO", _) => "%0\r\n".to_owned(),
             ("CLIENT", _) if word(1) == "ID" => ":1\r\n".to_owned(),
+            ("CLIENT", _) if word(2) == "OFF" => {
+                (connection.tracks, connection.prefixes) = (false, Vec::new());
+                "+OK\r\n".to_owned()
+            }
+            ("CLIENT", _) if word(3) == "BCAST" => {
+                let known = connection.prefixes.clone();
+                let is_apart = |prefix: &&String| {
+                    !known
+                        .iter()
+                        .any(|known| known.starts_with(prefix.as_str()) || prefix.starts_with(known.as_str()))
+                };
+                let prefixes = words[4..].iter().skip(1).step_by(2);
+                connection
+                    .prefixes
+                    .extend(prefixes.inspect(|prefix| assert!(is_apart(prefix), "it is refused")).cloned());
+                "+OK\r\n".to_owned()
+            }
             ("CLIENT", _) => {
                 connection.tracks = true;
                 "+OK\r\n".to_owned()
@@ -251,6 +314,7 @@ impl Scene {
                 incarnation,
                 tracks: false,
                 tracked: BTreeSet::new(),
+                prefixes: Vec::new(),
                 queued: None,
                 input: Vec::new(),
                 output: Vec::new(),
@@ -295,6 +359,28 @@ impl Scene {
         self.connections.retain(|id, _| self.world.up.contains(id));
     }
 
+    /// Who is told in the client's stead reads. What is on its way to the client it is not to keep then either.
+    fn receives(&mut self, client: usize) -> bool {
+        let Client { receiver: Some((receiver, input)), expected, kept, .. } = &mut self.clients[client]
+        else {
+            return false;
+        };
+        let taken = self.world.client_takes(*receiver, |length| length);
+        input.extend(&taken);
+        while let Some((value, length)) = said(input) {
+            input.drain(..length);
+            let Said::Push(words) = &value else { continue };
+            let is_told = |key: &str| match &words[1] {
+                Said::Array(keys) => keys.contains(&Said::Text(key.to_owned())),
+                _ => true,
+            };
+            kept.retain(|key, _| !is_told(key));
+            expected.iter_mut().flatten().filter(|key| is_told(key)).for_each(|key| key.clear());
+        }
+        self.world.judge(*receiver);
+        !taken.is_empty()
+    }
+
     /// The client reads, and keeps what it may.
     fn reads(&mut self, client: usize) -> bool {
         let taken = self.world.client_takes(self.clients[client].id, |length| length);
@@ -303,6 +389,7 @@ impl Scene {
         while let Some((value, length)) = said(&client.input) {
             client.input.drain(..length);
             if let Said::Push(words) = &value {
+                assert!(client.receiver.is_none(), "another one is told: {words:?}");
                 match &words[1] {
                     Said::Array(keys) => {
                         for key in keys {
@@ -322,13 +409,16 @@ impl Scene {
                 _ => Vec::new(),
             };
             for (key, value) in keys.into_iter().zip(values) {
+                let is_told = client
+                    .prefixes
+                    .as_ref()
+                    .is_none_or(|prefixes| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+                let is_told = is_told && !key.is_empty();
                 match value {
-                    Said::Text(text)
-                        if text.starts_with(|first: char| first.is_ascii_digit()) && client.tracks =>
-                    {
+                    Said::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) && is_told => {
                         client.kept.insert(key, text);
                     }
-                    Said::Nil if client.tracks => {
+                    Said::Nil if is_told => {
                         client.kept.insert(key, String::new());
                     }
                     _ => {}
@@ -350,6 +440,7 @@ impl Scene {
             }
             self.settle();
             for client in 0..self.clients.len() {
+                goes_on |= self.receives(client);
                 goes_on |= self.reads(client);
             }
             if !goes_on && !self.world.pool.has_work() && self.world.wanted.is_empty() {
@@ -399,6 +490,9 @@ impl Scene {
             }
             82..91 => {
                 self.settle();
+                if self.random.one_in(2) {
+                    self.receives(client);
+                }
                 self.reads(client);
             }
             91 if !connections.is_empty() => {
@@ -428,13 +522,16 @@ impl Scene {
             95 if self.random.one_in(3) => {
                 let gone = self.clients.swap_remove(client);
                 self.world.pool.client_gone(gone.id, true, self.world.now);
+                if let Some((receiver, _)) = gone.receiver {
+                    self.world.pool.client_gone(receiver, true, self.world.now);
+                }
                 self.arrives();
             }
             96 => {
                 if self.clients[client].expected.is_empty() {
                     self.clients[client].kept.clear();
                     self.says(client, "CLIENT TRACKING OFF", &[]);
-                    self.says(client, "CLIENT TRACKING ON", &[]);
+                    self.tracks(client);
                 }
             }
             _ => {
