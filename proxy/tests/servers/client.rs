@@ -140,6 +140,8 @@ impl Client {
                 length > 0
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // The process was stopped for a moment: a read with a time of its own is not gone on with then.
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) => panic!("no reply: {error}; so far {:?}", shown(&self.unread)),
         }
     }
