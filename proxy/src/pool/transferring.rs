@@ -7,9 +7,10 @@ use bytes::Bytes;
 use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
+use super::members::ShardIndex;
 use super::router::Turn;
-use super::ticket::Ticket;
-use super::transfers::{Step, UnderWay, value_max};
+use super::ticket::{Sender, Ticket};
+use super::transfers::{Place, Step, UnderWay, value_max};
 use crate::buffer::Piece;
 use crate::failure::ShardFailure;
 use crate::protocol::{Heard, Protocol, TransferKind, Transferred};
@@ -70,6 +71,10 @@ impl<P: Protocol> Pool<P> {
 
     /// The value is sent, or waits for room in the queue of its shard.
     fn send_value(&mut self, serial: u32, mut under_way: UnderWay, request: Vec<u8>, until: Time, now: Time) {
+        // Another shard may own the key by now.
+        if let Some(to) = self.destination(&under_way, now) {
+            under_way.to = to;
+        }
         match self.admit_step(under_way.to.at, request.len(), now) {
             Ok(()) => {
                 under_way.step = Step::Store;
@@ -89,6 +94,16 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
+    /// Where the value is to go, by who owns which keys now.
+    fn destination(&self, under_way: &UnderWay, now: Time) -> Option<Place> {
+        let client = self.clients.get(under_way.client)?;
+        let home = self.router.topology.home_of(&under_way.transfer.destination)?;
+        let (id, number, lane) = (under_way.client, client.id, client.lane);
+        let sender = Sender { id, number, lane, since: now, now };
+        let at = self.router.connection_for(sender, ShardIndex(home.shard), false);
+        Some(Place { at, shard: self.router.name_of(at).clone() })
+    }
+
     fn remove_source(&mut self, serial: u32, mut under_way: UnderWay, now: Time) {
         under_way.step = Step::Remove;
         let mut request = Vec::new();
@@ -100,6 +115,8 @@ impl<P: Protocol> Pool<P> {
                 self.router.submit(under_way.from.at, ticket, Piece::Copied(&request), now);
                 self.router.transfers.put(serial, under_way);
             }
+            // With its shard it has left the pool.
+            Err(ShardFailure::Removed) => self.end_transfer(&under_way, Transferred::Done),
             Err(failure) => self.fail_transfer(&under_way, &failure.to_string(), true),
         }
     }
