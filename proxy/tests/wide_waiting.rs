@@ -116,6 +116,8 @@ struct Run {
     leaves: bool,
     /// Those of a cluster.
     slots: Option<Slots>,
+    /// The nodes together say who owns what.
+    is_told: bool,
     coverage: Coverage,
 }
 
@@ -136,6 +138,7 @@ impl Run {
         Self {
             faulty: random.one_in(2),
             leaves: !random.one_in(3),
+            is_told: slots.is_none() || random.one_in(2),
             slow: random.below(4),
             most: 1 + random.below(CONSUMERS as u64) as usize,
             random,
@@ -456,6 +459,9 @@ impl Run {
 
     fn adopt(&mut self) {
         let ejected: Vec<usize> = self.ejected.iter().copied().collect();
+        if !self.is_told {
+            return;
+        }
         let slots = self.slots.as_ref().map(Slots::topology);
         self.now_owned = slots.unwrap_or_else(|| Arc::new(self.all.without(&ejected)));
         self.world.pool.set_topology(self.now_owned.clone(), self.world.now);
@@ -550,11 +556,8 @@ impl Run {
     fn heal(&mut self) {
         let was_faulty = std::mem::replace(&mut self.faulty, true);
         self.ejected.clear();
-        let is_told = self.slots.is_none() || self.random.one_in(2);
         self.end_moves();
-        if is_told {
-            self.adopt();
-        }
+        self.adopt();
         for round in 0.. {
             for _ in 0..60 {
                 self.settle();

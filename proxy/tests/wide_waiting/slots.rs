@@ -88,7 +88,10 @@ impl Run {
         match coming {
             None if moves >= MOVES_MAX => {}
             None if self.random.one_in(8) => self.replace(owner, node),
-            None if node != owner => (slot.coming, slot.moves) = (Some(node), moves + 1),
+            // Not all at the beginning.
+            None if node != owner && self.random.one_in(4) => {
+                (slot.coming, slot.moves) = (Some(node), moves + 1)
+            }
             None => {}
             Some(to) if has(&self.stores, owner, &list) => self.migrate(owner, to, &list),
             Some(to) if self.random.one_in(3) && !has(&self.stores, to, &list) => slot.coming = None,
@@ -97,7 +100,7 @@ impl Run {
                 self.coverage.slots_moved += 1;
             }
         }
-        // Who asks is told, sooner or later.
+        // Who asks is told, sooner or later, or never.
         if self.random.one_in(4) {
             self.adopt();
         }
