@@ -64,12 +64,7 @@ impl<P: Protocol> Pool<P> {
         match broadcasts.wanted_since(asked) {
             Some(more) => {
                 P::subscribe(more, &mut requests);
-                router.ask_subscription(
-                    id,
-                    TrackerRequest::Prefixes { version, anew: false },
-                    &requests,
-                    now,
-                );
+                router.ask_subscription(id, TrackerRequest::Prefixes { version }, &requests, now);
             }
             None => {
                 // What changes between the two is not told of.
@@ -77,8 +72,12 @@ impl<P: Protocol> Pool<P> {
                 router.ask_subscription(id, TrackerRequest::ToCease, &requests, now);
                 requests.clear();
                 P::subscribe(all, &mut requests);
-                router.ask_subscription(id, TrackerRequest::Prefixes { version, anew: true }, &requests, now);
+                router.ask_subscription(id, TrackerRequest::Prefixes { version }, &requests, now);
+                // Until it tells again its keys are not to be kept, whether this connection lasts or not.
                 broadcasts.is_silent(member);
+                let clients = broadcasts.clients_before(version);
+                router.tracker_mut(id).prefixes = Some(version);
+                return self.empty(clients);
             }
         }
         router.tracker_mut(id).prefixes = Some(version);
@@ -95,14 +94,7 @@ impl<P: Protocol> Pool<P> {
                     self.caches.broadcasts.all_told(now);
                     self.empty_broadcast();
                 }
-                News::Prefixes { version, anew } => {
-                    self.caches.broadcasts.tells(member, version, now);
-                    if anew {
-                        // Whoever has come since was told to keep nothing until now.
-                        let clients = self.caches.broadcasts.clients_before(version);
-                        self.empty(clients);
-                    }
-                }
+                News::Prefixes { version } => self.caches.broadcasts.tells(member, version, now),
                 News::Refused(words) => self.router.tracker_is_refused(id, &words, now),
                 News::Tracked(_) | News::NameRefused(..) | News::Elsewhere(..) => {}
             }
@@ -130,7 +122,7 @@ impl<P: Protocol> Pool<P> {
             let mut request = Vec::new();
             P::subscribe(all, &mut request);
             self.router.tracker_mut(id).prefixes = Some(version);
-            let asks = TrackerRequest::Prefixes { version, anew: false };
+            let asks = TrackerRequest::Prefixes { version };
             self.router.ask_subscription(id, asks, &request, now);
         }
     }

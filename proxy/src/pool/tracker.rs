@@ -77,8 +77,8 @@ pub enum TrackerRequest {
     Way,
     /// To tell of nothing more.
     ToCease,
-    /// To tell of all keys that begin as is asked for by then; none of those that changed meanwhile may have been told of.
-    Prefixes { version: u64, anew: bool },
+    /// To tell of all keys that begin as is asked for by then.
+    Prefixes { version: u64 },
     /// A sign of life.
     Life,
 }
@@ -99,7 +99,7 @@ pub enum News {
     /// It tells of nothing, in these words.
     Refused(String),
     /// It tells of all keys that begin as was asked for.
-    Prefixes { version: u64, anew: bool },
+    Prefixes { version: u64 },
 }
 
 impl Tracker {

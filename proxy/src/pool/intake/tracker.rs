@@ -69,9 +69,7 @@ impl<P: Protocol> Intake<'_, P> {
                     (TrackerRequest::Name(name), _) => {
                         Some(News::NameRefused(name, Bytes::copy_from_slice(response)))
                     }
-                    (TrackerRequest::Prefixes { version, anew }, Tracked::Done) => {
-                        Some(News::Prefixes { version, anew })
-                    }
+                    (TrackerRequest::Prefixes { version }, Tracked::Done) => Some(News::Prefixes { version }),
                     (TrackerRequest::ToTell | TrackerRequest::Prefixes { .. }, Tracked::Refused(words)) => {
                         Some(News::Refused(String::from_utf8_lossy(words).into_owned()))
                     }
