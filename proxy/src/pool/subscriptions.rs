@@ -94,7 +94,11 @@ impl<P: Protocol> Pool<P> {
                     self.caches.broadcasts.all_told(now);
                     self.empty_broadcast();
                 }
-                News::Prefixes { version } => self.caches.broadcasts.tells(member, version, now),
+                // It may have been asked to cease since.
+                News::Prefixes { version } if self.router.tracker_mut(id).prefixes == Some(version) => {
+                    self.caches.broadcasts.tells(member, version, now);
+                }
+                News::Prefixes { .. } => {}
                 News::Refused(words) => self.router.tracker_is_refused(id, &words, now),
                 News::Tracked(_) | News::NameRefused(..) | News::Elsewhere(..) => {}
             }
