@@ -92,6 +92,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("control/events.rs Events.waiting", Constant("FLAGS_WAITING_MAX", "memstore_events_refused")),
     ("net/stream.rs LayeredStream.come", Constant("READ_SIZE", "memstore_shard_connections")),
     ("net/stream.rs LayeredStream.output", Constant("TAKEN_MAX", "memstore_shard_connections")),
+    ("net/tls.rs Tls.come", Account),
     ("pool/broadcasts.rs Broadcasts.by_prefix", PREFIXES),
     ("pool/broadcasts.rs Broadcasts.lengths", PREFIXES),
     ("pool/broadcasts.rs Broadcasts.listeners", Clients),

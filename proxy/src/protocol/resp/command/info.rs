@@ -2,7 +2,7 @@
 //!
 //! Source of the parts and their order: <https://redis.io/docs/latest/commands/command/>.
 
-use super::{Begin, Command, Find, KeySpec, served};
+use super::{Begin, Command, Find, KeySpec};
 use crate::protocol::resp::encode::{array, bulk, integer, map, set, simple};
 
 /// Writes the description of a row, without those subcommands that are not served.
@@ -101,4 +101,12 @@ fn kind(kind: &str, pairs: usize, resp3: bool, out: &mut Vec<u8>) {
 fn pair(name: &str, number: i64, out: &mut Vec<u8>) {
     bulk(out, name.as_bytes());
     integer(out, number);
+}
+
+/// Those of these rows that the proxy does in pools of one shard, or of several.
+pub fn served(
+    rows: &'static [Command<'static>],
+    one_shard: bool,
+) -> impl Iterator<Item = &'static Command<'static>> {
+    rows.iter().filter(move |row| row.is_served(one_shard))
 }

@@ -4,14 +4,15 @@
 //! The rows are in `table.rs`, written by a script from what servers publish. This file holds the words they are made of;
 //! `index.rs` finds a row by its name, `keys.rs` a request's keys by its row, and `docs.rs` reads its documentation.
 
-use std::fmt;
 
 use crate::protocol::channels::Kind;
 use crate::protocol::scan::Page;
 use crate::protocol::transfer::TransferKind;
 
+pub use arity::WrongArity;
 pub use cluster::ClusterWord;
 pub use feature::Feature;
+pub use info::served;
 pub use keyword::Keyword;
 pub use learnt::Commands;
 pub use modules::is_corrected;
@@ -22,12 +23,14 @@ pub use since::{Since, Version, since};
 pub use waits::TimeoutPlace;
 pub(super) use waits::Trial;
 
+mod arity;
 mod cluster;
 pub mod docs;
 mod feature;
 mod flags;
 pub mod index;
 pub mod info;
+pub mod key;
 pub mod keys;
 mod keyword;
 pub mod learnt;
@@ -344,83 +347,6 @@ pub enum KeyNumWords {
     NamedScript,
 }
 
-/// The words of key specs in the table.
-pub mod key {
-    pub use crate::protocol::resp::command::access::*;
-    use crate::protocol::resp::command::{Access, Begin, Find, KeyNumWords, KeySpec, Keyword};
-
-    const fn spec(begin: Begin, find: Find, access: u16) -> KeySpec {
-        KeySpec { begin, find, access: Access(access), notes: "" }
-    }
-
-    /// The one key at this argument.
-    pub const fn at(index: u8, access: u16) -> KeySpec {
-        through(index, 0, 1, 0, access)
-    }
-
-    /// Keys from this argument through `last`.
-    pub const fn through(index: u8, last: i8, step: u8, limit: u8, access: u16) -> KeySpec {
-        spec(Begin::Index(index), Find::Range { last, step, limit }, access)
-    }
-
-    /// Keys behind a keyword.
-    pub const fn after(word: &'static str, from: i8, last: i8, step: u8, limit: u8, access: u16) -> KeySpec {
-        spec(Begin::Keyword { word: Keyword::new(word), from }, Find::Range { last, step, limit }, access)
-    }
-
-    /// As many keys as an argument says.
-    pub const fn counted(
-        begin: u8,
-        index: u8,
-        first: u8,
-        step: u8,
-        words: KeyNumWords,
-        access: u16,
-    ) -> KeySpec {
-        spec(Begin::Index(begin), Find::KeyNum { index, first, step, words }, access)
-    }
-
-    /// The one key behind the last of these options.
-    pub const fn option(
-        words: &'static [&'static str],
-        from: u8,
-        options: &'static [(&'static str, u8)],
-        access: u16,
-    ) -> KeySpec {
-        let begin = Begin::Option { words, from, options, first: false };
-        spec(begin, Find::Range { last: 0, step: 1, limit: 0 }, access)
-    }
-
-    /// The first half of what stands behind this option.
-    pub const fn half_behind(
-        words: &'static [&'static str],
-        from: u8,
-        options: &'static [(&'static str, u8)],
-        access: u16,
-    ) -> KeySpec {
-        let begin = Begin::Option { words, from, options, first: true };
-        spec(begin, Find::Range { last: -1, step: 1, limit: 2 }, access)
-    }
-
-    /// Patterns of keys behind these options.
-    pub const fn patterns(
-        words: &'static [&'static str],
-        from: u8,
-        options: &'static [(&'static str, u8)],
-        access: u16,
-    ) -> KeySpec {
-        spec(Begin::Option { words, from, options, first: false }, Find::Pattern, access)
-    }
-
-    impl KeySpec {
-        /// With the server's remark.
-        pub const fn notes(mut self, notes: &'static str) -> Self {
-            self.notes = notes;
-            self
-        }
-    }
-}
-
 /// A row of the table. `categories` are those that do not follow from the flags.
 #[allow(clippy::too_many_arguments)] // each is a column
 pub const fn row(
@@ -588,26 +514,6 @@ impl Command<'_> {
                 .any(|row| row.handling != Handling::Answer(Local::Help) && row.is_served(one_shard)),
         }
     }
-}
-
-/// Writes the words of Redis for a wrong number of arguments.
-pub struct WrongArity<'t>(
-    /// The row of the command.
-    pub &'t Command<'t>,
-);
-
-impl fmt::Display for WrongArity<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ERR wrong number of arguments for '{}' command", self.0.name)
-    }
-}
-
-/// Those of these rows that the proxy does in pools of one shard, or of several.
-pub fn served(
-    rows: &'static [Command<'static>],
-    one_shard: bool,
-) -> impl Iterator<Item = &'static Command<'static>> {
-    rows.iter().filter(move |row| row.is_served(one_shard))
 }
 
 #[cfg(test)]
