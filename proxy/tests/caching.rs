@@ -172,12 +172,22 @@ impl Scene {
     }
 
     fn says(&mut self, client: usize, line: &str, keys: &[&str]) {
+        self.says_all(client, &[(line, keys)]);
+    }
+
+    /// All of it, or nothing where the client is not read.
+    fn says_all(&mut self, client: usize, lines: &[(&str, &[&str])]) {
         let known = &mut self.clients[client];
         if !self.world.pool.wants_read(known.id) {
             return;
         }
-        known.expected.push_back(keys.iter().map(|&key| key.to_owned()).collect());
-        self.world.client_sends(known.id, format!("{line}\r\n").as_bytes());
+        let mut said = String::new();
+        for (line, keys) in lines {
+            known.expected.push_back(keys.iter().map(|&key| key.to_owned()).collect());
+            said.push_str(line);
+            said.push_str("\r\n");
+        }
+        self.world.client_sends(known.id, said.as_bytes());
     }
 
     fn owner(&self, key: &str) -> String {
@@ -483,16 +493,14 @@ impl Scene {
             20..30 => self.says(client, &format!("MGET {key} {other}"), &[key, other]),
             30..35 => self.says(client, &format!("SET {key} x"), &[]),
             35..38 => {
-                self.says(client, "MULTI", &[]);
-                self.says(client, &format!("GET {key}"), &[]);
-                self.says(client, &format!("SET {key} x"), &[]);
-                self.says(client, &format!("GET {key}"), &[]);
-                self.says(client, "EXEC", &[key, "", key]);
+                let [get, set] = [format!("GET {key}"), format!("SET {key} x")];
+                let lines: [(&str, &[&str]); 5] =
+                    [("MULTI", &[]), (&get, &[]), (&set, &[]), (&get, &[]), ("EXEC", &[key, "", key])];
+                self.says_all(client, &lines);
             }
             38..40 => {
-                self.says(client, &format!("WATCH {key}"), &[]);
-                self.says(client, &format!("GET {key}"), &[key]);
-                self.says(client, "UNWATCH", &[]);
+                let [watch, get] = [format!("WATCH {key}"), format!("GET {key}")];
+                self.says_all(client, &[(&watch, &[]), (&get, &[key]), ("UNWATCH", &[])]);
             }
             40..52 => self.write(key),
             52..66 if !connections.is_empty() => {
