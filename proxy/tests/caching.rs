@@ -610,9 +610,8 @@ fn no_client_is_left_with_an_old_value() {
     play(false);
 }
 
-/// The same with clients that have others told. `SEED=160` is left with one, and nobody knows why.
+/// The same with clients that have others told.
 #[test]
-#[ignore = "one of 300 seeds fails"]
 fn no_client_that_has_another_one_told_is_left_with_an_old_value() {
     play(true);
 }
