@@ -679,6 +679,7 @@ fn elements_of_several_shards_are_taken_for_those_who_wait() {
     }
     println!("{all:?}");
     for (what, count) in all {
-        assert!(!many || count > 10, "only {count} {what}");
+        // Of the rarest there are some in 300 seeds.
+        assert!(!many || count > 1, "only {count} {what}");
     }
 }
