@@ -63,12 +63,13 @@ def pool():
     settings["properties"]["servers_url"] = {"type": "string", "pattern": r"^http://\S+$"}
     settings["properties"]["cluster_facade_announce"] = {"type": "string", "pattern": r"^\S+:[0-9]+$"}
     settings["properties"]["cluster_facade_nodes"]["items"]["pattern"] = r"^\S+:[0-9]+$"
-    cluster = definitions["cluster"] | {"required": ["seeds"]}
-    cluster["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"
-    for one in cluster["properties"].values():
-        one.pop("default", None)
-        one.pop("description", None)
-    settings["properties"]["cluster"] = cluster
+    definitions["cluster"]["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"
+    # What these refer to is defined in the schema of the proxy only.
+    for name, required in {"cluster": ["seeds"], "tls": ["certificate", "key"], "servers_tls": []}.items():
+        for one in definitions[name]["properties"].values():
+            one.pop("default", None)
+            one.pop("description", None)
+        settings["properties"][name] = definitions[name] | {"required": required}
     # The chart has defaults of its own, and what a setting means stands where the proxy is described.
     for one in settings["properties"].values():
         one.pop("default", None)

@@ -157,7 +157,7 @@ impl<P: Protocol> Intake<'_, P> {
             return Err(unasked::<P>(&self.context.settings, is_complete.then_some(response)));
         };
         let (expected, scripted, is_attempt) = (asked.expected, asked.scripted, asked.attempts().is_some());
-        if !is_complete && (response.len() < STREAM_MIN || is_attempt && !self.is_overlong(response.len())) {
+        if !is_complete && (response.len() < STREAM_MIN || is_attempt && !self.is_overlong(response.len())?) {
             return Ok(false);
         }
         // What is left of a response that was passed on in part may begin with anything.

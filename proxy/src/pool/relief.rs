@@ -128,6 +128,7 @@ impl<P: Protocol> Pool<P> {
                 id,
                 own + self.channels.bytes_of(id)
                     + self.wide.bytes_of(id)
+                    + self.router.transfers.bytes_of(id)
                     + P::session_bytes(&client.session)
                     + queued.get(&id).copied().unwrap_or(0),
             )
@@ -152,6 +153,7 @@ impl<P: Protocol> Pool<P> {
         self.wishes.log_evicted(id, bytes);
         self.channels.forget(id);
         self.drop_wide(id);
+        self.count_transfers();
         self.take_parked(id);
         let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::Pool;
 use super::clients::ClientId;
+use super::connection::Connection;
 use super::connections::ConnectionId;
-use super::members::ShardIndex;
-use super::router::Turn;
+use super::members::{MemberIndex, ShardIndex};
+use super::router::{Router, Turn};
 use super::ticket::{Sender, Ticket};
 use super::transfers::{Place, Step, UnderWay, value_max};
 use crate::buffer::Piece;
@@ -86,6 +87,8 @@ impl<P: Protocol> Pool<P> {
                 under_way.step = Step::Waiting(request, until);
                 self.router.transfers.look_later(serial, now.plus(AGAIN));
                 self.router.transfers.put(serial, under_way);
+                // The next value of this pass finds less room.
+                self.count_transfers();
             }
             Err(failure) => {
                 under_way.step = Step::Waiting(Vec::new(), until);
@@ -106,6 +109,9 @@ impl<P: Protocol> Pool<P> {
 
     fn remove_source(&mut self, serial: u32, mut under_way: UnderWay, now: Time) {
         under_way.step = Step::Remove;
+        if let Some(at) = self.source(&under_way) {
+            under_way.from.at = at;
+        }
         let mut request = Vec::new();
         P::remove(&under_way.transfer.source, &mut request);
         match self.admit_step(under_way.from.at, request.len(), now) {
@@ -116,9 +122,35 @@ impl<P: Protocol> Pool<P> {
                 self.router.transfers.put(serial, under_way);
             }
             // With its shard it has left the pool.
-            Err(ShardFailure::Removed) => self.end_transfer(&under_way, Transferred::Done),
+            Err(ShardFailure::Removed) if self.present(&under_way.from.shard).is_none() => {
+                self.end_transfer(&under_way, Transferred::Done);
+            }
             Err(failure) => self.fail_transfer(&under_way, &failure.to_string(), true),
         }
+    }
+
+    /// The shard of this name, if it is in the pool.
+    fn present(&self, shard: &str) -> Option<MemberIndex> {
+        let members = &self.router.members;
+        members.present().iter().copied().find(|&member| *members[member].name == *shard)
+    }
+
+    /// Where the source is by now: the connection on which it was read may be gone or somebody else's, and its shard may have
+    /// another address, with all that it has.
+    fn source(&self, under_way: &UnderWay) -> Option<ConnectionId> {
+        let Router { connections, members, .. } = &self.router;
+        let at = under_way.from.at;
+        let is_good = |connection: &Connection<P>| {
+            let holder = connection.private.as_ref().map(|private| private.holder);
+            let is_ours = holder.is_none_or(|holder| holder == Some(under_way.client));
+            is_ours && members[connection.member].is_present()
+        };
+        if connections.get(at).is_some_and(is_good) {
+            return Some(at);
+        }
+        let member = self.present(&under_way.from.shard)?;
+        let lane = connections.get(under_way.to.at)?.lane;
+        connections.of_member(member).find(|&id| connections[id].lane == lane)
     }
 
     /// Whether a step may be sent on the connection. It has waited longer than all that wait for room.
@@ -158,7 +190,9 @@ impl<P: Protocol> Pool<P> {
 
     fn transfer_is_too_large(&mut self, under_way: &UnderWay) {
         let max = value_max(&self.context.limits);
-        let words = format!("it has more than {max} bytes (request_bytes_max, client_output_max)");
+        let words = format!(
+            "it has more than {max} bytes (request_bytes_max, client_output_max, half of memory_max)"
+        );
         self.fail_transfer(under_way, &words, true);
     }
 

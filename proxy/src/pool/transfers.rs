@@ -140,6 +140,11 @@ impl Transfers {
         ticket.attempts().is_some_and(|serial| self.under_way.contains_key(&serial))
     }
 
+    /// What is held for the client.
+    pub fn bytes_of(&self, id: ClientId) -> usize {
+        self.of_client(id).and_then(|serial| self.under_way.get(&serial)).map_or(0, UnderWay::bytes)
+    }
+
     /// What is under way for the client.
     pub fn of_client(&self, id: ClientId) -> Option<u32> {
         self.of_clients.get(&id).copied()
@@ -171,5 +176,6 @@ impl Transfers {
 
 /// The longest response that is taken for a value: it has to be a reply and a request.
 pub(super) fn value_max(limits: &Limits) -> u64 {
-    limits.request_bytes_max.min(limits.client_output_max as u64)
+    // Response and request are there at the same time.
+    limits.request_bytes_max.min(limits.client_output_max as u64).min(limits.memory_max as u64 / 2)
 }

@@ -5,17 +5,25 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::Intake;
 use crate::buffer::SHARE_MIN;
+use crate::failure::ShardFailure;
 use crate::pool::ticket::Ticket;
 use crate::pool::transfers::value_max;
 use crate::protocol::{DecodeResponses, Protocol};
 
 impl<P: Protocol> Intake<'_, P> {
-    /// Whether the response at hand, of which so many bytes are there, is longer than a value that may go to another shard.
+    /// Whether the response at hand, of which so many bytes are there, is longer than any that is waited for whole. Of a value that was to go
+    /// to another shard the rest can be passed over, and its client is told.
+    ///
+    /// # Errors
+    /// It is to anything else: nobody knows what the shard has done, nor when it will have said so.
     #[cold]
-    pub(super) fn is_overlong(&self, length: usize) -> bool {
-        let is_value = self.connection.asked().is_some_and(Ticket::fetches);
+    pub(super) fn is_overlong(&self, length: usize) -> Result<bool, ShardFailure> {
         let all = length as u64 + self.connection.decoder.missing();
-        is_value && all > value_max(&self.context.limits)
+        let most = value_max(&self.context.limits);
+        if all > most && !self.connection.asked().is_some_and(Ticket::fetches) {
+            return Err(ShardFailure::Malformed(format!("a response of more than {most} bytes")));
+        }
+        Ok(all > most)
     }
 
     /// The response at hand is one to an attempt of this number. Of one that is not complete, and is too long, all is passed over; what

@@ -87,11 +87,22 @@ fn behind_words(text: &str) -> Option<&str> {
 
 /// Whether nothing is put into a table here under a name that is not known: only numbers are.
 fn is_plain_index(before: &str, behind: &str) -> bool {
-    let is_put = behind.trim_start().strip_prefix('=').is_some_and(|value| !value.starts_with('='));
+    let behind = behind.trim_start();
+    // Several are put at once, or a comment stands between.
+    let is_put = behind.starts_with(',')
+        || behind.starts_with("--")
+        || behind.strip_prefix('=').is_some_and(|value| !value.starts_with('='));
     let near = &before.as_bytes()[before.len().saturating_sub(INDEX_MAX)..];
     let index = near.rsplit(|&byte| byte == b'[').next().unwrap_or_default().trim_ascii();
     let is_number = !index.is_empty() && index.iter().all(u8::is_ascii_digit);
-    !is_put || is_number || index.starts_with(b"#")
+    // `#t`, `#t + 1`.
+    let is_end = index.strip_prefix(b"#").is_some_and(|end| {
+        let mut parts = end.splitn(2, |&byte| byte == b'+').map(<[u8]>::trim_ascii);
+        let is_word = |word: &[u8]| word.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+        parts.next().is_some_and(is_word)
+            && parts.next().is_none_or(|more| more.iter().all(u8::is_ascii_digit))
+    });
+    !is_put || is_number || is_end
 }
 
 #[cfg(test)]
@@ -126,6 +137,10 @@ mod tests {
             "return {err=x}",
             "return {['err'] = ARGV[1]}",
             "local t = {} t[ARGV[1]] = ARGV[2] return t",
+            "local t, x = {} t['e'..'rr'], x = ARGV[1], 1 return t",
+            "local t, k = {}, {'e'..'rr'} t[k[#k]] = ARGV[1] return t",
+            "local t = {} t[#t and 'e'..'rr'] = ARGV[1] return t",
+            "local t = {} t['e'..'rr'] --\n = ARGV[1] return t",
             "local r = {} r.err = KEYS[1] return r",
             "return cjson.decode(ARGV[1])",
             "local c = cjson return c.decode(ARGV[1])",

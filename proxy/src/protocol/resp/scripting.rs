@@ -109,7 +109,15 @@ impl Scripting for Resp {
                 library_name(last).map_or(LibraryChange::Any, LibraryChange::Loaded)
             }
             ScriptChange::LibraryDeleted => LibraryChange::Deleted(last),
-            ScriptChange::LibrariesDeleted => LibraryChange::AllDeleted,
+            // Shards refuse any other word, and forget nothing.
+            ScriptChange::LibrariesDeleted
+                if words.len() == 2
+                    || words.len() == 3
+                        && [&b"ASYNC"[..], b"SYNC"].iter().any(|how| last.eq_ignore_ascii_case(how)) =>
+            {
+                LibraryChange::AllDeleted
+            }
+            ScriptChange::LibrariesDeleted => return None,
             ScriptChange::LibrariesRestored => LibraryChange::Any,
             ScriptChange::Shown | ScriptChange::Forgotten => return None,
         })
@@ -227,6 +235,9 @@ mod tests {
             (&[b"FUNCTION", b"LOAD", b"no code"], Some(LibraryChange::Any)),
             (&[b"FUNCTION", b"DELETE", b"lib"], Some(LibraryChange::Deleted(b"lib"))),
             (&[b"FUNCTION", b"FLUSH", b"ASYNC"], Some(LibraryChange::AllDeleted)),
+            (&[b"FUNCTION", b"FLUSH"], Some(LibraryChange::AllDeleted)),
+            (&[b"FUNCTION", b"FLUSH", b"NOW"], None),
+            (&[b"FUNCTION", b"FLUSH", b"SYNC", b"SYNC"], None),
             (&[b"FUNCTION", b"RESTORE", b"dump"], Some(LibraryChange::Any)),
             (&[b"FUNCTION", b"LIST"], None),
             (&[b"SCRIPT", b"FLUSH"], None),
