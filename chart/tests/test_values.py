@@ -326,8 +326,8 @@ class Pool(unittest.TestCase):
     def test_the_schema_and_the_proxy_read_the_same(self):
         """Each setting at and around each limit of any, as a number and as a text: both take it, or neither does."""
         schema = json.loads((CHART / "values.schema.json").read_text())["$defs"]["pool"]["properties"]
-        # Where servers are, and names of theirs, depend on other settings, and so does what is told of the proxies.
-        schema = {name: one for name, one in schema.items() if name not in ("cluster", "keyless_scripts") and not re.match("cluster_facade|servers(_|$)(?!within_limit)", name)}
+        # Where servers are, and names of theirs, depend on other settings, and so does what is told of the proxies. Certificates are files.
+        schema = {name: one for name, one in schema.items() if name not in ("cluster", "tls", "keyless_scripts") and not re.match("cluster_facade|servers(_|$)(?!within_limit)", name)}
         limits = {most for one in schema.values() for most in (one.get("minimum", 0), one.get("maximum", 0))}
         limits |= {0, 10, 100, 999, 8760, 525600, 31536000, 10**6, 10**9, 10**12, 2**16, 2**20, 2**31, 2**32, 2**63, 2**64, 10**20}
         numbers = sorted({limit + step for limit in limits for step in (-1, 0, 1)})
@@ -378,6 +378,12 @@ class Pool(unittest.TestCase):
         for place, value in [("log_levels", "info"), ("log_level", "loud"), ("pools", {"a": {"listen": "x", "timeot": 1}})]:
             with self.assertRaises(jsonschema.ValidationError):
                 jsonschema.validate(taken[-2] | {place: value}, schema)
+
+    def test_the_schema_refers_to_what_it_has(self):
+        text = (CHART / "values.schema.json").read_text()
+        defined = json.loads(text)["$defs"]
+        for name in re.findall(r'"\$ref": "([^"]*)"', text):
+            self.assertIn(name.removeprefix("#/$defs/"), defined, name)
 
     def test_clients_have_limits_by_default(self):
         for values in [{}, MEMCACHED, CLUSTER]:
