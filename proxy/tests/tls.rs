@@ -252,3 +252,37 @@ fn who_does_not_shake_hands_holds_up_nobody() {
     proxy.says("the handshake timed out");
     ask(&mut client, "PING\r\n", "+PONG\r\n").expect("served");
 }
+
+/// Questions beside the data path pass TLS too.
+#[test]
+fn shards_are_probed_by_tls() {
+    let authority = Authority::new("probed");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let open = ["--tls-auth-clients", "no"];
+    let shard = shard(&authority, &pair, &open);
+    let proxy = Server::memstore(&[&servers_tls(&authority, "")], std::slice::from_ref(&shard));
+    // Whether shards speak RESP3, and how many databases they have, is asked so.
+    let mut client = proxy.connect();
+    assert!(client.say("HELLO 3").starts_with("%7"), "it is known");
+    assert_eq!(client.say("SET key value"), "+OK\\r\\n");
+    assert!(!proxy.printed().contains("unhealthy"), "{}", proxy.printed());
+}
+
+/// The kernel tells once of the two.
+#[test]
+fn a_part_of_a_record_and_the_end_end_the_client() {
+    let authority = Authority::new("ends");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shards = [Server::redis(&[])];
+    let proxy = Server::memstore(&[&tls(&pair, "")], &shards);
+    let config = authority.client(None);
+    for rest in [&b"\x17\x03\x03\x00\x40abc"[..], b"\x17\x03"] {
+        let mut client = connect(&proxy, &config).expect("it is let in");
+        ask(&mut client, "PING\r\n", "+PONG\r\n").expect("served");
+        let mut below = client.sock.try_clone().expect("a descriptor");
+        below.write_all(rest).expect("it reads");
+        below.shutdown(std::net::Shutdown::Write).expect("a socket");
+        let mut end = Vec::new();
+        below.read_to_end(&mut end).expect("it closes");
+    }
+}

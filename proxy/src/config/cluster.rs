@@ -21,7 +21,10 @@ pub(super) fn read_cluster(section: &mut Section<'_, '_>, node: &Node, redis: bo
         ("preconnect", "nodes are connected on demand"),
     ];
     // Whatever says which shards there are.
-    let lists = settings::POOL.iter().map(|setting| setting.name).filter(|name| name.starts_with("servers"));
+    let lists = settings::POOL
+        .iter()
+        .map(|setting| setting.name)
+        .filter(|name| name.starts_with("servers") && *name != "servers_tls");
     let lists = lists.map(|name| (name, "the nodes are discovered; list some of them as seeds"));
     if !redis {
         section.wrong(node.place, "cluster is for Redis pools; this one is a memcache pool (redis: false)");

@@ -18,7 +18,7 @@ use crate::config;
 use crate::log_limit::warn_limited;
 use crate::metrics::PoolCounters;
 use crate::net::brake::Brake;
-use crate::net::handshakes::{shake_hands, words};
+use crate::net::handshakes::{Peer, shake_hands, words};
 use crate::net::listen::Listener;
 use crate::net::socket::Socket;
 use crate::worker::{self, Order};
@@ -52,6 +52,9 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
                 left => *left -= 1,
             }
         }
+        if pool.config().tls.is_some() && !*closed.borrow() {
+            handshakes.place(&pool).await;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
@@ -83,32 +86,47 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
     }
 }
 
-/// Handshakes with clients that are under way, the oldest first.
+/// So long each handshake has its chance, whoever else comes; the kernel keeps them meanwhile.
+const CHANCE: Duration = Duration::from_secs(1);
+/// Pause between two looks for a place.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Handshakes with clients that are under way, and since when, the oldest first.
 #[derive(Default)]
-struct Handshakes(VecDeque<AbortHandle>);
+struct Handshakes(VecDeque<(Instant, AbortHandle)>);
 
 impl Handshakes {
-    /// Takes a client in once it has shaken hands. Whoever comes when there are too many takes the place of who has had the
-    /// most time: clients that mean it need little.
+    /// Waits for a place. Where there is none that of the oldest is given away, once that has had its chance.
+    async fn place(&mut self, pool: &PoolControl) {
+        while self.0.len() >= HANDSHAKES_MAX {
+            self.0.retain(|(_, other)| !other.is_finished());
+            if self.0.len() < HANDSHAKES_MAX {
+                return;
+            }
+            let left =
+                self.0.front().map_or(Duration::ZERO, |(begun, _)| CHANCE.saturating_sub(begun.elapsed()));
+            if !left.is_zero() {
+                tokio::time::sleep(left.min(GLANCE)).await;
+                continue;
+            }
+            if let Some((_, oldest)) = self.0.pop_front() {
+                oldest.abort();
+                pool.counters().tls_failed.add(1);
+                warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
+            }
+        }
+    }
+
+    /// Takes a client in once it has shaken hands.
     fn begin(&mut self, pool: &Rc<PoolControl>, accepted: Socket, tls: &config::ClientTls) {
         let session = match rustls::ServerConnection::new(tls.config.clone()) {
             Ok(session) => session.into(),
             Err(error) => return failed(pool, accepted.peer(), &io::Error::other(error)),
         };
-        if self.0.len() >= HANDSHAKES_MAX {
-            self.0.retain(|other| !other.is_finished());
-        }
-        if self.0.len() >= HANDSHAKES_MAX
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.abort();
-            pool.counters().tls_failed.add(1);
-            warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
-        }
         let (pool, limit) = (pool.clone(), tls.handshake_timeout);
         let peer = accepted.peer();
         let task = tokio::task::spawn_local(async move {
-            match shake_hands(accepted, session, limit, Some(pool.account.clone())).await {
+            match shake_hands(accepted, session, limit, Peer::Client, Some(pool.account.clone())).await {
                 Ok(socket) => {
                     pool.counters().tls_handshakes.add(1);
                     deal(&pool, socket).await;
@@ -116,7 +134,7 @@ impl Handshakes {
                 Err(error) => failed(&pool, peer, &error),
             }
         });
-        self.0.push_back(task.abort_handle());
+        self.0.push_back((Instant::now(), task.abort_handle()));
     }
 }
 
@@ -139,8 +157,9 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
         return false;
     }
     let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(pool, worker)).expect("there is a worker");
-    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
     pool.orders[worker].send(Order::Serve(accepted)).await;
+    // A handshake may be ended while it waits here.
+    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
     true
 }
 

@@ -38,6 +38,7 @@ pub async fn probe(
 async fn is_well(mut stream: impl Stream, about: About) -> Result<(), ConversationError> {
     let lost = |error: io::Error| ConversationError::Lost(failure(&error));
     stream.write_all(about.probe).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)?;
     let mut answer = Vec::new();
     loop {
         if stream.read_buf(&mut answer).await.map_err(lost)? == 0 {
@@ -97,6 +98,7 @@ pub async fn speaks_resp3(
     let mut answer = [0; 128];
     let exchange = async {
         stream.write_all(questions::RESP3).await?;
+        stream.flush().await?;
         stream.read(&mut answer).await
     };
     let length = match timeout(PROBE_TIMEOUT, exchange).await {

@@ -1,6 +1,7 @@
 //! Making connections to shards for all workers, which never wait for one.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::failure::ShardFailure;
-use crate::net::handshakes::{shake_hands, words};
+use crate::net::handshakes::{Peer, shake_hands, words};
 use crate::net::socket::{Socket, failure};
 
 /// How long a connection to a shard may be idle before the kernel probes it.
@@ -42,7 +43,10 @@ pub async fn connect(
     };
     let session = session.map_err(ShardFailure::TlsFailed)?;
     let left = limit.saturating_sub(begin.elapsed());
-    shake_hands(socket, session, left, None).await.map_err(|error| ShardFailure::TlsFailed(words(&error)))
+    match timeout(left, shake_hands(socket, session, left, Peer::Shard, None)).await {
+        Ok(result) => result.map_err(|error| ShardFailure::TlsFailed(words(&error))),
+        Err(_) => Err(ShardFailure::TlsFailed(words(&ErrorKind::TimedOut.into()))),
+    }
 }
 
 async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> Result<Socket, ShardFailure> {

@@ -19,10 +19,19 @@ use super::socket::Socket;
 use super::tls::Tls;
 use crate::account::Account;
 
-/// Threads that do them.
+/// Threads for handshakes with clients; one more is for those with shards, which clients wait for that are served already.
 const THREADS: usize = 2;
 /// How much other threads go before them, where there is not enough processor time for all. Source: setpriority(2).
 const NICE: i32 = 5;
+
+/// With whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// A client, of which any number may come.
+    Client,
+    /// A shard.
+    Shard,
+}
 
 /// One that is to be done.
 struct Job {
@@ -45,6 +54,7 @@ pub async fn shake_hands(
     socket: Socket,
     connection: Connection,
     limit: Duration,
+    with: Peer,
     account: Option<Arc<Account>>,
 ) -> io::Result<Socket> {
     let Socket::Plain(plain) = socket else { return Ok(socket) };
@@ -54,20 +64,26 @@ pub async fn shake_hands(
         .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
     let (done, result) = oneshot::channel();
     let job = Job { plain, session: Tls::new(connection, account), limit, done };
-    let queue = &queues[NEXT.fetch_add(1, Relaxed) % queues.len()];
+    let place = match with {
+        Peer::Client => NEXT.fetch_add(1, Relaxed) % THREADS,
+        Peer::Shard => THREADS,
+    };
+    let queue = &queues[place];
     let gone = |_| io::Error::other("the thread for TLS handshakes has ended");
     queue.send(job).map_err(|_| gone(()))?;
     result.await.map_err(|_| gone(()))?
 }
 
 fn start() -> io::Result<Vec<mpsc::UnboundedSender<Job>>> {
-    (0..THREADS)
-        .map(|_| {
+    (0..=THREADS)
+        .map(|place| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (queue, jobs) = mpsc::unbounded_channel();
             let run = move || {
                 // Where it is not allowed they go on as all others.
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+                if place < THREADS {
+                    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+                }
                 tokio::task::LocalSet::new().block_on(&runtime, serve(jobs));
             };
             std::thread::Builder::new().name("tls".into()).spawn(run)?;

@@ -136,10 +136,13 @@ impl Plain {
 
     /// Writes these pieces in one call; returns how many bytes the kernel has taken.
     pub fn send_vectors(&mut self, vectors: &[IoSlice<'_>]) -> io::Result<usize> {
-        match rustix::io::writev(&*self, vectors) {
-            Ok(count) => Ok(count),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
+        loop {
+            match rustix::io::writev(&*self, vectors) {
+                Ok(count) => return Ok(count),
+                Err(Errno::AGAIN) => return Ok(0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -63,7 +63,12 @@ impl AsyncRead for LayeredStream {
         context: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { socket, come, .. } = self.get_mut();
+        let stream = self.get_mut();
+        // What was said before leaves while the answer is waited for.
+        if let Poll::Ready(sent) = stream.poll_sent(context) {
+            sent?;
+        }
+        let Self { socket, come, .. } = stream;
         while come.is_empty() {
             let mut ready = ready!(socket.poll_read_ready_mut(context))?;
             come.reserve(READ_SIZE);

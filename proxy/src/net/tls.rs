@@ -29,6 +29,9 @@ const READ_SIZE: usize = 4 * ((1 << 14) + 256);
 const SEALED_MAX: usize = 4 << 14;
 /// Vectors that are sealed together.
 const VECTORS_MAX: usize = 64;
+/// Bytes of records one after the other that say nothing to us (parts of a handshake, which rustls joins, and new keys): a peer that means
+/// it needs few.
+const SILENT_MAX: usize = 16 * 1024;
 /// A read of rustls' begins with so many bytes; after more it keeps a larger buffer until the next one.
 const LIBRARY_READ: usize = 4096;
 
@@ -46,6 +49,8 @@ pub struct Tls {
     /// Bytes that are sealed and not written.
     held: usize,
     has_finished: bool,
+    /// Bytes of the last records, one after the other, that said nothing to us.
+    silent: usize,
     /// The peer will say nothing more.
     has_ended: bool,
     account: Option<Arc<Account>>,
@@ -61,6 +66,7 @@ impl Tls {
             come: Vec::new(),
             held: 0,
             has_finished: false,
+            silent: 0,
             has_ended: false,
             account,
             counted: 0,
@@ -124,7 +130,10 @@ impl Tls {
     fn show(&mut self, bytes: &[u8], mut opened: Option<&mut BytesMut>) -> io::Result<usize> {
         let was_handshaking = self.connection.is_handshaking();
         let (mut shown, mut longest) = (0, 0);
-        while let Some(length) = record(&bytes[shown..])? {
+        // What comes behind its last word is not looked at.
+        while !self.has_ended
+            && let Some(length) = record(&bytes[shown..])?
+        {
             if bytes.len() - shown < length {
                 break;
             }
@@ -136,6 +145,7 @@ impl Tls {
                 }
                 let state = self.connection.process_new_packets().map_err(io::Error::other)?;
                 self.has_ended |= state.peer_has_closed();
+                self.silent = if state.plaintext_bytes_to_read() > 0 { 0 } else { self.silent + length };
                 if let Some(opened) = opened.as_deref_mut() {
                     self.hand_on(opened)?;
                 }
@@ -143,14 +153,19 @@ impl Tls {
             shown += length;
             longest = longest.max(length);
             if was_handshaking && !self.connection.is_handshaking() {
+                self.silent = 0;
                 break;
+            }
+            if !was_handshaking && self.silent > SILENT_MAX {
+                let words = "the peer has sent too many records without data";
+                return Err(io::Error::new(ErrorKind::InvalidData, words));
             }
         }
         if longest > LIBRARY_READ {
             // Its buffer shrinks as it reads.
             let _ = self.connection.read_tls(&mut Nothing);
         }
-        Ok(shown)
+        Ok(if self.has_ended { bytes.len() } else { shown })
     }
 
     /// Hands on what was opened, before the next record is shown: rustls keeps no more than one.
@@ -190,7 +205,7 @@ impl Tls {
     /// Counts what it holds in the account. What is sealed counts with the output.
     fn count(&mut self) {
         let Some(account) = &self.account else { return };
-        let holds = SESSION_BYTES + self.come.capacity();
+        let holds = SESSION_BYTES + self.come.capacity() + self.silent;
         if holds != self.counted {
             account.change(self.counted, holds);
             self.counted = holds;
@@ -229,7 +244,11 @@ impl Layer for Tls {
         if self.has_ended {
             return Ok(Read::Ended);
         }
-        let read = self.pull(below, most, Some(scratch))?;
+        let mut read = self.pull(below, most, Some(scratch))?;
+        if read == Read::Drained && scratch.len() == before && !self.has_ended {
+            // Nothing but a part of a record, and the end may have come with it: nobody tells of that again.
+            read = self.pull(below, most, Some(scratch))?;
+        }
         let is_none = scratch.len() == before;
         Ok(match read {
             Read::Ended if !is_none => Read::Full,
@@ -270,6 +289,10 @@ impl Layer for Tls {
             };
             if sealed == 0 {
                 return Err(ErrorKind::WriteZero.into());
+            }
+            if !self.connection.wants_write() {
+                // Its keys are used up, and it takes no more (TLS 1.2).
+                return Err(ErrorKind::ConnectionAborted.into());
             }
             output.advance(sealed);
             left -= sealed.min(left);

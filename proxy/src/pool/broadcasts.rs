@@ -30,6 +30,8 @@ struct Listener {
     is_of_read: bool,
     /// Shards are asked for them from this on.
     version: u64,
+    /// The same of what it has named first: it may have kept something since then.
+    first: u64,
 }
 
 /// A shard that tells.
@@ -130,7 +132,7 @@ impl Broadcasts {
 
     /// Those of them that shards were asked for before they were asked for what has this number.
     pub fn clients_before(&self, version: u64) -> Vec<ClientId> {
-        let before = self.listeners.iter().filter(|(_, listener)| listener.version < version);
+        let before = self.listeners.iter().filter(|(_, listener)| listener.first < version);
         let mut clients: Vec<ClientId> = before.map(|(&id, _)| id).collect();
         clients.sort_unstable();
         clients
@@ -179,7 +181,9 @@ impl Broadcasts {
         for prefix in prefixes {
             self.subscribe(prefix);
         }
-        self.listeners.insert(id, Listener { prefixes: prefixes.into(), is_of_read, version: self.version });
+        let version = self.version;
+        let first = self.listeners.get(&id).map_or(version, |known| known.first);
+        self.listeners.insert(id, Listener { prefixes: prefixes.into(), is_of_read, version, first });
         self.is_changed = true;
         known
             .iter()
@@ -363,6 +367,15 @@ mod tests {
             book.leave(client(number as u32));
         }
         assert!(book.is_empty() && book.wanted().1.is_empty() && book.bytes == 0 && book.lengths.is_empty());
+    }
+
+    #[test]
+    fn who_names_more_may_have_kept_something_before() {
+        let mut book = Broadcasts::default();
+        join(&mut book, 1, &["user:"]);
+        join(&mut book, 2, &["abc"]);
+        join(&mut book, 1, &["a", "user:"]);
+        assert_eq!(book.clients_before(book.wanted().0), [client(1), client(2)]);
     }
 
     #[test]

@@ -50,6 +50,15 @@ impl<P: Protocol> Clients<P> {
                 spare_activities.give(client).replies.tell_changed(told);
                 dirty.mark(client, id.index);
             }
+            // The replies that it waits for come before it, as at a server.
+            Some(Receiver::There(number)) if number == client.id => {
+                let mut words = Vec::new();
+                P::tell_for_another(&client.session, told, &mut words);
+                if !words.is_empty() {
+                    spare_activities.give(client).replies.tell_changed(&words);
+                    dirty.mark(client, id.index);
+                }
+            }
             Some(Receiver::There(number)) => {
                 forwarded.push((number, client.id, Bytes::copy_from_slice(told)))
             }

@@ -66,14 +66,18 @@ impl<P: Protocol> Pool<P> {
             // It cannot hear of it, and neither could it at a server.
             return;
         }
+        // What one that is subscribed to nothing does not read is its own replies, too: it is bounded as any client is.
+        let is_subscriber = self.channels.listens(id);
         let Clients { table, spare_activities, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         let limits = &self.context.limits;
         let activity = spare_activities.give(client);
         // What it took since it was told last may have ended that.
-        activity.is_swamped(limits, now);
+        if is_subscriber {
+            activity.is_swamped(limits, now);
+        }
         activity.replies.push(&words, Piece::Copied(b""));
-        if activity.is_swamped(limits, now) {
+        if is_subscriber && activity.is_swamped(limits, now) {
             self.context.counters.subscriber_output_exceeded.add(1);
             client.state = State::Broken;
         }

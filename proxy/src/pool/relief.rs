@@ -158,6 +158,7 @@ impl<P: Protocol> Pool<P> {
         let Clients { table, dirty, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);
+        let was_told = client.state == State::Finishing;
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {
             if let Some(Stall { since, at }) = activity.stalled {
@@ -172,7 +173,7 @@ impl<P: Protocol> Pool<P> {
             activity.block = None;
             activity.decoder.reset();
             let is_whole = activity.replies.cut();
-            if is_whole && activity.replies.output.unsent() <= LAST_WORDS_MAX {
+            if is_whole && !was_told && activity.replies.output.unsent() <= LAST_WORDS_MAX {
                 let mut words = Vec::new();
                 P::out_of_memory(&mut words);
                 activity.replies.output.copy(&words);

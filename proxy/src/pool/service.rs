@@ -434,7 +434,12 @@ impl<P: Protocol> Service<'_, P> {
             self.context.counters.tracking_clients.set(self.caches.tracking() as i64);
         }
         if self.caches.tracking() > 0 || !self.caches.broadcasts.is_empty() {
+            let was_of_read = self.caches.broadcasts.is_of_read(self.id);
             self.caches.broadcasts.settle(self.id, P::broadcast(self.session));
+            if was_of_read && P::tracks(self.session) && !self.caches.broadcasts.is_of_read(self.id) {
+                // Of what it has read so far nobody tells from now on.
+                self.caches.empty_later(vec![self.id]);
+            }
             self.caches.forwarding.settle(self.number, self.id, P::receiver(self.session).is_some());
         }
         let manner = self.plan.manner;

@@ -133,8 +133,10 @@ impl<P: Protocol> Pool<P> {
 
     /// Anything that they have may have changed.
     fn empty_broadcast(&mut self) {
-        self.caches.take_all(READ_OF_ALL, |_| true);
-        let clients = self.caches.broadcasts.clients();
+        let mut clients = self.caches.take_all(READ_OF_ALL, |_| true);
+        clients.extend(self.caches.broadcasts.clients());
+        clients.sort_unstable();
+        clients.dedup();
         self.empty(clients);
     }
 

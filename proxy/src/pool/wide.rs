@@ -185,6 +185,8 @@ pub(super) struct WideWaits {
     unasked: Vec<usize>,
     /// Names that nobody is asked for until then: nodes of a cluster have sent them to each other.
     paused: BTreeSet<(Time, usize)>,
+    /// Some were paused: those whom their clients held up are to be looked at.
+    has_paused: bool,
     /// When it is to be seen whether nodes of a cluster have their keys still, and with which name that goes on.
     check_due: Option<Time>,
     check_from: usize,
@@ -263,7 +265,7 @@ impl WideWaits {
 
     /// Whether somebody is to be looked at in this pass.
     pub fn has_work(&self) -> bool {
-        !self.looks.is_empty() || !self.unasked.is_empty()
+        !self.looks.is_empty() || !self.unasked.is_empty() || self.has_paused
     }
 
     /// When something is to be looked at.
@@ -288,6 +290,9 @@ impl WideWaits {
 
     /// One that is to be looked at.
     pub fn take_look(&mut self) -> Option<ClientId> {
+        if std::mem::take(&mut self.has_paused) {
+            self.look_at_hot();
+        }
         self.looks.pop_front()
     }
 

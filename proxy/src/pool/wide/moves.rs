@@ -10,6 +10,7 @@
 //! Where nodes send a name to each other, or cannot serve it for the moment, nobody is asked for it for a while, longer each time; in
 //! the end those that wait for it get the words of the last one.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -148,8 +149,8 @@ impl WideWaits {
         let Some(name) = self.names.get_mut(place) else { return };
         name.way.get_or_insert_default().paused = Some(until);
         self.paused.insert((until, place));
-        // Those that wait for it hold up nobody meanwhile.
-        self.look_at_hot();
+        // Those that wait for it hold up nobody meanwhile. That is seen to once for all names of a pass.
+        self.has_paused = true;
     }
 
     /// The pause of the name is over, if it has one.
@@ -161,15 +162,17 @@ impl WideWaits {
 
     /// Those whose pause is over are asked for.
     pub fn end_pauses(&mut self, now: Time) {
+        let mut ended = BTreeSet::new();
         while let Some(&(until, place)) = self.paused.first()
             && until <= now
         {
             self.go_on_asking(place);
             self.unasked.push(place);
             for &line in &self.names[place].lines {
-                self.looks.extend(self.lines[line].waiting.values());
+                ended.extend(self.lines[line].waiting.values().copied());
             }
         }
+        self.looks.extend(ended);
     }
 
     /// Whether nodes have their keys still is to be seen from now on, as long as somebody waits.

@@ -257,7 +257,10 @@ impl Protocol for Resp {
     }
 
     fn is_done_by_any(merge: &Merge) -> bool {
-        matches!(merge, Merge::AnyDone | Merge::Every | Merge::Parameters | Merge::Sections(_))
+        matches!(
+            merge,
+            Merge::AnyDone | Merge::Modules | Merge::Every | Merge::Parameters | Merge::Sections(_)
+        )
     }
 
     fn parts_max(merge: &Merge) -> usize {

@@ -160,6 +160,37 @@ fn values(response: &[u8], count: usize, start: usize) -> Option<Vec<&[u8]>> {
     Some(found)
 }
 
+/// The modules of the shard that has most, by name and version: with which words they were loaded is not told, there may be passwords.
+pub fn merge_modules(mut parts: Vec<Part>, reply: &mut Output) {
+    for part in &mut parts {
+        if encode::is_error(&part.bytes) {
+            continue;
+        }
+        let Some(told) = modules(&part.bytes) else { return whole::refuse(&part.shard, reply) };
+        part.bytes.clear();
+        part.bytes.extend_from_slice(&told);
+    }
+    whole::merge_any_done(&parts, reply);
+}
+
+fn modules(response: &[u8]) -> Option<Vec<u8>> {
+    let modules = elements(response)?;
+    let mut out = Vec::new();
+    encode::array(&mut out, modules.len());
+    for module in modules {
+        let is_told = |(name, _): &(&[u8], &[u8])| {
+            identity::string(name).is_some_and(|(name, _)| name == b"name" || name == b"ver")
+        };
+        let told: Vec<_> = pairs(module)?.into_iter().filter(is_told).collect();
+        encode::map(&mut out, module.starts_with(b"%"), told.len());
+        for (name, value) in told {
+            out.extend_from_slice(name);
+            out.extend_from_slice(value);
+        }
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::split::joined;

@@ -85,9 +85,12 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
-        Merge::Log(_) | Merge::History | Merge::Latest | Merge::Texts | Merge::Sections(_) => {
-            reports::is_odd(merge, response)
-        }
+        Merge::Modules
+        | Merge::Log(_)
+        | Merge::History
+        | Merge::Latest
+        | Merge::Texts
+        | Merge::Sections(_) => reports::is_odd(merge, response),
         Merge::Parameters | Merge::MemoryStats | Merge::Histogram => reports::is_odd(merge, response),
     }
 }
@@ -99,6 +102,9 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
     }
     if merge == Merge::AnyDone {
         return whole::merge_any_done(&parts, reply);
+    }
+    if merge == Merge::Modules {
+        return reports::merge_modules(parts, reply);
     }
     let is_told = match merge {
         Merge::Texts => true,
@@ -145,7 +151,7 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
         Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
         Merge::Keys => return whole::merge_keys(parts, reply),
         // They are joined elsewhere.
-        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own => parts.first(),
+        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own | Merge::Modules => parts.first(),
         Merge::Parameters => parameters::merge(&parts, reply).err(),
         Merge::Sections(wanted) => sections::merge(wanted, &parts, reply).err(),
         Merge::MemoryStats => usage::merge_stats(&parts, reply).err(),

@@ -60,7 +60,9 @@ fn scattered(facts: &Facts<'_, Resp>) -> u32 {
 /// Bytes that are kept until all shards have answered.
 pub fn parts_max(merge: Merge) -> usize {
     match merge {
-        Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Page(_) => NAMES_MAX,
+        Merge::Keys | Merge::Union | Merge::Every | Merge::AnyDone | Merge::Modules | Merge::Page(_) => {
+            NAMES_MAX
+        }
         Merge::Log(_) | Merge::Texts => REPORTS_MAX,
         Merge::History | Merge::Latest => EVENTS_MAX,
         Merge::Parameters | Merge::Sections(_) | Merge::MemoryStats | Merge::Histogram => NAMES_MAX,

@@ -183,6 +183,8 @@ pub enum Merge {
     Same,
     /// The longest that is no error; an error only if all say one.
     AnyDone,
+    /// The same of modules, by name and version alone.
+    Modules,
     /// A page of a scan, from one shard.
     Page(Page),
     /// The scan is over if the nodes of a cluster own this together, as [`crate::protocol::scan::digest`] has it.

@@ -111,6 +111,10 @@ impl<'w> Options<'w> {
 
     /// The prefixes beside those that the client has named before, in order.
     fn prefixes_with(&self, known: &[Bytes]) -> Result<Box<[Bytes]>, String> {
+        // Each is held against all others: that is for few.
+        if self.prefixes.len() > PREFIXES_MAX {
+            return Err(format!("ERR a client may name {PREFIXES_MAX} prefixes"));
+        }
         for (at, prefix) in self.prefixes.iter().enumerate() {
             if let Some(other) = known.iter().find(|known| overlap(known, prefix)) {
                 return Err(overlapping(prefix, "an existing prefix", other));
