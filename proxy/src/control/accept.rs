@@ -66,7 +66,7 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
                 let is_in = match &pool.config().tls {
                     None => deal(&pool, accepted).await,
                     // Nobody is told why before the handshake, which costs more than who is refused is worth.
-                    Some(_) if refuses(&pool, &accepted) => false,
+                    Some(_) if refuses(&pool, &accepted) || lacks_memory(&pool) => false,
                     Some(tls) => {
                         handshakes.begin(&pool, accepted, tls);
                         true
@@ -161,6 +161,18 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
     // A handshake may be ended while it waits here.
     pool.dealt[worker].set(pool.dealt[worker].get() + 1);
     true
+}
+
+/// Whether there is no memory for one more TLS session: those that are there are to have some for what they do, of which sessions that do
+/// nothing would leave them none.
+fn lacks_memory(pool: &PoolControl) -> bool {
+    let (held, max) = (pool.account.held(), pool.account.max());
+    let lacks = held / 3 > max / 4;
+    if lacks {
+        pool.counters().client_refused.add(1);
+        warn_limited!(pool = %pool.config().name, held, memory_max = max, "TLS client refused: three quarters of memory_max are in use");
+    }
+    lacks
 }
 
 /// Clients that a worker has.
