@@ -106,7 +106,9 @@ fn a_value_keeps_its_time_to_live_and_any_size_that_is_allowed() {
     client.begin(&format!("STRLEN {other}"));
     let refused = String::from_utf8(client.reply()).expect("text");
     assert!(
-        refused.contains("it has more than 8388608 bytes (request_bytes_max, client_output_max)"),
+        refused.contains(
+            "it has more than 8388608 bytes (request_bytes_max, client_output_max, half of memory_max)"
+        ),
         "{refused}"
     );
     assert_eq!(client.reply(), format!(":{}\r\n", bytes.len()).into_bytes());
