@@ -2,8 +2,8 @@
 //!
 //! A session is handed to a worker once its handshake is over ([`super::handshakes`]): here are only its records. What is
 //! queued in a pass is sealed together, so that small replies share records of up to 16 KiB. rustls is shown whole records
-//! only: the part of one that has not come to its end is kept here, where it can be counted, and the library's own buffer is
-//! empty between two reads. Source: RFC 8446, section 5.1.
+//! only: the part of one that has not come to its end is kept here, where it can be counted. What the library keeps between two reads
+//! is a handshake message that is not whole, and is counted and limited as what says nothing. Source: RFC 8446, section 5.1.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead as _, ErrorKind, IoSlice, Write as _};

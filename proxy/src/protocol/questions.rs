@@ -24,6 +24,21 @@ pub const CLUSTER_SLOTS: Words<2> = ["CLUSTER", "SLOTS"];
 /// Whether it speaks RESP3, as it goes over the wire: what comes is RESP3 where it does.
 pub const RESP3: &[u8] = b"HELLO 3\r\n";
 
+/// Which libraries of functions it has, with their code.
+pub const LIBRARIES: Words<3> = ["FUNCTION", "LIST", "WITHCODE"];
+/// The same without.
+pub const LIBRARY_NAMES: Words<2> = ["FUNCTION", "LIST"];
+
+/// To have this library from now on.
+pub fn load_library(code: &[u8]) -> [&[u8]; 3] {
+    [b"FUNCTION", b"LOAD", code]
+}
+
+/// To have it no more.
+pub fn delete_library(name: &[u8]) -> [&[u8]; 3] {
+    [b"FUNCTION", b"DELETE", name]
+}
+
 /// The parameter that says of which events of keys a server tells.
 pub const EVENTS: &str = "notify-keyspace-events";
 /// Of which it tells.

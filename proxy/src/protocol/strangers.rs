@@ -94,7 +94,7 @@ impl Stranger {
         match self {
             Self::Tls => format!(
                 "this is a TLS handshake, but this address speaks {own} without TLS; switch it off in the client, or \
-                 terminate it in front of the proxy"
+                 set tls for this pool"
             ),
             Self::ProxyProtocol => {
                 format!("this is the PROXY protocol, not {own}; switch it off in the load balancer in front")

@@ -15,6 +15,7 @@ use shard_discovery::Shard;
 use crate::control::pool::PoolControl;
 use crate::control::probe;
 use crate::net::conversation::{Conversation, ConversationError};
+use crate::protocol::questions;
 
 /// A shard that this process has never seen before, as it starts, may have restarted just before that: so long ago at most.
 const UPTIME_MAX: u64 = 600;
@@ -184,9 +185,9 @@ async fn bring(pool: &PoolControl, from: &Shard, to: &Shard) -> Result<usize, Co
     let mut number = libraries.number();
     let mut brought = Vec::new();
     let mut refused = None;
-    for (name, code) in listed(&source.ask(&["FUNCTION", "LIST", "WITHCODE"]).await?) {
+    for (name, code) in listed(&source.ask(&questions::LIBRARIES).await?) {
         let Some(code) = code.filter(|_| libraries.may_come(&name)) else { continue };
-        match target.ask(&[&b"FUNCTION"[..], b"LOAD", &code]).await {
+        match target.ask(&questions::load_library(&code)).await {
             Ok(_) => brought.push(name),
             // Somebody else has brought it.
             Err(ConversationError::Refused(words)) if words.contains("already exists") => {}
@@ -216,11 +217,11 @@ async fn delete_again(
     target: &mut Conversation,
     brought: &mut Vec<Vec<u8>>,
 ) -> Result<(), ConversationError> {
-    let there = listed(&source.ask(&["FUNCTION", "LIST"]).await?);
+    let there = listed(&source.ask(&questions::LIBRARY_NAMES).await?);
     let libraries = pool.scripts.libraries();
     let stays = |name: &Vec<u8>| there.iter().any(|(there, _)| there == name) && libraries.may_come(name);
     for name in brought.extract_if(.., |name| !stays(name)) {
-        match target.ask(&[&b"FUNCTION"[..], b"DELETE", &name]).await {
+        match target.ask(&questions::delete_library(&name)).await {
             // It is not there any more.
             Ok(_) | Err(ConversationError::Refused(_)) => {}
             Err(lost) => return Err(lost),
