@@ -23,6 +23,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// When each request in flight was due and what it asked for, oldest first.
     pending: VecDeque<(Instant, Asked)>,
+    /// Replies heard so far.
+    answered: usize,
 }
 
 impl Connection {
@@ -38,6 +40,7 @@ impl Connection {
             written: 0,
             input: Vec::new(),
             pending: VecDeque::new(),
+            answered: 0,
         })
     }
 
@@ -50,6 +53,11 @@ impl Connection {
     /// Requests without a reply.
     pub fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Replies it has heard since it was made.
+    pub fn answered(&self) -> usize {
+        self.answered
     }
 
     /// Writes as much as the socket takes.
@@ -68,7 +76,14 @@ impl Connection {
     }
 
     /// Reads all there is. `heard` gets each reply, with the time its request was due.
-    pub fn receive(&mut self, chunk: &mut [u8], mut heard: impl FnMut(Instant, Reply)) -> io::Result<()> {
+    pub fn receive(&mut self, chunk: &mut [u8], heard: impl FnMut(Instant, Reply)) -> io::Result<()> {
+        let before = self.pending.len();
+        let outcome = self.read(chunk, heard);
+        self.answered += before - self.pending.len();
+        outcome
+    }
+
+    fn read(&mut self, chunk: &mut [u8], mut heard: impl FnMut(Instant, Reply)) -> io::Result<()> {
         loop {
             let bytes = match self.stream.read(chunk) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -20,9 +20,9 @@ use rustix::time::{
 use crate::client;
 use crate::connection::Connection;
 use crate::measurement::Outcome;
-use crate::protocol::{self, ReplyKind};
-use crate::random::Random;
-use crate::workload::{Mix, Workload};
+use crate::protocol::{self, Protocol, ReplyKind};
+use crate::random::{Random, Ranks};
+use crate::workload::{Mix, Popularity, Workload};
 
 /// What decides when a request is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +97,8 @@ struct Requests {
     mix: Mix,
     pipeline: usize,
     keys: Vec<String>,
+    /// Which key is how popular; none if all are alike.
+    ranks: Option<Ranks>,
     value: Vec<u8>,
 }
 
@@ -106,20 +108,39 @@ impl Requests {
             mix: workload.mix,
             pipeline: workload.pipeline,
             keys: (1..=workload.keys).map(protocol::key).collect(),
+            ranks: match workload.popularity {
+                Popularity::Even => None,
+                Popularity::Zipf(power) => Some(Ranks::zipf(workload.keys as usize, power)),
+            },
             value: client::value(workload.value_bytes),
         }
     }
 
+    /// Whether this connection is to send more.
+    fn goes_on(&self, connection: &Connection) -> bool {
+        match self.mix {
+            Mix::Churn(most) => connection.answered() < most,
+            _ => true,
+        }
+    }
+
+    fn key(&self, random: &mut Random) -> &str {
+        &self.keys[match &self.ranks {
+            None => random.below(self.keys.len()),
+            Some(ranks) => ranks.draw(random),
+        }]
+    }
+
     /// Puts the next request on a connection.
     fn submit(&self, connection: &mut Connection, random: &mut Random, due: Instant) {
-        let mut key = || self.keys[random.below(self.keys.len())].as_str();
         match self.mix {
             Mix::MultiGet(keys) => {
-                connection
-                    .submit(due, |protocol, output| protocol.multi_get(output, (0..keys).map(|_| key())));
+                connection.submit(due, |protocol, output| {
+                    protocol.multi_get(output, (0..keys).map(|_| self.key(random)))
+                });
             }
-            Mix::SetGet | Mix::FixedRate | Mix::Idle => {
-                let key = key();
+            Mix::SetGet | Mix::Churn(_) | Mix::FixedRate | Mix::Idle => {
+                let key = self.key(random);
                 match random.below(11) {
                     0 => connection.submit(due, |protocol, output| protocol.set(output, key, &self.value)),
                     _ => connection.submit(due, |protocol, output| protocol.get(output, key)),
@@ -183,12 +204,22 @@ struct Driver {
     poll: Poll,
     /// Wakes an open loop when a request is due: the poll's own timeout counts in milliseconds.
     timer: OwnedFd,
+    target: (u16, Protocol),
     connections: Vec<Connection>,
     requests: Arc<Requests>,
     random: Random,
     chunk: Vec<u8>,
     in_flight: usize,
     seen: Seen,
+}
+
+/// A new connection for this client, watched by the poll.
+fn watched(poll: &Poll, (port, protocol): (u16, Protocol), client: usize) -> Result<Connection> {
+    let mut connection =
+        Connection::connect(port, protocol).with_context(|| format!("client {client} cannot connect"))?;
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    poll.registry().register(&mut connection.stream, Token(client), interest)?;
+    Ok(connection)
 }
 
 impl Driver {
@@ -198,17 +229,15 @@ impl Driver {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let raw = timer.as_raw_fd();
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
+        let target = (load.port, load.workload.protocol);
         let mut connections = Vec::with_capacity(clients);
         for number in 0..clients {
-            let mut connection = Connection::connect(load.port, load.workload.protocol)
-                .with_context(|| format!("client {number} cannot connect"))?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut connection.stream, Token(number), interest)?;
-            connections.push(connection);
+            connections.push(watched(&poll, target, number)?);
         }
         Ok(Driver {
             poll,
             timer,
+            target,
             connections,
             requests,
             random: Random::new(seed),
@@ -238,15 +267,30 @@ impl Driver {
                 let replies = self.receive(event.token().0)?;
                 let connection = &mut self.connections[event.token().0];
                 let now = Instant::now();
-                if now < end {
+                if now < end && self.requests.goes_on(connection) {
                     (0..replies).for_each(|_| self.requests.submit(connection, &mut self.random, now));
                     self.in_flight += replies;
+                } else if now < end && connection.in_flight() == 0 {
+                    self.renew(event.token().0)?;
+                    continue;
                 }
                 connection.flush()?;
             }
         }
         self.finish(start);
         Ok(())
+    }
+
+    /// Gives a client another connection and its first requests.
+    fn renew(&mut self, client: usize) -> Result<()> {
+        let connection = &mut self.connections[client];
+        self.poll.registry().deregister(&mut connection.stream)?;
+        *connection = watched(&self.poll, self.target, client)?;
+        for _ in 0..self.requests.pipeline {
+            self.requests.submit(connection, &mut self.random, Instant::now());
+            self.in_flight += 1;
+        }
+        connection.flush().context("a client cannot send")
     }
 
     fn open(&mut self, duration: Duration, gap_mean: f64) -> Result<()> {

@@ -16,7 +16,7 @@ use memstore_bench::proxy::ProxyKind;
 use memstore_bench::report::{self, Circumstances};
 use memstore_bench::table::{remarks, table};
 use memstore_bench::tournament::{Plan, Tournament};
-use memstore_bench::workload::{Mix, WORKLOADS, Workload};
+use memstore_bench::workload::{WORKLOADS, Workload};
 use memstore_bench::{machine, memtier};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -89,8 +89,7 @@ fn compare(flags: &Flags, plan: Plan, nursery: Nursery) -> Result<bool> {
 
 fn plan(flags: &Flags) -> Result<Plan> {
     let workloads = Workload::select(&flags.workloads).map_err(|complaint| anyhow!(complaint))?;
-    // Open loops and idle clients are beyond memtier.
-    let for_memtier = workloads.iter().any(|workload| matches!(workload.mix, Mix::SetGet | Mix::MultiGet(_)));
+    let for_memtier = workloads.iter().any(Workload::is_for_memtier);
     let memtier = match (flags.driver, memtier::find()) {
         (Driver::Own, _) => None,
         _ if !for_memtier => None,
@@ -137,7 +136,7 @@ fn raise_open_files(workloads: &[Workload]) {
     }
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     for workload in workloads.iter().filter(|workload| workload.clients as u64 + BESIDES_CLIENTS > limit) {
-        eprintln!("{} wants more than the {limit} open files allowed: ulimit -n 20000", workload.name);
+        eprintln!("{} wants more than the {limit} open files allowed: ulimit -n 30000", workload.name);
     }
 }
 

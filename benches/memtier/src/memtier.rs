@@ -78,7 +78,7 @@ fn arguments(port: u16, workload: &Workload, seconds: u64, threads: usize) -> Ve
             arguments.extend([format!("--ratio=0:{keys}"), format!("--multi-key-get={keys}")]);
             arguments.push("--key-pattern=R:R".to_owned());
         }
-        (Mix::SetGet | Mix::FixedRate | Mix::Idle, _) => {
+        (Mix::SetGet | Mix::Churn(_) | Mix::FixedRate | Mix::Idle, _) => {
             arguments.extend(["--ratio=1:10", "--key-pattern=R:R"].map(str::to_owned));
         }
     }

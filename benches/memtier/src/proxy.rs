@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::client::warm_up;
 use crate::process::{Nursery, Process, find_program, free_port};
@@ -23,6 +24,8 @@ pub enum ProxyKind {
     Direct,
     /// Predixy.
     Predixy,
+    /// Envoy, by its filter for Redis.
+    Envoy,
 }
 
 /// What a proxy is started with.
@@ -49,8 +52,8 @@ pub struct Proxy {
 
 impl ProxyKind {
     /// Every kind, in the order they take turns in.
-    pub const ALL: [ProxyKind; 4] =
-        [ProxyKind::Nutcracker, ProxyKind::Memstore, ProxyKind::Direct, ProxyKind::Predixy];
+    pub const ALL: [ProxyKind; 5] =
+        [ProxyKind::Nutcracker, ProxyKind::Memstore, ProxyKind::Direct, ProxyKind::Predixy, ProxyKind::Envoy];
 
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -59,14 +62,14 @@ impl ProxyKind {
             ProxyKind::Nutcracker => crate::measurement::REFERENCE,
             ProxyKind::Direct => "direct",
             ProxyKind::Predixy => "predixy",
+            ProxyKind::Envoy => "envoy",
         }
     }
 
     /// The proxies of a comma-separated list; `all` means those that are installed.
     pub fn select(list: &str) -> Result<Vec<ProxyKind>, String> {
         if list == "all" {
-            let installed =
-                |kind: &ProxyKind| *kind != ProxyKind::Predixy || find_program("predixy").is_some();
+            let installed = |kind: &ProxyKind| !kind.is_optional() || find_program(kind.name()).is_some();
             return Ok(ProxyKind::ALL.into_iter().filter(installed).collect());
         }
         list.split(',').map(ProxyKind::named).collect()
@@ -81,7 +84,12 @@ impl ProxyKind {
 
     /// Whether it has pools of this protocol.
     pub fn speaks(self, protocol: Protocol) -> bool {
-        self != ProxyKind::Predixy || protocol == Protocol::Resp
+        !self.is_optional() || protocol == Protocol::Resp
+    }
+
+    /// Whether it is left out of `all` where it is not installed. These have no pools of memcached either.
+    fn is_optional(self) -> bool {
+        matches!(self, ProxyKind::Predixy | ProxyKind::Envoy)
     }
 
     /// Its binary, or how to get it.
@@ -94,6 +102,7 @@ impl ProxyKind {
             ProxyKind::Nutcracker => ("nutcracker", "apt-get install nutcracker"),
             ProxyKind::Direct => bail!("direct is a shard and has no binary of its own"),
             ProxyKind::Predixy => ("predixy", "build it from https://github.com/joyieldInc/predixy"),
+            ProxyKind::Envoy => ("envoy", "https://www.envoyproxy.io/docs/envoy/latest/start/install"),
         };
         find_program(program).with_context(|| format!("{program} is not on PATH: {install}"))
     }
@@ -107,7 +116,8 @@ impl ProxyKind {
         let program = self.program(setup.memstore)?;
         let port = free_port()?;
         let ports: Vec<u16> = setup.shards.iter().map(|shard| shard.port).collect();
-        let file = setup.nursery.scratch().join(format!("{}.conf", self.name()));
+        let ending = if self == ProxyKind::Envoy { "json" } else { "conf" };
+        let file = setup.nursery.scratch().join(format!("{}.{ending}", self.name()));
         let mut command = Command::new(program);
         let text = match self {
             ProxyKind::Memstore => {
@@ -122,6 +132,13 @@ impl ProxyKind {
             ProxyKind::Predixy => {
                 command.arg(&file);
                 predixy_text(port, &ports, setup.workers)
+            }
+            ProxyKind::Envoy => {
+                let workers = setup.workers.to_string();
+                command.arg("-c").arg(&file).args(["--concurrency", &workers, "--log-level", "error"]);
+                // Two of them on one machine would share memory by this number.
+                command.arg("--disable-hot-restart");
+                envoy_text(port, &ports)
             }
             ProxyKind::Direct => unreachable!("answered above"),
         };
@@ -168,6 +185,33 @@ fn predixy_text(port: u16, shards: &[u16], workers: usize) -> String {
     text
 }
 
+/// A ring of its own making: which shard a key is on is no part of what is measured.
+/// Source: <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/other_protocols/redis>.
+fn envoy_text(port: u16, shards: &[u16]) -> String {
+    let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let endpoints: Vec<_> =
+        shards.iter().map(|shard| json!({"endpoint": {"address": address(*shard)}})).collect();
+    let filter = json!({
+        "name": "envoy.filters.network.redis_proxy",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy",
+            "stat_prefix": "bench",
+            "settings": {"op_timeout": "5s"},
+            "prefix_routes": {"catch_all_route": {"cluster": "bench"}},
+        },
+    });
+    json!({"static_resources": {
+        "listeners": [{"name": "bench", "address": address(port), "filter_chains": [{"filters": [filter]}]}],
+        "clusters": [{
+            "name": "bench",
+            "type": "STATIC",
+            "lb_policy": "RING_HASH",
+            "load_assignment": {"cluster_name": "bench", "endpoints": [{"lb_endpoints": endpoints}]},
+        }],
+    }})
+    .to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +220,7 @@ mod tests {
     fn a_list_of_proxies_keeps_its_order() {
         let chosen = ProxyKind::select("direct,memstore").unwrap();
         assert_eq!(chosen, [ProxyKind::Direct, ProxyKind::Memstore]);
-        assert!(ProxyKind::select("envoy").unwrap_err().contains("nutcracker"));
+        assert!(ProxyKind::select("squid").unwrap_err().contains("nutcracker"));
     }
 
     #[test]

@@ -23,15 +23,57 @@ impl Random {
 
     /// The time to the next of events that come independently, this far apart on average.
     pub fn exponential(&mut self, mean: f64) -> f64 {
-        // In (0, 1]: the logarithm of zero would never come.
-        let even = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        -mean * even.ln()
+        // The logarithm of zero would never come.
+        -mean * self.fraction().ln()
+    }
+
+    /// Evenly above zero up to one.
+    fn fraction(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Numbers of which low ones come more often, by a table of what all up to each one weigh.
+pub struct Ranks(Vec<f64>);
+
+impl Ranks {
+    /// Zipf's law for so many numbers from zero: the n-th, counted from one, weighs 1/n to this power.
+    pub fn zipf(count: usize, power: f64) -> Ranks {
+        let mut whole = 0.0;
+        Ranks(
+            (1..=count)
+                .map(|rank| {
+                    whole += (rank as f64).powf(-power);
+                    whole
+                })
+                .collect(),
+        )
+    }
+
+    /// One of them.
+    pub fn draw(&self, random: &mut Random) -> usize {
+        let whole = self.0.last().copied().unwrap_or(0.0);
+        let point = random.fraction() * whole;
+        self.0.partition_point(|up_to| *up_to < point).min(self.0.len().saturating_sub(1))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zipf_halves_from_the_first_to_the_second() {
+        let (ranks, mut random) = (Ranks::zipf(1000, 1.0), Random::new(3));
+        let mut seen = vec![0_u32; 1000];
+        (0..100_000).for_each(|_| seen[ranks.draw(&mut random)] += 1);
+        // The sum of 1/n up to 1,000 is 7.485.
+        for (rank, count) in [(1.0, seen[0]), (2.0, seen[1]), (10.0, seen[9])] {
+            let due = 100_000.0 / 7.485 / rank;
+            assert!((f64::from(count) - due).abs() < 5.0 * due.sqrt(), "{rank}: {count} instead of {due}");
+        }
+        assert!(seen[500..].iter().sum::<u32>() > 0);
+    }
 
     #[test]
     fn numbers_cover_the_range_evenly() {

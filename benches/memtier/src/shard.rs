@@ -31,7 +31,7 @@ impl Shard {
             Protocol::Resp => {
                 command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
                 command.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
-                command.args(["--tcp-backlog", "4096", "--maxclients", "20000"]);
+                command.args(["--tcp-backlog", "4096", "--maxclients", "30000"]);
                 command.arg("--dir").arg(nursery.scratch());
             }
             Protocol::Memcache => {

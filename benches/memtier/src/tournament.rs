@@ -29,7 +29,7 @@ pub struct Plan {
     pub rounds: usize,
     /// For how long each.
     pub seconds: u64,
-    /// Shards behind each proxy.
+    /// Shards behind each proxy, where the workload does not say.
     pub shards: usize,
     /// Threads of the proxies that let one choose.
     pub workers: usize,
@@ -75,7 +75,7 @@ impl Tournament {
     /// Measures all there is to measure. `watch` is told each result as it comes.
     pub fn run(&mut self, mut watch: impl FnMut(&Measurement)) {
         for workload in self.plan.workloads.clone() {
-            if let Err(failure) = self.start_shards(workload.protocol) {
+            if let Err(failure) = self.start_shards(&workload) {
                 self.fail(format!("{}: no shards: {failure:#}", workload.name));
                 continue;
             }
@@ -145,13 +145,14 @@ impl Tournament {
         self.failures.push(sentence);
     }
 
-    /// Starts shards that speak this, unless it is those that run; others end.
-    fn start_shards(&mut self, protocol: Protocol) -> Result<()> {
-        if self.shards.iter().any(|shard| shard.protocol == protocol) {
+    /// Starts the shards of a workload, unless it is those that run; others end.
+    fn start_shards(&mut self, workload: &Workload) -> Result<()> {
+        let (protocol, count) = (workload.protocol, workload.shards.unwrap_or(self.plan.shards));
+        if self.shards.len() == count && self.shards.iter().any(|shard| shard.protocol == protocol) {
             return Ok(());
         }
         self.shards.clear();
-        self.shards = (0..self.plan.shards)
+        self.shards = (0..count)
             .map(|number| Shard::start(&self.nursery, &format!("shard{number}"), protocol))
             .collect::<Result<_>>()?;
         Ok(())
@@ -213,11 +214,11 @@ impl Tournament {
                 let rate = self.rates.get(workload.name).context("no rate yet")?;
                 self.own(proxy, workload, Pace::Open(*rate))?
             }
-            (Mix::SetGet | Mix::MultiGet(_), None) => self.own(proxy, workload, Pace::Closed)?,
-            (Mix::SetGet | Mix::MultiGet(_), Some(program)) => {
+            (_, Some(program)) if workload.is_for_memtier() => {
                 let (seconds, threads) = (self.plan.seconds, self.plan.threads);
                 memtier::run(&self.nursery, program, proxy.port, workload, seconds, threads)?
             }
+            (Mix::SetGet | Mix::MultiGet(_) | Mix::Churn(_), _) => self.own(proxy, workload, Pace::Closed)?,
         };
         if outcome.requests == 0 {
             bail!("not one reply came");

@@ -20,8 +20,21 @@ pub struct Workload {
     pub value_bytes: usize,
     /// Distinct keys, all of them filled in before the measurement.
     pub keys: u32,
+    /// How often each key is asked for.
+    pub popularity: Popularity,
+    /// Shards behind each proxy, if it is not for the command line to say.
+    pub shards: Option<usize>,
     /// What the clients speak.
     pub protocol: Protocol,
+}
+
+/// How requests spread over the keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Popularity {
+    /// All keys alike.
+    Even,
+    /// Zipf's law: the n-th most popular key is asked for in proportion to 1/n to this power. Caches see powers near 1.
+    Zipf(f64),
 }
 
 /// What the clients of a workload send, and what decides when.
@@ -31,6 +44,8 @@ pub enum Mix {
     SetGet,
     /// One request for so many keys; a client sends when a reply has come.
     MultiGet(usize),
+    /// SET and GET one to ten; after so many replies a client closes its connection and makes another.
+    Churn(usize),
     /// SET and GET one to ten at a fixed rate, whether replies come or not.
     FixedRate,
     /// Connections that do next to nothing: what is measured is memory.
@@ -45,6 +60,8 @@ const BASE: Workload = Workload {
     pipeline: 1,
     value_bytes: 32,
     keys: 10_000,
+    popularity: Popularity::Even,
+    shards: None,
     protocol: Protocol::Resp,
 };
 
@@ -91,6 +108,27 @@ pub const WORKLOADS: &[Workload] = &[
         ..BASE
     },
     Workload {
+        name: "zipf-p16",
+        about: "SET:GET 1:10, 32 B, 50 clients, pipeline 16, 100,000 keys by Zipf's law (0.99)",
+        pipeline: 16,
+        keys: 100_000,
+        popularity: Popularity::Zipf(0.99),
+        ..BASE
+    },
+    Workload {
+        name: "shards-300",
+        about: "SET:GET 1:10, 32 B, 50 clients, pipeline 16, 300 shards",
+        pipeline: 16,
+        shards: Some(300),
+        ..BASE
+    },
+    Workload {
+        name: "churn",
+        about: "SET:GET 1:10, 32 B, 50 clients, a new connection after every 10 requests",
+        mix: Mix::Churn(10),
+        ..BASE
+    },
+    Workload {
         name: "rate",
         about: "SET:GET 1:10, 32 B, 50 clients, fixed rate, latency counted from the due time",
         mix: Mix::FixedRate,
@@ -98,9 +136,9 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "idle",
-        about: "10,000 idle clients, memory each",
+        about: "20,000 idle clients, memory each",
         mix: Mix::Idle,
-        clients: 10_000,
+        clients: 20_000,
         ..BASE
     },
     Workload {
@@ -135,6 +173,11 @@ pub const WORKLOADS: &[Workload] = &[
 ];
 
 impl Workload {
+    /// Whether memtier_benchmark can send it: it knows no open loop, and what else is here is not in all its releases.
+    pub fn is_for_memtier(&self) -> bool {
+        matches!(self.mix, Mix::SetGet | Mix::MultiGet(_)) && self.popularity == Popularity::Even
+    }
+
     /// The workloads of a comma-separated list; `all` means every one.
     pub fn select(list: &str) -> Result<Vec<Workload>, String> {
         if list == "all" {

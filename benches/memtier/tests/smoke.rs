@@ -56,6 +56,8 @@ fn a_closed_loop_keeps_every_client_busy() {
         "small-p100",
         "value-64k",
         "mget-20",
+        "zipf-p16",
+        "churn",
         "mc-small-p1",
         "mc-small-p16",
         "mc-value-4k",
@@ -121,8 +123,8 @@ fn memtier_reads_what_was_filled_in() {
 
 #[test]
 fn a_pool_is_of_the_protocol_of_its_shards() {
-    for kind in [ProxyKind::Nutcracker, ProxyKind::Direct] {
-        if kind == ProxyKind::Nutcracker && find_program(kind.name()).is_none() {
+    for kind in [ProxyKind::Nutcracker, ProxyKind::Direct, ProxyKind::Predixy, ProxyKind::Envoy] {
+        if kind != ProxyKind::Direct && find_program(kind.name()).is_none() {
             eprintln!("skipped: {} is not on PATH", kind.name());
             continue;
         }
@@ -130,6 +132,9 @@ fn a_pool_is_of_the_protocol_of_its_shards() {
             let nursery = Nursery::new().expect("a scratch folder");
             let workload = workload(name);
             let protocol = workload.protocol;
+            if !kind.speaks(protocol) {
+                continue;
+            }
             let shards: Option<Vec<Shard>> = ["shard0", "shard1", "shard2"]
                 .map(|name| shard(&nursery, name, protocol))
                 .into_iter()
