@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image image-push static package sbom chart-package test test-package test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings tools-demo tools-test tools-image tools-static tools-package tools-lint
+.PHONY: help commands commands-record demo build image image-push static package sbom chart-package test test-package test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings metrics tools-demo tools-test tools-image tools-static tools-package tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -157,15 +157,19 @@ soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds,
 	cargo build --release -p memstore-proxy
 	proxy/tests/failure_load/run --seconds 10 --proxy target/release/memstore
 
-commands: ## the table of commands, from the kept dumps of servers and the policy beside them
+commands: ## the table of commands, in the code and in docs/command-table.md, from the kept dumps of servers and the policy beside them
 	proxy/commands/table.py > $(COMMAND_TABLE).new
 	mv $(COMMAND_TABLE).new $(COMMAND_TABLE)
+	UPDATE=1 cargo test -q --workspace --lib the_tables_in_the_docs
 
 commands-record: ## what SERVER (redis-server; a program or HOST:PORT) publishes about its commands, kept for `make commands`
 	proxy/commands/record.py $(or $(SERVER),redis-server)
 
 settings: ## writes the tables of docs/settings.md, from the code
 	UPDATE=1 cargo test -q --workspace --test configuration the_tables_of_settings
+
+metrics: ## writes the table of docs/metrics.md, from what a proxy exposes
+	UPDATE=1 cargo test -q --workspace --test cluster the_table_of_metrics
 
 # --- what a fresh machine lacks -------------------------------------------------------------------------------------
 

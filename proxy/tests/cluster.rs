@@ -486,3 +486,52 @@ fn nodes_with_a_password_and_a_user() {
     eventually(|| client.tell("SET foo 1"), "+OK\r\n");
     assert_eq!(client.tell("MSET a 1 b 2 c 3"), "+OK\r\n");
 }
+
+/// The metrics of a page as rows of a table: name, kind, labels and meaning, in the order of the page.
+fn described(page: &str) -> String {
+    let mut rows: Vec<(String, String, Vec<String>, String)> = Vec::new();
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            rows.push((name.to_owned(), String::new(), Vec::new(), help.to_owned()));
+        } else if let Some((_, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            rows.last_mut().expect("HELP stands first").1 = kind.to_owned();
+        } else if let Some((_, labels)) = line.rsplit_once("} ").and_then(|(name, _)| name.split_once('{')) {
+            let known = &mut rows.last_mut().expect("HELP stands first").2;
+            for label in labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0)) {
+                if label != "le" && !known.iter().any(|known| known == label) {
+                    known.push(label.to_owned());
+                }
+            }
+        }
+    }
+    let mut table = String::from("| Metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for (name, kind, labels, help) in rows {
+        table.push_str(&format!(
+            "| `{name}` | {kind} | {} | {} |\n",
+            labels.join(", "),
+            help.replace('|', "\\|")
+        ));
+    }
+    table
+}
+
+#[test]
+fn the_table_of_metrics_in_the_docs_is_the_codes() {
+    let nodes = Nodes::start(3, &[]);
+    nodes.form(3);
+    // A pool over a cluster has all metrics that there are.
+    let (proxy, admin) = nodes.proxy(&[], &[0]);
+    assert_eq!(proxy.connect().tell("SET a 1"), "+OK\r\n");
+    let table = described(&get(&admin, "/metrics"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let page = std::fs::read_to_string(&path).expect("docs/metrics.md");
+    let start = page.find("| Metric |").expect("the table");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, format!("{}{table}", &page[..start])).expect("docs/metrics.md can be written");
+        return;
+    }
+    for (kept, told) in page[start..].lines().zip(table.lines()) {
+        assert_eq!(kept, told, "`make metrics` writes the table of docs/metrics.md");
+    }
+    assert_eq!(page[start..], table, "`make metrics` writes the table of docs/metrics.md");
+}

@@ -10,6 +10,7 @@ use ask::Ask;
 use await_ring::AwaitRing;
 use check::Check;
 use cluster::ClusterCommand;
+use commands::Commands;
 use manual::{Completions, Man};
 use nutcracker::Nutcracker;
 use plan::Plan;
@@ -22,6 +23,7 @@ mod ask;
 mod await_ring;
 mod check;
 mod cluster;
+mod commands;
 mod common;
 mod manual;
 mod nutcracker;
@@ -66,6 +68,8 @@ enum Command {
     AwaitRing(AwaitRing),
     /// Print all settings as a Markdown table, or as a JSON schema for editors
     Settings(Settings),
+    /// Print what becomes of every command of Redis and Valkey, as Markdown tables or JSON
+    Commands(Commands),
     /// Print what a shell needs to complete the command line
     Completions(Completions),
     /// Write the man pages
@@ -96,6 +100,7 @@ pub fn run() -> ExitCode {
         Some(Command::Try(asked)) => success(try_out::try_out(&asked)),
         Some(Command::AwaitRing(asked)) => success(await_ring::await_ring(&asked)),
         Some(Command::Settings(asked)) => success(settings::settings(&asked)),
+        Some(Command::Commands(asked)) => success(commands::commands(&asked)),
         Some(Command::Completions(asked)) => success(manual::completions(&asked, CommandLine::command())),
         Some(Command::Man(asked)) => success(manual::man(&asked, CommandLine::command())),
         Some(Command::Drain(asked)) => ask::ask("POST", "/drain", &asked),
