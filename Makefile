@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help commands commands-record demo build image image-push static package sbom chart-package test test-package test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs deny advisories bench fuzz fuzz-smoke soak settings metrics tools-demo tools-test tools-image tools-static tools-package tools-lint
+.PHONY: help commands commands-record demo build image image-push static package sbom chart-package test test-package test-rust test-clients test-chart test-k8s test-image test-limits test-applications test-redis-suite test-servers try-readme chart-values fmt lint docs book deny advisories bench fuzz fuzz-smoke soak settings metrics tools-demo tools-test tools-image tools-static tools-book tools-package tools-lint
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_SECONDS ?= 600
@@ -132,6 +132,9 @@ lint: tools-lint deny ## formatting, clippy without warnings, licences and sourc
 docs: ## the documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 
+book: tools-book ## the pages of docs/ as a book: target/book
+	mdbook build docs --dest-dir $(CURDIR)/target/book
+
 deny:
 	cargo deny --offline check bans licenses sources 2>/dev/null || cargo deny check bans licenses sources
 
@@ -201,6 +204,9 @@ tools-image: tools-static
 
 tools-static:
 	@command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable
+
+tools-book:
+	@command -v mdbook >/dev/null || cargo install --locked mdbook
 
 tools-package:
 	@.ci/install dpkg-dev python3

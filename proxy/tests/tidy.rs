@@ -374,3 +374,57 @@ fn what_is_counted_is_shown() {
         check("nobody counts it", unnamed(fields("metrics.rs", name), counted));
     }
 }
+
+/// Links of Markdown pages to files, as they are written, without those to other sites.
+fn links(page: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for part in page.split("](").skip(1) {
+        let Some((target, _)) = part.split_once(')') else { continue };
+        let file = target.split('#').next().unwrap_or_default();
+        if !file.is_empty() && !file.contains("://") && !file.contains(' ') {
+            found.push(file);
+        }
+    }
+    found
+}
+
+#[test]
+fn pages_link_to_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = root.join("docs");
+    let mut pages: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "chart/README.md",
+        "chart/RUNBOOK.md",
+    ]
+    .iter()
+    .map(|page| root.join(page))
+    .collect();
+    let of_the_book = std::fs::read_dir(&docs).expect("docs").map(|entry| entry.expect("a page").path());
+    pages.extend(of_the_book.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = std::fs::read_to_string(page).expect("a page");
+        let folder = page.parent().expect("a folder");
+        broken.extend(
+            links(&text)
+                .iter()
+                .filter(|link| !folder.join(link).exists())
+                .map(|link| format!("{}: {link}", page.display())),
+        );
+    }
+    check("a page links to nothing", broken);
+
+    let summary = std::fs::read_to_string(docs.join("SUMMARY.md")).expect("docs/SUMMARY.md");
+    let named = links(&summary);
+    let unnamed = pages
+        .iter()
+        .filter(|page| page.parent() == Some(docs.as_path()))
+        .filter_map(|page| page.file_name()?.to_str())
+        .filter(|name| *name != "SUMMARY.md" && !named.contains(name))
+        .map(str::to_owned);
+    check("the summary of the book lacks a page", unnamed.collect());
+}

@@ -18,6 +18,7 @@ pub use decoder::{DecodeRequests, DecodeResponses};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use owners::{Owners, Part};
 pub use request::{Facts, Plan, Request, RequestBounds};
+pub use resp::command::handbook;
 pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
 pub use scripting::{Refused, Run, Scripted, Scripting};

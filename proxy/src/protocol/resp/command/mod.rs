@@ -28,6 +28,7 @@ mod cluster;
 pub mod docs;
 mod feature;
 mod flags;
+pub mod handbook;
 pub mod index;
 pub mod info;
 pub mod key;
