@@ -16,6 +16,7 @@ pub mod mailboxes;
 pub mod metrics;
 mod net;
 pub mod pool;
+pub mod privacy;
 pub mod protocol;
 mod reconcile;
 pub mod scripts;

@@ -10,6 +10,7 @@ use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::{
     self, ClientId, ConnectionId, Identity, Limits, Notice, PASS_WORK_MAX, Pool, Shell, Verdict, Wish,
 };
+use memstore_proxy::privacy::Privacy;
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
 use memstore_proxy::protocol::{ClientFilter, Found, Question, Rows};
@@ -70,6 +71,7 @@ impl Bench {
             client_idle_timeout: None,
             client_request_timeout: None,
             client_age_max: None,
+            privacy: Privacy::Shown,
         };
         change(&mut limits);
         let identity =

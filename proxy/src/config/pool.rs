@@ -22,6 +22,7 @@ use super::servers::{Within, keep_within, read_source};
 use super::settings;
 use super::tls::{ClientTls, ShardTls, read_servers_tls, read_tls};
 use super::value::text;
+use crate::privacy::Privacy;
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +110,7 @@ pub struct Pool {
     /// Channels are listened to on all shards.
     pub pubsub_everywhere: bool,
     pub shard_queue_bytes_max: u64,
+    pub privacy: Privacy,
 }
 
 impl Pool {
@@ -263,6 +265,7 @@ impl Pool {
             closes_on_gap: section.value::<&str>("on_gap") == "close",
             pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
+            privacy: Privacy::of(section.value("privacy")),
         };
         if let KeylessScripts::On(name) = &pool.keyless_scripts
             && !pool.shards.is_empty()

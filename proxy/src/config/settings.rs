@@ -124,6 +124,7 @@ pub const POOL: &[Setting] = &[
     setting("subscriber_output_soft_time", Some("60s"), Positive, "Redis pools: how long a client that is subscribed may exceed subscriber_output_soft_max"),
     setting("on_gap", Some("keep"), Word(&["keep", "close"]), "Redis pools: what happens to subscribed clients when the subscription connection to a shard is lost, or when their channel gets another owner that was not subscribed to yet: keep subscribes again, and they miss what was published meanwhile without a notice; close disconnects them, so that they subscribe again and fetch what they missed"),
     setting("shard_queue_bytes_max", Some("2MiB"), Size, "maximum size of the requests queued and in flight on one shard connection"),
+    setting("privacy", Some("none"), Word(&["none", "hash_keys"]), "what logs and pages show of the keys in requests: none: their names; hash_keys: a hash of the name that is the same as long as the proxy runs and that nobody can compute who knows the name, and of other arguments only the size"),
 ];
 
 /// Settings of a pool over a Redis Cluster, below `cluster:`.

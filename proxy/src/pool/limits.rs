@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::pass::PASS_WORK_MAX;
+use crate::privacy::Privacy;
 
 /// A failover makes many clients wait at once.
 pub const PARKED_BYTES_MAX: usize = 8 << 20;
@@ -65,6 +66,8 @@ pub struct Limits {
     pub client_request_timeout: Option<Duration>,
     /// A client is closed between two requests at about this age.
     pub client_age_max: Option<Duration>,
+    /// What is shown of keys where requests are told of.
+    pub privacy: Privacy,
 }
 
 impl Default for Limits {
@@ -98,6 +101,7 @@ impl Default for Limits {
             client_idle_timeout: None,
             client_request_timeout: None,
             client_age_max: None,
+            privacy: Privacy::Shown,
         }
     }
 }

@@ -134,6 +134,7 @@ impl Limits {
             client_idle_timeout: config.client_idle_timeout,
             client_request_timeout: config.client_request_timeout,
             client_age_max: config.client_age_max,
+            privacy: config.privacy,
         }
     }
 }
