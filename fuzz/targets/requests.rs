@@ -8,6 +8,7 @@ use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{DecodeRequests, Facts, Plan, Protocol, Request, RequestBounds, Route};
 use memstore_proxy::scripts::Scripts;
+use memstore_proxy::slow::SlowLog;
 use memstore_proxy::time::Time;
 
 const BOUNDS: RequestBounds = RequestBounds { bytes: 1 << 20, arguments: 1 << 20 };
@@ -21,7 +22,7 @@ fn requests<P: Protocol<Settings: Default>>(
     let mut session = P::session(&settings);
     let counters = Counters::of_workers(1, 1).remove(0);
     let account = Account::new(usize::MAX);
-    let scripts = Scripts::new(&account);
+    let (scripts, slow) = (Scripts::new(&account), SlowLog::new(&account));
     let (mut found, mut decoder, mut plan) = (Vec::new(), P::RequestDecoder::default(), Plan::<P>::default());
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
@@ -45,6 +46,7 @@ fn requests<P: Protocol<Settings: Default>>(
                 counters: &counters,
                 store: &Store::default(),
                 scripts: &scripts,
+                slow: &slow,
                 account: &account,
                 quiet: true,
             };

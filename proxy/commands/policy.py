@@ -59,6 +59,9 @@ ANSWER = {
     "acl|list": "AclList",
     "acl|getuser": "AclGetuser",
     "acl|cat": "AclCat",
+    "slowlog|get": "SlowlogGet",
+    "slowlog|len": "SlowlogLen",
+    "slowlog|reset": "SlowlogReset",
     "config|get": "ConfigGet",
     "config|set": "ConfigSet",
     "script|kill": "ScriptKill",
@@ -128,7 +131,7 @@ ASK_CHANNELS = {
 # Commands for all shards at once (in a cluster: for all nodes that own slots), and how the replies become one. `ALL_SERVERS`
 # change something for all clients of a server, also of databases that are not the pool's.
 ALL_SHARDS = {
-    "Sum": "dbsize slowlog|len commandlog|len",
+    "Sum": "dbsize commandlog|len",
     "AllOk": "flushdb",
     "Keys": "keys",
     "Any(0)": "randomkey acl|genpass",
@@ -144,10 +147,10 @@ ALL_SHARDS = {
     "Texts": "latency|doctor latency|graph memory|doctor memory|malloc-stats",
 }
 ALL_SERVERS = {
-    "AllOk": "flushall script|flush function|delete function|flush function|restore slowlog|reset commandlog|reset memory|purge config|resetstat",
+    "AllOk": "flushall script|flush function|delete function|flush function|restore commandlog|reset memory|purge config|resetstat",
     "Same": "bgsave bgrewriteaof",
     "Sum": "latency|reset",
-    "Log(0)": "slowlog|get commandlog|get",
+    "Log(0)": "commandlog|get",
 }
 
 # Commands that run scripts, and what of; and those that change which are known.

@@ -21,6 +21,7 @@ pub mod protocol;
 mod reconcile;
 pub mod scripts;
 pub mod secret;
+pub mod slow;
 mod status;
 mod table;
 pub mod time;

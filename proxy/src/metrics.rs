@@ -238,6 +238,11 @@ pub struct PoolCounters {
     pub scripts_repaired: Counter,
     /// Scripts that were forgotten because there was no room for all of them.
     pub scripts_forgotten: Counter,
+    /// Requests that took as long as slow ones do.
+    pub slow: Counter,
+    /// Of these, those that the slow log has no entry of: others were slow in the same moment, or they have only waited behind others at
+    /// their shard.
+    pub slow_passed_over: Counter,
     /// Connections for requests that wait for data which were made later, because many were made shortly before.
     pub blocked_delayed: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.

@@ -12,6 +12,7 @@ use shard_discovery::resolver::Resolver;
 use crate::account::Account;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
+use crate::slow::SlowLog;
 use shard_discovery::source::cluster::Map;
 
 /// What the process is doing.
@@ -75,6 +76,8 @@ pub struct PoolStatus {
     pub refreshes: [u64; 2],
     /// Where host names lead.
     pub names: Arc<Resolver>,
+    /// What was slow.
+    pub slow: Arc<SlowLog>,
 }
 
 /// What became of one shard.

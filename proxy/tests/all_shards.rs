@@ -67,7 +67,7 @@ fn three_shards_answer_as_one_server() {
 fn what_shards_report_is_that_of_one_server() {
     let flags = ["--slowlog-log-slower-than", "0", "--latency-monitor-threshold", "1"];
     let shards: Vec<Server> = (0..3).map(|_| Server::redis(&flags)).collect();
-    let ours = Server::memstore_of(2, &[], &shards);
+    let ours = Server::memstore_of(2, &["slowlog_source: shards"], &shards);
     for version in ["2", "3"] {
         let mut client = ours.connect();
         client.tell(&format!("HELLO {version}"));

@@ -73,6 +73,7 @@ const KEPT: Bound = Constant("KEPT_MAX", "memstore_tracked_keys_evicted");
 const PREFIXES: Bound = Constant("PREFIXES_MAX", "memstore_tracked_prefixes");
 const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers");
 const SCRIPTS: Bound = Constant("SCRIPTS_MAX", "memstore_scripts_forgotten");
+const SLOW: Bound = Setting("slowlog_max_len", "memstore_slow_requests_unlogged");
 const TRANSACTION: &str = "memstore_transactions_too_large";
 const REFUSED: &str = "memstore_requests_refused";
 
@@ -284,6 +285,14 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/store.rs Store.version", Configured),
     ("scripts/libraries.rs Changes.deleted", Constant("NAMES_MAX", "memstore_function_differences")),
     ("scripts/libraries.rs Changes.since_flush", Constant("NAMES_MAX", "memstore_function_differences")),
+    ("slow.rs Book.entries", SLOW),
+    ("slow.rs Entry.words", Constant("WORDS_MAX", "memstore_slow_requests_unlogged")),
+    ("slow.rs Entry.sender", Constant("WORD_BYTES_MAX", "memstore_slow_requests_unlogged")),
+    ("pool/slow.rs SlowRequests.open", Constant("OPEN_MAX", "memstore_slow_requests_unlogged")),
+    ("pool/slow.rs Slow.words", Constant("WORDS_MAX", "memstore_slow_requests_unlogged")),
+    ("pool/connection/trail.rs Trail.pieces", Constant("WRITES_MAX", "memstore_slow_requests_unlogged")),
+    ("pool/connection/trail.rs Trail.bytes", Account),
+    ("pool/connection/trail.rs Traced.head", Constant("HEAD_MAX", "memstore_slow_requests_unlogged")),
     ("scripts.rs Book.by_digest", SCRIPTS),
     ("scripts.rs Book.entries", SCRIPTS),
     ("scripts.rs Book.order", SCRIPTS),
@@ -395,6 +404,7 @@ fn every_field_that_can_grow_has_a_limit_and_every_limit_a_metric() {
             "net/",
             "pool/",
             "scripts.rs",
+            "slow.rs",
             "scripts/",
             "worker/",
             "protocol/",

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memstore_proxy::metrics::Counters;
 use memstore_proxy::pool::{
-    self, ClientId, ConnectionId, Identity, Limits, Notice, PASS_WORK_MAX, Pool, Shell, Verdict, Wish,
+    self, ClientId, ConnectionId, Identity, Limits, NEVER_SLOW, Notice, PASS_WORK_MAX, Pool, Shell, Verdict,
+    Wish,
 };
 use memstore_proxy::privacy::Privacy;
 use memstore_proxy::protocol::resp::Resp;
@@ -71,6 +72,8 @@ impl Bench {
             client_idle_timeout: None,
             client_request_timeout: None,
             client_age_max: None,
+            slow_min: NEVER_SLOW,
+            slow_log_max: 128,
             privacy: Privacy::Shown,
         };
         change(&mut limits);

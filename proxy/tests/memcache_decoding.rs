@@ -7,6 +7,7 @@ use memstore_proxy::protocol::memcache::{Memcache, Settings};
 use memstore_proxy::protocol::store::Store;
 use memstore_proxy::protocol::{DecodeRequests, Facts, Plan, Protocol, Request, RequestBounds, Route};
 use memstore_proxy::scripts::Scripts;
+use memstore_proxy::slow::SlowLog;
 use memstore_proxy::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
     let (mut decoder, mut plan) =
         (<Memcache as Protocol>::RequestDecoder::default(), Plan::<Memcache>::default());
     let account = Account::new(usize::MAX);
-    let scripts = Scripts::new(&account);
+    let (scripts, slow) = (Scripts::new(&account), SlowLog::new(&account));
     let (mut start, mut end, mut cuts) = (0, 0, cuts.iter().cycle());
     while end < stream.len() {
         end = (end + cuts.next().copied().unwrap_or(1).max(1)).min(stream.len());
@@ -58,6 +59,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 counters: &counters,
                 store: &Store::default(),
                 scripts: &scripts,
+                slow: &slow,
                 account: &account,
                 quiet: true,
             };

@@ -44,6 +44,7 @@ mod metrics;
 mod numbers;
 mod routes;
 mod share;
+mod slow;
 pub mod stats;
 mod topology;
 
@@ -213,12 +214,14 @@ impl Admin {
             }
             return refused;
         }
-        if route.changes() {
+        if route.changes() || route.shows_data() {
             let process = self.status.process();
             if let Err(why) = may_change(&request, peer, process.admin_token.as_ref()) {
                 warn_limited!(%peer, path, reason = why, "admin request refused");
                 return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
             }
+        }
+        if route.changes() {
             work.set(Busy::Changing);
         }
         match route.action {
@@ -231,6 +234,10 @@ impl Admin {
             }
             Action::Topology => {
                 let text = || format!("{:#}\n", topology::document(&self.status));
+                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
+            }
+            Action::Slow => {
+                let text = || format!("{:#}\n", slow::document(&self.status));
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
             Action::Stats => {

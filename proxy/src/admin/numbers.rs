@@ -7,7 +7,7 @@ use crate::metrics::PoolCounters;
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 51] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 53] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -86,6 +86,18 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 51] = [
         Kind::Gauge,
         "Commands that a shard has told of and that are not served: there are too many, or they have odd names.",
         |pool| pool.passed_over_commands.get(),
+    ),
+    (
+        "memstore_slow_requests",
+        Kind::Counter,
+        "Requests that took at least slowlog_log_slower_than.",
+        |pool| pool.slow.get() as i64,
+    ),
+    (
+        "memstore_slow_requests_unlogged",
+        Kind::Counter,
+        "Slow requests without an entry in the slow log: they waited behind others at their shard, or many were slow at once.",
+        |pool| pool.slow_passed_over.get() as i64,
     ),
     ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
         pool.watches.get() as i64

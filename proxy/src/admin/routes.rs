@@ -12,6 +12,7 @@ pub(super) enum Action {
     Alive,
     Metrics,
     Topology,
+    Slow,
     Stats,
     Drain,
     Reload,
@@ -33,6 +34,11 @@ impl Route {
         self.method != Method::GET
     }
 
+    /// Whether it tells of keys, which are data: whoever may change the process may read them, and nobody else.
+    pub fn shows_data(&self) -> bool {
+        matches!(self.action, Action::Slow)
+    }
+
     /// Whether a request may have this method. HEAD is GET without the body.
     pub fn allows(&self, method: &Method) -> bool {
         *method == self.method || (*method == Method::HEAD && !self.changes())
@@ -43,12 +49,13 @@ const fn get(path: &'static str, action: Action, about: &'static str) -> Route {
     Route { path, method: Method::GET, action, about }
 }
 
-static ROUTES: [Route; 9] = [
+static ROUTES: [Route; 10] = [
     get("/", Action::Index, "this list"),
     get("/ready", Action::Ready, "200 when clients can be served"),
     get("/alive", Action::Alive, "200 when the workers make progress"),
     get("/metrics", Action::Metrics, "metrics for Prometheus, or as OpenMetrics if requested"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
+    get("/slow", Action::Slow, "slow logs, as JSON"),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",
@@ -93,6 +100,9 @@ mod tests {
         let changing: Vec<&str> =
             ROUTES.iter().filter(|route| route.changes()).map(|route| route.path).collect();
         assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
+        let showing: Vec<&str> =
+            ROUTES.iter().filter(|route| route.shows_data()).map(|route| route.path).collect();
+        assert_eq!(showing, ["/slow"]);
         for row in &ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);

@@ -82,6 +82,8 @@ enum Command {
     Ready(Ask),
     /// Check the liveness of a running proxy; exit 1 if it makes no progress
     Alive(Ask),
+    /// Show the slow logs of a running proxy, as JSON
+    Slow(Ask),
 }
 
 /// Runs the command that the command line asks for.
@@ -107,6 +109,7 @@ pub fn run() -> ExitCode {
         Some(Command::Reload(asked)) => ask::ask("POST", "/reload", &asked),
         Some(Command::Ready(asked)) => ask::ask("GET", "/ready", &asked),
         Some(Command::Alive(asked)) => ask::ask("GET", "/alive", &asked),
+        Some(Command::Slow(asked)) => ask::ask("GET", "/slow", &asked),
         None => {
             let file = line.config.unwrap_or_else(|| "FILE".into());
             Err(anyhow::anyhow!(

@@ -71,6 +71,7 @@ fn schema(setting: &Setting) -> Value {
     }
     let (kind, words) = match setting.kind {
         Kind::Auto(kind) => (*kind, &["auto"][..]),
+        Kind::Off(kind) => (*kind, &["-1"][..]),
         Kind::Limit => (Kind::Duration, &["none"][..]),
         kind => (kind, &[][..]),
     };
@@ -82,7 +83,7 @@ fn schema(setting: &Setting) -> Value {
         };
         json!({
             "type": ["integer", "string"],
-            "minimum": least,
+            "minimum": if words == ["-1"] { json!(-1) } else { json!(least) },
             "maximum": most,
             "pattern": all(looks),
             "if": { "pattern": all(looks) },
@@ -117,7 +118,9 @@ fn schema(setting: &Setting) -> Value {
         }
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Node(_) => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
-        Kind::Text(_) | Kind::Auto(_) | Kind::Limit => json!({ "type": ["string", "number", "boolean"] }),
+        Kind::Text(_) | Kind::Auto(_) | Kind::Off(_) | Kind::Limit => {
+            json!({ "type": ["string", "number", "boolean"] })
+        }
     }
 }
 

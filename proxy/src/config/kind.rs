@@ -26,6 +26,8 @@ pub enum Kind {
     Limit,
     /// A number of bytes, with or without a unit.
     Size,
+    /// This, or -1 for nothing.
+    Off(&'static Kind),
     /// This, or the word `auto`.
     Auto(&'static Kind),
     /// Any string; what it has to look like, in words. Its reader judges it.
@@ -44,7 +46,7 @@ pub enum Written {
     Duration(Duration),
     /// A word out of the list.
     Word(&'static str),
-    /// `none` or `auto`.
+    /// `none`, `auto` or -1.
     Nothing,
 }
 
@@ -77,6 +79,8 @@ impl Kind {
                 Err(allowed) => Err(format!("{allowed}; none or 0 is no limit")),
             },
             Self::Size => size(text).map(Written::Number),
+            Self::Off(_) if text == "-1" => Ok(Written::Nothing),
+            Self::Off(kind) => kind.read(text).map_err(|allowed| format!("{allowed}, or -1")),
             Self::Auto(_) if text == "auto" => Ok(Written::Nothing),
             Self::Auto(kind) => kind.read(text).map_err(|allowed| format!("{allowed}, or auto")),
             Self::Text(_) | Self::Node(_) => unreachable!("it has a reader of its own"),
@@ -96,6 +100,7 @@ impl fmt::Display for Kind {
             Self::Positive => formatter.write_str("duration above 0"),
             Self::Limit => formatter.write_str("duration or none"),
             Self::Size => formatter.write_str("size"),
+            Self::Off(kind) => write!(formatter, "{kind}, -1"),
             Self::Auto(kind) => write!(formatter, "{kind}, auto"),
             Self::Text(words) | Self::Node(words) => formatter.write_str(words),
         }

@@ -111,6 +111,10 @@ pub struct Pool {
     pub pubsub_everywhere: bool,
     pub shard_queue_bytes_max: u64,
     pub privacy: Privacy,
+    pub slowlog_log_slower_than: Option<u64>,
+    pub slowlog_max_len: u32,
+    /// SLOWLOG is about the logs of the shards.
+    pub slow_log_of_shards: bool,
 }
 
 impl Pool {
@@ -266,6 +270,9 @@ impl Pool {
             pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
             privacy: Privacy::of(section.value("privacy")),
+            slowlog_log_slower_than: section.value("slowlog_log_slower_than"),
+            slowlog_max_len: section.value("slowlog_max_len"),
+            slow_log_of_shards: section.value::<&str>("slowlog_source") == "shards",
         };
         if let KeylessScripts::On(name) = &pool.keyless_scripts
             && !pool.shards.is_empty()

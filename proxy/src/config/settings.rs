@@ -5,7 +5,7 @@
 
 use super::kind;
 use super::kind::Kind::{
-    self, Auto, Duration, Flag, Limit, Node, Percent, Positive, Size, Text, Whole, Word,
+    self, Auto, Duration, Flag, Limit, Node, Off, Percent, Positive, Size, Text, Whole, Word,
 };
 
 /// One setting.
@@ -124,6 +124,9 @@ pub const POOL: &[Setting] = &[
     setting("subscriber_output_soft_time", Some("60s"), Positive, "Redis pools: how long a client that is subscribed may exceed subscriber_output_soft_max"),
     setting("on_gap", Some("keep"), Word(&["keep", "close"]), "Redis pools: what happens to subscribed clients when the subscription connection to a shard is lost, or when their channel gets another owner that was not subscribed to yet: keep subscribes again, and they miss what was published meanwhile without a notice; close disconnects them, so that they subscribe again and fetch what they missed"),
     setting("shard_queue_bytes_max", Some("2MiB"), Size, "maximum size of the requests queued and in flight on one shard connection"),
+    setting("slowlog_log_slower_than", Some("10000"), Off(&Whole(0, 86400000000)), "requests that take so many microseconds are in the slow log, from being read to their reply being complete; 0: all that shards serve; -1: none"),
+    setting("slowlog_max_len", Some("128"), Whole(0, 100000), "maximum number of entries in the slow log, of at most 4 MiB together"),
+    setting("slowlog_source", Some("proxy"), Word(&["proxy", "shards"]), "Redis pools: what SLOWLOG GET, LEN and RESET are about: proxy: the slow log of the proxy; shards: the slow logs of all shards"),
     setting("privacy", Some("none"), Word(&["none", "hash_keys"]), "what logs and pages show of the keys in requests: none: their names; hash_keys: a hash of the name that is the same as long as the proxy runs and that nobody can compute who knows the name, and of other arguments only the size"),
 ];
 

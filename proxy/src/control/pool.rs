@@ -26,6 +26,7 @@ use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 use crate::status::{PoolStatus, Record, Ring};
 use crate::worker::{Learnt, Order, Orders, PoolSender, PoolSetup, Reconfiguration};
 
@@ -71,6 +72,8 @@ pub struct PoolControl {
     pub kills: Kills,
     /// The scripts that clients of any worker have shown.
     pub scripts: Arc<Scripts>,
+    /// What was slow on any worker.
+    slow: Arc<SlowLog>,
     /// Who owns what, if it is a cluster.
     pub map: RefCell<Arc<Map>>,
     /// The IDs of the nodes in a map, which was the present one when they were asked for last.
@@ -134,6 +137,7 @@ impl PoolControl {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
         let scripts = Arc::new(Scripts::new(account));
+        let slow = Arc::new(SlowLog::new(account));
         let mailboxes = Arc::new(Mailboxes::new(workers.len()));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
@@ -147,6 +151,7 @@ impl PoolControl {
                 topology,
                 counters,
                 scripts: scripts.clone(),
+                slow: slow.clone(),
                 mailboxes: mailboxes.clone(),
                 orders: receiver,
                 memory_max: account.max(),
@@ -167,6 +172,7 @@ impl PoolControl {
             epoch: 0,
             refreshes: [0, 0],
             names: names.clone(),
+            slow: slow.clone(),
         };
         Rc::new(Self {
             number,
@@ -186,6 +192,7 @@ impl PoolControl {
             events: Events::default(),
             kills: Kills::default(),
             scripts,
+            slow,
             map: RefCell::default(),
             ids: RefCell::default(),
             stale: Notify::new(),
@@ -283,6 +290,7 @@ impl PoolControl {
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
             names: self.names.clone(),
+            slow: self.slow.clone(),
         };
     }
 

@@ -31,10 +31,12 @@ use crate::buffer::{Output, Piece, Rest, unpinned};
 use crate::failure::{Blame, ShardFailure, Stage};
 use crate::protocol::{Protocol, Scripted};
 use crate::time::Time;
+use trail::Trail;
 
 pub use admission::Admission;
 pub use heard::HeardOfBlock;
 pub use loaded::Loaded;
+pub use trail::Traced;
 
 mod admission;
 mod carry;
@@ -44,6 +46,7 @@ mod heard;
 mod loaded;
 mod overdue;
 mod own;
+mod trail;
 
 /// Shortest and longest pause between two attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -118,6 +121,8 @@ pub struct Connection<P: Protocol> {
     pub refuses_blocks: Option<Box<str>>,
     /// Scripts that the shard was sent on it.
     pub loaded: Option<Box<Loaded>>,
+    /// What was written and is not answered, where requests may be told of that are slow.
+    trail: Option<Box<Trail>>,
     /// Where the response at hand stands.
     pub decoder: P::ResponseDecoder,
     /// Bytes received that do not end a response yet.
@@ -182,6 +187,7 @@ impl<P: Protocol> Connection<P> {
             block: HeardOfBlock::default(),
             refuses_blocks: None,
             loaded: None,
+            trail: None,
             decoder: P::ResponseDecoder::default(),
             rest: Rest::default(),
             understood: 0,
@@ -368,6 +374,7 @@ impl<P: Protocol> Connection<P> {
     /// Bytes have come.
     #[inline]
     pub fn received(&mut self, now: Time) {
+        self.trail_heard();
         self.heard = now;
         self.received = Some(now);
     }
@@ -475,6 +482,7 @@ impl<P: Protocol> Connection<P> {
         }
         self.count_again();
         (self.block, self.refuses_blocks, self.loaded) = (HeardOfBlock::default(), None, None);
+        self.trail = None;
         if let Some(caching) = &mut self.caching {
             caching.overlong = false;
         }

@@ -9,6 +9,7 @@ use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{Facts, Protocol};
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 use crate::time::Time;
 
 /// What never changes while a pool lives.
@@ -35,6 +36,8 @@ pub(super) struct Context<P: Protocol> {
     pub store: Arc<Store>,
     /// The scripts that clients have shown.
     pub scripts: Arc<Scripts>,
+    /// What was slow.
+    pub slow: Arc<SlowLog>,
     /// Where workers of the pool tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
 }
@@ -50,7 +53,7 @@ impl<P: Protocol> Context<P> {
     /// What a request of this client may want to know.
     #[inline(always)]
     pub fn facts<'p>(&'p self, share: &'p Share, client: u64, now: Time) -> Facts<'p, P> {
-        let Self { identity, settings, counters, store, scripts, .. } = self;
+        let Self { identity, settings, counters, store, scripts, slow, .. } = self;
         Facts {
             settings,
             pool: &identity.name,
@@ -60,6 +63,7 @@ impl<P: Protocol> Context<P> {
             counters,
             store,
             scripts,
+            slow,
             account: share.account(),
             quiet: true,
         }

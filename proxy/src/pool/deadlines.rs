@@ -88,6 +88,8 @@ impl<P: Protocol> Pool<P> {
         }
         let connection = &mut self.router.connections[id];
         let member = connection.member;
+        let notes = self.context.limits.notes_requests();
+        let late = if notes { connection.trace_late(now) } else { Vec::new() };
         let mut expired = Vec::new();
         connection.expire(now, |ticket| expired.push(ticket));
         let is_feed = connection.is_ours();
@@ -118,6 +120,7 @@ impl<P: Protocol> Pool<P> {
         let Some((began, blame)) = latest else { return };
         self.router.members[member].counters.server_timedout.add(expired.len() as u64);
         self.router.members.failed(member, &failure, blame, began, now);
+        self.note_late(id, late, now);
         for ticket in expired {
             self.fail(ticket, member, &failure);
         }

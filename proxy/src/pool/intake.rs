@@ -200,7 +200,11 @@ impl<P: Protocol> Intake<'_, P> {
         self.responses += u64::from(is_complete);
         // How long data was waited for says nothing of the shard.
         if is_complete && self.connection.private.is_none() {
-            self.counters.latency.record(self.now.micros().saturating_sub(ticket.since.micros()));
+            let micros = self.now.micros().saturating_sub(ticket.since.micros());
+            self.counters.latency.record(micros);
+            if micros >= self.context.limits.slow_min {
+                self.note_slow(&ticket);
+            }
         }
         self.connection.streaming = !is_complete;
         if self.deliver(&ticket, scratch, is_complete) {

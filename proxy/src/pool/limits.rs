@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::pass::PASS_WORK_MAX;
 use crate::privacy::Privacy;
 
+/// No request takes so many microseconds.
+pub const NEVER_SLOW: u64 = u64::MAX;
+
 /// A failover makes many clients wait at once.
 pub const PARKED_BYTES_MAX: usize = 8 << 20;
 
@@ -66,6 +69,10 @@ pub struct Limits {
     pub client_request_timeout: Option<Duration>,
     /// A client is closed between two requests at about this age.
     pub client_age_max: Option<Duration>,
+    /// Requests that take so many microseconds are slow; none are where it is [`NEVER_SLOW`].
+    pub slow_min: u64,
+    /// Entries of the slow log.
+    pub slow_log_max: usize,
     /// What is shown of keys where requests are told of.
     pub privacy: Privacy,
 }
@@ -101,6 +108,8 @@ impl Default for Limits {
             client_idle_timeout: None,
             client_request_timeout: None,
             client_age_max: None,
+            slow_min: NEVER_SLOW,
+            slow_log_max: 128,
             privacy: Privacy::Shown,
         }
     }
@@ -110,6 +119,12 @@ impl Limits {
     /// Larger messages no client can be handed.
     pub fn message_max(&self) -> usize {
         self.client_output_max.min(self.subscriber_output_max)
+    }
+
+    /// Whether somebody may want to know of a request what it was, once it is answered.
+    #[inline]
+    pub fn notes_requests(&self) -> bool {
+        self.slow_min != NEVER_SLOW && self.slow_log_max > 0
     }
 
     /// Whether clients have to be looked after from time to time.

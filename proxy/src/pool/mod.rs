@@ -38,6 +38,7 @@ use crate::metrics::Counters;
 use crate::protocol::store::Store;
 use crate::protocol::{DecodeRequests, Plan, Protocol};
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 use crate::time::Time;
 use caches::Caches;
 use channels::Channels;
@@ -57,10 +58,11 @@ use wishes::Wishes;
 pub use clients::ClientId;
 pub use connections::ConnectionId;
 pub use context::Identity;
-pub use limits::{Limits, PARKED_BYTES_MAX};
+pub use limits::{Limits, NEVER_SLOW, PARKED_BYTES_MAX};
 pub use listing::AskedQuestion;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
+pub use slow::Slow;
 pub use wishes::{Notice, Shell, Wish, settle};
 
 mod attempts;
@@ -108,6 +110,7 @@ mod rerun;
 mod responses;
 mod router;
 mod service;
+mod slow;
 mod spare;
 mod split;
 mod subscriptions;
@@ -169,6 +172,7 @@ pub struct Pool<P: Protocol> {
     wide: WideWaits,
     confirmations: Confirmations,
     denials: Denials,
+    slow: slow::SlowRequests,
     /// What the pass may still serve.
     pass: Pass,
     /// What is held for all clients and shards.
@@ -192,6 +196,7 @@ impl<P: Protocol> Pool<P> {
         let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
         let account = Account::new(memory_max);
         let scripts = Arc::new(Scripts::new(&account));
+        let slow = Arc::new(SlowLog::new(&account));
         let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize));
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
@@ -202,6 +207,7 @@ impl<P: Protocol> Pool<P> {
                 counters,
                 store: Arc::default(),
                 scripts,
+                slow,
                 mailboxes,
             },
             router,
@@ -211,6 +217,7 @@ impl<P: Protocol> Pool<P> {
             wide: WideWaits::default(),
             confirmations: Confirmations::default(),
             denials: Denials::default(),
+            slow: slow::SlowRequests::default(),
             pass: Pass::default(),
             share: Share::new(&account, 0),
             plan: Plan::default(),
@@ -231,6 +238,11 @@ impl<P: Protocol> Pool<P> {
     /// The scripts that are known to all workers of the pool.
     pub fn share_scripts(&mut self, scripts: Arc<Scripts>) {
         self.context.scripts = scripts;
+    }
+
+    /// What was slow on any worker of the pool.
+    pub fn share_slow_log(&mut self, slow: Arc<SlowLog>) {
+        self.context.slow = slow;
     }
 
     /// Where workers of the pool tell each other of what their clients are to be told.
@@ -308,6 +320,7 @@ impl<P: Protocol> Pool<P> {
         self.close_revoked(&settings, now);
         self.context.settings = settings;
         self.share.account().set_max(limits.memory_max);
+        self.context.slow.shorten(limits.slow_log_max);
         self.context.limits = limits;
         self.context.counters = counters;
         self.rehome(now);

@@ -67,6 +67,11 @@ impl Pass {
         }
     }
 
+    /// When the one at hand began.
+    pub fn began(&self) -> Time {
+        self.began.unwrap_or_default()
+    }
+
     /// Those have their turns that have waited.
     pub fn turns(&mut self, work_max: usize, now: Time) {
         *self = Self { began: Some(now), left: work_max };

@@ -202,12 +202,15 @@ impl<P: Protocol> Pool<P> {
 
     /// Bytes waiting to be written to the shard, if it may be written to.
     pub fn shard_output(&mut self, id: ConnectionId) -> Option<&mut Output> {
-        self.router.connections.get_mut(id)?.writable()
+        let connection = self.router.connections.get_mut(id)?;
+        connection.stage_trail(self.context.limits.notes_requests());
+        connection.writable()
     }
 
     /// As much as possible was written to the shard.
     pub fn settle_shard(&mut self, id: ConnectionId) {
         let Some(connection) = self.router.connections.get_mut(id) else { return };
+        connection.settle_trail(self.pass.began());
         connection.publish(&self.router.members[connection.member].counters);
         self.count_shard(id);
         self.wake_waiting(id);

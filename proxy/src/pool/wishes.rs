@@ -6,6 +6,7 @@ use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::listing::AskedQuestion;
+use super::slow::{Budget, Slow};
 use crate::failure::ShardFailure;
 use crate::protocol::{Malformed, Protocol};
 use crate::time::Time;
@@ -34,6 +35,8 @@ pub enum Wish {
     Wake(usize),
     /// Say it in the log.
     Log(Notice),
+    /// A request was slow: say who has sent it, with [`Pool::log_slow`].
+    Slow(Box<Slow>),
 }
 
 /// What the log is to say.
@@ -83,7 +86,7 @@ pub fn settle<P: Protocol>(shell: &mut impl Shell<P>, now: Time) {
         shell.write_shards(now);
         shell.write_clients(now);
         if !shell.pool().0.has_more() {
-            return;
+            return shell.pool().0.finish_slow(now);
         }
     }
 }
@@ -106,6 +109,8 @@ pub(super) struct Wishes {
     evicted: usize,
     oversized: usize,
     complaints: usize,
+    /// Requests that were slow.
+    pub slow: Budget,
 }
 
 impl Wishes {

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use crate::buffer::Output;
+use crate::privacy::Privacy;
 
 use caching::{Broadcast, Caching, Receiver};
 use channels::{Channels, Voice};
@@ -355,6 +356,14 @@ pub trait Protocol:
 
     /// The reply to a request that there is no room for, and the last one to a client that has to go for the same reason.
     fn out_of_memory(reply: &mut Vec<u8>);
+
+    /// What is shown of a request that begins so, where it is told of: its words, no secrets, keys as they may be shown.
+    fn shown(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>>;
+
+    /// What the client calls itself, and which user it is, as far as that is told.
+    fn names(_session: &Self::Session, _settings: &Self::Settings) -> [String; 2] {
+        Default::default()
+    }
 
     /// Bytes that the session holds beside itself.
     #[inline]

@@ -8,6 +8,7 @@ use crate::account::Account;
 use crate::buffer::{Piece, SHARE_MIN};
 use crate::metrics::Counters;
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 use crate::time::Time;
 
 /// The largest request.
@@ -37,6 +38,8 @@ pub struct Facts<'p, P: Protocol> {
     pub store: &'p Store,
     /// The scripts that clients have shown.
     pub scripts: &'p Scripts,
+    /// What was slow.
+    pub slow: &'p SlowLog,
     /// What the process holds and may hold.
     pub account: &'p Account,
     /// Every request of the client before this one has been answered.

@@ -17,6 +17,7 @@ use crate::pool::ConnectionId;
 use crate::protocol::store::Store;
 use crate::protocol::{Found, Question, Rows, ShardIdentity};
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 
 /// Orders that may wait for one driver; the control thread waits when there are more.
 const ORDERS_MAX: usize = 1024;
@@ -199,6 +200,8 @@ pub struct PoolSetup {
     pub counters: Counters,
     /// The scripts that clients of any worker have shown.
     pub scripts: Arc<Scripts>,
+    /// What was slow on any worker.
+    pub slow: Arc<SlowLog>,
     /// Where its workers tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
     /// Its orders.

@@ -175,8 +175,18 @@ impl Worker {
     }
 
     fn driver<P: Configured>(&self, setup: PoolSetup) -> Driver<P> {
-        let PoolSetup { number, config, learnt, topology, counters, scripts, mailboxes, orders, memory_max } =
-            setup;
+        let PoolSetup {
+            number,
+            config,
+            learnt,
+            topology,
+            counters,
+            scripts,
+            slow,
+            mailboxes,
+            orders,
+            memory_max,
+        } = setup;
         let place = (self.number as u64 + 1) << 32 | (number as u64 + 1);
         let identity = Identity {
             name: config.name.clone(),
@@ -203,6 +213,7 @@ impl Worker {
             Pool::new(identity, P::settings(&config, learnt, &topology), limits, topology, counters);
         pool.share_account(&self.account, self.number);
         pool.share_scripts(scripts);
+        pool.share_slow_log(slow);
         pool.share_mailboxes(mailboxes);
         Driver::new(pool, shell)
     }

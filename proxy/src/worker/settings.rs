@@ -8,7 +8,7 @@ use shard_discovery::Topology;
 use super::driver::Drive;
 use super::{Learnt, PoolSetup, Worker};
 use crate::config::{self, KeylessScripts, Reauth};
-use crate::pool::{Limits, PARKED_BYTES_MAX, PASS_WORK_MAX};
+use crate::pool::{Limits, NEVER_SLOW, PARKED_BYTES_MAX, PASS_WORK_MAX};
 use crate::protocol::memcache::{self, Memcache};
 use crate::protocol::resp::facade::Facade;
 use crate::protocol::resp::session::Keyless;
@@ -73,6 +73,11 @@ impl Configured for Resp {
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
             untracked: learnt.untracked,
+            slow_log_of_shards: config.slow_log_of_shards,
+            slow_log: (
+                config.slowlog_log_slower_than.map_or(-1, |micros| i64::try_from(micros).unwrap_or(i64::MAX)),
+                config.slowlog_max_len as usize,
+            ),
             keyless: keyless(&config.keyless_scripts, topology),
             facade: config
                 .facade
@@ -135,6 +140,8 @@ impl Limits {
             client_request_timeout: config.client_request_timeout,
             client_age_max: config.client_age_max,
             privacy: config.privacy,
+            slow_min: config.slowlog_log_slower_than.unwrap_or(NEVER_SLOW),
+            slow_log_max: config.slowlog_max_len as usize,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::socket::Socket;
 use crate::scripts::Scripts;
+use crate::slow::SlowLog;
 
 const TEXT: &str =
     "p:\n  listen: 127.0.0.1:9\n  redis: true\n  hash: fnv1a_64\n  servers: ['127.0.0.1:1:1 shard']\n";
@@ -49,6 +50,7 @@ fn time_follows_a_system_clock_that_is_set() {
         topology: Arc::new(topology.expect("one shard")),
         counters: Counters::of_workers(1, 1).remove(0),
         scripts: Arc::new(Scripts::new(&Account::new(usize::MAX))),
+        slow: Arc::new(SlowLog::new(&Account::new(usize::MAX))),
         mailboxes: Arc::new(Mailboxes::new(1)),
         orders: obeyed,
         memory_max: usize::MAX,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memstore_proxy::metrics::PoolCounters;
-use memstore_proxy::pool::Limits;
+use memstore_proxy::pool::{Limits, NEVER_SLOW};
+use memstore_proxy::privacy::Privacy;
 use memstore_proxy::protocol::Protocol;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
@@ -53,6 +54,9 @@ impl Dialect for Resp {
             put(&mut settings.facade, nodes.map(|nodes| facade(None, &nodes, false)))
         }),
         ("untracked", |settings, value| put(&mut settings.untracked, Some(Some(value.into())))),
+        ("slowlog_source", |settings, value| {
+            put(&mut settings.slow_log_of_shards, either(value, "shards", "proxy"))
+        }),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
 
@@ -154,6 +158,11 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("rename_across_shards", |limits, value| {
         put(&mut limits.renames_across_shards, either(value, "true", "false"))
     }),
+    ("slowlog_log_slower_than", |limits, value| {
+        put(&mut limits.slow_min, if value == "-1" { Some(NEVER_SLOW) } else { number(value) })
+    }),
+    ("slowlog_max_len", |limits, value| put(&mut limits.slow_log_max, number(value))),
+    ("privacy", |limits, value| put(&mut limits.privacy, Some(Privacy::of(value)))),
     ("client_age_max", |limits, value| put(&mut limits.client_age_max, duration(value).map(Some))),
 ];
 
@@ -290,6 +299,8 @@ counters!(
     wrong_passwords,
     lanes_refused,
     queue_waits,
+    slow,
+    slow_passed_over,
     queue_full,
     subscriber_output_exceeded,
     subscriber_gap,

@@ -64,6 +64,7 @@ impl<P: Protocol> Connection<P> {
             + self.feed.as_ref().map_or(0, |feed| feed.bytes())
             + self.tracker.as_ref().map_or(0, |tracker| tracker.bytes())
             + self.loaded.as_ref().map_or(0, |loaded| loaded.bytes())
+            + self.trail_bytes()
             + self.private.as_ref().and_then(|private| private.watch.as_ref()).map_or(0, Watch::bytes)
     }
 

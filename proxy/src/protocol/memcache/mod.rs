@@ -9,6 +9,7 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::buffer::Output;
+use crate::privacy::Privacy;
 use crate::protocol::caching::Caching;
 use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
@@ -28,6 +29,7 @@ mod decoders;
 mod encode;
 mod meta;
 pub mod response;
+mod shown;
 mod split;
 mod stats;
 mod totals;
@@ -129,6 +131,10 @@ impl Protocol for Memcache {
     fn lane(_session: &()) {}
 
     fn keep_lane(_session: &mut (), _lane: ()) {}
+
+    fn shown(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
+        shown::words(head, privacy)
+    }
 
     #[inline(always)]
     fn plan(

@@ -5,6 +5,7 @@
 //! beside it.
 
 use crate::buffer::Output;
+use crate::privacy::Privacy;
 use crate::protocol::caching::{Broadcast, Receiver};
 use crate::protocol::channels::Voice;
 use crate::protocol::scan::Step;
@@ -46,6 +47,7 @@ mod scan;
 mod scripting;
 mod sections;
 pub mod session;
+mod shown;
 mod slot;
 pub mod split;
 mod tracking;
@@ -491,6 +493,16 @@ impl Protocol for Resp {
 
     fn out_of_memory(reply: &mut Vec<u8>) {
         encode::error(reply, "OOM the proxy has reached memory_max; send less at a time, and read replies");
+    }
+
+    fn shown(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
+        shown::words(head, privacy)
+    }
+
+    fn names(session: &Session, settings: &Settings) -> [String; 2] {
+        let name = session.names.as_ref().map_or("", |names| &names.name);
+        let user = settings.user.as_deref().unwrap_or("default");
+        [name, user].map(shown::name)
     }
 
     #[inline]

@@ -173,6 +173,9 @@ impl Within {
                 | Local::AclList
                 | Local::AclGetuser
                 | Local::AclCat
+                | Local::SlowlogGet
+                | Local::SlowlogLen
+                | Local::SlowlogReset
                 | Local::ConfigGet => Self::Answered,
             },
             Handling::Watch => Self::Nested("ERR WATCH inside MULTI is not allowed"),

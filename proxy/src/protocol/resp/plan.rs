@@ -180,11 +180,7 @@ pub fn plan_command(
         | Handling::Later(Feature::WholeServer | Feature::AtOnce | Feature::Keyless | Feature::Indexes)
             if facts.settings.is_confined() && (facts.settings.one_shard || !command.is_learnt()) =>
         {
-            let name = command.words();
-            let reply = format!(
-                "ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)"
-            );
-            refuse(plan, &reply)
+            refuse_beyond(&command.words(), plan)
         }
         // What shards forget is forgotten here as well, once they are told.
         Handling::ToAll(merge, _)
@@ -222,6 +218,26 @@ pub fn plan_command(
             Route::Answer
         }
     }
+}
+
+fn refuse_beyond(name: &str, plan: &mut Plan<Resp>) -> Route<Merge> {
+    let reply =
+        format!("ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)");
+    refuse(plan, &reply)
+}
+
+/// To all shards, though the proxy itself might answer it.
+pub fn to_all(
+    (merge, reach): (Merge, Reach),
+    name: &str,
+    words: &Words<'_>,
+    facts: &Facts<'_, Resp>,
+    plan: &mut Plan<Resp>,
+) -> Route<Merge> {
+    if reach == Reach::Server && facts.settings.is_confined() {
+        return refuse_beyond(name, plan);
+    }
+    if facts.settings.one_shard { to_the_one(plan) } else { whole::plan(merge, words, facts, plan) }
 }
 
 /// To the shard that owns every key.

@@ -1,6 +1,7 @@
 //! The way of a request between MULTI and EXEC: it is judged as outside, and queued where it would be sent or answered.
 
 use super::command::{Command, Handling, Local, Merge};
+use super::local::slowlog;
 use super::mode::{Mode, SEVERAL, Within};
 use super::plan::{find_command, find_keys, plan_command, refuse};
 use super::session::Session;
@@ -45,6 +46,7 @@ pub fn plan_queued(
             encode::error(&mut plan.reply, error);
             return Route::Answer;
         }
+        Within::Answered if slowlog::asks_shards(command, facts) => refuse_within(command, SEVERAL, plan),
         Within::Answered => Route::Queue { here: true },
         Within::AsOutside => match plan_command(command, words, session, facts, plan) {
             Route::AllShards(_) | Route::Scan(_) => refuse_within(command, SEVERAL, plan),

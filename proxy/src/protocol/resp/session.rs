@@ -36,6 +36,11 @@ pub struct Settings {
     pub one_shard: bool,
     /// Where scripts without keys run, where there are several shards.
     pub keyless: Keyless,
+    /// SLOWLOG is about the logs of the shards, and not about the proxy's own.
+    pub slow_log_of_shards: bool,
+    /// What CONFIG GET says of the slow log: from how many microseconds on a request is slow, -1 for none, and how many entries there
+    /// may be.
+    pub slow_log: (i64, usize),
     /// The proxy poses as a cluster to its clients.
     pub facade: Option<Arc<Facade>>,
 }

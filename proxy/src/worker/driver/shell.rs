@@ -34,6 +34,10 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             Wish::Ask(asked) => self.put_question(asked, now),
             Wish::Wake(worker) => self.setup.alarms[worker].ring(),
             Wish::Log(notice) => self.log(notice),
+            Wish::Slow(slow) => {
+                let address = self.address_of(slow.client).to_string();
+                self.pool.log_slow(*slow, address);
+            }
         }
     }
 

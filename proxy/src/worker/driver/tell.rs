@@ -39,7 +39,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn address_of(&self, id: ClientId) -> End<'_> {
+    pub(super) fn address_of(&self, id: ClientId) -> End<'_> {
         let socket = self.clients.get(id.index as usize);
         socket.map_or(End::Shown("?"), |client| client.ends.peer())
     }

@@ -265,6 +265,9 @@ pub enum Local {
     ConfigSet,
     ScriptKill,
     FunctionKill,
+    SlowlogGet,
+    SlowlogLen,
+    SlowlogReset,
 }
 
 /// Where one group of keys stands. Source: <https://redis.io/docs/latest/develop/reference/key-specs/>.

@@ -195,7 +195,7 @@ pub fn config_set(pairs: &[&[u8]]) -> Result<Flags, String> {
 }
 
 /// Parameters that CONFIG GET knows: those below, and two of the shards.
-pub const PARAMETERS_MAX: usize = 9;
+pub const PARAMETERS_MAX: usize = 11;
 /// Patterns that shards are asked for at once: they hold each against each of their parameters, and serve nobody meanwhile.
 const PATTERNS_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 4096;
@@ -213,7 +213,12 @@ pub fn config(all: &[&[u8]], resp3: bool, facts: &Facts<'_, Resp>, out: &mut Vec
     ];
     let limit = facts.store.number("maxmemory").map(|limit| ("maxmemory", limit.to_string()));
     let policy = facts.store.policy.clone().map(|policy| ("maxmemory-policy", policy));
-    let parameters: Vec<_> = parameters.into_iter().chain(limit).chain(policy).collect();
+    let (slower_than, entries) = facts.settings.slow_log;
+    let slow_log =
+        [("slowlog-log-slower-than", slower_than.to_string()), ("slowlog-max-len", entries.to_string())];
+    // Where the shards' logs are shown theirs are the parameters as well.
+    let slow_log = slow_log.into_iter().filter(|_| !facts.settings.slow_log_of_shards);
+    let parameters: Vec<_> = parameters.into_iter().chain(limit).chain(policy).chain(slow_log).collect();
     let mut found: Vec<(&[u8], &str)> = Vec::new();
     let patterns = all.get(2..).unwrap_or_default();
     let is_known =

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod command;
 mod encoded;
 pub mod info;
+pub mod slowlog;
 
 /// Answers a command that the proxy itself answers.
 pub fn answer(
@@ -124,6 +125,9 @@ pub fn answer(
         Local::ScriptKill => return client::ask(client::stop_question(Running::Script, facts), facts, plan),
         Local::FunctionKill => {
             return client::ask(client::stop_question(Running::Function, facts), facts, plan);
+        }
+        Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset => {
+            return slowlog::answer(local, words, facts, plan);
         }
         Local::Info => return info::info(words.canonical, &all, facts, session.resp3, plan),
         Local::Readonly | Local::Readwrite => encode::simple(out, "OK"),

@@ -1,0 +1,132 @@
+//! What was slow, and what requests came to, as it is told by the proxy over real servers.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use servers::{Client, Server};
+
+mod servers;
+
+/// A script that keeps its shard busy for some tens of milliseconds.
+const BUSY: &str = "local i = 0 while i < 3000000 do i = i + 1 end return i";
+
+fn get(admin: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+/// The log of the pool, as `/slow` tells it.
+fn slow(admin: &str) -> Vec<Value> {
+    let answer = get(admin, "/slow");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a reply");
+    let document: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    document["pools"]["pool"]["entries"].as_array().expect("its entries").clone()
+}
+
+fn lines(shards: &[Server]) -> Vec<String> {
+    shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect()
+}
+
+fn busy(client: &mut Client, key: &str) {
+    let reply = client.text(&request(&["EVAL", BUSY, "1", key]));
+    assert_eq!(reply, ":3000000\r\n");
+}
+
+fn request(words: &[&str]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", words.len());
+    for word in words {
+        out.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    out.into_bytes()
+}
+
+#[test]
+fn what_was_slow_is_told_to_clients_of_any_worker_and_to_operators() {
+    let shards: Vec<Server> = (0..2).map(|_| Server::redis(&[])).collect();
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let (mut one, mut other) = (proxy.connect(), proxy.connect());
+    one.tell("CLIENT SETNAME reporter");
+    let address = one.local().to_string();
+    busy(&mut one, "k");
+    other.tell("GET k");
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.tell("SLOWLOG LEN"), ":1\r\n");
+        let log = client.tell("SLOWLOG GET");
+        assert!(log.starts_with("*1\r\n*6\r\n:0\r\n:"), "{log}");
+        assert!(log.contains("$4\r\nEVAL\r\n") && log.contains("# at=shard-"), "{log}");
+        assert!(log.contains(&address) && log.ends_with("$8\r\nreporter\r\n"), "{log}");
+    }
+    let entries = slow(&admin);
+    let [entry] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(entry["client"]["address"], address);
+    assert_eq!(entry["command"][0], "EVAL");
+    let time = |part: &str| entry["microseconds"][part].as_u64().expect("a time");
+    assert_eq!(time("total"), time("queued") + time("shard") + time("merged"));
+    assert!(time("shard") >= 10_000, "{entry}");
+    let metrics = get(&admin, "/metrics");
+    assert!(metrics.contains("memstore_slow_requests_total{pool=\"pool\"} 1"), "{metrics}");
+    assert_eq!(one.tell("SLOWLOG RESET"), "+OK\r\n");
+    assert!(slow(&admin).is_empty());
+    // Who asks for it in a loop is served as others are.
+    assert_eq!(
+        one.tell("CONFIG GET slowlog-log-slower-than"),
+        "*2\r\n$23\r\nslowlog-log-slower-than\r\n$5\r\n10000\r\n"
+    );
+}
+
+#[test]
+fn the_log_is_bounded_however_much_is_slow() {
+    let shards = [Server::redis(&[])];
+    let settings = ["slowlog_log_slower_than: 0", "slowlog_max_len: 50"];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    let value = "x".repeat(1000);
+    let many = request(&["SET", "secret-key", &value]).repeat(1000);
+    for _ in 0..20 {
+        client.send(&many);
+        assert_eq!(client.bytes(5 * 1000), b"+OK\r\n".repeat(1000));
+    }
+    assert_eq!(client.tell("SLOWLOG LEN"), ":50\r\n");
+    let metrics = get(&admin, "/metrics");
+    let count = |name: &str| -> u64 {
+        let name = format!("{name}{{pool=\"pool\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).expect("the metric")
+    };
+    assert!(count("memstore_slow_requests_total") >= 20_000);
+    assert!(count("memstore_slow_requests_unlogged_total") >= 10_000);
+    // Keys and values are not shown where they are private, wherever that is turned on.
+    proxy.rewrite(&["slowlog_log_slower_than: 0", "privacy: hash_keys"], &lines(&shards));
+    proxy.signal("HUP");
+    let begin = Instant::now();
+    loop {
+        client.tell("SLOWLOG RESET");
+        client.tell("SET secret-key secret-value");
+        let log = client.tell("SLOWLOG GET 1");
+        if log.contains("(12 bytes)") {
+            assert!(log.contains("$3\r\nSET\r\n$17\r\n#") && !log.contains("secret"), "{log}");
+            assert!(!get(&admin, "/slow").contains("secret"));
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{log}");
+    }
+}
+
+#[test]
+fn slow_requests_to_memcached_are_told_to_operators() {
+    let shards = [Server::memcached(&[])];
+    let settings = ["redis: false", "slowlog_log_slower_than: 0"];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    client.send(b"set k 0 0 5\r\nvalue\r\n");
+    assert_eq!(client.bytes(8), b"STORED\r\n");
+    let entries = slow(&admin);
+    let [entry] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(entry["command"], serde_json::json!(["set", "k", "0", "0", "5"]));
+    assert_eq!((&entry["shard"], &entry["timed_out"]), (&"shard-0".into(), &false.into()));
+}
