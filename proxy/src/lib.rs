@@ -15,6 +15,7 @@ mod log_limit;
 pub mod mailboxes;
 pub mod metrics;
 mod net;
+mod peers;
 pub mod pool;
 pub mod privacy;
 pub mod protocol;

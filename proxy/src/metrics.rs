@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use crate::failure::ShardFailure;
+use crate::peers::Peers;
 
 /// A number that only grows. One thread writes, any may read.
 #[derive(Default, Debug)]
@@ -89,6 +90,55 @@ impl Histogram {
     }
 }
 
+/// What several histograms have counted together.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Durations {
+    /// As [`Histogram::counts`].
+    pub counts: [u64; Histogram::BOUNDS + 1],
+    /// The sum of all, in microseconds.
+    pub sum: u64,
+}
+
+impl Durations {
+    /// What these have counted.
+    pub fn of<'h>(parts: impl IntoIterator<Item = &'h Histogram>) -> Self {
+        parts.into_iter().fold(Self::default(), |mut all, part| {
+            all.add(&Self { counts: part.counts(), sum: part.sum() });
+            all
+        })
+    }
+
+    /// And these.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The time, in microseconds, that this share of them did not exceed; none if there are none. Within a bucket times are
+    /// taken to be spread evenly, as Prometheus' `histogram_quantile` does; beyond the last bound it is that.
+    pub fn quantile(&self, share: f64) -> Option<u64> {
+        let rank = share * self.count() as f64;
+        let mut below = 0;
+        for (bucket, &count) in self.counts.iter().enumerate() {
+            if count > 0 && (below + count) as f64 >= rank {
+                let least = if bucket == 0 { 0 } else { Histogram::bound(bucket - 1) };
+                if bucket == Histogram::BOUNDS {
+                    return Some(least);
+                }
+                let part = (rank - below as f64) / count as f64;
+                return Some(least + ((Histogram::bound(bucket) - least) as f64 * part.max(0.0)) as u64);
+            }
+            below += count;
+        }
+        None
+    }
+}
+
 /// What a worker counts of itself.
 #[derive(Default, Debug)]
 pub struct WorkerCounters {
@@ -114,6 +164,8 @@ pub struct PoolCounters {
     pub client_connections: Gauge,
     /// Clients that ever connected.
     pub client_connections_total: Counter,
+    /// Clients connected now, by address.
+    pub peers: Peers,
     /// Error replies that the proxy made because a shard could not serve the request.
     pub forward_error: Counter,
     /// Fragments of split requests sent to shards.
@@ -402,5 +454,19 @@ mod tests {
         histogram.record(0);
         histogram.record(u64::MAX / 2);
         assert_eq!((histogram.counts()[0], histogram.counts()[Histogram::BOUNDS]), (1, 1));
+    }
+
+    #[test]
+    fn quantiles_are_between_the_bounds_of_their_bucket() {
+        let [fast, slow] = [(); 2].map(|()| Histogram::default());
+        assert_eq!(Durations::of([&fast, &slow]).quantile(0.5), None);
+        (0..90).for_each(|_| fast.record(10));
+        (0..10).for_each(|_| slow.record(1000));
+        let both = Durations::of([&fast, &slow]);
+        assert_eq!((both.count(), both.sum), (100, 10_900));
+        let at = |share| both.quantile(share).expect("there are some");
+        assert_eq!([0.0, 0.45, 0.9, 0.95, 1.0].map(at), [0, 32, 64, 768, 1024]);
+        slow.record(u64::MAX / 2);
+        assert_eq!(Durations::of([&slow]).quantile(1.0), Some(Histogram::bound(Histogram::BOUNDS - 1)));
     }
 }

@@ -9,16 +9,24 @@ use serde_json::Value;
 use shard_discovery::Topology;
 use shard_discovery::resolver::Resolver;
 
+pub use history::{Difference, End, History, ReloadRecord};
+pub use standing::{Standing, Standings};
+
 use crate::account::Account;
 use crate::config;
 use crate::metrics::{Counters, WorkerCounters};
 use crate::slow::SlowLog;
 use shard_discovery::source::cluster::Map;
 
+mod history;
+mod standing;
+
 /// What the process is doing.
 pub struct Status {
     /// When it started.
     pub start: Instant,
+    /// The same in milliseconds since 1970.
+    pub started: u64,
     /// What each worker counts of itself.
     pub workers: Vec<Arc<WorkerCounters>>,
     /// What may be held and is held.
@@ -39,6 +47,8 @@ pub struct Status {
     pub open_files_reserved: AtomicU64,
     /// Lookups of host names that found something, and those that did not.
     pub lookups: [AtomicU64; 2],
+    /// The last reloads.
+    pub history: History,
     process: Mutex<Arc<config::Process>>,
     last_error: Mutex<Option<String>>,
     /// See [`config::digest`].
@@ -55,12 +65,14 @@ pub struct PoolStatus {
     pub topology: Arc<Topology>,
     /// What is counted of it.
     pub counters: Counters,
-    /// Shards that are out for failing, by their place in the topology.
+    /// Shards that are out for failing, by their place in the topology, ascending.
     pub ejected: Vec<usize>,
     /// What became of each shard.
     pub records: Vec<Record>,
     /// Names of shards that answered no probe.
     pub unreachable: HashSet<String>,
+    /// Since when they are as they are, and why.
+    pub standings: Arc<Standings>,
     /// What is known of its servers beside the list of those that are used.
     pub ring: Ring,
     /// Why its source could not be read the last time, if so: what it listed before is still used.
@@ -81,8 +93,10 @@ pub struct PoolStatus {
 }
 
 /// What became of one shard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Record {
+    /// Since when it is in the pool, in milliseconds since 1970.
+    pub since: u64,
     /// Times it was ejected.
     pub ejections: u64,
     /// Times it was to be ejected, but too many others were out.
@@ -110,6 +124,13 @@ pub struct Ring {
     pub(crate) is_attempted: bool,
     /// When it ends by itself, if it does.
     pub(crate) until: Option<Instant>,
+}
+
+impl Record {
+    /// Of a shard that has just come into the pool.
+    pub fn new() -> Self {
+        Self { since: unix_millis(), ejections: 0, withheld: 0, responses: 0, probes: [0, 0], ejected_at: 0 }
+    }
 }
 
 impl Ring {
@@ -142,6 +163,7 @@ impl Status {
     pub fn new(start: Instant, workers: usize, account: Arc<Account>, process: config::Process) -> Self {
         Self {
             start,
+            started: unix_millis(),
             account,
             workers: (0..workers).map(|_| Arc::default()).collect(),
             draining: AtomicBool::default(),
@@ -152,6 +174,7 @@ impl Status {
             open_files_max: AtomicU64::default(),
             open_files_reserved: AtomicU64::default(),
             lookups: Default::default(),
+            history: History::default(),
             process: Mutex::new(Arc::new(process)),
             last_error: Mutex::default(),
             digest: AtomicU64::default(),
@@ -170,9 +193,12 @@ impl Status {
         *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
     }
 
-    /// A configuration holds, after workers disagreed for so long.
-    pub fn reloaded(&self, window: Duration) {
-        self.generation.fetch_add(1, Relaxed);
+    /// A configuration holds, after workers disagreed for so long. The first one has changed nothing.
+    pub fn reloaded(&self, window: Duration, trigger: &str, changes: Vec<Difference>) {
+        let generation = self.generation.fetch_add(1, Relaxed) + 1;
+        if generation > 1 {
+            self.history.note(trigger, End::Applied { generation, changes, more: 0 });
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_success.store(since.as_secs(), Relaxed);
         self.window.store(window.as_micros() as u64, Relaxed);
@@ -180,13 +206,15 @@ impl Status {
     }
 
     /// A configuration was refused.
-    pub fn reload_failed(&self, why: String) {
+    pub fn reload_failed(&self, trigger: &str, why: String) {
+        self.history.note(trigger, End::Failed(why.clone()));
         self.reload_failures.fetch_add(1, Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     /// The configuration that was read is the present one.
-    pub fn reload_needless(&self) {
+    pub fn reload_needless(&self, trigger: &str) {
+        self.history.note(trigger, End::Unchanged);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -220,7 +248,7 @@ impl PoolStatus {
     /// Whether the shard can serve as far as is known: it is in the ring, and the last word of no worker, nor of a
     /// probe, was a failure.
     pub fn is_healthy(&self, shard: usize) -> bool {
-        !self.ejected.contains(&shard)
+        self.ejected.binary_search(&shard).is_err()
             && !self.unreachable.contains(&self.topology.shards()[shard].name)
             && self.counters.sum_shard(shard, |shard| shard.failing.get()) == 0
     }
@@ -229,4 +257,10 @@ impl PoolStatus {
     pub fn healthy(&self) -> usize {
         (0..self.topology.shards().len()).filter(|&shard| self.is_healthy(shard)).count()
     }
+}
+
+/// The time, in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

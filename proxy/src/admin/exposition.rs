@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::metrics::Histogram;
+use crate::metrics::{Durations, Histogram};
 
 /// What a metric is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,13 +72,7 @@ impl Family<'_> {
         labels: &[(&str, &str)],
         parts: impl Iterator<Item = &'h Histogram>,
     ) -> &mut Self {
-        let (mut counts, mut sum) = ([0; Histogram::BOUNDS + 1], 0);
-        for part in parts {
-            for (count, more) in counts.iter_mut().zip(part.counts()) {
-                *count += more;
-            }
-            sum += part.sum();
-        }
+        let Durations { counts, sum } = Durations::of(parts);
         if counts.iter().sum::<u64>() == 0 {
             // Thousands of shards that nobody uses are not worth twenty lines each.
             return self;

@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Page, seconds};
-use super::numbers::{NUMBERS, OfPool};
+use super::numbers::{NUMBERS, OfPool, SHARD_NUMBERS};
 use crate::failure::ShardFailure;
-use crate::metrics::ShardCounters;
 use crate::status::{PoolStatus, Ring, Status};
 use crate::worker;
 
@@ -186,28 +185,10 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], number(&pool.ring));
         }
     }
-    const REASONS: [(&str, OfPool); 16] = [
-        ("closed", |pool| pool.client_eof.get() as i64),
-        ("broken", |pool| pool.client_err.get() as i64),
-        ("malformed", |pool| pool.client_malformed.get() as i64),
-        ("output_exceeded", |pool| pool.client_output_exceeded.get() as i64),
-        ("subscriber_output_exceeded", |pool| pool.subscriber_output_exceeded.get() as i64),
-        ("subscriber_gap", |pool| pool.subscriber_gap.get() as i64),
-        ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
-        ("timed_out", |pool| pool.client_timedout.get() as i64),
-        ("password_changed", |pool| pool.client_revoked.get() as i64),
-        ("aged", |pool| pool.client_aged.get() as i64),
-        ("quit", |pool| pool.client_quit.get() as i64),
-        ("killed", |pool| pool.client_killed.get() as i64),
-        ("drained", |pool| pool.client_drained.get() as i64),
-        ("reply_cut_off", |pool| pool.client_cut.get() as i64),
-        ("too_many", |pool| pool.client_refused.get() as i64),
-        ("tls_failed", |pool| pool.tls_failed.get() as i64),
-    ];
     let mut family =
         page.begin("memstore_client_disconnects", Kind::Counter, "Client connections closed, by reason.");
     for pool in pools {
-        for (reason, number) in REASONS {
+        for (reason, number) in DISCONNECTS {
             family.sample(&[("pool", &pool.config.name), ("reason", reason)], pool.counters.sum(number));
         }
     }
@@ -219,6 +200,26 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
         }
     }
 }
+
+/// Clients that went, by reason.
+pub const DISCONNECTS: [(&str, OfPool); 16] = [
+    ("closed", |pool| pool.client_eof.get() as i64),
+    ("broken", |pool| pool.client_err.get() as i64),
+    ("malformed", |pool| pool.client_malformed.get() as i64),
+    ("output_exceeded", |pool| pool.client_output_exceeded.get() as i64),
+    ("subscriber_output_exceeded", |pool| pool.subscriber_output_exceeded.get() as i64),
+    ("subscriber_gap", |pool| pool.subscriber_gap.get() as i64),
+    ("memory_exceeded", |pool| pool.client_evicted.get() as i64),
+    ("timed_out", |pool| pool.client_timedout.get() as i64),
+    ("password_changed", |pool| pool.client_revoked.get() as i64),
+    ("aged", |pool| pool.client_aged.get() as i64),
+    ("quit", |pool| pool.client_quit.get() as i64),
+    ("killed", |pool| pool.client_killed.get() as i64),
+    ("drained", |pool| pool.client_drained.get() as i64),
+    ("reply_cut_off", |pool| pool.client_cut.get() as i64),
+    ("too_many", |pool| pool.client_refused.get() as i64),
+    ("tls_failed", |pool| pool.tls_failed.get() as i64),
+];
 
 /// Redirects, by kind.
 pub const REDIRECTS: [(&str, OfPool); 4] = [
@@ -274,102 +275,7 @@ fn of_clusters(pools: &[PoolStatus], page: &mut Page) {
     }
 }
 
-/// A number of a shard.
-type OfShard = fn(&ShardCounters) -> i64;
-
 fn of_shards(pools: &[PoolStatus], page: &mut Page) {
-    const NUMBERS: [(&str, Kind, &str, OfShard); 17] = [
-        ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
-            shard.server_connections.get()
-        }),
-        ("memstore_shard_connections_opened", Kind::Counter, "Connections opened to the shard.", |shard| {
-            shard.server_connections_total.get() as i64
-        }),
-        (
-            "memstore_shard_private_connections",
-            Kind::Gauge,
-            "Connections to the shard for the use of one client at a time, in addition to the shared ones.",
-            |shard| shard.private_connections.get(),
-        ),
-        (
-            "memstore_shard_private_connections_held",
-            Kind::Gauge,
-            "Of these, connections that are used by a client.",
-            |shard| shard.private_held.get(),
-        ),
-        (
-            "memstore_shard_blocked_clients",
-            Kind::Gauge,
-            "Clients that wait for data on the shard, for example by BLPOP.",
-            |shard| shard.blocked_clients.get(),
-        ),
-        (
-            "memstore_shard_multi_shard_blocked_clients",
-            Kind::Gauge,
-            "Clients that wait for data on the shard and on others, without a connection of their own.",
-            |shard| shard.wide_clients.get(),
-        ),
-        (
-            "memstore_shard_watching_clients",
-            Kind::Gauge,
-            "Clients that watch keys on the shard (WATCH).",
-            |shard| shard.watching_clients.get(),
-        ),
-        (
-            "memstore_shard_requests",
-            Kind::Counter,
-            "Requests sent to the shard, including fragments of split requests.",
-            |shard| shard.requests.get() as i64,
-        ),
-        ("memstore_shard_request_bytes", Kind::Counter, "Bytes of requests sent to the shard.", |shard| {
-            shard.request_bytes.get() as i64
-        }),
-        ("memstore_shard_responses", Kind::Counter, "Responses received from the shard.", |shard| {
-            shard.responses.get() as i64
-        }),
-        (
-            "memstore_shard_response_bytes",
-            Kind::Counter,
-            "Bytes of responses received from the shard.",
-            |shard| shard.response_bytes.get() as i64,
-        ),
-        (
-            "memstore_shard_queued_requests",
-            Kind::Gauge,
-            "Requests queued and not yet written to the shard.",
-            |shard| shard.in_queue.get(),
-        ),
-        (
-            "memstore_shard_queued_bytes",
-            Kind::Gauge,
-            "Bytes queued and not yet written to the shard.",
-            |shard| shard.in_queue_bytes.get(),
-        ),
-        (
-            "memstore_shard_in_flight_requests",
-            Kind::Gauge,
-            "Requests written to the shard and not yet answered.",
-            |shard| shard.out_queue.get(),
-        ),
-        (
-            "memstore_shard_in_flight_bytes",
-            Kind::Gauge,
-            "Bytes written to the shard and not yet answered.",
-            |shard| shard.out_queue_bytes.get(),
-        ),
-        (
-            "memstore_shard_late_responses",
-            Kind::Counter,
-            "Responses received after the request had timed out.",
-            |shard| shard.late_responses.get() as i64,
-        ),
-        (
-            "memstore_shard_streamed_pieces",
-            Kind::Counter,
-            "Pieces of large responses forwarded before the response was complete.",
-            |shard| shard.streamed.get() as i64,
-        ),
-    ];
     let each = || {
         pools.iter().flat_map(|pool| {
             let shards = pool.topology.shards().iter().enumerate();
@@ -378,7 +284,7 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
             })
         })
     };
-    for (name, kind, help, number) in NUMBERS {
+    for (name, kind, help, number) in SHARD_NUMBERS {
         let mut family = page.begin(name, kind, help);
         for (pool, index, labels) in each() {
             family.sample(&labels, pool.counters.sum_shard(index, number));
@@ -439,14 +345,18 @@ fn of_shards(pools: &[PoolStatus], page: &mut Page) {
     }
 }
 
-struct Usage {
-    cpu_seconds: f64,
-    resident_bytes: u64,
-    open_files: usize,
+/// What the system says about the process.
+pub struct Usage {
+    /// Processor time, of the system too.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Descriptors in use.
+    pub open_files: usize,
 }
 
 /// What the system says about the process.
-fn usage() -> Option<Usage> {
+pub fn usage() -> Option<Usage> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is the name in brackets, which may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();

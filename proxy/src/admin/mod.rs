@@ -30,7 +30,8 @@ use crate::status::Status;
 use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
-use routes::Action;
+pub use rings::Rings;
+use routes::{Access, Action};
 use share::Pace;
 pub use share::Shares;
 
@@ -42,10 +43,13 @@ mod endpoint;
 mod exposition;
 mod metrics;
 mod numbers;
+mod query;
+mod rings;
 mod routes;
 mod share;
 mod slow;
 pub mod stats;
+mod status;
 mod topology;
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
@@ -89,6 +93,8 @@ pub struct Admin {
     pub set_log_level: crate::log::SetLogLevel,
     /// What peers have taken of the time of this thread.
     pub shares: Shares,
+    /// Who owns what for now.
+    pub rings: Rings,
     /// Connections that each of the two listeners may have.
     pub connections_max: usize,
 }
@@ -214,12 +220,16 @@ impl Admin {
             }
             return refused;
         }
-        if route.changes() || route.shows_data() {
-            let process = self.status.process();
-            if let Err(why) = may_change(&request, peer, process.admin_token.as_ref()) {
-                warn_limited!(%peer, path, reason = why, "admin request refused");
-                return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
-            }
+        let process = self.status.process();
+        let token = process.admin_token.as_ref();
+        let allowed = match route.access {
+            Access::Everybody => Ok(()),
+            Access::Readers => may_read(&request, peer, token),
+            Access::Owners => may_change(&request, peer, token),
+        };
+        if let Err(why) = allowed {
+            warn_limited!(%peer, path, reason = why, "admin request refused");
+            return reply(StatusCode::FORBIDDEN, TEXT, format!("{why}\n"));
         }
         if route.changes() {
             work.set(Busy::Changing);
@@ -232,8 +242,12 @@ impl Admin {
                 let open_metrics = wants_open_metrics(&request);
                 document(&self.shares, peer.ip(), || self.metrics(open_metrics)).await
             }
+            Action::Status => {
+                let query = request.uri().query().map(str::to_owned);
+                document(&self.shares, peer.ip(), || self.status_of(query.as_deref())).await
+            }
             Action::Topology => {
-                let text = || format!("{:#}\n", topology::document(&self.status));
+                let text = || format!("{:#}\n", topology::document(&self.status, &self.rings));
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
             Action::Slow => {
@@ -309,6 +323,20 @@ impl Admin {
     fn metrics(&self, open_metrics: bool) -> Reply {
         let page = metrics::page(&self.status, open_metrics);
         reply(StatusCode::OK, if open_metrics { OPEN_METRICS } else { PROMETHEUS }, page)
+    }
+
+    fn status_of(&self, query: Option<&str>) -> Reply {
+        let text = query::pairs(query).and_then(|query| {
+            let asked = status::Asked::of(&query)?;
+            Ok(status::document(&self.status, &self.rings, &asked).ok_or(asked.pool.map(str::to_owned)))
+        });
+        match text {
+            Ok(Ok(text)) => reply(StatusCode::OK, JSON, text),
+            Ok(Err(pool)) => {
+                reply(StatusCode::NOT_FOUND, TEXT, format!("unknown pool {:?}\n", pool.unwrap_or_default()))
+            }
+            Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        }
     }
 
     fn drain(&self) -> Reply {
@@ -403,6 +431,36 @@ fn may_change<B>(request: &Request<B>, peer: Peer, token: Option<&Secret>) -> Re
     }
 }
 
+/// What is told about clients, configuration and keys is not for everybody who reaches the port. Who can open the Unix socket or has
+/// the token may read it from anywhere, and whoever is on this machine, unless a page of somebody else asks: one that says so
+/// (an Origin that is not this server), or one whose name leads here (a Host that is a name).
+fn may_read<B>(request: &Request<B>, peer: Peer, token: Option<&Secret>) -> Result<(), &'static str> {
+    let Peer::Tcp(peer) = peer else { return Ok(()) };
+    let headers = request.headers();
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let given = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    if let (Some(token), Some(given)) = (token, given) {
+        return if token.is(given.as_bytes()) { Ok(()) } else { Err("wrong token") };
+    }
+    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+    if headers.contains_key(ORIGIN) {
+        let origin = header(ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, origin)| origin);
+        if origin.is_none() || origin != host {
+            return Err("requests from other web pages (Origin) are refused");
+        }
+    }
+    if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
+        return Err("Host has to be localhost or an IP address unless the token is sent");
+    }
+    if peer.ip().to_canonical().is_loopback() {
+        Ok(())
+    } else {
+        Err(
+            "allowed from the loopback address only, or with the token (admin_token_file): Authorization: Bearer TOKEN",
+        )
+    }
+}
+
 fn wants_open_metrics(request: &Request<Incoming>) -> bool {
     let mut accepted = request.headers().get_all(ACCEPT).iter();
     accepted.any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")))
@@ -461,6 +519,32 @@ mod tests {
             assert!(!may(peer, None, &[("host", "localhost"), ("origin", "http://localhost")]), "{shown:?}");
         }
         assert!(may(Peer::Unix, None, &[]) && may(Peer::Unix, Some("s3cret"), &[]));
+    }
+
+    #[test]
+    fn what_is_private_is_read_with_the_token_or_here_by_who_is_no_page_of_others() {
+        let at = |address: &str| Peer::Tcp((address.parse::<IpAddr>().expect("an address"), 1).into());
+        let [here, elsewhere] = ["127.0.0.1", "10.0.0.1"].map(at);
+        let may = |peer, token: Option<&str>, headers: &[(&str, &str)]| {
+            let request =
+                headers.iter().fold(Request::get("/status"), |all, &(name, value)| all.header(name, value));
+            let token = token.map(|token| Secret::new(token.to_owned()));
+            may_read(&request.body(()).expect("a request"), peer, token.as_ref()).is_ok()
+        };
+        let right = ("authorization", "Bearer s3cret");
+        for token in [None, Some("s3cret")] {
+            assert!(may(here, token, &[("host", "localhost:9121")]));
+            assert!(may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "http://127.0.0.1:9121")]));
+            assert!(!may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "http://evil.example")]));
+            assert!(!may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "null")]));
+            assert!(!may(here, token, &[("host", "evil.example:9121")]));
+            assert!(!may(here, token, &[("host", "evil.example"), ("origin", "http://evil.example")]));
+            assert!(!may(elsewhere, token, &[("host", "10.0.0.2:9121")]));
+            assert!(may(Peer::Unix, token, &[]));
+        }
+        assert!(may(elsewhere, Some("s3cret"), &[right, ("host", "store.example")]));
+        assert!(!may(here, Some("s3cret"), &[("authorization", "Bearer wrong"), ("host", "localhost")]));
+        assert!(!may(elsewhere, None, &[right, ("host", "10.0.0.2")]));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The metrics of a pool that are a number each: their names, and where they are counted.
+//! The metrics of a pool and of a shard that are a number each: their names, and where they are counted. `/metrics` and `/status`
+//! are made of them.
 
 use super::exposition::Kind;
-use crate::metrics::PoolCounters;
+use crate::metrics::{PoolCounters, ShardCounters};
 
 /// A number of a pool.
 pub type OfPool = fn(&PoolCounters) -> i64;
@@ -287,5 +288,99 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 53] = [
         Kind::Counter,
         "Requests refused because they would have needed another combination of database and protocol version.",
         |pool| pool.lanes_refused.get() as i64,
+    ),
+];
+
+/// A number of a shard.
+pub type OfShard = fn(&ShardCounters) -> i64;
+
+/// The same of a shard.
+pub const SHARD_NUMBERS: [(&str, Kind, &str, OfShard); 17] = [
+    ("memstore_shard_connections", Kind::Gauge, "Open connections to the shard.", |shard| {
+        shard.server_connections.get()
+    }),
+    ("memstore_shard_connections_opened", Kind::Counter, "Connections opened to the shard.", |shard| {
+        shard.server_connections_total.get() as i64
+    }),
+    (
+        "memstore_shard_private_connections",
+        Kind::Gauge,
+        "Connections to the shard for the use of one client at a time, in addition to the shared ones.",
+        |shard| shard.private_connections.get(),
+    ),
+    (
+        "memstore_shard_private_connections_held",
+        Kind::Gauge,
+        "Of these, connections that are used by a client.",
+        |shard| shard.private_held.get(),
+    ),
+    (
+        "memstore_shard_blocked_clients",
+        Kind::Gauge,
+        "Clients that wait for data on the shard, for example by BLPOP.",
+        |shard| shard.blocked_clients.get(),
+    ),
+    (
+        "memstore_shard_multi_shard_blocked_clients",
+        Kind::Gauge,
+        "Clients that wait for data on the shard and on others, without a connection of their own.",
+        |shard| shard.wide_clients.get(),
+    ),
+    (
+        "memstore_shard_watching_clients",
+        Kind::Gauge,
+        "Clients that watch keys on the shard (WATCH).",
+        |shard| shard.watching_clients.get(),
+    ),
+    (
+        "memstore_shard_requests",
+        Kind::Counter,
+        "Requests sent to the shard, including fragments of split requests.",
+        |shard| shard.requests.get() as i64,
+    ),
+    ("memstore_shard_request_bytes", Kind::Counter, "Bytes of requests sent to the shard.", |shard| {
+        shard.request_bytes.get() as i64
+    }),
+    ("memstore_shard_responses", Kind::Counter, "Responses received from the shard.", |shard| {
+        shard.responses.get() as i64
+    }),
+    (
+        "memstore_shard_response_bytes",
+        Kind::Counter,
+        "Bytes of responses received from the shard.",
+        |shard| shard.response_bytes.get() as i64,
+    ),
+    (
+        "memstore_shard_queued_requests",
+        Kind::Gauge,
+        "Requests queued and not yet written to the shard.",
+        |shard| shard.in_queue.get(),
+    ),
+    ("memstore_shard_queued_bytes", Kind::Gauge, "Bytes queued and not yet written to the shard.", |shard| {
+        shard.in_queue_bytes.get()
+    }),
+    (
+        "memstore_shard_in_flight_requests",
+        Kind::Gauge,
+        "Requests written to the shard and not yet answered.",
+        |shard| shard.out_queue.get(),
+    ),
+    (
+        "memstore_shard_in_flight_bytes",
+        Kind::Gauge,
+        "Bytes written to the shard and not yet answered.",
+        |shard| shard.out_queue_bytes.get(),
+    ),
+    (
+        "memstore_shard_late_responses",
+        Kind::Counter,
+        "Responses received after the request had timed out.",
+        |shard| shard.late_responses.get() as i64,
+    ),
+    (
+        "memstore_shard_streamed_pieces",
+        Kind::Counter,
+        "Pieces of large responses forwarded before the response was complete.",
+        |shard| shard.streamed.get() as i64,
     ),
 ];

@@ -11,6 +11,7 @@ pub(super) enum Action {
     Ready,
     Alive,
     Metrics,
+    Status,
     Topology,
     Slow,
     Stats,
@@ -19,12 +20,24 @@ pub(super) enum Action {
     LogLevel,
 }
 
+/// Who may ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// Whoever reaches the port.
+    Everybody,
+    /// Whoever has the token, or is on this machine and no page of others.
+    Readers,
+    /// Whoever may change the process: with the token where there is one.
+    Owners,
+}
+
 /// One path, and the method it requires. Every method but GET changes something, so that not everybody may.
 #[derive(Debug)]
 pub(super) struct Route {
     pub path: &'static str,
     pub method: Method,
     pub action: Action,
+    pub access: Access,
     about: &'static str,
 }
 
@@ -34,11 +47,6 @@ impl Route {
         self.method != Method::GET
     }
 
-    /// Whether it tells of keys, which are data: whoever may change the process may read them, and nobody else.
-    pub fn shows_data(&self) -> bool {
-        matches!(self.action, Action::Slow)
-    }
-
     /// Whether a request may have this method. HEAD is GET without the body.
     pub fn allows(&self, method: &Method) -> bool {
         *method == self.method || (*method == Method::HEAD && !self.changes())
@@ -46,33 +54,46 @@ impl Route {
 }
 
 const fn get(path: &'static str, action: Action, about: &'static str) -> Route {
-    Route { path, method: Method::GET, action, about }
+    Route { path, method: Method::GET, action, access: Access::Everybody, about }
 }
 
-static ROUTES: [Route; 10] = [
+const fn private(path: &'static str, action: Action, about: &'static str) -> Route {
+    Route { path, method: Method::GET, action, access: Access::Readers, about }
+}
+
+/// It tells of keys, which are data.
+const fn data(path: &'static str, action: Action, about: &'static str) -> Route {
+    Route { path, method: Method::GET, action, access: Access::Owners, about }
+}
+
+static ROUTES: &[Route] = &[
     get("/", Action::Index, "this list"),
     get("/ready", Action::Ready, "200 when clients can be served"),
     get("/alive", Action::Alive, "200 when the workers make progress"),
     get("/metrics", Action::Metrics, "metrics for Prometheus, or as OpenMetrics if requested"),
+    private("/status", Action::Status, "process, pools, shards and clients, as JSON"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
-    get("/slow", Action::Slow, "slow logs, as JSON"),
+    data("/slow", Action::Slow, "slow logs, as JSON"),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",
         method: Method::POST,
         action: Action::Drain,
+        access: Access::Owners,
         about: "drain: accept no new clients, answer requests in flight, exit",
     },
     Route {
         path: "/reload",
         method: Method::POST,
         action: Action::Reload,
+        access: Access::Owners,
         about: "reload the configuration",
     },
     Route {
         path: "/log-level",
         method: Method::PUT,
         action: Action::LogLevel,
+        access: Access::Owners,
         about: "error, warn, info, debug or trace, in the body",
     },
 ];
@@ -101,9 +122,9 @@ mod tests {
             ROUTES.iter().filter(|route| route.changes()).map(|route| route.path).collect();
         assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
         let showing: Vec<&str> =
-            ROUTES.iter().filter(|route| route.shows_data()).map(|route| route.path).collect();
-        assert_eq!(showing, ["/slow"]);
-        for row in &ROUTES {
+            ROUTES.iter().filter(|route| route.access == Access::Owners).map(|route| route.path).collect();
+        assert_eq!(showing, ["/slow", "/drain", "/reload", "/log-level"]);
+        for row in ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);
             assert!(!row.allows(&Method::DELETE));

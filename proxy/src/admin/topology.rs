@@ -7,11 +7,12 @@ use shard_discovery::Address;
 use shard_discovery::document::{Document, Pool};
 
 use super::metrics::REDIRECTS;
+use super::rings::Rings;
 use crate::status::{PoolStatus, Status};
 use crate::worker;
 
 /// The document as `/topology` serves it. Readers of the document take no notice of the additions.
-pub fn document(status: &Status) -> Value {
+pub fn document(status: &Status, rings: &Rings) -> Value {
     let pools = status.pools();
     let plain = Document::of(pools.iter().map(|pool| (pool.config.name.clone(), plain(pool))).collect());
     let mut document = json!(plain);
@@ -21,7 +22,7 @@ pub fn document(status: &Status) -> Value {
     document["draining"] = json!(status.draining.load(Relaxed));
     document["workers"] = json!(status.workers.len());
     for pool in &pools {
-        add(pool, &mut document["pools"][&pool.config.name]);
+        add(pool, rings, &mut document["pools"][&pool.config.name]);
     }
     document
 }
@@ -42,7 +43,7 @@ fn plain(pool: &PoolStatus) -> Pool {
     document
 }
 
-fn add(pool: &PoolStatus, document: &mut Value) {
+fn add(pool: &PoolStatus, rings: &Rings, document: &mut Value) {
     let counters = &pool.counters;
     document["listen"] = json!(pool.config.listen.to_string());
     document["epoch"] = json!(pool.epoch);
@@ -71,8 +72,7 @@ fn add(pool: &PoolStatus, document: &mut Value) {
             shard["replica_of"] = json!(member.replica_of.map(|primary| &pool.map.members[primary].id));
         }
     }
-    let live = pool.topology.without(&pool.ejected);
-    for share in live.shares() {
+    for share in rings.of(pool).shares.iter().flatten() {
         let index = share.shard;
         let shard = &mut document["shards"][index];
         if let Address::Tcp { host, .. } = &pool.topology.shards()[index].address {

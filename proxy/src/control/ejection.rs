@@ -28,7 +28,7 @@ impl Ejection {
     pub fn new(config: &config::Pool, all: Arc<Topology>) -> Self {
         let shards = all.shards().len();
         let ejector = config.auto_eject_hosts.then(|| Ejector::new(shards, options(config)));
-        Self { ejector, records: vec![Record::default(); shards], pool: config.name.clone(), all }
+        Self { ejector, records: vec![Record::new(); shards], pool: config.name.clone(), all }
     }
 
     /// Another list of shards: those that stay where they are stay ejected. Returns who owns what then.
@@ -46,8 +46,7 @@ impl Ejection {
             Some(ejector) if config.auto_eject_hosts => Some(ejector.with_shards(&kept, options)),
             _ => config.auto_eject_hosts.then(|| Ejector::new(kept.len(), options)),
         };
-        let record =
-            |kept: &Option<usize>| kept.map_or_else(Record::default, |kept| self.records[kept].clone());
+        let record = |kept: &Option<usize>| kept.map_or_else(Record::new, |kept| self.records[kept].clone());
         self.records = kept.iter().map(record).collect();
         self.all = all;
         self.live()

@@ -249,6 +249,7 @@ async fn run(
         reloads: wish.clone(),
         set_log_level: set_log_level.clone(),
         shares: admin::Shares::default(),
+        rings: admin::Rings::default(),
         connections_max: descriptors.side_connections() as usize,
     };
     admin::spawn(admin_listener, stats, admin)?;
@@ -370,7 +371,7 @@ async fn open_pools(control: &Rc<Control>, openings: Vec<Opening>, memory_max: u
     for (pool, listener) in opened {
         pool.accept(listener);
     }
-    control.status.reloaded(Duration::ZERO);
+    control.status.reloaded(Duration::ZERO, "start", Vec::new());
 }
 
 /// Reloads whenever that is asked for, until the process is to end; by which signal from then on it ends at once.

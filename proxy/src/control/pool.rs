@@ -27,7 +27,7 @@ use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
 use crate::scripts::Scripts;
 use crate::slow::SlowLog;
-use crate::status::{PoolStatus, Record, Ring};
+use crate::status::{PoolStatus, Record, Ring, Standings};
 use crate::worker::{Learnt, Order, Orders, PoolSender, PoolSetup, Reconfiguration};
 
 /// One pool, as the control thread sees it.
@@ -54,8 +54,8 @@ pub struct PoolControl {
     memory_max: Cell<usize>,
     /// Names of shards that answered no probe.
     pub unreachable: RefCell<HashSet<String>>,
-    /// Names of shards that the log knows as unhealthy, and whether it knows that in a shard's own words.
-    pub(super) unhealthy: RefCell<HashMap<String, bool>>,
+    /// How the shards are, as the log knows it.
+    pub(super) standings: Arc<Standings>,
     /// Names of shards that are being asked whether a failure was theirs.
     pub(super) suspects: RefCell<HashSet<String>>,
     /// What is known of its servers beside the list of those that are used.
@@ -158,13 +158,15 @@ impl PoolControl {
             });
             orders.push(sender);
         }
+        let standings = Arc::<Standings>::default();
         let status = PoolStatus {
             config: config.clone(),
             topology: topology.clone(),
             counters: counters.borrow().clone(),
             ejected: Vec::new(),
-            records: vec![Record::default(); topology.shards().len()],
+            records: vec![Record::new(); topology.shards().len()],
             unreachable: HashSet::new(),
+            standings: standings.clone(),
             ring: Ring::default(),
             source_error: None,
             listening: false,
@@ -183,7 +185,7 @@ impl PoolControl {
             account: account.clone(),
             memory_max: Cell::new(account.max()),
             unreachable: RefCell::default(),
-            unhealthy: RefCell::default(),
+            standings,
             suspects: RefCell::default(),
             ring: RefCell::default(),
             learning: Cell::new(false),
@@ -283,6 +285,7 @@ impl PoolControl {
             ejected: ejection.ejected(),
             records: ejection.records.clone(),
             unreachable: self.unreachable.borrow().clone(),
+            standings: self.standings.clone(),
             ring: self.ring.borrow().clone(),
             source_error: self.source_error.borrow().clone(),
             listening: self.accepting.borrow().is_some(),

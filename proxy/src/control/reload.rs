@@ -23,6 +23,7 @@ use super::{Control, care, doors, lists};
 use crate::admin::Reloaded;
 use crate::config::{self, Listen};
 use crate::net::listen::Listener;
+use crate::status::Difference;
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
@@ -53,13 +54,13 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
     for pool in control.served() {
         pool.tolerate(false);
     }
-    match &result {
+    match &mut result {
         Ok(None) => {
-            control.status.reload_needless();
+            control.status.reload_needless(trigger);
             tracing::info!(trigger, "configuration unchanged");
         }
-        Ok(Some(window)) => {
-            control.status.reloaded(*window);
+        Ok(Some(Applied { window, changes })) => {
+            control.status.reloaded(*window, trigger, std::mem::take(changes));
             let generation = control.status.generation.load(Relaxed);
             tracing::info!(trigger, generation, ?window, "configuration reloaded");
         }
@@ -72,13 +73,13 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
                     reason = error,
                     "configuration reload failed; keeping the previous configuration"
                 );
-                control.status.reload_failed(error);
+                control.status.reload_failed(trigger, error);
             }
         }
     }
-    result.map(|window| Reloaded {
+    result.map(|applied| Reloaded {
         generation: control.status.generation.load(Relaxed),
-        changed: window.is_some(),
+        changed: applied.is_some(),
         need_restart: control.told_fixed.borrow().clone(),
     })
 }
@@ -89,8 +90,15 @@ fn restart_max(control: &Control) -> Duration {
     waits.max().unwrap_or(RETRY_PAUSE)
 }
 
-/// Returns how long workers disagreed, or nothing if nothing has changed.
-async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
+/// What came of a configuration that is another one.
+struct Applied {
+    /// How long workers disagreed.
+    window: Duration,
+    changes: Vec<Difference>,
+}
+
+/// Returns nothing if nothing has changed.
+async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Applied>> {
     control.refuse_draining()?;
     let mut config = control.read()?;
     // As they are before anything is awaited: lists go on changing them.
@@ -117,7 +125,9 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Duration>> {
     }
     let (doors, opening_doors) = (doors::open(doors)?, doors::open(opening_doors)?);
     // From here on nothing can fail.
-    Ok(Some(wanted.apply(control, maps, doors, opening_doors).await))
+    let changes = wanted.differences();
+    let window = wanted.apply(control, maps, doors, opening_doors).await;
+    Ok(Some(Applied { window, changes }))
 }
 
 /// A pool that is served, under this configuration.
@@ -182,6 +192,15 @@ impl Wanted {
         let moved = changes.iter().filter(|change| has_moved(change)).map(|change| change.pool.clone());
         let given_up = removed.iter().cloned().chain(moved).collect();
         Ok(Some(Self { settings, memory_max, changes, openings, removed, given_up }))
+    }
+
+    /// What is other than it was, pool by pool.
+    fn differences(&self) -> Vec<Difference> {
+        let name = |pool: &Rc<PoolControl>| pool.config().name.clone();
+        let removed = self.removed.iter().map(|pool| Difference::of_pool(name(pool), false));
+        let opened = self.openings.iter().map(|(config, _)| Difference::of_pool(config.name.clone(), true));
+        let changed = self.changes.iter().flat_map(Change::differences);
+        removed.chain(opened).chain(changed).collect()
     }
 
     /// Returns how long workers disagreed.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -77,6 +77,16 @@ impl Ends {
         match self {
             Self::V4(both) => both.map(End::V4),
             Self::Shown(both) => [End::Shown(&both[0]), End::Shown(&both[1])],
+        }
+    }
+}
+
+impl End<'_> {
+    /// The address, without a port; none of a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::V4(address) => Some((*address.ip()).into()),
+            Self::Shown(text) => text.parse().ok().map(|address: SocketAddr| address.ip().to_canonical()),
         }
     }
 }

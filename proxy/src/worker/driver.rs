@@ -188,6 +188,7 @@ impl<P: Protocol> Driver<P> {
         let id = self.pool.client_connected(now);
         let watched = self.setup.sockets.add(&socket, self.setup.pool, Token::Client(id.index));
         let ends = Ends::of(&socket);
+        self.pool.counters().peers.came(ends.peer().ip());
         let mut client = ClientSocket::new(socket, ends, id);
         if client.socket.is_layered() {
             // Its first request may have come with the end of the handshake; the kernel does not tell of it again.
@@ -427,7 +428,9 @@ impl<P: Protocol> Driver<P> {
 
     fn take_client(&mut self, id: ClientId) -> Option<ClientSocket> {
         find_client(&mut self.clients, id)?;
-        self.clients.take(id.index as usize)
+        let client = self.clients.take(id.index as usize)?;
+        self.pool.counters().peers.went(client.ends.peer().ip());
+        Some(client)
     }
 
     /// Our side is closed; theirs may take a little.

@@ -83,10 +83,9 @@ pub async fn watch(pool: Rc<PoolControl>) {
         probed.retain(|name, _| shards.iter().any(|shard| shard.name == *name));
         let is_known = |name: &String| shards.iter().any(|shard| shard.name == *name);
         pool.unreachable.borrow_mut().retain(is_known);
-        pool.unhealthy.borrow_mut().retain(|name, _| is_known(name));
+        pool.standings.retain(is_known);
         // Also those that were never asked for anything since.
-        let noted: Vec<String> = pool.unhealthy.borrow().keys().cloned().collect();
-        noted.iter().for_each(|name| pool.note_healthy(name));
+        pool.standings.down().iter().for_each(|name| pool.note_healthy(name));
         if has_changed {
             pool.tell_status();
         }
@@ -99,10 +98,7 @@ impl PoolControl {
     /// words that say why, which tell more than its silence before.
     pub fn note_unhealthy(&self, name: &str, failure: &ShardFailure) {
         let Some(address) = self.address_of(name) else { return };
-        let in_words = matches!(failure, ShardFailure::HandshakeRefused(_));
-        let told = self.unhealthy.borrow().get(name).copied();
-        if told.is_none_or(|told_in_words| in_words && !told_in_words) {
-            self.unhealthy.borrow_mut().insert(name.to_owned(), in_words);
+        if self.standings.fell(name, failure) {
             tracing::warn!(pool = %self.config().name, shard = %name, %address, reason = %failure, "shard became unhealthy");
         }
     }
@@ -119,7 +115,7 @@ impl PoolControl {
         if is_ejected || failing > 0 || self.unreachable.borrow().contains(name) {
             return;
         }
-        if self.unhealthy.borrow_mut().remove(name).is_some()
+        if self.standings.rose(name)
             && let Some(address) = self.address_of(name)
         {
             tracing::info!(pool = %self.config().name, shard = %name, %address, "shard became healthy");

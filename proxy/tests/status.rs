@@ -1,0 +1,196 @@
+//! `/status` of the admin address, over real servers: what it says, to whom, and that it says it quickly.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use servers::{Server, eventually};
+
+mod servers;
+
+/// One request with these header lines; status and body.
+fn ask(admin: &str, path: &str, headers: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, body.to_owned())
+}
+
+fn get(admin: &str, path: &str) -> Value {
+    let (status, body) = ask(admin, path, "Host: localhost\r\n");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+fn lines(shards: &[Server]) -> Vec<String> {
+    shards.iter().enumerate().map(|(index, shard)| shard.line(index)).collect()
+}
+
+/// All names of fields, with those that hold them; of arrays those of the first element.
+fn fields(value: &Value, path: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(below) => {
+            for (name, value) in below {
+                let path = format!("{path}.{name}");
+                into.push(path.clone());
+                fields(value, &path, into);
+            }
+        }
+        Value::Array(elements) => elements.iter().take(1).for_each(|value| fields(value, path, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_status_tells_what_the_pools_and_their_shards_do() {
+    let mut shards = vec![Server::redis(&[]), Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let mut client = proxy.connect();
+    let _second = proxy.connect();
+    for key in 0..100 {
+        client.tell(&format!("SET k{key} value"));
+    }
+    eventually(|| get(&admin, "/status")["pools"][0]["clients"]["total"].to_string(), "2");
+    let status = get(&admin, "/status");
+    assert_eq!(status["version"], 1);
+    let process = &status["process"];
+    assert_eq!((&process["draining"], &process["config"]["generation"]), (&false.into(), &1.into()));
+    assert_eq!(process["workers"].as_array().map(Vec::len), Some(2));
+    assert!(process["memory"]["max_bytes"].as_u64().is_some_and(|most| most > 1 << 20), "{process}");
+    let age = status["time"].as_f64().expect("a time") - process["started"].as_f64().expect("a time");
+    let uptime = process["uptime_seconds"].as_f64().expect("a duration");
+    assert!((age - uptime).abs() < 1.0 && uptime < 60.0, "{age} {uptime}");
+
+    let pool = &status["pools"][0];
+    assert_eq!((&pool["name"], &pool["mode"]), (&"pool".into(), &"ketama".into()));
+    assert_eq!((&pool["protocol"], &pool["cluster"]), (&"redis".into(), &Value::Null));
+    assert_eq!((&pool["shards_total"], &pool["shards_up"]), (&2.into(), &2.into()));
+    assert_eq!(pool["metrics"]["requests"], 100);
+    assert_eq!(pool["commands"]["string"], 100);
+    assert_eq!(pool["errors"], serde_json::json!({}));
+    assert_eq!(pool["latency"]["count"], 100);
+    let [p50, p99] =
+        ["p50_seconds", "p99_seconds"].map(|name| pool["latency"][name].as_f64().expect("a time"));
+    assert!(0.0 < p50 && p50 <= p99 && p99 < 10.0, "{p50} {p99}");
+    let address = servers::address().to_string();
+    assert_eq!(pool["clients"]["by_address"].as_array().map(Vec::len), Some(1));
+    assert!(pool["clients"]["by_address"][0]["address"].is_string(), "{pool} {address}");
+    let of_shards = |field: &dyn Fn(&Value) -> f64| -> f64 {
+        pool["shards"].as_array().expect("shards").iter().map(field).sum()
+    };
+    assert!((of_shards(&|shard| shard["share"].as_f64().expect("a share")) - 1.0).abs() < 1e-6);
+    assert_eq!(of_shards(&|shard| shard["metrics"]["responses"].as_f64().expect("a number")), 100.0);
+    assert_eq!(status["metric_names"]["pool"]["requests"], "memstore_requests_total");
+    assert_eq!(status["metric_names"]["shard"]["connections"], "memstore_shard_connections");
+
+    // One that is away is down, since then, for a reason.
+    drop(shards.remove(0));
+    for key in 0..20 {
+        client.tell(&format!("GET k{key}"));
+    }
+    let shard = || get(&admin, "/status")["pools"][0]["shards"][0].clone();
+    eventually(|| shard()["reason"].to_string(), "\"connection refused\"");
+    let down = shard();
+    assert_eq!((&down["name"], &down["state"]), (&"shard-0".into(), &"down".into()));
+    assert!(
+        down["since"].as_f64().is_some_and(|since| since >= status["time"].as_f64().expect("a time") - 1.0)
+    );
+    assert!(down["errors"]["connect_refused"].as_u64().is_some_and(|count| count > 0), "{down}");
+    let pool = get(&admin, "/status")["pools"][0].clone();
+    assert!(pool["errors"]["connect_refused"].as_u64().is_some_and(|count| count > 0), "{pool}");
+    assert_eq!(pool["shards_up"], 1);
+    // Those that do not serve are the last that are left out.
+    let one = get(&admin, "/status?pool=pool&shards=1&clients=0");
+    assert_eq!(one["pools"][0]["shards"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&one["pools"][0]["shards"][0]["name"], &one["pools"][0]["shards_total"]),
+        (&"shard-0".into(), &2.into())
+    );
+    assert_eq!(one["pools"][0]["clients"]["others"], serde_json::json!({"addresses": 1, "clients": 2}));
+    assert_eq!(ask(&admin, "/status?pool=other", "Host: localhost\r\n").0, 404);
+    assert_eq!(ask(&admin, "/status?shards=x", "Host: localhost\r\n").0, 400);
+
+    // Whatever it says is on the page about it.
+    let page = include_str!("../../docs/admin.md");
+    let mut all = Vec::new();
+    fields(&get(&admin, "/status"), "", &mut all);
+    let is_listed = |path: &str| {
+        ["metrics", "metric_names", "disconnects", "commands", "errors"]
+            .iter()
+            .any(|table| path.contains(&format!(".{table}.")))
+    };
+    for path in all.iter().filter(|path| !is_listed(path)) {
+        let name = path.rsplit('.').next().unwrap_or_default();
+        let is_told = [format!("`{name}`"), format!(".{name}`")].iter().any(|word| page.contains(word));
+        assert!(is_told, "docs/admin.md does not say what {path} is");
+    }
+}
+
+#[test]
+fn reloads_are_remembered_with_what_they_have_changed() {
+    let shards = [Server::redis(&[]), Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards)[..1], &["--log-level", "debug"]);
+    assert_eq!(get(&admin, "/status")["reloads"], serde_json::json!([]));
+    proxy.rewrite(&[], &lines(&shards));
+    proxy.signal("HUP");
+    let last = || get(&admin, "/status")["reloads"].as_array().and_then(|reloads| reloads.last().cloned());
+    let result = || last().map_or(String::new(), |last| last["result"].to_string());
+    eventually(result, "\"applied\"");
+    let applied = last().expect("one");
+    assert_eq!((&applied["generation"], &applied["changes"][0]["what"]), (&2.into(), &"shard".into()));
+    let after = applied["changes"][0]["after"].as_str().expect("what it is");
+    assert!(after.starts_with("shard-1 at "), "{after}");
+    assert_eq!((&applied["changes"][0]["before"], &applied["error"]), (&Value::Null, &Value::Null));
+    proxy.overwrite("nothing");
+    proxy.signal("HUP");
+    eventually(result, "\"failed\"");
+    assert!(last().expect("one")["error"].as_str().is_some_and(|error| error.contains("mapping of pools")));
+}
+
+#[test]
+fn pages_of_others_do_not_read_it() {
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&[Server::redis(&[])]), &[]);
+    let own = format!("Host: {admin}\r\nOrigin: http://{admin}\r\n");
+    assert_eq!(ask(&admin, "/status", &own).0, 200);
+    for headers in [
+        "Host: evil.example\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: evil.example\r\nOrigin: http://evil.example\r\n",
+    ] {
+        let (status, body) = ask(&admin, "/status", headers);
+        assert_eq!(status, 403, "{headers}{body}");
+        // What is for scrapers and probes is for everybody.
+        assert_eq!(ask(&admin, "/metrics", headers).0, 200, "{headers}");
+    }
+}
+
+/// None of which is there. The limit is that of a machine that is busy with other tests.
+#[test]
+fn ten_thousand_shards_are_told_quickly() {
+    let address = |shard: usize| format!("127.1.{}.{}:1:1 shard-{shard}", shard / 250, shard % 250 + 1);
+    let lines: Vec<String> = (0..10_000).map(address).collect();
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines, &[]);
+    let mut client = proxy.connect();
+    (0..50).for_each(|key| drop(client.tell(&format!("GET k{key}"))));
+    // The first one finds out who owns what. What is asked for too often is refused for a while.
+    get(&admin, "/status?shards=0");
+    let begin = Instant::now();
+    let (took, body) = loop {
+        let asked = Instant::now();
+        let (status, body) = ask(&admin, "/status", "Host: localhost\r\n");
+        if status == 200 {
+            break (asked.elapsed(), body);
+        }
+        assert!(status == 429 && begin.elapsed() < Duration::from_secs(60), "{status}: {body}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let status: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(status["pools"][0]["shards"].as_array().map(Vec::len), Some(10_000));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
