@@ -4,6 +4,7 @@
 mod world;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt::{Display, Formatter};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::pool::{ClientId, Limits};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits};
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::Resp;
 use memstore_proxy::protocol::resp::session::Settings;
@@ -386,4 +387,120 @@ fn what_waits_for_a_cluster_costs_nothing_before_its_time() {
     }
     let took = began.elapsed();
     assert!(took < LONGEST, "{took:?}");
+}
+
+/// Clients that all wait for the same keys, and what they cost in parts of their stay.
+struct Waits {
+    world: World<Resp>,
+    clients: Vec<ClientId>,
+    keys: usize,
+    /// Keys that each shard will tell of.
+    told: HashMap<ConnectionId, Vec<String>>,
+}
+
+impl Waits {
+    /// So many keys, on four shards.
+    fn new(clients: usize, keys: usize) -> Self {
+        let topology =
+            Topology::new((0..4).map(shard).collect(), DistributionKind::Ketama, KeyHash::Fnv1a64, None);
+        let limits = Limits { blocked_max: 100_000, ..Limits::default() };
+        let topology = Arc::new(topology.expect("shards"));
+        let mut world = World::<Resp>::new(Settings::default(), limits, topology, 1);
+        let clients = (0..clients).map(|_| world.pool.client_connected(world.now)).collect();
+        Self { world, clients, keys, told: HashMap::new() }
+    }
+
+    fn key(number: usize) -> String {
+        format!("{:08x}", (number as u32).wrapping_mul(2_654_435_761))
+    }
+
+    /// Shards are connected, and have nothing, until they are asked for nothing more. How often they were asked to look, and to give.
+    fn answer(&mut self) -> [usize; 2] {
+        let mut asked = [0; 2];
+        loop {
+            self.world.settle();
+            let made = std::mem::take(&mut self.world.wanted);
+            made.iter().for_each(|&id| self.world.shard_connects(id));
+            let mut is_quiet = made.is_empty();
+            for id in self.world.up.clone() {
+                let requests = self.world.shard_takes(id, |length| length);
+                let requests = String::from_utf8_lossy(&requests);
+                let mut responses = String::new();
+                let mut words = requests.split("\r\n");
+                while let Some(word) = words.next() {
+                    responses.push_str(match word {
+                        "HELLO" => "%0\r\n",
+                        "TRACKING" => "+OK\r\n",
+                        "EXISTS" => ":0\r\n",
+                        "LPOP" => "$-1\r\n",
+                        _ => continue,
+                    });
+                    if word == "EXISTS" {
+                        self.told.entry(id).or_default().push(words.nth(1).expect("a key").into());
+                    }
+                    asked[0] += usize::from(word == "EXISTS");
+                    asked[1] += usize::from(word == "LPOP");
+                }
+                is_quiet &= responses.is_empty();
+                self.world.shard_sends(id, responses.as_bytes()).expect("good responses");
+            }
+            if is_quiet {
+                return asked;
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let keys: String = (0..self.keys).map(|number| format!(" {}", Self::key(number))).collect();
+        let request = format!("BLPOP{keys} 0\r\n");
+        for &id in &self.clients {
+            self.world.client_sends(id, request.as_bytes());
+            self.world.settle();
+        }
+    }
+
+    /// All keys change, and there is nothing.
+    fn change(&mut self) {
+        for (&id, keys) in &mut self.told {
+            for key in std::mem::take(keys) {
+                let told = format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n${}\r\n{key}\r\n", key.len());
+                self.world.shard_sends(id, told.as_bytes()).expect("what trackers tell");
+                self.world.settle();
+            }
+        }
+    }
+
+    fn go(&mut self) {
+        for &id in &self.clients {
+            self.world.pool.client_gone(id, true, self.world.now);
+            self.world.settle();
+        }
+    }
+}
+
+/// How long it takes for so many clients by so many keys: to come, to find nothing, twice, and to go; with `is_away` while a shard is not there.
+fn waits_take(keys: usize, is_away: bool) -> Duration {
+    let mut waits = Waits::new(300, keys);
+    let began = Instant::now();
+    waits.begin();
+    assert_eq!(waits.answer(), [keys; 2], "each key is looked at and tried once, for all who wait");
+    waits.change();
+    if is_away {
+        let tracker = *waits.told.keys().next().expect("a shard that tells");
+        waits.world.shard_closes(tracker, &ShardFailure::Reset);
+    } else {
+        assert_eq!(waits.answer(), [keys; 2]);
+    }
+    waits.go();
+    began.elapsed()
+}
+
+#[test]
+fn clients_that_wait_for_many_keys_at_several_shards_take_no_longer_than_their_keys() {
+    for is_away in [false, true] {
+        let took = |keys| (0..3).map(|_| waits_take(keys, is_away)).min().expect("three times");
+        let (few, many) = (took(32), took(256));
+        // Eight times as many keys.
+        assert!(many < few * 20, "{few:?} for 32 keys, {many:?} for 256");
+    }
 }

@@ -18,8 +18,9 @@
 //! A shard tells of a key once, however many clients wait for it, and keys are known to it by name alone. Of a name that nobody waits
 //! for any more it is known for a while that the shard will tell, for the next who does.
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -29,11 +30,13 @@ use super::connections::ConnectionId;
 use super::members::MemberIndex;
 use super::tracker::Asked;
 use crate::time::Time;
+use looks::Looks;
 use moves::Way;
 
 pub(super) use moves::Course;
 
 mod lines;
+mod looks;
 mod moves;
 mod names;
 mod tries;
@@ -44,10 +47,10 @@ const IDLE_MAX: usize = 1024;
 const IDLE_BYTES_MAX: usize = 256 << 10;
 /// What a wait, and a key of it, take beside the bytes of the request and of the name.
 const WAIT_BYTES: usize = 2 * (size_of::<(ClientId, WideWait)>() + size_of::<ClientId>()) + 2 * PIECE_BYTES;
-const KEY_BYTES: usize = size_of::<Key>() + PIECE_BYTES;
+const KEY_BYTES: usize = size_of::<Key>() + size_of::<(ClientId, usize)>() + PIECE_BYTES;
 /// The same of a name, and of those who wait for it: one at least, in a tree. It may be on its way between nodes of a cluster.
 const NAME_BYTES: usize = 2 * (size_of::<(Bytes, usize)>() + size_of::<Name>() + size_of::<Line>())
-    + 12 * size_of::<(u64, ClientId)>()
+    + 12 * size_of::<(u64, (ClientId, usize))>()
     + size_of::<Way>()
     + 3 * size_of::<(Time, usize)>()
     + 5 * PIECE_BYTES;
@@ -85,8 +88,12 @@ struct Line {
     settled: u64,
     /// It is being tried for one of them.
     trying: Option<u32>,
-    /// Who came first is first.
-    waiting: BTreeMap<u64, ClientId>,
+    /// Who came first is first; with the place that the key has among those of its request.
+    waiting: BTreeMap<u64, (ClientId, usize)>,
+    /// Its first is to be looked at.
+    is_looked_at: bool,
+    /// As of when it was looked up who is not passed over, and the last of those before.
+    passed_over: Cell<Option<(u64, u64)>>,
 }
 
 /// A key of a wait.
@@ -120,6 +127,8 @@ pub(super) struct WideWait {
     parts: Vec<Bytes>,
     /// The shards that have its keys.
     pub members: Vec<MemberIndex>,
+    /// As of when it was looked up which of its keys is the first that nobody can be asked for, and its place.
+    away_from: Cell<Option<(u64, usize)>>,
 }
 
 /// A key that is being tried.
@@ -175,18 +184,20 @@ pub(super) struct WideWaits {
     /// Those that may have something to do where others are first in their lines: their time is over, or they have keys that nobody
     /// takes from them, or have to be told that a key is of another kind.
     apart: BTreeSet<ClientId>,
-    /// Clients to be looked at.
-    looks: VecDeque<ClientId>,
+    /// Who is to be looked at.
+    looks: Looks,
     /// Clients to be looked at then.
     due: BTreeSet<(Time, ClientId)>,
     /// Shards that say at once whether they tell.
     up: HashSet<MemberIndex>,
+    /// Those that are waited at, and do not.
+    away: HashSet<MemberIndex>,
+    /// How often it has changed of which names nobody can be asked.
+    away_changes: u64,
     /// Names that shards are to be asked to tell of.
     unasked: Vec<usize>,
     /// Names that nobody is asked for until then: nodes of a cluster have sent them to each other.
     paused: BTreeSet<(Time, usize)>,
-    /// Some were paused: those whom their clients held up are to be looked at.
-    has_paused: bool,
     /// When it is to be seen whether nodes of a cluster have their keys still, and with which name that goes on.
     check_due: Option<Time>,
     check_from: usize,
@@ -234,7 +245,7 @@ impl WideWaits {
     /// Those that wait for this name, if the shard has it.
     pub fn clients_of(&self, member: MemberIndex, name: &[u8]) -> Vec<ClientId> {
         let Some(name) = self.name_at(member, name) else { return Vec::new() };
-        self.names[name].lines.iter().flat_map(|&line| self.lines[line].waiting.values().copied()).collect()
+        self.names[name].lines.iter().flat_map(|&line| self.lines[line].clients()).collect()
     }
 
     /// Whether somebody waits at the shard.
@@ -254,7 +265,7 @@ impl WideWaits {
 
     /// The client is to be looked at.
     pub fn look(&mut self, id: ClientId) {
-        self.looks.push_back(id);
+        self.looks.client(id);
     }
 
     /// Names that the shard is to tell of.
@@ -265,7 +276,7 @@ impl WideWaits {
 
     /// Whether somebody is to be looked at in this pass.
     pub fn has_work(&self) -> bool {
-        !self.looks.is_empty() || !self.unasked.is_empty() || self.has_paused
+        !self.looks.is_empty() || !self.unasked.is_empty()
     }
 
     /// When something is to be looked at.
@@ -290,10 +301,8 @@ impl WideWaits {
 
     /// One that is to be looked at.
     pub fn take_look(&mut self) -> Option<ClientId> {
-        if std::mem::take(&mut self.has_paused) {
-            self.look_at_hot();
-        }
-        self.looks.pop_front()
+        while !self.looks.has_client() && self.look_further() {}
+        self.looks.take_client()
     }
 
     /// Names that shards are to be asked to tell of.
@@ -338,22 +347,41 @@ impl WideWaits {
             }
             let line = self.line(name, database, rivals);
             let Line { empty, is_wrong, waiting, .. } = &mut self.lines[line];
-            waiting.insert(order, id);
+            // A name may stand twice in a request.
+            waiting.entry(order).or_insert((id, keys.len()));
             is_apart |= *is_wrong;
             let is_known = !*is_wrong && *empty == self.names[name].changes;
             keys.push(Key { line, seen: u64::from(is_known), is_early, is_done: false });
             self.judge_line(line);
         }
         let (trying, last, parts, is_late) = (None, None, Vec::new(), false);
-        let wait = WideWait { order, number, request, keys, until, is_late, trying, last, parts, members };
+        let away_from = Cell::default();
+        let wait = WideWait {
+            order,
+            number,
+            request,
+            keys,
+            until,
+            is_late,
+            trying,
+            last,
+            parts,
+            members,
+            away_from,
+        };
         self.held += wait.bytes();
-        wait.members.iter().for_each(|&member| *self.at.entry(member).or_default() += 1);
+        for &member in &wait.members {
+            *self.at.entry(member).or_default() += 1;
+            if !self.up.contains(&member) {
+                self.away.insert(member);
+            }
+        }
         self.waits.insert(id, wait);
         if is_apart {
             self.apart.insert(id);
         }
         self.due.extend(until.map(|until| (until, id)));
-        self.looks.push_back(id);
+        self.looks.client(id);
     }
 
     fn name(&mut self, name: Bytes, member: MemberIndex) -> usize {
@@ -379,17 +407,26 @@ impl WideWaits {
         if let Some(&line) = self.names[name].lines.iter().find(is_meant) {
             return line;
         }
-        let (empty, is_wrong, settled, trying, waiting) = (0, false, 0, None, BTreeMap::new());
-        let line =
-            self.lines.insert(Line { name, database, rivals, empty, is_wrong, settled, trying, waiting });
+        let (empty, is_wrong, settled, trying) = (0, false, 0, None);
+        let (waiting, is_looked_at, passed_over) = (BTreeMap::new(), false, Cell::default());
+        let line = self.lines.insert(Line {
+            name,
+            database,
+            rivals,
+            empty,
+            is_wrong,
+            settled,
+            trying,
+            waiting,
+            is_looked_at,
+            passed_over,
+        });
         self.names[name].lines.push(line);
         line
     }
 
     /// The client waits no more.
     pub fn leave(&mut self, id: ClientId) -> Option<WideWait> {
-        // Nobody waits for the turn of one that is passed over.
-        let is_passed_over = self.is_stuck(self.waits.get(&id)?);
         let wait = self.waits.remove(&id)?;
         self.apart.remove(&id);
         self.held -= wait.bytes();
@@ -398,6 +435,7 @@ impl WideWaits {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
                     count.remove();
+                    self.away.remove(&member);
                 }
             }
         }
@@ -409,9 +447,7 @@ impl WideWaits {
             if let Some(line) = self.lines.get_mut(key.line)
                 && line.waiting.remove(&wait.order).is_some()
             {
-                if !is_passed_over {
-                    self.look_at_first(key.line);
-                }
+                self.look_at_first(key.line);
                 self.judge_line(key.line);
                 self.drop_line(key.line);
             }
@@ -473,6 +509,13 @@ impl WideWaits {
         }
         self.by_name.remove(&name.name);
         self.held -= NAME_BYTES + name.name.len();
+    }
+}
+
+impl Line {
+    /// Those that stand in it, who came first first.
+    fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.waiting.values().map(|&(id, _)| id)
     }
 }
 

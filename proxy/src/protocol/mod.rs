@@ -26,7 +26,7 @@ pub use scripting::{Refused, Run, Scripted, Scripting};
 pub use transfer::{Heard, Transfer, TransferKind, Transferred, Transferring};
 pub use waiting::{Interruption, Waiting};
 pub use watching::{Watched, Watching};
-pub use wide::{Tracked, Tried, Wide};
+pub use wide::{Alone, Tracked, Tried, Wide};
 
 mod about;
 pub mod caching;

@@ -37,6 +37,16 @@ pub enum Tried {
     Rewritten,
 }
 
+/// A key that is tried without the others of its request.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Alone {
+    /// Who takes data of the key from each other: those requests that have the same word for it. None: each has all of it, however
+    /// many there are.
+    pub rivals: Option<Vec<u8>>,
+    /// Nothing is lost where the key changes after it was tried and nobody is told of that.
+    pub is_early: bool,
+}
+
 /// How a protocol speaks of such requests. A protocol that has none says nothing.
 pub trait Wide {
     /// Writes what makes a shard tell on this connection when keys change that are looked at there, which brings one response.
@@ -50,22 +60,13 @@ pub trait Wide {
         Tracked::Odd
     }
 
-    /// Whether each key of a request that waits can be tried alone.
-    fn is_wide(_request: &[u8]) -> bool {
-        false
-    }
-
-    /// Who takes data of the key from each other: those requests that have the same word for it. None: each has all of it, however
-    /// many there are.
-    fn rivals(_request: &[u8], _place: usize) -> Option<Vec<u8>> {
+    /// How each key of a request that waits is tried alone, in their order. None: they cannot be.
+    fn alone(_request: &[u8]) -> Option<Vec<Alone>> {
         None
     }
 
-    /// Writes the request that tries the key at this place among those of the request. True if nothing is lost where the key
-    /// changes after that and nobody is told of it.
-    fn try_key(_request: &[u8], _place: usize, _out: &mut Vec<u8>) -> bool {
-        false
-    }
+    /// Writes the request that tries the key at this place among those of the request.
+    fn try_key(_request: &[u8], _place: usize, _out: &mut Vec<u8>) {}
 
     /// Judges the response to that, and writes what [`Tried`] speaks of.
     fn tried(_request: &[u8], _place: usize, _response: &[u8], _out: &mut Vec<u8>) -> Tried {

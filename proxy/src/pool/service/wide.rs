@@ -10,7 +10,7 @@ use crate::pool::connection::Admission;
 use crate::pool::members::{MemberIndex, ShardIndex};
 use crate::pool::ticket::Sender;
 use crate::pool::wide::Wanted;
-use crate::protocol::{DecodeRequests, Protocol};
+use crate::protocol::{Alone, DecodeRequests, Protocol};
 
 /// So many keys a request may have that waits at several shards: what becomes of one of them is looked for among all.
 const KEYS_MAX: usize = 256;
@@ -24,23 +24,21 @@ impl<P: Protocol> Service<'_, P> {
         length: usize,
     ) -> Result<Next, Refusal> {
         let canonical = self.activity.decoder.canonical(&scratch[self.used..][..length]);
-        let is_wide = P::is_wide(canonical);
-        if !is_wide || self.plan.keys.len() > KEYS_MAX {
+        let alone = P::alone(canonical);
+        let most = alone.is_some().then_some(KEYS_MAX);
+        let Some(alone) = alone.filter(|alone| alone.len() <= KEYS_MAX) else {
             let keys = self.plan.keys.iter().map(|&(start, length)| &canonical[start..start + length]);
-            let most = is_wide.then_some(KEYS_MAX);
             return Err(Refusal::Reply(P::spread_wait(self.router.spread_of(keys), most)));
-        }
+        };
         let mut members: Vec<MemberIndex> = Vec::new();
-        let mut wanted = Vec::with_capacity(self.plan.keys.len());
-        for (place, &(start, length)) in self.plan.keys.iter().enumerate() {
+        let mut wanted = Vec::with_capacity(alone.len());
+        for (&(start, length), Alone { rivals, is_early }) in self.plan.keys.iter().zip(alone) {
             let name = &canonical[start..start + length];
             let home = self.router.topology.home_of(name).ok_or(Refusal::Nobody)?;
             let member = self.router.members.of(ShardIndex(home.shard));
             if !members.contains(&member) {
                 members.push(member);
             }
-            let is_early = P::try_key(canonical, place, &mut Vec::new());
-            let rivals = P::rivals(canonical, place);
             wanted.push(Wanted { name: Bytes::copy_from_slice(name), member, rivals, is_early });
         }
         let request = Bytes::copy_from_slice(canonical);

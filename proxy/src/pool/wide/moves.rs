@@ -116,7 +116,7 @@ impl WideWaits {
         if is_given_up {
             way.times = 0;
         }
-        let waiting = |line: &usize| self.lines[*line].waiting.values().copied();
+        let waiting = |line: &usize| self.lines[*line].clients();
         let given_up = self.names[place].lines.iter().filter(|_| is_given_up).flat_map(waiting).collect();
         // Who names another one has said where to ask.
         let pause = match course {
@@ -141,6 +141,7 @@ impl WideWaits {
         }
         name.is_tracked = true;
         self.has_moved = true;
+        self.away_changes += 1;
         self.name_changed(place, asks);
     }
 
@@ -149,14 +150,16 @@ impl WideWaits {
         let Some(name) = self.names.get_mut(place) else { return };
         name.way.get_or_insert_default().paused = Some(until);
         self.paused.insert((until, place));
-        // Those that wait for it hold up nobody meanwhile. That is seen to once for all names of a pass.
-        self.has_paused = true;
+        self.away_changes += 1;
+        // Those that wait for it hold up nobody meanwhile.
+        self.looks.hot();
     }
 
     /// The pause of the name is over, if it has one.
     pub(super) fn go_on_asking(&mut self, place: usize) {
         if let Some(until) = self.names[place].way.as_mut().and_then(|way| way.paused.take()) {
             self.paused.remove(&(until, place));
+            self.away_changes += 1;
         }
     }
 
@@ -169,10 +172,10 @@ impl WideWaits {
             self.go_on_asking(place);
             self.unasked.push(place);
             for &line in &self.names[place].lines {
-                ended.extend(self.lines[line].waiting.values().copied());
+                ended.extend(self.lines[line].clients());
             }
         }
-        self.looks.extend(ended);
+        self.looks.clients(ended);
     }
 
     /// Whether nodes have their keys still is to be seen from now on, as long as somebody waits.
@@ -211,7 +214,7 @@ impl WideWaits {
         if !std::mem::take(&mut self.has_moved) {
             return false;
         }
-        let Self { waits, lines, names, at, .. } = self;
+        let Self { waits, lines, names, at, up, away, .. } = self;
         at.clear();
         for wait in waits.values_mut() {
             wait.members.clear();
@@ -225,6 +228,7 @@ impl WideWaits {
                 }
             }
         }
+        *away = at.keys().filter(|member| !up.contains(member)).copied().collect();
         true
     }
 }

@@ -67,13 +67,18 @@ impl WideWaits {
 
     /// The shard can be asked from here on, or no more. Then it tells of nothing, and any key may have changed.
     pub fn is_up(&mut self, member: MemberIndex, is_up: bool) {
+        self.away_changes += 1;
         if is_up {
             self.up.insert(member);
+            self.away.remove(&member);
         } else {
             self.up.remove(&member);
+            if self.at.contains_key(&member) {
+                self.away.insert(member);
+            }
             self.all_changed(member);
             self.names.shrink_to_fit();
-            self.look_at_hot();
+            self.looks.hot();
         }
     }
 
@@ -105,14 +110,14 @@ impl WideWaits {
             }
             if home.is_none() {
                 let lines = name.lines.iter();
-                homeless.extend(lines.flat_map(|&line| self.lines[line].waiting.values().copied()));
+                homeless.extend(lines.flat_map(|&line| self.lines[line].clients()));
             }
             self.go_to(place, home.unwrap_or(member), None, home.is_some());
         }
         self.has_moved = true;
         self.recount();
         // Who was first may wait for a shard that is not there yet.
-        self.look_at_hot();
+        self.looks.hot();
         homeless
     }
 }

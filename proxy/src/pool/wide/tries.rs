@@ -1,5 +1,7 @@
 //! Keys that are being tried, and what becomes of those who wait for that.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use super::{Attempt, Name, WideWaits};
@@ -59,11 +61,11 @@ impl WideWaits {
             self.judge_line(attempt.line);
             self.look_at_first(attempt.line);
             if self.lines[attempt.line].is_wrong {
-                self.look_at_apart(attempt.line);
+                self.looks.apart();
             }
             self.drop_line(attempt.line);
         }
-        self.looks.push_back(attempt.client);
+        self.looks.client(attempt.client);
         Some(attempt)
     }
 
@@ -99,42 +101,20 @@ impl WideWaits {
             return self.look_at_first(attempt.line);
         }
         // Those that would have tried this one first may try another one.
-        if is_wrong || line.waiting.len() <= self.hot.len() {
-            self.looks.extend(line.waiting.values());
-        } else {
-            self.look_at_apart(attempt.line);
-            self.look_at_hot();
-        }
+        self.looks.hot();
+        self.looks.apart();
         if is_wrong {
             self.tell_apart(attempt.line);
         }
     }
 
-    /// Those in the line that may have something to do without being first.
-    fn look_at_apart(&mut self, line: usize) {
-        let waiting = &self.lines[line].waiting;
-        if self.apart.len() <= waiting.len() {
-            self.looks.extend(&self.apart);
-        } else {
-            self.looks.extend(waiting.values().filter(|id| self.apart.contains(*id)));
-        }
-    }
-
     /// The key is of another kind: those that know nothing of it are to be told when they come to it.
-    fn tell_apart(&mut self, place: usize) {
+    fn tell_apart(&mut self, line: usize) {
         let Self { waits, lines, apart, .. } = self;
-        let line = &lines[place];
-        let is_new = |id: &&ClientId| {
-            let wait = &waits[*id];
-            wait.order > line.settled && wait.keys.iter().any(|key| key.line == place && key.seen == 0)
-        };
-        apart.extend(line.waiting.values().filter(is_new));
-    }
-
-    pub(super) fn look_at_hot(&mut self) {
-        let firsts = self.hot.iter().filter_map(|&hot| self.first_of(&self.lines[hot]));
-        let firsts: Vec<ClientId> = firsts.collect();
-        self.looks.extend(firsts);
+        let line = &lines[line];
+        let new = line.waiting.range(line.settled + 1..).map(|(_, waiting)| waiting);
+        let is_new = |(id, place): &&(ClientId, usize)| waits[id].keys[*place].seen == 0;
+        apart.extend(new.filter(is_new).map(|&(id, _)| id));
     }
 
     /// A part of the client's reply.
@@ -151,6 +131,7 @@ impl WideWaits {
         self.held = self.held + request.len() - wait.request.len();
         wait.request = request;
         wait.keys[attempt.place].is_early = false;
+        wait.away_from = Cell::default();
     }
 
     /// Who has the key at this place, and whether it is to be asked as one to whom its slot is on its way.
@@ -169,12 +150,9 @@ impl WideWaits {
     /// under way come last.
     pub fn heirs(&self, attempt: &Attempt) -> Vec<(ClientId, usize)> {
         let Some(line) = self.lines.get(attempt.line).filter(|_| attempt.is_rival) else { return Vec::new() };
-        let of_line = |&id: &ClientId| {
-            let wait = self.waits.get(&id)?;
-            Some((id, wait.keys.iter().position(|key| key.line == attempt.line)?))
-        };
-        let mut heirs: Vec<_> = line.waiting.values().filter_map(of_line).collect();
-        heirs.sort_by_key(|(id, _)| self.waits[id].trying.is_some());
+        let (mut heirs, busy): (Vec<_>, Vec<_>) =
+            line.waiting.values().partition(|(id, _)| self.waits[id].trying.is_none());
+        heirs.extend(busy);
         heirs
     }
 
@@ -205,7 +183,7 @@ impl WideWaits {
         wait.until = Some(most);
         self.apart.insert(id);
         self.due.insert((most, id));
-        self.looks.push_back(id);
+        self.looks.client(id);
         true
     }
 }

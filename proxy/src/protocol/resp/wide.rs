@@ -11,7 +11,7 @@ use super::command::{Command, Trial, index};
 use super::decode::RequestDecoder;
 use super::waiting::{self, words_of};
 use super::{Resp, encode, identity};
-use crate::protocol::wide::{Tracked, Tried, Wide};
+use crate::protocol::wide::{Alone, Tracked, Tried, Wide};
 use crate::protocol::{Protocol, Spread};
 
 /// Options that mean the same for one of several streams as for all. Others count entries of all of them, or wait for other
@@ -23,11 +23,9 @@ struct Sought<'b> {
     command: &'static Command<'static>,
     trial: Trial,
     words: Vec<&'b [u8]>,
-    /// Where the key stands, and where the last one does.
+    /// Where the key stands, and where all do.
     at: usize,
-    last: usize,
-    /// How many there are.
-    keys: usize,
+    positions: Vec<usize>,
 }
 
 impl<'b> Sought<'b> {
@@ -37,8 +35,12 @@ impl<'b> Sought<'b> {
         let trial = command.trial?;
         let positions = command.key_positions(words.len(), |index| words[index]).ok()?;
         let positions: Vec<usize> = positions.collect();
-        let (at, last, keys) = (*positions.get(place)?, *positions.last()?, positions.len());
-        Some(Self { command, trial, words, at, last, keys })
+        let at = *positions.get(place)?;
+        Some(Self { command, trial, words, at, positions })
+    }
+
+    fn last(&self) -> usize {
+        self.positions.last().copied().unwrap_or_default()
     }
 
     fn key(&self) -> &'b [u8] {
@@ -47,8 +49,9 @@ impl<'b> Sought<'b> {
 
     /// Where the id stands from which a stream is read: behind the keys, in their order.
     fn id_at(&self) -> Option<usize> {
-        let is_paired = self.words.len() == self.last + 1 + self.keys;
-        is_paired.then_some(self.at + self.keys)
+        let keys = self.positions.len();
+        let is_paired = self.words.len() == self.last() + 1 + keys;
+        is_paired.then_some(self.at + keys)
     }
 
     fn id(&self) -> &'b [u8] {
@@ -61,8 +64,9 @@ impl<'b> Sought<'b> {
     }
 
     fn group(&self) -> Option<&'b [u8]> {
-        let at = self.heads()?.iter().position(|word| word.eq_ignore_ascii_case(b"GROUP"))?;
-        self.heads()?.get(at + 1).copied()
+        let heads = self.heads()?;
+        let at = heads.iter().position(|word| word.eq_ignore_ascii_case(b"GROUP"))?;
+        heads.get(at + 1).copied()
     }
 
     /// The words before the keys of streams, without the option to wait.
@@ -89,44 +93,46 @@ impl Wide for Resp {
         }
     }
 
-    fn is_wide(request: &[u8]) -> bool {
+    fn alone(request: &[u8]) -> Option<Vec<Alone>> {
         let mut decoder = RequestDecoder::default();
-        let Some(sought) = Sought::of(&mut decoder, request, 0) else { return false };
+        let mut sought = Sought::of(&mut decoder, request, 0)?;
         let is_tried_alone = match sought.trial {
             Trial::Element(_) | Trial::Scored(_) | Trial::Elements(..) => true,
             Trial::Entries | Trial::EntriesOfGroup => sought.heads().is_some() && sought.id_at().is_some(),
         };
-        is_tried_alone && waiting::is_plain(sought.command, &sought.words)
-    }
-
-    fn rivals(request: &[u8], place: usize) -> Option<Vec<u8>> {
-        let mut decoder = RequestDecoder::default();
-        let sought = Sought::of(&mut decoder, request, place)?;
-        match sought.trial {
-            Trial::Element(_) | Trial::Scored(_) | Trial::Elements(..) => {
-                // Those that take what the other has not see something else there.
-                Some(vec![sought.command.family as u8])
-            }
-            Trial::EntriesOfGroup if sought.id() == b">" => {
-                Some([&[sought.command.family as u8], sought.group()?].concat())
-            }
-            Trial::Entries | Trial::EntriesOfGroup => None,
+        if !is_tried_alone || !waiting::is_plain(sought.command, &sought.words) {
+            return None;
         }
+        let family = sought.command.family as u8;
+        let group = sought.group();
+        let mut alone = Vec::with_capacity(sought.positions.len());
+        for place in 0..sought.positions.len() {
+            sought.at = sought.positions[place];
+            let rivals = match sought.trial {
+                // Those that take what the other has not see something else there.
+                Trial::Element(_) | Trial::Scored(_) | Trial::Elements(..) => Some(vec![family]),
+                Trial::EntriesOfGroup if sought.id() == b">" => {
+                    group.map(|group| [&[family], group].concat())
+                }
+                Trial::Entries | Trial::EntriesOfGroup => None,
+            };
+            alone.push(Alone { rivals, is_early: sought.asks_for_latest() });
+        }
+        Some(alone)
     }
 
-    fn try_key(request: &[u8], place: usize, out: &mut Vec<u8>) -> bool {
+    fn try_key(request: &[u8], place: usize, out: &mut Vec<u8>) {
         let mut decoder = RequestDecoder::default();
-        let Some(sought) = Sought::of(&mut decoder, request, place) else { return false };
+        let Some(sought) = Sought::of(&mut decoder, request, place) else { return };
         let key = sought.key();
         match sought.trial {
             Trial::Element(name) | Trial::Scored(name) => encode::request(out, &[name.as_bytes(), key]),
             Trial::Elements(name, _) => {
-                let behind = &sought.words[sought.last + 1..];
+                let behind = &sought.words[sought.last() + 1..];
                 encode::request(out, &[&[name.as_bytes(), b"1", key], behind].concat());
             }
             Trial::Entries if sought.asks_for_latest() => {
                 encode::request(out, &[b"XREVRANGE", key, b"+", b"-", b"COUNT", b"1"]);
-                return true;
             }
             Trial::Entries | Trial::EntriesOfGroup => {
                 let mut words = sought.heads().unwrap_or_default();
@@ -134,7 +140,6 @@ impl Wide for Resp {
                 encode::request(out, &words);
             }
         }
-        false
     }
 
     fn tried(request: &[u8], place: usize, response: &[u8], out: &mut Vec<u8>) -> Tried {
@@ -266,10 +271,10 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            assert!(Resp::is_wide(&request(line)), "{line}");
-            let is_early = Resp::try_key(&request(line), place, &mut out);
+            let alone = Resp::alone(&request(line)).expect(line);
+            Resp::try_key(&request(line), place, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&request(expected)), "{line}");
-            assert_eq!(is_early, expected.starts_with("XREVRANGE"), "{line}");
+            assert_eq!(alone[place].is_early, expected.starts_with("XREVRANGE"), "{line}");
         }
         for line in [
             "BLMOVE a b LEFT LEFT 0",
@@ -280,7 +285,7 @@ mod tests {
             "XREAD BLOCK 0 STREAMS a b 0 0 0",
             "MGET a b",
         ] {
-            assert!(!Resp::is_wide(&request(line)), "{line}");
+            assert_eq!(Resp::alone(&request(line)), None, "{line}");
         }
     }
 
@@ -339,7 +344,10 @@ mod tests {
 
     #[test]
     fn those_that_take_from_each_other_have_the_same_word() {
-        let rivals = |line: &str, place| Resp::rivals(&request(line), place);
+        let rivals = |line: &str, place| {
+            let mut alone = Resp::alone(&request(line)).expect(line);
+            alone.swap_remove(place).rivals
+        };
         assert_eq!(rivals("BLPOP a b 0", 0), rivals("BLMPOP 0 2 c a RIGHT", 1));
         assert_ne!(rivals("BLPOP a b 0", 0), rivals("BZPOPMIN a b 0", 0));
         let group = rivals("XREADGROUP GROUP g c BLOCK 0 STREAMS a b > 0", 0);
