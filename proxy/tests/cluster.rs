@@ -180,6 +180,15 @@ fn one_address_for_a_whole_cluster() {
     assert_eq!(client.tell("EVAL return(1) 2 a b"), spread);
     assert_eq!(client.tell("EVAL return(1) 2 {t}a {t}b"), ":1\r\n");
     assert!(client.tell("SELECT 1").starts_with("-ERR DB index is out of range"));
+    // There are no other databases that these could harm.
+    for whole in
+        ["SCRIPT FLUSH", "FUNCTION FLUSH", "CONFIG RESETSTAT", "MEMORY PURGE", "SLOWLOG RESET", "FLUSHALL"]
+    {
+        assert_eq!(client.tell(whole), "+OK\r\n", "{whole}");
+    }
+    assert_eq!(client.tell("DBSIZE"), ":0\r\n");
+    assert!(client.tell("SLOWLOG GET").starts_with('*'));
+    assert!(client.tell("SCRIPT KILL").starts_with("-NOTBUSY"));
     let topology = get(&admin, "/topology");
     assert!(topology.contains("\"slots_covered\": 16384") && topology.contains(&nodes.id(2)), "{topology}");
     assert_eq!(metric(&admin, "memstore_cluster_slots{", ""), 16384.0);

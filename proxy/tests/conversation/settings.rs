@@ -28,7 +28,10 @@ pub trait Dialect: Protocol {
 
     const SETTINGS: &'static [Row<Self::Settings>];
 
-    fn settings(one_shard: bool) -> Self::Settings;
+    fn settings(shards: usize, is_cluster: bool) -> Self::Settings;
+
+    /// What follows from what the header says.
+    fn settle(_settings: &mut Self::Settings, _is_cluster: bool) {}
 }
 
 impl Dialect for Resp {
@@ -60,8 +63,14 @@ impl Dialect for Resp {
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
 
-    fn settings(one_shard: bool) -> session::Settings {
-        session::Settings { databases: 16, one_shard, ..session::Settings::default() }
+    fn settings(shards: usize, is_cluster: bool) -> session::Settings {
+        let databases = if is_cluster { 1 } else { 16 };
+        let one_shard = shards == 1 && !is_cluster;
+        session::Settings { databases, one_shard, ..session::Settings::default() }
+    }
+
+    fn settle(settings: &mut session::Settings, is_cluster: bool) {
+        settings.confined = session::is_confined(settings.db, settings.databases, is_cluster);
     }
 }
 
@@ -72,7 +81,7 @@ impl Dialect for Memcache {
         put(&mut settings.miss_on_get_errors, either(value, "true", "false"))
     })];
 
-    fn settings(_one_shard: bool) -> memcache::Settings {
+    fn settings(_shards: usize, _is_cluster: bool) -> memcache::Settings {
         memcache::Settings::default()
     }
 }
@@ -234,10 +243,11 @@ pub fn read<D: Dialect>(header: &[Setting]) -> Result<(Scene, Limits, D::Setting
             known.then_some(()).ok_or_else(unknown)?;
         }
     }
-    let mut settings = D::settings(scene.shards == 1 && !scene.is_cluster);
+    let mut settings = D::settings(scene.shards, scene.is_cluster);
     for setting in header {
         set(D::SETTINGS, &mut settings, setting)?;
     }
+    D::settle(&mut settings, scene.is_cluster);
     Ok((scene, limits, settings))
 }
 

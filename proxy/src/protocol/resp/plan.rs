@@ -178,7 +178,7 @@ pub fn plan_command(
         // Of what modules do, only what is done at all is to be refused for that.
         Handling::ToAll(_, Reach::Server)
         | Handling::Later(Feature::WholeServer | Feature::AtOnce | Feature::Keyless | Feature::Indexes)
-            if facts.settings.is_confined() && (facts.settings.one_shard || !command.is_learnt()) =>
+            if facts.settings.confined && (facts.settings.one_shard || !command.is_learnt()) =>
         {
             refuse_beyond(&command.words(), plan)
         }

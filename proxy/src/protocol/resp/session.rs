@@ -26,6 +26,8 @@ pub struct Settings {
     pub db: u32,
     /// Databases that SELECT may choose from.
     pub databases: u32,
+    /// The shards may have others, from which clients are kept: [`is_confined`].
+    pub confined: bool,
     /// What INFO and CONFIG say about the listener.
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.
@@ -67,11 +69,12 @@ impl Settings {
     pub fn has_database(&self, db: u32) -> bool {
         if self.db > 0 { db == self.db } else { db < self.databases }
     }
+}
 
-    /// Whether clients are kept from databases that the shards have.
-    pub fn is_confined(&self) -> bool {
-        self.db > 0 || self.databases < DATABASES_USUAL
-    }
+/// Whether clients who start in this database and may choose from so many, by what is configured, are kept from others that the shards may
+/// have. A cluster has but one.
+pub fn is_confined(db: u32, databases: u32, is_cluster: bool) -> bool {
+    db > 0 || !is_cluster && databases < DATABASES_USUAL
 }
 
 /// One client's state.

@@ -195,7 +195,7 @@ pub fn notify_question(flags: Flags) -> Question {
 
 /// `SCRIPT KILL` and `FUNCTION KILL`
 pub fn stop_question(what: Running, facts: &Facts<'_, Resp>) -> Result<Question, String> {
-    if facts.settings.is_confined() {
+    if facts.settings.confined {
         let name = match what {
             Running::Script => "script",
             Running::Function => "function",
