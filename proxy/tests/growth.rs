@@ -281,10 +281,12 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/resp/session.rs Settings.user", Configured),
     ("protocol/resp/usage.rs Calls.shards", Account),
     // 128 kinds and modules, whatever shards say.
+    ("protocol/store.rs Store.allocator", Configured),
     ("protocol/store.rs Store.errors", Configured),
     ("protocol/store.rs Store.events", Configured),
     ("protocol/store.rs Store.keyspace", Configured),
     ("protocol/store.rs Store.modules", Configured),
+    ("protocol/store.rs Store.numbers", Configured),
     ("protocol/store.rs Store.policy", Configured),
     ("protocol/store.rs Store.valkey", Configured),
     ("protocol/store.rs Store.version", Configured),

@@ -35,6 +35,7 @@ mod clients;
 mod confirming;
 mod decoder;
 pub mod events;
+pub mod figures;
 mod identity;
 pub mod memcache;
 mod owners;

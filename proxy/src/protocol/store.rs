@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::events::Flags;
+use super::figures::{DECIMALS, NUMBERS, SHOWN, STATES, human};
 pub use super::resp::command::Commands;
 
 /// What one server says of itself, or several taken together.
@@ -23,8 +24,8 @@ pub struct Store {
     pub policy: Option<String>,
     /// Of which events of keys any of them tells, in its words if all say the same.
     pub events: Option<String>,
-    /// In the order of [`NUMBERS`].
-    numbers: [Option<u64>; NUMBERS.len()],
+    /// Those that are known, by their place in [`NUMBERS`].
+    numbers: BTreeMap<usize, u64>,
     /// In the order of [`DECIMALS`].
     decimals: [Option<f64>; DECIMALS.len()],
     /// Whether it is well, in the order of [`STATES`].
@@ -33,6 +34,8 @@ pub struct Store {
     errors: BTreeMap<String, u64>,
     /// Lines of INFO about modules.
     modules: BTreeSet<String>,
+    /// What manages their memory, if it is the same everywhere.
+    allocator: Option<String>,
     /// By the number of the database.
     pub keyspace: BTreeMap<u32, Keys>,
     /// It follows another one, so that it has nothing of its own.
@@ -50,59 +53,16 @@ pub struct Keys {
     pub average_ttl: u64,
 }
 
-/// How the numbers of several servers make one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Join {
-    Sum,
-    /// The sum, where 0 stands for no limit.
-    SumOfLimits,
-    /// The highest, of states.
-    Highest,
-    /// The lowest, of what is safe or was done.
-    Lowest,
-}
-
-/// The numbers that are kept, by section of INFO and name.
-const NUMBERS: [(&str, &str, Join); 17] = [
-    ("memory", "used_memory", Join::Sum),
-    ("memory", "used_memory_rss", Join::Sum),
-    ("memory", "used_memory_peak", Join::Sum),
-    ("memory", "used_memory_dataset", Join::Sum),
-    ("memory", "maxmemory", Join::SumOfLimits),
-    ("persistence", "loading", Join::Highest),
-    ("persistence", "rdb_changes_since_last_save", Join::Sum),
-    ("persistence", "rdb_bgsave_in_progress", Join::Highest),
-    ("persistence", "aof_rewrite_in_progress", Join::Highest),
-    ("persistence", "async_loading", Join::Highest),
-    ("persistence", "rdb_last_save_time", Join::Lowest),
-    ("persistence", "aof_enabled", Join::Lowest),
-    ("stats", "instantaneous_ops_per_sec", Join::Sum),
-    ("stats", "expired_keys", Join::Sum),
-    ("stats", "evicted_keys", Join::Sum),
-    ("stats", "keyspace_hits", Join::Sum),
-    ("stats", "keyspace_misses", Join::Sum),
-];
-
-/// Numbers with a fraction, which are added up, by section and name, and digits behind the point.
-const DECIMALS: [(&str, &str, usize); 6] = [
-    ("stats", "instantaneous_input_kbps", 2),
-    ("stats", "instantaneous_output_kbps", 2),
-    ("cpu", "used_cpu_sys", 6),
-    ("cpu", "used_cpu_user", 6),
-    ("cpu", "used_cpu_sys_children", 6),
-    ("cpu", "used_cpu_user_children", 6),
-];
-
-/// What is `ok` if it is so everywhere.
-const STATES: [(&str, &str); 3] = [
-    ("persistence", "rdb_last_bgsave_status"),
-    ("persistence", "aof_last_bgrewrite_status"),
-    ("persistence", "aof_last_write_status"),
-];
-
 /// Kinds of errors and modules that are kept, and bytes of a line about one. A server tells of 128 kinds.
 const LINES_MAX: usize = 128;
 const LINE_MAX: usize = 512;
+/// Names of lines.
+const POLICY: &str = "maxmemory_policy";
+const ALLOCATOR: &str = "mem_allocator";
+const FRAGMENTATION: &str = "mem_fragmentation_ratio";
+const MODULE: &str = "module";
+/// What the name of a size ends with where it is written for people.
+const FOR_PEOPLE: &str = "_human";
 /// What lines about errors begin with.
 const ERROR: &str = "errorstat_";
 
@@ -112,7 +72,7 @@ impl Store {
         let mut store = Self::default();
         for (name, value) in text.lines().filter_map(|line| line.trim_end().split_once(':')) {
             if let Some(place) = NUMBERS.iter().position(|(_, known, _)| *known == name) {
-                store.numbers[place] = value.parse().ok();
+                store.numbers.extend(value.parse().ok().map(|number: u64| (place, number)));
                 continue;
             }
             if let Some(place) = DECIMALS.iter().position(|(_, known, _)| *known == name) {
@@ -126,9 +86,10 @@ impl Store {
             match name {
                 "redis_version" => store.version = version(value).is_some().then(|| value.to_owned()),
                 "valkey_version" => store.valkey = version(value).is_some().then(|| value.to_owned()),
-                "maxmemory_policy" => store.policy = is_word(value).then(|| value.to_owned()),
+                POLICY => store.policy = is_word(value).then(|| value.to_owned()),
+                ALLOCATOR => store.allocator = is_line(value).then(|| value.to_owned()),
                 "role" => store.is_replica = value == "slave",
-                "module" if is_line(value) && store.modules.len() < LINES_MAX => {
+                MODULE if is_line(value) && store.modules.len() < LINES_MAX => {
                     store.modules.insert(value.to_owned());
                 }
                 _ if name.starts_with(ERROR) && is_line(name) && store.errors.len() < LINES_MAX => {
@@ -180,20 +141,20 @@ impl Store {
             (Some(one), Some(two)) => Some(if loss(two) > loss(&one) { two.clone() } else { one }),
             _ => None,
         };
+        self.allocator = self.allocator.take().filter(|one| Some(one) == other.allocator.as_ref());
         self.events = match (self.events.take(), &other.events) {
             (Some(one), Some(two)) if one == *two => Some(one),
             (Some(one), Some(two)) => Some(flags(&one).with(flags(two)).to_string()),
             _ => None,
         };
-        for (place, (_, _, join)) in NUMBERS.iter().enumerate() {
-            self.numbers[place] = match (self.numbers[place], other.numbers[place], join) {
-                (Some(0), Some(_), Join::SumOfLimits) | (Some(_), Some(0), Join::SumOfLimits) => Some(0),
-                (Some(one), Some(two), Join::Sum | Join::SumOfLimits) => Some(one.saturating_add(two)),
-                (Some(one), Some(two), Join::Highest) => Some(one.max(two)),
-                (Some(one), Some(two), Join::Lowest) => Some(one.min(two)),
-                _ => None,
+        // What one of them does not tell is not known of all.
+        self.numbers.retain(|place, number| {
+            let (Some(other), Some((_, _, join))) = (other.numbers.get(place), NUMBERS.get(*place)) else {
+                return false;
             };
-        }
+            *number = join.of(*number, *other);
+            true
+        });
         for (sum, other) in self.decimals.iter_mut().zip(other.decimals) {
             *sum = sum.zip(other).map(|(one, two)| one + two);
         }
@@ -227,22 +188,30 @@ impl Store {
 
     /// One of the numbers, if it is known.
     pub fn number(&self, name: &str) -> Option<u64> {
-        self.numbers[NUMBERS.iter().position(|(_, known, _)| *known == name)?]
+        self.numbers.get(&NUMBERS.iter().position(|(_, known, _)| *known == name)?).copied()
     }
 
     /// The numbers of a section of INFO that are known.
-    pub fn section(&self, wanted: &str) -> impl Iterator<Item = (&'static str, u64)> {
-        NUMBERS
-            .iter()
-            .zip(self.numbers)
+    fn section(&self, wanted: &str) -> impl Iterator<Item = (&'static str, u64)> {
+        let numbers = self.numbers.iter().filter_map(|(place, number)| Some((NUMBERS.get(*place)?, *number)));
+        numbers
             .filter(move |((section, ..), _)| *section == wanted)
-            .filter_map(|((_, name, _), number)| Some((*name, number?)))
+            .map(|((_, name, _), number)| (*name, number))
     }
 }
 
 impl Store {
-    /// Writes what else is known of a section, as a server does.
-    pub fn write_further(&self, section: &str, text: &mut String) {
+    /// Writes what is known of a section, as a server does; of the keyspace the databases that clients have.
+    pub fn write(&self, section: &str, has_database: impl Fn(u32) -> bool, text: &mut String) {
+        if let Some(policy) = self.policy.as_ref().filter(|_| section == "memory") {
+            let _ = write!(text, "{POLICY}:{policy}\r\n");
+        }
+        for (name, number) in self.section(section) {
+            let _ = write!(text, "{name}:{number}\r\n");
+            if SHOWN.contains(&name) {
+                let _ = write!(text, "{name}{FOR_PEOPLE}:{}\r\n", human(number));
+            }
+        }
         let decimals = DECIMALS.iter().zip(self.decimals).filter(|((of, ..), _)| *of == section);
         for (&(_, name, digits), number) in decimals.filter_map(|(row, number)| Some((row, number?))) {
             let _ = write!(text, "{name}:{number:.digits$}\r\n");
@@ -255,17 +224,41 @@ impl Store {
             "memory" => {
                 let numbers = self.number("used_memory_rss").zip(self.number("used_memory"));
                 if let Some((resident, used)) = numbers.filter(|(_, used)| *used > 0) {
-                    let _ = write!(text, "mem_fragmentation_ratio:{:.2}\r\n", resident as f64 / used as f64);
+                    let _ = write!(text, "{FRAGMENTATION}:{:.2}\r\n", resident as f64 / used as f64);
+                }
+                if let Some(allocator) = &self.allocator {
+                    let _ = write!(text, "{ALLOCATOR}:{allocator}\r\n");
                 }
             }
             "modules" => self.modules.iter().for_each(|line| {
-                let _ = write!(text, "module:{line}\r\n");
+                let _ = write!(text, "{MODULE}:{line}\r\n");
             }),
             "errorstats" => self.errors.iter().for_each(|(name, count)| {
                 let _ = write!(text, "{name}:count={count}\r\n");
             }),
+            "keyspace" => {
+                for (db, Keys { keys, expires, average_ttl }) in
+                    self.keyspace.iter().filter(|(db, _)| has_database(**db))
+                {
+                    let _ = write!(text, "db{db}:keys={keys},expires={expires},avg_ttl={average_ttl}\r\n");
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Whether a line of this name is what [`Store::write`] writes of such a section.
+    pub fn writes(section: &str, name: &str) -> bool {
+        let number = name.strip_suffix(FOR_PEOPLE).unwrap_or(name);
+        match section {
+            "memory" if [POLICY, FRAGMENTATION, ALLOCATOR].contains(&name) => return true,
+            // They have nothing else.
+            "modules" | "errorstats" | "keyspace" => return true,
+            _ => {}
+        }
+        NUMBERS.iter().any(|(of, known, _)| *of == section && *known == number)
+            || DECIMALS.iter().any(|(of, known, _)| *of == section && *known == name)
+            || STATES.iter().any(|(of, known)| *of == section && *known == name)
     }
 }
 
@@ -390,11 +383,12 @@ mod tests {
         let both = Store::of_all([&one, &two].into_iter());
         let mut text = String::new();
         for section in ["memory", "cpu", "persistence", "errorstats", "modules"] {
-            both.write_further(section, &mut text);
+            both.write(section, |_| true, &mut text);
         }
         assert_eq!(
             text,
-            "mem_fragmentation_ratio:2.50\r\nused_cpu_sys:1.750000\r\nrdb_last_bgsave_status:err\r\nerrorstat_A:count=0\r\nerrorstat_ERR:count=7\r\n\
+            "used_memory:200\r\nused_memory_human:200B\r\nused_memory_rss:500\r\nused_memory_rss_human:500B\r\nmem_fragmentation_ratio:2.50\r\n\
+             used_cpu_sys:1.750000\r\nrdb_last_save_time:5\r\naof_enabled:0\r\nrdb_last_bgsave_status:err\r\nerrorstat_A:count=0\r\nerrorstat_ERR:count=7\r\n\
              module:name=a,ver=1\r\nmodule:name=b,ver=1\r\n"
         );
         assert_eq!((both.number("rdb_last_save_time"), both.number("aof_enabled")), (Some(5), Some(0)));

@@ -1,8 +1,9 @@
-//! Sections of INFO that only shards have: how often which command was called, how long that took, how large keys are. What all shards say is
-//! told as of one server.
+//! Sections of INFO that shards are asked for: those that only they have (how often which command was called, how long that took, how large keys
+//! are), and those of which the proxy knows only what they said last. What all shards say is told as of one server.
 //!
 //! Counts are added up. Percentiles of several servers make none of all; the highest of any is one that all of them together keep.
-//! If a shard does not answer the sections are left out: numbers of some shards would pass for those of all.
+//! If a shard does not answer, what only shards have is left out, and of the others what was said last stands: numbers of some shards would
+//! pass for those of all.
 
 use std::collections::HashMap;
 
@@ -10,9 +11,8 @@ use super::encode;
 use super::identity::string;
 use crate::buffer::Output;
 use crate::protocol::Part;
-
-/// Which of them, as bits in the order of [`SECTIONS`].
-pub type Sections = u8;
+pub use crate::protocol::figures::Sections;
+use crate::protocol::store::Store;
 
 /// How the fields of a line are joined.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ enum Join {
     Sums,
 }
 
-/// One of them.
+/// One of them, which only shards have.
 struct Section {
     name: &'static str,
     /// What stands in the names of its lines.
@@ -38,37 +38,56 @@ static SECTIONS: [Section; 3] = [
     Section { name: "keysizes", mark: "_distrib_", join: Join::Sums },
 ];
 
+/// Those that are the proxy's, with figures of the shards.
+const FIGURES: [&str; 7] = ["memory", "persistence", "stats", "cpu", "modules", "errorstats", "keyspace"];
+
 /// Lines of a section, and fields that one shard says in a line: several times what servers have.
 const LINES_MAX: usize = 10_000;
 const FIELDS_MAX: usize = 256;
+/// Bytes of what one shard says in which figures are looked for: several times what a server says, with all its sections.
+const FIGURES_MAX: usize = 1 << 20;
 
 /// The section before which they stand.
 const BEFORE: &[u8] = b"# Cluster\r\n";
 
-/// Those that are asked for, where nothing stands for what a server tells nobody who does not ask.
-pub fn wanted(words: &[&[u8]]) -> Sections {
-    let mut wanted = 0;
-    for (place, section) in SECTIONS.iter().enumerate() {
-        let is_wanted = |word: &&[u8]| {
-            ["all", "everything", section.name].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        wanted |= u8::from(words.iter().any(is_wanted)) << place;
+impl Sections {
+    /// Those that a client names, and the databases that it is told of. None where it names none: that is what clients ask for as they begin.
+    pub fn wanted(words: &[&[u8]], databases: (u32, u32)) -> Option<Self> {
+        let mut asked = 0;
+        let names = SECTIONS.iter().map(|section| section.name).chain(FIGURES);
+        for (place, name) in names.enumerate() {
+            let is_wanted = |word: &&[u8]| {
+                ["all", "everything", name].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+            };
+            asked |= u16::from(words.iter().any(is_wanted)) << place;
+        }
+        (asked > 0).then_some(Self { asked, databases })
     }
-    wanted
+
+    fn has(self, place: usize) -> bool {
+        self.asked & (1 << place) > 0
+    }
+
+    /// Those that only shards have.
+    fn of_shards(self) -> impl Iterator<Item = &'static Section> {
+        SECTIONS.iter().enumerate().filter(move |(place, _)| self.has(*place)).map(|(_, section)| section)
+    }
+
+    /// Those with figures of the shards.
+    fn of_figures(self) -> impl Iterator<Item = &'static str> {
+        FIGURES
+            .into_iter()
+            .enumerate()
+            .filter(move |(place, _)| self.has(SECTIONS.len() + place))
+            .map(|(_, name)| name)
+    }
 }
 
-fn chosen(sections: Sections) -> impl Iterator<Item = &'static Section> {
-    SECTIONS
-        .iter()
-        .enumerate()
-        .filter(move |(place, _)| sections & (1 << place) > 0)
-        .map(|(_, section)| section)
-}
-
-/// The question to each shard. Servers before 7.0 tell one section, or all.
+/// The question to each shard. Servers before 7.0 tell one section, or all, or those that they tell who does not say.
 pub fn write(sections: Sections, out: &mut Vec<u8>) {
-    let mut names = chosen(sections).map(|section| section.name);
-    let name = names.next().filter(|_| names.next().is_none()).unwrap_or("all");
+    let mut names = sections.of_shards().map(|section| section.name).chain(sections.of_figures());
+    let several = if sections.of_shards().next().is_some() { "all" } else { "default" };
+    let name = names.next().filter(|_| names.next().is_none()).unwrap_or(several);
     out.clear();
     encode::request(out, &[b"INFO", name.as_bytes()]);
 }
@@ -77,9 +96,11 @@ pub fn write(sections: Sections, out: &mut Vec<u8>) {
 pub fn merge<'p>(sections: Sections, parts: &'p [Part], reply: &mut Output) -> Result<(), &'p Part> {
     let Some((own, shards)) = parts.split_last() else { return Ok(()) };
     let (ours, _) = string(&own.bytes).ok_or(own)?;
+    let is_complete = !shards.iter().any(|shard| encode::is_error(&shard.bytes));
+    let ours = if is_complete { figures(sections, ours, shards)? } else { ours.to_vec() };
     let mut text = Vec::new();
-    if !shards.iter().any(|shard| encode::is_error(&shard.bytes)) {
-        for section in chosen(sections) {
+    if is_complete {
+        for section in sections.of_shards() {
             let lines = lines(section, shards)?;
             if !text.is_empty() {
                 text.extend_from_slice(b"\r\n");
@@ -89,7 +110,7 @@ pub fn merge<'p>(sections: Sections, parts: &'p [Part], reply: &mut Output) -> R
             text.extend_from_slice(&lines);
         }
     }
-    let place = memchr::memmem::rfind(ours, BEFORE).unwrap_or(ours.len());
+    let place = memchr::memmem::rfind(&ours, BEFORE).unwrap_or(ours.len());
     let (before, behind) = ours.split_at(place);
     let gap = |one: &[u8], two: &[u8]| if one.is_empty() || two.is_empty() { &b""[..] } else { b"\r\n" };
     let first_gap = if place == ours.len() { gap(before, &text) } else { b"" };
@@ -100,6 +121,40 @@ pub fn merge<'p>(sections: Sections, parts: &'p [Part], reply: &mut Output) -> R
         encode::bulk(reply.tail(), &all)
     }
     Ok(())
+}
+
+/// What the proxy has said, with the figures that shards say now in the place of those that they said last.
+fn figures<'p>(sections: Sections, ours: &[u8], shards: &'p [Part]) -> Result<Vec<u8>, &'p Part> {
+    if sections.of_figures().next().is_none() {
+        return Ok(ours.to_vec());
+    }
+    let mut stores = Vec::with_capacity(shards.len());
+    for shard in shards {
+        let (text, _) = string(&shard.bytes).ok_or(shard)?;
+        stores.push(Store::of_info(&String::from_utf8_lossy(&text[..text.len().min(FIGURES_MAX)])));
+    }
+    let all = Store::of_all(stores.iter());
+    let (first, count) = sections.databases;
+    let has_database = |db: u32| db.checked_sub(first).is_some_and(|place| place < count);
+    let ours = String::from_utf8_lossy(ours);
+    let mut text = String::new();
+    // Sections are parted by empty lines.
+    for part in ours.split("\r\n\r\n") {
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let title = part.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
+        let asked = sections.of_figures().find(|name| name.eq_ignore_ascii_case(title));
+        for line in part.lines() {
+            let name = line.split(':').next().unwrap_or_default();
+            if asked.is_none_or(|section| line.starts_with('#') || !Store::writes(section, name)) {
+                text.push_str(line);
+                text.push_str("\r\n");
+            }
+        }
+        asked.into_iter().for_each(|section| all.write(section, has_database, &mut text));
+    }
+    Ok(text.into_bytes())
 }
 
 /// The fields of a line, of all shards.
@@ -233,6 +288,10 @@ mod tests {
         format!("${}\r\n{text}\r\n", text.len())
     }
 
+    fn wanted(words: &[&[u8]]) -> Sections {
+        Sections::wanted(words, (0, 16)).expect("some are")
+    }
+
     fn merged(words: &[&[u8]], shards: &[&str], own: &str) -> String {
         let mut parts: Vec<String> = shards.iter().map(|text| bulk(text)).collect();
         parts.push(bulk(own));
@@ -272,20 +331,57 @@ mod tests {
             )
         );
         let mut out = Vec::new();
-        for (words, question) in [(&[&b"all"[..]][..], "all"), (&[b"LATENCYSTATS", b"x"], "latencystats")] {
+        for (words, question) in [
+            (&[&b"all"[..]][..], "all"),
+            (&[b"LATENCYSTATS", b"x"], "latencystats"),
+            (&[b"Memory"], "memory"),
+            (&[b"memory", b"stats", b"clients"], "default"),
+            (&[b"memory", b"keysizes"], "all"),
+        ] {
             write(wanted(words), &mut out);
             assert_eq!(out, format!("*2\r\n$4\r\nINFO\r\n{}", bulk(question)).as_bytes());
         }
-        assert_eq!(
-            [wanted(&[]), wanted(&[b"default"]), wanted(&[b"memory"]), wanted(&[b"everything"])],
-            [0, 0, 0, 7]
+        for nothing in ["", "default", "server", "nosuch"] {
+            assert_eq!(Sections::wanted(&[nothing.as_bytes()], (0, 16)), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn figures_are_those_of_now() {
+        let own = "# Memory\r\nused_memory:5\r\nused_memory_human:5B\r\nused_memory_lua:9\r\n\r\n# Stats\r\ntotal_commands_processed:3\r\nexpired_keys:1\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n";
+        let one = "# Memory\r\nused_memory:7\r\nused_memory_lua:1\r\ntotal_commands_processed:8\r\nexpired_keys:2\r\ndb0:keys=2,expires=0,avg_ttl=0\r\ndb4:keys=2,expires=0,avg_ttl=0\r\n";
+        let two = "used_memory:9\r\nexpired_keys:3\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n";
+        // What one of them does not say is not known any more, and who asked for stats alone is told of these.
+        let all = "# Memory\r\nused_memory:16\r\nused_memory_human:16B\r\n\r\n# Stats\r\ntotal_commands_processed:3\r\nexpired_keys:5\r\n\r\n# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n";
+        let of = |words: &[&[u8]], databases, shards: &[&str]| {
+            let mut parts: Vec<String> = shards.iter().map(|text| (*text).to_owned()).collect();
+            parts.push(bulk(own));
+            let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
+            joined(Merge::Sections(Sections::wanted(words, databases).expect("some")), &parts)
+        };
+        let both = [&*bulk(one), &bulk(two)];
+        assert_eq!(of(&[b"memory", b"stats", b"keyspace"], (0, 4), &both), bulk(all));
+        let fixed = of(&[b"keyspace"], (4, 1), &both);
+        assert!(
+            fixed.contains("used_memory:5\r\n") && fixed.ends_with("db4:keys=2,expires=0,avg_ttl=0\r\n\r\n"),
+            "{fixed}"
         );
+        assert_eq!(
+            of(&[b"memory"], (0, 4), &[&bulk(one), "-LOADING no\r\n"]),
+            bulk(own),
+            "what was said last"
+        );
+        assert!(of(&[b"memory"], (0, 4), &[":1\r\n"]).starts_with("-ERR shard shard-1: unexpected"));
+        let huge = format!("used_memory:1\r\n{}", "used_memory_rss:1\r\n".repeat(1_000_000));
+        assert!(of(&[b"memory"], (0, 4), &[&bulk(&huge)]).contains("used_memory:1\r\n"));
+        let odd = "\r\n\r\n\r\n# \r\n:\r\nused_memory\r\nused_memory:-1\r\nused_cpu_sys:inf\r\n\u{0}\u{ff}";
+        assert!(of(&[b"all"], (0, 4), &[&bulk(odd)]).contains("# Memory\r\n\r\n"));
     }
 
     #[test]
     fn they_are_left_out_where_a_shard_does_not_answer() {
         let (own, some) = (bulk("# Memory\r\n"), bulk("cmdstat_get:calls=1\r\n"));
-        let merge = Merge::Sections(1);
+        let merge = Merge::Sections(wanted(&[b"commandstats"]));
         assert_eq!(joined(merge, &[&some, "-ERR shard shard-2: timed out\r\n", &own]), own);
         assert_eq!(joined(merge, &[&some, "-NOPERM no\r\n", &bulk("")]), "-NOPERM no (shard shard-2)\r\n");
         assert_eq!(joined(merge, &["-NOPERM no\r\n", &bulk("")]), "-NOPERM no\r\n");

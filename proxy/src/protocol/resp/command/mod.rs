@@ -6,6 +6,7 @@
 
 
 use crate::protocol::channels::Kind;
+use crate::protocol::figures::Sections;
 use crate::protocol::scan::Page;
 use crate::protocol::transfer::TransferKind;
 
@@ -202,8 +203,8 @@ pub enum Merge {
     Texts,
     /// Parameters that all shards agree on, behind those that the proxy knows itself.
     Parameters,
-    /// These sections of INFO, between those that the proxy knows itself.
-    Sections(u8),
+    /// These sections of INFO, beside what the proxy knows itself.
+    Sections(Sections),
     /// Figures of memory, added up.
     MemoryStats,
     /// How long commands took, added up.

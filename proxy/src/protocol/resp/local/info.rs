@@ -5,8 +5,8 @@ use crate::metrics::PoolCounters;
 use crate::protocol::events::Flags;
 use crate::protocol::questions::EVENTS;
 use crate::protocol::resp::command::Merge;
-use crate::protocol::resp::{Resp, encode, glob, sections};
-use crate::protocol::store::Keys;
+use crate::protocol::resp::sections::Sections;
+use crate::protocol::resp::{Resp, encode, glob};
 use crate::protocol::{Facts, Plan, Route};
 
 /// The version of Redis whose commands and replies the proxy speaks.
@@ -45,9 +45,11 @@ pub fn info(
         return Route::OnShard(Merge::Own);
     }
     write(&all[1..], facts, resp3, &mut plan.reply);
-    match sections::wanted(&all[1..]) {
-        0 => Route::Answer,
-        wanted => Route::AllShards(Merge::Sections(wanted)),
+    let databases =
+        if facts.settings.db > 0 { (facts.settings.db, 1) } else { (0, facts.settings.databases) };
+    match Sections::wanted(&all[1..], databases) {
+        None => Route::Answer,
+        Some(wanted) => Route::AllShards(Merge::Sections(wanted)),
     }
 }
 
@@ -79,7 +81,6 @@ fn blocked(facts: &Facts<'_, Resp>) -> i64 {
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let counters = facts.counters;
     let total = |number: fn(&PoolCounters) -> i64| counters.sum(number).to_string();
-    let told = || facts.store.section(name);
     let mut lines: Vec<(&str, String)> = match name {
         "server" => vec![
             ("redis_version", facts.store.version.as_deref().unwrap_or(REDIS_VERSION).into()),
@@ -97,7 +98,6 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("blocked_clients", blocked(facts).to_string()),
             ("tracking_clients", total(|counters| counters.tracking_clients.get())),
         ],
-        "memory" => facts.store.policy.iter().map(|policy| ("maxmemory_policy", policy.clone())).collect(),
         "stats" => vec![
             ("total_connections_received", total(|counters| counters.client_connections_total.get() as i64)),
             ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
@@ -123,22 +123,10 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let capitals = if name == "cpu" { name.len() } else { 1 };
     title[..capitals].make_ascii_uppercase();
     text.push_str(&format!("# {title}\r\n"));
-    lines.extend(told().map(|(name, number)| (name, number.to_string())));
     for (key, value) in lines {
         text.push_str(&format!("{key}:{value}\r\n"));
     }
-    for (key, bytes) in told().filter(|_| name == "memory") {
-        text.push_str(&format!("{key}_human:{}\r\n", human(bytes)));
-    }
-    facts.store.write_further(name, text);
-    if name == "keyspace" {
-        for (db, keys) in &facts.store.keyspace {
-            if facts.settings.has_database(*db) {
-                let Keys { keys, expires, average_ttl } = keys;
-                text.push_str(&format!("db{db}:keys={keys},expires={expires},avg_ttl={average_ttl}\r\n"));
-            }
-        }
-    }
+    facts.store.write(name, |db| facts.settings.has_database(db), text);
 }
 
 /// What kind of server the shards are and their version, which clients go by; where that is not known, the Redis whose commands
@@ -154,24 +142,6 @@ pub fn kind<'f>(facts: &Facts<'f, Resp>) -> (&'static str, &'f str) {
 /// What the proxy is to its clients: one server, or a cluster.
 pub fn mode(facts: &Facts<'_, Resp>) -> &'static str {
     if facts.settings.facade.is_some() { "cluster" } else { "standalone" }
-}
-
-/// A size as Redis writes it for people.
-fn human(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
-    if bytes < 1024 {
-        return format!("{bytes}B");
-    }
-    let mut size = bytes as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
-    while size >= 1024.0
-        && let Some(next) = units.next()
-    {
-        size /= 1024.0;
-        unit = Some(next);
-    }
-    format!("{size:.2}{}", unit.copied().unwrap_or_default())
 }
 
 /// `CONFIG SET parameter value ...`: the events of keys that a client wants to hear of, or why it cannot have its way.
