@@ -1,6 +1,6 @@
 //! The way of a request between MULTI and EXEC: it is judged as outside, and queued where it would be sent or answered.
 
-use super::command::{Command, Handling, Local, Merge};
+use super::command::{Command, Handling, Local, Merge, flag};
 use super::local::slowlog;
 use super::mode::{Mode, SEVERAL, Within};
 use super::plan::{find_command, find_keys, plan_command, refuse};
@@ -40,6 +40,10 @@ pub fn plan_queued(
         session.mode = if ends { Mode::Ordinary } else { Mode::Spoiled };
         return Route::Answer;
     };
+    if command.flags.has(flag::NO_MULTI) {
+        session.mode = Mode::Spoiled;
+        return refuse(plan, "ERR Command not allowed inside a transaction");
+    }
     let route = match Within::of(command) {
         Within::Done => return plan_command(command, words, session, facts, plan),
         Within::Nested(error) => {
