@@ -18,7 +18,7 @@ pub enum ShardFailure {
     LocalResources(String),
     /// The shard's host name was not found.
     Unresolved(String),
-    /// TLS could not be agreed on, or the shard could not prove who it is, in words.
+    /// TLS could not be agreed on, or the shard could not prove who it is, or it has ended the session in words of TLS.
     TlsFailed(String),
     /// The shard refused our greeting (AUTH, HELLO, SELECT), in its words.
     HandshakeRefused(String),
@@ -79,11 +79,7 @@ impl ShardFailure {
         match (self, stage) {
             (Self::LocalResources(_) | Self::QueueFull | Self::Removed, _) => Blame::Nobody,
             (
-                Self::ConnectRefused
-                | Self::ConnectTimeout
-                | Self::ConnectFailed(_)
-                | Self::TlsFailed(_)
-                | Self::Unresolved(_),
+                Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed(_) | Self::Unresolved(_),
                 _,
             ) => Blame::Shard,
             // A server may close what nobody uses.
@@ -103,7 +99,7 @@ impl ShardFailure {
             (Self::ResponseTimeout, Stage::Serving { is_held_up: true, .. }) => Blame::Unknown,
             (Self::ResponseTimeout, Stage::Handshake { .. } | Stage::Serving { .. }) => Blame::Shard,
             (
-                Self::Closed | Self::Reset | Self::Malformed(_),
+                Self::Closed | Self::Reset | Self::TlsFailed(_) | Self::Malformed(_),
                 Stage::Handshake { is_default: true }
                 | Stage::Identifying { is_default: true }
                 | Stage::Connecting,
@@ -111,7 +107,7 @@ impl ShardFailure {
             // Servers close the connection on requests beyond their limits, and answer some that are nearly right in ways
             // of their own.
             (
-                Self::Closed | Self::Reset | Self::Malformed(_),
+                Self::Closed | Self::Reset | Self::TlsFailed(_) | Self::Malformed(_),
                 Stage::Handshake { is_default: false }
                 | Stage::Identifying { is_default: false }
                 | Stage::Serving { .. },
@@ -247,6 +243,9 @@ mod tests {
             (ShardFailure::Closed, SILENT, Blame::Unknown),
             (ShardFailure::Reset, BUSY, Blame::Unknown),
             (ShardFailure::Closed, Stage::Idle, Blame::Nobody),
+            (ShardFailure::TlsFailed("alert".into()), Stage::Connecting, Blame::Shard),
+            (ShardFailure::TlsFailed("alert".into()), DEFAULT, Blame::Shard),
+            (ShardFailure::TlsFailed("alert".into()), BUSY, Blame::Unknown),
             (ShardFailure::ResponseTimeout, SILENT, Blame::Shard),
             (ShardFailure::ResponseTimeout, HELD_UP, Blame::Unknown),
             (ShardFailure::ResponseTimeout, BUSY, Blame::Nobody),

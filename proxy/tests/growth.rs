@@ -177,6 +177,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("pool/moving.rs Moving.channels", SUBSCRIPTIONS),
     ("pool/moving.rs Moving.due", SUBSCRIPTIONS),
     ("pool/moving.rs Moving.said", Pass),
+    ("pool/mod.rs Pool.transports", Clients),
     ("pool/members.rs Members.all", Configured),
     ("pool/members.rs Members.events", Pass),
     ("pool/members.rs Members.of_shards", Configured),

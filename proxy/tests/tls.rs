@@ -213,7 +213,9 @@ fn a_shard_that_cannot_prove_who_it_is_is_not_spoken_to() {
     let more = format!(", certificate: {}, key: {}", own.certificate.display(), own.key.display());
     assert_eq!(asked(&strict, &servers_tls(&authority, &more)), "+OK\\r\\n");
     let reply = asked(&strict, &servers_tls(&authority, ""));
-    assert!(reply.starts_with("-ERR shard shard-0: "), "{reply}");
+    // It says so only once it was greeted, or else closes the connection before it has read that.
+    assert!(reply.starts_with("-ERR shard shard-0: TLS failed: "), "{reply}");
+    assert!(reply.contains("CertificateRequired"), "{reply}");
 }
 
 /// Handshakes that are begun and not ended, and what is no handshake.
@@ -284,5 +286,117 @@ fn a_part_of_a_record_and_the_end_end_the_client() {
         below.shutdown(std::net::Shutdown::Write).expect("a socket");
         let mut end = Vec::new();
         below.read_to_end(&mut end).expect("it closes");
+    }
+}
+
+/// One that may hold so much, with this certificate.
+fn memstore_with(memory_max: &str, pair: &Pair, shard: &Server) -> Server {
+    Server::start(env!("CARGO_BIN_EXE_memstore"), "", |port| {
+        let path = pair.certificate.with_extension(format!("{port}.yml"));
+        let (address, line, tls) = (address(), shard.line(0), tls(pair, ""));
+        let pool = format!(
+            "  p:\n    listen: {address}:{port}\n    redis: true\n    {tls}\n    servers:\n     - {line}\n"
+        );
+        std::fs::write(&path, format!("memory_max: {memory_max}\npools:\n{pool}")).expect("a file");
+        let path = path.to_str().expect("UTF-8");
+        let all = ["serve", "-c", path, "-s", "0", "--admin-port", "0", "--workers", "2"];
+        all.map(str::to_owned).to_vec()
+    })
+}
+
+/// Bytes that a client has said part of a record in are its own.
+#[test]
+fn who_has_said_parts_of_records_goes_before_others() {
+    let authority = Authority::new("parts");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shard = Server::redis(&[]);
+    let proxy = memstore_with("8MiB", &pair, &shard);
+    let config = authority.client(None);
+    let client = || connect(&proxy, &config).expect("it is let in");
+    let mut others: Vec<_> = (0..20).map(|_| client()).collect();
+    let value = "v".repeat(5_000);
+    for other in &mut others {
+        other
+            .write_all(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5001\r\n{value}").as_bytes())
+            .expect("it reads");
+        other.flush().expect("it reads");
+    }
+    let mut hoarders: Vec<_> = (0..400).map(|_| client()).collect();
+    let part = [&b"\x17\x03\x03\x40\x00"[..], &[0; 16_000]].concat();
+    for hoarder in &mut hoarders {
+        // It may be gone by then.
+        let _ = hoarder.sock.write_all(&part);
+    }
+    proxy.says("memory_max reached");
+    for other in &mut others {
+        ask(other, "v\r\n", "+OK\r\n").expect("it stays");
+    }
+    let told = hoarders.iter_mut().filter_map(|hoarder| {
+        hoarder.sock.set_read_timeout(Some(Duration::from_millis(1))).expect("a socket");
+        let mut heard = String::new();
+        let _ = hoarder.read_to_string(&mut heard);
+        (!heard.is_empty()).then_some(heard)
+    });
+    let told: Vec<String> = told.collect();
+    assert!(!told.is_empty() && told.iter().all(|words| words.starts_with("-OOM ")), "{told:?}");
+}
+
+/// Sessions that do nothing leave half of the memory to those that do something; what else is held refuses nobody.
+#[test]
+fn newcomers_are_refused_where_sessions_hold_half_of_the_memory() {
+    let authority = Authority::new("half");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shard = Server::redis(&[]);
+    let proxy = memstore_with("8MiB", &pair, &shard);
+    let config = authority.client(None);
+    let mut client = connect(&proxy, &config).expect("it is let in");
+    // Three replies that nobody reads hold more than three quarters of it at times, and are bounded by themselves.
+    let value = "v".repeat(3_000_000);
+    ask(&mut client, &format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3000000\r\n{value}\r\n"), "+OK\r\n")
+        .expect("served");
+    let mut readers: Vec<_> = (0..4).map(|_| connect(&proxy, &config).expect("it is let in")).collect();
+    for reader in &mut readers {
+        reader.write_all(b"GET k\r\n").expect("it reads");
+        reader.flush().expect("it reads");
+        let mut other = connect(&proxy, &config).expect("nobody is refused for that");
+        ask(&mut other, "PING\r\n", "+PONG\r\n").expect("served");
+    }
+    drop(readers);
+    let mut crowd = Vec::new();
+    let begin = Instant::now();
+    while let Ok(session) = connect(&proxy, &config) {
+        crowd.push(session);
+        assert!(begin.elapsed() < PATIENCE && crowd.len() < 1_000, "all of {} were let in", crowd.len());
+    }
+    assert!(crowd.len() > 400, "{} were let in", crowd.len());
+    proxy.says("TLS client refused: TLS sessions hold half of memory_max");
+    ask(&mut client, "GET k\r\n", &format!("$3000000\r\n{value}\r\n")).expect("who is there is served");
+    // As some go, others come.
+    crowd.truncate(100);
+    while connect(&proxy, &config).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "it lets nobody in");
+    }
+}
+
+/// memcached reads values without what is behind them in the same record of TLS, and waits for more to come.
+#[test]
+fn memcached_is_not_left_waiting() {
+    let authority = Authority::new("memcached");
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let files = format!("ssl_chain_cert={},ssl_key={}", pair.certificate.display(), pair.key.display());
+    let shard = Server::memcached(&["-Z", "-o", &files]);
+    let settings = ["redis: false", "timeout: 10000", &servers_tls(&authority, "")];
+    let proxy = Server::memstore_over(&settings, &[shard.line(0)]);
+    let mut client = proxy.connect();
+    for length in [10, 300, 1_000, 3_000, 8_000, 15_000, 17_000, 40_000, 400_000] {
+        let request = format!("set key 0 0 {length}\r\n{}\r\nget none\r\n", "v".repeat(length));
+        let count = (200_000 / length).clamp(3, 2_000);
+        client.send(request.repeat(count).as_bytes());
+        let expected = "STORED\r\nEND\r\n".repeat(count);
+        assert_eq!(
+            String::from_utf8_lossy(&client.bytes(expected.len())),
+            expected,
+            "values of {length} bytes"
+        );
     }
 }

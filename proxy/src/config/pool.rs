@@ -172,7 +172,7 @@ impl Pool {
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
         let tls = read_tls(&mut section, around);
-        let servers_tls = read_servers_tls(&mut section, around);
+        let servers_tls = read_servers_tls(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
         let listed = match section.node("cluster") {
             Some(node) => {

@@ -48,6 +48,9 @@ pub struct ShardTls {
     server_name: Option<ServerName<'static>>,
     /// When our own certificate ends, in seconds since 1970, and its file.
     pub certificate: Option<(String, i64)>,
+    /// What is sent ends with a record of one byte: memcached (1.6.18) reads a value without what is behind it in the same record,
+    /// and does not look for that before something more has come.
+    pub ends_alone: bool,
     written: Written,
 }
 
@@ -290,7 +293,11 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
 }
 
 /// How shards are to be spoken to.
-pub(super) fn read_servers_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Option<ShardTls> {
+pub(super) fn read_servers_tls(
+    outer: &mut Section<'_, '_>,
+    redis: bool,
+    around: &Surroundings<'_>,
+) -> Option<ShardTls> {
     let (node, entries) = mapping(outer, "servers_tls")?;
     let mut section = outer.below("servers_tls", node.place, entries, settings::SERVERS_TLS);
     let mut reader = Reader { section: &mut section, around, files: Vec::new() };
@@ -361,7 +368,7 @@ pub(super) fn read_servers_tls(outer: &mut Section<'_, '_>, around: &Surrounding
         },
     };
     let written = reader.written(node);
-    Some(ShardTls { config: Arc::new(config), server_name, certificate, written })
+    Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone: !redis, written })
 }
 
 /// Certificates in PEM, at least one.

@@ -3,13 +3,15 @@
 //! One thread accepts for all workers: clients of caches keep few connections for long, and the kernel's hashing
 //! (SO_REUSEPORT) spreads few of them unevenly. Each goes to the worker with the fewest.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use super::descriptors::number_of;
@@ -21,6 +23,7 @@ use crate::net::brake::Brake;
 use crate::net::handshakes::{Peer, shake_hands, words};
 use crate::net::listen::Listener;
 use crate::net::socket::Socket;
+use crate::net::tls::{CROWDED, Tls};
 use crate::worker::{self, Order};
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
@@ -44,7 +47,7 @@ impl PoolControl {
 async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
     let mut brake = Brake::new(Instant::now());
     let mut left = None;
-    let mut handshakes = Handshakes::default();
+    let mut handshakes = Handshakes::new(HANDSHAKES_MAX, CHANCE);
     loop {
         if *closed.borrow() {
             match left.get_or_insert(pool.config().backlog) {
@@ -52,8 +55,18 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
                 left => *left -= 1,
             }
         }
+        let mut place = None;
         if pool.config().tls.is_some() && !*closed.borrow() {
-            handshakes.place(&pool).await;
+            place = tokio::select! {
+                biased;
+                // Those that are left are no more than may wait: they need no place.
+                _ = closed.wait_for(|closed| *closed) => continue,
+                place = handshakes.place() => Some(place),
+            };
+        }
+        if handshakes.take_ended() {
+            pool.counters().tls_failed.add(1);
+            warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
         }
         let accepted = tokio::select! {
             biased;
@@ -68,7 +81,7 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
                     // Nobody is told why before the handshake, which costs more than who is refused is worth.
                     Some(_) if refuses(&pool, &accepted) || lacks_memory(&pool) => false,
                     Some(tls) => {
-                        handshakes.begin(&pool, accepted, tls);
+                        handshakes.add(take_in(&pool, accepted, tls, place));
                         true
                     }
                 };
@@ -88,54 +101,85 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
 
 /// So long each handshake has its chance, whoever else comes; the kernel keeps them meanwhile.
 const CHANCE: Duration = Duration::from_secs(1);
-/// Pause between two looks for a place.
-const GLANCE: Duration = Duration::from_millis(20);
 
 /// Handshakes with clients that are under way, and since when, the oldest first.
-#[derive(Default)]
-struct Handshakes(VecDeque<(Instant, AbortHandle)>);
+struct Handshakes {
+    places: Arc<Semaphore>,
+    under_way: VecDeque<(Instant, AbortHandle)>,
+    most: usize,
+    chance: Duration,
+    /// One was ended for another.
+    has_ended: bool,
+}
 
 impl Handshakes {
-    /// Waits for a place. Where there is none that of the oldest is given away, once that has had its chance.
-    async fn place(&mut self, pool: &PoolControl) {
-        while self.0.len() >= HANDSHAKES_MAX {
-            self.0.retain(|(_, other)| !other.is_finished());
-            if self.0.len() < HANDSHAKES_MAX {
-                return;
-            }
-            let left =
-                self.0.front().map_or(Duration::ZERO, |(begun, _)| CHANCE.saturating_sub(begun.elapsed()));
-            if !left.is_zero() {
-                tokio::time::sleep(left.min(GLANCE)).await;
-                continue;
-            }
-            if let Some((_, oldest)) = self.0.pop_front() {
-                oldest.abort();
-                pool.counters().tls_failed.add(1);
-                warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
-            }
-        }
+    fn new(most: usize, chance: Duration) -> Self {
+        let places = Arc::new(Semaphore::new(most));
+        Self { places, under_way: VecDeque::new(), most, chance, has_ended: false }
     }
 
-    /// Takes a client in once it has shaken hands.
-    fn begin(&mut self, pool: &Rc<PoolControl>, accepted: Socket, tls: &config::ClientTls) {
-        let session = match rustls::ServerConnection::new(tls.config.clone()) {
-            Ok(session) => session.into(),
-            Err(error) => return failed(pool, accepted.peer(), &io::Error::other(error)),
-        };
-        let (pool, limit) = (pool.clone(), tls.handshake_timeout);
-        let peer = accepted.peer();
-        let task = tokio::task::spawn_local(async move {
-            match shake_hands(accepted, session, limit, Peer::Client, Some(pool.account.clone())).await {
-                Ok(socket) => {
-                    pool.counters().tls_handshakes.add(1);
-                    deal(&pool, socket).await;
-                }
-                Err(error) => failed(&pool, peer, &error),
+    /// Waits for a place. Where there is none that of the oldest is given away, once that has had its chance.
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        while self.under_way.front().is_some_and(|(_, oldest)| oldest.is_finished()) {
+            self.under_way.pop_front();
+        }
+        let places = self.places.clone();
+        let place = places.acquire_owned();
+        tokio::pin!(place);
+        if let Some((begun, oldest)) = self.under_way.front() {
+            let left = self.chance.saturating_sub(begun.elapsed());
+            tokio::select! {
+                biased;
+                place = &mut place => return place.expect("nobody closes it"),
+                () = tokio::time::sleep(left) => oldest.abort(),
             }
-        });
-        self.0.push_back((Instant::now(), task.abort_handle()));
+            self.under_way.pop_front();
+            self.has_ended = true;
+        }
+        place.await.expect("nobody closes it")
     }
+
+    /// Whether one was ended for another since the last call.
+    fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.has_ended)
+    }
+
+    /// One more, which has its place.
+    fn add(&mut self, handshake: Option<AbortHandle>) {
+        if self.under_way.len() >= 2 * self.most {
+            self.under_way.retain(|(_, other)| !other.is_finished());
+        }
+        self.under_way.extend(handshake.map(|handshake| (Instant::now(), handshake)));
+    }
+}
+
+/// Takes a client in once it has shaken hands. It has its place for as long.
+fn take_in(
+    pool: &Rc<PoolControl>,
+    accepted: Socket,
+    tls: &config::ClientTls,
+    place: Option<OwnedSemaphorePermit>,
+) -> Option<AbortHandle> {
+    let session = match rustls::ServerConnection::new(tls.config.clone()) {
+        Ok(session) => Tls::new(session.into(), Some(&pool.account)),
+        Err(error) => {
+            failed(pool, accepted.peer(), &io::Error::other(error));
+            return None;
+        }
+    };
+    let (pool, limit) = (pool.clone(), tls.handshake_timeout);
+    let peer = accepted.peer();
+    let task = tokio::task::spawn_local(async move {
+        let _place = place;
+        match shake_hands(accepted, session, limit, Peer::Client).await {
+            Ok(socket) => {
+                pool.counters().tls_handshakes.add(1);
+                deal(&pool, socket).await;
+            }
+            Err(error) => failed(&pool, peer, &error),
+        }
+    });
+    Some(task.abort_handle())
 }
 
 /// A client and we could not agree.
@@ -157,20 +201,36 @@ async fn deal(pool: &PoolControl, accepted: Socket) -> bool {
         return false;
     }
     let worker = (0..pool.dealt.len()).min_by_key(|&worker| open(pool, worker)).expect("there is a worker");
+    let counted = Counted::on(&pool.dealt[worker]);
     pool.orders[worker].send(Order::Serve(accepted)).await;
-    // A handshake may be ended while it waits here.
-    pool.dealt[worker].set(pool.dealt[worker].get() + 1);
+    std::mem::forget(counted);
     true
 }
 
+/// One client more that a worker was dealt, unless it is dropped: a handshake may be ended while its client waits to be dealt.
+struct Counted<'d>(&'d Cell<u64>);
+
+impl<'d> Counted<'d> {
+    fn on(dealt: &'d Cell<u64>) -> Self {
+        dealt.set(dealt.get() + 1);
+        Self(dealt)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// Whether there is no memory for one more TLS session: those that are there are to have some for what they do, of which sessions that do
-/// nothing would leave them none.
+/// nothing would leave them none. What else is held refuses nobody: of that the client that holds most answers for it.
 fn lacks_memory(pool: &PoolControl) -> bool {
-    let (held, max) = (pool.account.held(), pool.account.max());
-    let lacks = held / 3 > max / 4;
+    let lacks = pool.account.is_crowded();
     if lacks {
         pool.counters().client_refused.add(1);
-        warn_limited!(pool = %pool.config().name, held, memory_max = max, "TLS client refused: three quarters of memory_max are in use");
+        let (held, max) = (pool.account.aside(), pool.account.max());
+        warn_limited!(pool = %pool.config().name, held, memory_max = max, "TLS client refused: {CROWDED}");
     }
     lacks
 }
@@ -210,4 +270,52 @@ fn gone(counters: &PoolCounters) -> u64 {
 /// Says why, in the words of the server, and closes. A client that does not read at once gets no reason.
 fn refuse(mut accepted: Socket, protocol: config::Protocol) {
     let _ = accepted.send(worker::about(protocol).too_many_clients);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handshake that is over once it is told.
+    fn handshake(place: OwnedSemaphorePermit) -> (AbortHandle, tokio::sync::oneshot::Sender<()>) {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let task = tokio::task::spawn_local(async move {
+            let _place = place;
+            let _ = ended.await;
+        });
+        (task.abort_handle(), end)
+    }
+
+    #[test]
+    fn a_handshake_has_its_chance_whoever_comes() {
+        const CHANCE: Duration = Duration::from_millis(300);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let test = async {
+            let mut handshakes = Handshakes::new(3, CHANCE);
+            let begin = Instant::now();
+            let mut ends = Vec::new();
+            for _ in 0..3 {
+                let (task, end) = handshake(handshakes.place().await);
+                handshakes.add(Some(task));
+                ends.push(end);
+            }
+            assert!(begin.elapsed() < CHANCE && !handshakes.take_ended());
+            // Whoever gives up waiting takes nobody's place.
+            assert!(tokio::time::timeout(Duration::ZERO, handshakes.place()).await.is_err());
+            // One that is over makes room at once.
+            ends.remove(1).send(()).expect("it waits");
+            let (task, end) = handshake(handshakes.place().await);
+            handshakes.add(Some(task));
+            ends.push(end);
+            assert!(begin.elapsed() < CHANCE && !handshakes.take_ended());
+            // The oldest has had its chance, and no other one has to go for that.
+            let place = handshakes.place().await;
+            assert!(begin.elapsed() >= CHANCE && handshakes.take_ended());
+            assert!(ends[0].is_closed() && !ends[1].is_closed() && !ends[2].is_closed());
+            drop(place);
+            drop(handshakes.place().await);
+            assert!(!handshakes.take_ended());
+        };
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
 }

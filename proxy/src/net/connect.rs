@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use crate::config;
 use crate::failure::ShardFailure;
 use crate::net::handshakes::{Peer, shake_hands, words};
-use crate::net::socket::{Socket, failure};
+use crate::net::socket::{Socket, failure, is_local};
+use crate::net::tls::Tls;
 
 /// How long a connection to a shard may be idle before the kernel probes it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -38,15 +39,16 @@ pub async fn connect(
         Ok(result) => result?,
         Err(_) => return Err(ShardFailure::ConnectTimeout),
     };
-    let Some(session) = config.servers_tls.as_ref().and_then(|tls| tls.session(address)) else {
-        return Ok(socket);
-    };
-    let session = session.map_err(ShardFailure::TlsFailed)?;
+    let Some(tls) = &config.servers_tls else { return Ok(socket) };
+    let Some(session) = tls.session(address) else { return Ok(socket) };
+    let session = Tls::new(session.map_err(ShardFailure::TlsFailed)?, None);
+    let session = if tls.ends_alone { session.ending_alone() } else { session };
     let left = limit.saturating_sub(begin.elapsed());
-    match timeout(left, shake_hands(socket, session, left, Peer::Shard, None)).await {
-        Ok(result) => result.map_err(|error| ShardFailure::TlsFailed(words(&error))),
-        Err(_) => Err(ShardFailure::TlsFailed(words(&ErrorKind::TimedOut.into()))),
-    }
+    let shaken = timeout(left, shake_hands(socket, session, left, Peer::Shard)).await;
+    shaken.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).map_err(|error| match is_local(&error) {
+        true => ShardFailure::LocalResources(words(&error)),
+        false => ShardFailure::TlsFailed(words(&error)),
+    })
 }
 
 async fn attempt(address: &Address, names: &Resolver, config: &config::Pool) -> Result<Socket, ShardFailure> {

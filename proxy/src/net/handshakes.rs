@@ -5,10 +5,9 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::Connection;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -17,7 +16,6 @@ use super::layer::Layer as _;
 use super::plain::{Plain, Read};
 use super::socket::Socket;
 use super::tls::Tls;
-use crate::account::Account;
 
 /// Threads for handshakes with clients; one more is for those with shards, which clients wait for that are served already.
 const THREADS: usize = 2;
@@ -41,55 +39,75 @@ struct Job {
     done: oneshot::Sender<io::Result<Socket>>,
 }
 
-/// The threads, started when they are needed first: a process without TLS has none.
-static QUEUES: OnceLock<io::Result<Vec<mpsc::UnboundedSender<Job>>>> = OnceLock::new();
+type Queue = mpsc::UnboundedSender<Job>;
+
+/// The queues of the threads that run.
+struct Threads(Mutex<[Option<Queue>; THREADS + 1]>);
+
+/// A thread is started when it is needed: a process without TLS has none.
+static RUNNING: Threads = Threads::new();
 /// Whose turn it is.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+impl Peer {
+    /// The place of a thread for it.
+    fn place(self) -> usize {
+        match self {
+            Self::Client => NEXT.fetch_add(1, Relaxed) % THREADS,
+            Self::Shard => THREADS,
+        }
+    }
+}
+
+impl Threads {
+    const fn new() -> Self {
+        Self(Mutex::new([const { None }; THREADS + 1]))
+    }
+
+    /// The queue of the thread at this place. One that does not run is started; what was in the way before may be gone.
+    fn queue(&self, place: usize, start: impl FnOnce(usize) -> io::Result<Queue>) -> io::Result<Queue> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = running[place].as_ref().filter(|queue| !queue.is_closed()) {
+            return Ok(queue.clone());
+        }
+        // Whatever it lacks, no peer is at fault.
+        let lacks = |error| {
+            let words = format!("a thread for TLS handshakes cannot be started: {error}");
+            io::Error::new(io::ErrorKind::OutOfMemory, words)
+        };
+        let queue = start(place).map_err(lacks)?;
+        running[place] = Some(queue.clone());
+        Ok(queue)
+    }
+}
 
 /// Does the handshake of a connection that has been made. Whoever does not wait for it any more ends it.
 ///
 /// # Errors
-/// What went wrong, in words; a handshake that takes longer than `limit` is [`io::ErrorKind::TimedOut`].
-pub async fn shake_hands(
-    socket: Socket,
-    connection: Connection,
-    limit: Duration,
-    with: Peer,
-    account: Option<Arc<Account>>,
-) -> io::Result<Socket> {
+/// What went wrong, in words; a handshake that takes longer than `limit` is [`io::ErrorKind::TimedOut`], and where this
+/// process has no thread for it that is [`io::ErrorKind::OutOfMemory`].
+pub async fn shake_hands(socket: Socket, session: Tls, limit: Duration, with: Peer) -> io::Result<Socket> {
     let Socket::Plain(plain) = socket else { return Ok(socket) };
-    let queues = QUEUES
-        .get_or_init(start)
-        .as_ref()
-        .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    let queue = RUNNING.queue(with.place(), start)?;
     let (done, result) = oneshot::channel();
-    let job = Job { plain, session: Tls::new(connection, account), limit, done };
-    let place = match with {
-        Peer::Client => NEXT.fetch_add(1, Relaxed) % THREADS,
-        Peer::Shard => THREADS,
-    };
-    let queue = &queues[place];
+    let job = Job { plain, session, limit, done };
     let gone = |_| io::Error::other("the thread for TLS handshakes has ended");
     queue.send(job).map_err(|_| gone(()))?;
     result.await.map_err(|_| gone(()))?
 }
 
-fn start() -> io::Result<Vec<mpsc::UnboundedSender<Job>>> {
-    (0..=THREADS)
-        .map(|place| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (queue, jobs) = mpsc::unbounded_channel();
-            let run = move || {
-                // Where it is not allowed they go on as all others.
-                if place < THREADS {
-                    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-                }
-                tokio::task::LocalSet::new().block_on(&runtime, serve(jobs));
-            };
-            std::thread::Builder::new().name("tls".into()).spawn(run)?;
-            Ok(queue)
-        })
-        .collect()
+fn start(place: usize) -> io::Result<Queue> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (queue, jobs) = mpsc::unbounded_channel();
+    let run = move || {
+        // Where it is not allowed it goes on as all others.
+        if place < THREADS {
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        }
+        tokio::task::LocalSet::new().block_on(&runtime, serve(jobs));
+    };
+    std::thread::Builder::new().name("tls".into()).spawn(run)?;
+    Ok(queue)
 }
 
 async fn serve(mut jobs: mpsc::UnboundedReceiver<Job>) {
@@ -142,5 +160,72 @@ pub fn words(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "the handshake timed out".into(),
         io::ErrorKind::UnexpectedEof => "the peer closed the connection during the handshake".into(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::tls::tests::sessions;
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(test)
+    }
+
+    #[test]
+    fn a_thread_that_could_not_be_started_is_started_later() {
+        let threads = Threads::new();
+        let lacking = threads.queue(0, |_| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        let lacking = lacking.expect_err("it was not started");
+        assert!(crate::net::socket::is_local(&lacking), "no peer is at fault: {lacking}");
+        let (queue, jobs) = mpsc::unbounded_channel();
+        threads.queue(0, |_| Ok(queue)).expect("it is started");
+        threads.queue(0, |_| panic!("it runs")).expect("it runs");
+        drop(jobs);
+        threads.queue(0, |_| Ok(mpsc::unbounded_channel().0)).expect("one that has ended is started again");
+    }
+
+    /// Clients keep their threads busy, however that may be.
+    #[test]
+    fn handshakes_with_shards_do_not_wait_for_those_with_clients() {
+        run(async {
+            let mut busy = Vec::new();
+            for _ in 0..THREADS {
+                // A socket that blocks and has no room: who writes to it waits.
+                let (ours, theirs) = UnixStream::pair().expect("descriptors");
+                let mut full = ours.try_clone().expect("a descriptor");
+                full.set_nonblocking(true).expect("a socket");
+                while io::Write::write(&mut full, &[0; 4096]).is_ok() {}
+                full.set_nonblocking(false).expect("a socket");
+                let [client, _] = sessions().map(|session| Tls::new(session, None));
+                let mut waits = Box::pin(shake_hands(ours.into(), client, PATIENCE, Peer::Client));
+                assert!(tokio::time::timeout(Duration::ZERO, &mut waits).await.is_err(), "nobody answers");
+                theirs.set_nonblocking(true).expect("a socket");
+                busy.push((waits, theirs));
+            }
+            let (ours, theirs) = UnixStream::pair().expect("descriptors");
+            ours.set_nonblocking(true).expect("a socket");
+            theirs.set_nonblocking(true).expect("a socket");
+            let [client, server] = sessions().map(|session| Tls::new(session, None));
+            let both = async {
+                tokio::join!(
+                    shake_hands(ours.into(), client, PATIENCE, Peer::Shard),
+                    shake_hands(theirs.into(), server, PATIENCE, Peer::Shard)
+                )
+            };
+            let (ours, theirs) = tokio::time::timeout(PATIENCE, both).await.expect("they wait for nobody");
+            ours.expect("they agree");
+            theirs.expect("they agree");
+            for (waits, mut theirs) in busy {
+                drop(waits);
+                while theirs.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+            }
+        });
     }
 }

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use super::layer::Layer;
 use super::plain::{Plain, Read, Written};
 use super::socket::Socket;
+use crate::account::{Aside, Share};
 use crate::buffer::Output;
 
 /// What it says last.
@@ -23,11 +24,18 @@ const TAKEN_MAX: usize = 1024;
 pub struct Late {
     held: Vec<u8>,
     has_finished: bool,
+    /// What it keeps for itself.
+    hoard: Option<Aside>,
 }
 
 impl Late {
     pub fn over(stream: UnixStream) -> Socket {
         Socket::layered(Plain::Unix(stream), Box::<Self>::default())
+    }
+
+    /// One that holds so much.
+    pub fn hoarding(stream: UnixStream, hoard: Aside) -> Socket {
+        Socket::layered(Plain::Unix(stream), Box::new(Self { hoard: Some(hoard), ..Self::default() }))
     }
 
     fn flush(&mut self, below: &mut Plain) -> io::Result<()> {
@@ -67,5 +75,15 @@ impl Layer for Late {
 
     fn unread(&self) -> usize {
         0
+    }
+
+    fn memory(&self) -> usize {
+        self.hoard.as_ref().map_or(0, Aside::held)
+    }
+
+    fn join(&mut self, share: &Share) {
+        if let Some(hoard) = &mut self.hoard {
+            hoard.join(share);
+        }
     }
 }

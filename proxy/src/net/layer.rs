@@ -10,6 +10,7 @@ use std::io;
 use bytes::BytesMut;
 
 use super::plain::{Plain, Read, Written};
+use crate::account::Share;
 use crate::buffer::Output;
 
 /// What it is that stands between. `below` is the socket of the kernel.
@@ -31,6 +32,44 @@ pub trait Layer: Debug + Send {
 
     /// Bytes that it has read and not handed on.
     fn unread(&self) -> usize;
+
+    /// Memory that is free once it is gone, but for what is [`Self::held`].
+    fn memory(&self) -> usize;
+
+    /// The client counts in this share from now on.
+    fn join(&mut self, share: &Share);
+}
+
+/// What is above a socket of which nothing is said or heard any more.
+#[derive(Debug)]
+struct Spent;
+
+impl Layer for Spent {
+    fn read(&mut self, _: &mut Plain, _: &mut BytesMut, _: usize) -> io::Result<Read> {
+        Ok(Read::Ended)
+    }
+
+    fn write(&mut self, _: &mut Plain, _: &mut Output, _: usize) -> io::Result<Written> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn finish(&mut self, _: &mut Plain) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+
+    fn unread(&self) -> usize {
+        0
+    }
+
+    fn memory(&self) -> usize {
+        0
+    }
+
+    fn join(&mut self, _: &Share) {}
 }
 
 /// A socket of the kernel and the layer above it.
@@ -80,6 +119,21 @@ impl Layered {
         }
         self.plain.finish();
         Written::All
+    }
+
+    /// Nothing is said or heard by the layer any more: what it holds is free.
+    pub fn spend(&mut self) {
+        self.layer = Box::new(Spent);
+    }
+
+    /// As [`Layer::memory`].
+    pub fn memory(&self) -> usize {
+        self.layer.memory()
+    }
+
+    /// As [`Layer::join`].
+    pub fn join(&mut self, share: &Share) {
+        self.layer.join(share);
     }
 
     /// Bytes that the layer has taken and not written.

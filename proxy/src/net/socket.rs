@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::layer::{Layer, Layered};
 use super::plain::Plain;
+use crate::account::Share;
 use crate::buffer::Output;
 use crate::failure::ShardFailure;
 
@@ -110,6 +111,14 @@ pub fn failure(error: &io::Error) -> ShardFailure {
     }
 }
 
+/// Why a connection to a shard is lost from which nothing can be read. What the kernel does not say the transport says, in words.
+pub fn lost(error: &io::Error) -> ShardFailure {
+    match error.raw_os_error() {
+        Some(_) => ShardFailure::Reset,
+        None => ShardFailure::TlsFailed(error.to_string()),
+    }
+}
+
 /// Whether it is our own process or machine that has no more of something: descriptors, memory, local ports
 /// (EADDRNOTAVAIL), sockets that epoll may watch (ENOSPC).
 pub fn is_local(error: &io::Error) -> bool {
@@ -127,6 +136,28 @@ impl Socket {
     /// Whether there is a layer above the socket of the kernel.
     pub fn is_layered(&self) -> bool {
         matches!(self, Self::Layered(_))
+    }
+
+    /// Memory of the layer, beside what it [`Layer::held`]s.
+    pub fn layer_memory(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Layered(layered) => layered.memory(),
+        }
+    }
+
+    /// What the layer holds counts in this share from now on.
+    pub fn join(&mut self, share: &Share) {
+        if let Self::Layered(layered) = self {
+            layered.join(share);
+        }
+    }
+
+    /// Nothing is said or heard any more: what the layer holds is free.
+    pub fn spend(&mut self) {
+        if let Self::Layered(layered) = self {
+            layered.spend();
+        }
     }
 
     /// Writes these bytes where nobody waits for room; returns how many are on their way.
@@ -268,5 +299,8 @@ mod tests {
         assert_eq!(refused, ShardFailure::ConnectRefused);
         let unreachable = failure(&io::Error::from_raw_os_error(libc::EHOSTUNREACH));
         assert!(matches!(unreachable, ShardFailure::ConnectFailed(_)), "{unreachable}");
+        let alert = io::Error::other("received fatal alert: CertificateRequired");
+        assert_eq!(lost(&alert).to_string(), "TLS failed: received fatal alert: CertificateRequired");
+        assert_eq!(lost(&io::Error::from_raw_os_error(libc::ECONNRESET)), ShardFailure::Reset);
     }
 }

@@ -14,7 +14,7 @@ use rustls::Connection;
 
 use super::layer::Layer;
 use super::plain::{Plain, Read, Written};
-use crate::account::Account;
+use crate::account::{Account, Aside, Share};
 use crate::buffer::Output;
 
 /// What one session costs beside what it holds: 5.2 KB on the heap of rustls when idle (6.4 KB after it was used), and itself.
@@ -32,8 +32,13 @@ const VECTORS_MAX: usize = 64;
 /// Bytes of records one after the other that say nothing to us (parts of a handshake, which rustls joins, and new keys): a peer that means
 /// it needs few.
 const SILENT_MAX: usize = 16 * 1024;
+/// So much is read whole by whoever reads records in parts. Source: memcached's smallest buffer for requests, of any version.
+const READ_WHOLE: usize = 1024;
 /// A read of rustls' begins with so many bytes; after more it keeps a larger buffer until the next one.
 const LIBRARY_READ: usize = 4096;
+
+/// Why a client is not taken in, in words.
+pub const CROWDED: &str = "TLS sessions hold half of memory_max";
 
 thread_local! {
     /// What has come from the kernel, of the connection at hand. One for all of a thread, so that idle ones have none.
@@ -51,29 +56,50 @@ pub struct Tls {
     has_finished: bool,
     /// Bytes of the last records, one after the other, that said nothing to us.
     silent: usize,
+    /// As of [`Self::ending_alone`]; then whether a part of something was sealed, and its end was not.
+    ends_alone: Option<bool>,
     /// The peer will say nothing more.
     has_ended: bool,
-    account: Option<Arc<Account>>,
-    /// Bytes it was last counted with in the account.
-    counted: usize,
+    /// What it holds, where that counts.
+    aside: Option<Aside>,
 }
 
 impl Tls {
     /// A session whose handshake has not begun. What it costs counts in the account, if there is one.
-    pub fn new(connection: Connection, account: Option<Arc<Account>>) -> Self {
+    pub fn new(connection: Connection, account: Option<&Arc<Account>>) -> Self {
         let mut session = Self {
             connection,
             come: Vec::new(),
             held: 0,
             has_finished: false,
             silent: 0,
+            ends_alone: None,
             has_ended: false,
-            account,
-            counted: 0,
+            aside: account.map(Aside::new),
         };
         session.connection.set_buffer_limit(Some(2 * SEALED_MAX));
         session.count();
         session
+    }
+
+    /// The last byte of what is written has a record of its own, but where all of that is small: for a peer that reads a record in
+    /// parts, and looks for the rest of one only when something more has come. One byte is never a part, and as long as it
+    /// was not read there is something more.
+    #[must_use]
+    pub fn ending_alone(mut self) -> Self {
+        self.ends_alone = Some(false);
+        self
+    }
+
+    /// How many of so many bytes to seal next, if it may be `most`.
+    fn share(&self, queued: usize, most: usize) -> usize {
+        let take = most.min(SEALED_MAX);
+        let is_alone = match self.ends_alone {
+            None => false,
+            // Small ones that begin as something new does are read whole.
+            Some(has_begun) => queued > 1 && (has_begun || queued > READ_WHOLE),
+        };
+        if is_alone { take.min(queued - 1) } else { take }
     }
 
     /// Whether the handshake is not over.
@@ -84,9 +110,12 @@ impl Tls {
     /// Goes on with the handshake by what has come.
     ///
     /// # Errors
-    /// The peer has closed, or what it says is no good handshake, in words.
+    /// The peer has closed, or what it says is no good handshake, or there are too many already that say something, in words.
     pub fn shake(&mut self, below: &mut Plain) -> io::Result<Read> {
         let read = self.pull(below, LIBRARY_READ, None)?;
+        if self.is_handshaking() && self.aside.as_ref().is_some_and(|aside| aside.account().is_crowded()) {
+            return Err(io::Error::other(CROWDED));
+        }
         if read == Read::Ended && self.is_handshaking() {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -204,19 +233,8 @@ impl Tls {
 
     /// Counts what it holds in the account. What is sealed counts with the output.
     fn count(&mut self) {
-        let Some(account) = &self.account else { return };
-        let holds = SESSION_BYTES + self.come.capacity() + self.silent;
-        if holds != self.counted {
-            account.change(self.counted, holds);
-            self.counted = holds;
-        }
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        if let Some(account) = &self.account {
-            account.change(self.counted, 0);
+        if let Some(aside) = &mut self.aside {
+            aside.hold(SESSION_BYTES + self.come.capacity() + self.silent);
         }
     }
 }
@@ -273,12 +291,13 @@ impl Layer for Tls {
                 return Ok(Written::Pending);
             }
             if output.is_empty() {
+                self.ends_alone = self.ends_alone.map(|_| false);
                 return Ok(Written::All);
             }
             if left == 0 {
                 return Ok(Written::Paused);
             }
-            let take = left.min(SEALED_MAX);
+            let take = self.share(output.len(), left);
             let sealed = match output.whole() {
                 Some(whole) => self.connection.writer().write(&whole[..whole.len().min(take)])?,
                 None => {
@@ -296,6 +315,7 @@ impl Layer for Tls {
             }
             output.advance(sealed);
             left -= sealed.min(left);
+            self.ends_alone = self.ends_alone.map(|_| !output.is_empty());
         }
     }
 
@@ -312,6 +332,16 @@ impl Layer for Tls {
 
     fn unread(&self) -> usize {
         self.come.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.aside.as_ref().map_or(0, Aside::held)
+    }
+
+    fn join(&mut self, share: &Share) {
+        if let Some(aside) = &mut self.aside {
+            aside.join(share);
+        }
     }
 }
 
@@ -370,7 +400,7 @@ impl io::Write for Sink<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::net::UnixStream;
 
     use proptest::prelude::*;
@@ -379,8 +409,8 @@ mod tests {
 
     use super::*;
 
-    /// The two ends of a connection, before their handshake.
-    fn ends(account: Option<&Arc<Account>>) -> [(Plain, Tls); 2] {
+    /// A client and a server that will agree.
+    pub fn sessions() -> [Connection; 2] {
         let key = rcgen::KeyPair::generate().expect("a key");
         let wanted = rcgen::CertificateParams::new(vec!["shard".to_owned()]).expect("a name");
         let certificate = wanted.self_signed(&key).expect("a certificate").der().clone();
@@ -401,16 +431,19 @@ mod tests {
         let name = ServerName::try_from("shard").expect("a name");
         let client = ClientConnection::new(Arc::new(client), name).expect("a session");
         let server = ServerConnection::new(Arc::new(server)).expect("a session");
+        [client.into(), server.into()]
+    }
+
+    /// The two ends of a connection, before their handshake.
+    fn ends(account: Option<&Arc<Account>>) -> [(Plain, Tls); 2] {
+        let [client, server] = sessions();
         let (here, there) = UnixStream::pair().expect("descriptors");
         for end in [&here, &there] {
             end.set_nonblocking(true).expect("a socket");
             // The kernel takes little at a time.
             rustix::net::sockopt::set_socket_send_buffer_size(end, 8 * 1024).expect("a socket");
         }
-        [
-            (Plain::Unix(here), Tls::new(client.into(), account.cloned())),
-            (Plain::Unix(there), Tls::new(server.into(), account.cloned())),
-        ]
+        [(Plain::Unix(here), Tls::new(client, account)), (Plain::Unix(there), Tls::new(server, account))]
     }
 
     fn shake(ends: &mut [(Plain, Tls); 2]) {
@@ -438,6 +471,50 @@ mod tests {
         assert!(session.unread() == 3_005 && account.held() >= 2 * SESSION_BYTES + 3_005);
         drop(both);
         assert_eq!(account.held(), 0);
+    }
+
+    /// The lengths of what is in these records of TLS 1.3.
+    fn contents(mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while let Some(length) = record(bytes).expect("records") {
+            // The kind of what is in it, and the tag.
+            lengths.push(length - HEADER - 1 - 16);
+            bytes = &bytes[length..];
+        }
+        lengths
+    }
+
+    #[test]
+    fn the_end_of_what_is_not_small_is_alone_where_that_is_wished_for() {
+        for is_wished in [false, true] {
+            let mut both = ends(None);
+            shake(&mut both);
+            let [(mut here, mut session), (mut there, _)] = both;
+            if is_wished {
+                session = session.ending_alone();
+            }
+            let mut room = vec![0; 1 << 20];
+            let mut sent = |session: &mut Tls, here: &mut Plain, output: &mut Output, most: usize| {
+                let written = session.write(here, output, most).expect("it is taken");
+                assert_ne!(written, Written::Pending);
+                let (_, count) = there.read_into(&mut room).expect("it is there");
+                contents(&room[..count])
+            };
+            let mut output = Output::default();
+            output.copy(&[b'x'; READ_WHOLE]);
+            assert_eq!(sent(&mut session, &mut here, &mut output, usize::MAX), [READ_WHOLE]);
+            output.copy(&[b'x'; 2_000]);
+            let expected: &[usize] = if is_wished { &[1_999, 1] } else { &[2_000] };
+            assert_eq!(sent(&mut session, &mut here, &mut output, usize::MAX), expected);
+            // A part, and later the rest, which has something behind it by then.
+            output.copy(&[b'x'; 300]);
+            assert_eq!(sent(&mut session, &mut here, &mut output, 200), [200]);
+            output.copy(b"get key\r\n");
+            let expected: &[usize] = if is_wished { &[108, 1] } else { &[109] };
+            assert_eq!(sent(&mut session, &mut here, &mut output, usize::MAX), expected);
+            output.copy(b"get key\r\n");
+            assert_eq!(sent(&mut session, &mut here, &mut output, usize::MAX), [9], "as before");
+        }
     }
 
     #[test]
@@ -468,10 +545,12 @@ mod tests {
             pieces in prop::collection::vec((0_usize..70_000, any::<bool>()), 1..20),
             reads in prop::collection::vec(1_usize..80_000, 1..8),
             writes in prop::collection::vec(1_usize..100_000, 1..8),
+            ends_alone in any::<bool>(),
         ) {
             let mut both = ends(None);
             shake(&mut both);
             let [(here, from), (there, to)] = &mut both;
+            from.ends_alone = ends_alone.then_some(false);
             let (mut output, mut sent, mut come) = (Output::default(), Vec::new(), BytesMut::new());
             for (number, &(length, is_shared)) in pieces.iter().enumerate() {
                 let piece: Vec<u8> = (0..length).map(|at| (at + number) as u8).collect();

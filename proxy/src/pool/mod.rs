@@ -25,6 +25,7 @@
 //! [`crate::buffer`] the bytes; `clients` is the book of clients, `connections` and `members` are those of what there is of
 //! shards, `router` knows which of them a request takes, and `wishes` what the worker is to do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -177,6 +178,8 @@ pub struct Pool<P: Protocol> {
     pass: Pass,
     /// What is held for all clients and shards.
     share: Share,
+    /// What their transports hold, where it was wished to know.
+    transports: Option<HashMap<ClientId, usize>>,
     /// Of the request at hand.
     plan: Plan<P>,
     wishes: Wishes,
@@ -220,6 +223,7 @@ impl<P: Protocol> Pool<P> {
             slow: slow::SlowRequests::default(),
             pass: Pass::default(),
             share: Share::new(&account, 0),
+            transports: None,
             plan: Plan::default(),
             wishes: Wishes::default(),
         };

@@ -1,8 +1,8 @@
 //! What happens where the process holds more than it may: what nobody waits for any more goes first, then the client that
 //! holds most, with all that it has going on.
 //!
-//! What a client holds is what came of it and is not sent on, its requests in the queues of shards, and its replies. It is
-//! told why where that can be said: after complete replies that it is about to read.
+//! What a client holds is what came of it and is not sent on, its requests in the queues of shards, its replies, and what its
+//! transport holds, which whoever has the sockets is asked for. It is told why where that can be said: after complete replies that it is about to read.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -13,6 +13,7 @@ use super::clients::{ClientId, Clients, find};
 use super::connections::ConnectionId;
 use super::ticket::Ticket;
 use super::wishes::Wish;
+use crate::account::Share;
 use crate::buffer::{Ahead, Rest};
 use crate::protocol::{DecodeRequests, Protocol};
 
@@ -26,14 +27,34 @@ impl<P: Protocol> Pool<P> {
         self.share.is_asked()
     }
 
+    /// The transports of clients hold so much, as it was wished to know.
+    pub fn transports_hold(&mut self, transports: HashMap<ClientId, usize>) {
+        self.transports = Some(transports);
+    }
+
+    /// The share that counts what its clients hold.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
     /// As many clients go as are needed, those that hold most first.
     pub(super) fn relieve(&mut self) {
-        if self.share.is_asked() && self.drop_orphans() {
+        if !self.share.is_asked() {
+            return;
+        }
+        let transports = self.transports.take();
+        if self.drop_orphans() {
             // Once those connections are closed it shows what is held still.
             return;
         }
+        if transports.is_none() && self.share.has_aside() && self.share.is_asked() {
+            // It goes on with that in this pass.
+            self.wishes.add(Wish::Weigh);
+            return;
+        }
+        let transports = transports.unwrap_or_default();
         while self.share.is_asked() {
-            let mut holders = self.holders();
+            let mut holders = self.holders(&transports);
             let largest = holders.first().map_or(0, |&(_, bytes)| bytes);
             let mut wakes = Vec::new();
             let is_largest = self.share.bid(largest, &mut wakes);
@@ -50,7 +71,9 @@ impl<P: Protocol> Pool<P> {
                 needed += 1;
             }
             holders.truncate(needed.max(1));
-            if self.evict(&holders) {
+            let is_later = holders.iter().any(|(id, _)| transports.contains_key(id));
+            if self.evict(&holders) || is_later {
+                // What a transport holds is free once its connection is closed.
                 return;
             }
         }
@@ -98,9 +121,21 @@ impl<P: Protocol> Pool<P> {
         closes
     }
 
-    /// The clients that hold something, and how much, those that hold most first.
-    fn holders(&self) -> Vec<(ClientId, usize)> {
-        let mut queued: HashMap<ClientId, usize> = HashMap::new();
+    /// The clients that hold something, and how much, those that hold most first. Where it is transports that hold too much, only
+    /// what theirs do counts: of many that hold little each, nobody else is the largest.
+    fn holders(&self, transports: &HashMap<ClientId, usize>) -> Vec<(ClientId, usize)> {
+        let mut holders = if self.share.account().is_swamped() {
+            let is_there = |id| self.clients.get(id).is_some_and(|client| client.state != State::Broken);
+            transports.iter().map(|(&id, &bytes)| (id, bytes)).filter(|&(id, _)| is_there(id)).collect()
+        } else {
+            self.holders_of_all(transports)
+        };
+        holders.sort_unstable_by_key(|&(id, bytes)| (Reverse(bytes), id));
+        holders
+    }
+
+    fn holders_of_all(&self, transports: &HashMap<ClientId, usize>) -> Vec<(ClientId, usize)> {
+        let mut queued = transports.clone();
         for connection in self.router.connections.iter() {
             for (ticket, bytes) in connection.held_requests() {
                 if let Some(id) = ticket.client() {
@@ -133,9 +168,7 @@ impl<P: Protocol> Pool<P> {
                     + queued.get(&id).copied().unwrap_or(0),
             )
         });
-        let mut holders: Vec<_> = held.filter(|&(_, bytes)| bytes > 0).collect();
-        holders.sort_unstable_by_key(|&(_, bytes)| Reverse(bytes));
-        holders
+        held.filter(|&(_, bytes)| bytes > 0).collect()
     }
 
     /// The clients go, and what they held is free at once, but for what goes with connections that are closed: true if
@@ -155,9 +188,11 @@ impl<P: Protocol> Pool<P> {
         self.drop_wide(id);
         self.count_transfers();
         self.take_parked(id);
-        let Clients { table, dirty, .. } = &mut self.clients;
+        let Clients { table, dirty, spare_activities, .. } = &mut self.clients;
         let Some(client) = find(table, id) else { return };
         dirty.mark(client, id.index);
+        // One that has nothing going on but in its transport is told too.
+        spare_activities.give(client);
         let was_told = client.state == State::Finishing;
         client.state = State::Broken;
         if let Some(activity) = client.activity.as_mut() {

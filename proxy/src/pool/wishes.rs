@@ -33,6 +33,8 @@ pub enum Wish {
     Ask(AskedQuestion),
     /// Wake the worker with this number: it has to look at what its clients hold.
     Wake(usize),
+    /// Say what the transports of clients hold, with [`Pool::transports_hold`].
+    Weigh,
     /// Say it in the log.
     Log(Notice),
     /// A request was slow: say who has sent it, with [`Pool::log_slow`].

@@ -194,6 +194,7 @@ impl<P: Protocol> Driver<P> {
             // Its first request may have come with the end of the handshake; the kernel does not tell of it again.
             client.more = More::Queued;
             self.again.push_back(Turn::Client(id));
+            client.socket.join(self.pool.share());
         }
         self.clients.put(id.index as usize, client);
         if let Err(error) = watched {
@@ -315,7 +316,7 @@ impl<P: Protocol> Driver<P> {
                     Err(failure) => failure,
                 }
             }
-            Err(_) => ShardFailure::Reset,
+            Err(error) => socket::lost(&error),
         };
         self.scratch.clear();
         self.close_shard(id, &failure, now);

@@ -55,7 +55,7 @@ impl Lingering {
 
     /// One more, until then at most. Returns what is to be read next.
     pub fn add(&mut self, mut socket: Socket, until: Time) -> Option<LingeringId> {
-        let finishing = socket.finish() == Written::Pending;
+        let finishing = !finish(&mut socket);
         if self.connections.len() >= LINGERING_MAX {
             return None;
         }
@@ -82,7 +82,7 @@ impl Lingering {
             self.connections.get_mut(index).filter(|connection| connection.number == id.number)?;
         connection.queued = false;
         if connection.finishing {
-            connection.finishing = connection.socket.finish() == Written::Pending;
+            connection.finishing = !finish(&mut connection.socket);
         }
         match connection.socket.discard(&mut [0; READ_SIZE]) {
             Ok(Read::Nothing) => None,
@@ -109,6 +109,15 @@ impl Lingering {
     pub fn clear(&mut self) {
         self.connections.clear();
     }
+}
+
+/// The last words of its transport; once they are written, of which it is told, nothing of that is kept.
+fn finish(socket: &mut Socket) -> bool {
+    let is_finished = socket.finish() != Written::Pending;
+    if is_finished {
+        socket.spend();
+    }
+    is_finished
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ impl<P: Protocol> Shell<P> for World<P> {
                 self.pool.answer_question(&asked, &Found::of(&[rows]));
             }
             Wish::Slow(slow) => self.pool.log_slow(*slow, "127.0.0.1:1000".into()),
-            Wish::Wake(_) | Wish::Log(_) => {}
+            Wish::Wake(_) | Wish::Weigh | Wish::Log(_) => {}
         }
     }
 

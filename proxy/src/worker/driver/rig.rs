@@ -12,6 +12,7 @@ use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 use tokio::sync::mpsc;
 
 use super::{Drive as _, Driver, Setup};
+use crate::account::{Account, Aside};
 use crate::metrics::Counters;
 use crate::net::epoll::{Alarm, Ready, Sockets};
 use crate::net::late::Late;
@@ -100,6 +101,15 @@ impl Rig {
     pub fn late_client(&mut self) -> UnixStream {
         let (theirs, ours) = pair();
         self.order(Order::Serve(Late::over(ours)));
+        theirs
+    }
+
+    /// A client whose transport holds so much.
+    pub fn hoarder(&mut self, account: &Arc<Account>, bytes: usize) -> UnixStream {
+        let (theirs, ours) = pair();
+        let mut hoard = Aside::new(account);
+        hoard.hold(bytes);
+        self.order(Order::Serve(Late::hoarding(ours, hoard)));
         theirs
     }
 

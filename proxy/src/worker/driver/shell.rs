@@ -33,6 +33,13 @@ impl<P: Protocol> Shell<P> for Driver<P> {
             Wish::Connect(id) => self.connects.push(id),
             Wish::Ask(asked) => self.put_question(asked, now),
             Wish::Wake(worker) => self.setup.alarms[worker].ring(),
+            Wish::Weigh => {
+                let weighed = self
+                    .clients
+                    .iter()
+                    .map(|(place, client)| (client.id(place), client.socket.layer_memory()));
+                self.pool.transports_hold(weighed.filter(|&(_, bytes)| bytes > 0).collect());
+            }
             Wish::Log(notice) => self.log(notice),
             Wish::Slow(slow) => {
                 let address = self.address_of(slow.client).to_string();

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::net::late::{CHUNK, FAREWELL};
 use crate::worker::Order;
 use crate::worker::driver::rig::{Rig, heard, say};
@@ -122,6 +123,61 @@ fn what_a_transport_holds_is_in_the_account() {
     assert!(output.is_empty() && output.held() == REPLY.len() - CHUNK, "{output:?}");
     assert_eq!(output.memory(), output.held());
     drop(client);
+}
+
+/// What transports hold the pool does not see; whoever has most of it goes all the same, and nobody else.
+#[test]
+fn who_holds_most_in_its_transport_goes() {
+    const HOARD: usize = 20_000;
+    let account = Account::new(1_000_000);
+    let mut rig = Rig::new(16, |limits| limits.memory_max = 1_000_000);
+    rig.driver.pool.share_account(&account, 0);
+    let mut hoarders: Vec<_> = (0..30).map(|_| rig.hoarder(&account, HOARD)).collect();
+    let mut idle = rig.hoarder(&account, 7_000);
+    let mut others: Vec<_> = (0..90).map(|_| rig.client()).collect();
+    rig.passes();
+    assert_eq!(account.held(), 30 * HOARD + 7_000);
+    // Requests that are not complete.
+    let part = format!("*2\r\n$4\r\nECHO\r\n$100000\r\n{}", "x".repeat(5_000));
+    for other in &mut others {
+        say(other, &part);
+        rig.passes();
+    }
+    assert!(account.held() <= 1_000_000, "{} bytes", account.held());
+    assert!(others.iter_mut().chain([&mut idle]).all(|other| heard(other).is_empty()));
+    let mut gone = 0;
+    for hoarder in &mut hoarders {
+        let words = all_of(&mut rig, hoarder);
+        assert!(words.is_empty() || words.starts_with("-OOM ") && words.ends_with('|'), "{words}");
+        gone += usize::from(!words.is_empty());
+    }
+    assert!((1..=20).contains(&gone), "{gone} are gone");
+}
+
+/// Many hold little each, and nobody else has anything to tell.
+#[test]
+fn what_transports_hold_leaves_a_quarter_to_others() {
+    let account = Account::new(1_000_000);
+    let mut rig = Rig::new(16, |limits| limits.memory_max = 1_000_000);
+    rig.driver.pool.share_account(&account, 0);
+    let mut client = rig.client();
+    // More than any of them holds, and not complete.
+    say(&mut client, &format!("*2\r\n$4\r\nECHO\r\n$1000000\r\n{}", "x".repeat(100_000)));
+    let mut idle = rig.hoarder(&account, 7_000);
+    rig.passes();
+    let mut hoarders = Vec::new();
+    for _ in 0..100 {
+        hoarders.push(rig.hoarder(&account, 20_000));
+        rig.passes();
+        assert!(account.aside() <= 750_000, "{} bytes", account.aside());
+    }
+    assert_eq!((heard(&mut client).as_str(), heard(&mut idle).as_str()), ("", ""));
+    let gone = hoarders
+        .iter_mut()
+        .map(|hoarder| all_of(&mut rig, hoarder))
+        .filter(|words| !words.is_empty())
+        .count();
+    assert!((63..75).contains(&gone), "{gone} are gone");
 }
 
 #[test]
