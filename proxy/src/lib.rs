@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 pub mod failure;
 pub mod freed;
+pub mod hot;
 mod log;
 mod log_limit;
 pub mod mailboxes;

@@ -40,13 +40,23 @@ impl Privacy {
     }
 }
 
-/// A hash of the name that takes the secret of this process, as it is shown: `#` and 16 digits.
-pub fn hashed(key: &[u8]) -> String {
+/// A hash of the name that takes the secret of this process.
+pub fn hash(key: &[u8]) -> u64 {
     static SECRET: OnceLock<RandomState> = OnceLock::new();
     let mut hasher = SECRET.get_or_init(RandomState::new).build_hasher();
     // Not as a slice, which is hashed with its length.
     hasher.write(key);
-    format!("#{:016x}", hasher.finish())
+    hasher.finish()
+}
+
+/// The same as it is shown: `#` and 16 digits.
+pub fn hashed(key: &[u8]) -> String {
+    shown(hash(key))
+}
+
+/// What is shown of a hash.
+pub fn shown(hash: u64) -> String {
+    format!("#{hash:016x}")
 }
 
 #[cfg(test)]

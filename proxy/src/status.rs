@@ -14,6 +14,7 @@ pub use standing::{Standing, Standings};
 
 use crate::account::Account;
 use crate::config;
+use crate::hot::HotKeys;
 use crate::metrics::{Counters, WorkerCounters};
 use crate::slow::SlowLog;
 use shard_discovery::source::cluster::Map;
@@ -88,6 +89,8 @@ pub struct PoolStatus {
     pub refreshes: [u64; 2],
     /// Where host names lead.
     pub names: Arc<Resolver>,
+    /// What its workers have seen of requests.
+    pub hot: Arc<HotKeys>,
     /// What was slow.
     pub slow: Arc<SlowLog>,
 }

@@ -75,6 +75,7 @@ const SUBSCRIPTIONS: Bound = Setting("subscriptions_max", "memstore_subscribers"
 const SCRIPTS: Bound = Constant("SCRIPTS_MAX", "memstore_scripts_forgotten");
 const SLOW: Bound = Setting("slowlog_max_len", "memstore_slow_requests_unlogged");
 const TRANSACTION: &str = "memstore_transactions_too_large";
+const HOTTEST: &str = "memstore_hottest_key_share";
 const REFUSED: &str = "memstore_requests_refused";
 
 /// Each field that can grow, by file and place.
@@ -316,6 +317,16 @@ const ROWS: &[(&str, Bound)] = &[
     ("worker/driver.rs Driver.shards", Connections),
     ("worker/driver/report.rs Untold.shards", Configured),
     ("worker/linger.rs Lingering.connections", LINGERING),
+    ("hot.rs Book.asked", Constant("ASKED_MAX", HOTTEST)),
+    ("hot.rs Pending.keys", Constant("COUNTED_MAX", HOTTEST)),
+    ("hot.rs Pending.text", Constant("COUNTED_MAX", HOTTEST)),
+    ("hot.rs Report.keys", Constant("KEYS_MAX", HOTTEST)),
+    ("hot.rs Report.large_replies", Constant("LARGEST_MAX", HOTTEST)),
+    ("hot.rs Report.large_requests", Constant("LARGEST_MAX", HOTTEST)),
+    ("hot.rs Span.largest", Constant("LARGEST_MAX", HOTTEST)),
+    ("hot/sketch.rs Sketch.counters", Constant("KEYS_MAX", HOTTEST)),
+    ("hot/sketch.rs Sketch.counts", Constant("KEYS_MAX", HOTTEST)),
+    ("hot/sketch.rs Sketch.hashes", Constant("KEYS_MAX", HOTTEST)),
     ("log_limit.rs ShardLines.0", Configured),
     ("log_limit.rs Told.reason", Configured),
     ("worker/messages.rs List.listed", Clients),
@@ -407,6 +418,8 @@ fn every_field_that_can_grow_has_a_limit_and_every_limit_a_metric() {
             "control/care/commands.rs",
             "control/care/functions.rs",
             "control/events.rs",
+            "hot.rs",
+            "hot/",
             "log_limit.rs",
             "mailboxes.rs",
             "net/",

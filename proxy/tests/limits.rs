@@ -75,6 +75,7 @@ impl Bench {
             slow_min: NEVER_SLOW,
             slow_log_max: 128,
             privacy: Privacy::Shown,
+            hot_keys_sample: 100,
         };
         change(&mut limits);
         let identity =

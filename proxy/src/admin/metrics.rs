@@ -135,6 +135,14 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
             family.sample(&[("pool", &pool.config.name)], pool.counters.sum(number));
         }
     }
+    let mut hottest = page.begin(
+        "memstore_hottest_key_share",
+        Kind::Gauge,
+        "Share of the key that is used most in all uses of keys in the last one to two minutes, from a sample; 0 to 1.",
+    );
+    for pool in pools.iter().filter(|pool| pool.config.hot_keys) {
+        hottest.sample(&[("pool", &pool.config.name)], pool.hot.report(1).hottest_share());
+    }
     let mut given =
         page.begin("memstore_topology_epoch", Kind::Gauge, "Epoch of the topology last sent to the workers.");
     for pool in pools {

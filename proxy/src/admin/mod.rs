@@ -41,6 +41,7 @@ mod client;
 mod connections;
 mod endpoint;
 mod exposition;
+mod hot;
 mod metrics;
 mod numbers;
 mod query;
@@ -254,6 +255,10 @@ impl Admin {
                 let text = || format!("{:#}\n", slow::document(&self.status));
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
             }
+            Action::Hot => {
+                let query = request.uri().query().map(str::to_owned);
+                document(&self.shares, peer.ip(), || self.hot(query.as_deref())).await
+            }
             Action::Stats => {
                 let text = || stats::json(&self.status);
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
@@ -335,6 +340,18 @@ impl Admin {
             Ok(Err(pool)) => {
                 reply(StatusCode::NOT_FOUND, TEXT, format!("unknown pool {:?}\n", pool.unwrap_or_default()))
             }
+            Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        }
+    }
+
+    fn hot(&self, query: Option<&str>) -> Reply {
+        let query = match query::pairs(query) {
+            Ok(query) => query,
+            Err(why) => return reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        };
+        match hot::Asked::of(&query).map(|asked| hot::document(&self.status, &asked)) {
+            Ok(Ok(document)) => reply(StatusCode::OK, JSON, format!("{document:#}\n")),
+            Ok(Err(why)) => reply(StatusCode::NOT_FOUND, TEXT, format!("{why}\n")),
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
         }
     }

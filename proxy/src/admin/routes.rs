@@ -14,6 +14,7 @@ pub(super) enum Action {
     Status,
     Topology,
     Slow,
+    Hot,
     Stats,
     Drain,
     Reload,
@@ -47,6 +48,11 @@ impl Route {
         self.method != Method::GET
     }
 
+    /// Whether it tells of keys, which are data: whoever may change the process may read them, and nobody else.
+    pub fn shows_data(&self) -> bool {
+        matches!(self.action, Action::Hot)
+    }
+
     /// Whether a request may have this method. HEAD is GET without the body.
     pub fn allows(&self, method: &Method) -> bool {
         *method == self.method || (*method == Method::HEAD && !self.changes())
@@ -74,6 +80,7 @@ static ROUTES: &[Route] = &[
     private("/status", Action::Status, "process, pools, shards and clients, as JSON"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
     data("/slow", Action::Slow, "slow logs, as JSON"),
+    data("/hot", Action::Hot, "keys that are used most, largest requests and replies, as JSON; ?pool=&count="),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",
@@ -123,7 +130,7 @@ mod tests {
         assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
         let showing: Vec<&str> =
             ROUTES.iter().filter(|route| route.access == Access::Owners).map(|route| route.path).collect();
-        assert_eq!(showing, ["/slow", "/drain", "/reload", "/log-level"]);
+        assert_eq!(showing, ["/slow", "/hot", "/drain", "/reload", "/log-level"]);
         for row in ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);

@@ -27,19 +27,23 @@ pub struct Ask {
     token_file: Option<PathBuf>,
     /// Output format: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    pub format: Format,
+}
+
+impl Ask {
+    /// What the proxy says: the status and the body.
+    pub fn send(&self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
+        let token = self.token_file.as_deref().map(Secret::of_file).transpose()?;
+        let token = token.as_ref().map(Secret::expose);
+        let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
+        admin::ask(&self.admin, method, path, token, limit)
+            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+    }
 }
 
 /// Asks a running proxy; prints what it says.
 pub fn ask(method: &str, path: &str, asked: &Ask) -> anyhow::Result<ExitCode> {
-    let answer = || -> anyhow::Result<(u16, String)> {
-        let token = asked.token_file.as_deref().map(Secret::of_file).transpose()?;
-        let token = token.as_ref().map(Secret::expose);
-        let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
-        admin::ask(&asked.admin, method, path, token, limit)
-            .with_context(|| format!("cannot query the proxy at {}", asked.admin))
-    };
-    let (status, body) = match answer() {
+    let (status, body) = match asked.send(method, path) {
         Err(error) if asked.format == Format::Json => {
             let answer = serde_json::json!({"ok": false, "status": null, "answer": format!("{error:#}")});
             print(&format!("{answer}\n"))?;

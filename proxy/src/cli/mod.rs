@@ -11,6 +11,7 @@ use await_ring::AwaitRing;
 use check::Check;
 use cluster::ClusterCommand;
 use commands::Commands;
+use hot::Hot;
 use manual::{Completions, Man};
 use nutcracker::Nutcracker;
 use plan::Plan;
@@ -25,6 +26,7 @@ mod check;
 mod cluster;
 mod commands;
 mod common;
+mod hot;
 mod manual;
 mod nutcracker;
 mod plan;
@@ -84,6 +86,8 @@ enum Command {
     Alive(Ask),
     /// Show the slow logs of a running proxy, as JSON
     Slow(Ask),
+    /// Show which keys a running proxy sees used most, and the largest requests and replies
+    Hot(Hot),
 }
 
 /// Runs the command that the command line asks for.
@@ -110,6 +114,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ready(asked)) => ask::ask("GET", "/ready", &asked),
         Some(Command::Alive(asked)) => ask::ask("GET", "/alive", &asked),
         Some(Command::Slow(asked)) => ask::ask("GET", "/slow", &asked),
+        Some(Command::Hot(asked)) => hot::hot(&asked),
         None => {
             let file = line.config.unwrap_or_else(|| "FILE".into());
             Err(anyhow::anyhow!(

@@ -111,6 +111,8 @@ pub struct Pool {
     pub pubsub_everywhere: bool,
     pub shard_queue_bytes_max: u64,
     pub privacy: Privacy,
+    pub hot_keys: bool,
+    pub hot_keys_sample: u32,
     pub slowlog_log_slower_than: Option<u64>,
     pub slowlog_max_len: u32,
     /// SLOWLOG is about the logs of the shards.
@@ -270,6 +272,8 @@ impl Pool {
             pubsub_everywhere: section.value::<&str>("pubsub") == "all",
             shard_queue_bytes_max: section.value("shard_queue_bytes_max"),
             privacy: Privacy::of(section.value("privacy")),
+            hot_keys: section.value("hot_keys"),
+            hot_keys_sample: section.value("hot_keys_sample"),
             slowlog_log_slower_than: section.value("slowlog_log_slower_than"),
             slowlog_max_len: section.value("slowlog_max_len"),
             slow_log_of_shards: section.value::<&str>("slowlog_source") == "shards",

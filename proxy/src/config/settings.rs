@@ -128,6 +128,8 @@ pub const POOL: &[Setting] = &[
     setting("slowlog_max_len", Some("128"), Whole(0, 100000), "maximum number of entries in the slow log, of at most 4 MiB together"),
     setting("slowlog_source", Some("proxy"), Word(&["proxy", "shards"]), "Redis pools: what SLOWLOG GET, LEN and RESET are about: proxy: the slow log of the proxy; shards: the slow logs of all shards"),
     setting("privacy", Some("none"), Word(&["none", "hash_keys"]), "what logs and pages show of the keys in requests: none: their names; hash_keys: a hash of the name that is the same as long as the proxy runs and that nobody can compute who knows the name, and of other arguments only the size"),
+    setting("hot_keys", Some("true"), Flag, "find the keys that are used most, and the largest requests and replies, in a sample of the requests; memstore hot and /hot show them"),
+    setting("hot_keys_sample", Some("100"), Whole(1, 1000000), "size of that sample: the requests of one in so many passes of the event loop, drawn at random"),
 ];
 
 /// Settings of a pool over a Redis Cluster, below `cluster:`.

@@ -20,6 +20,7 @@ use super::events::Events;
 use super::kills::Kills;
 use crate::account::Account;
 use crate::config;
+use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::listen::Listener;
@@ -72,6 +73,8 @@ pub struct PoolControl {
     pub kills: Kills,
     /// The scripts that clients of any worker have shown.
     pub scripts: Arc<Scripts>,
+    /// What its workers see of requests.
+    hot: Arc<HotKeys>,
     /// What was slow on any worker.
     slow: Arc<SlowLog>,
     /// Who owns what, if it is a cluster.
@@ -139,6 +142,7 @@ impl PoolControl {
         let scripts = Arc::new(Scripts::new(account));
         let slow = Arc::new(SlowLog::new(account));
         let mailboxes = Arc::new(Mailboxes::new(workers.len()));
+        let hot = Arc::new(HotKeys::new(workers.len(), account));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
@@ -153,6 +157,7 @@ impl PoolControl {
                 scripts: scripts.clone(),
                 slow: slow.clone(),
                 mailboxes: mailboxes.clone(),
+                hot: hot.clone(),
                 orders: receiver,
                 memory_max: account.max(),
             });
@@ -174,6 +179,7 @@ impl PoolControl {
             epoch: 0,
             refreshes: [0, 0],
             names: names.clone(),
+            hot: hot.clone(),
             slow: slow.clone(),
         };
         Rc::new(Self {
@@ -194,6 +200,7 @@ impl PoolControl {
             events: Events::default(),
             kills: Kills::default(),
             scripts,
+            hot,
             slow,
             map: RefCell::default(),
             ids: RefCell::default(),
@@ -293,6 +300,7 @@ impl PoolControl {
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
             names: self.names.clone(),
+            hot: self.hot.clone(),
             slow: self.slow.clone(),
         };
     }

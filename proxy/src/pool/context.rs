@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::limits::Limits;
 use crate::account::Share;
+use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
@@ -40,6 +41,8 @@ pub(super) struct Context<P: Protocol> {
     pub slow: Arc<SlowLog>,
     /// Where workers of the pool tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
+    /// What was seen of their requests.
+    pub hot: Arc<HotKeys>,
 }
 
 impl<P: Protocol> Context<P> {

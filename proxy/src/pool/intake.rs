@@ -16,6 +16,7 @@ use super::members::Members;
 use super::parked::Redirected;
 use super::redirect::{Executed, Redirects};
 use super::replies::Taken;
+use super::service::look::place;
 use super::ticket::{Ticket, Whom};
 use super::waiting::is_for_us;
 use super::wishes::Wishes;
@@ -331,6 +332,9 @@ impl<P: Protocol> Intake<'_, P> {
                 let activity =
                     client.activity.as_mut().expect("a client with a request in flight has an activity");
                 self.wishes.large |= is_shared;
+                if is_shared {
+                    note_large(self.context, ticket, self.end - self.start, self.now);
+                }
                 if is_large {
                     client.weight.is_large();
                 }
@@ -358,6 +362,18 @@ impl<P: Protocol> Intake<'_, P> {
             self.redirects.stale |= self.connection.follows();
         }
         taken == Taken::Odd
+    }
+}
+
+/// What so much has come for may be known of: see [`crate::hot`].
+#[cold]
+fn note_large<P: Protocol>(context: &Context<P>, ticket: &Ticket<P>, bytes: usize, now: Time) {
+    if context.limits.hot_keys_sample > 0
+        && let Some(client) = ticket.client()
+        && let Some(mut book) = context.hot.try_open(context.own_mailbox())
+    {
+        book.replied(place(client), ticket.number, bytes, now);
+        context.hot.settle(&mut book);
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Limits {
     pub slow_log_max: usize,
     /// What is shown of keys where requests are told of.
     pub privacy: Privacy,
+    /// One pass in so many is looked at for hot keys; 0: none.
+    pub hot_keys_sample: u32,
 }
 
 impl Default for Limits {
@@ -111,6 +113,7 @@ impl Default for Limits {
             slow_min: NEVER_SLOW,
             slow_log_max: 128,
             privacy: Privacy::Shown,
+            hot_keys_sample: 0,
         }
     }
 }

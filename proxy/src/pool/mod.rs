@@ -34,6 +34,7 @@ use shard_discovery::Topology;
 use crate::account::{Account, Share};
 use crate::buffer::{Output, READ_SIZE};
 use crate::failure::{Blame, ShardFailure};
+use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::protocol::store::Store;
@@ -196,11 +197,13 @@ impl<P: Protocol> Pool<P> {
     ) -> Self {
         let (per_shard, memory_max) = (limits.server_connections, limits.memory_max);
         let policy = Policy::shared(limits.timeout);
+        let (seed, sample) = (identity.seed, limits.hot_keys_sample);
         let router = Router::new(topology, counters.shards(), per_shard, policy, identity.seed);
         let account = Account::new(memory_max);
         let scripts = Arc::new(Scripts::new(&account));
         let slow = Arc::new(SlowLog::new(&account));
         let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize));
+        let hot = Arc::new(HotKeys::new(identity.client_id_step as usize, &account));
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
             context: Context {
@@ -212,6 +215,7 @@ impl<P: Protocol> Pool<P> {
                 scripts,
                 slow,
                 mailboxes,
+                hot,
             },
             router,
             redirects: Redirects::default(),
@@ -221,7 +225,7 @@ impl<P: Protocol> Pool<P> {
             confirmations: Confirmations::default(),
             denials: Denials::default(),
             slow: slow::SlowRequests::default(),
-            pass: Pass::default(),
+            pass: Pass::new(seed),
             share: Share::new(&account, 0),
             transports: None,
             plan: Plan::default(),
@@ -231,6 +235,7 @@ impl<P: Protocol> Pool<P> {
         pool.router.connections.set_usual_lane(first, &pool.router.members);
         pool.context.counters.lanes.set(1);
         pool.router.set_roles(Time::default());
+        pool.sample(sample);
         pool
     }
 
@@ -252,6 +257,18 @@ impl<P: Protocol> Pool<P> {
     /// Where workers of the pool tell each other of what their clients are to be told.
     pub fn share_mailboxes(&mut self, mailboxes: Arc<Mailboxes>) {
         self.context.mailboxes = mailboxes;
+    }
+
+    /// Where it writes down which keys are hot, among all workers of the pool.
+    pub fn share_hot_keys(&mut self, hot: Arc<HotKeys>) {
+        self.context.hot = hot;
+        self.sample(self.context.limits.hot_keys_sample);
+    }
+
+    /// One pass in so many is looked at for that.
+    fn sample(&mut self, sample: u32) {
+        self.pass.set_sample(sample);
+        self.context.hot.set_sample(self.context.own_mailbox(), sample);
     }
 
     /// Its name.
@@ -327,6 +344,7 @@ impl<P: Protocol> Pool<P> {
         self.context.slow.shorten(limits.slow_log_max);
         self.context.limits = limits;
         self.context.counters = counters;
+        self.sample(self.context.limits.hot_keys_sample);
         self.rehome(now);
         self.rehome_wide(now);
         self.rehome_caches();

@@ -51,14 +51,51 @@ pub fn script_work(run: &Run) -> usize {
 }
 
 /// What the pass at hand may still do.
-#[derive(Default)]
+///
+/// Whether its requests are looked at is drawn by lot as it begins, and again for those that have waited: see [`crate::hot`].
 pub struct Pass {
     /// When it began.
     began: Option<Time>,
     left: usize,
+    is_drawn: bool,
+    lot: Lot,
+}
+
+/// Draws lots (xorshift64*).
+struct Lot {
+    random: u64,
+    /// Drawn is what is below; 0: nothing.
+    below: u64,
+}
+
+impl Lot {
+    /// The next one.
+    #[inline]
+    fn draw(&mut self) -> bool {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) < self.below
+    }
 }
 
 impl Pass {
+    /// Before the first one; no lots are drawn.
+    pub fn new(seed: u64) -> Self {
+        Self { began: None, left: 0, is_drawn: false, lot: Lot { random: seed | 1, below: 0 } }
+    }
+
+    /// One pass in so many is drawn from now on; none where that is 0.
+    pub fn set_sample(&mut self, sample: u32) {
+        self.lot.below = if sample == 0 { 0 } else { u64::MAX / u64::from(sample) };
+    }
+
+    /// Whether its requests are looked at.
+    #[inline]
+    pub fn is_drawn(&self) -> bool {
+        self.is_drawn
+    }
+
     /// Begins anew where this is another pass than the last one that was served in.
     #[inline]
     pub fn read(&mut self, work_max: usize, now: Time) {
@@ -74,7 +111,8 @@ impl Pass {
 
     /// Those have their turns that have waited.
     pub fn turns(&mut self, work_max: usize, now: Time) {
-        *self = Self { began: Some(now), left: work_max };
+        (self.began, self.left) = (Some(now), work_max);
+        self.is_drawn = self.lot.draw();
     }
 
     /// What the next client may have done in its turn: nothing where nothing is left.

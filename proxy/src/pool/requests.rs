@@ -8,6 +8,7 @@ use super::clients::{ClientId, Clients, find};
 use super::connections::ConnectionId;
 use super::router::Turn;
 use super::service::Service;
+use super::service::look::Nobody;
 use crate::protocol::Protocol;
 use crate::time::Time;
 
@@ -138,6 +139,7 @@ impl<P: Protocol> Pool<P> {
         pass.read(context.limits.pass_work_max, now);
         // One that has had to wait for room is not made to wait for its turn as well.
         let turn = pass.turn().max(usize::from(activity.stalled.is_some()));
+        let is_drawn = pass.is_drawn();
         let (share_now, number, received) = (&*share, *number, scratch.len());
         let mut service = Service {
             context,
@@ -166,8 +168,11 @@ impl<P: Protocol> Pool<P> {
             done: 0,
             turn,
         };
-        if service.weight.is_light() || service.weigh() {
-            service.serve(scratch);
+        // One branch for both, so that most pass one only.
+        if service.weight.is_light() & !is_drawn {
+            service.serve(scratch, &mut Nobody);
+        } else if service.weight.is_light() || service.weigh() {
+            service.serve_looked_at(scratch, is_drawn);
         }
         service.keep(scratch);
         pass.done(service.done);

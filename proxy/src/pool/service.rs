@@ -30,8 +30,10 @@ use crate::buffer::{Ahead, Piece, SHARE_MIN};
 use crate::failure::ShardFailure;
 use crate::protocol::{DecodeRequests, Facts, Malformed, Plan, Protocol, Request, RequestBounds, Route};
 use crate::time::Time;
+use look::Looks;
 
 mod confirming;
+pub mod look;
 mod patterns;
 mod script;
 mod transaction;
@@ -103,13 +105,14 @@ pub(super) enum Next {
 impl<P: Protocol> Service<'_, P> {
     /// Takes requests from `scratch`, and leaves what was not taken.
     #[inline(always)]
-    pub fn serve(&mut self, scratch: &mut BytesMut) {
+    pub fn serve(&mut self, scratch: &mut BytesMut, looks: &mut impl Looks<P>) {
         while self.used < scratch.len() && self.may_go_on(scratch.len()) {
             let Some(length) = self.find_end(scratch) else { break };
             self.plan.begin();
             let route = self.find_route(&scratch[self.used..], length);
             self.done += self.work_of(&route, length);
             let is_counted = !matches!(route, Route::Ignore);
+            looks.planned(self, &route, &scratch[self.used..][..length]);
             let next = match self.follow(route, scratch, length) {
                 Ok(next) => next,
                 Err(refusal) => {
@@ -117,6 +120,7 @@ impl<P: Protocol> Service<'_, P> {
                     self.refuse(refusal, scratch, length)
                 }
             };
+            looks.followed(self, next);
             if next == Next::Same {
                 break;
             }
@@ -382,6 +386,7 @@ impl<P: Protocol> Service<'_, P> {
         let request = if length < SHARE_MIN || length * 2 < self.received || !as_it_came {
             Piece::Copied(canonical)
         } else {
+            self.note_large(input);
             self.shared = true;
             scratch.advance(self.used);
             Piece::Shared(scratch.split_to(length).freeze())

@@ -151,6 +151,9 @@ pub trait Protocol:
         plan: &mut Plan<Self>,
     ) -> Route<Self::Merge>;
 
+    /// The name of the command, as it is written.
+    fn command_name(request: Request<'_, Self>) -> &[u8];
+
     /// The request that was planned last is taken: it is answered or on its way.
     #[inline]
     fn taken(_session: &mut Self::Session) {}

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
 use crate::failure::{Blame, ShardFailure};
+use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::epoll::Alarm;
@@ -204,6 +205,8 @@ pub struct PoolSetup {
     pub slow: Arc<SlowLog>,
     /// Where its workers tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
+    /// What its workers see of requests.
+    pub hot: Arc<HotKeys>,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
     /// Bytes that the process may hold.

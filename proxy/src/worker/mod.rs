@@ -184,6 +184,7 @@ impl Worker {
             scripts,
             slow,
             mailboxes,
+            hot,
             orders,
             memory_max,
         } = setup;
@@ -215,6 +216,8 @@ impl Worker {
         pool.share_scripts(scripts);
         pool.share_slow_log(slow);
         pool.share_mailboxes(mailboxes);
+        hot.set_start(self.number, self.start);
+        pool.share_hot_keys(hot);
         Driver::new(pool, shell)
     }
 }

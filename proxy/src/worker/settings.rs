@@ -142,6 +142,7 @@ impl Limits {
             client_request_timeout: config.client_request_timeout,
             client_age_max: config.client_age_max,
             privacy: config.privacy,
+            hot_keys_sample: if config.hot_keys { config.hot_keys_sample } else { 0 },
             slow_min: config.slowlog_log_slower_than.unwrap_or(NEVER_SLOW),
             slow_log_max: config.slowlog_max_len as usize,
         }

@@ -9,6 +9,7 @@ use shard_discovery::{Address, DistributionKind, KeyHash, Shard, Topology};
 
 use super::*;
 use crate::config::{self, Surroundings};
+use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::net::socket::Socket;
@@ -52,6 +53,7 @@ fn time_follows_a_system_clock_that_is_set() {
         scripts: Arc::new(Scripts::new(&Account::new(usize::MAX))),
         slow: Arc::new(SlowLog::new(&Account::new(usize::MAX))),
         mailboxes: Arc::new(Mailboxes::new(1)),
+        hot: Arc::new(HotKeys::new(1, &Account::new(usize::MAX))),
         orders: obeyed,
         memory_max: usize::MAX,
     });

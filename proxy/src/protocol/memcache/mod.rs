@@ -222,6 +222,10 @@ impl Protocol for Memcache {
         }
     }
 
+    fn command_name(Request { decoder, .. }: Request<'_, Self>) -> &[u8] {
+        decoder.command().map_or(b"", |command| command.name.as_bytes())
+    }
+
     fn split(
         merge: &Merge,
         Request { decoder, canonical }: Request<'_, Self>,

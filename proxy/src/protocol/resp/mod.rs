@@ -216,6 +216,10 @@ impl Protocol for Resp {
         route
     }
 
+    fn command_name(Request { decoder, canonical }: Request<'_, Self>) -> &[u8] {
+        decoder.head(0, canonical).unwrap_or_default()
+    }
+
     fn probed(response: &[u8]) -> Option<Result<(), String>> {
         let line = first_line(response)?;
         Some(match line.first() {
