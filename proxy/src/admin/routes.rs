@@ -48,11 +48,6 @@ impl Route {
         self.method != Method::GET
     }
 
-    /// Whether it tells of keys, which are data: whoever may change the process may read them, and nobody else.
-    pub fn shows_data(&self) -> bool {
-        matches!(self.action, Action::Hot)
-    }
-
     /// Whether a request may have this method. HEAD is GET without the body.
     pub fn allows(&self, method: &Method) -> bool {
         *method == self.method || (*method == Method::HEAD && !self.changes())
@@ -80,7 +75,11 @@ static ROUTES: &[Route] = &[
     private("/status", Action::Status, "process, pools, shards and clients, as JSON"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
     data("/slow", Action::Slow, "slow logs, as JSON"),
-    data("/hot", Action::Hot, "keys that are used most, largest requests and replies, as JSON; ?pool=&count="),
+    data(
+        "/hot",
+        Action::Hot,
+        "keys that are used most, largest requests and replies, as JSON; ?pool=&count=",
+    ),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",

@@ -234,7 +234,7 @@ pub fn to_all(
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
-    if reach == Reach::Server && facts.settings.is_confined() {
+    if reach == Reach::Server && facts.settings.confined {
         return refuse_beyond(name, plan);
     }
     if facts.settings.one_shard { to_the_one(plan) } else { whole::plan(merge, words, facts, plan) }
