@@ -13,6 +13,9 @@ pub const NAMES_MAX: usize = 256;
 /// Pairs of a map that is read.
 const PAIRS_MAX: usize = 100_000;
 
+/// What an entry of a log has since Redis 4: with the address of its client, and the name of that behind it.
+const ENTRY_FIELDS: usize = 6;
+
 /// Points in time that a server remembers of an event.
 const HISTORY_MAX: usize = 160;
 
@@ -33,15 +36,16 @@ pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<
         Merge::Log(limit) => {
             // The newest first, and of the same second those of the first shard.
             let mut entries = timed(parts, 1)?;
-            entries.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+            entries.sort_by_key(|(time, ..)| std::cmp::Reverse(*time));
             entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-            write(entries.iter().map(|(_, entry)| *entry), reply);
+            encode::array(reply.tail(), entries.len());
+            entries.iter().for_each(|(_, entry, shard)| write_entry(entry, shard, reply));
         }
         Merge::History => {
             let mut points = timed(parts, 0)?;
-            points.sort_by_key(|(time, _)| *time);
+            points.sort_by_key(|(time, ..)| *time);
             let oldest = points.len().saturating_sub(HISTORY_MAX);
-            write(points[oldest..].iter().map(|(_, point)| *point), reply);
+            write(points[oldest..].iter().map(|(_, point, _)| *point), reply);
         }
         Merge::Latest => latest(parts, reply)?,
         _ => texts(parts, reply),
@@ -49,13 +53,27 @@ pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<
     Ok(())
 }
 
+/// An entry of a log. Its client is a connection of the proxy, which has no name: there it says whose entry it is.
+fn write_entry(entry: &[u8], shard: &str, reply: &mut Output) {
+    match entry.strip_suffix(b"$0\r\n\r\n") {
+        Some(before) if elements(entry).is_some_and(|fields| fields.len() == ENTRY_FIELDS) => {
+            reply.copy(before);
+            encode::bulk(reply.tail(), shard.as_bytes());
+        }
+        _ => reply.copy(entry),
+    }
+}
+
+/// The time of an element, itself and its shard.
+type Timed<'p> = (i64, &'p [u8], &'p str);
+
 /// The elements of all arrays, each with the time that its own element at this place says.
-fn timed(parts: &[Part], place: usize) -> Result<Vec<(i64, &[u8])>, &Part> {
+fn timed(parts: &[Part], place: usize) -> Result<Vec<Timed<'_>>, &Part> {
     let mut all = Vec::new();
     for part in parts {
         for entry in elements(&part.bytes).ok_or(part)? {
             let time = elements(entry).and_then(|fields| whole::integer(fields.get(place)?));
-            all.push((time.ok_or(part)?, entry));
+            all.push((time.ok_or(part)?, entry, &*part.shard));
         }
     }
     Ok(all)
@@ -207,6 +225,17 @@ mod tests {
         let reply = format!("*3\r\n{}{}{}", entry(7, 30), entry(7, 30), entry(5, 20));
         assert_eq!(joined(Merge::Log(3), &[&one, &two, "*0\r\n"]), reply);
         assert_eq!(joined(Merge::Log(0), &["*0\r\n", "*0\r\n"]), "*0\r\n");
+    }
+
+    #[test]
+    fn an_entry_of_a_log_whose_client_has_no_name_has_that_of_its_shard() {
+        let entry = |last: &str| format!("*6\r\n:1\r\n:2\r\n:3\r\n*1\r\n$0\r\n\r\n$1\r\na\r\n{last}");
+        let one = format!("*2\r\n{}{}", entry("$0\r\n\r\n"), entry("$3\r\nown\r\n"));
+        let reply = format!("*2\r\n{}{}", entry("$7\r\nshard-1\r\n"), entry("$3\r\nown\r\n"));
+        assert_eq!(joined(Merge::Log(9), &[&one, "*0\r\n"]), reply);
+        // Of another form: as it is.
+        let odd = "*1\r\n*5\r\n:1\r\n:2\r\n:3\r\n*0\r\n$0\r\n\r\n";
+        assert_eq!(joined(Merge::Log(9), &[odd, "*0\r\n"]), odd);
     }
 
     #[test]
