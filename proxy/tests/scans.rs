@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use servers::cluster::Nodes;
-use servers::{Client, Server, encoded};
+use servers::{Client, Server, encoded, eventually};
 
 mod servers;
 
@@ -146,7 +146,7 @@ fn a_shard_that_restarts_ends_a_scan_within_it() {
     let port = shards[0].connect().peer().port();
     drop(shards.remove(0));
     let again = Server::redis_at(port);
-    servers::eventually(|| client.tell("DBSIZE").starts_with(':').to_string(), "true");
+    eventually(|| client.tell("DBSIZE").starts_with(':').to_string(), "true");
     let error = page(&mut client, &format!("SCAN {within}")).expect_err("another process");
     assert_eq!(error, "-ERR the SCAN cursor is from before a change of the shards; start again with 0\r\n");
     drop(again);
@@ -189,5 +189,143 @@ fn nothing_is_left_out_while_slots_move() {
         Ok((seen, _)) => format!("{} of {}", lasting.intersection(&seen).count(), seen.len()),
         Err(error) => error,
     };
-    servers::eventually(|| again(&mut clients), "3000 of 3000");
+    eventually(|| again(&mut clients), "3000 of 3000");
+}
+
+/// Writes and deletes others than those that are scanned, so that tables grow and shrink. What it is answered does not matter: nodes
+/// hand over meanwhile.
+fn write_others(mut client: Client, is_over: &AtomicBool) {
+    for round in 0_u64.. {
+        if is_over.load(Relaxed) {
+            return;
+        }
+        for number in 0..100 {
+            client.tell(&format!("SET brief:{}:{number} v", round % 20));
+        }
+        (0..100).for_each(|number| _ = client.tell(&format!("DEL brief:{}:{number}", (round + 10) % 20)));
+    }
+}
+
+/// What a scan may be told that cannot go on, beside that it has to begin again: a node is not there, or has not its data yet.
+fn is_clear(error: &str) -> bool {
+    ["start again with 0", "shard ", "LOADING", "CLUSTERDOWN", "no node of the cluster"]
+        .iter()
+        .any(|words| error.contains(words))
+}
+
+/// Slots move, primaries hand over and die, and the proxies reload, while two proxies in turn scan and others write: a scan that ends
+/// without an error has named every key that was there all the time.
+fn scan_while_a_cluster_changes(count: usize, slots: usize, page: usize) {
+    let mut nodes = Nodes::start(6, &[]);
+    nodes.form(3);
+    let cluster = format!("cluster: {{seeds: [{}, {}]}}", nodes.place(0), nodes.place(2));
+    let settings = |seconds: u32| [cluster.clone(), format!("timeout: {seconds}s")];
+    let proxies = [0; 2].map(|_| {
+        let (proxy, _) = nodes.proxy(&[], &[0, 1, 2]);
+        proxy
+    });
+    let mut clients: Vec<Client> = (0..4).map(|number| proxies[number % 2].connect()).collect();
+    let lasting = fill(&mut clients[0], (0..count).map(|number| format!("lasting:{number}")));
+    for number in 0..3 {
+        // What a primary has acknowledged its replica has as well, before it may take over.
+        assert_eq!(nodes.ask(number, "WAIT 1 10000"), ":1");
+    }
+    let options = format!(" COUNT {page}");
+    let (seen, _) = scan(&mut clients, &options).expect("nothing changes");
+    assert_eq!(seen, lasting);
+    let (is_over, is_changed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (mut complete, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        let _over = Over(&is_over);
+        for proxy in &proxies {
+            let client = proxy.connect();
+            let is_over = &is_over;
+            scope.spawn(move || write_others(client, is_over));
+        }
+        let changes = scope.spawn({
+            let (nodes, proxies, is_changed) = (&mut nodes, &proxies, &is_changed);
+            move || {
+                // To a node that is scanned before, and to one that is scanned later.
+                (16_000..16_000 + slots).for_each(|slot| nodes.move_slot(slot, 2, 0));
+                for (proxy, seconds) in proxies.iter().zip([31, 32]) {
+                    let lines: Vec<String> = settings(seconds).into();
+                    proxy.rewrite(&lines.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+                    servers::reload(proxy);
+                }
+                eventually(|| nodes.ask(4, "CLUSTER FAILOVER"), "+OK");
+                eventually(|| nodes.ask(4, "CLUSTER NODES").contains("myself,master").to_string(), "true");
+                (0..slots).for_each(|slot| nodes.move_slot(slot, 0, 2));
+                // One that dies has its replica in its place.
+                nodes.kill(0);
+                eventually(|| nodes.ask(3, "CLUSTER NODES").contains("myself,master").to_string(), "true");
+                nodes.is_well();
+                is_changed.store(true, Relaxed);
+            }
+        });
+        let mut since = 0;
+        // Some more once all is done.
+        while since < 3 {
+            let is_calm = is_changed.load(Relaxed);
+            match scan(&mut clients, &options) {
+                Ok((seen, _)) => {
+                    let named = lasting.intersection(&seen).count();
+                    assert_eq!(named, count, "after {complete} complete scans and {refused} others");
+                    complete += 1;
+                    since += usize::from(is_calm);
+                }
+                Err(error) => {
+                    assert!(is_clear(&error), "{error}");
+                    refused += 1;
+                }
+            }
+            assert!(!changes.is_finished() || is_changed.load(Relaxed), "what was to change has failed");
+        }
+    });
+    println!("{complete} scans were complete, {refused} ended with an error");
+    assert!(refused > 0, "{complete} scans were complete, as if nothing had changed");
+}
+
+#[test]
+fn nothing_is_left_out_while_a_cluster_changes() {
+    scan_while_a_cluster_changes(3_000, 40, 100);
+}
+
+#[test]
+#[ignore = "takes some minutes"]
+fn nothing_is_left_out_while_a_large_cluster_changes() {
+    scan_while_a_cluster_changes(200_000, 2_000, 1_000);
+}
+
+/// A scan goes on over a reload that leaves the shards as they are, and ends with an error where another shard has joined meanwhile.
+#[test]
+fn a_reload_within_a_scan_is_no_gap() {
+    let shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let lines: Vec<String> = shards.iter().enumerate().map(|(at, shard)| shard.line(at)).collect();
+    let ours = Server::memstore_over(&[], &lines[..2]);
+    let mut client = ours.connect();
+    let lasting = fill(&mut client, (0..2_000).map(|number| format!("lasting:{number}")));
+    let (mut cursor, first) = page(&mut client, "SCAN 0 COUNT 50").expect("a page");
+    let mut seen: HashSet<String> = first.into_iter().collect();
+    for timeout in [20, 21, 22] {
+        ours.rewrite(&[&format!("timeout: {timeout}s")], &lines[..2]);
+        servers::reload(&ours);
+        let (next, keys) = page(&mut client, &format!("SCAN {cursor} COUNT 50")).expect("the same shards");
+        seen.extend(keys);
+        cursor = next;
+    }
+    let before = cursor.clone();
+    while cursor != "0" {
+        let (next, keys) = page(&mut client, &format!("SCAN {cursor} COUNT 50")).expect("the same shards");
+        seen.extend(keys);
+        cursor = next;
+    }
+    assert_eq!(seen, lasting);
+    ours.rewrite(&[], &lines);
+    servers::reload(&ours);
+    let stale = "-ERR the SCAN cursor is from before a change of the shards; start again with 0\r\n";
+    let is_stale = || match page(&mut client, &format!("SCAN {before} COUNT 50")) {
+        Err(error) => error,
+        Ok(_) => "a page".into(),
+    };
+    eventually(is_stale, stale);
 }
