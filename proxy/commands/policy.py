@@ -147,11 +147,14 @@ ALL_SHARDS = {
     "Texts": "latency|doctor latency|graph memory|doctor memory|malloc-stats",
 }
 ALL_SERVERS = {
-    "AllOk": "flushall script|flush function|delete function|flush function|restore commandlog|reset memory|purge config|resetstat",
+    "AllOk": "save flushall script|flush function|delete function|flush function|restore commandlog|reset memory|purge config|resetstat",
     "Same": "bgsave bgrewriteaof",
     "Sum": "latency|reset",
     "Log(0)": "commandlog|get",
 }
+
+# Which of them a pool of several shards can be kept from, or does only where a setting allows it: a variant of `Reach`.
+REACH = {"Names": "keys", "Disk": "save bgsave bgrewriteaof"}
 
 # Commands that run scripts, and what of; and those that change which are known.
 SCRIPTS = {
@@ -211,7 +214,6 @@ REFUSE = {
     "trimslots": PROTOCOL,
     "monitor": "it would show the commands of all clients of a shard; ask the shard directly",
     "migrate": "it would move keys to a place where the proxy does not look for them",
-    "save": PERSISTENCE,
     "config|rewrite": "each shard has a configuration file of its own; ask the shards directly",
     "client|pause": PAUSE,
     "module|load": MODULES,

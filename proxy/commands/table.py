@@ -175,7 +175,8 @@ def handling(row):
     for reach, rules in (("Database", policy.ALL_SHARDS), ("Server", policy.ALL_SERVERS)):
         for merge, names in rules.items():
             if name in names.split():
-                return f"ToAll({merge}, Reach::{reach})"
+                special = [special for special, these in policy.REACH.items() if name in these.split()]
+                return f"ToAll({merge}, Reach::{(special or [reach])[0]})"
     for feature, names in policy.LATER.items():
         if name in names.split():
             return f"Later({feature})"

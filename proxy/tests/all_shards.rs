@@ -1,5 +1,6 @@
 //! Commands about all keys, over three servers and over a Redis Cluster, beside what one server with all keys replies.
 
+use servers::cluster::Nodes;
 use servers::{Client, Server, shown};
 
 mod servers;
@@ -162,4 +163,111 @@ fn more_names_than_can_be_kept_are_refused() {
     );
     assert_eq!(client.ask(&[b"KEYS", b"1?:*"]).len(), "*10\r\n".len() + 10 * (100_003 + 11));
     assert_eq!(client.tell("DBSIZE"), format!(":{count}\r\n"));
+}
+
+/// A cluster has one database, so nothing that its clients can do reaches beyond it.
+#[test]
+fn a_cluster_does_for_all_nodes_what_one_server_does() {
+    let nodes = Nodes::start(3, &[]);
+    nodes.form(3);
+    let (ours, _) = nodes.proxy(&[], &[0, 1, 2]);
+    let theirs = Server::redis(&[]);
+    let [mut our, mut their] = [ours.connect(), theirs.connect()];
+    for client in [&mut our, &mut their] {
+        fill(client, 50);
+    }
+    for question in [
+        "DBSIZE",
+        "SLOWLOG RESET",
+        "SLOWLOG LEN",
+        "SLOWLOG GET",
+        "SLOWLOG GET -2",
+        "LATENCY RESET",
+        "MEMORY PURGE",
+        "CONFIG RESETSTAT",
+        "SCRIPT FLUSH",
+        "FUNCTION FLUSH",
+        "FLUSHALL nosuch",
+        "FLUSHALL",
+        "DBSIZE",
+        "KEYS *",
+    ] {
+        assert_eq!(our.tell(question), their.tell(question), "{question}");
+    }
+    for number in 0..3 {
+        assert_eq!(nodes.ask(number, "DBSIZE"), ":0", "node {number}");
+    }
+}
+
+/// Shards that have few databases have no others than clients can reach; a pool that is kept to some of them is.
+#[test]
+fn only_the_configuration_keeps_clients_from_databases() {
+    let shards: Vec<Server> = (0..2).map(|_| Server::redis(&["--databases", "2"])).collect();
+    let ours = Server::memstore(&[], &shards);
+    let mut client = ours.connect();
+    servers::eventually(|| client.tell("SELECT 2"), "-ERR DB index is out of range\r\n");
+    assert_eq!(client.tell("FLUSHALL"), "+OK\r\n");
+    let kept = Server::memstore(&["databases: 2"], &shards);
+    let refused =
+        "-ERR 'flushall' is refused: it affects databases outside of this pool (redis_db, databases)\r\n";
+    assert_eq!(kept.connect().tell("FLUSHALL"), refused);
+}
+
+/// Files appear where the configuration lets clients save.
+#[test]
+fn all_shards_save_where_that_is_allowed() {
+    let name = |number: u32| format!("saved-{}-{number}.rdb", std::process::id());
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let shard = |number| Server::redis(&["--dir", folder, "--dbfilename", &name(number)]);
+    let shards: Vec<Server> = (0..2).map(shard).collect();
+    let before: Vec<String> = shards.iter().map(|shard| shard.connect().tell("LASTSAVE")).collect();
+    let ours = Server::memstore(&[], &shards);
+    for question in ["SAVE", "BGSAVE", "BGREWRITEAOF"] {
+        let reply = ours.connect().tell(question);
+        assert!(
+            reply.ends_with("set save_all_shards, or ask the shards directly\r\n"),
+            "{question}: {reply}"
+        );
+    }
+    let file = |number| std::path::Path::new(folder).join(name(number));
+    assert!((0..2).all(|number| !file(number).exists()));
+    let allowed = Server::memstore(&["save_all_shards: true"], &shards);
+    assert_eq!(allowed.connect().tell("SAVE"), "+OK\r\n");
+    (0..2).for_each(|number| std::fs::remove_file(file(number)).expect("it has been written"));
+    let after: Vec<String> = shards.iter().map(|shard| shard.connect().tell("LASTSAVE")).collect();
+    assert!(before.iter().zip(&after).all(|(before, after)| before <= after), "{before:?} {after:?}");
+}
+
+/// Those that ask for all names and do not read them cost no more than the process may hold, and others are served.
+#[test]
+fn names_that_nobody_reads_are_bounded() {
+    const MEMORY_MAX: u64 = 64 << 20;
+    let shards: Vec<Server> = (0..2).map(|_| Server::redis(&[])).collect();
+    let lines: Vec<String> = shards.iter().enumerate().map(|(at, shard)| shard.line(at)).collect();
+    let limit = MEMORY_MAX.to_string();
+    let ours = Server::memstore_with_flags(&lines, &["-s", "0", "--admin-port", "0", "--memory-max", &limit]);
+    let mut client = ours.connect();
+    let long = "x".repeat(10_000);
+    for key in 0..1_000 {
+        client.send(&servers::encoded(&[b"SET", format!("{key}:{long}").as_bytes(), b""]));
+    }
+    assert_eq!(client.bytes(1_000 * 5), b"+OK\r\n".repeat(1_000));
+    // 10 MB for each request.
+    let idle: Vec<Client> = (0..30)
+        .map(|_| {
+            let mut client = ours.connect();
+            client.send(&servers::encoded(&[b"KEYS", b"*"]).repeat(4));
+            client
+        })
+        .collect();
+    let mut most = 0;
+    for _ in 0..200 {
+        assert_eq!(client.tell("EXISTS nosuch"), ":0\r\n");
+        most = most.max(ours.memory());
+    }
+    assert!(most < MEMORY_MAX + (64 << 20), "{} MiB", most >> 20);
+    // One that reads has all of them.
+    drop(idle);
+    let whole = |client: &mut Client| client.ask(&[b"KEYS", b"*"]).starts_with(b"*1000\r\n").to_string();
+    servers::eventually(|| whole(&mut ours.connect()), "true");
 }

@@ -418,13 +418,14 @@ fn what_concerns_all_shards_concerns_the_only_one() {
         MEMORY DOCTOR
         SLOWLOG RESET
         SLOWLOG nosuch
+        BGSAVE x ; SAVE x
         WAIT 0 0 ; WAIT -1 0 ; WAIT 1 1 ; WAIT 1 ; WAIT x -1 ; WAIT 1 x ; WAIT 1 -1 ; MULTI ; WAIT 1 0 ; WAIT x 0 ; EXEC
         EVAL return(7) 0
         ",
     );
     // Still not: these need a connection of their own, or change it for everybody.
     let mut client = pair.ours.connect();
-    for request in ["MONITOR", "CONFIG SET timeout 1", "SAVE"] {
+    for request in ["MONITOR", "CONFIG SET timeout 1", "CONFIG REWRITE"] {
         let mut client = pair.ours.connect();
         let reply = client.tell(request);
         assert!(reply.starts_with("-ERR '") || reply.contains(" is refused: "), "{request}: {reply}");
@@ -437,6 +438,8 @@ fn transactions() {
     Pair::start(&[], &[]).check(
         "
         MULTI ; EXEC
+        MULTI ; SAVE ; EXEC
+        MULTI ; SHUTDOWN ; GET a ; EXEC
         MULTI x
         EXEC
         EXEC x

@@ -61,6 +61,10 @@ pub struct Pool {
     pub per_shard_transactions: bool,
     /// RENAME, RENAMENX and COPY may have keys of several shards.
     pub renames_across_shards: bool,
+    /// KEYS is answered in pools of several shards.
+    pub keys_all_shards: bool,
+    /// SAVE, BGSAVE and BGREWRITEAOF go to all shards of such pools.
+    pub save_all_shards: bool,
     /// Where scripts without keys run.
     pub keyless_scripts: KeylessScripts,
     /// What clients with cluster support are told, if the pool poses as a cluster.
@@ -232,6 +236,8 @@ impl Pool {
             shard_identity: section.value("shard_identity") && redis,
             resp3: if redis { resp3 } else { Some(false) },
             renames_across_shards: section.value("rename_across_shards") && redis,
+            keys_all_shards: section.value("keys_all_shards"),
+            save_all_shards: section.value("save_all_shards"),
             per_shard_transactions: section.value::<&str>("transactions") == "per-shard" && redis,
             keyless_scripts,
             facade,

@@ -80,6 +80,8 @@ impl Configured for Resp {
                 config.slowlog_log_slower_than.map_or(-1, |micros| i64::try_from(micros).unwrap_or(i64::MAX)),
                 config.slowlog_max_len as usize,
             ),
+            refuses_keys: !config.keys_all_shards,
+            saves_all_shards: config.save_all_shards,
             keyless: keyless(&config.keyless_scripts, topology),
             facade: config
                 .facade

@@ -44,6 +44,12 @@ impl Dialect for Resp {
         ("redis_auth", |settings, value| put(&mut settings.password, secret(value))),
         ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
+        ("keys_all_shards", |settings, value| {
+            put(&mut settings.refuses_keys, either(value, "false", "true"))
+        }),
+        ("save_all_shards", |settings, value| {
+            put(&mut settings.saves_all_shards, either(value, "true", "false"))
+        }),
         ("keyless_scripts", |settings, value| put(&mut settings.keyless, keyless(value))),
         ("cluster_facade", |settings, value| {
             let has_slots = either(value, "over a cluster", "true");

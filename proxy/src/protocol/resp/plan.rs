@@ -176,11 +176,13 @@ pub fn plan_command(
         }
         Handling::AskChannels(merge) => Route::Everywhere(merge),
         // Of what modules do, only what is done at all is to be refused for that.
-        Handling::ToAll(_, Reach::Server)
-        | Handling::Later(Feature::WholeServer | Feature::AtOnce | Feature::Keyless | Feature::Indexes)
+        Handling::Later(Feature::WholeServer | Feature::AtOnce | Feature::Keyless | Feature::Indexes)
             if facts.settings.confined && (facts.settings.one_shard || !command.is_learnt()) =>
         {
-            refuse_beyond(&command.words(), plan)
+            withhold(command, BEYOND, plan)
+        }
+        Handling::ToAll(_, reach) if reach.is_beyond_database() && facts.settings.confined => {
+            withhold(command, BEYOND, plan)
         }
         // What shards forget is forgotten here as well, once they are told.
         Handling::ToAll(merge, _)
@@ -193,6 +195,16 @@ pub fn plan_command(
             to_the_one(plan)
         }
         Handling::Scan => scan::plan(words, session, plan),
+        Handling::ToAll(_, Reach::Names) if facts.settings.refuses_keys => withhold(
+            command,
+            "every shard would look at all its keys at once (keys_all_shards: false); use SCAN",
+            plan,
+        ),
+        Handling::ToAll(_, Reach::Disk) if !facts.settings.saves_all_shards => withhold(
+            command,
+            "all shards would write their data at once; set save_all_shards, or ask the shards directly",
+            plan,
+        ),
         Handling::ToAll(merge, _) => {
             scripting::note(command, words, facts);
             whole::plan(merge, words, facts, plan)
@@ -220,12 +232,6 @@ pub fn plan_command(
     }
 }
 
-fn refuse_beyond(name: &str, plan: &mut Plan<Resp>) -> Route<Merge> {
-    let reply =
-        format!("ERR '{name}' is refused: it affects databases outside of this pool (redis_db, databases)");
-    refuse(plan, &reply)
-}
-
 /// To all shards, though the proxy itself might answer it.
 pub fn to_all(
     (merge, reach): (Merge, Reach),
@@ -234,10 +240,18 @@ pub fn to_all(
     facts: &Facts<'_, Resp>,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
-    if reach == Reach::Server && facts.settings.confined {
-        return refuse_beyond(name, plan);
+    if reach.is_beyond_database() && facts.settings.confined {
+        return refuse(plan, &format!("ERR '{name}' is refused: {BEYOND}"));
     }
     if facts.settings.one_shard { to_the_one(plan) } else { whole::plan(merge, words, facts, plan) }
+}
+
+/// Why a pool that is kept to its databases does not do what concerns others.
+const BEYOND: &str = "it affects databases outside of this pool (redis_db, databases)";
+
+/// The pool does not let its clients do it, for this reason.
+fn withhold(command: &Command, reason: &str, plan: &mut Plan<Resp>) -> Route<Merge> {
+    refuse(plan, &format!("ERR '{}' is refused: {reason}", command.words()))
 }
 
 /// To the shard that owns every key.

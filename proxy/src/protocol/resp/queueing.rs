@@ -52,6 +52,9 @@ pub fn plan_queued(
         }
         Within::Answered if slowlog::asks_shards(command, facts) => refuse_within(command, SEVERAL, plan),
         Within::Answered => Route::Queue { here: true },
+        Within::AsOutside if command.flags.has(flag::NO_MULTI) => {
+            refuse(plan, "ERR Command not allowed inside a transaction")
+        }
         Within::AsOutside => match plan_command(command, words, session, facts, plan) {
             Route::AllShards(_) | Route::Scan(_) => refuse_within(command, SEVERAL, plan),
             Route::ForwardWith { .. } => refuse_within(command, PATTERNS, plan),

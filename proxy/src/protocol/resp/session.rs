@@ -36,6 +36,10 @@ pub struct Settings {
     pub untracked: Option<Arc<str>>,
     /// There is one shard, which is no cluster: what concerns all shards concerns it alone.
     pub one_shard: bool,
+    /// KEYS is refused where there are several shards.
+    pub refuses_keys: bool,
+    /// SAVE and its like go to all shards, where there are several.
+    pub saves_all_shards: bool,
     /// Where scripts without keys run, where there are several shards.
     pub keyless: Keyless,
     /// SLOWLOG is about the logs of the shards, and not about the proxy's own.
@@ -62,7 +66,7 @@ pub enum Keyless {
 }
 
 /// Databases of a server that nobody has configured otherwise.
-const DATABASES_USUAL: u32 = 16;
+pub const DATABASES_USUAL: u32 = 16;
 
 impl Settings {
     /// Whether clients can work in the database.

@@ -17,6 +17,7 @@ pub use info::served;
 pub use keyword::Keyword;
 pub use learnt::Commands;
 pub use modules::is_corrected;
+pub use reach::Reach;
 pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
 pub use script::{ScriptChange, ScriptKind};
@@ -37,6 +38,7 @@ pub mod keys;
 mod keyword;
 pub mod learnt;
 mod modules;
+mod reach;
 mod reading;
 mod script;
 mod since;
@@ -147,15 +149,6 @@ pub enum Handling {
     Later(Feature),
     /// Refused for good: the reason.
     Refuse(&'static str),
-}
-
-/// How far a command for all shards reaches on each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// It stays in the client's database, or changes nothing.
-    Database,
-    /// It changes something for all of the server's clients: refused where the pool is not to reach beyond its databases.
-    Server,
 }
 
 /// How the responses to the fragments of a split request become one reply.
