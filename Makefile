@@ -180,7 +180,7 @@ tools-demo:
 	@.ci/install redis-server redis-tools memcached
 
 tools-test:
-	@.ci/install build-essential redis-server redis-tools nutcracker memcached libmemcached-tools prometheus bind9 bind9-dnsutils \
+	@.ci/install build-essential redis-server redis-tools nutcracker memcached libmemcached-tools prometheus prometheus-redis-exporter bind9 bind9-dnsutils \
 		libhiredis-dev python3-venv $$(command -v npm >/dev/null || echo npm)
 	@.ci/node >/dev/null
 	@.ci/helm >/dev/null
