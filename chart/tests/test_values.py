@@ -333,7 +333,7 @@ class Pool(unittest.TestCase):
         numbers = sorted({limit + step for limit in limits for step in (-1, 0, 1)})
         units = ["ms", "s", "m", "h", " s", "s ", "b", "B", "k", "KiB", "kb", "M", "miB", "MB", "G", "gib", "GB", "T", "kk", "d", "%", " %"]
         words = ["", "none", "auto", "true", "false", True, False, "yes", "3x", "1.5", 1.5, "-1", "+1", "1e3", "ketama", "md5", "keep", "nearest", "0x10"]
-        words += ["all", "refuse", "any", "one-shard", "{}", "{", "{}}", "  ", "\u00e9", "\u00e9\u00e9", "$$", "00", "ab", "0100%", "100%", "101%", "100", "%", "0 s", "s", " 1", "1 "]
+        words += ["all", "proxy", "hash_keys", "refuse", "any", "one-shard", "{}", "{", "{}}", "  ", "\u00e9", "\u00e9\u00e9", "$$", "00", "ab", "0100%", "100%", "101%", "100", "%", "0 s", "s", " 1", "1 "]
         taken = 0
         for name, one in schema.items():
             values = words + [number for number in numbers if number < 2**53] + [f"{zeros}{number}" for number in numbers for zeros in ("", "00")]

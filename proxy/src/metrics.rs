@@ -295,6 +295,8 @@ pub struct PoolCounters {
     /// Of these, those that the slow log has no entry of: others were slow in the same moment, or they have only waited behind others at
     /// their shard.
     pub slow_passed_over: Counter,
+    /// Requests that the access log does not have because too many were to be in it.
+    pub access_passed_over: Counter,
     /// Connections for requests that wait for data which were made later, because many were made shortly before.
     pub blocked_delayed: Counter,
     /// Requests refused because `blocked_max` clients had connections of their shard to themselves.

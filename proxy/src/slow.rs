@@ -44,6 +44,8 @@ impl Spent {
 /// Who has sent a request.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Sender {
+    /// Its number in this process.
+    pub number: u64,
     /// Its address.
     pub address: String,
     /// What it calls itself; empty where it has not said so.
@@ -57,6 +59,8 @@ pub struct Sender {
 pub struct Entry {
     /// Its number in the log.
     pub id: u64,
+    /// Its number among those of its client, as long as that is busy.
+    pub number: u32,
     /// When it was read, in microseconds since 1970.
     pub at: u64,
     /// Its words, as far as they are shown.
@@ -69,9 +73,16 @@ pub struct Entry {
     pub spent: Spent,
     /// It had no response in time.
     pub failed: bool,
+    /// What its client was told where that is an error, as far as it is shown.
+    pub error: Option<Box<str>>,
 }
 
 impl Entry {
+    /// What tells it apart from others of this process, for whoever looks for it elsewhere.
+    pub fn request(&self) -> String {
+        format!("{}-{}-{}", self.sender.number, self.at, self.number)
+    }
+
     fn bytes(&self) -> usize {
         let words: usize = self.words.iter().map(|word| word.len() + WORD_BYTES).sum();
         ENTRY_BYTES + words + self.sender.address.len() + self.sender.name.len() + self.sender.user.len()
@@ -187,12 +198,14 @@ mod tests {
     fn entry(word: &str) -> Entry {
         Entry {
             id: 0,
+            number: 0,
             at: 0,
             words: vec![word.as_bytes().into()],
             sender: Sender::default(),
             shard: "s".into(),
             spent: Spent::default(),
             failed: false,
+            error: None,
         }
     }
 

@@ -74,6 +74,8 @@ impl Bench {
             client_age_max: None,
             slow_min: NEVER_SLOW,
             slow_log_max: 128,
+            access_sample: 0,
+            access_errors: false,
             privacy: Privacy::Shown,
             hot_keys_sample: 100,
         };

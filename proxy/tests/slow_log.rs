@@ -35,7 +35,7 @@ fn lines(shards: &[Server]) -> Vec<String> {
 
 fn busy(client: &mut Client, key: &str) {
     let reply = client.text(&request(&["EVAL", BUSY, "1", key]));
-    assert_eq!(reply, ":3000000\r\n");
+    assert_eq!(reply, ":3000000\\r\\n");
 }
 
 fn request(words: &[&str]) -> Vec<u8> {
@@ -73,7 +73,6 @@ fn what_was_slow_is_told_to_clients_of_any_worker_and_to_operators() {
     assert!(metrics.contains("memstore_slow_requests_total{pool=\"pool\"} 1"), "{metrics}");
     assert_eq!(one.tell("SLOWLOG RESET"), "+OK\r\n");
     assert!(slow(&admin).is_empty());
-    // Who asks for it in a loop is served as others are.
     assert_eq!(
         one.tell("CONFIG GET slowlog-log-slower-than"),
         "*2\r\n$23\r\nslowlog-log-slower-than\r\n$5\r\n10000\r\n"
@@ -129,4 +128,68 @@ fn slow_requests_to_memcached_are_told_to_operators() {
     let [entry] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!(entry["command"], serde_json::json!(["set", "k", "0", "0", "5"]));
     assert_eq!((&entry["shard"], &entry["timed_out"]), (&"shard-0".into(), &false.into()));
+}
+
+#[test]
+fn the_access_log_has_samples_and_errors_and_no_secrets() {
+    const SECRET: &str = "swordfish";
+    let shards = [Server::redis(&["--requirepass", SECRET])];
+    let settings = [
+        "redis_auth: swordfish",
+        "access_log_sample: 10",
+        "access_log_errors: true",
+        "slowlog_log_slower_than: 0",
+    ];
+    let flags = ["--log-format", "json"];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &lines(&shards), &flags);
+    let mut client = proxy.connect();
+    for denied in ["AUHT swordfish", "AUTH swordfisch", "HELLO 3 swordfish", "SET swordfish swordfish"] {
+        assert!(client.tell(denied).starts_with('-'), "{denied}");
+    }
+    assert_eq!(client.tell("AUTH swordfish"), "+OK\r\n");
+    assert!(client.tell("HELLO 3 AUTH default swordfish SETNAME tester").starts_with('%'));
+    client.tell("SET k v");
+    assert!(client.tell("INCR k").starts_with("-ERR value"));
+    for number in 0..98 {
+        client.tell(&format!("GET k{number}"));
+    }
+    let told = |error: bool| -> Vec<Value> {
+        let lines = proxy.printed();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter(|line| {
+                line["target"] == "access"
+                    && line["error"].as_str().is_some_and(|text| text.is_empty() != error)
+            })
+            .collect()
+    };
+    let begin = Instant::now();
+    while told(false).len() < 10 || told(true).len() < 4 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{}", proxy.printed());
+    }
+    let (sampled, errors) = (told(false), told(true));
+    assert!((10..=11).contains(&sampled.len()), "{sampled:?}");
+    assert!(sampled.iter().all(|line| line["shard"] == "shard-0"
+        && line["command"].as_str().is_some_and(|words| words.starts_with("GET k") || words == "SET k v")));
+    let of = |command: &str| {
+        errors
+            .iter()
+            .find(|line| line["command"] == command)
+            .unwrap_or_else(|| panic!("{command}: {errors:?}"))
+    };
+    assert_eq!((&of("AUHT")["error"], &of("AUHT")["shard"]), (&"ERR unknown command".into(), &"".into()));
+    assert_eq!(of("SET")["error"], "NOAUTH Authentication required.");
+    let failed = of("INCR k");
+    assert_eq!(
+        (&failed["error"], &failed["name"]),
+        (&"ERR value is not an integer or out of range".into(), &"tester".into())
+    );
+    let requests: std::collections::HashSet<_> =
+        sampled.iter().chain(&errors).map(|line| line["request"].to_string()).collect();
+    assert_eq!(requests.len(), sampled.len() + errors.len(), "each has a name of its own");
+    for told in
+        [proxy.printed(), get(&admin, "/slow"), client.tell("SLOWLOG GET -1"), get(&admin, "/metrics")]
+    {
+        assert!(!told.contains(SECRET) && !told.contains("swordfisch"), "{told}");
+    }
 }

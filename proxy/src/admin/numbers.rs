@@ -8,7 +8,7 @@ use crate::metrics::{PoolCounters, ShardCounters};
 pub type OfPool = fn(&PoolCounters) -> i64;
 
 /// What each is called, its kind, what it means, and the number.
-pub const NUMBERS: [(&str, Kind, &str, OfPool); 53] = [
+pub const NUMBERS: [(&str, Kind, &str, OfPool); 54] = [
     ("memstore_client_connections", Kind::Gauge, "Open client connections.", |pool| {
         pool.client_connections.get()
     }),
@@ -99,6 +99,12 @@ pub const NUMBERS: [(&str, Kind, &str, OfPool); 53] = [
         Kind::Counter,
         "Slow requests without an entry in the slow log: they waited behind others at their shard, or many were slow at once.",
         |pool| pool.slow_passed_over.get() as i64,
+    ),
+    (
+        "memstore_access_log_dropped",
+        Kind::Counter,
+        "Requests left out of the access log because there were more than 1,000 in a second on a worker.",
+        |pool| pool.access_passed_over.get() as i64,
     ),
     ("memstore_watches", Kind::Counter, "WATCH commands that a shard has accepted.", |pool| {
         pool.watches.get() as i64

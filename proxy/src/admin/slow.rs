@@ -21,9 +21,10 @@ pub fn document(status: &Status) -> Value {
 }
 
 fn told(entry: &Entry) -> Value {
-    let Entry { id, at, words, sender, shard, spent, failed } = entry;
+    let Entry { id, at, words, sender, shard, spent, failed, error, .. } = entry;
     json!({
         "id": id,
+        "request": entry.request(),
         "unix_microseconds": at,
         "command": words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>(),
         "client": { "address": sender.address, "name": sender.name, "user": sender.user },
@@ -36,5 +37,6 @@ fn told(entry: &Entry) -> Value {
             "client": spent.client,
         },
         "timed_out": failed,
+        "error": error,
     })
 }

@@ -119,6 +119,8 @@ pub struct Pool {
     pub hot_keys_sample: u32,
     pub slowlog_log_slower_than: Option<u64>,
     pub slowlog_max_len: u32,
+    pub access_log_sample: u32,
+    pub access_log_errors: bool,
     /// SLOWLOG is about the logs of the shards.
     pub slow_log_of_shards: bool,
 }
@@ -281,6 +283,8 @@ impl Pool {
             hot_keys: section.value("hot_keys"),
             hot_keys_sample: section.value("hot_keys_sample"),
             slowlog_log_slower_than: section.value("slowlog_log_slower_than"),
+            access_log_sample: section.value("access_log_sample"),
+            access_log_errors: section.value("access_log_errors"),
             slowlog_max_len: section.value("slowlog_max_len"),
             slow_log_of_shards: section.value::<&str>("slowlog_source") == "shards",
         };

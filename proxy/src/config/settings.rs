@@ -129,6 +129,8 @@ pub const POOL: &[Setting] = &[
     setting("slowlog_log_slower_than", Some("10000"), Off(&Whole(0, 86400000000)), "requests that take so many microseconds are in the slow log, from being read to their reply being complete; 0: all that shards serve; -1: none"),
     setting("slowlog_max_len", Some("128"), Whole(0, 100000), "maximum number of entries in the slow log, of at most 4 MiB together"),
     setting("slowlog_source", Some("proxy"), Word(&["proxy", "shards"]), "Redis pools: what SLOWLOG GET, LEN and RESET are about: proxy: the slow log of the proxy; shards: the slow logs of all shards"),
+    setting("access_log_sample", Some("0"), Whole(0, 1000000000), "log one in so many of the requests that shards have answered, at level info with target access; 0: none"),
+    setting("access_log_errors", Some("false"), Flag, "log requests that are answered with an error, by a shard or by the proxy, in the same way"),
     setting("privacy", Some("none"), Word(&["none", "hash_keys"]), "what logs and pages show of the keys in requests: none: their names; hash_keys: a hash of the name that is the same as long as the proxy runs and that nobody can compute who knows the name, and of other arguments only the size"),
     setting("hot_keys", Some("true"), Flag, "find the keys that are used most, and the largest requests and replies, in a sample of the requests; memstore hot and /hot show them"),
     setting("hot_keys_sample", Some("100"), Whole(1, 1000000), "size of that sample: the requests of one in so many passes of the event loop, drawn at random"),

@@ -120,7 +120,7 @@ impl<P: Protocol> Pool<P> {
         let Some((began, blame)) = latest else { return };
         self.router.members[member].counters.server_timedout.add(expired.len() as u64);
         self.router.members.failed(member, &failure, blame, began, now);
-        self.note_late(id, late, now);
+        self.note_failed(id, late, &failure, now);
         for ticket in expired {
             self.fail(ticket, member, &failure);
         }

@@ -61,6 +61,9 @@ pub(super) struct Intake<'r, P: Protocol> {
     pub has_more: bool,
     pub responses: u64,
     pub response_bytes: u64,
+    /// Of what takes so many microseconds, or is an error and takes so many, it is looked whether it is told of.
+    pub note_min: u64,
+    pub error_min: u64,
 }
 
 /// What was taken.
@@ -161,6 +164,7 @@ impl<P: Protocol> Intake<'_, P> {
         if !is_complete && (response.len() < STREAM_MIN || is_attempt && !self.is_overlong(response.len())?) {
             return Ok(false);
         }
+        let mut note_min = self.note_min;
         // What is left of a response that was passed on in part may begin with anything.
         if !self.connection.streaming {
             if !P::fits(expected, response) {
@@ -168,6 +172,7 @@ impl<P: Protocol> Intake<'_, P> {
                 return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
             if response[0] == P::ERROR && is_complete {
+                note_min = self.error_min;
                 if self.is_redirected(response, scripted.is_script()) {
                     return Ok(self.connection.is_plain());
                 }
@@ -203,8 +208,8 @@ impl<P: Protocol> Intake<'_, P> {
         if is_complete && self.connection.private.is_none() {
             let micros = self.now.micros().saturating_sub(ticket.since.micros());
             self.counters.latency.record(micros);
-            if micros >= self.context.limits.slow_min {
-                self.note_slow(&ticket);
+            if micros >= note_min {
+                self.note_request(&ticket, micros, response);
             }
         }
         self.connection.streaming = !is_complete;

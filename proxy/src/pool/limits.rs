@@ -73,6 +73,10 @@ pub struct Limits {
     pub slow_min: u64,
     /// Entries of the slow log.
     pub slow_log_max: usize,
+    /// The access log has one request in so many; none where it is 0.
+    pub access_sample: u64,
+    /// The access log has all requests that are answered with an error.
+    pub access_errors: bool,
     /// What is shown of keys where requests are told of.
     pub privacy: Privacy,
     /// One pass in so many is looked at for hot keys; 0: none.
@@ -112,6 +116,8 @@ impl Default for Limits {
             client_age_max: None,
             slow_min: NEVER_SLOW,
             slow_log_max: 128,
+            access_sample: 0,
+            access_errors: false,
             privacy: Privacy::Shown,
             hot_keys_sample: 0,
         }
@@ -127,7 +133,7 @@ impl Limits {
     /// Whether somebody may want to know of a request what it was, once it is answered.
     #[inline]
     pub fn notes_requests(&self) -> bool {
-        self.slow_min != NEVER_SLOW && self.slow_log_max > 0
+        self.slow_min != NEVER_SLOW || self.access_errors || self.access_sample > 0
     }
 
     /// Whether clients have to be looked after from time to time.

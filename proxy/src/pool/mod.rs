@@ -62,9 +62,9 @@ pub use connections::ConnectionId;
 pub use context::Identity;
 pub use limits::{Limits, NEVER_SLOW, PARKED_BYTES_MAX};
 pub use listing::AskedQuestion;
+pub use noted::Noted;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
-pub use slow::Slow;
 pub use wishes::{Notice, Shell, Wish, settle};
 
 mod attempts;
@@ -97,6 +97,7 @@ mod listing;
 mod members;
 mod merging;
 mod moving;
+mod noted;
 mod pace;
 mod parked;
 mod parting;
@@ -112,10 +113,10 @@ mod rerun;
 mod responses;
 mod router;
 mod service;
-mod slow;
 mod spare;
 mod split;
 mod subscriptions;
+mod telling;
 mod ticket;
 mod tracker;
 mod trackers;
@@ -174,7 +175,7 @@ pub struct Pool<P: Protocol> {
     wide: WideWaits,
     confirmations: Confirmations,
     denials: Denials,
-    slow: slow::SlowRequests,
+    noted: noted::NotedRequests,
     /// What the pass may still serve.
     pass: Pass,
     /// What is held for all clients and shards.
@@ -224,7 +225,7 @@ impl<P: Protocol> Pool<P> {
             wide: WideWaits::default(),
             confirmations: Confirmations::default(),
             denials: Denials::default(),
-            slow: slow::SlowRequests::default(),
+            noted: noted::NotedRequests::default(),
             pass: Pass::new(seed),
             share: Share::new(&account, 0),
             transports: None,

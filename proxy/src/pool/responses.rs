@@ -155,6 +155,7 @@ impl<P: Protocol> Pool<P> {
         let (member, end) = (connection.member, std::mem::take(&mut connection.understood));
         let counters = &members[member].counters;
         let (start, has_more, responses, response_bytes) = (0, false, 0, 0);
+        let (note_min, error_min) = wishes.samples.least(&context.limits, connection.in_flight().len());
         let mut intake = Intake {
             context,
             clients,
@@ -173,11 +174,14 @@ impl<P: Protocol> Pool<P> {
             has_more,
             responses,
             response_bytes,
+            note_min,
+            error_min,
         };
         let taken = intake.take(scratch);
         let Intake { start, end, has_more, responses, response_bytes, .. } = intake;
         counters.responses.add(responses);
         counters.response_bytes.add(response_bytes);
+        wishes.samples.passed(responses, note_min);
         connection.understood = end - start;
         if responses > 0 {
             connection.served();
@@ -230,6 +234,8 @@ impl<P: Protocol> Pool<P> {
         let (stage, lane) = (watch.map(|watch| watch.stage), connection.lane);
         // A shard executes nothing of it before it has read the last byte.
         let is_unexecuted = stage == Some(Stage::Spent) && connection.is_unfinished();
+        let notes = self.context.limits.access_errors;
+        let lost_traced = if notes { connection.trace_some(|ticket| !ticket.expired) } else { Vec::new() };
         let was = Was { up: matches!(connection.link, Link::Up), closing: connection.closing };
         // Whoever makes connections has judged an attempt that failed.
         let is_made = !matches!(connection.link, Link::Connecting { .. });
@@ -274,6 +280,12 @@ impl<P: Protocol> Pool<P> {
         if connect {
             self.router.connections.connect(id);
         }
+        let lost_traced = lost_traced.into_iter().filter(|(ticket, _)| {
+            lost.iter().any(|one| {
+                one.whom == ticket.whom && one.number == ticket.number && one.fragment == ticket.fragment
+            })
+        });
+        self.note_failed(id, lost_traced.collect(), failure, now);
         for ticket in lost {
             if is_unexecuted && ticket.is_block() {
                 self.answer_unexecuted(ticket, lane);

@@ -117,7 +117,11 @@ impl<P: Protocol> Service<'_, P> {
                 Ok(next) => next,
                 Err(refusal) => {
                     self.done += REFUSED_WORK;
-                    self.refuse(refusal, scratch, length)
+                    let next = self.refuse(refusal, scratch, length);
+                    if next == Next::Request && self.context.limits.access_errors {
+                        self.note_refused(&scratch[self.used..][..length]);
+                    }
+                    next
                 }
             };
             looks.followed(self, next);
@@ -290,7 +294,12 @@ impl<P: Protocol> Service<'_, P> {
             Route::Scan(number) => self.scan(number, &scratch[self.used..][..length])?,
             Route::Watch => return self.watch(scratch, length),
             Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),
-            Route::Answer => return Ok(self.answer()),
+            Route::Answer => {
+                if self.context.limits.access_errors && self.plan.reply.first() == Some(&P::ERROR) {
+                    self.note_refused(&scratch[self.used..][..length]);
+                }
+                return Ok(self.answer());
+            }
             Route::AnswerAndClose => {
                 self.answer();
                 return Ok(Next::Close);

@@ -6,9 +6,10 @@ use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::listing::AskedQuestion;
-use super::slow::{Budget, Slow};
+use super::noted::{Noted, Samples};
 use crate::failure::ShardFailure;
 use crate::protocol::{Malformed, Protocol};
+use crate::slow::Entry;
 use crate::time::Time;
 
 /// Clients and requests remembered for the log between two passes.
@@ -37,8 +38,8 @@ pub enum Wish {
     Weigh,
     /// Say it in the log.
     Log(Notice),
-    /// A request was slow: say who has sent it, with [`Pool::log_slow`].
-    Slow(Box<Slow>),
+    /// A request is to be told of: say who has sent it, with [`Pool::tell_of`].
+    Note(Box<Noted>),
 }
 
 /// What the log is to say.
@@ -56,6 +57,8 @@ pub enum Notice {
     Oversized(ClientId, usize),
     /// A shard has said in these words that it does not want the proxy.
     Complaint(ConnectionId, String),
+    /// The access log is to have this.
+    Access(Box<Entry>),
 }
 
 /// Who does for a pool what it cannot do itself: the worker, and tests in its place.
@@ -88,7 +91,11 @@ pub fn settle<P: Protocol>(shell: &mut impl Shell<P>, now: Time) {
         shell.write_shards(now);
         shell.write_clients(now);
         if !shell.pool().0.has_more() {
-            return shell.pool().0.finish_slow(now);
+            if shell.pool().0.finish_noted(now) {
+                // Who was told of is told to the log.
+                fulfil(shell, &mut wishes, now);
+            }
+            return;
         }
     }
 }
@@ -111,8 +118,8 @@ pub(super) struct Wishes {
     evicted: usize,
     oversized: usize,
     complaints: usize,
-    /// Requests that were slow.
-    pub slow: Budget,
+    /// Which requests are told of.
+    pub samples: Samples,
 }
 
 impl Wishes {

@@ -146,6 +146,8 @@ impl Limits {
             privacy: config.privacy,
             hot_keys_sample: if config.hot_keys { config.hot_keys_sample } else { 0 },
             slow_min: config.slowlog_log_slower_than.unwrap_or(NEVER_SLOW),
+            access_sample: config.access_log_sample.into(),
+            access_errors: config.access_log_errors,
             slow_log_max: config.slowlog_max_len as usize,
         }
     }

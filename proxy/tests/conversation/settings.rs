@@ -176,6 +176,8 @@ pub const LIMITS: &[Row<Limits>] = &[
     ("slowlog_log_slower_than", |limits, value| {
         put(&mut limits.slow_min, if value == "-1" { Some(NEVER_SLOW) } else { number(value) })
     }),
+    ("access_log_errors", |limits, value| put(&mut limits.access_errors, either(value, "true", "false"))),
+    ("access_log_sample", |limits, value| put(&mut limits.access_sample, number(value))),
     ("slowlog_max_len", |limits, value| put(&mut limits.slow_log_max, number(value))),
     ("privacy", |limits, value| put(&mut limits.privacy, Some(Privacy::of(value)))),
     ("client_age_max", |limits, value| put(&mut limits.client_age_max, duration(value).map(Some))),

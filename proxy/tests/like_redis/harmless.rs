@@ -43,7 +43,7 @@ const HARMLESS: &str = "
     ASKING
     WAIT 0 0
     WAIT 0 1
-    SLOWLOG LEN
+    SLOWLOG LEN x
     ECHO
     ACL
     ACL nosuch

@@ -234,7 +234,7 @@ impl<P: Protocol> Shell<P> for World<P> {
                 self.pool.list_clients(question, asker, 0..usize::MAX, self.now, ends, &mut rows);
                 self.pool.answer_question(&asked, &Found::of(&[rows]));
             }
-            Wish::Slow(slow) => self.pool.log_slow(*slow, "127.0.0.1:1000".into()),
+            Wish::Note(noted) => self.pool.tell_of(*noted, "127.0.0.1:1000".into()),
             Wish::Wake(_) | Wish::Weigh | Wish::Log(_) => {}
         }
     }

@@ -23,8 +23,8 @@ pub const WRITES_MAX: usize = 4096;
 const TOGETHER_MAX: usize = 512 * 1024;
 /// Pieces of one write that are looked at.
 const PIECES_MAX: usize = 32;
-/// Requests that are looked for of those that have timed out together.
-const LATE_MAX: usize = 8;
+/// Requests that are looked for of those that have failed together.
+const FAILED_MAX: usize = 8;
 /// Room that is kept while nothing is in flight.
 const KEEP_MAX: usize = 4 * 1024;
 
@@ -223,14 +223,18 @@ impl<P: Protocol> Connection<P> {
     /// The same of the oldest of those in flight whose deadline has just passed.
     pub fn trace_late(&self, now: Time) -> Vec<(Ticket<P>, Traced)> {
         let Some(timeout) = self.policy.timeout else { return Vec::new() };
-        let is_late = |ticket: &Ticket<P>| !ticket.expired && ticket.since.plus(timeout) <= now;
+        self.trace_some(|ticket| !ticket.expired && ticket.since.plus(timeout) <= now)
+    }
+
+    /// The same of the oldest of those in flight that are meant.
+    pub fn trace_some(&self, is_meant: impl Fn(&Ticket<P>) -> bool) -> Vec<(Ticket<P>, Traced)> {
         let mut behind = self.in_flight_bytes;
         let mut found = Vec::new();
         for ticket in &self.in_flight {
             behind -= ticket.length;
-            if is_late(ticket) {
+            if is_meant(ticket) {
                 found.push((*ticket, self.trace(ticket, behind)));
-                if found.len() == LATE_MAX {
+                if found.len() == FAILED_MAX {
                     break;
                 }
             }

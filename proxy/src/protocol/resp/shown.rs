@@ -34,8 +34,11 @@ pub fn name(name: &str) -> String {
     name.chars().take(WORD_BYTES_MAX).collect()
 }
 
+/// What there is of a request.
+type Beginning<'b> = (usize, Vec<&'b [u8]>, &'b [u8]);
+
 /// How many words the request has, those of them that are there whole or in part, and what is behind them.
-fn request(input: &[u8]) -> Option<(usize, Vec<&[u8]>, &[u8])> {
+fn request(input: &[u8]) -> Option<Beginning<'_>> {
     let (count, mut rest) = number(input.strip_prefix(b"*")?)?;
     let mut words = Vec::new();
     while words.len() < count {

@@ -41,9 +41,9 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 self.pool.transports_hold(weighed.filter(|&(_, bytes)| bytes > 0).collect());
             }
             Wish::Log(notice) => self.log(notice),
-            Wish::Slow(slow) => {
-                let address = self.address_of(slow.client).to_string();
-                self.pool.log_slow(*slow, address);
+            Wish::Note(noted) => {
+                let address = self.address_of(noted.client).to_string();
+                self.pool.tell_of(*noted, address);
             }
         }
     }

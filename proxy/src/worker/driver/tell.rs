@@ -7,6 +7,22 @@ use crate::log_limit::warn_limited;
 use crate::net::socket::End;
 use crate::pool::{ClientId, Notice};
 use crate::protocol::{Malformed, Protocol};
+use crate::slow::Entry;
+
+/// A line of the access log: what is bounded is how many requests are told of, not how many lines there are a second.
+fn log_access(pool: &str, entry: &Entry) {
+    let Entry { sender, shard, spent, error, .. } = entry;
+    let command =
+        entry.words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>().join(" ");
+    let (error, request) = (error.as_deref().unwrap_or_default(), entry.request());
+    tracing::info!(
+        target: "access",
+        %pool, %request, client = %sender.address, name = %sender.name, user = %sender.user,
+        %command, %shard, %error, at = entry.at,
+        queued_us = spent.queued, shard_us = spent.shard, merged_us = spent.merged, client_us = spent.client,
+        "request"
+    );
+}
 
 impl<P: Protocol> Driver<P> {
     pub(super) fn log(&self, notice: Notice) {
@@ -32,6 +48,7 @@ impl<P: Protocol> Driver<P> {
                 let client = self.address_of(id);
                 warn_limited!(%pool, %client, bytes, "request refused: memory_max reached");
             }
+            Notice::Access(entry) => log_access(pool, &entry),
             Notice::Complaint(id, words) => {
                 let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
                 warn_limited!(%pool, shard = %name, %address, reason = %words, "shard refused the proxy's requests");

@@ -1,0 +1,152 @@
+//! Which requests are told of, in the slow log and in the access log, and what is known of each: `telling` says when that is.
+//!
+//! One that is slow for thousands is no use in a log of a hundred, so there are so many in a pass and in a second at most. All are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clients::ClientId;
+use super::limits::Limits;
+use crate::slow::Sender;
+use crate::time::Time;
+
+/// Entries in a pass, and in a second, of one worker. To make one takes about a microsecond.
+const PASS_MAX: usize = 32;
+const SECOND_MAX: usize = 1000;
+/// Entries that wait until their reply is out.
+pub const OPEN_MAX: usize = 1024;
+
+/// A request that is told of, as far as it is known when its response has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Noted {
+    /// Who has sent it.
+    pub client: ClientId,
+    /// Its number among those of its client.
+    pub(super) number: u32,
+    pub(super) shard: Arc<str>,
+    pub(super) since: Time,
+    pub(super) written: Time,
+    pub(super) answered: Time,
+    pub(super) words: Vec<Box<[u8]>>,
+    /// It had no response in time.
+    pub(super) failed: bool,
+    pub(super) error: Option<Box<str>>,
+    pub(super) told: Told,
+}
+
+/// Where it is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Told {
+    pub slow: bool,
+    pub access: bool,
+}
+
+/// Those whose reply is not out.
+#[derive(Default)]
+pub(super) struct NotedRequests {
+    pub open: Vec<Open>,
+}
+
+pub(super) struct Open {
+    pub noted: Noted,
+    pub sender: Sender,
+    /// When its turn had come.
+    pub merged: Option<Time>,
+}
+
+/// Which requests are looked at, and how many may be told of now.
+#[derive(Default)]
+pub(super) struct Samples {
+    pub slow: Budget,
+    pub access: Budget,
+    /// Responses until the next one is for the access log.
+    left: u64,
+}
+
+/// How many may be told of now.
+#[derive(Default)]
+pub(super) struct Budget {
+    /// Since when it counts.
+    since: Time,
+    told: usize,
+    pass: Option<Time>,
+    in_pass: usize,
+}
+
+impl Budget {
+    pub fn admits(&mut self, now: Time) -> bool {
+        if now.since(self.since) >= Duration::from_secs(1) {
+            (self.since, self.told) = (now, 0);
+        }
+        if self.pass != Some(now) {
+            (self.pass, self.in_pass) = (Some(now), 0);
+        }
+        let admits = self.told < SECOND_MAX && self.in_pass < PASS_MAX;
+        self.told += usize::from(admits);
+        self.in_pass += usize::from(admits);
+        admits
+    }
+}
+
+impl Samples {
+    /// Of the responses to so many requests in flight, from how many microseconds on one is looked at; and an error. All are where one
+    /// of them may be for the access log.
+    #[inline]
+    pub fn least(&self, limits: &Limits, in_flight: usize) -> (u64, u64) {
+        if limits.access_sample > 0 && self.left <= in_flight as u64 {
+            return (0, 0);
+        }
+        (limits.slow_min, if limits.access_errors { 0 } else { limits.slow_min })
+    }
+
+    /// So many have come, of which those were looked at that took so many microseconds.
+    #[inline]
+    pub fn passed(&mut self, responses: u64, note_min: u64) {
+        if note_min > 0 {
+            self.left = self.left.saturating_sub(responses);
+        }
+    }
+
+    /// Whether the one at hand is for the access log.
+    pub fn is_sampled(&mut self, limits: &Limits) -> bool {
+        self.left = self.left.saturating_sub(1);
+        let is_sampled = limits.access_sample > 0 && self.left == 0;
+        if is_sampled {
+            self.left = limits.access_sample;
+        }
+        is_sampled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::NEVER_SLOW;
+
+    #[test]
+    fn one_in_so_many_is_sampled_whatever_comes_together() {
+        let limits = Limits { access_sample: 100, ..Limits::default() };
+        let mut samples = Samples { left: 100, ..Samples::default() };
+        let mut sampled = 0;
+        for reads in [1, 7, 30, 200].iter().cycle().take(4000) {
+            let (note_min, _) = samples.least(&limits, *reads);
+            if note_min == 0 {
+                sampled += (0..*reads).filter(|_| samples.is_sampled(&limits)).count();
+            }
+            samples.passed(*reads as u64, note_min);
+        }
+        assert_eq!(sampled, 1000 * (1 + 7 + 30 + 200) / 100);
+        assert_eq!(samples.least(&Limits::default(), 1000).0, NEVER_SLOW);
+    }
+
+    #[test]
+    fn so_many_are_told_of_in_a_pass_and_in_a_second() {
+        let mut budget = Budget::default();
+        let told =
+            |budget: &mut Budget, at: u64| (0..1000).filter(|_| budget.admits(Time::from_micros(at))).count();
+        assert_eq!(told(&mut budget, 1_000_000), PASS_MAX);
+        let second: usize = (1..1000).map(|pass| told(&mut budget, 1_000_000 + pass)).sum();
+        assert_eq!(second + PASS_MAX, SECOND_MAX);
+        assert_eq!(told(&mut budget, 2_000_000), PASS_MAX);
+    }
+}
