@@ -35,6 +35,7 @@ fn world<P: Protocol<Settings: Default>>() -> World<P> {
         parked_bytes_max: 1 << 12,
         memory_max: 1 << 17,
         pass_work_max: 16,
+        hot_keys_sample: 2,
         eager_connects: 1,
         ..Limits::default()
     };

@@ -47,7 +47,7 @@ const COUNTED_MAX: usize = 64;
 /// The largest requests and replies that are kept in a span, of either.
 const LARGEST_MAX: usize = 16;
 /// Requests that are remembered for their replies.
-const ASKED_MAX: usize = 256;
+const ASKED_MAX: usize = 128;
 /// Bytes of a key that its hash is made of: it may have megabytes.
 const HASHED_MAX: usize = 64 * 1024;
 /// Bytes that are kept of the name of a command.

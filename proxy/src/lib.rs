@@ -15,6 +15,7 @@ mod log;
 mod log_limit;
 pub mod mailboxes;
 pub mod metrics;
+pub mod monitor;
 mod net;
 mod peers;
 pub mod pool;

@@ -16,6 +16,7 @@ use crate::account::Account;
 use crate::config;
 use crate::hot::HotKeys;
 use crate::metrics::{Counters, WorkerCounters};
+use crate::monitor::Monitors;
 use crate::slow::SlowLog;
 use shard_discovery::source::cluster::Map;
 
@@ -91,6 +92,8 @@ pub struct PoolStatus {
     pub names: Arc<Resolver>,
     /// What its workers have seen of requests.
     pub hot: Arc<HotKeys>,
+    /// Who watches them.
+    pub monitors: Arc<Monitors>,
     /// What was slow.
     pub slow: Arc<SlowLog>,
 }

@@ -104,7 +104,7 @@ impl<D: Dialect> Run<D> {
         let topology = topology((0..count).map(|shard| (shard, 1)));
         let faulty = !random.one_in(3);
         let small = random.one_in(2);
-        let limits = Limits {
+        let mut limits = Limits {
             timeout: faulty.then_some(TIMEOUT),
             // A client that waits for ever has to be woken by room in the queue, not by the clock.
             queue_wait: if random.one_in(2) { Duration::from_millis(100) } else { Duration::from_secs(3600) },
@@ -124,6 +124,8 @@ impl<D: Dialect> Run<D> {
             pass_work_max: if random.one_in(3) { 1 + random.below(30) as usize } else { PASS_WORK_MAX },
             ..Limits::default()
         };
+        // What is looked at takes memory of its own.
+        limits.hot_keys_sample = if limits.memory_max == usize::MAX { (seed % 3) as u32 } else { 0 };
         let moving = random.one_in(4);
         let world = World::new(D::settings(), limits.clone(), topology.clone(), seed);
         Self {

@@ -276,7 +276,7 @@ const LAYERS: [&[&str]; 9] = [
     &["time", "table", "freed", "secret", "log_limit", "failure", "metrics", "privacy", "peers"],
     &["account", "buffer", "hot", "mailboxes", "scripts", "slow"],
     &["protocol"],
-    &["pool", "config", "net"],
+    &["monitor", "pool", "config", "net"],
     &["worker"],
     &["status", "log"],
     &["admin", "reconcile"],

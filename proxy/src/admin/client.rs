@@ -37,6 +37,67 @@ pub fn ask(
     answer.unwrap_or_else(|_| Err(anyhow!("no answer within {limit:?}")))
 }
 
+/// Asks for what has no end; `show` gets it as it comes. The status, and what was said if that is no success. The proxy has to begin
+/// within `limit`.
+pub fn follow(
+    address: &str,
+    path: &str,
+    token: Option<&str>,
+    limit: Duration,
+    mut show: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let followed = async {
+        if address.starts_with('/') {
+            let mut stream = timeout(limit, UnixStream::connect(address)).await??;
+            return read_on(&mut stream, &request("localhost", "GET", path, token), limit, &mut show).await;
+        }
+        let found: Vec<_> = timeout(limit, lookup_host(address)).await??.collect();
+        let (mut stream, place) = connect(&found, Instant::now() + limit).await?;
+        read_on(&mut stream, &request(&place.to_string(), "GET", path, token), limit, &mut show).await
+    };
+    let answer = runtime.block_on(followed);
+    runtime.shutdown_background();
+    answer
+}
+
+async fn read_on(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &str,
+    limit: Duration,
+    show: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<(u16, String)> {
+    // What is not sent in chunks ends with the connection.
+    let request = request.replacen(" HTTP/1.1\r\n", " HTTP/1.0\r\n", 1);
+    stream.write_all(request.as_bytes()).await?;
+    let (mut head, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    let until = Instant::now() + limit;
+    let end = loop {
+        let length = timeout_at(until, stream.read(&mut piece)).await.context("no answer in time")??;
+        ensure!(length > 0, "the connection was closed");
+        head.extend_from_slice(&piece[..length]);
+        ensure!(head.len() <= piece.len(), "not an HTTP response");
+        if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let body = head.split_off(end);
+    let (status, _) = understand(&String::from_utf8_lossy(&head))?;
+    if status != 200 {
+        let mut said = body;
+        stream.take(ANSWER_MAX).read_to_end(&mut said).await?;
+        return Ok((status, String::from_utf8_lossy(&said).into_owned()));
+    }
+    show(&body)?;
+    loop {
+        let length = stream.read(&mut piece).await?;
+        if length == 0 {
+            return Ok((status, String::new()));
+        }
+        show(&piece[..length])?;
+    }
+}
+
 /// Connects to the first that takes the connection; one that is silent leaves time for those after it.
 async fn connect(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<(TcpStream, SocketAddr)> {
     let mut last = anyhow!("the name has no address");

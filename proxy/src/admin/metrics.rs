@@ -143,6 +143,22 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     for pool in pools.iter().filter(|pool| pool.config.hot_keys) {
         hottest.sample(&[("pool", &pool.config.name)], pool.hot.report(1).hottest_share());
     }
+    let mut monitors = page.begin(
+        "memstore_monitors",
+        Kind::Gauge,
+        "Clients and others that watch requests (MONITOR, /monitor).",
+    );
+    for pool in pools {
+        monitors.sample(&[("pool", &pool.config.name)], pool.monitors.count());
+    }
+    let mut dropped = page.begin(
+        "memstore_monitor_lines_dropped",
+        Kind::Counter,
+        "Requests that were not shown to one who watches and reads too slowly.",
+    );
+    for pool in pools {
+        dropped.sample(&[("pool", &pool.config.name)], pool.monitors.dropped());
+    }
     let mut given =
         page.begin("memstore_topology_epoch", Kind::Gauge, "Epoch of the topology last sent to the workers.");
     for pool in pools {

@@ -17,7 +17,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::uri::Authority;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -30,12 +30,13 @@ use crate::status::Status;
 use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
+use monitor::{Content, Lines, Refused};
 pub use rings::Rings;
 use routes::{Access, Action};
 use share::Pace;
 pub use share::Shares;
 
-pub use client::{ask, topology_of};
+pub use client::{ask, follow, topology_of};
 
 mod client;
 mod connections;
@@ -43,6 +44,7 @@ mod endpoint;
 mod exposition;
 mod hot;
 mod metrics;
+mod monitor;
 mod numbers;
 mod query;
 mod rings;
@@ -200,7 +202,7 @@ async fn converse(stream: Pin<Box<dyn Connection>>, peer: Peer, admin: Arc<Admin
     }
 }
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Content>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -258,6 +260,12 @@ impl Admin {
             Action::Hot => {
                 let query = request.uri().query().map(str::to_owned);
                 document(&self.shares, peer.ip(), || self.hot(query.as_deref())).await
+            }
+            Action::Monitor => {
+                let reply = self.monitor(&request);
+                // One that only listens is the first to go where connections are wanted.
+                work.set(Busy::Idle);
+                reply
             }
             Action::Stats => {
                 let text = || stats::json(&self.status);
@@ -353,6 +361,28 @@ impl Admin {
             Ok(Ok(document)) => reply(StatusCode::OK, JSON, format!("{document:#}\n")),
             Ok(Err(why)) => reply(StatusCode::NOT_FOUND, TEXT, format!("{why}\n")),
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        }
+    }
+
+    fn monitor(&self, request: &Request<Incoming>) -> Reply {
+        let refuse = |status, why: &str| reply(status, TEXT, format!("{why}\n"));
+        if request.method() == Method::HEAD {
+            return reply(StatusCode::OK, TEXT, String::new());
+        }
+        let watched = query::pairs(request.uri().query())
+            .map_err(Refused::Wrong)
+            .and_then(|query| Lines::watch(&self.status, &query));
+        match watched {
+            Ok(lines) => {
+                let mut reply = Response::new(Content::Lines(lines));
+                reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+                reply
+            }
+            Err(Refused::Wrong(why)) => refuse(StatusCode::BAD_REQUEST, &why),
+            Err(Refused::Unknown(why)) => refuse(StatusCode::NOT_FOUND, &why),
+            Err(Refused::TooMany) => {
+                refuse(StatusCode::SERVICE_UNAVAILABLE, "too many clients and others watch this pool already")
+            }
         }
     }
 
@@ -493,7 +523,7 @@ fn is_here(host: &str) -> bool {
 }
 
 fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(text)));
+    let mut reply = Response::new(Content::Whole(Full::new(Bytes::from(text))));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply

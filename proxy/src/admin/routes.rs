@@ -15,6 +15,7 @@ pub(super) enum Action {
     Topology,
     Slow,
     Hot,
+    Monitor,
     Stats,
     Drain,
     Reload,
@@ -80,6 +81,11 @@ static ROUTES: &[Route] = &[
         Action::Hot,
         "keys that are used most, largest requests and replies, as JSON; ?pool=&count=",
     ),
+    data(
+        "/monitor",
+        Action::Monitor,
+        "requests as they are served, line by line; ?pool=&shard=&client=&pattern=&sample=",
+    ),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
     Route {
         path: "/drain",
@@ -129,7 +135,7 @@ mod tests {
         assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
         let showing: Vec<&str> =
             ROUTES.iter().filter(|route| route.access == Access::Owners).map(|route| route.path).collect();
-        assert_eq!(showing, ["/slow", "/hot", "/drain", "/reload", "/log-level"]);
+        assert_eq!(showing, ["/slow", "/hot", "/monitor", "/drain", "/reload", "/log-level"]);
         for row in ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);

@@ -41,6 +41,20 @@ impl Ask {
     }
 }
 
+impl Ask {
+    /// What the proxy says as it goes on: `show` gets it as it comes.
+    pub fn follow(
+        &self,
+        path: &str,
+        show: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<(u16, String)> {
+        let token = self.token_file.as_deref().map(Secret::of_file).transpose()?;
+        let token = token.as_ref().map(Secret::expose);
+        admin::follow(&self.admin, path, token, ANSWER_LIMIT, show)
+            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+    }
+}
+
 /// Asks a running proxy; prints what it says.
 pub fn ask(method: &str, path: &str, asked: &Ask) -> anyhow::Result<ExitCode> {
     let (status, body) = match asked.send(method, path) {

@@ -13,6 +13,7 @@ use cluster::ClusterCommand;
 use commands::Commands;
 use hot::Hot;
 use manual::{Completions, Man};
+use monitor::Monitor;
 use nutcracker::Nutcracker;
 use plan::Plan;
 use route::{Ring, Route};
@@ -28,6 +29,7 @@ mod commands;
 mod common;
 mod hot;
 mod manual;
+mod monitor;
 mod nutcracker;
 mod plan;
 mod route;
@@ -88,6 +90,8 @@ enum Command {
     Slow(Ask),
     /// Show which keys a running proxy sees used most, and the largest requests and replies
     Hot(Hot),
+    /// Show the requests of a running proxy as they are served, in the format of redis-cli monitor
+    Monitor(Monitor),
 }
 
 /// Runs the command that the command line asks for.
@@ -115,6 +119,7 @@ pub fn run() -> ExitCode {
         Some(Command::Alive(asked)) => ask::ask("GET", "/alive", &asked),
         Some(Command::Slow(asked)) => ask::ask("GET", "/slow", &asked),
         Some(Command::Hot(asked)) => hot::hot(&asked),
+        Some(Command::Monitor(asked)) => monitor::monitor(&asked),
         None => {
             let file = line.config.unwrap_or_else(|| "FILE".into());
             Err(anyhow::anyhow!(

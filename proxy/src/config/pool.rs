@@ -117,6 +117,8 @@ pub struct Pool {
     pub privacy: Privacy,
     pub hot_keys: bool,
     pub hot_keys_sample: u32,
+    /// Clients may say MONITOR.
+    pub monitor: bool,
     pub slowlog_log_slower_than: Option<u64>,
     pub slowlog_max_len: u32,
     pub access_log_sample: u32,
@@ -282,6 +284,7 @@ impl Pool {
             privacy: Privacy::of(section.value("privacy")),
             hot_keys: section.value("hot_keys"),
             hot_keys_sample: section.value("hot_keys_sample"),
+            monitor: section.value("monitor"),
             slowlog_log_slower_than: section.value("slowlog_log_slower_than"),
             access_log_sample: section.value("access_log_sample"),
             access_log_errors: section.value("access_log_errors"),

@@ -134,6 +134,7 @@ pub const POOL: &[Setting] = &[
     setting("privacy", Some("none"), Word(&["none", "hash_keys"]), "what logs and pages show of the keys in requests: none: their names; hash_keys: a hash of the name that is the same as long as the proxy runs and that nobody can compute who knows the name, and of other arguments only the size"),
     setting("hot_keys", Some("true"), Flag, "find the keys that are used most, and the largest requests and replies, in a sample of the requests; memstore hot and /hot show them"),
     setting("hot_keys_sample", Some("100"), Whole(1, 1000000), "size of that sample: the requests of one in so many passes of the event loop, drawn at random"),
+    setting("monitor", Some("false"), Flag, "Redis pools: let clients that have the password watch the requests of all clients of the pool (MONITOR), with their keys and values; memstore monitor does not need it"),
 ];
 
 /// Settings of a pool over a Redis Cluster, below `cluster:`.

@@ -23,6 +23,7 @@ use crate::config;
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
+use crate::monitor::Monitors;
 use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
@@ -75,6 +76,8 @@ pub struct PoolControl {
     pub scripts: Arc<Scripts>,
     /// What its workers see of requests.
     hot: Arc<HotKeys>,
+    /// Who watches them.
+    monitors: Arc<Monitors>,
     /// What was slow on any worker.
     slow: Arc<SlowLog>,
     /// Who owns what, if it is a cluster.
@@ -143,6 +146,7 @@ impl PoolControl {
         let slow = Arc::new(SlowLog::new(account));
         let mailboxes = Arc::new(Mailboxes::new(workers.len()));
         let hot = Arc::new(HotKeys::new(workers.len(), account));
+        let monitors = Arc::new(Monitors::new(account));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
@@ -158,6 +162,7 @@ impl PoolControl {
                 slow: slow.clone(),
                 mailboxes: mailboxes.clone(),
                 hot: hot.clone(),
+                monitors: monitors.clone(),
                 orders: receiver,
                 memory_max: account.max(),
             });
@@ -180,6 +185,7 @@ impl PoolControl {
             refreshes: [0, 0],
             names: names.clone(),
             hot: hot.clone(),
+            monitors: monitors.clone(),
             slow: slow.clone(),
         };
         Rc::new(Self {
@@ -201,6 +207,7 @@ impl PoolControl {
             kills: Kills::default(),
             scripts,
             hot,
+            monitors,
             slow,
             map: RefCell::default(),
             ids: RefCell::default(),
@@ -301,6 +308,7 @@ impl PoolControl {
             refreshes: self.refreshes.get(),
             names: self.names.clone(),
             hot: self.hot.clone(),
+            monitors: self.monitors.clone(),
             slow: self.slow.clone(),
         };
     }

@@ -23,6 +23,18 @@ pub struct ClientId {
     pub generation: u32,
 }
 
+impl ClientId {
+    /// Both in one number.
+    pub fn number(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    /// Of that number.
+    pub fn at(number: u64) -> Self {
+        Self { index: (number >> 32) as u32, generation: number as u32 }
+    }
+}
+
 /// A client whose replies so far are unknown in size may have so many requests in flight: what it asks for stands before
 /// the requests of others in the queue of a shard.
 const IN_FLIGHT_UNKNOWN_MAX: usize = 16;

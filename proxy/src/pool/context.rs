@@ -7,6 +7,7 @@ use crate::account::Share;
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
+use crate::monitor::Monitors;
 use crate::protocol::store::Store;
 use crate::protocol::{Facts, Protocol};
 use crate::scripts::Scripts;
@@ -43,6 +44,8 @@ pub(super) struct Context<P: Protocol> {
     pub mailboxes: Arc<Mailboxes>,
     /// What was seen of their requests.
     pub hot: Arc<HotKeys>,
+    /// Who watches their requests.
+    pub monitors: Arc<Monitors>,
 }
 
 impl<P: Protocol> Context<P> {

@@ -16,7 +16,6 @@ use super::members::Members;
 use super::parked::Redirected;
 use super::redirect::{Executed, Redirects};
 use super::replies::Taken;
-use super::service::look::place;
 use super::ticket::{Ticket, Whom};
 use super::waiting::is_for_us;
 use super::wishes::Wishes;
@@ -377,7 +376,7 @@ fn note_large<P: Protocol>(context: &Context<P>, ticket: &Ticket<P>, bytes: usiz
         && let Some(client) = ticket.client()
         && let Some(mut book) = context.hot.try_open(context.own_mailbox())
     {
-        book.replied(place(client), ticket.number, bytes, now);
+        book.replied(client.number(), ticket.number, bytes, now);
         context.hot.settle(&mut book);
     }
 }

@@ -37,6 +37,7 @@ use crate::failure::{Blame, ShardFailure};
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
+use crate::monitor::Monitors;
 use crate::protocol::store::Store;
 use crate::protocol::{DecodeRequests, Plan, Protocol};
 use crate::scripts::Scripts;
@@ -63,6 +64,7 @@ pub use context::Identity;
 pub use limits::{Limits, NEVER_SLOW, PARKED_BYTES_MAX};
 pub use listing::AskedQuestion;
 pub use noted::Noted;
+pub use monitoring::Seen;
 pub use parting::Parting;
 pub use pass::PASS_WORK_MAX;
 pub use wishes::{Notice, Shell, Wish, settle};
@@ -96,6 +98,7 @@ mod listening;
 mod listing;
 mod members;
 mod merging;
+mod monitoring;
 mod moving;
 mod noted;
 mod pace;
@@ -205,6 +208,7 @@ impl<P: Protocol> Pool<P> {
         let slow = Arc::new(SlowLog::new(&account));
         let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize));
         let hot = Arc::new(HotKeys::new(identity.client_id_step as usize, &account));
+        let monitors = Arc::new(Monitors::new(&account));
         let mut pool = Self {
             clients: Clients::new(identity.client_id_first, identity.client_id_step),
             context: Context {
@@ -217,6 +221,7 @@ impl<P: Protocol> Pool<P> {
                 slow,
                 mailboxes,
                 hot,
+                monitors: monitors.clone(),
             },
             router,
             redirects: Redirects::default(),
@@ -226,7 +231,7 @@ impl<P: Protocol> Pool<P> {
             confirmations: Confirmations::default(),
             denials: Denials::default(),
             noted: noted::NotedRequests::default(),
-            pass: Pass::new(seed),
+            pass: Pass::new(seed, monitors),
             share: Share::new(&account, 0),
             transports: None,
             plan: Plan::default(),
@@ -264,6 +269,17 @@ impl<P: Protocol> Pool<P> {
     pub fn share_hot_keys(&mut self, hot: Arc<HotKeys>) {
         self.context.hot = hot;
         self.sample(self.context.limits.hot_keys_sample);
+    }
+
+    /// Who watches the requests of its clients, whichever worker has them.
+    pub fn share_monitors(&mut self, monitors: Arc<Monitors>) {
+        self.pass.set_monitors(monitors.clone());
+        self.context.monitors = monitors;
+    }
+
+    /// Who watches.
+    pub fn monitors(&self) -> &Monitors {
+        &self.context.monitors
     }
 
     /// One pass in so many is looked at for that.
@@ -340,6 +356,9 @@ impl<P: Protocol> Pool<P> {
         self.router.set_roles(now);
         self.clients.resume_all(waiting);
         self.close_revoked(&settings, now);
+        if !P::may_monitor(&settings) {
+            self.close_monitors();
+        }
         self.context.settings = settings;
         self.share.account().set_max(limits.memory_max);
         self.context.slow.shorten(limits.slow_log_max);
@@ -477,6 +496,9 @@ impl<P: Protocol> Pool<P> {
         self.drop_wide(id);
         self.take_parked(id);
         let mut client = self.clients.remove(id);
+        if self.context.monitors.is_active() {
+            self.context.monitors.leave_client(client.id);
+        }
         self.caches.forwarding.forget(client.id);
         if let Some(at) = self.router.connections.unpin(&mut client.lane) {
             self.router.abandon_watch(at, now);

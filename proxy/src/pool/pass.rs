@@ -4,6 +4,9 @@
 //! those go on that have waited since an earlier pass, who waits longest first, with as much again: neither can starve the
 //! other. All is measured in forwarded requests of one key.
 
+use std::sync::Arc;
+
+use crate::monitor::Monitors;
 use crate::protocol::Run;
 use crate::scripts::SCRIPT_MAX;
 use crate::time::Time;
@@ -58,7 +61,10 @@ pub struct Pass {
     began: Option<Time>,
     left: usize,
     is_drawn: bool,
+    /// It is drawn, or somebody watches.
+    is_looked_at: bool,
     lot: Lot,
+    monitors: Arc<Monitors>,
 }
 
 /// Draws lots (xorshift64*).
@@ -81,8 +87,14 @@ impl Lot {
 
 impl Pass {
     /// Before the first one; no lots are drawn.
-    pub fn new(seed: u64) -> Self {
-        Self { began: None, left: 0, is_drawn: false, lot: Lot { random: seed | 1, below: 0 } }
+    pub fn new(seed: u64, monitors: Arc<Monitors>) -> Self {
+        let lot = Lot { random: seed | 1, below: 0 };
+        Self { began: None, left: 0, is_drawn: false, is_looked_at: false, lot, monitors }
+    }
+
+    /// These are who watches.
+    pub fn set_monitors(&mut self, monitors: Arc<Monitors>) {
+        self.monitors = monitors;
     }
 
     /// One pass in so many is drawn from now on; none where that is 0.
@@ -90,10 +102,16 @@ impl Pass {
         self.lot.below = if sample == 0 { 0 } else { u64::MAX / u64::from(sample) };
     }
 
-    /// Whether its requests are looked at.
+    /// Whether its requests are in the sample.
     #[inline]
     pub fn is_drawn(&self) -> bool {
         self.is_drawn
+    }
+
+    /// Whether its requests are looked at, for whatever reason.
+    #[inline]
+    pub fn is_looked_at(&self) -> bool {
+        self.is_looked_at
     }
 
     /// Begins anew where this is another pass than the last one that was served in.
@@ -113,6 +131,7 @@ impl Pass {
     pub fn turns(&mut self, work_max: usize, now: Time) {
         (self.began, self.left) = (Some(now), work_max);
         self.is_drawn = self.lot.draw();
+        self.is_looked_at = self.is_drawn || self.monitors.is_active();
     }
 
     /// What the next client may have done in its turn: nothing where nothing is left.

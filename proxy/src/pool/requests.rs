@@ -45,6 +45,7 @@ impl<P: Protocol> Pool<P> {
         self.count_transfers();
         self.tidy_broadcasts(now);
         self.forward(now);
+        self.tell_monitors(now);
         self.count_caches();
     }
 
@@ -139,7 +140,7 @@ impl<P: Protocol> Pool<P> {
         pass.read(context.limits.pass_work_max, now);
         // One that has had to wait for room is not made to wait for its turn as well.
         let turn = pass.turn().max(usize::from(activity.stalled.is_some()));
-        let is_drawn = pass.is_drawn();
+        let (is_drawn, is_looked_at) = (pass.is_drawn(), pass.is_looked_at());
         let (share_now, number, received) = (&*share, *number, scratch.len());
         let mut service = Service {
             context,
@@ -169,7 +170,7 @@ impl<P: Protocol> Pool<P> {
             turn,
         };
         // One branch for both, so that most pass one only.
-        if service.weight.is_light() & !is_drawn {
+        if service.weight.is_light() & !is_looked_at {
             service.serve(scratch, &mut Nobody);
         } else if service.weight.is_light() || service.weigh() {
             service.serve_looked_at(scratch, is_drawn);

@@ -369,6 +369,7 @@ impl<P: Protocol> Pool<P> {
             || !self.clients.next_turn.is_empty()
             || self.channels.has_put_off()
             || self.caches.has_late()
+            || self.has_lines_for_monitors()
     }
 
     /// The same, in this pass: one client that takes its replies as fast as they are made would have no end.

@@ -306,8 +306,12 @@ impl<P: Protocol> Service<'_, P> {
             }
             Route::AnswerAndForget => {
                 self.channels.forget(self.id);
+                if self.context.monitors.is_active() {
+                    self.context.monitors.leave_client(self.number);
+                }
                 return Ok(self.answer());
             }
+            Route::Monitor => return Ok(self.begin_monitor()),
             Route::Listen(change) => return Ok(self.listen(change, scratch, length)),
             Route::NoRoom => return Ok(self.refuse_large(&scratch[self.used..][..length])),
             Route::Deny { slowly } => return Ok(self.deny(slowly)),

@@ -6,6 +6,7 @@ use super::Pool;
 use super::clients::ClientId;
 use super::connections::ConnectionId;
 use super::listing::AskedQuestion;
+use super::monitoring::Seen;
 use super::noted::{Noted, Samples};
 use crate::failure::ShardFailure;
 use crate::protocol::{Malformed, Protocol};
@@ -38,6 +39,8 @@ pub enum Wish {
     Weigh,
     /// Say it in the log.
     Log(Notice),
+    /// Show the request to those who watch.
+    Show(Box<Seen>),
     /// A request is to be told of: say who has sent it, with [`Pool::tell_of`].
     Note(Box<Noted>),
 }

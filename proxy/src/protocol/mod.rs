@@ -17,6 +17,7 @@ pub use clients::{ClientFilter, ClientRow, Deed, Found, Ids, Question, Rows, Run
 pub use confirming::Confirming;
 pub use decoder::{DecodeRequests, DecodeResponses};
 pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
+pub use monitoring::Monitoring;
 pub use owners::{Owners, Part};
 pub use request::{Facts, Plan, Request, RequestBounds};
 pub use resp::command::handbook;
@@ -36,8 +37,10 @@ mod confirming;
 mod decoder;
 pub mod events;
 pub mod figures;
+pub mod glob;
 mod identity;
 pub mod memcache;
+mod monitoring;
 mod owners;
 pub mod questions;
 mod request;
@@ -55,7 +58,17 @@ mod wide;
 
 /// A protocol spoken by clients and shards alike.
 pub trait Protocol:
-    Caching + Channels + Confirming + Scripting + Transferring + Waiting + Watching + Wide + Sized + 'static
+    Caching
+    + Channels
+    + Confirming
+    + Monitoring
+    + Scripting
+    + Transferring
+    + Waiting
+    + Watching
+    + Wide
+    + Sized
+    + 'static
 {
     /// What all clients of a pool share: password, databases.
     type Settings: 'static;
@@ -150,9 +163,6 @@ pub trait Protocol:
         facts: &Facts<'_, Self>,
         plan: &mut Plan<Self>,
     ) -> Route<Self::Merge>;
-
-    /// The name of the command, as it is written.
-    fn command_name(request: Request<'_, Self>) -> &[u8];
 
     /// The request that was planned last is taken: it is answered or on its way.
     #[inline]

@@ -19,6 +19,8 @@ pub enum Route<M> {
     AnswerAndClose,
     /// [`super::Plan::reply`] is the reply, and the client listens to nothing any more.
     AnswerAndForget,
+    /// [`super::Plan::reply`] is the reply, and the client is shown all requests from now on, unless too many are shown them.
+    Monitor,
     /// The client wants to hear of what [`super::Plan::keys`] name, or no more; of nothing of that kind where none is named.
     Listen(Listening),
     /// [`super::Plan::reply`] refuses a wrong password.

@@ -12,6 +12,7 @@ use crate::failure::{Blame, ShardFailure};
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
+use crate::monitor::Monitors;
 use crate::net::epoll::Alarm;
 use crate::net::socket::Socket;
 use crate::pool::ConnectionId;
@@ -207,6 +208,8 @@ pub struct PoolSetup {
     pub mailboxes: Arc<Mailboxes>,
     /// What its workers see of requests.
     pub hot: Arc<HotKeys>,
+    /// Who watches them.
+    pub monitors: Arc<Monitors>,
     /// Its orders.
     pub orders: mpsc::Receiver<Order>,
     /// Bytes that the process may hold.

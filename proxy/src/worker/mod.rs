@@ -185,6 +185,7 @@ impl Worker {
             slow,
             mailboxes,
             hot,
+            monitors,
             orders,
             memory_max,
         } = setup;
@@ -218,6 +219,7 @@ impl Worker {
         pool.share_mailboxes(mailboxes);
         hot.set_start(self.number, self.start);
         pool.share_hot_keys(hot);
+        pool.share_monitors(monitors);
         Driver::new(pool, shell)
     }
 }

@@ -87,6 +87,7 @@ impl Configured for Resp {
                 .facade
                 .as_ref()
                 .map(|facade| Arc::new(facade_of(facade, config.cluster().is_some()))),
+            monitor: config.monitor,
             one_shard: config.cluster().is_none() && topology.shards().len() == 1,
         }
     }

@@ -12,6 +12,7 @@ use crate::config::{self, Surroundings};
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
+use crate::monitor::Monitors;
 use crate::net::socket::Socket;
 use crate::scripts::Scripts;
 use crate::slow::SlowLog;
@@ -54,6 +55,7 @@ fn time_follows_a_system_clock_that_is_set() {
         slow: Arc::new(SlowLog::new(&Account::new(usize::MAX))),
         mailboxes: Arc::new(Mailboxes::new(1)),
         hot: Arc::new(HotKeys::new(1, &Account::new(usize::MAX))),
+        monitors: Arc::new(Monitors::new(&Account::new(usize::MAX))),
         orders: obeyed,
         memory_max: usize::MAX,
     });

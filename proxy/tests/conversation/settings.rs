@@ -66,6 +66,7 @@ impl Dialect for Resp {
         ("slowlog_source", |settings, value| {
             put(&mut settings.slow_log_of_shards, either(value, "shards", "proxy"))
         }),
+        ("monitor", |settings, value| put(&mut settings.monitor, either(value, "true", "false"))),
         ("resp3", |settings, value| put(&mut settings.resp2_only, either(value, "false", "true"))),
     ];
 

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use memstore_proxy::buffer::Output;
 use memstore_proxy::failure::ShardFailure;
 use memstore_proxy::metrics::Counters;
+use memstore_proxy::monitor;
 use memstore_proxy::pool::{
     self, ClientId, ConnectionId, Identity, Limits, Parting, Pool, ShardEvent, Shell, Verdict, Wish,
 };
@@ -235,6 +236,13 @@ impl<P: Protocol> Shell<P> for World<P> {
                 self.pool.answer_question(&asked, &Found::of(&[rows]));
             }
             Wish::Note(noted) => self.pool.tell_of(*noted, "127.0.0.1:1000".into()),
+            Wish::Show(seen) => {
+                let address = format!("client:{}", seen.number);
+                let line = monitor::line(seen.micros, seen.database, &address, &seen.words);
+                for monitor in seen.takers.iter().filter(|monitor| monitor.takes(seen.number, &address)) {
+                    self.pool.monitors().tell(monitor, &line);
+                }
+            }
             Wish::Wake(_) | Wish::Weigh | Wish::Log(_) => {}
         }
     }

@@ -1,21 +1,29 @@
-//! Requests that are looked at as they are served: those of a pass that was drawn by lot, and those of clients that move large values.
-//! [`crate::hot`] says why these, and what is made of them.
+//! Requests that are looked at as they are served: those of a pass that was drawn by lot, those of clients that move large values, and
+//! all where somebody watches. [`crate::hot`] says why these, and what is made of them; [`crate::monitor`] has those who watch.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::BytesMut;
 
 use super::{Next, Service};
 use crate::hot::{Book, Look};
-use crate::pool::ClientId;
+use crate::monitor::{Filter, Monitor, Reader};
+use crate::pool::members::ShardIndex;
+use crate::pool::monitoring::Seen;
+use crate::pool::wishes::Wish;
 use crate::protocol::{DecodeRequests as _, Protocol, Request, Route};
+
+/// Keys of a request that are held against a pattern.
+const SOUGHT_MAX: usize = 1024;
+/// The reply to a client that is one too many.
+const TOO_MANY: &str = "too many clients and others watch this pool already";
 
 /// Who looks at the requests of a turn.
 pub trait Looks<P: Protocol> {
     /// The request that `input` is was planned so.
     fn planned(&mut self, service: &Service<'_, P>, route: &Route<P::Merge>, input: &[u8]);
     /// This has come of it.
-    fn followed(&mut self, service: &Service<'_, P>, next: Next);
+    fn followed(&mut self, service: &mut Service<'_, P>, next: Next);
 }
 
 /// Nobody does.
@@ -26,10 +34,10 @@ impl<P: Protocol> Looks<P> for Nobody {
     fn planned(&mut self, _: &Service<'_, P>, _: &Route<P::Merge>, _: &[u8]) {}
 
     #[inline(always)]
-    fn followed(&mut self, _: &Service<'_, P>, _: Next) {}
+    fn followed(&mut self, _: &mut Service<'_, P>, _: Next) {}
 }
 
-/// They go into a book.
+/// They go into a book, and to those who watch.
 struct Books<'s> {
     /// None where nothing is looked at after all.
     book: Option<MutexGuard<'s, Book>>,
@@ -37,6 +45,10 @@ struct Books<'s> {
     counts: bool,
     /// The number that the request at hand has, if it is sent.
     number: u32,
+    /// Those who watch.
+    monitors: Vec<Arc<Monitor>>,
+    /// What they are to be shown of the request at hand.
+    seen: Option<Box<Seen>>,
 }
 
 impl<P: Protocol> Looks<P> for Books<'_> {
@@ -45,13 +57,19 @@ impl<P: Protocol> Looks<P> for Books<'_> {
             self.number = service.activity.replies.next_number();
             service.note(book, keys_of(route, service.plan.keys.len()), input);
         }
+        if !self.monitors.is_empty() {
+            self.seen = service.seen(&self.monitors, route, input);
+        }
     }
 
-    fn followed(&mut self, service: &Service<'_, P>, next: Next) {
+    fn followed(&mut self, service: &mut Service<'_, P>, next: Next) {
+        if let Some(seen) = self.seen.take().filter(|_| next != Next::Same) {
+            service.wishes.add(Wish::Show(seen));
+        }
         if let Some(book) = &mut self.book
             && next != Next::Same
         {
-            book.taken(place(service.id), self.number, self.counts, service.now);
+            book.taken(service.id.number(), self.number, self.counts, service.now);
         }
     }
 }
@@ -63,7 +81,8 @@ impl<P: Protocol> Service<'_, P> {
     pub fn serve_looked_at(&mut self, scratch: &mut BytesMut, counts: bool) {
         let context = self.context;
         let book = context.hot.try_open(context.own_mailbox()).filter(|book| book.is_on());
-        let mut books = Books { book, counts, number: 0 };
+        let monitors = if context.monitors.is_active() { context.monitors.list() } else { Vec::new() };
+        let mut books = Books { book, counts, number: 0, monitors, seen: None };
         self.serve(scratch, &mut books);
         if let Some(book) = &mut books.book {
             context.hot.settle(book);
@@ -86,6 +105,54 @@ impl<P: Protocol> Service<'_, P> {
         });
     }
 
+    /// What those who watch are to be shown of the request that `input` is, if any of them is: not what the proxy has refused, as a
+    /// server shows nothing that it does not execute.
+    fn seen(&self, monitors: &[Arc<Monitor>], route: &Route<P::Merge>, input: &[u8]) -> Option<Box<Seen>> {
+        let is_refused = match route {
+            Route::Ignore | Route::NoRoom | Route::Deny { .. } => true,
+            Route::Answer => self.plan.reply.first() == Some(&P::ERROR),
+            _ => false,
+        };
+        let decoder = &self.activity.decoder;
+        let request = Request { decoder, canonical: decoder.canonical(input) };
+        if is_refused || !P::is_monitored(request) {
+            return None;
+        }
+        let (canonical, places) =
+            (request.canonical, &self.plan.keys[..keys_of(route, self.plan.keys.len())]);
+        let text = self.plan.key_text(canonical);
+        let keys = || places.iter().take(SOUGHT_MAX).map(|&(start, length)| &text[start..start + length]);
+        let shard = || {
+            let home = self.router.topology.home_of(keys().next()?)?;
+            Some(self.router.members[self.router.members.of(ShardIndex(home.shard))].name.clone())
+        };
+        let takers: Vec<_> =
+            monitors.iter().filter(|monitor| monitor.wants(keys(), shard)).cloned().collect();
+        (!takers.is_empty()).then(|| {
+            Box::new(Seen {
+                client: self.id,
+                number: self.number,
+                micros: self.facts.unix_micros(),
+                database: P::database(P::lane(self.session)),
+                words: P::shown(canonical, self.context.limits.privacy),
+                takers,
+            })
+        })
+    }
+
+    /// The client is shown all requests from now on, unless as many are as may be.
+    pub(super) fn begin_monitor(&mut self) -> Next {
+        let worker = self.context.own_mailbox();
+        let reader = Reader::Client { number: self.number, place: self.id.number(), worker };
+        self.context.monitors.leave_client(self.number);
+        if self.context.monitors.watch(Filter::default(), reader).is_err() {
+            self.context.counters.refused.add(1);
+            self.plan.reply.clear();
+            P::failure(self.plan.manner, TOO_MANY, &mut self.plan.reply);
+        }
+        self.answer()
+    }
+
     /// A large request goes to a shard in one piece.
     #[cold]
     #[inline(never)]
@@ -95,7 +162,7 @@ impl<P: Protocol> Service<'_, P> {
             && let Some(mut book) = context.hot.try_open(context.own_mailbox())
         {
             self.note(&mut book, self.plan.keys.len(), input);
-            book.taken(place(self.id), self.activity.replies.next_number(), false, self.now);
+            book.taken(self.id.number(), self.activity.replies.next_number(), false, self.now);
             context.hot.settle(&mut book);
         }
     }
@@ -114,9 +181,4 @@ fn keys_of<M>(route: &Route<M>, places: usize) -> usize {
         Route::ForwardWith { patterns } => places - patterns,
         _ => 0,
     }
-}
-
-/// A client, as a book knows it.
-pub fn place(client: ClientId) -> u64 {
-    u64::from(client.index) << 32 | u64::from(client.generation)
 }

@@ -14,8 +14,9 @@ use crate::protocol::caching::Caching;
 use crate::protocol::channels::Channels;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
-    ClientRow, Confirming, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
-    Request, Route, Scripting, ShardIdentity, Spread, Transferring, Waiting, Watching, Wide, first_line,
+    ClientRow, Confirming, Facts, Found, Greeting, Malformed, Monitoring, Owners, Part, Plan, Protocol,
+    Question, Request, Route, Scripting, ShardIdentity, Spread, Transferring, Waiting, Watching, Wide,
+    first_line,
 };
 use commands::{Answers, Everywhere, Handling, Local, Meta};
 use decode::{RequestDecoder, Verdict};
@@ -101,6 +102,12 @@ impl Wide for Memcache {}
 impl Transferring for Memcache {}
 
 impl Channels for Memcache {}
+
+impl Monitoring for Memcache {
+    fn command_name(Request { decoder, .. }: Request<'_, Self>) -> &[u8] {
+        decoder.command().map_or(b"", |command| command.name.as_bytes())
+    }
+}
 
 impl Protocol for Memcache {
     type Settings = Settings;
@@ -220,10 +227,6 @@ impl Protocol for Memcache {
                 refuse(&format!("CLIENT_ERROR {} is refused: {reason}", command.name), facts, plan)
             }
         }
-    }
-
-    fn command_name(Request { decoder, .. }: Request<'_, Self>) -> &[u8] {
-        decoder.command().map_or(b"", |command| command.name.as_bytes())
     }
 
     fn split(

@@ -32,10 +32,10 @@ mod decoders;
 pub mod encode;
 mod entering;
 pub mod facade;
-mod glob;
 pub mod identity;
 pub mod local;
 pub mod mode;
+mod monitoring;
 mod mute;
 mod parameters;
 mod plan;
@@ -214,10 +214,6 @@ impl Protocol for Resp {
             facts.counters.refused.add(1);
         }
         route
-    }
-
-    fn command_name(Request { decoder, canonical }: Request<'_, Self>) -> &[u8] {
-        decoder.head(0, canonical).unwrap_or_default()
     }
 
     fn probed(response: &[u8]) -> Option<Result<(), String>> {

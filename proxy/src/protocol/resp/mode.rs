@@ -138,6 +138,7 @@ impl Within {
                 | Local::Select
                 | Local::ClientReply
                 | Local::ClientTracking
+                | Local::Monitor
                 | Local::ClientCaching => Self::Refused(STATE),
                 Local::ConfigSet | Local::ScriptKill | Local::FunctionKill => Self::Refused(SEVERAL),
                 Local::ClientInfo | Local::ClientList | Local::ClientKill | Local::ClientUnblock => {

@@ -7,8 +7,9 @@ use super::command::Merge;
 use super::decode::RequestDecoder;
 use super::mode::Mode;
 use super::session::Session;
-use super::{Resp, Words, encode, glob, identity, transaction, whole};
+use super::{Resp, Words, encode, identity, transaction, whole};
 use crate::buffer::{Output, SHARE_MIN};
+use crate::protocol::glob;
 use crate::protocol::scan::{Page, STALE, digest};
 use crate::protocol::{Part, Plan, Route};
 

@@ -49,6 +49,8 @@ pub struct Settings {
     pub slow_log: (i64, usize),
     /// The proxy poses as a cluster to its clients.
     pub facade: Option<Arc<Facade>>,
+    /// Clients may watch the requests of all clients (MONITOR).
+    pub monitor: bool,
 }
 
 /// Where scripts without keys run.

@@ -6,8 +6,9 @@ use bytes::{Buf as _, Bytes};
 
 use super::command::Merge;
 use super::decode::RequestDecoder;
-use super::{Resp, Words, encode, glob, session};
+use super::{Resp, Words, encode, session};
 use crate::buffer::{Output, SHARE_MIN};
+use crate::protocol::glob;
 use crate::protocol::{Facts, Part, Plan, Route};
 
 /// Longest list of names that is put together: all of them are kept until the last shard has answered, because their number

@@ -41,6 +41,7 @@ impl<P: Protocol> Shell<P> for Driver<P> {
                 self.pool.transports_hold(weighed.filter(|&(_, bytes)| bytes > 0).collect());
             }
             Wish::Log(notice) => self.log(notice),
+            Wish::Show(seen) => self.show(&seen),
             Wish::Note(noted) => {
                 let address = self.address_of(noted.client).to_string();
                 self.pool.tell_of(*noted, address);

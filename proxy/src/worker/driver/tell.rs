@@ -4,8 +4,9 @@ use shard_discovery::Shard;
 
 use super::Driver;
 use crate::log_limit::warn_limited;
+use crate::monitor;
 use crate::net::socket::End;
-use crate::pool::{ClientId, Notice};
+use crate::pool::{ClientId, Notice, Seen};
 use crate::protocol::{Malformed, Protocol};
 use crate::slow::Entry;
 
@@ -52,6 +53,19 @@ impl<P: Protocol> Driver<P> {
             Notice::Complaint(id, words) => {
                 let Some(Shard { name, address, .. }) = self.pool.shard_of(id) else { return };
                 warn_limited!(%pool, shard = %name, %address, reason = %words, "shard refused the proxy's requests");
+            }
+        }
+    }
+
+    /// Those who watch are shown the request, as far as they want those of its client.
+    pub(super) fn show(&self, seen: &Seen) {
+        let address = self.address_of(seen.client).to_string();
+        let mut line = None;
+        for monitor in seen.takers.iter().filter(|monitor| monitor.takes(seen.number, &address)) {
+            let line =
+                line.get_or_insert_with(|| monitor::line(seen.micros, seen.database, &address, &seen.words));
+            if let Some(worker) = self.pool.monitors().tell(monitor, line) {
+                self.setup.alarms[worker].ring();
             }
         }
     }

@@ -215,6 +215,7 @@ pub enum Local {
     Time,
     Quit,
     Reset,
+    Monitor,
     Hello,
     Auth,
     Select,
@@ -494,7 +495,8 @@ impl Command<'_> {
     pub fn is_served(&self, one_shard: bool) -> bool {
         match self.handling {
             Handling::Later(feature) => one_shard && feature.is_served_by_one_shard(),
-            Handling::Refuse(_) => false,
+            // Off by default, and for people, who know whether they have turned it on.
+            Handling::Refuse(_) | Handling::Answer(Local::Monitor) => false,
             Handling::Forward
             | Handling::Run(_)
             | Handling::Split(_)

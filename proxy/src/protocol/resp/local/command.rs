@@ -8,11 +8,12 @@ use bytes::Bytes;
 
 use super::encoded;
 use crate::protocol::Plan;
+use crate::protocol::glob;
+use crate::protocol::resp::Resp;
 use crate::protocol::resp::command::index::lookup;
 use crate::protocol::resp::command::info::{info, names};
 use crate::protocol::resp::command::{Categories, Command, Commands, WrongArity, access, flag, served};
 use crate::protocol::resp::encode::{array, bulk, error, integer, map, null, simple};
-use crate::protocol::resp::{Resp, glob};
 
 /// Several times what all rows take.
 const REPLY_MAX: usize = 4 << 20;

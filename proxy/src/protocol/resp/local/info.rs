@@ -3,10 +3,11 @@
 
 use crate::metrics::PoolCounters;
 use crate::protocol::events::Flags;
+use crate::protocol::glob;
 use crate::protocol::questions::EVENTS;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::sections::Sections;
-use crate::protocol::resp::{Resp, encode, glob};
+use crate::protocol::resp::{Resp, encode};
 use crate::protocol::{Facts, Plan, Route};
 
 /// The version of Redis whose commands and replies the proxy speaks.

@@ -62,6 +62,14 @@ pub fn answer(
             encode::simple(out, "RESET");
             return Route::AnswerAndForget;
         }
+        Local::Monitor if facts.settings.monitor => {
+            encode::simple(out, "OK");
+            return Route::Monitor;
+        }
+        Local::Monitor => {
+            let words = "ERR MONITOR is refused: it needs monitor: true in the configuration of the pool; memstore monitor does not";
+            encode::error(out, words);
+        }
         Local::Hello => return access::hello(&all, session, facts, plan),
         Local::Auth => return access::authenticate(&all, session, facts.settings, out),
         Local::Select => match access::select(all[1], session, facts) {

@@ -13,37 +13,42 @@ pub fn beginning(pattern: &[u8]) -> &[u8] {
     &pattern[..pattern.iter().position(special).unwrap_or(pattern.len())]
 }
 
-/// A pattern that was read; ASCII letters match in either case.
+/// A pattern that was read; ASCII letters match in either case, unless it is exact.
 pub struct Pattern {
     /// `None` is an asterisk.
     elements: Vec<Option<Bytes>>,
     /// It matches nothing shorter. Beyond [`TEXT_MAX`] it matches nothing at all, and was not read to its end.
     least: usize,
+    exact: bool,
 }
 
-/// The bytes that one element matches, all but letters in upper case; a bit for each.
+/// The bytes that one element matches; a bit for each. Where case does not matter letters are in lower case.
 #[derive(Clone, Copy, Default)]
 struct Bytes([u64; 4]);
 
 impl Bytes {
     fn insert(&mut self, byte: u8) {
-        self.add(byte.to_ascii_lowercase());
-    }
-
-    fn add(&mut self, byte: u8) {
         self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
     }
 
     fn contains(self, byte: u8) -> bool {
-        let byte = byte.to_ascii_lowercase();
         self.0[usize::from(byte / 64)] & (1 << (byte % 64)) != 0
     }
 }
 
 impl Pattern {
-    /// Reads a pattern.
-    pub fn new(mut pattern: &[u8]) -> Self {
-        let mut read = Self { elements: Vec::new(), least: 0 };
+    /// Reads a pattern; letters match in either case.
+    pub fn new(pattern: &[u8]) -> Self {
+        Self::read(pattern, false)
+    }
+
+    /// The same, but letters match themselves.
+    pub fn exact(pattern: &[u8]) -> Self {
+        Self::read(pattern, true)
+    }
+
+    fn read(mut pattern: &[u8], exact: bool) -> Self {
+        let mut read = Self { elements: Vec::new(), least: 0, exact };
         while let [first, rest @ ..] = pattern {
             if *first == b'*' {
                 if !matches!(read.elements.last(), Some(None)) {
@@ -56,7 +61,7 @@ impl Pattern {
             if read.least > TEXT_MAX {
                 break;
             }
-            let (bytes, length) = one(pattern);
+            let (bytes, length) = one(pattern, exact);
             read.elements.push(Some(bytes));
             pattern = &pattern[length..];
         }
@@ -78,7 +83,7 @@ impl Pattern {
                     retry = Some((at, done));
                     continue;
                 }
-                Some(Some(bytes)) if bytes.contains(text[done]) => {
+                Some(Some(bytes)) if bytes.contains(cased(text[done], self.exact)) => {
                     at += 1;
                     done += 1;
                     continue;
@@ -95,14 +100,19 @@ impl Pattern {
     }
 }
 
+/// A byte as it is compared.
+fn cased(byte: u8, exact: bool) -> u8 {
+    if exact { byte } else { byte.to_ascii_lowercase() }
+}
+
 /// What the first element of a pattern matches that begins with no asterisk, and its length.
-fn one(pattern: &[u8]) -> (Bytes, usize) {
+fn one(pattern: &[u8], exact: bool) -> (Bytes, usize) {
     let mut bytes = Bytes::default();
     match pattern {
         [] => (bytes, 0),
         [b'?', ..] => (Bytes([u64::MAX; 4]), 1),
         [b'\\', escaped, ..] => {
-            bytes.insert(*escaped);
+            bytes.insert(cased(*escaped, exact));
             (bytes, 2)
         }
         [b'[', rest @ ..] => {
@@ -119,16 +129,16 @@ fn one(pattern: &[u8]) -> (Bytes, usize) {
                         break;
                     }
                     [b'\\', escaped, behind @ ..] => {
-                        bytes.insert(*escaped);
+                        bytes.insert(cased(*escaped, exact));
                         rest = behind;
                     }
                     [first, b'-', last, behind @ ..] => {
-                        let (first, last) = (first.to_ascii_lowercase(), last.to_ascii_lowercase());
-                        (first.min(last)..=first.max(last)).for_each(|byte| bytes.add(byte));
+                        let (first, last) = (cased(*first, exact), cased(*last, exact));
+                        (first.min(last)..=first.max(last)).for_each(|byte| bytes.insert(byte));
                         rest = behind;
                     }
                     [literal, behind @ ..] => {
-                        bytes.insert(*literal);
+                        bytes.insert(cased(*literal, exact));
                         rest = behind;
                     }
                 }
@@ -139,7 +149,7 @@ fn one(pattern: &[u8]) -> (Bytes, usize) {
             (bytes, pattern.len() - rest.len())
         }
         [literal, ..] => {
-            bytes.insert(*literal);
+            bytes.insert(cased(*literal, exact));
             (bytes, 1)
         }
     }
@@ -179,6 +189,23 @@ mod tests {
         ] {
             assert_eq!(
                 matches_ignore_case(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_exact_pattern_heeds_case() {
+        for (pattern, text, expected) in [
+            ("User:*", "User:1", true),
+            ("User:*", "user:1", false),
+            ("[A-Z]x", "Bx", true),
+            ("[A-Z]x", "bx", false),
+            ("\\*X", "*x", false),
+        ] {
+            assert_eq!(
+                Pattern::exact(pattern.as_bytes()).matches(text.as_bytes()),
                 expected,
                 "{pattern} {text}"
             );
