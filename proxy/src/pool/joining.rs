@@ -30,10 +30,12 @@ impl<P: Protocol> Router<P> {
         self.connections.set_policy(policy);
         self.fragments.of_units = vec![u32::MAX; topology.units()];
         self.deadline = self.connections.deadline();
-        // Where a shard was found elsewhere its former member may still be leaving: the present one comes later here and
-        // counts, or clients' requests could overtake those that are in flight there.
+        // What is leaving comes back where it was, unless it is elsewhere by now. The present one comes later here and counts, or
+        // clients' requests could overtake those that are in flight there.
         let keeps = topology.redirects();
-        let is_alike = |member: &Member| member.per_shard == self.per_shard && member.keeps == keeps;
+        let is_alike = |member: &Member| {
+            !member.is_outdated && member.per_shard == self.per_shard && member.keeps == keeps
+        };
         let mut known = self.members.indexes();
         known.retain(|&index| is_alike(&self.members[index]));
         known.sort_by_key(|&index| self.members[index].is_present());
@@ -105,6 +107,7 @@ impl<P: Protocol> Router<P> {
         let before = present[place];
         let (shard, counters) = (self.members[before].shard.clone(), self.members[before].counters.clone());
         let is_replica = self.members[before].is_replica;
+        self.members[before].is_outdated = true;
         self.leave(before, &mut waiting);
         present[place] = self.join(shard, counters);
         self.members[present[place]].is_replica = is_replica;
@@ -148,6 +151,7 @@ impl<P: Protocol> Router<P> {
             private_down: None,
             pace: Time::default(),
             presence: Presence::Present,
+            is_outdated: false,
         };
         let index = self.members.add(member);
         self.connections.add_member(index, per_shard, keeps);

@@ -67,6 +67,8 @@ pub(super) struct Member {
     pub pace: Time,
     /// Whether it is in the pool.
     pub presence: Presence,
+    /// Its host name has got another address since: its connections are to the former one.
+    pub is_outdated: bool,
 }
 
 impl Member {
