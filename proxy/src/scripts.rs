@@ -45,7 +45,7 @@ pub struct Mark {
 pub struct Scripts {
     book: Mutex<Book>,
     account: Arc<Account>,
-    libraries: Libraries,
+    libraries: Arc<Libraries>,
 }
 
 #[derive(Default, Debug)]
@@ -80,7 +80,17 @@ impl Entry {
 impl Scripts {
     /// None so far; they count in the account.
     pub fn new(account: &Arc<Account>) -> Self {
-        Self { book: Mutex::default(), account: account.clone(), libraries: Libraries::default() }
+        Self::beside(account, Arc::default())
+    }
+
+    /// The same for a pool over the same shards as others, which have this book of libraries.
+    pub fn beside(account: &Arc<Account>, libraries: Arc<Libraries>) -> Self {
+        Self { book: Mutex::default(), account: account.clone(), libraries }
+    }
+
+    /// What they count in.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -142,7 +152,7 @@ impl Scripts {
     }
 
     /// Which libraries of functions were changed.
-    pub fn libraries(&self) -> &Libraries {
+    pub fn libraries(&self) -> &Arc<Libraries> {
         &self.libraries
     }
 

@@ -1,6 +1,6 @@
 //! Functions over real servers: a shard that comes back without any is given those of another one.
 
-use servers::{Client, Server, eventually, told};
+use servers::{Client, Server, address, connect, eventually, free_port, told};
 
 mod servers;
 
@@ -42,6 +42,10 @@ fn a_shard_that_comes_back_empty_is_given_the_functions() {
     assert_eq!(client.tell("FUNCTION DELETE other"), "+OK\r\n");
     // One that missed that has it still.
     shards[1].connect().ask(&[b"FUNCTION", b"LOAD", OTHER.as_bytes()]);
+    // To load something under its name that is refused makes no difference.
+    let refused = client.ask(&[b"FUNCTION", b"LOAD", b"REPLACE", b"#!lua name=other\nreturn ("]);
+    assert!(refused.starts_with(b"-"), "{}", String::from_utf8_lossy(&refused));
+    assert!(client.ask(&[b"FUNCTION", b"LOAD", b"no name"]).starts_with(b"-"));
     ours.says("shards differ in their libraries of functions");
     let port = shards[2].port;
     drop(shards.pop());
@@ -83,4 +87,32 @@ fn a_shard_that_joins_is_given_the_functions() {
     servers::reload(&ours);
     eventually(|| libraries(&shards[2]).join(" "), "lib");
     assert_eq!(run(&mut client, "twice"), "all");
+}
+
+/// What was deleted through one pool is not brought back by another one that has the same shards.
+#[test]
+fn pools_over_the_same_shards_know_what_was_deleted() {
+    let mut shards: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let lines: Vec<String> = shards.iter().enumerate().map(|(at, shard)| shard.line(at)).collect();
+    let ours = Server::memstore_over(&SETTINGS, &lines);
+    let second = free_port();
+    let pool = |name: &str, port: u16| {
+        let servers: String = lines.iter().map(|line| format!("   - {line}\n")).collect();
+        let listen = format!("{}:{port}", address());
+        format!("{name}:\n  listen: {listen}\n  redis: true\n  {}\n  servers:\n{servers}", SETTINGS[0])
+    };
+    ours.overwrite(&(pool("pool", ours.port) + &pool("second", second)));
+    servers::reload(&ours);
+    let (mut one, mut other) = (ours.connect(), connect(second));
+    for library in [LIBRARY, OTHER] {
+        assert!(other.ask(&[b"FUNCTION", b"LOAD", library.as_bytes()]).starts_with(b"$"));
+    }
+    assert_eq!(one.tell("FUNCTION DELETE other"), "+OK\r\n");
+    shards[1].connect().ask(&[b"FUNCTION", b"LOAD", OTHER.as_bytes()]);
+    let port = shards[2].port;
+    drop(shards.pop());
+    shards.push(Server::redis_at(port));
+    eventually(|| run(&mut other, "twice"), "all");
+    eventually(|| run(&mut one, "twice"), "all");
+    eventually(|| libraries(&shards[2]).join(" "), "lib");
 }

@@ -24,6 +24,7 @@ use crate::log::SetLogLevel;
 use crate::net::epoll::Alarm;
 use crate::net::listen::{Bound, Listener};
 use crate::protocol::{Deed, Found};
+use crate::scripts::Scripts;
 use crate::status::Status;
 use crate::worker::{self, Order, PoolSender, Report, WorkerSetup};
 use descriptors::{Descriptors, Sockets, number_of};
@@ -146,13 +147,16 @@ impl Control {
     fn open(&self, config: Arc<config::Pool>, topology: Arc<Topology>, memory_max: usize) -> Rc<PoolControl> {
         let number = self.next_pool.replace(self.next_pool.get() + 1);
         self.status.account.set_max(memory_max);
+        let neighbour = self.served().into_iter().find(|other| other.shares(&topology));
+        let libraries = neighbour.map(|other| other.scripts.libraries().clone()).unwrap_or_default();
+        let scripts = Scripts::beside(&self.status.account, libraries);
         let pool = PoolControl::open(
             number,
             config,
             topology,
             &self.workers,
             self.names.clone(),
-            &self.status.account,
+            Arc::new(scripts),
             self.descriptors.clone(),
         );
         care::begin(&pool);

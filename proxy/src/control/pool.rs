@@ -137,14 +137,14 @@ impl PoolControl {
         topology: Arc<Topology>,
         workers: &[PoolSender],
         names: Arc<Resolver>,
-        account: &Arc<Account>,
+        scripts: Arc<Scripts>,
         descriptors: Rc<Descriptors>,
     ) -> Rc<Self> {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
-        let scripts = Arc::new(Scripts::new(account));
+        let account = scripts.account().clone();
         let slow = Arc::new(SlowLog::new(account));
-        let mailboxes = Arc::new(Mailboxes::new(workers.len()));
+        let mailboxes = Arc::new(Mailboxes::new(workers.len(), &account));
         let hot = Arc::new(HotKeys::new(workers.len(), account));
         let monitors = Arc::new(Monitors::new(account));
         let mut orders = Vec::new();
@@ -194,8 +194,8 @@ impl PoolControl {
             counters,
             dealt: vec![Cell::default(); orders.len()],
             orders,
-            account: account.clone(),
             memory_max: Cell::new(account.max()),
+            account,
             unreachable: RefCell::default(),
             standings,
             suspects: RefCell::default(),
@@ -243,6 +243,13 @@ impl PoolControl {
     /// Its shards, with who would own what if all were fit.
     pub fn topology(&self) -> Arc<Topology> {
         self.ejection.borrow().all().clone()
+    }
+
+    /// Whether it has one of these shards.
+    pub fn shares(&self, topology: &Topology) -> bool {
+        let own = self.topology();
+        let is_own = |shard: &Shard| own.shards().iter().any(|own| own.address == shard.address);
+        topology.shards().iter().any(is_own)
     }
 
     /// Workers are told what the shards have said of themselves, if that or what clients want is new.

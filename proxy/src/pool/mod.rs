@@ -206,7 +206,7 @@ impl<P: Protocol> Pool<P> {
         let account = Account::new(memory_max);
         let scripts = Arc::new(Scripts::new(&account));
         let slow = Arc::new(SlowLog::new(&account));
-        let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize));
+        let mailboxes = Arc::new(Mailboxes::new(identity.client_id_step as usize, &account));
         let hot = Arc::new(HotKeys::new(identity.client_id_step as usize, &account));
         let monitors = Arc::new(Monitors::new(&account));
         let mut pool = Self {

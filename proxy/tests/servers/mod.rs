@@ -410,7 +410,7 @@ fn listener() -> TcpListener {
 }
 
 /// Nobody listens there, and no other test of this process will.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     listener().local_addr().expect("it is bound").port()
 }
 

@@ -186,9 +186,9 @@ async fn bring(pool: &PoolControl, from: &Shard, to: &Shard) -> Result<usize, Co
     let mut brought = Vec::new();
     let mut refused = None;
     for (name, code) in listed(&source.ask(&questions::LIBRARIES).await?) {
-        let Some(code) = code.filter(|_| libraries.may_come(&name)) else { continue };
+        let Some(code) = code.filter(|code| libraries.may_come(&name, code)) else { continue };
         match target.ask(&questions::load_library(&code)).await {
-            Ok(_) => brought.push(name),
+            Ok(_) => brought.push((name, code)),
             // Somebody else has brought it.
             Err(ConversationError::Refused(words)) if words.contains("already exists") => {}
             Err(ConversationError::Refused(words)) => refused = Some(words),
@@ -215,12 +215,13 @@ async fn delete_again(
     pool: &PoolControl,
     source: &mut Conversation,
     target: &mut Conversation,
-    brought: &mut Vec<Vec<u8>>,
+    brought: &mut Vec<(Vec<u8>, Vec<u8>)>,
 ) -> Result<(), ConversationError> {
     let there = listed(&source.ask(&questions::LIBRARY_NAMES).await?);
     let libraries = pool.scripts.libraries();
-    let stays = |name: &Vec<u8>| there.iter().any(|(there, _)| there == name) && libraries.may_come(name);
-    for name in brought.extract_if(.., |name| !stays(name)) {
+    let is_there = |name: &[u8]| there.iter().any(|(there, _)| there == name);
+    for (name, _) in brought.extract_if(.., |(name, code)| !is_there(name) || !libraries.may_come(name, code))
+    {
         match target.ask(&questions::delete_library(&name)).await {
             // It is not there any more.
             Ok(_) | Err(ConversationError::Refused(_)) => {}

@@ -105,9 +105,8 @@ impl Scripting for Resp {
         let start = (words.last()?.as_ptr() as usize).checked_sub(request.as_ptr() as usize)?;
         let last = request.get(start..start + words.last()?.len())?;
         Some(match change {
-            ScriptChange::LibraryLoaded => {
-                library_name(last).map_or(LibraryChange::Any, LibraryChange::Loaded)
-            }
+            // Shards refuse one that has no name.
+            ScriptChange::LibraryLoaded => LibraryChange::Loaded(library_name(last)?, last),
             ScriptChange::LibraryDeleted => LibraryChange::Deleted(last),
             // Shards refuse any other word, and forget nothing.
             ScriptChange::LibrariesDeleted
@@ -230,9 +229,15 @@ mod tests {
     #[test]
     fn changes_of_libraries_are_told_from_other_requests() {
         for (words, change) in [
-            (&[&b"FUNCTION"[..], b"LOAD", b"#!lua name=lib\nx"][..], Some(LibraryChange::Loaded(b"lib"))),
-            (&[b"function", b"load", b"Replace", b"#!lua name=a"], Some(LibraryChange::Loaded(b"a"))),
-            (&[b"FUNCTION", b"LOAD", b"no code"], Some(LibraryChange::Any)),
+            (
+                &[&b"FUNCTION"[..], b"LOAD", b"#!lua name=lib\nx"][..],
+                Some(LibraryChange::Loaded(b"lib", b"#!lua name=lib\nx")),
+            ),
+            (
+                &[b"function", b"load", b"Replace", b"#!lua name=a"],
+                Some(LibraryChange::Loaded(b"a", b"#!lua name=a")),
+            ),
+            (&[b"FUNCTION", b"LOAD", b"no code"], None),
             (&[b"FUNCTION", b"DELETE", b"lib"], Some(LibraryChange::Deleted(b"lib"))),
             (&[b"FUNCTION", b"FLUSH", b"ASYNC"], Some(LibraryChange::AllDeleted)),
             (&[b"FUNCTION", b"FLUSH"], Some(LibraryChange::AllDeleted)),
