@@ -32,10 +32,17 @@ impl<P: Protocol> Pool<P> {
             // Of a cluster's nodes those that own slots.
             let (owners, _) = self.router.owners_and_readers();
             let is_cluster = self.router.topology.redirects();
+            let mut is_anew = false;
             for member in self.router.members.present().to_vec() {
                 if self.router.may_own(member) && (!is_cluster || owners.contains(&member)) {
-                    self.subscribe(member, now);
+                    is_anew |= self.subscribe(member, now);
                 }
+            }
+            // Once for all shards.
+            if is_anew {
+                let broadcasts = &self.caches.broadcasts;
+                let clients = broadcasts.clients_before(broadcasts.wanted().0);
+                self.empty(clients);
             }
         }
         let (before, after) = self.caches.broadcasts.count();
@@ -45,29 +52,33 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    fn subscribe(&mut self, member: MemberIndex, now: Time) {
+    /// The shard is asked for what it is not asked for yet. True if it is to cease before that, and to begin anew: what changes meanwhile it
+    /// does not tell of.
+    fn subscribe(&mut self, member: MemberIndex, now: Time) -> bool {
         let router = &mut self.router;
         let id = match router.tracker_id(member, Tells::Prefixed) {
             Some(id) => id,
             None => router.add_tracker(member, Tells::Prefixed, &self.context.limits),
         };
         if !router.is_tracker_begun(id) {
-            return self.begin_subscription(id, now);
+            self.begin_subscription(id, now);
+            return false;
         }
         let broadcasts = &mut self.caches.broadcasts;
         let asked = router.tracker_mut(id).prefixes.unwrap_or_default();
         let (version, all) = broadcasts.wanted();
         if asked == version {
-            return;
+            return false;
         }
+        router.tracker_mut(id).prefixes = Some(version);
         let mut requests = Vec::new();
         match broadcasts.wanted_since(asked) {
             Some(more) => {
                 P::subscribe(more, &mut requests);
                 router.ask_subscription(id, TrackerRequest::Prefixes { version }, &requests, now);
+                false
             }
             None => {
-                // What changes between the two is not told of.
                 P::unsubscribe(&mut requests);
                 router.ask_subscription(id, TrackerRequest::ToCease, &requests, now);
                 requests.clear();
@@ -75,12 +86,9 @@ impl<P: Protocol> Pool<P> {
                 router.ask_subscription(id, TrackerRequest::Prefixes { version }, &requests, now);
                 // Until it tells again its keys are not to be kept, whether this connection lasts or not.
                 broadcasts.is_silent(member);
-                let clients = broadcasts.clients_before(version);
-                router.tracker_mut(id).prefixes = Some(version);
-                return self.empty(clients);
+                true
             }
         }
-        router.tracker_mut(id).prefixes = Some(version);
     }
 
     /// Something has come on such a connection, or it is there now.
