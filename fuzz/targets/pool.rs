@@ -37,6 +37,10 @@ fn world<P: Protocol<Settings: Default>>() -> World<P> {
         pass_work_max: 16,
         hot_keys_sample: 2,
         eager_connects: 1,
+        slow_min: 0,
+        access_errors: true,
+        access_sample: 3,
+        trace_sample: 2,
         ..Limits::default()
     };
     World::new(P::Settings::default(), limits, Arc::new(topology), 1)

@@ -14,6 +14,8 @@ pub const WORDS_MAX: usize = 32;
 pub const WORD_BYTES_MAX: usize = 128;
 /// Bytes of all entries together, where the process may hold enough.
 pub const SLOW_BYTES_MAX: usize = 4 << 20;
+/// Requests of which spans wait to be sent.
+pub const TRACED_MAX: usize = 2048;
 /// They take no more than this part of what the process may hold.
 const MEMORY_SHARE: usize = 64;
 /// What an entry takes beside its texts.
@@ -54,6 +56,33 @@ pub struct Sender {
     pub user: String,
 }
 
+/// Which trace a request belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trace {
+    /// Its number, by the rules of OpenTelemetry: never 0.
+    pub id: u128,
+    /// The span of the client in which it was asked for; 0 where that is not known.
+    pub parent: u64,
+}
+
+impl Trace {
+    /// What a client has said by `traceparent` of W3C, anywhere in this text: `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
+    pub fn of_client(text: &str) -> Option<Self> {
+        const LENGTH: usize = 55;
+        let start = text.find("00-")?;
+        let words: Vec<&str> = text.get(start..start + LENGTH)?.split('-').collect();
+        let [_, id, parent, flags] = words[..] else { return None };
+        let is_written = |word: &str, length| {
+            word.len() == length && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if !is_written(id, 32) || !is_written(parent, 16) || !is_written(flags, 2) {
+            return None;
+        }
+        let (id, parent) = (u128::from_str_radix(id, 16).ok()?, u64::from_str_radix(parent, 16).ok()?);
+        (id != 0 && parent != 0).then_some(Self { id, parent })
+    }
+}
+
 /// A request that was slow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -75,6 +104,8 @@ pub struct Entry {
     pub failed: bool,
     /// What its client was told where that is an error, as far as it is shown.
     pub error: Option<Box<str>>,
+    /// The trace that it is in, if it is in one.
+    pub trace: Option<Trace>,
 }
 
 impl Entry {
@@ -93,7 +124,17 @@ impl Entry {
 #[derive(Debug)]
 pub struct SlowLog {
     book: Mutex<Book>,
+    traced: Mutex<Traced>,
     account: Arc<Account>,
+}
+
+/// Requests of which spans are to be sent.
+#[derive(Default, Debug)]
+struct Traced {
+    /// Oldest first.
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    dropped: u64,
 }
 
 #[derive(Default, Debug)]
@@ -107,7 +148,7 @@ struct Book {
 impl SlowLog {
     /// Nothing so far; entries count in the account.
     pub fn new(account: &Arc<Account>) -> Self {
-        Self { book: Mutex::default(), account: account.clone() }
+        Self { book: Mutex::default(), traced: Mutex::default(), account: account.clone() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -145,6 +186,41 @@ impl SlowLog {
         self.book().entries.len()
     }
 
+    fn traced(&self) -> MutexGuard<'_, Traced> {
+        self.traced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Spans of this one are to be sent. It is dropped where too many wait.
+    pub fn trace(&self, mut entry: Entry) {
+        // What was asked for is no part of a span.
+        entry.words.truncate(1);
+        let bytes = entry.bytes();
+        let mut traced = self.traced();
+        if traced.entries.len() >= TRACED_MAX || traced.bytes + bytes > self.account.max() / MEMORY_SHARE {
+            traced.dropped += 1;
+            return;
+        }
+        traced.bytes += bytes;
+        traced.entries.push_back(entry);
+        self.account.change(0, bytes);
+    }
+
+    /// The oldest of those, so many at most.
+    pub fn take_traced(&self, most: usize) -> Vec<Entry> {
+        let mut traced = self.traced();
+        let count = most.min(traced.entries.len());
+        let taken: Vec<Entry> = traced.entries.drain(..count).collect();
+        let bytes = taken.iter().map(Entry::bytes).sum();
+        traced.bytes -= bytes;
+        self.account.change(bytes, 0);
+        taken
+    }
+
+    /// How many were dropped.
+    pub fn traced_dropped(&self) -> u64 {
+        self.traced().dropped
+    }
+
     /// All are forgotten; numbers go on.
     pub fn reset(&self) {
         let mut book = self.book();
@@ -156,6 +232,7 @@ impl SlowLog {
 impl Drop for SlowLog {
     fn drop(&mut self) {
         self.reset();
+        self.take_traced(usize::MAX);
     }
 }
 
@@ -206,6 +283,7 @@ mod tests {
             spent: Spent::default(),
             failed: false,
             error: None,
+            trace: None,
         }
     }
 
@@ -233,6 +311,40 @@ mod tests {
         let log = SlowLog::new(&account);
         (0..1000).for_each(|_| log.add(entry(&"x".repeat(1000)), usize::MAX));
         assert!(log.count() > 10 && account.held() <= 64 * 1024, "{} {}", log.count(), account.held());
+    }
+
+    #[test]
+    fn what_is_to_be_sent_is_bounded() {
+        let account = Account::new(1 << 30);
+        let log = SlowLog::new(&account);
+        (0..1_000_000).for_each(|_| log.trace(entry("GET")));
+        assert_eq!(log.traced_dropped(), 1_000_000 - TRACED_MAX as u64);
+        assert_eq!((log.take_traced(10).len(), log.take_traced(usize::MAX).len()), (10, TRACED_MAX - 10));
+        assert_eq!(account.held(), 0);
+        log.trace(entry("GET"));
+        drop(log);
+        assert_eq!(account.held(), 0);
+    }
+
+    #[test]
+    fn a_client_may_say_in_which_trace_it_is() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        let good = format!("00-{id}-b7ad6b7169203331-01");
+        let trace = Trace { id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, parent: 0xb7ad_6b71_6920_3331 };
+        for text in [good.clone(), format!("worker;traceparent={good};more")] {
+            assert_eq!(Trace::of_client(&text), Some(trace));
+        }
+        for text in [
+            "",
+            "00-",
+            "worker-00-1",
+            &good[1..],
+            &good[..54],
+            &good.replace('b', "B"),
+            &good.replace(id, &"0".repeat(32)),
+        ] {
+            assert_eq!(Trace::of_client(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -51,6 +51,10 @@ pub struct Status {
     pub lookups: [AtomicU64; 2],
     /// The last reloads.
     pub history: History,
+    /// Spans that a collector has taken, and those that it has not.
+    pub spans_sent: AtomicU64,
+    /// See above.
+    pub spans_failed: AtomicU64,
     process: Mutex<Arc<config::Process>>,
     last_error: Mutex<Option<String>>,
     /// See [`config::digest`].
@@ -181,6 +185,8 @@ impl Status {
             open_files_reserved: AtomicU64::default(),
             lookups: Default::default(),
             history: History::default(),
+            spans_sent: AtomicU64::default(),
+            spans_failed: AtomicU64::default(),
             process: Mutex::new(Arc::new(process)),
             last_error: Mutex::default(),
             digest: AtomicU64::default(),

@@ -155,6 +155,7 @@ fn another_value(kind: Kind, default: &str) -> Option<String> {
         Kind::Percent => "77%".into(),
         Kind::Duration | Kind::Positive | Kind::Limit => "77s".into(),
         Kind::Size => "77MiB".into(),
+        Kind::Off(kind) if default == "-1" => another_value(*kind, "")?,
         Kind::Off(_) => "-1".into(),
         Kind::Auto(kind) => another_value(*kind, "")?,
         Kind::Text(_) | Kind::Node(_) => return None,

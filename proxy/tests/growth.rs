@@ -287,6 +287,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("protocol/resp/session.rs Names.library", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.library_version", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Names.name", Constant("NAME_MAX", REFUSED)),
+    ("protocol/resp/session.rs Names.trace", Constant("NAME_MAX", REFUSED)),
     ("protocol/resp/session.rs Settings.user", Configured),
     ("protocol/resp/usage.rs Calls.shards", Account),
     // 128 kinds and modules, whatever shards say.
@@ -302,6 +303,7 @@ const ROWS: &[(&str, Bound)] = &[
     ("scripts/libraries.rs Changes.known", Constant("NAMES_MAX", "memstore_function_differences")),
     ("scripts/libraries.rs Library.codes", Constant("CODES_MAX", "memstore_function_differences")),
     ("slow.rs Book.entries", SLOW),
+    ("slow.rs Traced.entries", Constant("TRACED_MAX", "memstore_trace_requests_dropped")),
     ("slow.rs Entry.words", Constant("WORDS_MAX", "memstore_slow_requests_unlogged")),
     ("slow.rs Sender.address", Constant("WORD_BYTES_MAX", "memstore_slow_requests_unlogged")),
     ("slow.rs Sender.name", Constant("WORD_BYTES_MAX", "memstore_slow_requests_unlogged")),

@@ -76,6 +76,8 @@ impl Bench {
             slow_log_max: 128,
             access_sample: 0,
             access_errors: false,
+            trace_sample: 0,
+            trace_min: NEVER_SLOW,
             privacy: Privacy::Shown,
             hot_keys_sample: 100,
         };

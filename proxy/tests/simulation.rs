@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memstore_proxy::failure::ShardFailure;
-use memstore_proxy::pool::{ClientId, ConnectionId, Limits, PASS_WORK_MAX, Verdict};
+use memstore_proxy::pool::{ClientId, ConnectionId, Limits, NEVER_SLOW, PASS_WORK_MAX, Verdict};
 use memstore_proxy::protocol::ShardIdentity;
 use memstore_proxy::protocol::memcache::Memcache;
 use memstore_proxy::protocol::resp::Resp;
@@ -122,6 +122,9 @@ impl<D: Dialect> Run<D> {
             server_connections: 1 + random.below(2) as usize,
             eager_connects: random.below(3) as u32,
             pass_work_max: if random.one_in(3) { 1 + random.below(30) as usize } else { PASS_WORK_MAX },
+            slow_min: if random.one_in(2) { 0 } else { NEVER_SLOW },
+            access_errors: random.one_in(2),
+            access_sample: random.below(5),
             ..Limits::default()
         };
         // What is looked at takes memory of its own.

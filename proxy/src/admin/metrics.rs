@@ -90,6 +90,14 @@ fn of_process(status: &Status, pools: &[PoolStatus], page: &mut Page) {
     for (reason, count) in crate::log::lost() {
         lost.sample(&[("reason", reason)], count);
     }
+    let mut spans = page.begin(
+        "memstore_trace_spans",
+        Kind::Counter,
+        "Spans that the collector has accepted, and those that it was not sent or has refused.",
+    );
+    for (result, count) in [("sent", &status.spans_sent), ("failed", &status.spans_failed)] {
+        spans.sample(&[("result", result)], count.load(Relaxed));
+    }
     if let Some(usage) = usage() {
         page.begin("process_cpu_seconds", Kind::Counter, "Total user and system CPU time spent in seconds.")
             .sample(&[], usage.cpu_seconds);
@@ -158,6 +166,14 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     );
     for pool in pools {
         dropped.sample(&[("pool", &pool.config.name)], pool.monitors.dropped());
+    }
+    let mut dropped = page.begin(
+        "memstore_trace_requests_dropped",
+        Kind::Counter,
+        "Requests without spans because too many waited to be sent.",
+    );
+    for pool in pools {
+        dropped.sample(&[("pool", &pool.config.name)], pool.slow.traced_dropped());
     }
     let mut given =
         page.begin("memstore_topology_epoch", Kind::Gauge, "Epoch of the topology last sent to the workers.");

@@ -54,6 +54,7 @@ mod slow;
 pub mod stats;
 mod status;
 mod topology;
+mod traces;
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -125,7 +126,8 @@ pub fn spawn(
     stats: Option<std::net::TcpListener>,
     admin: Admin,
 ) -> anyhow::Result<()> {
-    if endpoint.is_none() && stats.is_none() {
+    let collector = admin.status.process().otlp_endpoint.clone();
+    if endpoint.is_none() && stats.is_none() && collector.is_none() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -142,8 +144,12 @@ pub fn spawn(
                     let Some(endpoint) = endpoint else { return Ok(()) };
                     serve(endpoint, admin.clone()).await
                 };
-                let ended = tokio::join!(of_stats, of_admin);
-                for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
+                let of_traces = async {
+                    let Some(collector) = collector else { return Ok(()) };
+                    traces::send(admin.status.clone(), collector).await
+                };
+                let ended = tokio::join!(of_stats, of_admin, of_traces);
+                for error in [ended.0, ended.1, ended.2].into_iter().filter_map(Result::err) {
                     tracing::error!(reason = format!("{error:#}"), "admin thread task ended");
                 }
             });

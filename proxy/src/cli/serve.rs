@@ -41,6 +41,9 @@ pub struct Serve {
     /// Log format: text, json
     #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = |text: &str| process::read::<&str>("log_format", text).map(LogFormat::of))]
     log_format: Option<LogFormat>,
+    /// Collector of OpenTelemetry that traces are sent to by OTLP over HTTP, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "MEMSTORE_OTLP_ENDPOINT", value_parser = process::endpoint)]
+    otlp_endpoint: Option<String>,
     /// How long new clients are still accepted after SIGTERM, such as 5s
     #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = |text: &str| process::read::<Duration>("drain_grace", text))]
     drain_grace: Option<Duration>,
@@ -111,6 +114,9 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     }
     if let Some(level) = &serve.log_level {
         process.log_level.clone_from(level);
+    }
+    if let Some(endpoint) = &serve.otlp_endpoint {
+        process.otlp_endpoint = Some(endpoint.clone());
     }
     process.log_format = serve.log_format.unwrap_or(process.log_format);
     process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);

@@ -121,6 +121,8 @@ pub struct Pool {
     pub monitor: bool,
     pub slowlog_log_slower_than: Option<u64>,
     pub slowlog_max_len: u32,
+    pub trace_sample: u32,
+    pub trace_slower_than: Option<u64>,
     pub access_log_sample: u32,
     pub access_log_errors: bool,
     /// SLOWLOG is about the logs of the shards.
@@ -288,6 +290,8 @@ impl Pool {
             slowlog_log_slower_than: section.value("slowlog_log_slower_than"),
             access_log_sample: section.value("access_log_sample"),
             access_log_errors: section.value("access_log_errors"),
+            trace_sample: section.value("trace_sample"),
+            trace_slower_than: section.value("trace_slower_than"),
             slowlog_max_len: section.value("slowlog_max_len"),
             slow_log_of_shards: section.value::<&str>("slowlog_source") == "shards",
         };

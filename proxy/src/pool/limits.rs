@@ -75,6 +75,10 @@ pub struct Limits {
     pub slow_log_max: usize,
     /// The access log has one request in so many; none where it is 0.
     pub access_sample: u64,
+    /// Of one request in so many a trace is sent; of none where it is 0.
+    pub trace_sample: u64,
+    /// The same of all that take so many microseconds, or [`NEVER_SLOW`].
+    pub trace_min: u64,
     /// The access log has all requests that are answered with an error.
     pub access_errors: bool,
     /// What is shown of keys where requests are told of.
@@ -118,6 +122,8 @@ impl Default for Limits {
             slow_log_max: 128,
             access_sample: 0,
             access_errors: false,
+            trace_sample: 0,
+            trace_min: NEVER_SLOW,
             privacy: Privacy::Shown,
             hot_keys_sample: 0,
         }
@@ -133,7 +139,9 @@ impl Limits {
     /// Whether somebody may want to know of a request what it was, once it is answered.
     #[inline]
     pub fn notes_requests(&self) -> bool {
-        self.slow_min != NEVER_SLOW || self.access_errors || self.access_sample > 0
+        self.slow_min.min(self.trace_min) != NEVER_SLOW
+            || self.access_errors
+            || self.access_sample.max(self.trace_sample) > 0
     }
 
     /// Whether clients have to be looked after from time to time.

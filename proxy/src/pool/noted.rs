@@ -2,19 +2,22 @@
 //!
 //! One that is slow for thousands is no use in a log of a hundred, so there are so many in a pass and in a second at most. All are counted.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::ClientId;
 use super::limits::Limits;
-use crate::slow::Sender;
+use crate::slow::{Sender, Trace};
 use crate::time::Time;
 
 /// Entries in a pass, and in a second, of one worker. To make one takes about a microsecond.
 const PASS_MAX: usize = 32;
 const SECOND_MAX: usize = 1000;
-/// Entries that wait until their reply is out.
-pub const OPEN_MAX: usize = 1024;
+/// Entries that wait until their reply is out, each of which is looked at in each pass; the oldest goes where there are more.
+pub const OPEN_MAX: usize = 64;
+/// How long one waits for its client.
+pub const OPEN_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A request that is told of, as far as it is known when its response has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,17 +42,20 @@ pub struct Noted {
 pub(super) struct Told {
     pub slow: bool,
     pub access: bool,
+    pub trace: bool,
 }
 
 /// Those whose reply is not out.
 #[derive(Default)]
 pub(super) struct NotedRequests {
-    pub open: Vec<Open>,
+    pub open: VecDeque<Open>,
 }
 
 pub(super) struct Open {
     pub noted: Noted,
     pub sender: Sender,
+    /// The trace that its client has named.
+    pub trace: Option<Trace>,
     /// When its turn had come.
     pub merged: Option<Time>,
 }
@@ -59,8 +65,9 @@ pub(super) struct Open {
 pub(super) struct Samples {
     pub slow: Budget,
     pub access: Budget,
-    /// Responses until the next one is for the access log.
-    left: u64,
+    pub trace: Budget,
+    /// Responses until the next one is for the access log, and for a trace.
+    left: [u64; 2],
 }
 
 /// How many may be told of now.
@@ -93,28 +100,33 @@ impl Samples {
     /// of them may be for the access log.
     #[inline]
     pub fn least(&self, limits: &Limits, in_flight: usize) -> (u64, u64) {
-        if limits.access_sample > 0 && self.left <= in_flight as u64 {
+        let wanted = [limits.access_sample, limits.trace_sample];
+        if wanted.iter().zip(self.left).any(|(&every, left)| every > 0 && left <= in_flight as u64) {
             return (0, 0);
         }
-        (limits.slow_min, if limits.access_errors { 0 } else { limits.slow_min })
+        let least = limits.slow_min.min(limits.trace_min);
+        (least, if limits.access_errors { 0 } else { least })
     }
 
     /// So many have come, of which those were looked at that took so many microseconds.
     #[inline]
     pub fn passed(&mut self, responses: u64, note_min: u64) {
         if note_min > 0 {
-            self.left = self.left.saturating_sub(responses);
+            self.left = self.left.map(|left| left.saturating_sub(responses));
         }
     }
 
-    /// Whether the one at hand is for the access log.
-    pub fn is_sampled(&mut self, limits: &Limits) -> bool {
-        self.left = self.left.saturating_sub(1);
-        let is_sampled = limits.access_sample > 0 && self.left == 0;
-        if is_sampled {
-            self.left = limits.access_sample;
+    /// Whether the one at hand is for the access log, and for a trace.
+    pub fn are_sampled(&mut self, limits: &Limits) -> [bool; 2] {
+        let mut sampled = [false; 2];
+        let wanted = [limits.access_sample, limits.trace_sample];
+        for ((left, every), sampled) in self.left.iter_mut().zip(wanted).zip(&mut sampled) {
+            *left = left.saturating_sub(1);
+            if every > 0 && *left == 0 {
+                (*left, *sampled) = (every, true);
+            }
         }
-        is_sampled
+        sampled
     }
 }
 
@@ -126,12 +138,12 @@ mod tests {
     #[test]
     fn one_in_so_many_is_sampled_whatever_comes_together() {
         let limits = Limits { access_sample: 100, ..Limits::default() };
-        let mut samples = Samples { left: 100, ..Samples::default() };
+        let mut samples = Samples { left: [100, 0], ..Samples::default() };
         let mut sampled = 0;
         for reads in [1, 7, 30, 200].iter().cycle().take(4000) {
             let (note_min, _) = samples.least(&limits, *reads);
             if note_min == 0 {
-                sampled += (0..*reads).filter(|_| samples.is_sampled(&limits)).count();
+                sampled += (0..*reads).filter(|_| samples.are_sampled(&limits)[0]).count();
             }
             samples.passed(*reads as u64, note_min);
         }

@@ -15,14 +15,14 @@ use super::connections::ConnectionId;
 use super::context::Context;
 use super::intake::Intake;
 use super::limits::NEVER_SLOW;
-use super::noted::{Noted, OPEN_MAX, Open, Told};
+use super::noted::{Noted, OPEN_MAX, OPEN_TIME_MAX, Open, Told};
 use super::service::Service;
 use super::ticket::Ticket;
 use super::wishes::{Notice, Wish, Wishes};
 use crate::failure::ShardFailure;
 use crate::privacy::Privacy;
 use crate::protocol::Protocol;
-use crate::slow::{Entry, Sender, Spent};
+use crate::slow::{Entry, Sender, Spent, Trace};
 use crate::time::Time;
 
 /// Bytes that are shown of an error.
@@ -34,13 +34,15 @@ impl<P: Protocol> Intake<'_, P> {
     #[inline(never)]
     pub(super) fn note_request(&mut self, ticket: &Ticket<P>, micros: u64, response: &[u8]) {
         let limits = &self.context.limits;
-        let is_sampled = self.note_min == 0 && self.wishes.samples.is_sampled(limits);
+        let [is_sampled, is_traced] =
+            if self.note_min == 0 { self.wishes.samples.are_sampled(limits) } else { [false; 2] };
         let is_error = response.first() == Some(&P::ERROR) && !self.connection.streaming;
         let told = Told {
             slow: limits.slow_min != NEVER_SLOW && micros >= limits.slow_min,
             access: is_sampled || is_error && limits.access_errors,
+            trace: is_traced || micros >= limits.trace_min,
         };
-        if !told.slow && !told.access {
+        if !told.slow && !told.access && !told.trace {
             return;
         }
         let error = is_error.then(|| shown_error(&response[1..], limits.privacy));
@@ -82,7 +84,8 @@ fn note<P: Protocol>(
         told.access = wishes.samples.access.admits(now);
         context.counters.access_passed_over.add(u64::from(!told.access));
     }
-    if told.slow || told.access {
+    told.trace = told.trace && wishes.samples.trace.admits(now);
+    if told.slow || told.access || told.trace {
         wishes.add(Wish::Note(Box::new(Noted {
             client,
             number: ticket.number,
@@ -102,7 +105,7 @@ fn note<P: Protocol>(
 fn shown_error(error: &[u8], privacy: Privacy) -> Box<str> {
     let ends: &[u8] = if privacy == Privacy::HashedKeys { b" \r\n" } else { b"'\"`\r\n" };
     let end = error.iter().position(|byte| ends.contains(byte)).unwrap_or(error.len()).min(ERROR_MAX);
-    String::from_utf8_lossy(&error[..end]).trim_end().into()
+    String::from_utf8_lossy(&error[..end]).trim_end().escape_debug().to_string().into()
 }
 
 impl<P: Protocol> Service<'_, P> {
@@ -126,7 +129,7 @@ impl<P: Protocol> Service<'_, P> {
             words: P::shown(input, privacy).into_iter().take(1).collect(),
             failed: false,
             error: Some(shown_error(error, privacy)),
-            told: Told { slow: false, access: true },
+            told: Told { slow: false, access: true, trace: false },
         })));
     }
 }
@@ -149,8 +152,9 @@ impl<P: Protocol> Pool<P> {
             let told = Told {
                 slow: failed && limits.slow_min != NEVER_SLOW && micros >= limits.slow_min,
                 access: limits.access_errors,
+                trace: failed && micros >= limits.trace_min,
             };
-            if !told.slow && !told.access {
+            if !told.slow && !told.access && !told.trace {
                 continue;
             }
             let error = failure.of_shard(name).into_boxed_str();
@@ -174,14 +178,16 @@ impl<P: Protocol> Pool<P> {
     /// A request is told of whose client has this address.
     pub fn tell_of(&mut self, noted: Noted, address: String) {
         let Some(client) = self.clients.get(noted.client) else { return };
-        let [name, user] = P::names(&client.session, &self.context.settings);
+        let [name, user, trace] = P::names(&client.session, &self.context.settings);
+        let trace = Trace::of_client(&trace);
         let sender = Sender { number: client.id, address, name, user };
-        let open = Open { noted, sender, merged: None };
-        if self.noted.open.len() < OPEN_MAX {
-            self.noted.open.push(open);
-        } else {
-            let at = open.noted.answered;
-            self.close_noted(open, at, at);
+        let open = Open { noted, sender, trace, merged: None };
+        self.noted.open.push_back(open);
+        if self.noted.open.len() > OPEN_MAX
+            && let Some(oldest) = self.noted.open.pop_front()
+        {
+            let at = oldest.noted.answered;
+            self.close_noted(oldest, at, at);
         }
     }
 
@@ -193,15 +199,17 @@ impl<P: Protocol> Pool<P> {
 
     #[cold]
     fn close_finished(&mut self, now: Time) -> bool {
-        for mut open in std::mem::take(&mut self.noted.open) {
+        for _ in 0..self.noted.open.len() {
+            let Some(mut open) = self.noted.open.pop_front() else { break };
+            let has_time = now.since(open.noted.answered) < OPEN_TIME_MAX;
             let activity = self.clients.activity(open.noted.client);
-            if activity.is_some_and(|activity| activity.replies.has(open.noted.number)) {
-                self.noted.open.push(open);
+            if has_time && activity.is_some_and(|activity| activity.replies.has(open.noted.number)) {
+                self.noted.open.push_back(open);
                 continue;
             }
             let merged = *open.merged.get_or_insert(now);
-            if activity.is_some_and(|activity| !activity.replies.output.is_sent()) {
-                self.noted.open.push(open);
+            if has_time && activity.is_some_and(|activity| !activity.replies.output.is_sent()) {
+                self.noted.open.push_back(open);
                 continue;
             }
             self.close_noted(open, merged, now);
@@ -209,7 +217,12 @@ impl<P: Protocol> Pool<P> {
         self.has_wishes()
     }
 
-    fn close_noted(&mut self, Open { noted, sender, .. }: Open, merged: Time, taken: Time) {
+    fn new_trace(&mut self) -> Trace {
+        let [high, low] = [self.router.random(), self.router.random()];
+        Trace { id: u128::from(high) << 64 | u128::from(low | 1), parent: 0 }
+    }
+
+    fn close_noted(&mut self, Open { noted, sender, trace, .. }: Open, merged: Time, taken: Time) {
         let micros = |from: Time, to: Time| to.micros().saturating_sub(from.micros());
         let spent = Spent {
             queued: micros(noted.since, noted.written),
@@ -219,7 +232,11 @@ impl<P: Protocol> Pool<P> {
         };
         let at = self.context.identity.unix_start + noted.since.micros();
         let Noted { number, words, shard, failed, error, told, .. } = noted;
-        let entry = Entry { id: 0, number, at, words, sender, shard, spent, failed, error };
+        let trace = told.trace.then(|| trace.unwrap_or_else(|| self.new_trace()));
+        let entry = Entry { id: 0, number, at, words, sender, shard, spent, failed, error, trace };
+        if told.trace {
+            self.context.slow.trace(entry.clone());
+        }
         if told.access {
             self.wishes.log(Notice::Access(Box::new(entry.clone())));
         }

@@ -374,8 +374,8 @@ pub trait Protocol:
     /// What is shown of a request that begins so, where it is told of: its words, no secrets, keys as they may be shown.
     fn shown(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>>;
 
-    /// What the client calls itself, and which user it is, as far as that is told.
-    fn names(_session: &Self::Session, _settings: &Self::Settings) -> [String; 2] {
+    /// What the client calls itself, which user it is, and where it may have said in which trace it is, as far as that is told.
+    fn names(_session: &Self::Session, _settings: &Self::Settings) -> [String; 3] {
         Default::default()
     }
 

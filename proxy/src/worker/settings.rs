@@ -149,6 +149,8 @@ impl Limits {
             slow_min: config.slowlog_log_slower_than.unwrap_or(NEVER_SLOW),
             access_sample: config.access_log_sample.into(),
             access_errors: config.access_log_errors,
+            trace_sample: config.trace_sample.into(),
+            trace_min: config.trace_slower_than.unwrap_or(NEVER_SLOW),
             slow_log_max: config.slowlog_max_len as usize,
         }
     }

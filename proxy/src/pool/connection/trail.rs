@@ -256,3 +256,112 @@ impl<P: Protocol> Connection<P> {
         Traced { written, head }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Piece as Bytes;
+    use crate::pool::ClientId;
+    use crate::pool::members::MemberIndex;
+    use crate::pool::policy::Policy;
+    use crate::pool::ticket::Whom;
+    use crate::protocol::resp::Resp;
+    use crate::protocol::resp::session::Settings;
+
+    struct Bench {
+        connection: Connection<Resp>,
+        random: u64,
+        now: u64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let lane = Resp::lane(&Resp::session(&Settings::default()));
+            let mut connection =
+                Connection::new(1, MemberIndex::default(), lane, Policy::shared(None), false);
+            connection.up();
+            Self { connection, random: 7, now: 1 }
+        }
+
+        fn below(&mut self, bound: usize) -> usize {
+            self.random =
+                self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.random >> 33) as usize % bound
+        }
+
+        fn submit(&mut self, number: u32, text: Vec<u8>) {
+            let client = ClientId { index: 0, generation: 1 };
+            let ticket = Ticket { whom: Whom::Client(client), number, ..Ticket::prelude(Time::default()) };
+            let request =
+                if text.len() < SHARE_MIN { Bytes::Copied(&text) } else { Bytes::Shared(text.into()) };
+            self.connection.submit(ticket, request, Time::default());
+        }
+
+        fn write(&mut self, most: usize) {
+            self.now += 1;
+            self.connection.stage_trail(true);
+            self.connection.output.advance(most);
+            self.connection.settle_trail(Time::from_micros(self.now));
+        }
+    }
+
+    /// However it is written, and whatever is dropped and answered between, what was asked is known.
+    #[test]
+    fn a_request_is_known_until_it_is_answered() {
+        let mut bench = Bench::new();
+        let mut made = Vec::new();
+        let (mut known, mut large) = (0, 0);
+        for number in 0..30_000_u32 {
+            let length = if bench.below(100) == 0 { SHARE_MIN + bench.below(1000) } else { bench.below(60) };
+            let mut text = format!("<{number}>").into_bytes();
+            text.resize(text.len() + length, b'x');
+            made.push(text.clone());
+            bench.submit(number, text);
+            match bench.below(5) {
+                0 | 1 => {
+                    let all = bench.connection.output.len();
+                    let most = if bench.below(2) == 0 { all } else { bench.below(all + 1) };
+                    bench.write(most);
+                }
+                2 => {
+                    let chosen = bench.below(5) as u32;
+                    bench.connection.forsake(|ticket| ticket.number % 5 == chosen);
+                }
+                _ => {}
+            }
+            while bench.connection.asked().is_some() && bench.below(3) > 0 {
+                let ticket = bench.connection.answered().expect("just seen");
+                let Traced { written, head } = bench.connection.trace_answered(&ticket);
+                let asked = &made[ticket.number as usize];
+                assert!(written.is_some(), "{}", ticket.number);
+                assert!(asked.starts_with(&head), "{}: {}", ticket.number, String::from_utf8_lossy(&head));
+                let is_written = bench.connection.output.len() as u64 <= bench.connection.in_flight_bytes;
+                if !is_written {
+                    // A shard may answer a request of which it has read a part.
+                } else if asked.len() < 100 {
+                    // One that stands behind a large one in the same write is found as well.
+                    assert_eq!(&head, asked);
+                    known += 1;
+                } else {
+                    large += 1;
+                    assert!(head.len() >= 8, "{}", ticket.number);
+                }
+            }
+        }
+        assert!(known > 10_000 && large > 100, "{known} {large}");
+        let held = bench.connection.trail_bytes();
+        assert!(held < 4 << 20, "{held}");
+    }
+
+    #[test]
+    fn a_shard_that_never_answers_makes_no_trail_without_end() {
+        let mut bench = Bench::new();
+        for number in 0..100_000 {
+            bench.submit(number, b"*1\r\n$4\r\nPING\r\n".to_vec());
+            bench.write(14);
+        }
+        assert!(bench.connection.trail_bytes() < 1 << 20, "{}", bench.connection.trail_bytes());
+        bench.connection.stage_trail(false);
+        assert_eq!(bench.connection.trail_bytes(), 0);
+    }
+}

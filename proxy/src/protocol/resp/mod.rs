@@ -499,10 +499,12 @@ impl Protocol for Resp {
         shown::words(head, privacy)
     }
 
-    fn names(session: &Session, settings: &Settings) -> [String; 2] {
-        let name = session.names.as_ref().map_or("", |names| &names.name);
+    fn names(session: &Session, settings: &Settings) -> [String; 3] {
+        let names = session.names.as_deref();
+        let name = names.map_or("", |names| &names.name);
         let user = settings.user.as_deref().unwrap_or("default");
-        [name, user].map(shown::name)
+        let trace = names.map(|names| names.trace.as_str()).filter(|trace| !trace.is_empty());
+        [name, user, trace.unwrap_or(name)].map(shown::name)
     }
 
     #[inline]

@@ -165,6 +165,8 @@ pub struct Names {
     pub library: String,
     /// CLIENT SETINFO LIB-VER.
     pub library_version: String,
+    /// CLIENT SETINFO TRACEPARENT.
+    pub trace: String,
     /// It is to be told of changes of keys that it has read (CLIENT TRACKING).
     pub tracking: Option<Box<Tracking>>,
     /// What was asked for a request of that kind, before it is served.
@@ -174,7 +176,10 @@ pub struct Names {
 impl Names {
     /// Memory they hold.
     pub fn bytes(&self) -> usize {
-        let texts = self.name.capacity() + self.library.capacity() + self.library_version.capacity();
+        let texts = self.name.capacity()
+            + self.library.capacity()
+            + self.library_version.capacity()
+            + self.trace.capacity();
         size_of::<Self>() + texts + self.tracking.as_ref().map_or(0, |tracking| tracking.bytes())
     }
 }

@@ -16,10 +16,11 @@ fn log_access(pool: &str, entry: &Entry) {
     let command =
         entry.words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>().join(" ");
     let (error, request) = (error.as_deref().unwrap_or_default(), entry.request());
+    let trace = entry.trace.map_or_else(String::new, |trace| format!("{:032x}", trace.id));
     tracing::info!(
         target: "access",
         %pool, %request, client = %sender.address, name = %sender.name, user = %sender.user,
-        %command, %shard, %error, at = entry.at,
+        %command, %shard, %error, %trace, at = entry.at,
         queued_us = spent.queued, shard_us = spent.shard, merged_us = spent.merged, client_us = spent.client,
         "request"
     );

@@ -78,6 +78,8 @@ pub fn set_info(option: &[u8], value: &[u8], session: &mut Session, out: &mut Ve
         ("lib-name", &mut names.library)
     } else if option.eq_ignore_ascii_case(b"lib-ver") {
         ("lib-ver", &mut names.library_version)
+    } else if option.eq_ignore_ascii_case(b"traceparent") {
+        ("traceparent", &mut names.trace)
     } else {
         let option = String::from_utf8_lossy(option);
         return encode::error(out, &format!("ERR Unrecognized option '{option}'"));
