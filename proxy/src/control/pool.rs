@@ -143,10 +143,10 @@ impl PoolControl {
         let all = Counters::of_workers(workers.len(), topology.shards().len());
         let counters = RefCell::new(all[0].clone());
         let account = scripts.account().clone();
-        let slow = Arc::new(SlowLog::new(account));
+        let slow = Arc::new(SlowLog::new(&account));
         let mailboxes = Arc::new(Mailboxes::new(workers.len(), &account));
-        let hot = Arc::new(HotKeys::new(workers.len(), account));
-        let monitors = Arc::new(Monitors::new(account));
+        let hot = Arc::new(HotKeys::new(workers.len(), &account));
+        let monitors = Arc::new(Monitors::new(&account));
         let mut orders = Vec::new();
         for (worker, counters) in workers.iter().zip(all) {
             let (sender, receiver) = worker.orders();
