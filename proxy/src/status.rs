@@ -56,6 +56,7 @@ pub struct Status {
     /// See above.
     pub spans_failed: AtomicU64,
     process: Mutex<Arc<config::Process>>,
+    shown: Mutex<Arc<config::Shown>>,
     last_error: Mutex<Option<String>>,
     /// See [`config::digest`].
     digest: AtomicU64,
@@ -188,6 +189,7 @@ impl Status {
             spans_sent: AtomicU64::default(),
             spans_failed: AtomicU64::default(),
             process: Mutex::new(Arc::new(process)),
+            shown: Mutex::default(),
             last_error: Mutex::default(),
             digest: AtomicU64::default(),
             pools: Mutex::default(),
@@ -238,6 +240,16 @@ impl Status {
     /// These hold from now on.
     pub fn set_process(&self, process: config::Process) {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(process);
+    }
+
+    /// The settings in force, as operators are shown them.
+    pub fn shown(&self) -> Arc<config::Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// These are in force from now on.
+    pub fn set_shown(&self, shown: config::Shown) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(shown);
     }
 
     /// Tells configurations apart, in hexadecimal digits.

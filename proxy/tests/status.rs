@@ -194,3 +194,89 @@ fn ten_thousand_shards_are_told_quickly() {
     assert_eq!(status["pools"][0]["shards"].as_array().map(Vec::len), Some(10_000));
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn the_settings_in_force_are_told_with_where_each_comes_from() {
+    let shards = [Server::redis(&[])];
+    let flags = ["--drain-limit", "7s"];
+    let (proxy, admin) = Server::memstore_with_admin(&["timeout: 400"], &lines(&shards), &flags);
+    let row = |rows: &Value, name: &str| {
+        let rows = rows.as_array().expect("rows");
+        rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    let config = get(&admin, "/config");
+    let pool = |config: &Value| config["pools"][0]["settings"].clone();
+    assert_eq!(config["pools"][0]["name"], "pool");
+    let timeout = row(&pool(&config), "timeout");
+    assert_eq!(timeout, serde_json::json!({"name": "timeout", "value": "400", "from": "file", "line": 4}));
+    let hash = row(&pool(&config), "hash");
+    assert_eq!(hash, serde_json::json!({"name": "hash", "value": "fnv1a_64", "from": "default"}));
+    let limit = row(&config["process"], "drain_limit");
+    assert_eq!(limit, serde_json::json!({"name": "drain_limit", "value": "7s", "from": "flag"}));
+    assert_eq!(row(&config["process"], "memory_max")["value"], "auto");
+    assert!(row(&config["process"], "memory_max")["effective"].is_string());
+    assert!(config["file"].as_str().is_some_and(|file| file.ends_with(".yml")), "{}", config["file"]);
+    // Another one after a reload, which remembers what it was.
+    proxy.rewrite(&["backlog: 100", "timeout: 500"], &lines(&shards));
+    proxy.signal("HUP");
+    eventually(|| row(&pool(&get(&admin, "/config")), "timeout")["value"].to_string(), "\"500\"");
+    let config = get(&admin, "/config");
+    assert_eq!(row(&pool(&config), "timeout")["line"], 5);
+    let change = serde_json::json!({"pool": "pool", "what": "timeout", "before": "400", "after": "500"});
+    let reloads = get(&admin, "/status")["reloads"].clone();
+    assert!(reloads[0]["changes"].as_array().is_some_and(|all| all.contains(&change)), "{reloads}");
+    // It says what is in force, not what will be after a restart.
+    let text = format!(
+        "workers: 5\npools:\n  pool:\n    listen: {}:{}\n    redis: true\n    servers:\n     - {}\n",
+        servers::address(),
+        proxy.port,
+        shards[0].line(0)
+    );
+    proxy.overwrite(&text);
+    proxy.signal("HUP");
+    eventually(|| row(&pool(&get(&admin, "/config")), "timeout")["from"].to_string(), "\"default\"");
+    let workers = row(&get(&admin, "/config")["process"], "workers");
+    assert_eq!((&workers["value"], &workers["from"]), (&"2".into(), &"flag".into()));
+}
+
+#[test]
+fn a_running_proxy_says_who_owns_a_key() {
+    let mut shards = vec![Server::redis(&[]), Server::redis(&[])];
+    let settings =
+        ["auto_eject_hosts: true", "server_failure_limit: 1", "server_retry_timeout: 1h", "hash_tag: \"{}\""];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &lines(&shards), &[]);
+    let route = |key: &str| get(&admin, &format!("/route?pool=pool&key={key}"));
+    let owner = route("a%7Bb%7Dc");
+    assert_eq!(
+        (&owner["key"], &owner["hashed"], &owner["by_tag"]),
+        (&"a{b}c".into(), &"b".into(), &true.into())
+    );
+    assert_eq!((&owner["healthy"], &owner["shard"]), (&true.into(), &route("b")["shard"]));
+    // As the command says of the same configuration.
+    let file = get(&admin, "/config")["file"].as_str().expect("a path").to_owned();
+    let memstore = std::process::Command::new(env!("CARGO_BIN_EXE_memstore"))
+        .args(["route", "--format", "json", "-c", &file, "a{b}c"])
+        .output()
+        .expect("it runs");
+    let said: Value = serde_json::from_slice(&memstore.stdout).expect("JSON");
+    for field in ["pool", "key", "hashed", "by_tag", "hash", "shard", "point", "address"] {
+        assert_eq!(said[field], owner[field], "{field}");
+    }
+    // One that is out of the ring does not own it any more.
+    let gone = if owner["shard"] == "shard-0" { 0 } else { 1 };
+    drop(shards.remove(gone));
+    let mut client = proxy.connect();
+    let after = || {
+        client.tell("GET {b}");
+        route("b")
+    };
+    let mut after = after;
+    eventually(|| after()["ejected"].to_string(), &owner["shard"].to_string());
+    assert_ne!(route("b")["shard"], owner["shard"]);
+    let refused = |path: &str| ask(&admin, path, "Host: localhost\r\n").0;
+    assert_eq!(
+        [refused("/route"), refused("/route?key=%f"), refused("/route?pool=x&key=a")],
+        [400, 400, 404]
+    );
+    assert_eq!(refused("/route?key=a"), 200, "there is only one pool");
+}

@@ -37,8 +37,10 @@ use share::Pace;
 pub use share::Shares;
 
 pub use client::{ask, follow, topology_of};
+pub use route::{explained, hash};
 
 mod client;
+mod config;
 mod connections;
 mod endpoint;
 mod exposition;
@@ -48,6 +50,7 @@ mod monitor;
 mod numbers;
 mod query;
 mod rings;
+mod route;
 mod routes;
 mod share;
 mod slow;
@@ -255,6 +258,14 @@ impl Admin {
                 let query = request.uri().query().map(str::to_owned);
                 document(&self.shares, peer.ip(), || self.status_of(query.as_deref())).await
             }
+            Action::Config => {
+                let text = || config::document(&self.status);
+                document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
+            }
+            Action::Route => {
+                let query = request.uri().query().map(str::to_owned);
+                document(&self.shares, peer.ip(), || self.route_of(query.as_deref())).await
+            }
             Action::Topology => {
                 let text = || format!("{:#}\n", topology::document(&self.status, &self.rings));
                 document(&self.shares, peer.ip(), || reply(StatusCode::OK, JSON, text())).await
@@ -389,6 +400,16 @@ impl Admin {
             Err(Refused::TooMany) => {
                 refuse(StatusCode::SERVICE_UNAVAILABLE, "too many clients and others watch this pool already")
             }
+        }
+    }
+
+    fn route_of(&self, query: Option<&str>) -> Reply {
+        let found = query::raw(query)
+            .map_err(|why| (StatusCode::BAD_REQUEST, why))
+            .and_then(|query| route::document(&self.status, &self.rings, &query));
+        match found {
+            Ok(text) => reply(StatusCode::OK, JSON, text),
+            Err((status, why)) => reply(status, TEXT, format!("{why}\n")),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) enum Action {
     Alive,
     Metrics,
     Status,
+    Config,
+    Route,
     Topology,
     Slow,
     Hot,
@@ -74,6 +76,8 @@ static ROUTES: &[Route] = &[
     get("/alive", Action::Alive, "200 when the workers make progress"),
     get("/metrics", Action::Metrics, "metrics for Prometheus, or as OpenMetrics if requested"),
     private("/status", Action::Status, "process, pools, shards and clients, as JSON"),
+    private("/config", Action::Config, "settings in force, and where each comes from, as JSON"),
+    private("/route", Action::Route, "?pool=POOL&key=KEY: which shard owns a key, as JSON"),
     get("/topology", Action::Topology, "pools, shards and slot ownership, as JSON"),
     data("/slow", Action::Slow, "slow logs, as JSON"),
     data(

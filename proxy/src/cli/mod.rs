@@ -97,10 +97,16 @@ enum Command {
 /// Runs the command that the command line asks for.
 pub fn run() -> ExitCode {
     let (command, words) = nutcracker::arguments(CommandLine::command(), std::env::args_os());
-    let line =
-        CommandLine::from_arg_matches(&command.get_matches_from(words)).unwrap_or_else(|error| error.exit());
+    let matches = command.get_matches_from(words);
+    let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match line.command {
-        Some(Command::Serve(asked)) => success(serve::serve(asked, Hooks::default())),
+        Some(Command::Serve(asked)) => {
+            let asked = match matches.subcommand_matches("serve") {
+                Some(matches) => asked.with_origins(matches),
+                None => asked,
+            };
+            success(serve::serve(asked, Hooks::default()))
+        }
         Some(Command::Nutcracker(nutcracker)) => nutcracker.run(),
         Some(Command::Check(asked)) => check::check(&asked),
         Some(Command::Route(asked)) => success(route::route(&asked)),

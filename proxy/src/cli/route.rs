@@ -10,7 +10,7 @@ use shard_discovery::{Group, Place, Topology};
 
 use super::check::warnings;
 use super::common::{File, Format, Output, keys_of_input, print, topologies};
-use crate::config;
+use crate::{admin, config};
 
 /// The keys, and where they are routed.
 #[derive(Args)]
@@ -55,30 +55,16 @@ pub fn route(asked: &Route) -> anyhow::Result<()> {
 
 fn routed(pool: &str, topology: &Topology, key: &[u8], format: Format) -> String {
     let why = topology.explain(key);
-    // Twemproxy's crc16 has more bits than its name says; slots are taken from the 16 that Redis Cluster knows.
-    let hash = if topology.group() == Group::Slot { why.hash & 0xffff } else { why.hash };
+    if format == Format::Json {
+        return format!("{}\n", admin::explained(pool, topology, key, &why));
+    }
+    let hash = admin::hash(topology, &why);
     let shard = why.shard.map(|shard| &topology.shards()[shard]);
     let place = match &why.place {
         None => None,
         Some(Place::Point(point)) => Some(("point", *point)),
         Some(Place::Slot(slot)) => Some(("slot", *slot)),
     };
-    if format == Format::Json {
-        let mut told = json!({
-            "pool": pool, "key": text(key), "hashed": text(why.hashed), "by_tag": why.by_tag, "hash": hash,
-            "shard": shard.map(|shard| &shard.name),
-        });
-        if let Some((kind, at)) = place {
-            told[kind] = at.into();
-        }
-        if let Some(pin) = why.pin {
-            told["pin"] = json!({ "prefix": pin.prefix, "to": pin.target.to_string() });
-        }
-        if let Some(shard) = shard {
-            told["address"] = shard.address.to_string().into();
-        }
-        return format!("{told}\n");
-    }
     let nobody = if topology.group() == Group::Slot { "the owner of the slot" } else { "any shard" };
     let owner = shard.map_or(nobody.to_owned(), |shard| format!("{} ({})", shard.name, shard.address));
     let part = if why.by_tag { format!("tag {}", why.hashed.escape_ascii()) } else { "whole key".to_owned() };
@@ -151,9 +137,4 @@ pub fn ring(asked: &Ring) -> anyhow::Result<()> {
         }
     }
     print(&text)
-}
-
-/// Bytes as text; those that are no UTF-8 are shown as U+FFFD.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use super::check::warnings;
 use super::common::File;
-use crate::config::{self, Config, LogFormat, SideListen, process};
+use crate::config::{self, Config, LogFormat, Origin, SideListen, process};
 use crate::secret::Secret;
 use crate::{Hooks, log};
 
@@ -53,6 +54,51 @@ pub struct Serve {
     /// Maximum memory for client and shard data, such as 512MiB, or auto
     #[arg(long, value_name = "SIZE", env = "MEMSTORE_MEMORY_MAX", value_parser = |text: &str| process::read::<Option<u64>>("memory_max", text).map(Chosen))]
     memory_max: Option<Chosen<Option<u64>>>,
+    /// What of this was said, and where.
+    #[arg(skip)]
+    given: Vec<Given>,
+}
+
+/// A setting that a flag or an environment variable has set.
+#[derive(Clone)]
+struct Given {
+    name: &'static str,
+    value: String,
+    origin: Origin,
+}
+
+/// Settings that have a flag and a variable.
+const SETTINGS: [&str; 11] = [
+    "stats_port",
+    "stats_address",
+    "admin_port",
+    "admin_address",
+    "admin_token_file",
+    "workers",
+    "log_level",
+    "log_format",
+    "drain_grace",
+    "drain_limit",
+    "memory_max",
+];
+
+impl Serve {
+    /// The flags as they were read, with where each was found.
+    pub fn with_origins(mut self, matches: &ArgMatches) -> Self {
+        let given = |name: &'static str| {
+            let origin = match matches.value_source(name)? {
+                ValueSource::CommandLine => Origin::Flag,
+                ValueSource::EnvVariable => {
+                    Origin::Environment(format!("MEMSTORE_{}", name.to_ascii_uppercase()))
+                }
+                _ => return None,
+            };
+            let value = matches.get_raw(name)?.next()?.to_string_lossy().into_owned();
+            Some(Given { name, value, origin })
+        };
+        self.given = SETTINGS.into_iter().filter_map(given).collect();
+        self
+    }
 }
 
 /// A value of its own, where clap would take an `Option` for an absent flag.
@@ -70,7 +116,8 @@ struct Line {
 /// Runs the proxy with these flags.
 pub fn serve_with(flags: Vec<OsString>, hooks: Hooks) -> anyhow::Result<()> {
     let program: OsString = "memstore".into();
-    serve(Line::try_parse_from(std::iter::once(program).chain(flags))?.serve, hooks)
+    let matches = Line::command().try_get_matches_from(std::iter::once(program).chain(flags))?;
+    serve(Line::from_arg_matches(&matches)?.serve.with_origins(&matches), hooks)
 }
 
 /// Runs the proxy until it is told to end.
@@ -121,6 +168,9 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
     process.log_format = serve.log_format.unwrap_or(process.log_format);
     process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);
     process.drain_limit = serve.drain_limit.unwrap_or(process.drain_limit);
+    for Given { name, value, origin } in &serve.given {
+        config.shown.set(name, value.clone(), origin.clone());
+    }
     Ok(config)
 }
 

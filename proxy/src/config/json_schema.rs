@@ -118,7 +118,7 @@ fn schema(setting: &Setting) -> Value {
         }
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Node(_) => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
-        Kind::Text(_) | Kind::Auto(_) | Kind::Off(_) | Kind::Limit => {
+        Kind::Text(_) | Kind::Secret(_) | Kind::Auto(_) | Kind::Off(_) | Kind::Limit => {
             json!({ "type": ["string", "number", "boolean"] })
         }
     }

@@ -32,6 +32,8 @@ pub enum Kind {
     Auto(&'static Kind),
     /// Any string; what it has to look like, in words. Its reader judges it.
     Text(&'static str),
+    /// The same, and nobody is ever shown what was written.
+    Secret(&'static str),
     /// A list or mapping, in words.
     Node(&'static str),
 }
@@ -83,7 +85,7 @@ impl Kind {
             Self::Off(kind) => kind.read(text).map_err(|allowed| format!("{allowed}, or -1")),
             Self::Auto(_) if text == "auto" => Ok(Written::Nothing),
             Self::Auto(kind) => kind.read(text).map_err(|allowed| format!("{allowed}, or auto")),
-            Self::Text(_) | Self::Node(_) => unreachable!("it has a reader of its own"),
+            Self::Text(_) | Self::Secret(_) | Self::Node(_) => unreachable!("it has a reader of its own"),
         }
     }
 }
@@ -102,7 +104,7 @@ impl fmt::Display for Kind {
             Self::Size => formatter.write_str("size"),
             Self::Off(kind) => write!(formatter, "{kind}, -1"),
             Self::Auto(kind) => write!(formatter, "{kind}, auto"),
-            Self::Text(words) | Self::Node(words) => formatter.write_str(words),
+            Self::Text(words) | Self::Secret(words) | Self::Node(words) => formatter.write_str(words),
         }
     }
 }

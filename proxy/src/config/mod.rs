@@ -18,6 +18,7 @@ pub use process::{LogFormat, Process, SideListen};
 pub use servers::Within;
 pub use shard_discovery::source::fixed::address;
 use shard_discovery::yaml::{self, Entry, Node, Value};
+pub use shown::{Origin, Row, Shown};
 pub use tls::{ClientTls, ShardTls};
 
 mod auth;
@@ -32,6 +33,7 @@ pub mod process;
 mod section;
 mod servers;
 pub mod settings;
+mod shown;
 mod tls;
 pub mod value;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// The files it was read from: itself, and those with passwords.
     pub files: Vec<PathBuf>,
+    /// The settings as operators are shown them.
+    pub shown: Shown,
 }
 
 /// What a configuration may refer to besides itself.
@@ -98,7 +102,10 @@ pub fn parse(text: &str, origin: &Path, around: &Surroundings<'_>) -> Result<Con
     let mut mistakes = Vec::new();
     let config = read(&root, around, &mut mistakes);
     match config {
-        Some(config) if mistakes.is_empty() => Ok(config),
+        Some(mut config) if mistakes.is_empty() => {
+            config.shown.file = origin.to_owned();
+            Ok(config)
+        }
         _ => {
             mistakes.sort_by_key(|mistake| mistake.place);
             Err(Mistakes { origin: origin.into(), list: mistakes })
@@ -124,11 +131,11 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
         };
         entry.key == "pools" && holds_pools(&entry.node.value)
     });
-    let (process, pools) = if superset {
+    let (process, beside, pools) = if superset {
         let process = Process::read(root.place, entries, around, mistakes);
         let pools = entries.iter().find(|entry| entry.key == "pools").expect("just seen");
         match &pools.node.value {
-            Value::Map(pools) => (process, &pools[..]),
+            Value::Map(pools) => (process, &entries[..], &pools[..]),
             other => {
                 let text = format!("pools has to be a mapping of pools, not {}", other.kind());
                 mistakes.push(Mistake { place: pools.place, text });
@@ -136,7 +143,7 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
             }
         }
     } else {
-        (Process::of_nutcracker(), &entries[..])
+        (Process::of_nutcracker(), &[][..], &entries[..])
     };
     if pools.is_empty() {
         mistakes
@@ -144,7 +151,7 @@ fn read(root: &Node, around: &Surroundings<'_>, mistakes: &mut Vec<Mistake>) -> 
     }
     let read: Vec<_> = pools.iter().filter_map(|entry| Pool::read(entry, around, mistakes)).collect();
     refuse_equals(pools, mistakes);
-    Some(Config { process, pools: read, files: Vec::new() })
+    Some(Config { process, pools: read, files: Vec::new(), shown: Shown::of(beside, pools) })
 }
 
 /// No two pools may have the same name or listen on the same address.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::kind;
 use super::mistake::{Mistake, Place, did_you_mean};
 use super::settings::{Setting, row};
+use super::shown;
 use shard_discovery::yaml::{Entry, Node, Value};
 
 /// A mapping whose settings are taken one by one.
@@ -84,7 +85,11 @@ impl<'n, 'm> Section<'n, 'm> {
             Value::Text(text) => match read(text) {
                 Ok(value) => Some(value),
                 Err(allowed) => {
-                    self.wrong(node.place, format!("{name}: {text:?} cannot be used: {allowed}"));
+                    let shown = match shown::is_secret(self.table, name) {
+                        true => "what is written".to_owned(),
+                        false => format!("{text:?}"),
+                    };
+                    self.wrong(node.place, format!("{name}: {shown} cannot be used: {allowed}"));
                     None
                 }
             },

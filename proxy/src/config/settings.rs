@@ -5,7 +5,7 @@
 
 use super::kind;
 use super::kind::Kind::{
-    self, Auto, Duration, Flag, Limit, Node, Off, Percent, Positive, Size, Text, Whole, Word,
+    self, Auto, Duration, Flag, Limit, Node, Off, Percent, Positive, Secret, Size, Text, Whole, Word,
 };
 
 /// One setting.
@@ -63,7 +63,7 @@ pub const POOL: &[Setting] = &[
     setting("redis", Some("false"), Flag, "true: RESP (Redis, Valkey); false: memcached text protocol"),
     setting("tcpkeepalive", Some("true"), Flag, "send TCP keepalive probes to clients that have been idle for a minute, so that dead connections are closed"),
     setting("reuseport", Some("false"), Flag, "set SO_REUSEPORT, so that several processes can listen on the same port"),
-    setting("redis_auth", None, Text("string"), "password that clients must send and that the proxy sends to the shards"),
+    setting("redis_auth", None, Secret("string"), "password that clients must send and that the proxy sends to the shards"),
     setting("redis_db", Some("0"), Whole(0, 4294967294), "the database on the shards that clients are fixed to; SELECT inside a script is not detected"),
     setting("preconnect", Some("false"), Flag, "connect to the shards at start-up"),
     setting("auto_eject_hosts", Some("false"), Flag, "remove failing shards from the ring until a probe succeeds; their keys move to the other shards"),

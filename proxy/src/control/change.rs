@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::Value;
 use shard_discovery::{Shard, Topology};
 
 use super::pool::PoolControl;
-use crate::config;
+use crate::config::{self, Row};
 use crate::status::Difference;
 
 /// What is to change of one pool.
@@ -28,7 +29,16 @@ impl Change {
 
     /// What of the pool is other than it was.
     pub fn differences(&self) -> Vec<Difference> {
-        shards(&self.config.name, &self.before.shards, &self.config.shards)
+        let Self { before, config, .. } = self;
+        let mut found = Vec::new();
+        if before.auth != config.auth {
+            found.push(Difference::of_secret(Some(&config.name), "password"));
+        }
+        if before.tls != config.tls || before.servers_tls != config.servers_tls {
+            found.push(Difference::of_secret(Some(&config.name), "certificates and settings of TLS"));
+        }
+        found.extend(shards(&config.name, &before.shards, &config.shards));
+        found
     }
 }
 
@@ -37,6 +47,46 @@ impl Difference {
     pub fn of_pool(name: String, is_new: bool) -> Self {
         let [before, after] = [!is_new, is_new].map(|is_there| is_there.then(|| name.clone()));
         Self { pool: Some(name), what: "pool".into(), before, after }
+    }
+
+    /// Something that is never shown.
+    pub fn of_secret(pool: Option<&String>, what: &str) -> Self {
+        Self { pool: pool.cloned(), what: what.into(), before: None, after: None }
+    }
+}
+
+/// Settings that have another value. Of pools that have come or gone none are told, and of lists of servers nothing.
+pub fn settings(before: &config::Shown, after: &config::Shown) -> Vec<Difference> {
+    let mut found = Vec::new();
+    differing(None, &before.process, &after.process, &mut found);
+    for (name, rows) in &after.pools {
+        if let Some((_, known)) = before.pools.iter().find(|(known, _)| known == name) {
+            differing(Some(name), known, rows, &mut found);
+        }
+    }
+    found
+}
+
+/// Longest value that is shown in a difference, in characters.
+const VALUE_MAX: usize = 200;
+
+fn differing(pool: Option<&String>, before: &[Row], after: &[Row], found: &mut Vec<Difference>) {
+    let value = |row: Option<&Row>| {
+        let text = match &row?.value {
+            Value::Null => return None,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Some(text.chars().take(VALUE_MAX).collect::<String>())
+    };
+    let find = |rows: &[Row], name: &str| rows.iter().position(|row| row.name == name);
+    let gone = before.iter().filter(|row| find(after, &row.name).is_none());
+    for row in after.iter().chain(gone).filter(|row| row.name != "servers") {
+        let [before, after] = [before, after].map(|rows| find(rows, &row.name).map(|place| &rows[place]));
+        if before.map(|row| &row.value) != after.map(|row| &row.value) {
+            let (before, after) = (value(before), value(after));
+            found.push(Difference { pool: pool.cloned(), what: row.name.clone(), before, after });
+        }
     }
 }
 

@@ -215,7 +215,7 @@ async fn run(
     let start = Instant::now();
     // Signals first, so that none is missed while the rest starts.
     let mut signals = Signals::new(hooks.hangup)?;
-    let Config { process, mut pools, files } = config;
+    let Config { process, mut pools, files, shown } = config;
     // Before clients can come: a change from now on is one.
     let files = files::Files::look(files, &files::Files::default());
     let count = process.workers.unwrap_or_else(machine::default_workers).max(1);
@@ -241,6 +241,7 @@ async fn run(
     );
     let account = Account::new(memory_max(&process));
     let status = Arc::new(Status::new(start, count, account.clone(), process.clone()));
+    status.set_shown(shown);
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let alarms = (0..count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
     let (threads, workers) = start_workers(&status, &account, &alarms, reports)?;

@@ -15,7 +15,7 @@ use shard_discovery::Address;
 use shard_discovery::source::cluster::Map;
 
 use super::adoption::{ADOPT_PAUSE, wait_for_shards};
-use super::change::{Change, Opening, Superseded};
+use super::change::{self, Change, Opening, Superseded};
 use super::doors::OpenDoor;
 use super::files::Files;
 use super::pool::PoolControl;
@@ -23,7 +23,7 @@ use super::{Control, care, doors, lists};
 use crate::admin::Reloaded;
 use crate::config::{self, Listen};
 use crate::net::listen::Listener;
-use crate::status::Difference;
+use crate::status::{Difference, Status};
 
 /// How often the files of the configuration are looked at.
 const WATCH_TICK: Duration = Duration::from_secs(1);
@@ -105,7 +105,14 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Applied>> {
     let present: Vec<Present> = control.served().into_iter().map(|pool| (pool.config(), pool)).collect();
     let served: Vec<_> = present.iter().map(|(config, _)| config.clone()).collect();
     lists::settle(&mut config.pools, &served, &control.names).await?;
-    let Some(wanted) = Wanted::compare(control, config, &present)? else { return Ok(None) };
+    let mut shown = std::mem::take(&mut config.shown);
+    let wanted = Wanted::compare(control, config, &present)?;
+    shown.keep(&control.status.shown(), &control.told_fixed.borrow());
+    let Some(wanted) = wanted else {
+        // Lines may have moved.
+        control.status.set_shown(shown);
+        return Ok(None);
+    };
     let mut doors = Vec::new();
     for change in &wanted.changes {
         let door = has_moved(change).then(|| doors::find(&change.config, &wanted.given_up)).transpose()?;
@@ -125,8 +132,9 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Applied>> {
     }
     let (doors, opening_doors) = (doors::open(doors)?, doors::open(opening_doors)?);
     // From here on nothing can fail.
-    let changes = wanted.differences();
+    let changes = wanted.differences(&control.status, &shown);
     let window = wanted.apply(control, maps, doors, opening_doors).await;
+    control.status.set_shown(shown);
     Ok(Some(Applied { window, changes }))
 }
 
@@ -194,13 +202,18 @@ impl Wanted {
         Ok(Some(Self { settings, memory_max, changes, openings, removed, given_up }))
     }
 
-    /// What is other than it was, pool by pool.
-    fn differences(&self) -> Vec<Difference> {
+    /// What is other than it was: settings, then pools and their shards.
+    fn differences(&self, status: &Status, shown: &config::Shown) -> Vec<Difference> {
+        let mut found = change::settings(&status.shown(), shown);
+        if self.settings.admin_token != status.process().admin_token {
+            found.push(Difference::of_secret(None, "admin_token_file"));
+        }
         let name = |pool: &Rc<PoolControl>| pool.config().name.clone();
         let removed = self.removed.iter().map(|pool| Difference::of_pool(name(pool), false));
         let opened = self.openings.iter().map(|(config, _)| Difference::of_pool(config.name.clone(), true));
         let changed = self.changes.iter().flat_map(Change::differences);
-        removed.chain(opened).chain(changed).collect()
+        found.extend(removed.chain(opened).chain(changed));
+        found
     }
 
     /// Returns how long workers disagreed.
