@@ -193,7 +193,9 @@ pub fn begin(process: &Process) -> anyhow::Result<SetLogLevel> {
     let builder = tracing_subscriber::fmt()
         .with_writer(Line)
         .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        )
         .with_env_filter(EnvFilter::new(&process.log_level));
     Ok(match process.log_format {
         LogFormat::Text => {

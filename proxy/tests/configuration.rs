@@ -158,7 +158,7 @@ fn another_value(kind: Kind, default: &str) -> Option<String> {
         Kind::Off(kind) if default == "-1" => another_value(*kind, "")?,
         Kind::Off(_) => "-1".into(),
         Kind::Auto(kind) => another_value(*kind, "")?,
-        Kind::Text(_) | Kind::Node(_) => return None,
+        Kind::Text(_) | Kind::Secret(_) | Kind::Node(_) => return None,
     })
 }
 

@@ -16,15 +16,35 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The same for what changes it: a reload waits for new shards.
 const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Whom they ask.
-#[derive(Args)]
-pub struct Ask {
+/// Which proxy is asked.
+#[derive(Args, Clone)]
+pub struct Whom {
     /// Admin address of the proxy, or the path of its Unix socket
     #[arg(long, value_name = "HOST:PORT or /PATH", env = "MEMSTORE_ADMIN", default_value = "127.0.0.1:9121")]
     admin: String,
     /// File with the token of the admin server
     #[arg(long, value_name = "FILE", env = "MEMSTORE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+}
+
+impl Whom {
+    fn token(&self) -> anyhow::Result<Option<Secret>> {
+        self.token_file.as_deref().map(Secret::of_file).transpose()
+    }
+
+    /// Its answer, status and body, within this time.
+    pub fn ask(&self, method: &str, path: &str, limit: Duration) -> anyhow::Result<(u16, String)> {
+        let token = self.token()?;
+        admin::ask(&self.admin, method, path, token.as_ref().map(Secret::expose), limit)
+            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+    }
+}
+
+/// What is asked, and how the answer is shown.
+#[derive(Args)]
+pub struct Ask {
+    #[command(flatten)]
+    whom: Whom,
     /// Output format: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -33,25 +53,18 @@ pub struct Ask {
 impl Ask {
     /// What the proxy says: the status and the body.
     pub fn send(&self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
-        let token = self.token_file.as_deref().map(Secret::of_file).transpose()?;
-        let token = token.as_ref().map(Secret::expose);
-        let limit = if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT };
-        admin::ask(&self.admin, method, path, token, limit)
-            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+        self.whom.ask(method, path, if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT })
     }
-}
 
-impl Ask {
     /// What the proxy says as it goes on: `show` gets it as it comes.
     pub fn follow(
         &self,
         path: &str,
         show: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<(u16, String)> {
-        let token = self.token_file.as_deref().map(Secret::of_file).transpose()?;
-        let token = token.as_ref().map(Secret::expose);
-        admin::follow(&self.admin, path, token, ANSWER_LIMIT, show)
-            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+        let token = self.whom.token()?;
+        admin::follow(&self.whom.admin, path, token.as_ref().map(Secret::expose), ANSWER_LIMIT, show)
+            .with_context(|| format!("cannot query the proxy at {}", self.whom.admin))
     }
 }
 

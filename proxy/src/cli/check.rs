@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::common::{File, Format, places, print};
+use super::connect::{self, problem};
+use super::terminal::colours;
 use crate::config::{self, Mistake};
+use crate::control::look::look;
 use crate::worker;
 
 /// What is to be checked.
@@ -14,6 +17,9 @@ use crate::worker;
 pub struct Check {
     #[command(flatten)]
     file: File,
+    /// Connect to each shard as well: is it there, does it take the password, what version is it, has it the databases
+    #[arg(long)]
+    connect: bool,
     /// Output format: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -21,7 +27,7 @@ pub struct Check {
 
 /// Reports every mistake, or what there is and the warnings.
 pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
-    let config = match config::load(&asked.file.config) {
+    let mut config = match config::load(&asked.file.config) {
         Ok(config) => config,
         Err(error) if asked.format == Format::Json => {
             let told = |Mistake { place, text }: &Mistake| json!({"line": place.line, "column": place.column, "error": text});
@@ -32,23 +38,31 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
         }
         Err(error) => return Err(error.into()),
     };
+    let looks = if asked.connect { look(&mut config.pools)? } else { Vec::new() };
+    let is_ok = looks.iter().flatten().all(|look| problem(look).is_none());
+    let code = if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if asked.format == Format::Json {
         let pools: Vec<_> = config
             .pools
             .iter()
-            .map(|pool| {
-                json!({
+            .enumerate()
+            .map(|(place, pool)| {
+                let mut told = json!({
                     "pool": pool.name, "protocol": worker::about(pool.protocol).name, "listen": pool.listen.to_string(),
                     "shards": pool.shards.len(), "warnings": warnings(pool),
-                })
+                });
+                if let Some(looks) = looks.get(place) {
+                    told["connected"] = looks.iter().map(|look| connect::json(look, pool)).collect();
+                }
+                told
             })
             .collect();
         let file = asked.file.config.display().to_string();
-        print(&format!("{}\n", json!({"ok": true, "file": file, "errors": [], "pools": pools})))?;
-        return Ok(ExitCode::SUCCESS);
+        print(&format!("{}\n", json!({"ok": is_ok, "file": file, "errors": [], "pools": pools})))?;
+        return Ok(code);
     }
     let mut text = String::new();
-    for pool in &config.pools {
+    for (place, pool) in config.pools.iter().enumerate() {
         let shards = match (pool.cluster(), pool.source.polled()) {
             (Some(cluster), _) => format!("a cluster with {} seeds", cluster.seeds.len()),
             (None, Some(polled)) => {
@@ -67,9 +81,12 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
         for warning in warnings(pool) {
             text.push_str(&format!("  warning: {warning}\n"));
         }
+        for look in looks.get(place).into_iter().flatten() {
+            text.push_str(&connect::text(look, pool, colours()));
+        }
     }
     print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// What is allowed and most likely not meant.

@@ -19,6 +19,8 @@ use plan::Plan;
 use route::{Ring, Route};
 use serve::Serve;
 use settings::Settings;
+use status::StatusOf;
+use top::Top;
 use try_out::Try;
 
 mod ask;
@@ -28,18 +30,23 @@ mod cluster;
 mod commands;
 mod common;
 mod hot;
+mod connect;
 mod manual;
 mod monitor;
 mod nutcracker;
 mod plan;
+mod report;
 mod route;
 mod serve;
 mod settings;
+mod status;
+mod terminal;
+mod top;
 mod try_out;
 
 /// A sharding proxy for Redis, Valkey and memcached, and a drop-in replacement for Twemproxy.
 #[derive(Parser)]
-#[command(name = "memstore", version)]
+#[command(name = "memstore", version, after_long_help = EXIT_CODES)]
 struct CommandLine {
     /// Only to say what nutcracker's users should write instead.
     #[arg(short = 'c', hide = true)]
@@ -47,6 +54,16 @@ struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+/// What the process ends with; docs/admin.md has the same as a table.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  failure; check: the configuration has mistakes, or a shard is not usable; status: a shard does not serve or a pool does not listen; ready, alive: the proxy is not
+  2  the command line is wrong
+  3  reload: applied, but changed settings need a restart
+  4  plan --fail-above: more keys move than that
+  5  status: the proxy cannot be queried";
 
 #[derive(Subcommand)]
 enum Command {
@@ -78,6 +95,10 @@ enum Command {
     Completions(Completions),
     /// Write the man pages
     Man(Man),
+    /// Show the state of a running proxy, its pools and their shards; exit 1 if a shard does not serve, 5 if the proxy cannot be queried
+    Status(StatusOf),
+    /// Show a running proxy live: requests, errors and latencies of its shards, per second
+    Top(Top),
     /// Drain a running proxy: it stops accepting clients, answers pending requests, and exits
     Drain(Ask),
     /// Reload the configuration of a running proxy; exit 1 if that fails, 3 if changed settings need a restart
@@ -119,6 +140,8 @@ pub fn run() -> ExitCode {
         Some(Command::Commands(asked)) => success(commands::commands(&asked)),
         Some(Command::Completions(asked)) => success(manual::completions(&asked, CommandLine::command())),
         Some(Command::Man(asked)) => success(manual::man(&asked, CommandLine::command())),
+        Some(Command::Status(asked)) => status::status(&asked),
+        Some(Command::Top(asked)) => success(top::top(&asked)),
         Some(Command::Drain(asked)) => ask::ask("POST", "/drain", &asked),
         Some(Command::Reload(asked)) => ask::ask("POST", "/reload", &asked),
         Some(Command::Ready(asked)) => ask::ask("GET", "/ready", &asked),

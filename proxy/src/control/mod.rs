@@ -44,6 +44,7 @@ mod files;
 mod kill;
 mod kills;
 mod lists;
+pub mod look;
 mod machine;
 mod memory;
 pub mod pool;

@@ -29,13 +29,22 @@ pub async fn probe(
     names: &Resolver,
     config: &config::Pool,
 ) -> Result<(), ConversationError> {
+    ask(address, names, config).await.map(|_| ())
+}
+
+/// The same, with what the shard has answered.
+pub async fn ask(
+    address: &Address,
+    names: &Resolver,
+    config: &config::Pool,
+) -> Result<String, ConversationError> {
     let stream = enter(address, names, config).await?.into_stream();
     timeout(PROBE_TIMEOUT, is_well(stream, worker::about(config.protocol)))
         .await
         .unwrap_or(Err(ConversationError::Lost(ShardFailure::ResponseTimeout)))
 }
 
-async fn is_well(mut stream: impl Stream, about: About) -> Result<(), ConversationError> {
+async fn is_well(mut stream: impl Stream, about: About) -> Result<String, ConversationError> {
     let lost = |error: io::Error| ConversationError::Lost(failure(&error));
     stream.write_all(about.probe).await.map_err(lost)?;
     stream.flush().await.map_err(lost)?;
@@ -45,7 +54,8 @@ async fn is_well(mut stream: impl Stream, about: About) -> Result<(), Conversati
             return Err(ConversationError::Lost(ShardFailure::Closed));
         }
         match (about.probed)(&answer) {
-            Some(judged) => return judged.map_err(ConversationError::Refused),
+            Some(Ok(())) => return Ok(String::from_utf8_lossy(&answer).into_owned()),
+            Some(Err(words)) => return Err(ConversationError::Refused(words)),
             None if answer.len() > ANSWER_MAX => {
                 return Err(ConversationError::Refused("the response to a probe is too long".into()));
             }
