@@ -88,7 +88,7 @@ fn top_is_live_until_q_is_pressed() {
     let shards = [Server::redis(&[])];
     let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
     let command = format!(
-        "stty cols 120 rows 20; {} top --admin {admin} --interval 200ms; stty -a | grep -o -e ' echo ' -e ' icanon '",
+        "stty cols 120 rows 20; {} top --admin {admin} --interval 200ms; stty -a | grep -o -e ' echo ' -e ' icanon '; echo all is over",
         env!("CARGO_BIN_EXE_memstore")
     );
     let mut script = Command::new("script");
@@ -124,8 +124,10 @@ fn top_is_live_until_q_is_pressed() {
     std::io::Write::write_all(&mut keys, b">").expect("it reads");
     until("ERR/S*", Box::new(|| ()));
     std::io::Write::write_all(&mut keys, b"q").expect("it reads");
-    let end = until(" icanon ", Box::new(|| ()));
-    assert!(end.contains("\u{1b}[?1049l") && end.contains(" echo "), "{end:?}");
+    let end = until("all is over", Box::new(|| ()));
+    for restored in ["\u{1b}[?1049l", " echo ", " icanon "] {
+        assert!(end.contains(restored), "{restored:?} in {end:?}");
+    }
     assert!(script.wait().expect("it ends").success());
 }
 
@@ -191,7 +193,8 @@ fn check_connects_to_each_shard_and_says_what_to_do() {
             "then set servers_tls",
         ),
         ("not_tls", ca, plain.line(0), false, "a server without TLS on that port"),
-        ("mistaken", "redis: true".to_owned(), cached.line(0), false, "redis: true or false"),
+        ("mistaken", "redis: true".to_owned(), cached.line(0), false, "redis: true for Redis"),
+        ("reversed", "timeout: 400".to_owned(), plain.line(0), false, "redis: true"),
     ];
     for (name, settings, shard, is_well, words) in cases {
         let path = file(&format!("{name}.yml"), &pool(name, &settings, &shard));

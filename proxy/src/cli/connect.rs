@@ -52,6 +52,10 @@ fn advice(failure: &ShardFailure, pool: &config::Pool) -> &'static str {
         F::ConnectFailed(_) | F::Closed | F::Reset | F::Malformed(_) | F::ResponseTimeout => {
             "see the protocol of the pool (redis: true or false), and the server's own log"
         }
+        // Each answers the other's requests so.
+        _ if words.starts_with("ERROR") || words.contains("unknown command") => {
+            "see the protocol of the pool: redis: true for Redis and Valkey, false for memcached"
+        }
         _ if words.starts_with("NOAUTH") => {
             "set redis_auth_file (or redis_auth, redis_auth_env) to the server's password"
         }
