@@ -55,12 +55,13 @@ pub fn merge<'p>(merge: Merge, parts: &'p [Part], reply: &mut Output) -> Result<
 
 /// An entry of a log. Its client is a connection of the proxy, which has no name: there it says whose entry it is.
 fn write_entry(entry: &[u8], shard: &str, reply: &mut Output) {
-    match entry.strip_suffix(b"$0\r\n\r\n") {
-        Some(before) if elements(entry).is_some_and(|fields| fields.len() == ENTRY_FIELDS) => {
-            reply.copy(before);
-            encode::bulk(reply.tail(), shard.as_bytes());
-        }
-        _ => reply.copy(entry),
+    const NO_NAME: &[u8] = b"$0\r\n\r\n";
+    let fields = elements(entry).unwrap_or_default();
+    if fields.len() == ENTRY_FIELDS && fields.last() == Some(&NO_NAME) {
+        reply.copy(&entry[..entry.len() - NO_NAME.len()]);
+        encode::bulk(reply.tail(), shard.as_bytes());
+    } else {
+        reply.copy(entry);
     }
 }
 
@@ -233,6 +234,11 @@ mod tests {
         let one = format!("*2\r\n{}{}", entry("$0\r\n\r\n"), entry("$3\r\nown\r\n"));
         let reply = format!("*2\r\n{}{}", entry("$7\r\nshard-1\r\n"), entry("$3\r\nown\r\n"));
         assert_eq!(joined(Merge::Log(9), &[&one, "*0\r\n"]), reply);
+        // A name that ends as if it were none.
+        let tricky = format!("*1\r\n{}", entry("$6\r\na$0\r\n\r\r\n"));
+        assert_eq!(joined(Merge::Log(9), &[&tricky, "*0\r\n"]), tricky);
+        let tricky = format!("*1\r\n{}", entry("$5\r\na$0\r\n\r\n"));
+        assert_eq!(joined(Merge::Log(9), &[&tricky, "*0\r\n"]), tricky);
         // Of another form: as it is.
         let odd = "*1\r\n*5\r\n:1\r\n:2\r\n:3\r\n*0\r\n$0\r\n\r\n";
         assert_eq!(joined(Merge::Log(9), &[odd, "*0\r\n"]), odd);
