@@ -214,8 +214,8 @@ fn requests_with_thousands_of_keys_count_for_each_of_them() {
 fn what_waits_counts_once_and_what_is_off_counts_nothing() {
     let mut bench = Bench::<Resp>::new(1, 7, "$-1\r\n");
     let client = bench.world.pool.client_connected(bench.world.now);
-    // SELECT takes another connection once all before is answered, and what follows waits for that.
-    bench.world.client_sends(client, b"GET a\r\nSELECT 1\r\nGET b\r\nPING\r\nGET b\r\n");
+    // BLPOP has a connection of its own once all before it is answered, and what follows waits for it.
+    bench.world.client_sends(client, b"GET a\r\nBLPOP list 0\r\nGET b\r\nPING\r\nGET b\r\n");
     for _ in 0..10 {
         bench.world.settle();
         while !bench.world.wanted.is_empty() {
@@ -224,11 +224,12 @@ fn what_waits_counts_once_and_what_is_off_counts_nothing() {
         let connections: Vec<_> = bench.world.up.iter().copied().collect();
         for at in connections {
             let taken = String::from_utf8_lossy(&bench.world.shard_takes(at, |length| length)).into_owned();
-            let replies: String = taken
-                .matches('*')
-                .zip(0..)
-                .map(|_| if taken.contains("SELECT") { "+OK\r\n" } else { "$-1\r\n" })
-                .collect();
+            let reply = |request: &str| match request {
+                request if request.contains("BLPOP") => "*2\r\n$4\r\nlist\r\n$1\r\nx\r\n",
+                request if request.contains("CLIENT") => ":7\r\n",
+                _ => "$-1\r\n",
+            };
+            let replies: String = taken.split('*').skip(1).map(reply).collect();
             bench.world.shard_sends(at, replies.as_bytes()).expect("responses");
         }
         bench.world.client_takes(client, |length| length);
@@ -236,7 +237,7 @@ fn what_waits_counts_once_and_what_is_off_counts_nothing() {
     }
     let report = bench.report();
     let counts: Vec<_> = report.keys.iter().map(|found| (name(found), found.least)).collect();
-    assert_eq!(counts, [("b".to_owned(), 2), ("a".to_owned(), 1)]);
+    assert_eq!(counts, [("b".to_owned(), 2), ("a".to_owned(), 1), ("list".to_owned(), 1)]);
     assert_eq!(report.requests, 5);
     bench.hot.set_sample(0, 0);
     bench.pass(&[(client, "GET a\r\n".into())]);
