@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -27,6 +30,7 @@ use crate::net::brake::Brake;
 use crate::net::epoll::Alarm;
 use crate::secret::Secret;
 use crate::status::Status;
+use clients::ClientsWish;
 use connections::{Busy, Connections, Work};
 pub use endpoint::Endpoint;
 use endpoint::{Connection, Peer};
@@ -37,17 +41,21 @@ use share::Pace;
 pub use share::Shares;
 
 pub use client::{ask, follow, topology_of};
+pub use history::History;
 pub use route::{explained, hash};
 
 mod client;
+pub mod clients;
 mod config;
 mod connections;
 mod endpoint;
 mod exposition;
 mod hot;
+mod history;
 mod metrics;
 mod monitor;
 mod numbers;
+mod page;
 mod query;
 mod rings;
 mod route;
@@ -96,6 +104,12 @@ pub struct Admin {
     pub drain: Arc<Notify>,
     /// Where wishes for a reload go.
     pub reloads: mpsc::Sender<Reload>,
+    /// Where wishes go that concern clients.
+    pub clients: mpsc::Sender<ClientsWish>,
+    /// Whoever lists clients, for as long as that takes.
+    pub listing: tokio::sync::Mutex<()>,
+    /// The figures of the last minutes.
+    pub history: Mutex<History>,
     /// The process's log.
     pub set_log_level: crate::log::SetLogLevel,
     /// What peers have taken of the time of this thread.
@@ -163,6 +177,7 @@ pub fn spawn(
 
 async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
     let listener = endpoint.listen().context("the admin address cannot be served")?;
+    tokio::spawn(sample(admin.clone()));
     let mut connections = Connections::new(admin.connections_max);
     let mut brake = Brake::new(Instant::now());
     loop {
@@ -182,6 +197,17 @@ async fn serve(endpoint: Endpoint, admin: Arc<Admin>) -> anyhow::Result<()> {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// Takes samples for the page's charts as long as the process lives.
+async fn sample(admin: Arc<Admin>) {
+    let mut due = tokio::time::interval(history::INTERVAL);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let mut history = admin.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.sample(&admin.status, Instant::now());
     }
 }
 
@@ -247,7 +273,16 @@ impl Admin {
             work.set(Busy::Changing);
         }
         match route.action {
+            Action::Index if page::is_wanted(&request) => page::reply(),
             Action::Index => reply(StatusCode::OK, TEXT, routes::index()),
+            Action::Runbook => reply(StatusCode::OK, TEXT, page::RUNBOOK.into()),
+            Action::History => {
+                let query = request.uri().query().map(str::to_owned);
+                document(&self.shares, peer.ip(), || self.history_of(query.as_deref())).await
+            }
+            Action::Clients => self.list_clients(&request, peer).await,
+            Action::Kill => self.kill_client(request).await,
+            Action::Token => reply(StatusCode::OK, TEXT, "the request may change something\n".into()),
             Action::Ready => self.ready(),
             Action::Alive => self.alive().await,
             Action::Metrics => {
@@ -413,6 +448,17 @@ impl Admin {
         }
     }
 
+    fn history_of(&self, query: Option<&str>) -> Reply {
+        let query = match query::pairs(query) {
+            Ok(query) => query,
+            Err(why) => return reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        };
+        // What is no number is left out: the answer has all there is.
+        let since = query.get("since").and_then(|since| since.parse().ok());
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        reply(StatusCode::OK, JSON, history.json(query.get("pool").map(String::as_str), since))
+    }
+
     fn drain(&self) -> Reply {
         if !self.status.draining.swap(true, Relaxed) {
             self.drain.notify_one();
@@ -457,20 +503,26 @@ impl Admin {
     }
 }
 
-/// What takes time to write, for a peer that has not taken more than its share.
-async fn document(shares: &Shares, peer: Option<IpAddr>, write: impl FnOnce() -> Reply) -> Reply {
-    let (wait, taken) = match shares.enter(peer, Instant::now()) {
-        Ok(entered) => entered,
-        Err(wait) => {
-            let text = "too many requests from this address; retry later\n";
-            let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
-            refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-            return refused;
-        }
-    };
+/// Waits until the peer may have a document; what is taken to be its cost. A refusal is the reply.
+async fn admitted(shares: &Shares, peer: Option<IpAddr>) -> Result<Duration, Reply> {
+    let (wait, taken) = shares.enter(peer, Instant::now()).map_err(|wait| {
+        let text = "too many requests from this address; retry later\n";
+        let mut refused = reply(StatusCode::TOO_MANY_REQUESTS, TEXT, text.into());
+        refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        refused
+    })?;
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
+    Ok(taken)
+}
+
+/// What takes time to write, for a peer that has not taken more than its share.
+async fn document(shares: &Shares, peer: Option<IpAddr>, write: impl FnOnce() -> Reply) -> Reply {
+    let taken = match admitted(shares, peer).await {
+        Ok(taken) => taken,
+        Err(refused) => return refused,
+    };
     let begin = Instant::now();
     let reply = write();
     shares.spent(peer, taken, begin.elapsed());
@@ -552,7 +604,11 @@ fn is_here(host: &str) -> bool {
 fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {
     let mut reply = Response::new(Content::Whole(Full::new(Bytes::from(text))));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // No browser takes it for a script or page, and none keeps it.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 

@@ -19,6 +19,11 @@ pub(super) enum Action {
     Hot,
     Monitor,
     Stats,
+    History,
+    Clients,
+    Runbook,
+    Token,
+    Kill,
     Drain,
     Reload,
     LogLevel,
@@ -71,7 +76,7 @@ const fn data(path: &'static str, action: Action, about: &'static str) -> Route 
 }
 
 static ROUTES: &[Route] = &[
-    get("/", Action::Index, "this list"),
+    get("/", Action::Index, "this list, or the page for browsers"),
     get("/ready", Action::Ready, "200 when clients can be served"),
     get("/alive", Action::Alive, "200 when the workers make progress"),
     get("/metrics", Action::Metrics, "metrics for Prometheus, or as OpenMetrics if requested"),
@@ -91,6 +96,27 @@ static ROUTES: &[Route] = &[
         "requests as they are served, line by line; ?pool=&shard=&client=&pattern=&sample=",
     ),
     get("/stats", Action::Stats, "Twemproxy's statistics"),
+    get("/history", Action::History, "figures of the last 15 minutes, as JSON; ?pool=NAME&since=SAMPLE"),
+    private(
+        "/clients",
+        Action::Clients,
+        "clients of a pool, as JSON; ?pool=NAME&sort=idle&address=IP&limit=50",
+    ),
+    get("/runbook", Action::Runbook, "what to do about alerts"),
+    Route {
+        path: "/token",
+        method: Method::POST,
+        action: Action::Token,
+        access: Access::Owners,
+        about: "200 if the request may change something; changes nothing",
+    },
+    Route {
+        path: "/clients/kill",
+        method: Method::POST,
+        action: Action::Kill,
+        access: Access::Owners,
+        about: "disconnect a client: {\"pool\": NAME, \"id\": NUMBER} or \"address\", in the body",
+    },
     Route {
         path: "/drain",
         method: Method::POST,
@@ -123,7 +149,7 @@ pub(super) fn route(path: &str) -> Option<&'static Route> {
 pub(super) fn index() -> String {
     ROUTES.iter().fold(String::new(), |mut lines, route| {
         let Route { path, about, .. } = route;
-        let _ = writeln!(lines, "{:<4} {path:<10} {about}", route.method.as_str());
+        let _ = writeln!(lines, "{:<4} {path:<13} {about}", route.method.as_str());
         lines
     })
 }
@@ -136,10 +162,10 @@ mod tests {
     fn what_changes_something_is_no_get() {
         let changing: Vec<&str> =
             ROUTES.iter().filter(|route| route.changes()).map(|route| route.path).collect();
-        assert_eq!(changing, ["/drain", "/reload", "/log-level"]);
+        assert_eq!(changing, ["/token", "/clients/kill", "/drain", "/reload", "/log-level"]);
         let showing: Vec<&str> =
             ROUTES.iter().filter(|route| route.access == Access::Owners).map(|route| route.path).collect();
-        assert_eq!(showing, ["/slow", "/hot", "/monitor", "/drain", "/reload", "/log-level"]);
+        assert_eq!(showing, ["/slow", "/hot", "/monitor", "/token", "/clients/kill", "/drain", "/reload", "/log-level"]);
         for row in ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);
@@ -159,7 +185,12 @@ mod tests {
     #[test]
     fn the_list_is_made_of_the_rows() {
         let index = index();
-        assert!(index.starts_with("GET  /          this list\nGET  /ready     200 when"), "{index}");
-        assert!(index.contains("\nPUT  /log-level error, warn"), "{index}");
+        assert!(
+            index.starts_with(
+                "GET  /             this list, or the page for browsers\nGET  /ready        200 when"
+            ),
+            "{index}"
+        );
+        assert!(index.contains("\nPUT  /log-level    error, warn"), "{index}");
     }
 }

@@ -36,6 +36,7 @@ mod accept;
 mod adoption;
 mod care;
 mod change;
+mod clients;
 mod descriptors;
 mod doors;
 mod ejection;
@@ -247,12 +248,16 @@ async fn run(
     let alarms = (0..count).map(|_| worker::alarm()).collect::<Result<Vec<_>, _>>()?;
     let (threads, workers) = start_workers(&status, &account, &alarms, reports)?;
     let (wish, mut wishes) = mpsc::channel::<Reload>(WISHES_MAX);
+    let (about_clients, client_wishes) = mpsc::channel(WISHES_MAX);
     let asked_to_drain = Arc::new(Notify::new());
     let admin = Admin {
         status: status.clone(),
         alarms,
         drain: asked_to_drain.clone(),
         reloads: wish.clone(),
+        clients: about_clients,
+        listing: Mutex::default(),
+        history: Default::default(),
         set_log_level: set_log_level.clone(),
         shares: admin::Shares::default(),
         rings: admin::Rings::default(),
@@ -277,6 +282,7 @@ async fn run(
     open_pools(&control, openings, account.max()).await;
     tokio::task::spawn_local(memory::give_back(account));
     tokio::task::spawn_local(follow_names(control.clone()));
+    tokio::task::spawn_local(clients::answer(client_wishes, control.clone()));
     tokio::task::spawn_local(lists::follow(control.clone()));
     tokio::task::spawn_local(take_reports(inbox, control.clone()));
     if is_behind {

@@ -46,7 +46,7 @@ pub struct Questions {
 }
 
 /// Questions that differ, each with the number of who asks it.
-type Different = Arc<[(Question, u64)]>;
+pub(super) type Different = Arc<[(Question, u64)]>;
 /// Those of one listing, and all who ask one of them, by its number.
 type Together<Pool = PoolControl> = (Different, Vec<(usize, Asking<Pool>)>);
 
@@ -106,7 +106,7 @@ fn take_next<Pool>(waiting: &mut VecDeque<Asking<Pool>>) -> Option<Together<Pool
 }
 
 /// What all workers that may know one of the clients meant have found; nothing if one of them takes too long.
-async fn list(pool: &PoolControl, questions: Different) -> Option<Vec<Found>> {
+pub(super) async fn list(pool: &PoolControl, questions: Different) -> Option<Vec<Found>> {
     let until = Instant::now() + DEADLINE;
     let mut answers = Vec::new();
     for (worker, orders) in pool.orders.iter().enumerate() {

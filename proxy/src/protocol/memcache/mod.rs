@@ -4,6 +4,8 @@
 //! refused, forwarded or split. One client's wish for silence is kept here and not passed on: a shard answers every
 //! request, so responses and requests never lose step. Not here: the binary protocol, which memcached has deprecated.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
@@ -335,8 +337,19 @@ impl Protocol for Memcache {
         }
     }
 
-    /// No command of memcached asks for clients.
-    fn list(_client: &ClientRow<'_>, _session: &(), _line: &mut String) {}
+    /// No command of memcached asks for clients; operators do. In the words of a server of Redis.
+    fn list(client: &ClientRow<'_>, _session: &(), line: &mut String) {
+        let _ = writeln!(
+            line,
+            "id={} addr={} laddr={} age={} idle={} flags=N tot-mem={}",
+            client.id,
+            client.address,
+            client.local_address,
+            client.age,
+            client.idle,
+            client.input_bytes + client.output_bytes
+        );
+    }
 
     fn answer(_: &Question, _session: &(), _: &Settings, _found: &Found, _reply: &mut Output) {}
 }
