@@ -88,6 +88,12 @@ try-readme: ## the README's first example as it stands, with the packages that i
 	@.ci/install iproute2 $$(sed -n 's/^It needs Rust and `apt-get install \(.*\)`\.$$/\1/p' README.md)
 	examples/first
 
+.PHONY: test-page tools-page
+
+test-page: tools-page ## the page of the admin address in Chromium
+	$(DEBUG_PROXY)
+	$(WITH_DEBUG_PROXY) proxy/tests/page/run
+
 test-image: tools-image ## the container image, built and run by a local engine; needs root
 	proxy/tests/image/run
 
@@ -197,6 +203,10 @@ tools-applications:
 
 tools-failures:
 	@.ci/install redis-server nutcracker iptables iproute2
+
+tools-page:
+	@.ci/install chromium redis-server redis-tools python3 $$(command -v npm >/dev/null || echo npm)
+	@.ci/node >/dev/null
 
 tools-image: tools-static
 	@.ci/install redis-server redis-tools python3-venv
