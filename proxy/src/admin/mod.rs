@@ -50,8 +50,8 @@ mod config;
 mod connections;
 mod endpoint;
 mod exposition;
-mod hot;
 mod history;
+mod hot;
 mod metrics;
 mod monitor;
 mod numbers;
@@ -602,7 +602,7 @@ fn is_here(host: &str) -> bool {
 }
 
 fn reply(status: StatusCode, kind: &'static str, text: String) -> Reply {
-    let mut reply = Response::new(Content::Whole(Full::new(Bytes::from(text))));
+    let mut reply = Response::new(Content::from(text));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

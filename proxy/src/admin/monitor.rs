@@ -27,6 +27,12 @@ pub enum Content {
     Lines(Lines),
 }
 
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Whole(Full::new(Bytes::from(text)))
+    }
+}
+
 /// One who watches pools; it leaves when it is dropped.
 pub struct Lines(Vec<(Arc<Monitors>, Arc<Monitor>)>);
 

@@ -165,7 +165,10 @@ mod tests {
         assert_eq!(changing, ["/token", "/clients/kill", "/drain", "/reload", "/log-level"]);
         let showing: Vec<&str> =
             ROUTES.iter().filter(|route| route.access == Access::Owners).map(|route| route.path).collect();
-        assert_eq!(showing, ["/slow", "/hot", "/monitor", "/token", "/clients/kill", "/drain", "/reload", "/log-level"]);
+        assert_eq!(
+            showing,
+            ["/slow", "/hot", "/monitor", "/token", "/clients/kill", "/drain", "/reload", "/log-level"]
+        );
         for row in ROUTES {
             assert_eq!(route(row.path).unwrap().action, row.action);
             assert_eq!(row.allows(&Method::HEAD), !row.changes(), "{}", row.path);
