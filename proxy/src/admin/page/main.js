@@ -99,7 +99,7 @@ function showState() {
   }
   const text = parts.map(part => part.textContent).join("|");
   if ($("state").dataset.text !== text) { $("state").dataset.text = text; fill($("state"), parts); }
-  document.title = `${pool && pool.shards_up < pool.shards_total ? "! " : ""}memstore – ${known.pool}`;
+  document.title = `${pool && pool.shards_up < pool.shards_total ? "! " : ""}memstore – ${known.pool ?? "no pool"}`;
 }
 
 const isThere = view => (!view.path || (known.paths.has(view.path) && !known.denied)) && (!view.there || view.there());
