@@ -148,7 +148,8 @@ ALL_SHARDS = {
     "Texts": "latency|doctor latency|graph memory|doctor memory|malloc-stats",
 }
 ALL_SERVERS = {
-    "AllOk": "save flushall script|flush function|delete function|flush function|restore commandlog|reset memory|purge config|resetstat",
+    "AllOk": "save flushall script|flush function|delete function|flush function|restore commandlog|reset memory|purge",
+    "AllReset": "config|resetstat",
     "Same": "bgsave bgrewriteaof",
     "Sum": "latency|reset",
     "Log(0)": "commandlog|get",

@@ -36,7 +36,7 @@ impl Counter {
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    /// Overwrites it. Only the owner may.
+    /// Overwrites it. Only the owner may, or whoever makes it a number that holds for all.
     pub fn set(&self, value: i64) {
         self.0.store(value, Relaxed);
     }
@@ -322,6 +322,34 @@ pub struct Counters {
     all: Arc<[Arc<PoolCounters>]>,
     /// For each worker and shard, in the order of the topology.
     shards: Arc<[Vec<Arc<ShardCounters>>]>,
+    /// What there was of those that clients may reset when one did so last.
+    before: Arc<[Gauge; RESETTABLE]>,
+}
+
+/// What is counted from when a client has reset it, for who asks as a client. (Metrics go on.)
+#[derive(Clone, Copy, Debug)]
+pub enum Resettable {
+    /// Requests read from clients.
+    Requests,
+    /// Clients that ever connected.
+    Connections,
+    /// Errors that the proxy made.
+    Errors,
+}
+
+const RESETTABLE: usize = Resettable::Errors as usize + 1;
+
+impl Resettable {
+    const ALL: [Self; RESETTABLE] = [Self::Requests, Self::Connections, Self::Errors];
+
+    fn of(self, counters: &PoolCounters) -> i64 {
+        let counter = match self {
+            Self::Requests => &counters.requests,
+            Self::Connections => &counters.client_connections_total,
+            Self::Errors => &counters.forward_error,
+        };
+        counter.get() as i64
+    }
 }
 
 impl Counters {
@@ -329,7 +357,7 @@ impl Counters {
     pub fn of_workers(workers: usize, shards: usize) -> Vec<Self> {
         let all = (0..workers).map(|_| Arc::default()).collect();
         let shards = (0..workers).map(|_| (0..shards).map(|_| Arc::default()).collect()).collect();
-        Self::deal(&all, &shards)
+        Self::deal(&all, &shards, &Arc::default())
     }
 
     /// For each worker its own, of the same pool with another list of shards. `kept` says for each shard of the new
@@ -338,15 +366,20 @@ impl Counters {
         let of_worker = |present: &Vec<Arc<ShardCounters>>| {
             kept.iter().map(|kept| kept.map_or_else(Arc::default, |kept| present[kept].clone())).collect()
         };
-        Self::deal(&self.all, &self.shards.iter().map(of_worker).collect())
+        Self::deal(&self.all, &self.shards.iter().map(of_worker).collect(), &self.before)
     }
 
-    fn deal(all: &Arc<[Arc<PoolCounters>]>, shards: &Arc<[Vec<Arc<ShardCounters>>]>) -> Vec<Self> {
+    fn deal(
+        all: &Arc<[Arc<PoolCounters>]>,
+        shards: &Arc<[Vec<Arc<ShardCounters>>]>,
+        before: &Arc<[Gauge; RESETTABLE]>,
+    ) -> Vec<Self> {
         let own = |(worker, own): (usize, &Arc<PoolCounters>)| Self {
             own: own.clone(),
             worker,
             all: all.clone(),
             shards: shards.clone(),
+            before: before.clone(),
         };
         all.iter().enumerate().map(own).collect()
     }
@@ -364,6 +397,19 @@ impl Counters {
     /// A number over all workers.
     pub fn sum(&self, number: impl Fn(&PoolCounters) -> i64) -> i64 {
         self.all.iter().map(|counters| number(counters)).sum()
+    }
+
+    /// A number over all workers since a client has reset it.
+    pub fn since_reset(&self, what: Resettable) -> i64 {
+        // Another worker may have counted on since, or reset it.
+        (self.sum(|counters| what.of(counters)) - self.before[what as usize].get()).max(0)
+    }
+
+    /// These begin at zero again, for who asks as a client.
+    pub fn reset(&self) {
+        for what in Resettable::ALL {
+            self.before[what as usize].set(self.sum(|counters| what.of(counters)));
+        }
     }
 
     /// What each worker counts of one shard.

@@ -191,7 +191,7 @@ pub fn plan_command(
             whole::plan(merge, words, facts, plan)
         }
         Handling::ToAll(..) | Handling::Scan if facts.settings.one_shard => {
-            scripting::note(command, words, facts);
+            note(command, words, session, facts);
             to_the_one(plan)
         }
         Handling::Scan => scan::plan(words, session, plan),
@@ -206,7 +206,7 @@ pub fn plan_command(
             plan,
         ),
         Handling::ToAll(merge, _) => {
-            scripting::note(command, words, facts);
+            note(command, words, session, facts);
             whole::plan(merge, words, facts, plan)
         }
         Handling::Later(feature) if facts.settings.one_shard && feature.is_served_by_one_shard() => {
@@ -252,6 +252,14 @@ const BEYOND: &str = "it affects databases outside of this pool (redis_db, datab
 /// The pool does not let its clients do it, for this reason.
 fn withhold(command: &Command, reason: &str, plan: &mut Plan<Resp>) -> Route<Merge> {
     refuse(plan, &format!("ERR '{}' is refused: {reason}", command.words()))
+}
+
+/// What the process itself remembers of what all shards are told.
+fn note(command: &Command, words: &Words<'_>, session: &Session, facts: &Facts<'_, Resp>) {
+    scripting::note(command, words, facts);
+    if matches!(command.handling, Handling::ToAll(Merge::AllReset, _)) && !session.mode.is_queueing() {
+        facts.counters.reset();
+    }
 }
 
 /// To the shard that owns every key.

@@ -77,7 +77,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
             !response.starts_with(&head)
         }
         Merge::Sum => whole::integer(response).is_none(),
-        Merge::AllOk => response != b"+OK\r\n",
+        Merge::AllOk | Merge::AllReset => response != b"+OK\r\n",
         Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
@@ -141,7 +141,7 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
             }
             unexpected
         }
-        Merge::AllOk => {
+        Merge::AllOk | Merge::AllReset => {
             let unexpected = parts.iter().find(|part| part.bytes != b"+OK\r\n"[..]);
             if unexpected.is_none() {
                 encode::simple(reply.tail(), "OK");

@@ -35,6 +35,7 @@ pub fn plan(merge: Merge, words: &Words<'_>, facts: &Facts<'_, Resp>, plan: &mut
         }
         Merge::Any(_) => Route::AllShards(Merge::Any(scattered(facts))),
         Merge::Log(_) => Route::AllShards(Merge::Log(entries(words))),
+        Merge::AllReset => Route::AllShards(Merge::AllOk),
         merge => Route::AllShards(merge),
     }
 }

@@ -160,6 +160,8 @@ pub enum Merge {
     Sum,
     /// OK if all say so, else the first error.
     AllOk,
+    /// The same; statistics of the proxy begin anew as well.
+    AllReset,
     /// One element per command of a transaction, in their order.
     Transaction,
     /// How many listen to each channel of the request, which are of this kind.

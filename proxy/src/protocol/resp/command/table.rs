@@ -184,7 +184,7 @@ pub static COMMANDS: [Command; 318] = [
     row("config", since("2.0.0", "2.0.0"), -2, 0, &[], Container, 0, "server\tA container for server configuration commands.\t").subcommands(&[
         row("config|get", since("2.0.0", "2.0.0"), -3, ADMIN | NOSCRIPT | LOADING | STALE, &[], Answer(ConfigGet), 0, "server\tReturns the effective values of configuration parameters.\tparameter:string,multiple"),
         row("config|help", since("5.0.0", "5.0.0"), 2, LOADING | STALE, &[], Answer(Help), 0, "server\tShow helpful text about the different subcommands\t"),
-        row("config|resetstat", since("2.0.0", "2.0.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], ToAll(AllOk, Reach::Server), 0, "server\tResets the server's statistics.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        row("config|resetstat", since("2.0.0", "2.0.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], ToAll(AllReset, Reach::Server), 0, "server\tResets the server's statistics.\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         row("config|rewrite", since("2.8.0", "2.8.0"), 2, ADMIN | NOSCRIPT | LOADING | STALE, &[], Refuse("each shard has a configuration file of its own; ask the shards directly"), 0, "server\tRewrite the configuration file with the in memory configuration\t").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         row("config|set", since("2.0.0", "2.0.0"), -4, ADMIN | NOSCRIPT | LOADING | STALE, &[], Answer(ConfigSet), 0, "server\tSets configuration parameters in-flight.\tdata:block,multiple[parameter:string value:string]").tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ]),

@@ -1,7 +1,7 @@
 //! INFO and CONFIG GET: what clients and tools probe before they work. What is not known is left out, so that nobody takes
 //! a guess for an answer. What is asked for seldom is not kept, but asked of the shards then.
 
-use crate::metrics::PoolCounters;
+use crate::metrics::{PoolCounters, Resettable};
 use crate::protocol::events::Flags;
 use crate::protocol::glob;
 use crate::protocol::questions::EVENTS;
@@ -82,6 +82,7 @@ fn blocked(facts: &Facts<'_, Resp>) -> i64 {
 fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
     let counters = facts.counters;
     let total = |number: fn(&PoolCounters) -> i64| counters.sum(number).to_string();
+    let since_reset = |what| counters.since_reset(what).to_string();
     let mut lines: Vec<(&str, String)> = match name {
         "server" => vec![
             ("redis_version", facts.store.version.as_deref().unwrap_or(REDIS_VERSION).into()),
@@ -100,9 +101,9 @@ fn section(name: &str, facts: &Facts<'_, Resp>, text: &mut String) {
             ("tracking_clients", total(|counters| counters.tracking_clients.get())),
         ],
         "stats" => vec![
-            ("total_connections_received", total(|counters| counters.client_connections_total.get() as i64)),
-            ("total_commands_processed", total(|counters| counters.requests.get() as i64)),
-            ("total_error_replies", total(|counters| counters.forward_error.get() as i64)),
+            ("total_connections_received", since_reset(Resettable::Connections)),
+            ("total_commands_processed", since_reset(Resettable::Requests)),
+            ("total_error_replies", since_reset(Resettable::Errors)),
             ("tracking_total_keys", total(|counters| counters.tracked_keys.get())),
             ("tracking_total_prefixes", total(|counters| counters.tracked_prefixes.get())),
         ],
