@@ -32,7 +32,7 @@ struct Section {
     join: Join,
 }
 
-static SECTIONS: [Section; 3] = [
+const SECTIONS: [Section; 3] = [
     Section { name: "commandstats", mark: "cmdstat_", join: Join::Calls },
     Section { name: "latencystats", mark: "latency_percentiles_usec_", join: Join::Highest },
     Section { name: "keysizes", mark: "_distrib_", join: Join::Sums },
@@ -53,13 +53,15 @@ const BEFORE: &[u8] = b"# Cluster\r\n";
 impl Sections {
     /// Those that a client names, and the databases that it is told of. None where it names none: that is what clients ask for as they begin.
     pub fn wanted(words: &[&[u8]], databases: (u32, u32)) -> Option<Self> {
+        const NAMES: usize = SECTIONS.len() + FIGURES.len();
         let mut asked = 0;
-        let names = SECTIONS.iter().map(|section| section.name).chain(FIGURES);
-        for (place, name) in names.enumerate() {
-            let is_wanted = |word: &&[u8]| {
-                ["all", "everything", name].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
-            };
-            asked |= u16::from(words.iter().any(is_wanted)) << place;
+        for word in words {
+            let is_called = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+            if is_called("all") || is_called("everything") {
+                asked = (1 << NAMES) - 1;
+            }
+            let mut names = SECTIONS.iter().map(|section| section.name).chain(FIGURES);
+            asked |= names.position(is_called).map_or(0, |place| 1 << place);
         }
         (asked > 0).then_some(Self { asked, databases })
     }
