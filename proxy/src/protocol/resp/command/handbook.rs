@@ -116,7 +116,7 @@ fn merged(merge: Merge) -> &'static str {
     match merge {
         Merge::Array => "the values in the order of the keys",
         Merge::Sum => "numbers are added up",
-        Merge::AllOk => "OK if all say so",
+        Merge::AllOk | Merge::AllReset => "OK if all say so",
         Merge::Transaction => "the replies in the order of the commands",
         Merge::Counts(_) => "the number for each channel",
         Merge::Union => "what any of them says, once",
