@@ -400,3 +400,29 @@ fn memcached_is_not_left_waiting() {
         );
     }
 }
+
+#[test]
+fn it_is_told_when_certificates_end() {
+    let authority = Authority::new("expiry");
+    let name = address().to_string();
+    let (server, old) = (authority.sign("server", &[&name]), authority.sign_until("old", &["proxy"], 2020));
+    let own = format!(", certificate: {}, key: {}", old.certificate.display(), old.key.display());
+    let shard = shard(&authority, &server, &["--tls-auth-clients", "no"]);
+    let settings = [&*tls(&server, ""), &servers_tls(&authority, &own)];
+    let (proxy, admin) = Server::memstore_with_admin(&settings, &[shard.line(0)], &[]);
+    proxy.says("the TLS certificate has ended; replace the file");
+    assert!(!proxy.printed().contains("side=clients"), "{}", proxy.printed());
+    let ends = || {
+        let metrics = servers::metrics(&admin);
+        let lines =
+            metrics.lines().filter(|line| line.starts_with("memstore_tls_certificate_not_after_seconds{"));
+        lines.map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    // The first days of 2100 and 2020.
+    assert_eq!(ends(), ["4102444800", "1577836800"]);
+    // A new one is in force, and told no more.
+    let new = authority.sign_until("new", &["proxy"], 2090);
+    std::fs::copy(&new.key, &old.key).expect("a file");
+    std::fs::copy(&new.certificate, &old.certificate).expect("a file");
+    servers::eventually(|| ends().join(" "), "4102444800 3786912000");
+}

@@ -180,6 +180,17 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     for pool in pools {
         given.sample(&[("pool", &pool.config.name)], pool.epoch);
     }
+    let mut ends = page.begin(
+        "memstore_tls_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When the TLS certificate of the proxy towards this side ends, in seconds since 1970.",
+    );
+    for pool in pools {
+        for certificate in pool.config.certificates() {
+            let labels = [("pool", pool.config.name.as_str()), ("side", certificate.side)];
+            ends.sample(&labels, certificate.not_after);
+        }
+    }
     let mut acknowledged = page.begin(
         "memstore_worker_topology_epoch",
         Kind::Gauge,

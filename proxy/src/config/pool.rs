@@ -20,7 +20,7 @@ use super::mistake::Mistake;
 use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
-use super::tls::{ClientTls, ShardTls, read_servers_tls, read_tls};
+use super::tls::{Certificate, ClientTls, ShardTls, read_servers_tls, read_tls};
 use super::value::text;
 use crate::privacy::Privacy;
 
@@ -130,6 +130,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Its own certificates.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let of_shards = self.servers_tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+        self.tls.iter().map(|tls| &tls.certificate).chain(of_shards)
+    }
+
     /// Who owns what in this pool, as far as it was known when this was read.
     pub fn topology(&self) -> Result<Topology, TopologyError> {
         self.topology_of(&self.listing())

@@ -34,11 +34,20 @@ pub struct ClientTls {
     pub config: Arc<ServerConfig>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// The file of the certificate.
-    pub certificate: String,
-    /// When that ends, in seconds since 1970.
-    pub not_after: i64,
+    /// Who the proxy is for them.
+    pub certificate: Certificate,
     written: Written,
+}
+
+/// A certificate of our own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certificate {
+    /// Whom it is for: `clients` or `shards`.
+    pub side: &'static str,
+    /// Its file.
+    pub path: String,
+    /// When it ends, or one of those between it and its authority, in seconds since 1970.
+    pub not_after: i64,
 }
 
 /// How shards are spoken to.
@@ -46,8 +55,8 @@ pub struct ClientTls {
 pub struct ShardTls {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
-    /// When our own certificate ends, in seconds since 1970, and its file.
-    pub certificate: Option<(String, i64)>,
+    /// Who the proxy is for them, if they are told.
+    pub certificate: Option<Certificate>,
     /// What is sent ends with a record of one byte: memcached (1.6.18) reads a value without what is behind it in the same record,
     /// and does not look for that before something more has come.
     pub ends_alone: bool,
@@ -133,7 +142,8 @@ impl Reader<'_, '_, '_, '_> {
     fn pair(&mut self, table: &'static [Setting]) -> Option<Pair> {
         let certificate = self.file("certificate", |pem| {
             let chain = certificates(pem)?;
-            let not_after = not_after(&chain[0])?;
+            let ends: Result<Vec<i64>, String> = chain.iter().map(not_after).collect();
+            let not_after = ends?.into_iter().min().ok_or("there is no certificate in this file")?;
             Ok((chain, not_after))
         });
         let key = self.file("key", |pem| {
@@ -289,7 +299,8 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
         config.send_tls13_tickets = 1;
     }
     let written = reader.written(node);
-    Some(ClientTls { config: Arc::new(config), handshake_timeout, certificate: path, not_after, written })
+    let certificate = Certificate { side: "clients", path, not_after };
+    Some(ClientTls { config: Arc::new(config), handshake_timeout, certificate, written })
 }
 
 /// How shards are to be spoken to.
@@ -360,7 +371,7 @@ pub(super) fn read_servers_tls(
         None if has_pair => return None,
         None => (builder.with_no_client_auth(), None),
         Some(Pair { path, chain, not_after, key }) => match builder.with_client_auth_cert(chain, key) {
-            Ok(config) => (config, Some((path, not_after))),
+            Ok(config) => (config, Some(Certificate { side: "shards", path, not_after })),
             Err(error) => {
                 reader.wrong("key", &error);
                 return None;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::pool::PoolControl;
 
 pub mod capabilities;
+mod certificates;
 pub mod cluster;
 mod commands;
 mod ejected;
@@ -21,4 +22,5 @@ pub fn begin(pool: &Rc<PoolControl>) {
     tokio::task::spawn_local(store::follow(pool.clone()));
     tokio::task::spawn_local(events::follow(pool.clone()));
     tokio::task::spawn_local(cluster::follow(pool.clone()));
+    tokio::task::spawn_local(certificates::watch(pool.clone()));
 }
