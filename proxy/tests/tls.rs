@@ -213,7 +213,7 @@ fn a_shard_that_cannot_prove_who_it_is_is_not_spoken_to() {
     let more = format!(", certificate: {}, key: {}", own.certificate.display(), own.key.display());
     assert_eq!(asked(&strict, &servers_tls(&authority, &more)), "+OK\\r\\n");
     let reply = asked(&strict, &servers_tls(&authority, ""));
-    // It says so only once it was greeted, or else closes the connection before it has read that.
+    // With TLS 1.3 it says so once we have shaken hands, and closes the connection.
     assert!(reply.starts_with("-ERR shard shard-0: TLS failed: "), "{reply}");
     assert!(reply.contains("CertificateRequired"), "{reply}");
 }
@@ -425,4 +425,72 @@ fn it_is_told_when_certificates_end() {
     std::fs::copy(&new.key, &old.key).expect("a file");
     std::fs::copy(&new.certificate, &old.certificate).expect("a file");
     servers::eventually(|| ends().join(" "), "4102444800 3786912000");
+}
+
+/// What the program says, and whether it succeeded.
+fn said(words: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_memstore")).args(words).output().expect("it is built");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn a_store_is_tried_by_tls() {
+    let (authority, stranger) = (Authority::new("tried"), Authority::new("unknown"));
+    let pair = authority.sign("server", &[&address().to_string()]);
+    let shard = shard(&authority, &pair, &["--tls-auth-clients", "yes"]);
+    let own = authority.sign("proxy", &["proxy"]);
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let (ca, other, certificate, key) =
+        (shown(&authority.file()), shown(&stranger.file()), shown(&own.certificate), shown(&own.key));
+    let more = format!(", certificate: {certificate}, key: {key}");
+    let settings = [&*tls(&pair, ""), &servers_tls(&authority, &more)];
+    let proxy = Server::memstore_over(&settings, &[shard.line(0)]);
+    let [through, at] = [&proxy, &shard].map(|server| format!("{}:{}", address(), server.port));
+    let known = ["--tls", "--tls-ca", &ca];
+    let presented = ["--tls-certificate", &certificate, "--tls-key", &key];
+    let (worked, text) = said(&[&["try", &through, &at][..], &known, &presented].concat());
+    assert!(worked && text.matches("written and read").count() == 2, "{text}");
+    let (worked, text) = said(&["try", &through, "--limit", "0", "--tls", "--tls-ca", &other]);
+    assert!(!worked && text.contains("TLS failed: ") && text.contains("UnknownIssuer"), "{text}");
+    let (worked, text) = said(&[&["try", &at, "--limit", "0"][..], &known].concat());
+    assert!(!worked && text.contains("CertificateRequired"), "{text}");
+    let (worked, text) = said(&["try", &through, "--limit", "0", "--tls", "--tls-ca", "/nowhere"]);
+    assert!(!worked && text.contains("ca: ") && text.contains("/nowhere"), "{text}");
+    let (worked, text) = said(&["try", &through, "--tls-ca", &ca]);
+    assert!(!worked && text.contains("--tls"), "{text}");
+    let unverified = ["try", &through, "--tls", "--tls-verify", "none"];
+    assert!(said(&unverified).0);
+
+    let files = format!("ssl_chain_cert={},ssl_key={}", shown(&pair.certificate), shown(&pair.key));
+    let shard = Server::memcached(&["-Z", "-o", &files]);
+    let at = format!("{}:{}", address(), shard.port);
+    let (worked, text) = said(&[&["try", &at, "--memcached"][..], &known].concat());
+    assert!(worked, "{text}");
+}
+
+#[test]
+fn a_cluster_of_nodes_that_speak_tls_is_formed() {
+    let authority = Authority::new("nodes");
+    let pair = authority.sign("node", &["node"]);
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let (ca, certificate, key) = (shown(&authority.file()), shown(&pair.certificate), shown(&pair.key));
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let settings = [&["--tls-cluster", "yes", "--tls-replication", "yes"][..], &files].concat();
+    let nodes = servers::cluster::Nodes::start(3, &settings);
+    let places: Vec<String> = (0..3).map(|number| nodes.place(number)).collect();
+    let mut words = vec!["cluster", "reconcile", "--once", "--limit", "2m", "--primaries", "3"];
+    words.extend(places.iter().flat_map(|place| ["--nodes", place]));
+    words.extend(["--tls", "--tls-ca", &ca, "--tls-server-name", "node"]);
+    let (worked, text) =
+        said(&[&words[..], &["--tls-certificate", &certificate, "--tls-key", &key]].concat());
+    assert!(worked, "{text}");
+    // It is one that clients are served of.
+    let more = format!(", server_name: node, certificate: {certificate}, key: {key}");
+    let cluster = format!("cluster: {{seeds: [{}]}}", places[1]);
+    let proxy = Server::memstore_over(&[&servers_tls(&authority, &more), &cluster], &[]);
+    let mut client = proxy.connect();
+    for number in 0..50 {
+        assert_eq!(client.say(&format!("SET key:{number} value")), "+OK\\r\\n");
+    }
 }

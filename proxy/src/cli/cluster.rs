@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 
+use super::common::Tls;
 use crate::config::{self, Auth, value};
 use crate::reconcile::step::Goal;
-use crate::reconcile::{self, Reconcile};
+use crate::reconcile::{self, Reconcile, Way};
 use crate::secret::Secret;
 
 /// `memstore cluster ...`
@@ -71,6 +72,8 @@ pub struct Arguments {
     /// File that contains the password
     #[arg(long, value_name = "FILE", env = "MEMSTORE_CLUSTER_AUTH_FILE")]
     auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Tls,
     /// DNS server for node host names; default: the name servers of the system
     #[arg(long, value_name = "ADDRESS:PORT")]
     dns_server: Option<SocketAddr>,
@@ -128,7 +131,7 @@ impl Arguments {
                 merge: self.merge,
             },
             leaving,
-            auth,
+            way: Way { auth, tls: self.tls.read(true)? },
             dns_server: self.dns_server,
             interval: (!self.once).then_some(self.interval),
             limit: self.limit,

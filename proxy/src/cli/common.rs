@@ -3,11 +3,12 @@
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use shard_discovery::Topology;
 use shard_discovery::source::Poll;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ShardTls};
 
 /// The configuration that a command reads.
 #[derive(Args)]
@@ -15,6 +16,48 @@ pub struct File {
     /// Configuration file: a nutcracker.yml, or one with `pools:`
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "MEMSTORE_CONFIG")]
     pub config: PathBuf,
+}
+
+/// How a command speaks to servers, in the words of `servers_tls`.
+#[derive(Args)]
+pub struct Tls {
+    /// Use TLS
+    #[arg(long)]
+    tls: bool,
+    /// File with the certificate authorities in PEM that sign the servers' certificates; default: those of the system
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_ca: Option<String>,
+    /// File with the certificate in PEM that is presented to the servers
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<String>,
+    /// File with the private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<String>,
+    /// Name that the servers' certificates have to be valid for; default: their host
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    tls_server_name: Option<String>,
+    /// How the servers' certificates are verified
+    #[arg(long, value_name = "HOW", default_value = "full", value_parser = ["full", "ca", "none"])]
+    tls_verify: String,
+}
+
+impl Tls {
+    /// What was said, if it was.
+    pub fn read(&self, redis: bool) -> anyhow::Result<Option<ShardTls>> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let said = [
+            ("ca", &self.tls_ca),
+            ("certificate", &self.tls_certificate),
+            ("key", &self.tls_key),
+            ("server_name", &self.tls_server_name),
+            ("verify", &Some(self.tls_verify.clone())),
+        ];
+        let said = said.map(|(name, value)| value.clone().map(|value| (name, value)));
+        let said: Vec<_> = said.into_iter().flatten().collect();
+        config::servers_tls(&said, redis).map(Some).map_err(|why| anyhow!("{why}"))
+    }
 }
 
 /// What a command shows of it, and how.

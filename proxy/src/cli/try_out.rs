@@ -7,13 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Args;
 use redis_protocol::resp2::types::BytesFrame;
+use shard_discovery::Address;
 use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::common::print;
-use crate::config::{self, Auth, value};
-use crate::net::connect::connect_to;
+use super::common::{Tls, print};
+use crate::config::{self, Auth, ShardTls, value};
+use crate::net::connect::{connect_to, secure};
 use crate::net::conversation::{Conversation, Stream, stream};
 use crate::net::socket::Socket;
 use crate::secret::Secret;
@@ -40,6 +41,8 @@ pub struct Try {
     /// File that contains the password
     #[arg(long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Tls,
     /// How long to retry
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::duration)]
     limit: Duration,
@@ -49,13 +52,14 @@ pub struct Try {
 pub fn try_out(asked: &Try) -> anyhow::Result<()> {
     let password = asked.auth_file.as_deref().map(Secret::of_file).transpose()?;
     let auth = password.map(|password| Auth { user: asked.user.clone(), password, previous: None });
+    let tls = asked.tls.read(!asked.memcached)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     for address in &asked.addresses {
         let begin = Instant::now();
         loop {
             let attempt = Instant::now();
-            match runtime.block_on(once(address, auth.as_ref(), asked.memcached)) {
+            match runtime.block_on(once(address, auth.as_ref(), tls.as_ref(), asked.memcached)) {
                 Ok(()) => {
                     break text
                         .push_str(&format!("{address}: written and read in {:?}\n", attempt.elapsed()));
@@ -68,20 +72,24 @@ pub fn try_out(asked: &Try) -> anyhow::Result<()> {
     print(&text)
 }
 
-async fn once(address: &str, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {
-    let (socket, _) =
-        connect_to(places(address).await?, ANSWER_LIMIT).await.map_err(|failure| anyhow!("{failure}"))?;
-    exchange(socket, auth, memcached).await
-}
-
-/// Addresses behind `host:port` now.
-async fn places(address: &str) -> anyhow::Result<Vec<SocketAddr>> {
-    let Some(shard_discovery::Address::Tcp { host, port }) = config::address(address) else {
+async fn once(
+    address: &str,
+    auth: Option<&Auth>,
+    tls: Option<&ShardTls>,
+    memcached: bool,
+) -> anyhow::Result<()> {
+    let Some(address @ Address::Tcp { host, port }) = &config::address(address) else {
         bail!("{address:?}: allowed is host:port");
     };
     let names = Resolver::new(&ResolverOptions::default())?;
-    let found = names.addresses(&host).await?;
-    Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    let found = names.addresses(host).await?;
+    let places = found.into_iter().map(|address| SocketAddr::new(address, *port));
+    let connected = async {
+        let (socket, _) = connect_to(places, ANSWER_LIMIT).await?;
+        secure(socket, tls, address, ANSWER_LIMIT).await
+    };
+    let socket = connected.await.map_err(|failure| anyhow!("{failure}"))?;
+    exchange(socket, auth, memcached).await
 }
 
 async fn exchange(socket: Socket, auth: Option<&Auth>, memcached: bool) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ pub use servers::Within;
 pub use shard_discovery::source::fixed::address;
 use shard_discovery::yaml::{self, Entry, Node, Value};
 pub use shown::{Origin, Row, Shown};
-pub use tls::{ClientTls, ShardTls};
+pub use tls::{Certificate, ClientTls, ShardTls, servers_tls};
 
 mod auth;
 mod cluster;

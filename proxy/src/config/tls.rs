@@ -17,8 +17,9 @@ use rustls::{
     ServerConfig, SignatureScheme, SupportedProtocolVersion,
 };
 use shard_discovery::Address;
-use shard_discovery::yaml::{Node, Value};
+use shard_discovery::yaml::{Entry, Node, Value};
 
+use super::mistake::Place;
 use super::section::Section;
 use super::settings::{self, Setting};
 use super::value::text;
@@ -217,10 +218,7 @@ struct Pair {
 }
 
 /// The mapping that a setting is.
-fn mapping<'n>(
-    outer: &mut Section<'n, '_>,
-    name: &str,
-) -> Option<(&'n Node, &'n [shard_discovery::yaml::Entry])> {
+fn mapping<'n>(outer: &mut Section<'n, '_>, name: &str) -> Option<(&'n Node, &'n [Entry])> {
     let node = outer.node(name)?;
     match &node.value {
         Value::Map(entries) => Some((node, entries)),
@@ -380,6 +378,29 @@ pub(super) fn read_servers_tls(
     };
     let written = reader.written(node);
     Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone: !redis, written })
+}
+
+/// How servers are to be spoken to, by what was said on the command line: settings of `servers_tls` and their values. Files are relative to
+/// the folder that we are in.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn servers_tls(said: &[(&str, String)], redis: bool) -> Result<ShardTls, String> {
+    let place = Place::START;
+    let entry = |name: &str, value| Entry { key: name.to_owned(), place, node: Node { place, value } };
+    let said = said.iter().map(|(name, value)| entry(name, Value::Text(value.clone()))).collect();
+    let outer = [entry("servers_tls", Value::Map(said))];
+    let around = Surroundings {
+        read_file: &|path| std::fs::read_to_string(path),
+        environment: &|name| std::env::var(name).ok(),
+    };
+    let mut mistakes = Vec::new();
+    let title = "command line".to_owned();
+    let mut section = Section::new(title, place, &outer, settings::POOL, &mut mistakes);
+    match read_servers_tls(&mut section, redis, &around) {
+        Some(tls) if mistakes.is_empty() => Ok(tls),
+        _ => Err(mistakes.into_iter().map(|mistake| mistake.text).collect::<Vec<_>>().join("; ")),
+    }
 }
 
 /// Certificates in PEM, at least one.

@@ -39,11 +39,20 @@ pub async fn connect(
         Ok(result) => result?,
         Err(_) => return Err(ShardFailure::ConnectTimeout),
     };
-    let Some(tls) = &config.servers_tls else { return Ok(socket) };
+    secure(socket, config.servers_tls.as_ref(), address, limit.saturating_sub(begin.elapsed())).await
+}
+
+/// Puts TLS above a connection to this address, if that is wished for, within so long.
+pub async fn secure(
+    socket: Socket,
+    tls: Option<&config::ShardTls>,
+    address: &Address,
+    left: Duration,
+) -> Result<Socket, ShardFailure> {
+    let Some(tls) = tls else { return Ok(socket) };
     let Some(session) = tls.session(address) else { return Ok(socket) };
     let session = Tls::new(session.map_err(ShardFailure::TlsFailed)?, None);
     let session = if tls.ends_alone { session.ending_alone() } else { session };
-    let left = limit.saturating_sub(begin.elapsed());
     let shaken = timeout(left, shake_hands(socket, session, left, Peer::Shard)).await;
     shaken.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).map_err(|error| match is_local(&error) {
         true => ShardFailure::LocalResources(words(&error)),

@@ -13,9 +13,9 @@ use shard_discovery::resolver::{Resolver, ResolverOptions};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::Auth;
+use crate::config::{Auth, ShardTls};
 use crate::failure::ShardFailure;
-use crate::net::connect::connect_to;
+use crate::net::connect::{connect_to, secure};
 use crate::net::conversation::{Conversation, ConversationError};
 use shard_discovery::source::cluster::View;
 use shard_discovery::source::cluster::view;
@@ -43,14 +43,23 @@ const ABSENT_MAX: usize = 8;
 /// A node that was met needs some time before it makes sense to say so again.
 const MEET_PAUSE: Duration = Duration::from_secs(3);
 
+/// How nodes are spoken to.
+#[derive(Clone)]
+pub struct Way {
+    /// What is said to them.
+    pub auth: Option<Auth>,
+    /// TLS, if they speak it.
+    pub tls: Option<ShardTls>,
+}
+
 /// What is wanted, and how.
 pub struct Reconcile {
     /// How the cluster is meant to be.
     pub goal: Goal,
     /// The names of nodes that are to leave, {} for their ordinals: those that exist are added to the goal.
     pub leaving: Option<String>,
-    /// What is said to the nodes.
-    pub auth: Option<Auth>,
+    /// How the nodes are spoken to.
+    pub way: Way,
     /// The name server; none: those of the system.
     pub dns_server: Option<SocketAddr>,
     /// Pause between two looks at a healthy cluster; none: ends once it is.
@@ -101,7 +110,7 @@ pub async fn run(mut reconcile: Reconcile) -> anyhow::Result<()> {
 /// Tells runs that are at work that there is a newer one, which may have another goal.
 async fn announce(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
     for node in &reconcile.goal.nodes {
-        if let Ok((mut node, _)) = enter(node, names, reconcile.auth.as_ref(), NODE_TIMEOUT).await {
+        if let Ok((mut node, _)) = enter(node, names, &reconcile.way, NODE_TIMEOUT).await {
             let _ = node.ask(&["PUBLISH", RUNS, &began.to_string()]).await;
         }
     }
@@ -111,7 +120,7 @@ async fn announce(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
 async fn superseded(reconcile: &Reconcile, names: &Arc<Resolver>, began: u128) {
     loop {
         for node in &reconcile.goal.nodes {
-            let Ok((mut node, _)) = enter(node, names, reconcile.auth.as_ref(), NODE_TIMEOUT).await else {
+            let Ok((mut node, _)) = enter(node, names, &reconcile.way, NODE_TIMEOUT).await else {
                 continue;
             };
             if node.ask(&["SUBSCRIBE", RUNS]).await.is_err() {
@@ -389,9 +398,9 @@ fn say(words: &str, json: bool) -> std::io::Result<()> {
 async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<NodeFacts, String>> {
     let mut asking = JoinSet::new();
     for (node, host) in reconcile.goal.nodes.iter().cloned().enumerate() {
-        let (names, auth) = (names.clone(), reconcile.auth.clone());
+        let (names, way) = (names.clone(), reconcile.way.clone());
         asking.spawn_local(async move {
-            (node, facts(&host, &names, auth.as_ref()).await.map_err(|error| error.to_string()))
+            (node, facts(&host, &names, &way).await.map_err(|error| error.to_string()))
         });
     }
     let mut seen: Vec<_> = asking.join_all().await;
@@ -403,7 +412,7 @@ async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Nod
     if !open.is_empty() {
         for (node, host) in reconcile.goal.nodes.iter().enumerate() {
             if let Ok(facts) = &mut seen[node]
-                && let Err(error) = count(host, names, reconcile.auth.as_ref(), &open, facts).await
+                && let Err(error) = count(host, names, &reconcile.way, &open, facts).await
             {
                 seen[node] = Err(error.to_string());
             }
@@ -416,11 +425,11 @@ async fn observe(reconcile: &Reconcile, names: &Arc<Resolver>) -> Vec<Result<Nod
 async fn count(
     host: &str,
     names: &Resolver,
-    auth: Option<&Auth>,
+    way: &Way,
     open: &BTreeSet<u16>,
     facts: &mut NodeFacts,
 ) -> Result<(), ConversationError> {
-    let (mut node, _) = enter(host, names, auth, NODE_TIMEOUT).await?;
+    let (mut node, _) = enter(host, names, way, NODE_TIMEOUT).await?;
     for &slot in open {
         if let BytesFrame::Integer(keys) =
             node.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]).await?
@@ -431,9 +440,9 @@ async fn count(
     Ok(())
 }
 
-async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<NodeFacts, ConversationError> {
+async fn facts(host: &str, names: &Resolver, way: &Way) -> Result<NodeFacts, ConversationError> {
     let refused = ConversationError::Refused;
-    let (mut node, place) = enter(host, names, auth, NODE_TIMEOUT).await?;
+    let (mut node, place) = enter(host, names, way, NODE_TIMEOUT).await?;
     let info = node.text(&["CLUSTER", "INFO"]).await?;
     let nodes = node.text(&["CLUSTER", "NODES"]).await?;
     let replication = node.text(&["INFO", "replication"]).await?;
@@ -471,24 +480,28 @@ async fn facts(host: &str, names: &Resolver, auth: Option<&Auth>) -> Result<Node
 async fn enter(
     host: &str,
     names: &Resolver,
-    auth: Option<&Auth>,
+    way: &Way,
     limit: Duration,
 ) -> Result<(Conversation, SocketAddr), ConversationError> {
     let lost = |failure| ConversationError::Lost(failure);
-    let Some(Address::Tcp { host: name, port }) = crate::config::address(host) else {
+    let Some(address) = crate::config::address(host) else {
+        return Err(ConversationError::Refused(format!("{host:?} is not host:port")));
+    };
+    let Address::Tcp { host: name, port } = &address else {
         return Err(ConversationError::Refused(format!("{host:?} is not host:port")));
     };
     let connect = async {
         // Looked up each time: nodes move.
-        let addresses = names.refresh(&name).await;
+        let addresses = names.refresh(name).await;
         let addresses = addresses.map_err(|error| lost(ShardFailure::Unresolved(error.to_string())))?;
-        connect_to(addresses.into_iter().map(|address| SocketAddr::new(address, port)), NODE_TIMEOUT)
-            .await
-            .map_err(lost)
+        let places = addresses.into_iter().map(|address| SocketAddr::new(address, *port));
+        let (socket, place) = connect_to(places, NODE_TIMEOUT).await.map_err(lost)?;
+        let socket = secure(socket, way.tls.as_ref(), &address, NODE_TIMEOUT).await.map_err(lost)?;
+        Ok((socket, place))
     };
     let connected = timeout(NODE_TIMEOUT, connect).await;
     let (socket, place) = connected.unwrap_or(Err(lost(ShardFailure::ConnectTimeout)))?;
     let mut conversation = Conversation::over(socket, limit)?;
-    conversation.authenticate(auth).await?;
+    conversation.authenticate(way.auth.as_ref()).await?;
     Ok((conversation, place))
 }

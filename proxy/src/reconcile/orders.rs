@@ -38,7 +38,7 @@ pub(super) async fn take(
             .ok_or_else(|| ConversationError::Refused("the node does not report its ID".into()))
     };
     let open = async |node: usize, limit: Duration| {
-        enter(&reconcile.goal.nodes[node], names, reconcile.auth.as_ref(), limit).await.map(|(node, _)| node)
+        enter(&reconcile.goal.nodes[node], names, &reconcile.way, limit).await.map(|(node, _)| node)
     };
     let tell =
         async |node: usize, words: &[&str]| open(node, NODE_TIMEOUT).await?.ask(words).await.map(|_| ());
@@ -96,7 +96,7 @@ pub(super) async fn take(
                 }
                 target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await?;
                 source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await?;
-                move_keys(&mut source, &slot, place, reconcile.auth.as_ref()).await?;
+                move_keys(&mut source, &slot, place, reconcile.way.auth.as_ref()).await?;
                 // The new owner first: in between the old one sends requests there.
                 target.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await?;
                 source.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await?;

@@ -129,9 +129,14 @@ impl Nodes {
         let node = &self.nodes[number];
         let host = node.address.to_string();
         let bus = self.bus.as_ref().map(|bus| bus.relay(node.address, self.port + 10_000).to_string());
+        let port = self.port.to_string();
+        let speaks_tls = self.settings.iter().any(|word| word == "--tls-cluster");
+        let listens: &[&str] =
+            if speaks_tls { &["--port", "0", "--tls-port", &port] } else { &["--port", &port] };
         let process = Command::new(redis_program())
             .args(["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT])
-            .args(["--port", &self.port.to_string(), "--bind", &host, "--cluster-announce-ip", &host])
+            .args(listens)
+            .args(["--bind", &host, "--cluster-announce-ip", &host])
             .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
             .args(["--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no"])
             .args(["--enable-debug-command", "yes", "--cluster-replica-validity-factor", "0"])
