@@ -14,6 +14,8 @@ use crate::time::Time;
 /// Entries in a pass, and in a second, of one worker. To make one takes about a microsecond.
 const PASS_MAX: usize = 32;
 const SECOND_MAX: usize = 1000;
+/// Requests that are looked at in a second for that.
+const LOOKS_MAX: usize = 10_000;
 /// Entries that wait until their reply is out, each of which is looked at in each pass; the oldest goes where there are more.
 pub const OPEN_MAX: usize = 64;
 /// How long one waits for its client.
@@ -76,21 +78,35 @@ pub(super) struct Budget {
     /// Since when it counts.
     since: Time,
     told: usize,
+    looked: usize,
     pass: Option<Time>,
     in_pass: usize,
 }
 
 impl Budget {
-    pub fn admits(&mut self, now: Time) -> bool {
+    /// Whether one more may be looked at.
+    pub fn looks(&mut self, now: Time) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
-            (self.since, self.told) = (now, 0);
+            (self.since, self.told, self.looked) = (now, 0, 0);
         }
         if self.pass != Some(now) {
             (self.pass, self.in_pass) = (Some(now), 0);
         }
-        let admits = self.told < SECOND_MAX && self.in_pass < PASS_MAX;
+        let looks = self.told < SECOND_MAX && self.looked < LOOKS_MAX && self.in_pass < PASS_MAX;
+        self.looked += usize::from(looks);
+        self.in_pass += usize::from(looks);
+        looks
+    }
+
+    /// It is told of.
+    pub fn tells(&mut self) {
+        self.told += 1;
+    }
+
+    /// Whether one more may be told of.
+    pub fn admits(&mut self, now: Time) -> bool {
+        let admits = self.looks(now);
         self.told += usize::from(admits);
-        self.in_pass += usize::from(admits);
         admits
     }
 }

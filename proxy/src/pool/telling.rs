@@ -15,7 +15,7 @@ use super::connections::ConnectionId;
 use super::context::Context;
 use super::intake::Intake;
 use super::limits::NEVER_SLOW;
-use super::noted::{Noted, OPEN_MAX, OPEN_TIME_MAX, Open, Told};
+use super::noted::{Noted, OPEN_MAX, OPEN_TIME_MAX, Open, Samples, Told};
 use super::service::Service;
 use super::ticket::Ticket;
 use super::wishes::{Notice, Wish, Wishes};
@@ -69,22 +69,30 @@ fn note<P: Protocol>(
     failed: bool,
 ) {
     let Some(client) = ticket.client() else { return };
+    let Samples { slow, access, trace, .. } = &mut wishes.samples;
+    context.counters.slow.add(u64::from(told.slow));
+    let (is_slow, is_accessed) = (told.slow, told.access);
+    // To find out what a request was costs more than all of this.
+    told.slow = is_slow && slow.looks(now);
+    told.access = is_accessed && access.admits(now);
+    told.trace = told.trace && trace.admits(now);
+    context.counters.access_passed_over.add(u64::from(is_accessed && !told.access));
+    if !told.slow && !told.access && !told.trace {
+        return context.counters.slow_passed_over.add(u64::from(is_slow));
+    }
     let Traced { written, head } = traced();
     let written = written.unwrap_or(if failed { now } else { ticket.since }).max(ticket.since);
     if told.slow {
-        context.counters.slow.add(1);
         let slow_min = u128::from(context.limits.slow_min);
         let is_long = |from: Time, to: Time| to.since(from).as_micros() >= slow_min;
         // What waits behind others at its shard is answered soon after them.
-        let is_own = is_long(ticket.since, written) || is_long(written.max(connection.heard_before()), now);
-        told.slow = (is_own || failed) && wishes.samples.slow.admits(now);
-        context.counters.slow_passed_over.add(u64::from(!told.slow));
+        told.slow =
+            failed || is_long(ticket.since, written) || is_long(written.max(connection.heard_before()), now);
     }
-    if told.access {
-        told.access = wishes.samples.access.admits(now);
-        context.counters.access_passed_over.add(u64::from(!told.access));
+    if told.slow {
+        slow.tells();
     }
-    told.trace = told.trace && wishes.samples.trace.admits(now);
+    context.counters.slow_passed_over.add(u64::from(is_slow && !told.slow));
     if told.slow || told.access || told.trace {
         wishes.add(Wish::Note(Box::new(Noted {
             client,
