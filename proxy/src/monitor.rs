@@ -185,6 +185,9 @@ impl Monitors {
 
     /// The client with this number does not.
     pub fn leave_client(&self, gone: u64) {
+        if !self.is_active() {
+            return;
+        }
         self.retain(|other| !matches!(other.reader, Reader::Client { number, .. } if number == gone));
     }
 

@@ -118,7 +118,7 @@ impl<P: Protocol> Service<'_, P> {
                 Err(refusal) => {
                     self.done += REFUSED_WORK;
                     let next = self.refuse(refusal, scratch, length);
-                    if next == Next::Request && self.context.limits.access_errors {
+                    if next == Next::Request {
                         self.note_refused(&scratch[self.used..][..length]);
                     }
                     next
@@ -295,7 +295,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Watch => return self.watch(scratch, length),
             Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),
             Route::Answer => {
-                if self.context.limits.access_errors && self.plan.reply.first() == Some(&P::ERROR) {
+                if self.plan.reply.first() == Some(&P::ERROR) {
                     self.note_refused(&scratch[self.used..][..length]);
                 }
                 return Ok(self.answer());
@@ -306,9 +306,7 @@ impl<P: Protocol> Service<'_, P> {
             }
             Route::AnswerAndForget => {
                 self.channels.forget(self.id);
-                if self.context.monitors.is_active() {
-                    self.context.monitors.leave_client(self.number);
-                }
+                self.context.monitors.leave_client(self.number);
                 return Ok(self.answer());
             }
             Route::Monitor => return Ok(self.begin_monitor()),
@@ -588,12 +586,9 @@ impl<P: Protocol> Service<'_, P> {
     #[inline(always)]
     pub fn keep(&mut self, scratch: &mut BytesMut) {
         let activity = &mut *self.activity;
-        if activity.waits() {
-            activity.arrived = Some(self.arrived);
-        }
         let is_unfinished = !scratch.is_empty() || !activity.decoder.is_between_requests();
         if activity.waits() {
-            activity.begun = None;
+            (activity.arrived, activity.begun) = (Some(self.arrived), None);
         } else if is_unfinished {
             activity.begun.get_or_insert(self.now);
         }

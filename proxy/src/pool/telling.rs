@@ -122,6 +122,9 @@ impl<P: Protocol> Service<'_, P> {
     #[cold]
     #[inline(never)]
     pub(super) fn note_refused(&mut self, input: &[u8]) {
+        if !self.context.limits.access_errors {
+            return;
+        }
         if !self.wishes.samples.access.admits(self.now) {
             return self.context.counters.access_passed_over.add(1);
         }
