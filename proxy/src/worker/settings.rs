@@ -72,6 +72,7 @@ impl Configured for Resp {
             databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),
             // Those that the shards lack are nobody else's.
             confined: session::is_confined(config.db, config.databases, config.cluster().is_some()),
+            waits_without_limit: config.timeout.is_none(),
             port: config.listen.port().unwrap_or(0),
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
             untracked: learnt.untracked,

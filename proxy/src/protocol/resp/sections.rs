@@ -70,6 +70,12 @@ impl Sections {
         self.asked & (1 << place) > 0
     }
 
+    /// What is left where the figures that shards said last are good enough.
+    pub fn without_figures(self) -> Option<Self> {
+        let asked = self.asked & ((1 << SECTIONS.len()) - 1);
+        (asked > 0).then_some(Self { asked, ..self })
+    }
+
     /// Those that only shards have.
     fn of_shards(self) -> impl Iterator<Item = &'static Section> {
         SECTIONS.iter().enumerate().filter(move |(place, _)| self.has(*place)).map(|(_, section)| section)

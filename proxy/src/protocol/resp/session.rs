@@ -28,6 +28,8 @@ pub struct Settings {
     pub databases: u32,
     /// The shards may have others, from which clients are kept: [`is_confined`].
     pub confined: bool,
+    /// A shard that hangs is waited for without a limit, because the pool has no `timeout`.
+    pub waits_without_limit: bool,
     /// What INFO and CONFIG say about the listener.
     pub port: u16,
     /// The shards know no RESP3, so clients cannot have it.

@@ -48,7 +48,10 @@ pub fn info(
     write(&all[1..], facts, resp3, &mut plan.reply);
     let databases =
         if facts.settings.db > 0 { (facts.settings.db, 1) } else { (0, facts.settings.databases) };
-    match Sections::wanted(&all[1..], databases) {
+    let wanted = Sections::wanted(&all[1..], databases);
+    // Whoever looks after the shards is answered also while one hangs.
+    let wanted = if facts.settings.waits_without_limit { wanted.and_then(Sections::without_figures) } else { wanted };
+    match wanted {
         None => Route::Answer,
         Some(wanted) => Route::AllShards(Merge::Sections(wanted)),
     }
