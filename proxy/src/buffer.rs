@@ -172,6 +172,21 @@ impl Output {
         self.shared.is_empty().then(|| &self.copied[self.written..])
     }
 
+    /// All that is to be written, in order: small messages together, and each large one with the word that it is one.
+    pub fn each_piece(&self, mut see: impl FnMut(&[u8], bool)) {
+        let mut from = self.written;
+        for (place, bytes) in &self.shared {
+            if from < *place {
+                see(&self.copied[from..*place], false);
+                from = *place;
+            }
+            see(bytes, true);
+        }
+        if from < self.copied.len() {
+            see(&self.copied[from..], false);
+        }
+    }
+
     /// The first bytes to write, at most so many, as vectors; returns how many vectors were set.
     pub fn vectors<'o>(&'o self, vectors: &mut [IoSlice<'o>], mut most: usize) -> usize {
         let (mut count, room) = (0, vectors.len());

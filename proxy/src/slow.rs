@@ -68,8 +68,12 @@ pub struct Trace {
 impl Trace {
     /// What a client has said by `traceparent` of W3C, anywhere in this text: `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
     pub fn of_client(text: &str) -> Option<Self> {
+        text.match_indices("00-").find_map(|(start, _)| Self::at(text, start))
+    }
+
+    /// The same at this place.
+    fn at(text: &str, start: usize) -> Option<Self> {
         const LENGTH: usize = 55;
-        let start = text.find("00-")?;
         let words: Vec<&str> = text.get(start..start + LENGTH)?.split('-').collect();
         let [_, id, parent, flags] = words[..] else { return None };
         let is_written = |word: &str, length| {
@@ -331,7 +335,8 @@ mod tests {
         let id = "0af7651916cd43dd8448eb211c80319c";
         let good = format!("00-{id}-b7ad6b7169203331-01");
         let trace = Trace { id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, parent: 0xb7ad_6b71_6920_3331 };
-        for text in [good.clone(), format!("worker;traceparent={good};more")] {
+        let named = format!("pod-7f00-x;{good}");
+        for text in [good.clone(), format!("worker;traceparent={good};more"), named] {
             assert_eq!(Trace::of_client(&text), Some(trace));
         }
         for text in [

@@ -135,6 +135,40 @@ fn slow_requests_to_memcached_are_told_to_operators() {
     assert_eq!((&entry["shard"], &entry["timed_out"]), (&"shard-0".into(), &false.into()));
 }
 
+/// A miss and a conflict begin with the letter that ERROR begins with, and are none.
+#[test]
+fn errors_of_memcached_are_in_the_access_log_and_misses_are_not() {
+    let shards = [Server::memcached(&[])];
+    let settings = ["redis: false", "access_log_errors: true"];
+    let flags = ["--log-format", "json"];
+    let (proxy, _) = Server::memstore_with_admin(&settings, &lines(&shards), &flags);
+    let mut client = proxy.connect();
+    for (request, reply) in [
+        ("get miss", "END\r\n"),
+        ("mg miss v", "EN\r\n"),
+        ("set k 0 0 1\r\nx", "STORED\r\n"),
+        ("cas k 0 0 1 999\r\ny", "EXISTS\r\n"),
+        ("incr k 1", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+    ] {
+        client.send(format!("{request}\r\n").as_bytes());
+        assert_eq!(client.bytes(reply.len()), reply.as_bytes(), "{request}");
+    }
+    let told = || -> Vec<String> {
+        let lines = proxy.printed();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter(|line| line["target"] == "access")
+            .map(|line| format!("{}: {}", line["command"], line["error"]))
+            .collect()
+    };
+    let begin = Instant::now();
+    while told().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{}", proxy.printed());
+    }
+    let error = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+    assert_eq!(told(), [format!("\"incr k 1\": \"{error}\"")]);
+}
+
 #[test]
 fn the_access_log_has_samples_and_errors_and_no_secrets() {
     const SECRET: &str = "swordfish";

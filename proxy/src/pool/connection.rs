@@ -374,7 +374,6 @@ impl<P: Protocol> Connection<P> {
     /// Bytes have come.
     #[inline]
     pub fn received(&mut self, now: Time) {
-        self.trail_heard();
         self.heard = now;
         self.received = Some(now);
     }

@@ -170,8 +170,10 @@ impl<P: Protocol> Intake<'_, P> {
                 let words = beginning(response);
                 return Err(ShardFailure::Malformed(format!("{words:?} is not a response to this request")));
             }
-            if response[0] == P::ERROR && is_complete {
+            if self.error_min < note_min && is_complete && P::error(response).is_some() {
                 note_min = self.error_min;
+            }
+            if response[0] == P::ERROR && is_complete {
                 if self.is_redirected(response, scripted.is_script()) {
                     return Ok(self.connection.is_plain());
                 }

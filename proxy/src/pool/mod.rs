@@ -355,6 +355,11 @@ impl<P: Protocol> Pool<P> {
         let waiting = self.router.adopt(topology, counters.shards(), limits.server_connections, policy);
         self.router.set_roles(now);
         self.clients.resume_all(waiting);
+        if limits.privacy != self.context.limits.privacy {
+            // What was noted before is in clear, or not as it is wanted now.
+            self.noted.open.clear();
+            self.context.slow.reset();
+        }
         self.close_revoked(&settings, now);
         if !P::may_monitor(&settings) {
             self.close_monitors();
@@ -362,6 +367,7 @@ impl<P: Protocol> Pool<P> {
         self.context.settings = settings;
         self.share.account().set_max(limits.memory_max);
         self.context.slow.shorten(limits.slow_log_max);
+        self.wishes.samples.renew(&self.context.limits, &limits);
         self.context.limits = limits;
         self.context.counters = counters;
         self.sample(self.context.limits.hot_keys_sample);

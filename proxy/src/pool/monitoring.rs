@@ -84,7 +84,9 @@ impl<P: Protocol> Pool<P> {
 
     /// Nobody may say MONITOR any more: those who have are let go.
     pub(super) fn close_monitors(&mut self) {
-        for (id, _) in self.own_monitors() {
+        for (id, monitor) in self.own_monitors() {
+            // One that does not read would stay for long, and all requests would be looked at for it.
+            self.context.monitors.leave(&monitor);
             if let Some(client) = find(&mut self.clients.table, id) {
                 client.state = State::Finishing;
                 self.clients.dirty.mark(client, id.index);

@@ -132,6 +132,17 @@ impl Samples {
         }
     }
 
+    /// Another one in so many may be wanted from now on: a rarer one is not waited for.
+    pub fn renew(&mut self, before: &Limits, limits: &Limits) {
+        let wanted = |limits: &Limits| [limits.access_sample, limits.trace_sample];
+        for (left, (before, now)) in self.left.iter_mut().zip(wanted(before).into_iter().zip(wanted(limits)))
+        {
+            if before != now {
+                *left = 0;
+            }
+        }
+    }
+
     /// Whether the one at hand is for the access log, and for a trace.
     pub fn are_sampled(&mut self, limits: &Limits) -> [bool; 2] {
         let mut sampled = [false; 2];
@@ -165,6 +176,13 @@ mod tests {
         }
         assert_eq!(sampled, 1000 * (1 + 7 + 30 + 200) / 100);
         assert_eq!(samples.least(&Limits::default(), 1000).0, NEVER_SLOW);
+        let rarer = Limits { access_sample: 1_000_000, ..Limits::default() };
+        samples.renew(&limits, &rarer);
+        assert!(samples.least(&rarer, 1).0 == 0 && samples.are_sampled(&rarer)[0]);
+        samples.passed(1, 0);
+        assert_ne!(samples.least(&rarer, 1).0, 0);
+        samples.renew(&rarer, &limits);
+        assert_eq!(samples.least(&limits, 1).0, 0);
     }
 
     #[test]

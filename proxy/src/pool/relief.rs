@@ -1,5 +1,5 @@
-//! What happens where the process holds more than it may: what nobody waits for any more goes first, then the client that
-//! holds most, with all that it has going on.
+//! What happens where the process holds more than it may: what is kept only for the slow log goes first, then what nobody
+//! waits for any more, then the client that holds most, with all that it has going on.
 //!
 //! What a client holds is what came of it and is not sent on, its requests in the queues of shards, its replies, and what its
 //! transport holds, which whoever has the sockets is asked for. It is told why where that can be said: after complete replies that it is about to read.
@@ -43,6 +43,9 @@ impl<P: Protocol> Pool<P> {
             return;
         }
         let transports = self.transports.take();
+        if self.drop_trails() && !self.share.is_asked() {
+            return;
+        }
         if self.drop_orphans() {
             // Once those connections are closed it shows what is held still.
             return;
@@ -84,6 +87,20 @@ impl<P: Protocol> Pool<P> {
         let connection = &mut self.router.connections[id];
         let bytes = connection.bytes();
         self.share.change(std::mem::replace(&mut connection.counted, bytes), bytes);
+    }
+
+    /// What is kept of requests only to tell of them is nobody's, and goes before anybody does. True if there was some.
+    fn drop_trails(&mut self) -> bool {
+        let ids = self.router.connections.find(|connection| connection.trail_bytes() > 0);
+        for &id in &ids {
+            self.router.connections[id].stage_trail(false);
+            self.count_shard(id);
+        }
+        if ids.is_empty() {
+            return false;
+        }
+        self.share.tell();
+        true
     }
 
     /// Requests that have timed out, or whose client has gone, are not worth keeping now. True if connections are closed.

@@ -185,6 +185,7 @@ impl<P: Protocol> Pool<P> {
         connection.understood = end - start;
         if responses > 0 {
             connection.served();
+            connection.trail_heard(now);
             members.answered(member);
         }
         if has_more {

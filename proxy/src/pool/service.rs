@@ -295,7 +295,7 @@ impl<P: Protocol> Service<'_, P> {
             Route::Watch => return self.watch(scratch, length),
             Route::Confirm { patience, marks } => return self.confirm(patience, marks, scratch, length),
             Route::Answer => {
-                if self.plan.reply.first() == Some(&P::ERROR) {
+                if P::error(&self.plan.reply).is_some() {
                     self.note_refused(&scratch[self.used..][..length]);
                 }
                 return Ok(self.answer());

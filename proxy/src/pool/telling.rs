@@ -27,6 +27,8 @@ use crate::time::Time;
 
 /// Bytes that are shown of an error.
 const ERROR_MAX: usize = 128;
+/// The same of its code, where that is all that is shown.
+const CODE_MAX: usize = 16;
 
 impl<P: Protocol> Intake<'_, P> {
     /// The response at hand has taken long, or is an error, or is one of those that are looked at.
@@ -36,16 +38,16 @@ impl<P: Protocol> Intake<'_, P> {
         let limits = &self.context.limits;
         let [is_sampled, is_traced] =
             if self.note_min == 0 { self.wishes.samples.are_sampled(limits) } else { [false; 2] };
-        let is_error = response.first() == Some(&P::ERROR) && !self.connection.streaming;
+        let error = P::error(response).filter(|_| !self.connection.streaming);
         let told = Told {
             slow: limits.slow_min != NEVER_SLOW && micros >= limits.slow_min,
-            access: is_sampled || is_error && limits.access_errors,
+            access: is_sampled || error.is_some() && limits.access_errors,
             trace: is_traced || micros >= limits.trace_min,
         };
         if !told.slow && !told.access && !told.trace {
             return;
         }
-        let error = is_error.then(|| shown_error(&response[1..], limits.privacy));
+        let error = error.map(|error| shown_error(error, limits.privacy));
         let (members, member) = (self.members, self.connection.member);
         let connection = &*self.connection;
         let traced = || connection.trace_answered(ticket);
@@ -80,14 +82,15 @@ fn note<P: Protocol>(
     if !told.slow && !told.access && !told.trace {
         return context.counters.slow_passed_over.add(u64::from(is_slow));
     }
-    let Traced { written, head } = traced();
+    let Traced { written, heard, head } = traced();
     let written = written.unwrap_or(if failed { now } else { ticket.since }).max(ticket.since);
     if told.slow {
         let slow_min = u128::from(context.limits.slow_min);
         let is_long = |from: Time, to: Time| to.since(from).as_micros() >= slow_min;
-        // What waits behind others at its shard is answered soon after them.
-        told.slow =
-            failed || is_long(ticket.since, written) || is_long(written.max(connection.heard_before()), now);
+        // What waits behind others at its shard is answered soon after them, and written soon after others are answered.
+        told.slow = failed
+            || is_long(ticket.since.max(heard), written)
+            || is_long(written.max(connection.heard_before()), now);
     }
     if told.slow {
         slow.tells();
@@ -113,6 +116,11 @@ fn note<P: Protocol>(
 fn shown_error(error: &[u8], privacy: Privacy) -> Box<str> {
     let ends: &[u8] = if privacy == Privacy::HashedKeys { b" \r\n" } else { b"'\"`\r\n" };
     let end = error.iter().position(|byte| ends.contains(byte)).unwrap_or(error.len()).min(ERROR_MAX);
+    // A script makes an error of whatever it likes, the name of a key too.
+    let is_code = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+    if privacy == Privacy::HashedKeys && (end > CODE_MAX || !error[..end].iter().all(is_code)) {
+        return "(error)".into();
+    }
     String::from_utf8_lossy(&error[..end]).trim_end().escape_debug().to_string().into()
 }
 
@@ -129,7 +137,7 @@ impl<P: Protocol> Service<'_, P> {
             return self.context.counters.access_passed_over.add(1);
         }
         let privacy = self.context.limits.privacy;
-        let error = self.plan.reply.strip_prefix(&[P::ERROR]).unwrap_or(b"refused");
+        let error = P::error(&self.plan.reply).unwrap_or(b"refused");
         self.wishes.add(Wish::Note(Box::new(Noted {
             client: self.id,
             number: self.activity.replies.next_number(),
@@ -168,7 +176,12 @@ impl<P: Protocol> Pool<P> {
             if !told.slow && !told.access && !told.trace {
                 continue;
             }
-            let error = failure.of_shard(name).into_boxed_str();
+            let error = failure.of_shard(name);
+            let error = match failure {
+                // It has the first words of what the shard has sent.
+                ShardFailure::Malformed(_) => shown_error(error.as_bytes(), limits.privacy),
+                _ => error.into_boxed_str(),
+            };
             let shard = || name.clone();
             let wishes = &mut self.wishes;
             note(
@@ -267,6 +280,8 @@ mod tests {
         let unknown = b"ERR unknown command 'AUHT', with args beginning with: 'secret' \r\n";
         assert_eq!(shown(unknown, Privacy::Shown), "ERR unknown command");
         assert_eq!(shown(unknown, Privacy::HashedKeys), "ERR");
+        assert_eq!(shown(b"user:42 is no number\r\n", Privacy::HashedKeys), "(error)");
+        assert_eq!(shown(b"SERVER_ERROR out of memory\r\n", Privacy::HashedKeys), "SERVER_ERROR");
         assert_eq!(shown(b"WRONGTYPE Operation against\r\n", Privacy::Shown), "WRONGTYPE Operation against");
         assert_eq!(shown(&[b'x'; 1000], Privacy::Shown).len(), ERROR_MAX);
     }

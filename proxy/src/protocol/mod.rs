@@ -308,6 +308,11 @@ pub trait Protocol:
     /// What a response begins with that [`Self::redirect`] or [`Self::is_complaint`] knows.
     const ERROR: u8;
 
+    /// What a response says that tells an error.
+    fn error(response: &[u8]) -> Option<&[u8]> {
+        response.strip_prefix(&[Self::ERROR])
+    }
+
     /// Whether the response, whatever was asked, says that the shard does not want the proxy: not without a password, not
     /// with these rights, not one connection more.
     fn is_complaint(response: &[u8]) -> bool;

@@ -32,6 +32,7 @@ impl<P: Protocol> Connection<P> {
     /// Tells the counters how long the queues are.
     pub fn publish(&mut self, counters: &ShardCounters) {
         debug_assert!(self.is_in_step());
+        self.tidy_trail();
         if self.private.is_some() {
             // What waits there for data is in nobody's way.
             return;

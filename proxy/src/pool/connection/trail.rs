@@ -5,12 +5,11 @@
 //! behind it. Of what is large the beginning is kept.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use bytes::{Buf as _, BytesMut};
 
 use super::{Connection, Link};
-use crate::buffer::{Output, SHARE_MIN};
+use crate::buffer::Output;
 use crate::pool::ticket::Ticket;
 use crate::protocol::Protocol;
 use crate::time::Time;
@@ -19,14 +18,14 @@ use crate::time::Time;
 pub const HEAD_MAX: usize = 5 * 1024;
 /// Writes that are remembered; of what was written before nothing is known.
 pub const WRITES_MAX: usize = 4096;
-/// Small requests that are kept of one write.
+/// Bytes that are kept of one write.
 const TOGETHER_MAX: usize = 512 * 1024;
-/// Pieces of one write that are looked at.
-const PIECES_MAX: usize = 32;
 /// Requests that are looked for of those that have failed together.
 const FAILED_MAX: usize = 8;
 /// Room that is kept while nothing is in flight.
 const KEEP_MAX: usize = 4 * 1024;
+/// The same of pieces.
+const PIECES_KEEP_MAX: usize = 64;
 
 /// What was written on a connection and is not answered.
 #[derive(Default, Debug)]
@@ -39,14 +38,16 @@ pub struct Trail {
     /// So many bytes stood in the output before it was written, and so many pieces and bytes of ours are from before that.
     staged: usize,
     before: (usize, usize),
-    /// When something had come of the shard before what is being taken.
+    /// When the last response before those that are being taken was complete.
     heard: Time,
 }
 
 /// Bytes that were written together.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 struct Piece {
     at: Time,
+    /// When its shard had been heard of before.
+    heard: Time,
     length: u64,
     kept: usize,
 }
@@ -56,30 +57,17 @@ impl Trail {
     fn stage(&mut self, output: &Output) {
         self.unstage();
         self.staged = output.len();
-        if let Some(bytes) = output.whole() {
-            // None of them is large.
-            return self.keep(bytes, bytes.len().min(TOGETHER_MAX));
-        }
-        let mut vectors = [IoSlice::new(&[]); PIECES_MAX];
-        let count = output.vectors(&mut vectors, usize::MAX);
-        let mut left = output.len();
-        for bytes in &vectors[..count] {
-            left -= bytes.len();
-            self.stage_piece(bytes);
-        }
-        if left > 0 {
-            self.pieces.push_back(Piece { at: Time::default(), length: left as u64, kept: 0 });
-        }
-    }
-
-    fn stage_piece(&mut self, bytes: &[u8]) {
-        let kept = if bytes.len() < SHARE_MIN { bytes.len() } else { HEAD_MAX };
-        self.keep(bytes, kept);
+        let mut room = TOGETHER_MAX;
+        output.each_piece(|bytes, is_large| {
+            let kept = bytes.len().min(if is_large { HEAD_MAX } else { room }).min(room);
+            room -= kept;
+            self.keep(bytes, kept);
+        });
     }
 
     fn keep(&mut self, bytes: &[u8], kept: usize) {
         self.bytes.extend_from_slice(&bytes[..kept]);
-        self.pieces.push_back(Piece { at: Time::default(), length: bytes.len() as u64, kept });
+        self.pieces.push_back(Piece { length: bytes.len() as u64, kept, ..Piece::default() });
     }
 
     /// What was to be written is not, or is staged anew.
@@ -106,7 +94,7 @@ impl Trail {
             if written == 0 {
                 break;
             }
-            piece.at = now;
+            (piece.at, piece.heard) = (now, self.heard);
             piece.length = piece.length.min(written);
             piece.kept = piece.kept.min(usize::try_from(written).unwrap_or(usize::MAX));
             written -= piece.length;
@@ -130,20 +118,31 @@ impl Trail {
         }
         if self.pieces.is_empty() {
             self.bytes.clear();
-            if self.bytes.capacity() > KEEP_MAX {
+            // Room that was passed over is not in the capacity until it is asked for.
+            if self.bytes.capacity() > KEEP_MAX || self.bytes.try_reclaim(KEEP_MAX + 1) {
                 self.bytes = BytesMut::new();
+            }
+            if self.pieces.capacity() > PIECES_KEEP_MAX {
+                self.pieces = VecDeque::new();
             }
         }
     }
 
-    /// Of a request of so many bytes, whose first was written so many bytes before the last of all: when that was, and its beginning.
-    fn find(&self, before_end: u64, length: u64) -> Option<(Time, Vec<u8>)> {
+    /// Nothing that was written is of interest any more.
+    fn clear(&mut self) {
+        self.unstage();
+        self.trim(0);
+    }
+
+    /// Of a request of so many bytes, whose first was written so many bytes before the last of all: when that was, when its
+    /// shard had been heard of before, and its beginning.
+    fn find(&self, before_end: u64, length: u64) -> Option<(Time, Time, Vec<u8>)> {
         let mut start = self.length.checked_sub(before_end)?;
         let (mut at, mut found, mut offset) = (None, Vec::new(), 0);
         let most = usize::try_from(length).unwrap_or(usize::MAX).min(HEAD_MAX);
         for piece in &self.pieces {
             if start < piece.length {
-                at.get_or_insert(piece.at);
+                at.get_or_insert((piece.at, piece.heard));
                 let from = usize::try_from(start).unwrap_or(usize::MAX).min(piece.kept);
                 let room = most - found.len();
                 let wanted = (piece.kept - from).min(room);
@@ -158,12 +157,16 @@ impl Trail {
             }
             offset += piece.kept;
         }
-        Some((at?, found))
+        let (at, heard) = at?;
+        Some((at, heard, found))
     }
 
-    /// Memory it holds.
+    /// Memory it holds; what an empty one keeps is not counted.
     pub fn memory(&self) -> usize {
-        self.bytes.len() + self.pieces.len() * size_of::<Piece>()
+        if self.pieces.is_empty() {
+            return 0;
+        }
+        self.bytes.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 }
 
@@ -172,6 +175,8 @@ impl Trail {
 pub struct Traced {
     /// When its first byte was written; none where none was.
     pub written: Option<Time>,
+    /// When its shard had been heard of before that.
+    pub heard: Time,
     /// Its beginning.
     pub head: Vec<u8>,
 }
@@ -198,10 +203,21 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// Something has come; before that something had come then.
-    pub fn trail_heard(&mut self) {
+    /// Responses were taken just now: what is behind them waits for its shard from here on. A part of a response says nothing: what
+    /// is large comes in many pieces, however long its shard has thought about it.
+    pub fn trail_heard(&mut self, now: Time) {
         if let Some(trail) = &mut self.trail {
-            trail.heard = self.received.unwrap_or(self.made);
+            trail.heard = now;
+        }
+    }
+
+    /// Where nothing is in flight, what was written is not kept until the next write.
+    #[inline]
+    pub fn tidy_trail(&mut self) {
+        if self.in_flight.is_empty()
+            && let Some(trail) = &mut self.trail
+        {
+            trail.clear();
         }
     }
 
@@ -210,7 +226,7 @@ impl<P: Protocol> Connection<P> {
         self.trail.as_ref().map_or(0, |trail| trail.memory())
     }
 
-    /// When something had come before what is being taken.
+    /// When the last response before those that are being taken was complete.
     pub fn heard_before(&self) -> Time {
         self.trail.as_ref().map_or(self.made, |trail| trail.heard)
     }
@@ -249,18 +265,21 @@ impl<P: Protocol> Connection<P> {
             let start = usize::try_from(unwritten - all).unwrap_or(usize::MAX);
             let length = usize::try_from(ticket.length).unwrap_or(usize::MAX).min(HEAD_MAX);
             let head = self.output.whole().and_then(|output| output.get(start..start + length));
-            return Traced { written: None, head: head.unwrap_or_default().to_vec() };
+            let head = head.unwrap_or_default().to_vec();
+            return Traced { written: None, heard: Time::default(), head };
         }
         let found = self.trail.as_ref().and_then(|trail| trail.find(all - unwritten, ticket.length));
-        let (written, head) = found.map_or((None, Vec::new()), |(at, head)| (Some(at), head));
-        Traced { written, head }
+        match found {
+            Some((at, heard, head)) => Traced { written: Some(at), heard, head },
+            None => Traced { written: None, heard: Time::default(), head: Vec::new() },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Piece as Bytes;
+    use crate::buffer::{Piece as Bytes, SHARE_MIN};
     use crate::pool::ClientId;
     use crate::pool::members::MemberIndex;
     use crate::pool::policy::Policy;
@@ -331,7 +350,7 @@ mod tests {
             }
             while bench.connection.asked().is_some() && bench.below(3) > 0 {
                 let ticket = bench.connection.answered().expect("just seen");
-                let Traced { written, head } = bench.connection.trace_answered(&ticket);
+                let Traced { written, head, .. } = bench.connection.trace_answered(&ticket);
                 let asked = &made[ticket.number as usize];
                 assert!(written.is_some(), "{}", ticket.number);
                 assert!(asked.starts_with(&head), "{}: {}", ticket.number, String::from_utf8_lossy(&head));
@@ -353,6 +372,26 @@ mod tests {
         assert!(held < 4 << 20, "{held}");
     }
 
+    /// Small ones that stand together are no large one, however many they are, and wherever a large one stands.
+    #[test]
+    fn many_small_requests_beside_a_large_one_are_known() {
+        let mut bench = Bench::new();
+        let mut made = Vec::new();
+        for number in 0..3000_u32 {
+            let mut text = format!("<{number}>").into_bytes();
+            text.resize(if number % 1000 == 500 { 2 * SHARE_MIN } else { 40 }, b'x');
+            made.push(text.clone());
+            bench.submit(number, text);
+        }
+        let all = bench.connection.output.len();
+        bench.write(all);
+        for asked in made {
+            let ticket = bench.connection.answered().expect("it was sent");
+            let head = bench.connection.trace_answered(&ticket).head;
+            assert_eq!(head, asked[..asked.len().min(HEAD_MAX)]);
+        }
+    }
+
     #[test]
     fn a_shard_that_never_answers_makes_no_trail_without_end() {
         let mut bench = Bench::new();
@@ -361,6 +400,10 @@ mod tests {
             bench.write(14);
         }
         assert!(bench.connection.trail_bytes() < 1 << 20, "{}", bench.connection.trail_bytes());
+        while bench.connection.answered().is_some() {}
+        bench.connection.tidy_trail();
+        let trail = bench.connection.trail.as_ref().expect("it is on");
+        assert!(trail.bytes.capacity() <= KEEP_MAX && trail.pieces.capacity() <= PIECES_KEEP_MAX);
         bench.connection.stage_trail(false);
         assert_eq!(bench.connection.trail_bytes(), 0);
     }

@@ -110,7 +110,7 @@ impl<P: Protocol> Service<'_, P> {
     fn seen(&self, monitors: &[Arc<Monitor>], route: &Route<P::Merge>, input: &[u8]) -> Option<Box<Seen>> {
         let is_refused = match route {
             Route::Ignore | Route::NoRoom | Route::Deny { .. } => true,
-            Route::Answer => self.plan.reply.first() == Some(&P::ERROR),
+            Route::Answer => P::error(&self.plan.reply).is_some(),
             _ => false,
         };
         let decoder = &self.activity.decoder;

@@ -279,6 +279,11 @@ impl Protocol for Memcache {
 
     const ERROR: u8 = b'E';
 
+    /// A miss (END, EN) and a conflict (EXISTS) begin as ERROR does, and other errors do not.
+    fn error(response: &[u8]) -> Option<&[u8]> {
+        response::is_error(response).then_some(response)
+    }
+
     fn is_complaint(response: &[u8]) -> bool {
         response.starts_with(b"ERROR Too many open connections")
     }

@@ -16,10 +16,17 @@ pub fn words(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
         Some(Handling::Everywhere(_) | Handling::Answer(_) | Handling::Refuse(_)) | None => false,
     };
     let count = words::words(line).count();
-    let shown = words::words(line)
-        .enumerate()
-        .map(|(at, word)| if is_key(at) { privacy.key(word) } else { std::borrow::Cow::Borrowed(word) });
+    let shown = words::words(line).enumerate().map(|(at, word)| match () {
+        () if is_key(at) => privacy.key(word),
+        () if at == 0 || is_plain(word) => std::borrow::Cow::Borrowed(word),
+        () => privacy.argument(word),
+    });
     shorten(shown, count)
+}
+
+/// A number, a flag, or `noreply`: nothing that a client has thought of. What stands behind a flag may be anything (`O`).
+fn is_plain(word: &[u8]) -> bool {
+    word.len() == 1 || word == b"noreply" || word.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -38,6 +45,9 @@ mod tests {
         assert_eq!(told(b"set k 0 0 5\r\nvalue\r\n", Privacy::HashedKeys), format!("set {k} 0 0 5"));
         assert_eq!(told(b"get k l\r\n", Privacy::HashedKeys), format!("get {k} {l}"));
         assert_eq!(told(b"mg k v", Privacy::HashedKeys), format!("mg {k} v"));
+        assert_eq!(told(b"mg k v Osecret", Privacy::HashedKeys), format!("mg {k} v (7 bytes)"));
+        assert_eq!(told(b"mg k v Osecret", Privacy::Shown), "mg k v Osecret");
+        assert_eq!(told(b"touch k secret\r\n", Privacy::HashedKeys), format!("touch {k} (6 bytes)"));
         assert_eq!(told(b"", Privacy::Shown), "");
     }
 }
