@@ -457,8 +457,16 @@ fn a_store_is_tried_by_tls() {
     assert!(!worked && text.contains("CertificateRequired"), "{text}");
     let (worked, text) = said(&["try", &through, "--limit", "0", "--tls", "--tls-ca", "/nowhere"]);
     assert!(!worked && text.contains("ca: ") && text.contains("/nowhere"), "{text}");
-    let (worked, text) = said(&["try", &through, "--tls-ca", &ca]);
-    assert!(!worked && text.contains("--tls"), "{text}");
+    // Who says something about TLS and forgets to ask for it is not to send a password that anybody can read.
+    let plain = Server::redis(&[]);
+    let plain = format!("{}:{}", address(), plain.port);
+    let name = ["--tls-server-name", "proxy"];
+    for half in [&["--tls-ca", &*ca][..], &presented, &["--tls-verify", "ca"], &name] {
+        let (worked, text) = said(&[&["try", &plain, "--limit", "0"][..], half].concat());
+        assert!(!worked && text.contains("required") && text.contains("--tls"), "{text}");
+    }
+    let (worked, text) = said(&[&["try", &through][..], &known, &presented[..2]].concat());
+    assert!(!worked && text.contains("certificate needs key as well"), "{text}");
     let unverified = ["try", &through, "--tls", "--tls-verify", "none"];
     assert!(said(&unverified).0);
 

@@ -28,17 +28,17 @@ pub struct Tls {
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca: Option<String>,
     /// File with the certificate in PEM that is presented to the servers
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls")]
     tls_certificate: Option<String>,
     /// File with the private key of that certificate
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    #[arg(long, value_name = "FILE", requires = "tls")]
     tls_key: Option<String>,
     /// Name that the servers' certificates have to be valid for; default: their host
     #[arg(long, value_name = "NAME", requires = "tls")]
     tls_server_name: Option<String>,
-    /// How the servers' certificates are verified
-    #[arg(long, value_name = "HOW", default_value = "full", value_parser = ["full", "ca", "none"])]
-    tls_verify: String,
+    /// How the servers' certificates are verified; default: full
+    #[arg(long, value_name = "HOW", requires = "tls", value_parser = ["full", "ca", "none"])]
+    tls_verify: Option<String>,
 }
 
 impl Tls {
@@ -52,7 +52,7 @@ impl Tls {
             ("certificate", &self.tls_certificate),
             ("key", &self.tls_key),
             ("server_name", &self.tls_server_name),
-            ("verify", &Some(self.tls_verify.clone())),
+            ("verify", &self.tls_verify),
         ];
         let said = said.map(|(name, value)| value.clone().map(|value| (name, value)));
         let said: Vec<_> = said.into_iter().flatten().collect();
