@@ -44,8 +44,10 @@ const FIGURES: [&str; 7] = ["memory", "persistence", "stats", "cpu", "modules", 
 /// Lines of a section, and fields that one shard says in a line: several times what servers have.
 const LINES_MAX: usize = 10_000;
 const FIELDS_MAX: usize = 256;
-/// Bytes of what one shard says in which figures are looked for: several times what a server says, with all its sections.
+/// Bytes of what one shard says that are looked at: several times what a server says, with all its sections.
 const FIGURES_MAX: usize = 1 << 20;
+/// No server has a larger number with a fraction: one of a few bytes, as `1e308`, would be written with hundreds.
+const FRACTION_MAX: f64 = 1e18;
 
 /// The section before which they stand.
 const BEFORE: &[u8] = b"# Cluster\r\n";
@@ -174,7 +176,8 @@ fn lines<'p>(section: &Section, shards: &'p [Part]) -> Result<Vec<u8>, &'p Part>
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for shard in shards {
         let (text, _) = string(&shard.bytes).ok_or(shard)?;
-        for line in text.split(|&byte| byte == b'\n') {
+        // Fields take a dozen times what they are written with, and whoever is served by this worker waits.
+        for line in text[..text.len().min(FIGURES_MAX)].split(|&byte| byte == b'\n') {
             let line = line.trim_ascii_end();
             let Some(end) = memchr::memchr(b':', line) else { continue };
             let (name, fields) = (&line[..end], &line[end + 1..]);
@@ -252,7 +255,7 @@ impl Number {
         let digits = text.split_once('.').map_or(0, |(_, digits)| digits.len());
         text.parse()
             .ok()
-            .filter(|number: &f64| number.is_finite())
+            .filter(|number: &f64| number.abs() < FRACTION_MAX)
             .map(|number| Self::Fraction(number, digits.min(6)))
     }
 
@@ -399,6 +402,13 @@ mod tests {
         let reply = joined(merge, &[&bulk(&many), &bulk(&wide), &own]);
         assert_eq!(reply.matches("cmdstat_").count(), LINES_MAX);
         assert!(joined(merge, &[&bulk(&wide), &own]).contains("cmdstat_wide:a=256\r\n"));
+        // The same line again and again: a shard is not read without end.
+        let endless = bulk(&"cmdstat_x:a=1\r\n".repeat(1_000_000));
+        let counted = format!("cmdstat_x:a={}\r\n", FIGURES_MAX / "cmdstat_x:a=1\r\n".len());
+        assert!(joined(merge, &[&endless, &own]).contains(&counted));
+        // Nor written with more than it has said.
+        let large = bulk("cmdstat_x:a=1e308,b=-1e308,c=nan,d=1e17\r\n");
+        assert!(joined(merge, &[&large, &own]).contains("cmdstat_x:d=100000000000000000\r\n"));
         let odd = "cmdstat_x\r\ncmdstat_y:\r\ncmdstat_z:calls=nonsense,usec=-1,a=1e999,b\r\n";
         assert!(joined(merge, &[&bulk(odd), &own]).contains("# Memory"));
     }
