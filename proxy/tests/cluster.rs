@@ -513,8 +513,16 @@ fn described(page: &str) -> String {
             }
         }
     }
+    // Of those nothing is there where no shard fails, and without TLS.
+    let seldom = [
+        ("memstore_shard_failures_total", "pool, shard, reason"),
+        ("memstore_tls_certificate_not_after_seconds", "pool, side"),
+    ];
     let mut table = String::from("| Metric | kind | labels | meaning |\n|---|---|---|---|\n");
-    for (name, kind, labels, help) in rows {
+    for (name, kind, mut labels, help) in rows {
+        if let Some((_, known)) = seldom.iter().find(|(seldom, _)| *seldom == name && labels.is_empty()) {
+            labels.push((*known).to_owned());
+        }
         table.push_str(&format!(
             "| `{name}` | {kind} | {} | {} |\n",
             labels.join(", "),
