@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::table::COMMANDS;
-use super::{Command, FAMILIES, Handling, Merge, ScriptKind, Version};
+use super::{Command, FAMILIES, Handling, Local, Merge, Reach, ScriptKind, Version};
 
 /// All rows but those of containers, which do nothing themselves.
 fn rows() -> impl Iterator<Item = &'static Command<'static>> {
@@ -90,6 +90,10 @@ fn outcome(command: &Command) -> String {
             _ => "the script runs on the shard of its keys".into(),
         },
         Handling::Split(merge) => format!("split by shard; {}", merged(merge)),
+        Handling::Answer(Local::Info) => {
+            "answered by the proxy, with what all shards say where a section is named".into()
+        }
+        Handling::Answer(Local::Monitor) => "only with `monitor`: answered by the proxy".into(),
         Handling::Answer(_) => "answered by the proxy".into(),
         Handling::Container => String::new(),
         Handling::Block(_) => "to the shard of its keys, on a connection of its own while it waits".into(),
@@ -100,7 +104,14 @@ fn outcome(command: &Command) -> String {
         Handling::Listen(_, true) => "the proxy subscribes on the shards".into(),
         Handling::Listen(_, false) => "the proxy unsubscribes once nobody is left".into(),
         Handling::ToChannel => "to the shard that owns the channel".into(),
-        Handling::ToAll(merge, _) => format!("to all shards; {}", merged(merge)),
+        Handling::ToAll(merge, reach) => {
+            let only = match reach {
+                Reach::Disk => "only with `save_all_shards`: ",
+                Reach::Names => "unless `keys_all_shards` forbids it: ",
+                Reach::Database | Reach::Server => "",
+            };
+            format!("{only}to all shards; {}", merged(merge))
+        }
         Handling::Scan => "one shard after the other".into(),
         Handling::AskChannels(merge) => format!("to the shards that know the channels; {}", merged(merge)),
         Handling::Later(feature) if feature.is_served_by_one_shard() => {
