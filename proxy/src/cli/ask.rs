@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::common::{Format, print};
+use super::report::clean_lines;
 use crate::admin;
 use crate::secret::Secret;
 
@@ -32,11 +33,13 @@ impl Whom {
         self.token_file.as_deref().map(Secret::of_file).transpose()
     }
 
-    /// Its answer, status and body, within this time.
+    /// Its answer, status and body, within this time. In the body is nothing that a terminal takes for orders; in a JSON document such
+    /// characters are escaped, so whoever reads that has to mind the texts in it.
     pub fn ask(&self, method: &str, path: &str, limit: Duration) -> anyhow::Result<(u16, String)> {
         let token = self.token()?;
-        admin::ask(&self.admin, method, path, token.as_ref().map(Secret::expose), limit)
-            .with_context(|| format!("cannot query the proxy at {}", self.admin))
+        let (status, body) = admin::ask(&self.admin, method, path, token.as_ref().map(Secret::expose), limit)
+            .with_context(|| format!("cannot query the proxy at {}", self.admin))?;
+        Ok((status, clean_lines(&body)))
     }
 }
 
@@ -56,15 +59,17 @@ impl Ask {
         self.whom.ask(method, path, if method == "GET" { ANSWER_LIMIT } else { CHANGE_LIMIT })
     }
 
-    /// What the proxy says as it goes on: `show` gets it as it comes.
+    /// What the proxy says as it goes on: `show` gets it as it comes, bytes that a terminal might take for orders too.
     pub fn follow(
         &self,
         path: &str,
         show: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<(u16, String)> {
         let token = self.whom.token()?;
-        admin::follow(&self.whom.admin, path, token.as_ref().map(Secret::expose), ANSWER_LIMIT, show)
-            .with_context(|| format!("cannot query the proxy at {}", self.whom.admin))
+        let (status, said) =
+            admin::follow(&self.whom.admin, path, token.as_ref().map(Secret::expose), ANSWER_LIMIT, show)
+                .with_context(|| format!("cannot query the proxy at {}", self.whom.admin))?;
+        Ok((status, clean_lines(&said)))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::common::{File, Format, places, print};
 use super::connect::{self, problem};
+use super::report::clean_lines;
 use super::terminal::colours;
 use crate::config::{self, Mistake};
 use crate::control::look::look;
@@ -58,7 +59,8 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             })
             .collect();
         let file = asked.file.config.display().to_string();
-        print(&format!("{}\n", json!({"ok": is_ok, "file": file, "errors": [], "pools": pools})))?;
+        let told = json!({"ok": is_ok, "file": file, "errors": [], "pools": pools});
+        print(&clean_lines(&format!("{told}\n")))?;
         return Ok(code);
     }
     let mut text = String::new();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::ask::Ask;
 use super::common::{Format, print};
+use super::report::clean;
 
 /// What is asked for.
 #[derive(Args)]
@@ -44,6 +45,7 @@ pub fn hot(hot: &Hot) -> anyhow::Result<ExitCode> {
 
 fn write_pool(name: &str, pool: &Value, text: &mut String) {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
+    let name = clean(name);
     if number(&pool["sample"]) == 0.0 {
         let _ = writeln!(text, "pool {name}: hot_keys is off");
         return;
@@ -51,12 +53,14 @@ fn write_pool(name: &str, pool: &Value, text: &mut String) {
     let _ = writeln!(
         text,
         "pool {name}: {} sampled requests in {:.0} s (hot_keys_sample: {})",
-        pool["sampled_requests"],
+        clean(&pool["sampled_requests"].to_string()),
         number(&pool["seconds"]),
-        pool["sample"]
+        clean(&pool["sample"].to_string())
     );
     let rows = |field: &str| pool[field].as_array().cloned().unwrap_or_default();
-    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let word = |value: &Value| clean(value.as_str().unwrap_or("-"));
+    // Numbers, unless it is no proxy that answers.
+    let figure = |value: &Value| clean(&value.to_string());
     let keys = rows("keys").into_iter().map(|row| {
         let percent = |field: &str| format!("{:.1}%", number(&row[field]) * 100.0);
         let rate = format!("{:.0}", number(&row["accesses_per_second"]));
@@ -65,8 +69,8 @@ fn write_pool(name: &str, pool: &Value, text: &mut String) {
     write_table(["share", "per second", "reads", "shard", "key"], keys.collect(), text);
     for (title, field) in [("largest requests", "large_requests"), ("largest replies", "large_replies")] {
         let large = rows(field).into_iter().map(|row| {
-            let ago = format!("{} s ago", row["seconds_ago"]);
-            [row["bytes"].to_string(), ago, word(&row["command"]), word(&row["shard"]), word(&row["key"])]
+            let ago = format!("{} s ago", figure(&row["seconds_ago"]));
+            [figure(&row["bytes"]), ago, word(&row["command"]), word(&row["shard"]), word(&row["key"])]
         });
         let large: Vec<_> = large.collect();
         if !large.is_empty() {
@@ -132,6 +136,11 @@ mod tests {
         let mut text = String::new();
         write_pool("p", &serde_json::json!({"sample": 0}), &mut text);
         assert_eq!(text, "pool p: hot_keys is off\n");
+        let mut text = String::new();
+        let hostile = serde_json::json!({"sample": 1, "sampled_requests": "\u{9b}1", "keys": [{"key": "\u{1b}[2J", "shard": "\u{9b}2J"}],
+            "large_requests": [{"bytes": "\u{9b}", "seconds_ago": "\u{9b}", "command": "\u{1b}c"}]});
+        write_pool("p\u{1b}c", &hostile, &mut text);
+        assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
     }
 
     #[test]

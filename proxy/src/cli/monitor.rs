@@ -42,7 +42,7 @@ pub fn monitor(monitor: &Monitor) -> anyhow::Result<ExitCode> {
         .filter_map(|(name, value)| Some(format!("{name}={}", encoded(value.as_deref()?))))
         .collect();
     let followed = asked.follow(&format!("/monitor?{}", query.join("&")), |lines| {
-        Ok(std::io::stdout().write_all(lines).and_then(|()| std::io::stdout().flush())?)
+        Ok(std::io::stdout().write_all(&printable(lines)).and_then(|()| std::io::stdout().flush())?)
     });
     let is_enough = |error: &Error| error.kind() == ErrorKind::BrokenPipe;
     let (status, said) = match followed {
@@ -51,4 +51,20 @@ pub fn monitor(monitor: &Monitor) -> anyhow::Result<ExitCode> {
     };
     ensure!(status == 200, "{status}: {}", said.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a proxy sends is ASCII; of what is not no terminal is to take orders.
+fn printable(lines: &[u8]) -> Vec<u8> {
+    let shown = |&byte: &u8| if matches!(byte, b' '..=b'~' | b'\n') { byte } else { b'?' };
+    lines.iter().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_orders_for_the_terminal_are_shown() {
+        assert_eq!(printable(b"1.0 [0 a] \"\\x1b\"\n\x1b[2J\xc2\x9b"), b"1.0 [0 a] \"\\x1b\"\n?[2J??");
+    }
 }
