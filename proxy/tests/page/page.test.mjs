@@ -250,6 +250,15 @@ test("another pool is looked at", async () => {
   await page.selectOption("#pool", "sessions");
 });
 
+test("a connection that ends in the midst of an answer is no end of the page", async () => {
+  await page.evaluate(() => {
+    const { text } = Response.prototype;
+    Response.prototype.text = () => { Response.prototype.text = text; return Promise.reject(new TypeError("network error")); };
+  });
+  await until(() => !document.querySelector("#trouble").hidden && /cannot be reached/.test(document.querySelector("#trouble").textContent));
+  await until(() => document.querySelector("#trouble").hidden);
+});
+
 test("a page of others cannot read or change anything", async () => {
   // As after DNS rebinding: their name leads here.
   const other = await browser.newContext();

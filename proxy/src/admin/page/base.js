@@ -64,13 +64,14 @@ const TIMEOUT = 15000;
 async function request(path, options = {}) {
   const headers = { ...(options.headers || {}) };
   if (known.token) headers.Authorization = `Bearer ${known.token}`;
-  let response;
+  let response, text;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(TIMEOUT) });
+    // The connection may end in the midst of it, and the time as well.
+    text = await response.text();
   } catch (error) {
     throw new Refused(0, error.name === "TimeoutError" ? `no answer within ${TIMEOUT / 1000} s` : "the proxy cannot be reached");
   }
-  const text = await response.text();
   if (!response.ok) throw new Refused(response.status, text, Number(response.headers.get("Retry-After")) || 0);
   return text;
 }

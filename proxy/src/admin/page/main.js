@@ -61,9 +61,12 @@ async function loadHistory() {
 let troubles = 0;
 async function run(what) {
   try { await what(); $("trouble").hidden = true; troubles = 0; return 0; } catch (error) {
-    if (!(error instanceof Refused)) throw error;
     troubles += 1;
     $("trouble").hidden = false;
+    if (!(error instanceof Refused)) {
+      setText($("trouble"), `${clock(Date.now())}: this page has a mistake: ${error.message}. The figures below are older.`);
+      throw error;
+    }
     setText($("trouble"), `${clock(Date.now())}: ${error.message}. ${error.status === 0 ? "The figures below are older." : ""}`);
     return Math.max(error.wait * 1000, 0);
   }
@@ -158,9 +161,13 @@ async function tick() {
   isBusy = true;
   clearTimeout(timer);
   let wait = 0;
-  if (!document.hidden) wait = await run(() => refresh(false));
-  isBusy = false;
-  timer = setTimeout(tick, Math.max(TICK, wait, troubles ? TICK * Math.min(6, troubles) : 0));
+  try {
+    if (!document.hidden) wait = await run(() => refresh(false));
+  } finally {
+    // Whatever was wrong, it goes on.
+    isBusy = false;
+    timer = setTimeout(tick, Math.max(TICK, wait, troubles ? TICK * Math.min(6, troubles) : 0));
+  }
 }
 
 async function start() {
