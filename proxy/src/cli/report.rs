@@ -13,6 +13,9 @@ use crate::metrics::Durations;
 /// How long a proxy may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// The version of the document that is understood here.
+const VERSION: u32 = 1;
+
 /// The document. docs/admin.md says what each field means.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
@@ -157,7 +160,7 @@ impl Latency {
 impl Shard {
     /// Failures of all kinds.
     pub fn failures(&self) -> u64 {
-        self.errors.values().sum()
+        self.errors.values().fold(0, |sum, more| sum.saturating_add(*more))
     }
 
     /// Whether it serves.
@@ -177,8 +180,20 @@ pub fn ask(whom: &Whom, query: &str) -> anyhow::Result<(String, Report)> {
         }
         _ => bail!("{status}: {}", body.trim_end()),
     }
-    let report = serde_json::from_str(&body).context("the response is not a status document")?;
+    let report = understood(&body)?;
     Ok((body, report))
+}
+
+/// The document, if it is one: what is not said is 0, so anything might pass for a proxy without pools, which has no shard that is down.
+fn understood(body: &str) -> anyhow::Result<Report> {
+    let report: Report = serde_json::from_str(body).context("the response is not a status document")?;
+    match report.version {
+        VERSION => Ok(report),
+        0 => bail!("the response is not a status document"),
+        other => {
+            bail!("the proxy's status document has version {other}, and this command knows version {VERSION}")
+        }
+    }
 }
 
 /// A duration in words of at most two units.
@@ -286,6 +301,14 @@ mod tests {
         let report: Report = serde_json::from_str(text).expect("a document");
         let shard = &report.pools[0].shards[0];
         assert_eq!((shard.failures(), shard.is_up(), shard.reason.as_deref()), (3, false, None));
+    }
+
+    #[test]
+    fn what_is_no_status_document_is_not_taken_for_one() {
+        assert!(understood(r#"{"version":1,"pools":[]}"#).is_ok());
+        for other in ["{}", "[]", "null", "ok", r#"{"version":2,"pools":[]}"#, r#"{"status":"ok"}"#] {
+            assert!(understood(other).is_err(), "{other}");
+        }
     }
 
     #[test]
