@@ -48,6 +48,8 @@ pub async fn send(status: Arc<Status>, endpoint: String) -> anyhow::Result<()> {
     let resource = Resource::builder_empty().with_service_name("memstore");
     exporter.set_resource(&resource.with_attributes([version, instance]).build());
     let ids = RandomIdGenerator::default();
+    // The query may have a password, as that of the list of servers.
+    let endpoint = endpoint.split_once('?').map_or(&*endpoint, |(before, _)| before);
     loop {
         let mut spans = Vec::new();
         for pool in status.pools() {
@@ -64,11 +66,11 @@ pub async fn send(status: Arc<Status>, endpoint: String) -> anyhow::Result<()> {
             Ok(Ok(())) => drop(status.spans_sent.fetch_add(count, Relaxed)),
             Ok(Err(error)) => {
                 status.spans_failed.fetch_add(count, Relaxed);
-                warn_limited!(%endpoint, reason = %error, "traces not sent");
+                warn_limited!(endpoint, reason = %error, "traces not sent");
             }
             Err(_) => {
                 status.spans_failed.fetch_add(count, Relaxed);
-                warn_limited!(%endpoint, reason = "timed out", "traces not sent");
+                warn_limited!(endpoint, reason = "timed out", "traces not sent");
             }
         }
     }

@@ -68,7 +68,7 @@ struct Given {
 }
 
 /// Settings that have a flag and a variable.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 12] = [
     "stats_port",
     "stats_address",
     "admin_port",
@@ -77,6 +77,7 @@ const SETTINGS: [&str; 11] = [
     "workers",
     "log_level",
     "log_format",
+    "otlp_endpoint",
     "drain_grace",
     "drain_limit",
     "memory_max",

@@ -85,10 +85,7 @@ impl<'n, 'm> Section<'n, 'm> {
             Value::Text(text) => match read(text) {
                 Ok(value) => Some(value),
                 Err(allowed) => {
-                    let shown = match shown::is_secret(self.table, name) {
-                        true => "what is written".to_owned(),
-                        false => format!("{text:?}"),
-                    };
+                    let shown = shown::in_mistake(self.table, name, text);
                     self.wrong(node.place, format!("{name}: {shown} cannot be used: {allowed}"));
                     None
                 }

@@ -67,7 +67,7 @@ impl Shown {
     /// A setting of the process was said elsewhere than in the file.
     pub fn set(&mut self, name: &str, value: String, origin: Origin) {
         if let Some(row) = self.process.iter_mut().find(|row| row.name == name) {
-            (row.value, row.origin) = (value.into(), origin);
+            (row.value, row.origin) = (without_query(&value).into(), origin);
         }
     }
 
@@ -148,9 +148,15 @@ impl Kind {
     }
 }
 
-/// Whether nobody is to be shown what a setting of a table is.
-pub fn is_secret(table: &'static [Setting], name: &str) -> bool {
-    row(table, name).kind.is_secret()
+/// What a mistake says of a value that cannot be used. It goes to the log and to `/status`, so nothing that is a secret by its setting, or
+/// by its looks: a private key where the path of its file is meant, an URL with a password.
+pub fn in_mistake(table: &'static [Setting], name: &str, text: &str) -> String {
+    let is_key = text.contains('\n') || text.contains("-----BEGIN");
+    let has_user = text.contains("://") && text.contains('@');
+    if row(table, name).kind.is_secret() || is_key || has_user {
+        return "what is written".to_owned();
+    }
+    format!("{:?}", without_query(text))
 }
 
 #[cfg(test)]
@@ -194,11 +200,27 @@ mod tests {
         assert_eq!(find(rows, "servers_tls.verify").value, "none");
         assert_eq!(find(rows, "servers_url").value, "http://127.0.0.1:1/list?...");
         assert_eq!(find(&shown.process, "log_level").value, "debug");
+        shown.set("otlp_endpoint", "http://127.0.0.1:4318/v1/traces?key=s3cret-4".into(), Origin::Flag);
+        assert_eq!(find(&shown.process, "otlp_endpoint").value, "http://127.0.0.1:4318/v1/traces?...");
         shown.set("workers", "3".into(), Origin::Flag);
         let before = shown.clone();
         shown.set("workers", "4".into(), Origin::Environment("MEMSTORE_WORKERS".into()));
         shown.keep(&before, &["stats_address, stats_port", "workers"]);
         assert_eq!(shown, before);
+    }
+
+    #[test]
+    fn no_mistake_shows_what_looks_like_a_secret() {
+        for (table, name, text, told) in [
+            (TLS, "key", "-----BEGIN PRIVATE KEY----- s3cret", "what is written"),
+            (TLS, "key", "MIIEvQ\ns3cret", "what is written"),
+            (TLS, "key", "tls.key", "\"tls.key\""),
+            (POOL, "redis_auth", "s3cret", "what is written"),
+            (PROCESS, "otlp_endpoint", "http://user:s3cret@host:1", "what is written"),
+            (PROCESS, "otlp_endpoint", "https://host:1/?key=s3cret", "\"https://host:1/?...\""),
+        ] {
+            assert_eq!(in_mistake(table, name, text), told);
+        }
     }
 
     /// Whoever adds a setting that is a password has to say so.
