@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hyper::Request;
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 
 use super::endpoint::Peer;
@@ -27,14 +27,14 @@ pub(super) fn may_change<B>(
             None => Err("token required: Authorization: Bearer TOKEN"),
         };
     }
-    if headers.contains_key(ORIGIN) {
+    if headers.contains_key(ORIGIN) || is_of_other_page(headers) {
         return Err("requests from web pages (Origin) are refused");
     }
     let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
     if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
         return Err("Host has to be localhost or an IP address unless admin_token_file is set");
     }
-    if peer.ip().to_canonical().is_loopback() {
+    if peer.ip().to_canonical().is_loopback() && !is_forwarded(headers) {
         Ok(())
     } else {
         Err("allowed from the loopback address only unless admin_token_file is set")
@@ -63,16 +63,35 @@ pub(super) fn may_read<B>(
             return Err("requests from other web pages (Origin) are refused");
         }
     }
+    if is_of_other_page(headers) {
+        return Err("requests from other web pages (Sec-Fetch-Site) are refused");
+    }
     if ![host, request.uri().authority().map(Authority::as_str)].into_iter().flatten().all(is_here) {
         return Err("Host has to be localhost or an IP address unless the token is sent");
     }
-    if peer.ip().to_canonical().is_loopback() {
+    if peer.ip().to_canonical().is_loopback() && !is_forwarded(headers) {
         Ok(())
     } else {
         Err(
             "allowed from the loopback address only, or with the token (admin_token_file): Authorization: Bearer TOKEN",
         )
     }
+}
+
+/// Whether a browser says that the page of somebody else asks. A GET whose answer that page cannot read has no Origin; but it would be
+/// served all the same, and for /monitor as long as that lasts.
+fn is_of_other_page(headers: &HeaderMap) -> bool {
+    let is_own = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    headers.get_all("sec-fetch-site").iter().any(|site| !is_own(site))
+}
+
+/// Whether somebody else asks through a proxy on this machine that says so, as the sidecars of Istio and Linkerd do where they know the
+/// port as HTTP. Those that forward bytes only say nothing: then it takes a token, or a Unix socket.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.keys().map(HeaderName::as_str).any(|name| {
+        matches!(name, "forwarded" | "via")
+            || ["x-forwarded-", "x-envoy-", "l5d-"].iter().any(|begin| name.starts_with(begin))
+    })
 }
 
 /// Whether a Host header means this machine whatever name servers say: it is `localhost` or an address.
@@ -119,6 +138,26 @@ mod tests {
             assert!(may(peer, Some("s3cret"), &[right, ("host", "store.example")]), "{shown:?}");
             assert!(!may(peer, None, &[("host", "store.example")]), "{shown:?}");
             assert!(!may(peer, None, &[("host", "localhost"), ("origin", "http://localhost")]), "{shown:?}");
+            assert!(
+                !may(peer, None, &[("host", "localhost"), ("sec-fetch-site", "cross-site")]),
+                "{shown:?}"
+            );
+            for name in [
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "forwarded",
+                "via",
+                "x-envoy-peer-metadata",
+                "l5d-client-id",
+            ] {
+                assert!(!may(peer, None, &[("host", "10.0.0.5:9121"), (name, "x")]), "{shown:?} {name}");
+                assert!(
+                    may(peer, Some("s3cret"), &[right, ("host", "10.0.0.5:9121"), (name, "x")]),
+                    "{shown:?} {name}"
+                );
+            }
+            let typed = may(peer, None, &[("host", "localhost"), ("sec-fetch-site", "none")]);
+            assert_eq!(typed, is_here, "{shown:?}");
         }
         assert!(may(Peer::Unix, None, &[]) && may(Peer::Unix, Some("s3cret"), &[]));
     }
@@ -139,6 +178,16 @@ mod tests {
             assert!(may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "http://127.0.0.1:9121")]));
             assert!(!may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "http://evil.example")]));
             assert!(!may(here, token, &[("host", "127.0.0.1:9121"), ("origin", "null")]));
+            for (site, may_read) in
+                [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
+            {
+                assert_eq!(
+                    may(here, token, &[("host", "127.0.0.1:9121"), ("sec-fetch-site", site)]),
+                    may_read,
+                    "{site}"
+                );
+            }
+            assert!(!may(here, token, &[("host", "10.0.0.5:9121"), ("x-forwarded-proto", "http")]));
             assert!(!may(here, token, &[("host", "evil.example:9121")]));
             assert!(!may(here, token, &[("host", "evil.example"), ("origin", "http://evil.example")]));
             assert!(!may(elsewhere, token, &[("host", "10.0.0.2:9121")]));
