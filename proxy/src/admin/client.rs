@@ -85,7 +85,8 @@ async fn read_on(
     let (status, _) = understand(&String::from_utf8_lossy(&head))?;
     if status != 200 {
         let mut said = body;
-        stream.take(ANSWER_MAX).read_to_end(&mut said).await?;
+        // As much of it as comes in time.
+        let _ = timeout_at(until, stream.take(ANSWER_MAX).read_to_end(&mut said)).await;
         return Ok((status, String::from_utf8_lossy(&said).into_owned()));
     }
     show(&body)?;

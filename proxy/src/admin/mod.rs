@@ -425,8 +425,8 @@ impl Admin {
             .and_then(|query| Lines::watch(&self.status, &query));
         match watched {
             Ok(lines) => {
-                let mut reply = Response::new(Content::Lines(lines));
-                reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+                let mut reply = reply(StatusCode::OK, TEXT, String::new());
+                *reply.body_mut() = Content::Lines(lines);
                 reply
             }
             Err(Refused::Wrong(why)) => refuse(StatusCode::BAD_REQUEST, &why),
