@@ -191,6 +191,11 @@ impl Monitors {
         self.retain(|other| !matches!(other.reader, Reader::Client { number, .. } if number == gone));
     }
 
+    /// Nobody does: the pool has ended, and those who watch are told so.
+    pub fn close(&self) {
+        self.retain(|_| false);
+    }
+
     fn retain(&self, stays: impl Fn(&Arc<Monitor>) -> bool) {
         let mut all = self.all();
         let left: Vec<_> = all.extract_if(.., |monitor| !stays(monitor)).collect();
@@ -267,7 +272,7 @@ impl Monitors {
 
 impl Drop for Monitors {
     fn drop(&mut self) {
-        self.retain(|_| false);
+        self.close();
     }
 }
 
@@ -423,6 +428,11 @@ mod tests {
         assert!(monitors.watch(Filter::default(), client(99)).is_ok());
         (0..100).for_each(|number| monitors.leave_client(number));
         assert!(!monitors.is_active());
+        let last = monitors.watch(Filter::default(), Reader::Task).expect("there is room");
+        monitors.close();
+        assert!(!monitors.is_active());
+        let context = &mut Context::from_waker(Waker::noop());
+        assert_eq!(monitors.poll_take(&last, usize::MAX, context), Poll::Ready(None));
     }
 
     #[test]

@@ -129,6 +129,13 @@ struct Accepting {
     task: JoinHandle<()>,
 }
 
+impl Drop for PoolControl {
+    /// Whoever watches it at the admin address is not to wait for what does not come any more.
+    fn drop(&mut self) {
+        self.monitors.close();
+    }
+}
+
 impl PoolControl {
     /// A pool that all workers serve from now on. It accepts nobody yet, and nobody cares for it: see [`super::care`].
     pub fn open(
