@@ -16,10 +16,12 @@ pub fn words(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
         Some(Handling::Everywhere(_) | Handling::Answer(_) | Handling::Refuse(_)) | None => false,
     };
     let count = words::words(line).count();
-    let shown = words::words(line).enumerate().map(|(at, word)| match () {
-        () if is_key(at) => privacy.key(word),
-        () if at == 0 || is_plain(word) => std::borrow::Cow::Borrowed(word),
-        () => privacy.argument(word),
+    let shown = words::words(line).enumerate().map(|(at, word)| match handling {
+        // It may be a value behind a line that was wrong.
+        None => privacy.argument(word),
+        Some(_) if is_key(at) => privacy.key(word),
+        Some(_) if at == 0 || is_plain(word) => std::borrow::Cow::Borrowed(word),
+        Some(_) => privacy.argument(word),
     });
     shorten(shown, count)
 }
@@ -48,6 +50,8 @@ mod tests {
         assert_eq!(told(b"mg k v Osecret", Privacy::HashedKeys), format!("mg {k} v (7 bytes)"));
         assert_eq!(told(b"mg k v Osecret", Privacy::Shown), "mg k v Osecret");
         assert_eq!(told(b"touch k secret\r\n", Privacy::HashedKeys), format!("touch {k} (6 bytes)"));
+        assert_eq!(told(b"value k", Privacy::Shown), "value k");
+        assert_eq!(told(b"value k", Privacy::HashedKeys), "(5 bytes) (1 bytes)");
         assert_eq!(told(b"", Privacy::Shown), "");
     }
 }

@@ -50,7 +50,10 @@ pub fn info(
         if facts.settings.db > 0 { (facts.settings.db, 1) } else { (0, facts.settings.databases) };
     let wanted = Sections::wanted(&all[1..], databases);
     // Whoever looks after the shards is answered also while one hangs.
-    let wanted = if facts.settings.waits_without_limit { wanted.and_then(Sections::without_figures) } else { wanted };
+    let wanted = match facts.settings.waits_without_limit {
+        true => wanted.and_then(Sections::without_figures),
+        false => wanted,
+    };
     match wanted {
         None => Route::Answer,
         Some(wanted) => Route::AllShards(Merge::Sections(wanted)),
