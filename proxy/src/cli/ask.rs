@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::common::{Format, print};
-use super::report::clean_lines;
+use super::plain::clean_lines;
 use crate::admin;
 use crate::secret::Secret;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::common::{File, Format, places, print};
 use super::connect::{self, problem};
-use super::report::clean_lines;
+use super::plain::clean_lines;
 use super::terminal::colours;
 use crate::config::{self, Mistake};
 use crate::control::look::look;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::report::clean;
+use super::plain::clean;
 use super::terminal::Style;
 use crate::config;
 use crate::control::look::{Look, Seen};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::ask::Ask;
 use super::common::{Format, print};
-use super::report::clean;
+use super::plain::clean;
 
 /// What is asked for.
 #[derive(Args)]

@@ -34,6 +34,7 @@ mod hot;
 mod manual;
 mod monitor;
 mod nutcracker;
+mod plain;
 mod plan;
 mod report;
 mod route;

@@ -1,7 +1,6 @@
 //! What `/status` of a running proxy says, as `memstore status` and `memstore top` read and show it. What an older proxy does not say
 //! is 0 or nothing.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -246,33 +245,6 @@ pub fn in_query(name: &str) -> String {
         .collect()
 }
 
-/// Without what a terminal would take for orders: some of it is in the words of a shard.
-pub fn clean(text: &str) -> String {
-    let shown = |character| if is_order(character) { '?' } else { character };
-    text.chars().map(shown).collect()
-}
-
-/// The same of an answer of several lines, or of a JSON document, which stays one: there such characters stand in strings only.
-pub fn clean_lines(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut cleaned, character| {
-        if is_order(character) && character != '\n' {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                let _ = write!(cleaned, "\\u{unit:04x}");
-            }
-        } else {
-            cleaned.push(character);
-        }
-        cleaned
-    })
-}
-
-/// A terminal would do something else than show it, or show what is beside it elsewhere.
-fn is_order(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,11 +260,6 @@ mod tests {
         assert_eq!([0.0, 1023.9, 1536.0, 200.0 * 1048576.0].map(sized), ["0B", "1.0KiB", "1.5KiB", "200MiB"]);
         assert_eq!([None, Some(7), Some(1500), Some(2_500_000)].map(timed), ["-", "7us", "1.5ms", "2.5s"]);
         assert_eq!(in_query("a b&\u{e4}-1"), "a%20b%26%C3%A4-1");
-        assert_eq!(clean("a\u{1b}[2Jb\n\u{9b}c\u{202e}"), "a?[2Jb??c?");
-        assert_eq!(
-            clean_lines("{\"k\u{e4}\": \"\u{9b}2J\u{202e}\"}\n\u{1b}"),
-            "{\"k\u{e4}\": \"\\u009b2J\\u202e\"}\n\\u001b"
-        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::ask::Whom;
 use super::common::{Format, print};
-use super::report::{self, Pool, Report, Shard, clean, counted, lasting, sized, timed};
+use super::plain::clean;
+use super::report::{self, Pool, Report, Shard, counted, lasting, sized, timed};
 use super::terminal::{Style, colours, cut};
 use crate::log;
 

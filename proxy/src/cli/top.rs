@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::ask::Whom;
-use super::report::{self, Pool, Report, Shard, clean, counted, lasting, sized, timed};
+use super::plain::clean;
+use super::report::{self, Pool, Report, Shard, counted, lasting, sized, timed};
 use super::status::style_of;
 use super::terminal::{Screen, Style, cut, is_colour_allowed};
 use crate::config::value;
