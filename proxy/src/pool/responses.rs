@@ -205,7 +205,15 @@ impl<P: Protocol> Pool<P> {
         }
     }
 
-    /// Bytes waiting to be written to the shard, if it may be written to.
+    /// Whether something waits to be written to the shard, here or in its transport.
+    #[inline]
+    pub fn has_shard_output(&mut self, id: ConnectionId) -> bool {
+        let output = self.router.connections.get_mut(id).and_then(|connection| connection.writable());
+        output.is_some_and(|output| !output.is_sent())
+    }
+
+    /// Bytes waiting to be written to the shard, if it may be written to. They are about to be: what is kept of them for the slow log
+    /// is copied here, so whoever only wants to know whether there are some asks [`Self::has_shard_output`].
     pub fn shard_output(&mut self, id: ConnectionId) -> Option<&mut Output> {
         let connection = self.router.connections.get_mut(id)?;
         connection.stage_trail(self.context.limits.notes_requests());

@@ -279,7 +279,7 @@ impl<P: Protocol> Driver<P> {
     /// The shard's socket may be read or written.
     #[inline]
     fn shard_has_more(&mut self, id: ConnectionId, now: Time) {
-        if self.pool.shard_output(id).is_some_and(|output| !output.is_sent()) {
+        if self.pool.has_shard_output(id) {
             self.dirty_shards.push(id);
         }
         self.read_shard(id, now);
