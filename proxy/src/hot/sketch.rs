@@ -7,9 +7,10 @@
 //! 1. The count of a key is never below what is true, and its count less its error never above.
 //! 2. No error is above N / [`KEYS_MAX`]. So whatever has more than that share has a counter.
 //!
-//! A key that has no counter takes that of the key with the least count, and what that had counted is its error. The counters are looked
-//! through from end to end, hashes and counts apart: for so few that is a fraction of a microsecond, and there is no tree and no list to
-//! keep in order. A key is known by its hash ([`crate::privacy::hash`]), which nobody outside can foresee.
+//! A key that has no counter takes that of the key with the least count, and what that had counted is its error. The hashes are looked
+//! through from end to end, many at once; the counts from where the last one was found that was the least, for no count ever becomes
+//! less: once for all those that have it. There is no tree and no list to keep in order. A key is known by its hash
+//! ([`crate::privacy::hash`]), which nobody outside can foresee.
 
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ use std::collections::HashMap;
 pub const KEYS_MAX: usize = 256;
 /// Bytes that are kept of a key.
 pub const SHOWN_MAX: usize = 256;
+/// Hashes that are compared at once.
+const COMPARED: usize = 16;
 /// What a counter takes beside its key.
 const COUNTER_BYTES: usize = 80;
 
@@ -28,6 +31,8 @@ pub struct Sketch {
     counters: Vec<Counter>,
     total: u64,
     bytes: usize,
+    /// No count is less than this, and none before that place is this.
+    floor: (u64, usize),
 }
 
 /// What is known of a key beside its count.
@@ -78,12 +83,39 @@ impl Sketch {
     /// A key with this hash, beginning and length was named: `weight` times, as far as is known.
     pub fn add(&mut self, hash: u64, shown: &[u8], length: usize, weight: u64, reads: bool) {
         self.total += weight;
-        let place = match self.hashes.iter().position(|&known| known == hash) {
+        let place = match self.find(hash) {
             Some(place) => place,
             None => self.take_counter(hash, Key { shown: shown.into(), length }),
         };
         self.counts[place] += weight;
         self.counters[place].reads += if reads { weight } else { 0 };
+    }
+
+    fn find(&self, hash: u64) -> Option<usize> {
+        let is_known = |known: &u64| *known == hash;
+        let parts = self.hashes.chunks_exact(COMPARED);
+        let rest = parts.remainder();
+        let begun = self.hashes.len() - rest.len();
+        for (part, hashes) in parts.enumerate() {
+            // Without a way out in the midst of them they are compared together.
+            if hashes.iter().fold(false, |is_there, known| is_there | is_known(known)) {
+                return hashes.iter().position(is_known).map(|place| part * COMPARED + place);
+            }
+        }
+        rest.iter().position(is_known).map(|place| begun + place)
+    }
+
+    /// Where the least count is; all are in use.
+    fn place_of_least(&mut self) -> usize {
+        let (mut least, mut from) = self.floor;
+        let found = self.counts[from..].iter().position(|&count| count == least);
+        let ahead = found.unwrap_or_else(|| {
+            (least, from) = (self.least(), 0);
+            self.counts.iter().position(|&count| count == least).unwrap_or_default()
+        });
+        // Who takes it counts more.
+        self.floor = (least, from + ahead + 1);
+        from + ahead
     }
 
     fn take_counter(&mut self, hash: u64, key: Key) -> usize {
@@ -95,8 +127,8 @@ impl Sketch {
             self.counters.push(Counter { error: 0, reads: 0, key });
             return self.hashes.len() - 1;
         }
-        let error = self.least();
-        let place = self.counts.iter().position(|&count| count == error).unwrap_or_default();
+        let place = self.place_of_least();
+        let error = self.counts[place];
         self.hashes[place] = hash;
         let before = std::mem::replace(&mut self.counters[place], Counter { error, reads: 0, key });
         self.bytes -= before.key.shown.len();
@@ -181,6 +213,10 @@ mod tests {
             let (all, exact) = counted(&accesses, sketches);
             let total: u64 = all.iter().map(Sketch::total).sum();
             prop_assert_eq!(total, exact.values().sum::<u64>());
+            for sketch in &all {
+                prop_assert!(sketch.hashes.iter().enumerate().all(|(place, &hash)| sketch.find(hash) == Some(place)));
+                prop_assert!(sketch.counts.iter().all(|&count| count >= sketch.floor.0));
+            }
             let found = merged(&all);
             for found in &found {
                 let truth = exact[std::str::from_utf8(&found.key.shown).expect("as it was written")];
