@@ -15,6 +15,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The version of the document that is understood here.
 const VERSION: u32 = 1;
 
+/// What is read of one count of a histogram.
+const COUNT_MAX: u64 = 1 << 48;
+
 /// The document. docs/admin.md says what each field means.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
@@ -150,7 +153,8 @@ impl Latency {
         let mut durations = Durations::default();
         for (place, count) in durations.counts.iter_mut().enumerate() {
             let at = |latency: &Self| latency.buckets.get(place).copied().unwrap_or(0);
-            *count = at(self).saturating_sub(before.map_or(0, at));
+            // No proxy has served so many: all of them together are a number still, whoever answers.
+            *count = at(self).saturating_sub(before.map_or(0, at)).min(COUNT_MAX);
         }
         durations
     }
