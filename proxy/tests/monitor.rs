@@ -97,6 +97,21 @@ fn it_is_off_unless_it_is_allowed_and_ends_where_it_is_not_any_more() {
     eventually(|| metrics(&admin).contains("memstore_monitors{pool=\"pool\"} 0").to_string(), "true");
 }
 
+/// It ends with the pool, not with the next one that is opened, nor with the process.
+#[test]
+fn who_watches_a_pool_that_is_removed_is_not_kept_waiting() {
+    let shards = [Server::redis(&[])];
+    let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    let (status, mut shown) = watch(&admin, "?pool=pool", "");
+    assert!(status.contains(" 200 "), "{status}");
+    let listen = format!("{}:{}", servers::address(), servers::unused_port());
+    let line = shards[0].line(0);
+    proxy.overwrite(&format!("other:\n  listen: {listen}\n  redis: true\n  servers:\n   - {line}\n"));
+    servers::reload(&proxy);
+    let mut rest = String::new();
+    shown.read_to_string(&mut rest).expect("its end comes");
+}
+
 #[test]
 fn filters_of_the_admin_address_show_what_they_mean() {
     let shards = [Server::redis(&[]), Server::redis(&[])];

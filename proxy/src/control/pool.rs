@@ -129,13 +129,6 @@ struct Accepting {
     task: JoinHandle<()>,
 }
 
-impl Drop for PoolControl {
-    /// Whoever watches it at the admin address is not to wait for what does not come any more.
-    fn drop(&mut self) {
-        self.monitors.close();
-    }
-}
-
 impl PoolControl {
     /// A pool that all workers serve from now on. It accepts nobody yet, and nobody cares for it: see [`super::care`].
     pub fn open(
@@ -514,6 +507,11 @@ impl PoolControl {
         for orders in &self.orders {
             orders.send(Order::Drain { limit }).await;
         }
+    }
+
+    /// Whoever watches it at the admin address is not to wait for what does not come any more.
+    pub fn end_watching(&self) {
+        self.monitors.close();
     }
 
     /// Whether all workers have ended with it.

@@ -266,12 +266,14 @@ impl Wanted {
             }
             begin(&pool, listener);
         }
-        for pool in self.removed {
+        for pool in &self.removed {
             pool.removed.set(true);
             pool.drain(control.status.process().drain_limit).await;
             tracing::info!(pool = %pool.config().name, "pool removed; draining its clients");
         }
         control.tell_status();
+        // Nobody finds them from here on to begin to watch them. They are kept for long after they have ended.
+        self.removed.iter().for_each(|pool| pool.end_watching());
         window
     }
 }
