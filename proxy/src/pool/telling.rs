@@ -27,8 +27,49 @@ use crate::time::Time;
 
 /// Bytes that are shown of an error.
 const ERROR_MAX: usize = 128;
-/// The same of its code, where that is all that is shown.
-const CODE_MAX: usize = 16;
+/// Codes that servers and the proxy give errors, sorted: where keys are private nothing else is shown of an error.
+const CODES: [&[u8]; 40] = [
+    b"ASK",
+    b"BUSY",
+    b"BUSYGROUP",
+    b"BUSYKEY",
+    b"CLIENT_ERROR",
+    b"CLUSTERDOWN",
+    b"CROSSSLOT",
+    b"DENIED",
+    b"ERR",
+    b"ERROR",
+    b"EXECABORT",
+    b"INPROG",
+    b"INVALIDOBJ",
+    b"IOERR",
+    b"LOADING",
+    b"MASTERDOWN",
+    b"MISCONF",
+    b"MOVED",
+    b"NOADDR",
+    b"NOAUTH",
+    b"NOGROUP",
+    b"NOMASTERLINK",
+    b"NONEXT",
+    b"NOPERM",
+    b"NOPROTO",
+    b"NOREPLICAS",
+    b"NOSCRIPT",
+    b"NOTBUSY",
+    b"NOTREADY",
+    b"NOVALIDRDB",
+    b"OOM",
+    b"READONLY",
+    b"REDIRECT",
+    b"SERVER_ERROR",
+    b"STALE",
+    b"TRYAGAIN",
+    b"UNBLOCKED",
+    b"UNKILLABLE",
+    b"WRONGPASS",
+    b"WRONGTYPE",
+];
 
 impl<P: Protocol> Intake<'_, P> {
     /// The response at hand has taken long, or is an error, or is one of those that are looked at.
@@ -117,8 +158,7 @@ fn shown_error(error: &[u8], privacy: Privacy) -> Box<str> {
     let ends: &[u8] = if privacy == Privacy::HashedKeys { b" \r\n" } else { b"'\"`\r\n" };
     let end = error.iter().position(|byte| ends.contains(byte)).unwrap_or(error.len()).min(ERROR_MAX);
     // A script makes an error of whatever it likes, the name of a key too.
-    let is_code = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
-    if privacy == Privacy::HashedKeys && (end > CODE_MAX || !error[..end].iter().all(is_code)) {
+    if privacy == Privacy::HashedKeys && CODES.binary_search(&&error[..end]).is_err() {
         return "(error)".into();
     }
     String::from_utf8_lossy(&error[..end]).trim_end().escape_debug().to_string().into()
@@ -281,6 +321,8 @@ mod tests {
         assert_eq!(shown(unknown, Privacy::Shown), "ERR unknown command");
         assert_eq!(shown(unknown, Privacy::HashedKeys), "ERR");
         assert_eq!(shown(b"user:42 is no number\r\n", Privacy::HashedKeys), "(error)");
+        assert_eq!(shown(b"SESSION is no number\r\n", Privacy::HashedKeys), "(error)");
+        assert!(CODES.is_sorted());
         assert_eq!(shown(b"SERVER_ERROR out of memory\r\n", Privacy::HashedKeys), "SERVER_ERROR");
         assert_eq!(shown(b"WRONGTYPE Operation against\r\n", Privacy::Shown), "WRONGTYPE Operation against");
         assert_eq!(shown(&[b'x'; 1000], Privacy::Shown).len(), ERROR_MAX);
