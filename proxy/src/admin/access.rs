@@ -89,7 +89,7 @@ fn is_of_other_page(headers: &HeaderMap) -> bool {
 /// port as HTTP. Those that forward bytes only say nothing: then it takes a token, or a Unix socket.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().map(HeaderName::as_str).any(|name| {
-        matches!(name, "forwarded" | "via")
+        matches!(name, "forwarded" | "via" | "x-real-ip" | "x-original-forwarded-for")
             || ["x-forwarded-", "x-envoy-", "l5d-"].iter().any(|begin| name.starts_with(begin))
     })
 }
@@ -147,6 +147,7 @@ mod tests {
                 "x-forwarded-proto",
                 "forwarded",
                 "via",
+                "x-real-ip",
                 "x-envoy-peer-metadata",
                 "l5d-client-id",
             ] {
