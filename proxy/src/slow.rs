@@ -251,22 +251,37 @@ impl Book {
 
 /// The words of a request as they are shown, of which there may be more: so many of them, and so many bytes of each.
 pub fn shorten<'w>(words: impl Iterator<Item = std::borrow::Cow<'w, [u8]>>, all: usize) -> Vec<Box<[u8]>> {
+    shorten_cut(words, all, 0)
+}
+
+/// The same where the last of these words has so many bytes more.
+pub fn shorten_cut<'w>(
+    words: impl Iterator<Item = std::borrow::Cow<'w, [u8]>>,
+    all: usize,
+    cut: usize,
+) -> Vec<Box<[u8]>> {
     let shown = if all > WORDS_MAX { WORDS_MAX - 1 } else { all };
-    let mut out: Vec<Box<[u8]>> = words.take(shown).map(|word| shorten_word(&word)).collect();
+    let mut words = words.peekable();
+    let mut out: Vec<Box<[u8]>> = Vec::new();
+    while out.len() < shown
+        && let Some(word) = words.next()
+    {
+        out.push(shorten_word(&word, if words.peek().is_none() { cut } else { 0 }));
+    }
     if all > out.len() {
         out.push(format!("... ({} more arguments)", all - out.len()).into_bytes().into());
     }
     out
 }
 
-/// A word, or as much of it as is shown.
-fn shorten_word(word: &[u8]) -> Box<[u8]> {
-    if word.len() <= WORD_BYTES_MAX {
+/// A word, which has so many bytes more, or as much of it as is shown.
+fn shorten_word(word: &[u8], cut: usize) -> Box<[u8]> {
+    if word.len() <= WORD_BYTES_MAX && cut == 0 {
         return word.into();
     }
-    let (shown, rest) = word.split_at(WORD_BYTES_MAX);
+    let (shown, rest) = word.split_at(word.len().min(WORD_BYTES_MAX));
     let mut shown = shown.to_vec();
-    shown.extend_from_slice(format!("... ({} more bytes)", rest.len()).as_bytes());
+    shown.extend_from_slice(format!("... ({} more bytes)", rest.len() + cut).as_bytes());
     shown.into()
 }
 

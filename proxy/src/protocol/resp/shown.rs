@@ -5,21 +5,21 @@ use std::borrow::Cow;
 use super::command::Command;
 use super::command::index::lookup;
 use crate::privacy::Privacy;
-use crate::slow::{WORD_BYTES_MAX, WORDS_MAX, shorten};
+use crate::slow::{WORD_BYTES_MAX, WORDS_MAX, shorten, shorten_cut};
 
 /// What stands in the place of a secret, as in the log of a server.
 const REDACTED: &[u8] = b"(redacted)";
 
 /// The words of a request that begins so; of a transaction its requests, one word for each.
 pub fn words(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
-    let Some((count, first, mut rest)) = request(head) else { return Vec::new() };
+    let Some((count, first, mut rest, cut)) = request(head) else { return Vec::new() };
     if !(count == 1 && first.first().is_some_and(|word| word.eq_ignore_ascii_case(b"multi"))) {
-        return shorten(shown(&first, privacy).into_iter(), count);
+        return shortened(&first, privacy, count, cut);
     }
     let mut requests = vec![Cow::Borrowed(first[0])];
-    while let Some((count, words, behind)) = request(rest).filter(|(_, words, _)| !words.is_empty()) {
+    while let Some((count, words, behind, cut)) = request(rest).filter(|(_, words, ..)| !words.is_empty()) {
         rest = behind;
-        let words = shorten(shown(&words, privacy).into_iter(), count);
+        let words = shortened(&words, privacy, count, cut);
         requests.push(Cow::Owned(words.join(&b' ')));
         if requests.len() > WORDS_MAX {
             break;
@@ -29,27 +29,37 @@ pub fn words(head: &[u8], privacy: Privacy) -> Vec<Box<[u8]>> {
     shorten(requests.into_iter(), count)
 }
 
+/// These words of so many; of the last so many bytes are not there.
+fn shortened(words: &[&[u8]], privacy: Privacy, count: usize, cut: usize) -> Vec<Box<[u8]>> {
+    let shown = shown(words, privacy, cut);
+    // What stands in the place of a word is whole.
+    let is_itself = matches!(shown.last(), Some(Cow::Borrowed(word)) if *word != REDACTED);
+    shorten_cut(shown.into_iter(), count, if is_itself { cut } else { 0 })
+}
+
 /// The name of a client or user, or as much of it as is shown.
 pub fn name(name: &str) -> String {
     name.chars().take(WORD_BYTES_MAX).collect()
 }
 
 /// What there is of a request.
-type Beginning<'b> = (usize, Vec<&'b [u8]>, &'b [u8]);
+type Beginning<'b> = (usize, Vec<&'b [u8]>, &'b [u8], usize);
 
-/// How many words the request has, those of them that are there whole or in part, and what is behind them.
+/// How many words the request has, those of them that are there whole or in part, what is behind them, and how many bytes of the last
+/// of them are not there.
 fn request(input: &[u8]) -> Option<Beginning<'_>> {
     let (count, mut rest) = number(input.strip_prefix(b"*")?)?;
-    let mut words = Vec::new();
+    let (mut words, mut cut) = (Vec::new(), 0);
     while words.len() < count {
         let Some((length, behind)) = rest.strip_prefix(b"$").and_then(number) else { break };
         words.push(&behind[..length.min(behind.len())]);
+        cut = length.saturating_sub(behind.len());
         rest = behind.get(length..).and_then(|rest| rest.strip_prefix(b"\r\n")).unwrap_or_default();
         if words.len() > WORDS_MAX {
             break;
         }
     }
-    Some((count, words, rest))
+    Some((count, words, rest, cut))
 }
 
 fn number(input: &[u8]) -> Option<(usize, &[u8])> {
@@ -58,11 +68,17 @@ fn number(input: &[u8]) -> Option<(usize, &[u8])> {
     Some((digits.parse().ok()?, &input[end + 1..]))
 }
 
-/// Each of the words that are there, as it is shown.
-fn shown<'w>(words: &[&'w [u8]], privacy: Privacy) -> Vec<Cow<'w, [u8]>> {
+/// Each of the words that are there, as it is shown; of the last so many bytes are not there.
+fn shown<'w>(words: &[&'w [u8]], privacy: Privacy, cut: usize) -> Vec<Cow<'w, [u8]>> {
+    let argument = |at: usize, word: &'w [u8]| match privacy {
+        Privacy::HashedKeys if cut > 0 && at + 1 == words.len() => {
+            Cow::Owned(format!("({} bytes)", word.len() + cut).into_bytes())
+        }
+        _ => privacy.argument(word),
+    };
     let Some(row) = words.first().and_then(|name| lookup(name)) else {
         // A command of a module, whose keys are not known here.
-        let rest = words.iter().skip(1).map(|word| privacy.argument(word));
+        let rest = words.iter().enumerate().skip(1).map(|(at, word)| argument(at, *word));
         return words.first().map(|word| Cow::Borrowed(*word)).into_iter().chain(rest).collect();
     };
     let command = words.get(1).and_then(|word| row.subcommand(word)).unwrap_or(row);
@@ -78,7 +94,7 @@ fn shown<'w>(words: &[&'w [u8]], privacy: Privacy) -> Vec<Cow<'w, [u8]>> {
         () if at < named => Cow::Borrowed(*word),
         () if secret.contains(&at) => Cow::Borrowed(REDACTED),
         () if keys.contains(&at) => privacy.key(word),
-        () => privacy.argument(word),
+        () => argument(at, *word),
     };
     words.iter().enumerate().map(show).collect()
 }
@@ -161,6 +177,10 @@ mod tests {
                 assert!(words(&request[..end], privacy).len() <= 3, "{end}");
             }
         }
+        let end = request.len() - 202;
+        let last = |privacy| String::from_utf8_lossy(&words(&request[..end], privacy)[2]).into_owned();
+        assert_eq!(last(Privacy::Shown), format!("{}... (200 more bytes)", "x".repeat(100)));
+        assert_eq!(last(Privacy::HashedKeys), "(300 bytes)");
         let many = format!("*100000\r\n{}", "$1\r\na\r\n".repeat(700));
         let words = words(many.as_bytes(), Privacy::Shown);
         assert_eq!(words.len(), WORDS_MAX);
