@@ -78,7 +78,7 @@ fn shown<'w>(words: &[&'w [u8]], privacy: Privacy, cut: usize) -> Vec<Cow<'w, [u
     };
     let Some(row) = words.first().and_then(|name| lookup(name)) else {
         // A command of a module, whose keys are not known here.
-        let rest = words.iter().enumerate().skip(1).map(|(at, word)| argument(at, *word));
+        let rest = words.iter().enumerate().skip(1).map(|(at, word)| argument(at, word));
         return words.first().map(|word| Cow::Borrowed(*word)).into_iter().chain(rest).collect();
     };
     let command = words.get(1).and_then(|word| row.subcommand(word)).unwrap_or(row);
@@ -94,7 +94,7 @@ fn shown<'w>(words: &[&'w [u8]], privacy: Privacy, cut: usize) -> Vec<Cow<'w, [u
         () if at < named => Cow::Borrowed(*word),
         () if secret.contains(&at) => Cow::Borrowed(REDACTED),
         () if keys.contains(&at) => privacy.key(word),
-        () => argument(at, *word),
+        () => argument(at, word),
     };
     words.iter().enumerate().map(show).collect()
 }
