@@ -33,10 +33,11 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 /// The first line a program prints when asked for its version.
 pub fn version(program: &Path, flag: &str) -> Option<String> {
     let output = Command::new(program).arg(flag).output().ok().filter(|output| output.status.success())?;
-    // nutcracker prints it where errors go.
+    // nutcracker prints it where errors go, and Envoy below an empty line.
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    let text = String::from_utf8_lossy(&text).lines().next()?.trim().to_owned();
-    (!text.is_empty()).then_some(text)
+    let text =
+        String::from_utf8_lossy(&text).lines().map(str::trim).find(|line| !line.is_empty())?.to_owned();
+    Some(text)
 }
 
 /// Now in UTC, as `2026-01-31T09:05:07Z`.
