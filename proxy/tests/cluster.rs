@@ -143,22 +143,6 @@ fn is_primary(nodes: &Nodes, number: usize) {
     eventually(|| nodes.ask(number, "CLUSTER NODES").contains("myself,master").to_string(), "true");
 }
 
-/// Makes a replica the primary. A node gives up after five seconds where others are slow, and may be asked again.
-fn hand_over(nodes: &Nodes, number: usize) {
-    let mut asked: Option<Instant> = None;
-    eventually(
-        || {
-            if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(6)) {
-                let reply = nodes.ask(number, "CLUSTER FAILOVER");
-                println!("node {number}: {reply}");
-                asked = reply.starts_with('+').then(Instant::now);
-            }
-            nodes.ask(number, "CLUSTER NODES").contains("myself,master").to_string()
-        },
-        "true",
-    );
-}
-
 #[test]
 fn one_address_for_a_whole_cluster() {
     let nodes = Nodes::start(3, &[]);
@@ -267,7 +251,7 @@ fn a_primary_that_hands_over_under_load_loses_nothing() {
     let (proxy, _) = nodes.proxy(&[], &[0]);
     let load = Load::during(&proxy, false, |load| {
         for number in [3, 4, 0] {
-            hand_over(&nodes, number);
+            nodes.hand_over(number);
             load.goes_on();
         }
     });

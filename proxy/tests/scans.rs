@@ -252,8 +252,7 @@ fn scan_while_a_cluster_changes(count: usize, slots: usize, page: usize) {
                     proxy.rewrite(&lines.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
                     servers::reload(proxy);
                 }
-                eventually(|| nodes.ask(4, "CLUSTER FAILOVER"), "+OK");
-                eventually(|| nodes.ask(4, "CLUSTER NODES").contains("myself,master").to_string(), "true");
+                nodes.hand_over(4);
                 (0..slots).for_each(|slot| nodes.move_slot(slot, 0, 2));
                 // One that dies has its replica in its place.
                 nodes.kill(0);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::{Client, Server, address, connect_to, encoded, eventually, redis_program, shown, unused_port};
 
@@ -282,6 +283,21 @@ impl Nodes {
             }
         }
         proxy
+    }
+
+    /// A replica takes the place of its primary, however often it has to be asked: on a busy machine the primary may not be heard of
+    /// in the 5 s that an attempt has.
+    pub fn hand_over(&self, number: usize) {
+        let mut asked: Option<Instant> = None;
+        let mut takes_over = || {
+            if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(6)) {
+                let reply = self.ask(number, "CLUSTER FAILOVER");
+                println!("node {number}: {reply}");
+                asked = reply.starts_with('+').then(Instant::now);
+            }
+            self.ask(number, "CLUSTER NODES").contains("myself,master").to_string()
+        };
+        eventually(&mut takes_over, "true");
     }
 
     /// Moves one slot with all its keys, as `redis-cli --cluster reshard` does.
