@@ -195,12 +195,19 @@ impl<P: Protocol> Router<P> {
 
     /// The connection for a request to the shard of the topology. Reads may go to others that have the same keys: each
     /// client to one of them, to the shard itself where none is there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn connection_for(&self, sender: Sender, shard: ShardIndex, reads: bool) -> ConnectionId {
+        if reads && !self.topology.readers(shard.0).is_empty() {
+            return self.connection_to_read(sender, shard);
+        }
+        self.connection(sender, self.members.of(shard))
+    }
+
+    /// The same, for a request that any of several may answer. Out of line: most pools have no replicas that are read.
+    #[inline(never)]
+    fn connection_to_read(&self, sender: Sender, shard: ShardIndex) -> ConnectionId {
         let readers = self.topology.readers(shard.0);
-        if reads
-            && !readers.is_empty()
-            && !self.connections.is_pinned(sender.lane, self.members.of(shard))
+        if !self.connections.is_pinned(sender.lane, self.members.of(shard))
             // A replica hears of changes late.
             && !P::is_told(self.connections.lane_key(sender.lane))
         {
@@ -264,7 +271,7 @@ impl<P: Protocol> Router<P> {
     }
 
     /// Whether a request of so many bytes, read at `since`, may be queued on the connection; if need be it is to be made.
-    #[inline]
+    #[inline(always)]
     pub fn admit(
         &mut self,
         id: ConnectionId,
@@ -273,13 +280,26 @@ impl<P: Protocol> Router<P> {
         since: Time,
         now: Time,
     ) -> Result<(), ShardFailure> {
-        let connection = &self.connections[id];
         // One that is queued as it is read has all of its time.
+        if since >= now && self.connections[id].is_open(length, limits) {
+            return Ok(());
+        }
+        self.admit_with_care(id, length, limits, since, now)
+    }
+
+    /// The same for the few that waited before, or find their connection not ready or its queue long.
+    #[inline(never)]
+    fn admit_with_care(
+        &mut self,
+        id: ConnectionId,
+        length: usize,
+        limits: &Limits,
+        since: Time,
+        now: Time,
+    ) -> Result<(), ShardFailure> {
+        let connection = &self.connections[id];
         if since < now && connection.policy.deadline(since).is_some_and(|deadline| deadline <= now) {
             return Err(ShardFailure::ResponseTimeout);
-        }
-        if connection.is_open(length, limits) {
-            return Ok(());
         }
         match connection.admission(length, limits, now) {
             Admission::Open => Ok(()),
