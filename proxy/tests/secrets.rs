@@ -9,15 +9,10 @@ use servers::{Server, eventually};
 
 mod servers;
 
+/// All that is answered.
 fn ask(admin: &str, line: &str, headers: &str) -> String {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    let request = format!(
-        "{line} HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\nContent-Length: 0\r\n{headers}\r\n"
-    );
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
+    let (_, head, body) = servers::ask(admin, line, headers, "");
+    format!("{head}\r\n\r\n{body}")
 }
 
 /// All of them, none of which is part of another word.
