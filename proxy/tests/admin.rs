@@ -10,20 +10,10 @@ use shard_discovery::document::Document;
 
 mod servers;
 
-/// One request with these header lines; status, headers and body.
+/// One request with these header lines; status, headers in small letters, and body.
 fn ask(admin: &str, line: &str, headers: &str, body: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, head.to_ascii_lowercase(), body.to_owned())
+    let (status, head, body) = servers::ask(admin, line, headers, body);
+    (status, head.to_ascii_lowercase(), body)
 }
 
 fn get(admin: &str, path: &str) -> (u16, String) {

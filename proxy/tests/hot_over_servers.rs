@@ -1,9 +1,6 @@
 //! `/hot` and `memstore hot` of a proxy in front of real servers.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use servers::{Server, eventually};
@@ -11,14 +8,8 @@ use servers::{Server, eventually};
 mod servers;
 
 fn get(admin: &str, path: &str, headers: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
+    let (status, _, body) = servers::ask(admin, &format!("GET {path}"), headers, "");
+    (status, body)
 }
 
 fn hot(admin: &str) -> Value {

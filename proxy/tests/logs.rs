@@ -2,28 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use servers::Server;
+use servers::{Server, metrics, told};
 
 mod servers;
 
-/// One page of the admin address.
-fn get(admin: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
-}
-
 fn lost(admin: &str, reason: &str) -> u64 {
-    let page = get(admin, "/metrics");
+    let page = metrics(admin);
     let name = format!("memstore_log_lines_lost_total{{reason=\"{reason}\"}} ");
     let value = page.lines().find_map(|line| line.strip_prefix(&name)).expect("the metric");
     value.parse().expect("a number")
@@ -51,7 +40,7 @@ fn goes_on(stderr: Stdio, limit_file: bool, loses: bool) {
     make_a_mistake(&proxy);
     make_a_mistake(&proxy);
     assert_eq!(client.say("GET k"), "$1\\r\\nv\\r\\n");
-    assert!(get(&admin, "/alive").contains(" 200 "));
+    assert_eq!(told(&admin, "/alive"), "alive\n");
     let begin = Instant::now();
     while loses && lost(&admin, "write_failed") == 0 {
         assert!(begin.elapsed() < Duration::from_secs(30), "no line is lost");

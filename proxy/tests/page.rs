@@ -1,31 +1,12 @@
 //! The page of the admin address, as far as that needs no browser (proxy/tests/page has the rest), and what it asks for.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
-use servers::{Server, eventually};
+use servers::{Server, ask, eventually};
 
 mod servers;
-
-/// One request with these header lines; status, headers and body.
-fn ask(admin: &str, line: &str, headers: &str, body: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, head.to_owned(), body.to_owned())
-}
 
 fn json(admin: &str, path: &str) -> Value {
     let (status, _, body) = ask(admin, &format!("GET {path}"), "", "");

@@ -9,24 +9,21 @@ use servers::{Server, eventually};
 
 mod servers;
 
-fn ask(admin: &str, line: &str) -> String {
-    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
-    let request =
-        format!("{line} HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
+/// All that is answered.
+fn ask(admin: &str, line: &str, headers: &str) -> String {
+    let (_, head, body) = servers::ask(admin, line, headers, "");
+    format!("{head}\r\n\r\n{body}")
 }
 
 /// All of them, none of which is part of another word.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "first-pa55word",
     "second-pa55word",
     "third-pa55word",
     "wrong-pa55word",
     "t0ken-of-admin",
     "query-pa55word",
+    "c0llector-token",
 ];
 
 #[track_caller]
@@ -51,17 +48,20 @@ fn no_password_is_told() {
     let file = write("password", "second-pa55word\n");
     let previous = write("previous", "third-pa55word\n");
     let token = write("token", "t0ken-of-admin\n");
+    let headers = write("headers", "authorization: Bearer c0llector-token\n");
     let listen = [(); 3].map(|()| format!("{}:{}", servers::address(), servers::unused_port()));
     let config = |first: &str| {
         format!(
-            "admin_token_file: {token}\nlog_level: trace\npools:\n  a:\n    listen: {}\n    redis: true\n    redis_auth: {first}\n    \
-             adopt_wait: none\n    servers: [\"{}\"]\n  b:\n    listen: {}\n    redis: true\n    redis_user: default\n    \
+            "admin_token_file: {token}\nlog_level: trace\notlp_endpoint: http://127.0.0.1:1\notlp_headers_file: {headers}\npools:\n  a:\n    \
+             listen: {}\n    redis: true\n    redis_auth: {first}\n    adopt_wait: none\n    access_log_sample: 1\n    access_log_errors: true\n    \
+             slowlog_log_slower_than: 0\n    trace_sample: 1\n    hot_keys_sample: 1\n    monitor: true\n    servers: [\"{}\"]\n  b:\n    listen: {}\n    redis: true\n    redis_user: default\n    \
              redis_auth_file: {file}\n    redis_auth_previous_file: {previous}\n    servers: [\"{}\"]\n",
             listen[0],
             shards[0].line(0),
             listen[1],
             shards[1].line(1),
             token = token.display(),
+            headers = headers.display(),
             file = file.display(),
             previous = previous.display(),
         )
@@ -81,12 +81,44 @@ fn no_password_is_told() {
     assert!(client.tell("AUTH wrong-pa55word").starts_with('-'));
     assert_eq!(client.tell("AUTH first-pa55word"), "+OK\r\n");
     assert_eq!(client.tell("SET a 1"), "+OK\r\n");
+    // Whoever watches, meanwhile.
+    let mut monitor = TcpStream::connect(admin).expect("the admin server listens");
+    let request = "GET /monitor HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer t0ken-of-admin\r\n\r\n";
+    monitor.write_all(request.as_bytes()).expect("it reads");
+    let mut watched = String::new();
+    while !watched.contains("\"set\" \"seen\"") {
+        for told in ["AUTH wrong-pa55word", "HELLO 3 AUTH default wrong-pa55word", "SET seen 1", "ECHO a"] {
+            client.tell(told);
+        }
+        let mut bytes = [0; 65536];
+        let count = monitor.read(&mut bytes).expect("it goes on");
+        assert!(count > 0, "{watched}");
+        watched.push_str(&String::from_utf8_lossy(&bytes[..count]).to_ascii_lowercase());
+    }
+    check("/monitor", &watched);
+    check("SLOWLOG", &client.tell("SLOWLOG GET -1"));
+    for path in ["/slow", "/hot"] {
+        let answer = ask(admin, &format!("GET {path}"), "Authorization: Bearer t0ken-of-admin\r\n");
+        assert!(answer.contains(" 200 ") && answer.contains("seen"), "{answer}");
+        check(path, &answer);
+    }
+    for verb in [&["check"][..], &["ring"], &["check", "--connect"], &["settings"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memstore"));
+        command.args(verb);
+        if verb[0] != "settings" {
+            command.arg("-c").arg(&path);
+        }
+        let output = command.output().expect("it runs");
+        for said in [&output.stdout, &output.stderr] {
+            check(&format!("{verb:?}"), &String::from_utf8_lossy(said));
+        }
+    }
     // A password that the shards do not take, and one that is another one; both in the history of reloads.
     for (first, result) in [("wrong-pa55word", "applied"), ("[broken-", "failed")] {
         std::fs::write(&path, config(first)).expect("it is writable");
         proxy.signal("HUP");
         eventually(
-            || ask(admin, "GET /status").contains(&format!("\"result\":\"{result}\"")).to_string(),
+            || ask(admin, "GET /status", "").contains(&format!("\"result\":\"{result}\"")).to_string(),
             "true",
         );
     }
@@ -103,18 +135,18 @@ fn no_password_is_told() {
         "/ready",
         "/nothing",
     ] {
-        let answer = ask(admin, &format!("GET {path}"));
+        let answer = ask(admin, &format!("GET {path}"), "");
         assert!(!answer.contains(" 403 "), "{answer}");
         check(path, &answer);
     }
-    let status = ask(admin, "GET /status");
+    let status = ask(admin, "GET /status", "");
     assert!(status.contains("\"what\":\"password\""), "{status}");
-    assert!(ask(admin, "GET /config").contains("\"secret\":true"));
-    check("POST /reload", &ask(admin, "POST /reload"));
+    assert!(ask(admin, "GET /config", "").contains("\"secret\":true"));
+    check("POST /reload", &ask(admin, "POST /reload", ""));
     drop(client);
     eventually(|| proxy.printed().contains("configuration reload failed").to_string(), "true");
     check("the log", &proxy.printed());
-    for path in [file, previous, token, path] {
+    for path in [file, previous, token, headers, path] {
         let _ = std::fs::remove_file(path);
     }
 }
@@ -132,6 +164,7 @@ fn mistakes_do_not_tell_passwords() {
         pool("  redis_auth: \"first-pa55word"),
         pool("  redis_auth: first-pa55word\n  redis_auth_env: NO_SUCH_VARIABLE"),
         pool("  redis_auth: first-pa55word: second-pa55word"),
+        pool("  redis_auth_env: first-pa55word"),
         without("  servers_url: ftp://user:first-pa55word@127.0.0.1:1/list?key=query-pa55word"),
         without("  servers_url: http://user:first-pa55word@127.0.0.1:1/list?key=query-pa55word"),
         without("  servers_url: http://127.0.0.1:1/list?key=query-pa55word\n  servers_url_refresh: x"),

@@ -82,53 +82,93 @@ fn status_is_asked_over_a_unix_socket() {
     let _ = std::fs::remove_file(socket);
 }
 
-/// In a terminal that `script` makes: figures, keys, and a terminal that is as it was.
+/// `memstore top` in a terminal that `script` makes, and what is behind it in the shell: whether the terminal is as it was.
+struct Terminal {
+    script: std::process::Child,
+    keys: std::process::ChildStdin,
+    heard: std::sync::mpsc::Receiver<String>,
+    all: String,
+}
+
+impl Terminal {
+    fn top(admin: &str) -> Self {
+        let command = format!(
+            "stty cols 120 rows 20; sh -c 'echo number $$ of it; exec {} top --admin {admin} --interval 200ms'; echo ended $?; stty -a | grep -o -e ' echo ' -e ' icanon '; echo all is over",
+            env!("CARGO_BIN_EXE_memstore")
+        );
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm");
+        script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut script =
+            script.spawn().unwrap_or_else(|error| panic!("script: {error}; apt-get install bsdutils"));
+        let keys = script.stdin.take().expect("piped");
+        let mut screen = script.stdout.take().expect("piped");
+        let (tell, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = std::io::Read::read(&mut screen, &mut bytes) {
+                let _ = tell.send(String::from_utf8_lossy(&bytes[..count]).into_owned());
+            }
+        });
+        Self { script, keys, heard, all: String::new() }
+    }
+
+    /// What is shown until this is.
+    fn until(&mut self, wanted: &str, mut meanwhile: impl FnMut()) -> String {
+        let begin = std::time::Instant::now();
+        while !self.all.contains(wanted) {
+            assert!(begin.elapsed().as_secs() < 60, "no {wanted:?} in {}", self.all);
+            meanwhile();
+            if let Ok(more) = self.heard.recv_timeout(std::time::Duration::from_millis(20)) {
+                self.all.push_str(&more);
+            }
+        }
+        std::mem::take(&mut self.all)
+    }
+
+    fn press(&mut self, keys: &str) {
+        std::io::Write::write_all(&mut self.keys, keys.as_bytes()).expect("it reads");
+    }
+
+    /// It is over with this exit code, and all is as it was.
+    fn ends(mut self, code: i32) {
+        let end = self.until("all is over", || ());
+        let ended = format!("ended {code}");
+        for restored in ["\u{1b}[?1049l", "\u{1b}[?25h", &ended, " echo ", " icanon "] {
+            assert!(end.contains(restored), "{restored:?} in {end:?}");
+        }
+        assert!(self.script.wait().expect("it ends").success());
+    }
+}
+
 #[test]
 fn top_is_live_until_q_is_pressed() {
     let shards = [Server::redis(&[])];
     let (proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
-    let command = format!(
-        "stty cols 120 rows 20; {} top --admin {admin} --interval 200ms; stty -a | grep -o -e ' echo ' -e ' icanon '; echo all is over",
-        env!("CARGO_BIN_EXE_memstore")
-    );
-    let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm");
-    script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut script =
-        script.spawn().unwrap_or_else(|error| panic!("script: {error}; apt-get install bsdutils"));
-    let mut keys = script.stdin.take().expect("piped");
-    let mut screen = script.stdout.take().expect("piped");
-    let (tell, heard) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = std::io::Read::read(&mut screen, &mut bytes) {
-            let _ = tell.send(String::from_utf8_lossy(&bytes[..count]).into_owned());
-        }
-    });
+    let mut top = Terminal::top(&admin);
     let mut client = proxy.connect();
-    let mut all = String::new();
-    let mut until = |wanted: &str, mut meanwhile: Box<dyn FnMut() + '_>| {
-        let begin = std::time::Instant::now();
-        while !all.contains(wanted) {
-            assert!(begin.elapsed().as_secs() < 60, "no {wanted:?} in {all}");
-            meanwhile();
-            if let Ok(more) = heard.recv_timeout(std::time::Duration::from_millis(20)) {
-                all.push_str(&more);
-            }
-        }
-        std::mem::take(&mut all)
-    };
-    until("REQ/S*", Box::new(|| ()));
+    top.until("REQ/S*", || ());
     // Requests are there once two answers differ.
-    until("shard-0", Box::new(|| drop(client.tell("SET a 1"))));
-    std::io::Write::write_all(&mut keys, b">").expect("it reads");
-    until("ERR/S*", Box::new(|| ()));
-    std::io::Write::write_all(&mut keys, b"q").expect("it reads");
-    let end = until("all is over", Box::new(|| ()));
-    for restored in ["\u{1b}[?1049l", " echo ", " icanon "] {
-        assert!(end.contains(restored), "{restored:?} in {end:?}");
+    top.until("shard-0", || drop(client.tell("SET a 1")));
+    top.press(">");
+    top.until("ERR/S*", || ());
+    top.press("q");
+    top.ends(0);
+}
+
+#[test]
+fn a_signal_that_ends_top_leaves_the_terminal_as_it_was() {
+    let shards = [Server::redis(&[])];
+    let (_proxy, admin) = Server::memstore_with_admin(&[], &lines(&shards), &[]);
+    for (name, number) in [("HUP", 1), ("INT", 2), ("QUIT", 3), ("TERM", 15)] {
+        let mut top = Terminal::top(&admin);
+        let shown = top.until("REQ/S*", || ());
+        let process =
+            shown.split_once("number ").and_then(|(_, rest)| rest.split(' ').next()).expect("a number");
+        let sent = Command::new("kill").args([&format!("-{name}"), process]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {process}");
+        top.ends(128 + number);
     }
-    assert!(script.wait().expect("it ends").success());
 }
 
 #[test]

@@ -8,8 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Longest answer that is read.
-const ANSWER_MAX: u64 = 16 << 20;
+/// Longest answer that is read: `/status` of a hundred thousand shards.
+const ANSWER_MAX: u64 = 128 << 20;
+/// The same of another process whose topology is asked for by this one.
+const TOPOLOGY_MAX: u64 = 16 << 20;
 
 /// Asks the proxy at this address, or Unix socket; the status and the body. All of it takes no longer than `limit`.
 pub fn ask(
@@ -24,12 +26,12 @@ pub fn ask(
         let until = Instant::now() + limit;
         if address.starts_with('/') {
             let stream = UnixStream::connect(address).await?;
-            return converse(stream, &request("localhost", method, path, token)).await;
+            return converse(stream, &request("localhost", method, path, token), ANSWER_MAX).await;
         }
         let found: Vec<_> = lookup_host(address).await?.collect();
         let (stream, place) = connect(&found, until).await?;
         // The address, since a name could be one that leads here from elsewhere.
-        converse(stream, &request(&place.to_string(), method, path, token)).await
+        converse(stream, &request(&place.to_string(), method, path, token), ANSWER_MAX).await
     };
     let answer = runtime.block_on(async { timeout(limit, asked).await });
     // A lookup that hangs is not waited for.
@@ -117,11 +119,12 @@ async fn connect(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<(Tc
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &str,
+    most: u64,
 ) -> anyhow::Result<(u16, String)> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    let length = stream.take(ANSWER_MAX + 1).read_to_string(&mut answer).await?;
-    ensure!(length as u64 <= ANSWER_MAX, "the response is longer than {ANSWER_MAX} bytes");
+    let length = stream.take(most + 1).read_to_string(&mut answer).await?;
+    ensure!(length as u64 <= most, "the response is longer than {most} bytes");
     understand(&answer)
 }
 
@@ -129,7 +132,7 @@ async fn converse(
 pub async fn topology_of(address: SocketAddr, limit: Duration) -> Option<serde_json::Value> {
     let exchange = async {
         let stream = TcpStream::connect(address).await?;
-        converse(stream, &request(&address.to_string(), "GET", "/topology", None)).await
+        converse(stream, &request(&address.to_string(), "GET", "/topology", None), TOPOLOGY_MAX).await
     };
     match timeout(limit, exchange).await {
         Ok(Ok((200, body))) => serde_json::from_str(&body).ok(),

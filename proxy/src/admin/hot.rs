@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 use shard_discovery::Topology;
 
+use super::rings::{Ring, Rings};
 use crate::hot::{Found, Key, Large};
 use crate::privacy::{self, Privacy};
 use crate::status::{PoolStatus, Status};
@@ -39,11 +40,11 @@ impl<'q> Asked<'q> {
 }
 
 /// The document; an error says that there is no such pool.
-pub fn document(status: &Status, asked: &Asked<'_>) -> Result<Value, String> {
+pub fn document(status: &Status, rings: &Rings, asked: &Asked<'_>) -> Result<Value, String> {
     let mut pools = Map::new();
     for pool in status.pools() {
         if asked.pool.is_none_or(|name| name == pool.config.name) {
-            pools.insert(pool.config.name.clone(), of_pool(&pool, asked.count));
+            pools.insert(pool.config.name.clone(), of_pool(&pool, &rings.of(&pool), asked.count));
         }
     }
     match asked.pool {
@@ -52,10 +53,9 @@ pub fn document(status: &Status, asked: &Asked<'_>) -> Result<Value, String> {
     }
 }
 
-fn of_pool(pool: &PoolStatus, count: usize) -> Value {
+fn of_pool(pool: &PoolStatus, ring: &Ring, count: usize) -> Value {
     let report = pool.hot.report(count);
-    let live = pool.topology.without(&pool.ejected);
-    let names = Names { topology: &live, privacy: pool.config.privacy };
+    let names = Names { topology: &ring.live, privacy: pool.config.privacy };
     let (all, seconds) = (report.accesses.max(1) as f64, report.time.as_secs_f64());
     let rate = f64::from(report.sample) / seconds.max(1.0);
     let of_key = |found: &Found| {

@@ -45,6 +45,7 @@ pub use route::{explained, hash};
 mod access;
 mod client;
 pub mod clients;
+mod collector;
 mod config;
 mod connections;
 mod endpoint;
@@ -142,8 +143,8 @@ pub fn spawn(
     stats: Option<std::net::TcpListener>,
     admin: Admin,
 ) -> anyhow::Result<()> {
-    let collector = admin.status.process().otlp_endpoint.clone();
-    if endpoint.is_none() && stats.is_none() && collector.is_none() {
+    let traces = admin.status.process().otlp.endpoint.is_some();
+    if endpoint.is_none() && stats.is_none() && !traces {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -161,11 +162,12 @@ pub fn spawn(
                     serve(endpoint, admin.clone()).await
                 };
                 let of_traces = async {
-                    let Some(collector) = collector else { return Ok(()) };
-                    traces::send(admin.status.clone(), collector).await
+                    if traces {
+                        traces::send(&admin.status).await;
+                    }
                 };
                 let ended = tokio::join!(of_stats, of_admin, of_traces);
-                for error in [ended.0, ended.1, ended.2].into_iter().filter_map(Result::err) {
+                for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
                     tracing::error!(reason = format!("{error:#}"), "admin thread task ended");
                 }
             });
@@ -408,7 +410,7 @@ impl Admin {
             Ok(query) => query,
             Err(why) => return reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
         };
-        match hot::Asked::of(&query).map(|asked| hot::document(&self.status, &asked)) {
+        match hot::Asked::of(&query).map(|asked| hot::document(&self.status, &self.rings, &asked)) {
             Ok(Ok(document)) => reply(StatusCode::OK, JSON, format!("{document:#}\n")),
             Ok(Err(why)) => reply(StatusCode::NOT_FOUND, TEXT, format!("{why}\n")),
             Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),

@@ -1,4 +1,4 @@
-//! Spans of requests, sent to a collector of OpenTelemetry over HTTP (OTLP, protobuf).
+//! Spans of requests, sent to a collector of OpenTelemetry ([`super::collector`]).
 //!
 //! Workers only note what has become of a request, in a queue of its pool; what a span is made of is made here, on the thread of the
 //! admin server. A collector that is away, or slow, costs spans and nothing else.
@@ -7,16 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
-use async_trait::async_trait;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{HOST, HeaderValue};
-use hyper_util::rt::TokioIo;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status as SpanStatus, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
@@ -24,6 +18,8 @@ use opentelemetry_sdk::trace::{
 };
 use shard_discovery::Address;
 
+use super::collector::Collector;
+use crate::config::Otlp;
 use crate::log_limit::warn_limited;
 use crate::slow::Entry;
 use crate::status::{PoolStatus, Status};
@@ -35,21 +31,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that are sent together, of each pool.
 const BATCH_MAX: usize = 512;
-/// Longest answer of a collector that is read.
-const ANSWER_MAX: usize = 64 * 1024;
 
 /// Sends what there is to the collector, as long as the process lives.
-pub async fn send(status: Arc<Status>, endpoint: String) -> anyhow::Result<()> {
-    let exporter = SpanExporter::builder().with_http().with_http_client(Client);
-    let exporter = exporter.with_protocol(Protocol::HttpBinary).with_endpoint(endpoint.clone());
-    let mut exporter = exporter.with_timeout(TIMEOUT).build().context("traces cannot be sent")?;
-    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    let instance = KeyValue::new("service.instance.id", i64::from(std::process::id()).to_string());
-    let resource = Resource::builder_empty().with_service_name("memstore");
-    exporter.set_resource(&resource.with_attributes([version, instance]).build());
+pub async fn send(status: &Status) {
     let ids = RandomIdGenerator::default();
-    // The query may have a password, as that of the list of servers.
-    let endpoint = endpoint.split_once('?').map_or(&*endpoint, |(before, _)| before);
+    let mut way: Option<Way> = None;
     loop {
         let mut spans = Vec::new();
         for pool in status.pools() {
@@ -62,17 +48,52 @@ pub async fn send(status: Arc<Status>, endpoint: String) -> anyhow::Result<()> {
             continue;
         }
         let count = spans.len() as u64;
-        match tokio::time::timeout(2 * TIMEOUT, exporter.export(spans)).await {
+        let otlp = status.process().otlp.clone();
+        // The query may have a password, as that of the list of servers.
+        let endpoint = otlp.endpoint.as_deref().and_then(|url| url.split('?').next()).unwrap_or_default();
+        let endpoint = endpoint.to_owned();
+        // Certificates and tokens may be others since.
+        if way.as_ref().is_none_or(|way| way.otlp != otlp) {
+            way = Way::to(otlp)
+                .inspect_err(|why| warn_limited!(endpoint, reason = why, "traces not sent"))
+                .ok();
+        }
+        let Some(way) = &way else {
+            status.spans_failed.fetch_add(count, Relaxed);
+            continue;
+        };
+        match tokio::time::timeout(2 * TIMEOUT, way.exporter.export(spans)).await {
             Ok(Ok(())) => drop(status.spans_sent.fetch_add(count, Relaxed)),
-            Ok(Err(error)) => {
+            failed => {
                 status.spans_failed.fetch_add(count, Relaxed);
-                warn_limited!(endpoint, reason = %error, "traces not sent");
-            }
-            Err(_) => {
-                status.spans_failed.fetch_add(count, Relaxed);
-                warn_limited!(endpoint, reason = "timed out", "traces not sent");
+                // What the exporter says of it is that there was an error.
+                let said = || failed.map_or_else(|_| "timed out".to_owned(), |failed| format!("{failed:?}"));
+                let reason = way.collector.take_reason().unwrap_or_else(said);
+                warn_limited!(endpoint, reason, "traces not sent");
             }
         }
+    }
+}
+
+/// How spans come to a collector.
+struct Way {
+    otlp: Otlp,
+    collector: Arc<Collector>,
+    exporter: SpanExporter,
+}
+
+impl Way {
+    fn to(otlp: Otlp) -> Result<Self, String> {
+        let collector = Arc::new(Collector::new(&otlp, TIMEOUT)?);
+        let exporter = SpanExporter::builder().with_http().with_shared_http_client(collector.clone());
+        let exporter = exporter.with_protocol(Protocol::HttpBinary).with_endpoint(collector.url());
+        let exporter = exporter.with_timeout(TIMEOUT).build();
+        let mut exporter = exporter.map_err(|error| format!("traces cannot be sent: {error}"))?;
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let instance = KeyValue::new("service.instance.id", i64::from(std::process::id()).to_string());
+        let resource = Resource::builder_empty().with_service_name("memstore");
+        exporter.set_resource(&resource.with_attributes([version, instance]).build());
+        Ok(Self { otlp, collector, exporter })
     }
 }
 
@@ -149,31 +170,4 @@ fn server(pool: &PoolStatus, name: &str) -> Vec<KeyValue> {
         Some(Address::Unix(path)) => vec![KeyValue::new("server.address", path.display().to_string())],
         None => Vec::new(),
     }
-}
-
-/// One connection for each request: there are few.
-#[derive(Debug)]
-struct Client;
-
-#[async_trait]
-impl HttpClient for Client {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        tokio::time::timeout(TIMEOUT, ask(request)).await?
-    }
-}
-
-async fn ask(mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-    let authority = request.uri().authority().ok_or("no host")?.clone();
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse()?;
-    *request.uri_mut() = path;
-    request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let stream = tokio::net::TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request.map(Full::new)).await?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
-    connection.abort();
-    Ok(Response::from_parts(head, body))
 }

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use super::check::warnings;
 use super::common::File;
-use crate::config::{self, Config, LogFormat, Origin, SideListen, process};
+use crate::config::{self, Config, LogFormat, Origin, SideListen, otlp, process};
 use crate::secret::Secret;
 use crate::{Hooks, log};
 
@@ -42,9 +43,15 @@ pub struct Serve {
     /// Log format: text, json
     #[arg(long, value_name = "FORMAT", env = "MEMSTORE_LOG_FORMAT", value_parser = |text: &str| process::read::<&str>("log_format", text).map(LogFormat::of))]
     log_format: Option<LogFormat>,
-    /// Collector of OpenTelemetry that traces are sent to by OTLP over HTTP, such as http://127.0.0.1:4318
-    #[arg(long, value_name = "URL", env = "MEMSTORE_OTLP_ENDPOINT", value_parser = process::endpoint)]
+    /// Collector of OpenTelemetry that traces are sent to, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "MEMSTORE_OTLP_ENDPOINT", value_parser = otlp::endpoint)]
     otlp_endpoint: Option<String>,
+    /// How the collector is spoken to: http, grpc
+    #[arg(long, value_name = "PROTOCOL", env = "MEMSTORE_OTLP_PROTOCOL", value_parser = |text: &str| process::read::<&str>("otlp_protocol", text).map(str::to_owned))]
+    otlp_protocol: Option<String>,
+    /// File with headers that the collector is sent, one NAME: VALUE a line
+    #[arg(long, value_name = "FILE", env = "MEMSTORE_OTLP_HEADERS_FILE")]
+    otlp_headers_file: Option<PathBuf>,
     /// How long new clients are still accepted after SIGTERM, such as 5s
     #[arg(long, value_name = "TIME", env = "MEMSTORE_DRAIN_GRACE", value_parser = |text: &str| process::read::<Duration>("drain_grace", text))]
     drain_grace: Option<Duration>,
@@ -68,7 +75,7 @@ struct Given {
 }
 
 /// Settings that have a flag and a variable.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 14] = [
     "stats_port",
     "stats_address",
     "admin_port",
@@ -78,6 +85,8 @@ const SETTINGS: [&str; 12] = [
     "log_level",
     "log_format",
     "otlp_endpoint",
+    "otlp_protocol",
+    "otlp_headers_file",
     "drain_grace",
     "drain_limit",
     "memory_max",
@@ -164,8 +173,18 @@ fn settled(serve: &Serve) -> anyhow::Result<Config> {
         process.log_level.clone_from(level);
     }
     if let Some(endpoint) = &serve.otlp_endpoint {
-        process.otlp_endpoint = Some(endpoint.clone());
+        process.otlp.endpoint = Some(endpoint.clone());
     }
+    if let Some(protocol) = &serve.otlp_protocol {
+        process.otlp.grpc = protocol == "grpc";
+    }
+    if let Some(file) = &serve.otlp_headers_file {
+        let named = || file.display().to_string();
+        let headers = otlp::headers(Secret::of_file(file)?.expose());
+        process.otlp.headers = headers.map_err(anyhow::Error::msg).with_context(named)?;
+        config.files.push(file.clone());
+    }
+    let process = &mut config.process;
     process.log_format = serve.log_format.unwrap_or(process.log_format);
     process.drain_grace = serve.drain_grace.unwrap_or(process.drain_grace);
     process.drain_limit = serve.drain_limit.unwrap_or(process.drain_limit);

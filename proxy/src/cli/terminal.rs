@@ -1,10 +1,14 @@
 //! The terminal: whether there is one that wants colours, how large it is, and what is pressed while something is shown live.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A way to show some text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +49,15 @@ pub fn is_colour_allowed() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A terminal that is ours: nothing of what is typed is shown, and the screen from before comes back when it is dropped.
-pub struct Screen {
-    before: Termios,
-}
+/// What a terminal was like that is ours for now.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+/// What ends a program that does not mind them.
+const SIGNALS: [SignalKind; 4] =
+    [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()];
+
+/// A terminal that is ours: nothing of what is typed is shown, and the screen from before comes back when it is dropped, and also where
+/// a signal ends the process, or a mistake of ours.
+pub struct Screen;
 
 impl Screen {
     /// Takes the terminal.
@@ -59,8 +68,18 @@ impl Screen {
         let before = tcgetattr(rustix::stdio::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
+        // A panic ends the process without dropping anything.
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            tell(panic);
+        }));
+        let (ready, is_ready) = mpsc::channel();
+        std::thread::Builder::new().name("signals".into()).spawn(move || end_by_signal(&ready))?;
+        is_ready.recv().map_err(io::Error::other)??;
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let screen = Self;
         tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &raw)?;
-        let screen = Self { before };
         put("\x1b[?1049h\x1b[?25l")?;
         Ok(screen)
     }
@@ -105,8 +124,39 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// The terminal is as it was, once.
+fn restore() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(before) = before {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &before);
         let _ = put("\x1b[?25h\x1b[?1049l");
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &self.before);
+    }
+}
+
+/// Waits for a signal, and ends the process as if nobody had waited.
+fn end_by_signal(ready: &Sender<io::Result<()>>) {
+    let wait = async || -> io::Result<i32> {
+        let mut signals = SIGNALS.into_iter().map(signal).collect::<io::Result<Vec<Signal>>>()?;
+        let _ = ready.send(Ok(()));
+        let come = |context: &mut Context<'_>| {
+            let come = signals.iter_mut().position(|signal| signal.poll_recv(context).is_ready());
+            come.map_or(Poll::Pending, |place| Poll::Ready(SIGNALS[place].as_raw_value()))
+        };
+        Ok(std::future::poll_fn(come).await)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(wait())) {
+        Err(error) => drop(ready.send(Err(error))),
+        Ok(number) => {
+            // Nothing is drawn over it any more.
+            let _drawing = io::stdout().lock();
+            restore();
+            std::process::exit(128 + number);
+        }
     }
 }
 

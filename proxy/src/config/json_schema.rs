@@ -56,6 +56,7 @@ fn schema(setting: &Setting) -> Value {
         name @ ("cluster" | "tls" | "servers_tls") => {
             return json!({ "allOf": [{ "$ref": format!("#/definitions/{name}") }] });
         }
+        "otlp_tls" => return json!({ "allOf": [{ "$ref": "#/definitions/servers_tls" }] }),
         "hash_tag" => {
             // A number of two characters need not be quoted either.
             let single = json!({ "type": "integer", "minimum": 0, "maximum": 9 });

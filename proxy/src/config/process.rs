@@ -13,6 +13,7 @@ use super::Surroundings;
 use super::auth::secret_file;
 use super::kind;
 use super::mistake::{Mistake, Place};
+use super::otlp::Otlp;
 use super::section::Section;
 use super::settings;
 use super::value::text;
@@ -74,7 +75,7 @@ pub struct Process {
     pub watch_config: bool,
     pub admin: Option<SideListen>,
     pub admin_token: Option<Secret>,
-    pub otlp_endpoint: Option<String>,
+    pub otlp: Otlp,
     pub ready_min_healthy: u8,
     pub dns_server: Option<SocketAddr>,
     pub dns_refresh: Duration,
@@ -108,7 +109,7 @@ impl Process {
                 text.parse().map_err(|_| "allowed is an address and a port, such as 10.96.0.10:53".to_owned())
             }),
             dns_refresh: section.value("dns_refresh"),
-            otlp_endpoint: section.optional("otlp_endpoint", endpoint),
+            otlp: Otlp::read(&mut section, around),
             ready_min_healthy: section.value("ready_min_healthy"),
             drain_grace: section.value("drain_grace"),
             drain_limit: section.value("drain_limit"),
@@ -125,7 +126,8 @@ impl Process {
             ("log_format", self.log_format == wanted.log_format),
             ("stats_address, stats_port", self.stats == wanted.stats),
             ("admin_address, admin_port", self.admin == wanted.admin),
-            ("otlp_endpoint", self.otlp_endpoint == wanted.otlp_endpoint),
+            ("otlp_endpoint", self.otlp.endpoint == wanted.otlp.endpoint),
+            ("otlp_protocol", self.otlp.grpc == wanted.otlp.grpc),
             ("dns_server", self.dns_server == wanted.dns_server),
         ];
         let adopted = Self {
@@ -134,7 +136,7 @@ impl Process {
             stats: self.stats.clone(),
             admin: self.admin.clone(),
             dns_server: self.dns_server,
-            otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp: Otlp { endpoint: self.otlp.endpoint.clone(), grpc: self.otlp.grpc, ..wanted.otlp },
             ..wanted
         };
         (adopted, fixed.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect())
@@ -151,18 +153,6 @@ impl Process {
 /// A setting of the process that is written elsewhere than in the file.
 pub fn read<T: kind::Value>(name: &str, text: &str) -> Result<T, String> {
     settings::row(settings::PROCESS, name).read(text)
-}
-
-/// The address of a collector, with a path; an error says what is allowed.
-pub fn endpoint(text: &str) -> Result<String, String> {
-    let allowed = || "allowed is http://host:port, such as http://127.0.0.1:4318".to_owned();
-    let uri: hyper::Uri = text.parse().map_err(|_| allowed())?;
-    let has_host = uri.authority().is_some_and(|authority| !authority.host().is_empty());
-    if uri.scheme_str() != Some("http") || !has_host || text.contains('@') {
-        return Err(allowed());
-    }
-    let text = text.trim_end_matches('/');
-    Ok(if uri.path() == "/" { format!("{text}/v1/traces") } else { text.to_owned() })
 }
 
 impl LogFormat {

@@ -159,7 +159,7 @@ pub const TLS: &[Setting] = &[
     setting("handshake_timeout", Some("10s"), Positive, "how long the TLS handshake of a client may take"),
 ];
 
-/// Settings of TLS to the shards of a pool, below `servers_tls:`.
+/// Settings of TLS to the shards of a pool, below `servers_tls:`, and to a collector, below `otlp_tls:`.
 #[rustfmt::skip]
 pub const SERVERS_TLS: &[Setting] = &[
     setting("ca", None, Text("path, relative to this file"), "file with the certificate authorities in PEM that sign the certificates of the shards; default: those of the system"),
@@ -183,7 +183,10 @@ pub const PROCESS: &[Setting] = &[
     setting("admin_address", Some("127.0.0.1"), Text("host, address or /path"), "listen address of the admin server (HTTP): probes, metrics, topology, drain and reload; /path: a Unix socket that only the user of the proxy can access"),
     setting("admin_port", Some("9121"), Whole(0, 65535), "port of the admin server; 0 disables it"),
     setting("admin_token_file", None, Text("path, relative to this file"), "file that contains the bearer token required for changes over HTTP, including from localhost; not required on a Unix socket"),
-    setting("otlp_endpoint", None, Text("http://host:port"), "collector of OpenTelemetry that spans of requests are sent to, by OTLP over HTTP (protobuf); the path is /v1/traces unless there is another one"),
+    setting("otlp_endpoint", None, Text("http://host:port or https://host:port"), "collector of OpenTelemetry that spans of requests are sent to, over TLS if it begins with https; the path is /v1/traces unless there is another one"),
+    setting("otlp_protocol", Some("http"), Word(&["http", "grpc"]), "how the collector is spoken to: OTLP over HTTP (protobuf), mostly port 4318, or over gRPC, mostly port 4317"),
+    setting("otlp_headers_file", None, Text("path, relative to this file"), "file with headers that the collector is sent, one NAME: VALUE a line, such as a token (authorization: Bearer ...); read again when it changes"),
+    setting("otlp_tls", None, Node("a mapping"), "TLS for the connection to the collector, with the settings of TLS to the shards; without it its certificate is verified by the authorities of the system"),
     setting("ready_min_healthy", Some("0%"), Percent, "minimum percentage of healthy shards per pool for /ready to return 200"),
     setting("dns_server", None, Text("address:port"), "DNS server for shard host names; default: the name servers of the system"),
     setting("dns_refresh", Some("5s"), Positive, "how often shard host names are resolved again; more often for shards that cannot be reached"),

@@ -95,7 +95,7 @@ fn rows(prefix: &str, table: &'static [Setting], entries: &[Entry]) -> Vec<Row> 
         let below = match setting.name {
             "cluster" => Some(CLUSTER),
             "tls" => Some(TLS),
-            "servers_tls" => Some(SERVERS_TLS),
+            "servers_tls" | "otlp_tls" => Some(SERVERS_TLS),
             _ => None,
         };
         if let (Some(table), yaml::Value::Map(entries)) = (below, &entry.node.value) {
@@ -149,11 +149,13 @@ impl Kind {
 }
 
 /// What a mistake says of a value that cannot be used. It goes to the log and to `/status`, so nothing that is a secret by its setting, or
-/// by its looks: a private key where the path of its file is meant, an URL with a password.
+/// by its looks: a private key where the path of its file is meant, an URL with a password; nor what is no variable, since it may be the
+/// password whose variable is meant.
 pub fn in_mistake(table: &'static [Setting], name: &str, text: &str) -> String {
     let is_key = text.contains('\n') || text.contains("-----BEGIN");
     let has_user = text.contains("://") && text.contains('@');
-    if row(table, name).kind.is_secret() || is_key || has_user {
+    let is_no_variable = name.ends_with("_env");
+    if row(table, name).kind.is_secret() || is_no_variable || is_key || has_user {
         return "what is written".to_owned();
     }
     format!("{:?}", without_query(text))
@@ -216,6 +218,7 @@ mod tests {
             (TLS, "key", "MIIEvQ\ns3cret", "what is written"),
             (TLS, "key", "tls.key", "\"tls.key\""),
             (POOL, "redis_auth", "s3cret", "what is written"),
+            (POOL, "redis_auth_env", "s3cret", "what is written"),
             (PROCESS, "otlp_endpoint", "http://user:s3cret@host:1", "what is written"),
             (PROCESS, "otlp_endpoint", "https://host:1/?key=s3cret", "\"https://host:1/?...\""),
         ] {

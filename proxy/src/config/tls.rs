@@ -51,7 +51,7 @@ pub struct Certificate {
     pub not_after: i64,
 }
 
-/// How shards are spoken to.
+/// How shards are spoken to, or a collector of OpenTelemetry.
 #[derive(Clone)]
 pub struct ShardTls {
     config: Arc<ClientConfig>,
@@ -100,6 +100,14 @@ impl fmt::Debug for ShardTls {
 }
 
 impl ShardTls {
+    /// The same where the peer is told that what comes is this protocol. Source: RFC 7301.
+    #[must_use]
+    pub fn speaking(&self, protocol: &str) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
     /// A session with the server at this address, which has to prove that it is who the address names. `None` over a Unix
     /// socket, where nobody can listen in.
     ///
@@ -307,8 +315,22 @@ pub(super) fn read_servers_tls(
     redis: bool,
     around: &Surroundings<'_>,
 ) -> Option<ShardTls> {
-    let (node, entries) = mapping(outer, "servers_tls")?;
-    let mut section = outer.below("servers_tls", node.place, entries, settings::SERVERS_TLS);
+    read_tls_to("servers_tls", outer, !redis, around)
+}
+
+/// How a collector of OpenTelemetry is to be spoken to.
+pub(super) fn read_otlp_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -> Option<ShardTls> {
+    read_tls_to("otlp_tls", outer, false, around)
+}
+
+fn read_tls_to(
+    name: &'static str,
+    outer: &mut Section<'_, '_>,
+    ends_alone: bool,
+    around: &Surroundings<'_>,
+) -> Option<ShardTls> {
+    let (node, entries) = mapping(outer, name)?;
+    let mut section = outer.below(name, node.place, entries, settings::SERVERS_TLS);
     let mut reader = Reader { section: &mut section, around, files: Vec::new() };
     let pair = reader.pair(settings::SERVERS_TLS);
     let has_pair = reader.section.has("certificate");
@@ -330,7 +352,7 @@ pub(super) fn read_servers_tls(
             let place = node.place;
             reader.section.wrong(
                 place,
-                "this system has no certificate authorities; set ca to a file with those of the shards",
+                "this system has no certificate authorities; set ca to a file with those of the servers",
             );
             return None;
         }
@@ -377,7 +399,7 @@ pub(super) fn read_servers_tls(
         },
     };
     let written = reader.written(node);
-    Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone: !redis, written })
+    Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone, written })
 }
 
 /// How servers are to be spoken to, by what was said on the command line: settings of `servers_tls` and their values. Files are relative to

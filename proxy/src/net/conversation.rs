@@ -29,9 +29,9 @@ const SHORT_ANSWER_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 16;
 
 /// Bytes in both directions.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// The socket for use inside a tokio runtime.
 pub fn stream(socket: Socket) -> Result<Box<dyn Stream>, ConversationError> {

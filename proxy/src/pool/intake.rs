@@ -14,6 +14,7 @@ use super::context::Context;
 use super::handshake::Step;
 use super::members::Members;
 use super::parked::Redirected;
+use super::private::Private;
 use super::redirect::{Executed, Redirects};
 use super::replies::Taken;
 use super::ticket::{Ticket, Whom};
@@ -205,8 +206,9 @@ impl<P: Protocol> Intake<'_, P> {
             return Ok(self.take_attempt(&ticket, serial, scratch, is_complete));
         }
         self.responses += u64::from(is_complete);
-        // How long data was waited for says nothing of the shard.
-        if is_complete && self.connection.private.is_none() {
+        // How long data was waited for says nothing of the shard. Where keys are watched nobody waits.
+        let waits = |private: &Private| private.watch.is_none();
+        if is_complete && !self.connection.private.as_deref().is_some_and(waits) {
             let micros = self.now.micros().saturating_sub(ticket.since.micros());
             self.counters.latency.record(micros);
             if micros >= note_min {

@@ -518,6 +518,22 @@ pub fn told(admin: &str, path: &str) -> String {
     }
 }
 
+/// One request at an admin address with these header lines; its status, headers and body.
+pub fn ask(admin: &str, line: &str, headers: &str, body: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(admin).expect("the admin server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, head.to_owned(), body.to_owned())
+}
+
 /// A proxy's topology document.
 pub fn topology(admin: &str) -> serde_json::Value {
     serde_json::from_str(&told(admin, "/topology")).expect("JSON")

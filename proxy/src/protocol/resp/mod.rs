@@ -245,7 +245,7 @@ impl Protocol for Resp {
     }
 
     fn is_rewritten(merge: &Merge) -> bool {
-        matches!(merge, Merge::Counts(_) | Merge::Parameters | Merge::Sections(_) | Merge::Own)
+        matches!(merge, Merge::Counts(_) | Merge::Parameters | Merge::Sections(_) | Merge::Own(..))
     }
 
     fn scan(step: Step, plan: &mut Plan<Self>) -> Option<Merge> {

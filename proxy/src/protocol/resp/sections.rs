@@ -133,6 +133,31 @@ pub fn merge<'p>(sections: Sections, parts: &'p [Part], reply: &mut Output) -> R
     Ok(())
 }
 
+/// What one shard says, but for lines about databases that are not the pool's: `db0:` in `keyspace`, `db0_` in `keysizes`.
+pub fn of_one((first, count): (u32, u32), response: &[u8], reply: &mut Output) {
+    let is_others = |line: &[u8]| {
+        let rest = line.strip_prefix(b"db").unwrap_or_default();
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let number = std::str::from_utf8(&rest[..digits]).ok().and_then(|number| number.parse::<u32>().ok());
+        let is_database = matches!(rest.get(digits), Some(b':' | b'_'));
+        is_database && number.is_some_and(|db| db.checked_sub(first).is_none_or(|place| place >= count))
+    };
+    let lines = |text| <[u8]>::split_inclusive(text, |&byte| byte == b'\n');
+    match string(response) {
+        Some((text, _)) if lines(text).any(is_others) => {
+            let left: Vec<&[u8]> = lines(text).filter(|line| !is_others(line)).collect();
+            let text = left.concat();
+            if response.starts_with(b"=") {
+                encode::verbatim(reply.tail(), &text);
+            } else {
+                encode::bulk(reply.tail(), &text);
+            }
+        }
+        // An error as well.
+        _ => reply.copy(response),
+    }
+}
+
 /// What the proxy has said, with the figures that shards say now in the place of those that they said last.
 fn figures<'p>(sections: Sections, ours: &[u8], shards: &'p [Part]) -> Result<Vec<u8>, &'p Part> {
     if sections.of_figures().next().is_none() {

@@ -35,7 +35,7 @@ pub fn split(
         for fragment in fragments {
             match merge {
                 Merge::Sections(wanted) => sections::write(wanted, fragment),
-                Merge::Own => whole::write_own(decoder, canonical, fragment),
+                Merge::Own(..) => whole::write_own(decoder, canonical, fragment),
                 _ => {
                     fragment.clear();
                     fragment.extend_from_slice(canonical);
@@ -81,7 +81,7 @@ pub fn is_odd(merge: Merge, owners: &Owners, fragment: u32, response: &[u8]) -> 
         Merge::Counts(_) | Merge::Union | Merge::Most => {
             pubsub::is_odd(merge, owners.keys_of(fragment).len(), response)
         }
-        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own => false,
+        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own(..) => false,
         Merge::Least | Merge::Keys | Merge::Every | Merge::Same | Merge::AnyDone | Merge::Any(_) => {
             whole::is_odd(merge, response)
         }
@@ -108,7 +108,12 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
     }
     let is_told = match merge {
         Merge::Texts => true,
-        Merge::Own => return parts.first().into_iter().for_each(|part| reply.copy(&part.bytes)),
+        Merge::Own(first, count) => {
+            return parts
+                .first()
+                .into_iter()
+                .for_each(|part| sections::of_one((first, count), &part.bytes, reply));
+        }
         // What is known without shards that do not answer is told.
         Merge::Parameters | Merge::Sections(_) if whole::has_own(merge, &mut parts) => true,
         _ => false,
@@ -151,7 +156,7 @@ pub fn merge(merge: Merge, owners: &Owners, mut parts: Vec<Part>, reply: &mut Ou
         Merge::Counts(_) | Merge::Union | Merge::Most => pubsub::merge(merge, owners, &parts, reply).err(),
         Merge::Keys => return whole::merge_keys(parts, reply),
         // They are joined elsewhere.
-        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own | Merge::Modules => parts.first(),
+        Merge::Page(_) | Merge::ScanEnd(_) | Merge::Own(..) | Merge::Modules => parts.first(),
         Merge::Parameters => parameters::merge(&parts, reply).err(),
         Merge::Sections(wanted) => sections::merge(wanted, &parts, reply).err(),
         Merge::MemoryStats => usage::merge_stats(&parts, reply).err(),

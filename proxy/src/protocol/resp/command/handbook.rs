@@ -148,7 +148,7 @@ fn merged(merge: Merge) -> &'static str {
         Merge::Sections(_) => "sections are merged",
         Merge::MemoryStats => "figures are added up",
         Merge::Histogram => "histograms are added up",
-        Merge::Own => "what the one that is asked says",
+        Merge::Own(..) => "what the one that is asked says",
     }
 }
 

@@ -204,8 +204,8 @@ pub enum Merge {
     MemoryStats,
     /// How long commands took, added up.
     Histogram,
-    /// What the one shard says that is asked.
-    Own,
+    /// What the one shard says that is asked, of so many databases from the first on.
+    Own(u32, u32),
 }
 
 /// What the proxy answers itself.

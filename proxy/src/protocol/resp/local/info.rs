@@ -37,17 +37,17 @@ pub fn info(
     resp3: bool,
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
+    let databases =
+        if facts.settings.db > 0 { (facts.settings.db, 1) } else { (0, facts.settings.databases) };
     if let [_, word, name, ..] = all
         && word.eq_ignore_ascii_case(b"shard")
     {
         plan.keys.push((name.as_ptr() as usize - canonical.as_ptr() as usize, name.len()));
         let words = "ERR 'info shard' is refused inside a transaction: a shard has to be asked; send it before MULTI or after EXEC";
         encode::error(&mut plan.reply, words);
-        return Route::OnShard(Merge::Own);
+        return Route::OnShard(Merge::Own(databases.0, databases.1));
     }
     write(&all[1..], facts, resp3, &mut plan.reply);
-    let databases =
-        if facts.settings.db > 0 { (facts.settings.db, 1) } else { (0, facts.settings.databases) };
     let wanted = Sections::wanted(&all[1..], databases);
     // Whoever looks after the shards is answered also while one hangs.
     let wanted = match facts.settings.waits_without_limit {
