@@ -157,7 +157,9 @@ mod tests {
         let sockets = Rc::new(Sockets::new(&Alarm::new().expect("a descriptor")).expect("a descriptor"));
         let mut lingering = Lingering::new(0, sockets);
         let (mut theirs, ours) = UnixStream::pair().expect("descriptors");
-        [&theirs, &ours].map(|end| end.set_nonblocking(true).expect("a socket"));
+        for end in [&theirs, &ours] {
+            end.set_nonblocking(true).expect("a socket");
+        }
         lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
         let mut hoard = Aside::new(&account);
         hoard.hold(5_000);
