@@ -70,6 +70,11 @@ def pool():
             one.pop("default", None)
             one.pop("description", None)
         settings["properties"][name] = definitions[name] | {"required": required}
+    # What stands in the list refers to nothing else.
+    for one in settings["properties"]["tls"]["properties"]["certificates"]["items"]["properties"].values():
+        one.pop("description", None)
+    tls = settings["properties"]["tls"]
+    tls["anyOf"] = [{"required": tls.pop("required")}, {"required": ["certificates"]}]
     # The chart has defaults of its own, and what a setting means stands where the proxy is described.
     for one in settings["properties"].values():
         one.pop("default", None)

@@ -326,6 +326,17 @@ pub struct Counters {
     before: Arc<[Gauge; RESETTABLE]>,
 }
 
+/// What is counted at one listener of a pool. The control thread writes.
+#[derive(Default, Debug)]
+pub struct ListenerCounters {
+    /// Connections that were accepted, those too that were refused then.
+    pub accepted: Counter,
+    /// Of these, those that have shaken hands by TLS.
+    pub tls_handshakes: Counter,
+    /// And those that did not, in time or at all.
+    pub tls_failed: Counter,
+}
+
 /// What is counted from when a client has reset it, for who asks as a client. (Metrics go on.)
 #[derive(Clone, Copy, Debug)]
 pub enum Resettable {

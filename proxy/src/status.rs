@@ -15,7 +15,7 @@ pub use standing::{Standing, Standings};
 use crate::account::Account;
 use crate::config;
 use crate::hot::HotKeys;
-use crate::metrics::{Counters, WorkerCounters};
+use crate::metrics::{Counters, ListenerCounters, WorkerCounters};
 use crate::monitor::Monitors;
 use crate::slow::SlowLog;
 use shard_discovery::source::cluster::Map;
@@ -86,6 +86,8 @@ pub struct PoolStatus {
     pub source_error: Option<String>,
     /// Clients are accepted.
     pub listening: bool,
+    /// Where it accepts clients.
+    pub listeners: Vec<ListenerStatus>,
     /// The epoch of the topology that workers were told last; [`PoolCounters::epoch`](crate::metrics::PoolCounters::epoch) is
     /// the one that each has acknowledged.
     pub epoch: u64,
@@ -266,6 +268,17 @@ impl Status {
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Where a pool accepts clients.
+#[derive(Clone, Debug)]
+pub struct ListenerStatus {
+    /// The address, as it is shown.
+    pub listen: String,
+    /// Clients speak TLS there.
+    pub tls: bool,
+    /// What is counted there.
+    pub counters: Arc<ListenerCounters>,
 }
 
 impl PoolStatus {

@@ -500,7 +500,7 @@ fn described(page: &str) -> String {
     // Of those nothing is there where no shard fails, and without TLS.
     let seldom = [
         ("memstore_shard_failures_total", "pool, shard, reason"),
-        ("memstore_tls_certificate_not_after_seconds", "pool, side"),
+        ("memstore_tls_certificate_not_after_seconds", "pool, side, file"),
     ];
     let mut table = String::from("| Metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for (name, kind, mut labels, help) in rows {

@@ -116,7 +116,7 @@ fn the_superset_has_settings_of_the_process() {
     let pool = &config.pools[0];
     assert_eq!(pool.timeout.map(|timeout| timeout.as_millis()), Some(2_000));
     assert_eq!(pool.client_idle_timeout.map(|timeout| timeout.as_secs()), Some(300));
-    assert_eq!(pool.listen.to_string(), "[::1]:7");
+    assert_eq!(pool.listens(), "[::1]:7");
     assert_eq!(pool.shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>(), ["six", "/s.sock:"]);
 }
 
@@ -126,6 +126,44 @@ fn nesting_and_size_are_bounded() {
     assert!(parse(&deep).is_err());
     assert!(parse(&"#".repeat(5 << 20)).is_err_and(|text| text.contains("larger than")));
     assert!(parse("a\0b: c").is_err_and(|text| text.contains("NUL")));
+}
+
+#[test]
+fn a_pool_may_have_several_listeners() {
+    let read = |listen: &str| {
+        let config = parse(&format!("p: {{listen: {listen}, redis: true, servers: ['h:1:1']}}"));
+        config.map(|config| config.pools[0].listens()).map_err(|error| error.to_string())
+    };
+    assert_eq!(read("h:1").as_deref(), Ok("h:1"));
+    assert_eq!(
+        read("[h:1, {address: 'h:2'}, '/s 0600', {address: /t, tls: false}]").as_deref(),
+        Ok("h:1, h:2, /s, /t")
+    );
+    let many = format!("[{}]", (1..=65).map(|port| format!("h:{port}")).collect::<Vec<_>>().join(", "));
+    for (listen, why) in [
+        ("[]", "allowed are 1 to 64"),
+        (&many, "allowed are 1 to 64"),
+        ("{address: 'h:1'}", "an address or a list"),
+        ("[h:1, h:1]", "listed twice"),
+        ("[h:1, {address: 'h:1', tls: false}]", "listed twice"),
+        ("[{tls: false}]", "address is missing"),
+        ("[[h:1]]", "an address or a mapping"),
+        ("[h]", "allowed is host:port"),
+        ("[{address: 'h:1', adress: 1}]", "did you mean address"),
+        ("[{address: 'h:1', tls: true}]", "needs the tls of the pool"),
+        ("[{address: 'h:1', tls: maybe}]", "allowed are true and false"),
+        ("[{address: 'h:1', tls: {}}]", "certificate is missing"),
+        ("[{address: 'h:1', tls: {certificates: []}}]", "a list of 1 to 64"),
+        ("[{address: 'h:1', tls: {certificates: [x]}}]", "has to be a mapping"),
+        ("[{address: 'h:1', tls: {certificates: [{certificate: x}]}}]", "needs key as well"),
+    ] {
+        let error = read(listen).expect_err(listen);
+        assert!(error.contains(why), "{listen}: {error}");
+    }
+    let twice =
+        "a: {listen: [h:1, h:2], servers: ['h:1:1']}\nb: {listen: [{address: 'h:2'}], servers: ['h:1:1']}";
+    let error = parse(twice).map(|_| ()).expect_err("one address").to_string();
+    assert!(error.contains("already used by pool a"), "{error}");
 }
 
 /// `UPDATE=1` (`make settings`) writes them anew.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Page, seconds};
+use super::listeners;
 use super::numbers::{NUMBERS, OfPool, SHARD_NUMBERS};
 use crate::failure::ShardFailure;
 use crate::status::{PoolStatus, Ring, Status};
@@ -187,10 +188,15 @@ fn of_pools(pools: &[PoolStatus], page: &mut Page) {
     );
     for pool in pools {
         for certificate in pool.config.certificates() {
-            let labels = [("pool", pool.config.name.as_str()), ("side", certificate.side)];
+            let labels = [
+                ("pool", pool.config.name.as_str()),
+                ("side", certificate.side),
+                ("file", &certificate.path),
+            ];
             ends.sample(&labels, certificate.not_after);
         }
     }
+    listeners::metrics(pools, page);
     let mut acknowledged = page.begin(
         "memstore_worker_topology_epoch",
         Kind::Gauge,

@@ -52,6 +52,7 @@ mod endpoint;
 mod exposition;
 mod history;
 mod hot;
+mod listeners;
 mod metrics;
 mod monitor;
 mod numbers;

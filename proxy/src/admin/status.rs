@@ -13,6 +13,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use shard_discovery::{Address, Share};
 
 use super::exposition::{Kind, seconds};
+use super::listeners::Listener;
 use super::metrics::{DISCONNECTS, REDIRECTS, usage};
 use super::numbers::{NUMBERS, OfPool, SHARD_NUMBERS};
 use super::rings::Rings;
@@ -114,6 +115,7 @@ struct Pool<'s> {
     mode: &'static str,
     hash: Option<&'static str>,
     listen: String,
+    listeners: Vec<Listener>,
     listening: bool,
     tls: bool,
     shard_tls: bool,
@@ -447,9 +449,10 @@ fn of_pool<'s>(pool: &'s PoolStatus, rings: &Rings, asked: &Asked<'_>) -> Pool<'
         protocol: worker::about(config.protocol).name,
         mode: if is_cluster { "cluster" } else { config.distribution.name() },
         hash: (!is_cluster).then(|| config.key_hash.name()),
-        listen: config.listen.to_string(),
+        listen: config.listens(),
+        listeners: pool.listeners.iter().map(Listener::from).collect(),
         listening: pool.listening,
-        tls: config.tls.is_some(),
+        tls: config.listeners.iter().all(|listener| listener.tls.is_some()),
         shard_tls: config.servers_tls.is_some(),
         auto_eject_hosts: config.auto_eject_hosts,
         epoch: pool.epoch,

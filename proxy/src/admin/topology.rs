@@ -45,7 +45,7 @@ fn plain(pool: &PoolStatus) -> Pool {
 
 fn add(pool: &PoolStatus, rings: &Rings, document: &mut Value) {
     let counters = &pool.counters;
-    document["listen"] = json!(pool.config.listen.to_string());
+    document["listen"] = json!(pool.config.listens());
     document["epoch"] = json!(pool.epoch);
     let epochs: Vec<u64> = counters.workers().iter().map(|worker| worker.epoch.get()).collect();
     document["worker_epochs"] = json!(epochs);

@@ -49,7 +49,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             .enumerate()
             .map(|(place, pool)| {
                 let mut told = json!({
-                    "pool": pool.name, "protocol": worker::about(pool.protocol).name, "listen": pool.listen.to_string(),
+                    "pool": pool.name, "protocol": worker::about(pool.protocol).name, "listen": pool.listens(),
                     "shards": pool.shards.len(), "warnings": warnings(pool),
                 });
                 if let Some(looks) = looks.get(place) {
@@ -78,7 +78,7 @@ pub fn check(asked: &Check) -> anyhow::Result<ExitCode> {
             "pool {}: {} on {}, {shards}\n",
             pool.name,
             worker::about(pool.protocol).name,
-            pool.listen
+            pool.listens()
         ));
         for warning in warnings(pool) {
             text.push_str(&format!("  warning: {warning}\n"));

@@ -7,6 +7,7 @@ use shard_discovery::source::fixed::address;
 use shard_discovery::yaml::{Node, Value};
 
 use super::listen::Listen;
+use super::listeners::Listener;
 use super::section::Section;
 use crate::protocol::resp::facade::NODES_MAX;
 
@@ -26,7 +27,7 @@ const NODES: &str = "cluster_facade_nodes";
 pub(super) fn read_facade(
     section: &mut Section<'_, '_>,
     redis: bool,
-    listen: Option<&Listen>,
+    listeners: &[Listener],
 ) -> Option<Facade> {
     let poses: bool = section.value("cluster_facade");
     let announce = section.optional(ANNOUNCE, reachable);
@@ -42,7 +43,10 @@ pub(super) fn read_facade(
     if !redis {
         section.wrong(place, "cluster_facade is for Redis pools; this one is a memcache pool (redis: false)");
     }
-    if matches!(listen, Some(Listen::Unix { .. })) && !section.has(ANNOUNCE) && !section.has(NODES) {
+    if listeners.iter().any(|listener| matches!(listener.at, Listen::Unix { .. }))
+        && !section.has(ANNOUNCE)
+        && !section.has(NODES)
+    {
         let text =
             format!("cluster_facade: clients of a Unix socket have no address to be told; set {ANNOUNCE}");
         section.wrong(place, text);

@@ -6,7 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::kind::Kind;
-use super::settings::{CLUSTER, POOL, PROCESS, SERVERS_TLS, Setting, TLS};
+use super::listeners::LISTENERS_MAX;
+use super::settings::{CERTIFICATE, CLUSTER, LISTENER, POOL, PROCESS, SERVERS_TLS, Setting, TLS};
+use super::tls::CERTIFICATES_MAX;
 use super::value::{DURATION_MAX, SIZES, TIMES};
 
 /// The schema of a configuration: of one with `pools:`, or of a mapping of pools as nutcracker reads it.
@@ -18,7 +20,7 @@ pub fn text() -> String {
         "if": { "required": ["pools"] },
         "then": { "properties": properties(PROCESS), "additionalProperties": false },
         "else": { "additionalProperties": { "$ref": "#/definitions/pool" } },
-        "definitions": { "pool": object(POOL), "cluster": object(CLUSTER), "tls": object(TLS), "servers_tls": object(SERVERS_TLS) },
+        "definitions": { "pool": object(POOL), "listener": object(LISTENER), "cluster": object(CLUSTER), "tls": object(TLS), "servers_tls": object(SERVERS_TLS) },
     });
     format!("{whole:#}\n")
 }
@@ -52,6 +54,23 @@ fn schema(setting: &Setting) -> Value {
             let target = json!({ "type": "string", "minLength": 1 });
             let prefix = json!({ "minLength": 1, "maxLength": 250 });
             return json!({ "type": "object", "propertyNames": prefix, "additionalProperties": target });
+        }
+        "listen" => {
+            let address = json!({ "type": "string" });
+            let listener =
+                json!({ "allOf": [{ "$ref": "#/definitions/listener" }], "required": ["address"] });
+            let entry = json!({ "anyOf": [address, listener] });
+            let list = json!({ "type": "array", "items": entry, "minItems": 1, "maxItems": LISTENERS_MAX });
+            return json!({ "anyOf": [address, list] });
+        }
+        "tls" if LISTENER.iter().any(|of| std::ptr::eq(of, setting)) => {
+            let flag = json!({ "enum": [true, false, "true", "false"] });
+            return json!({ "anyOf": [flag, { "$ref": "#/definitions/tls" }] });
+        }
+        "certificates" => {
+            let mut pair = object(CERTIFICATE);
+            pair["required"] = json!(["certificate", "key"]);
+            return json!({ "type": "array", "items": pair, "minItems": 1, "maxItems": CERTIFICATES_MAX });
         }
         name @ ("cluster" | "tls" | "servers_tls") => {
             return json!({ "allOf": [{ "$ref": format!("#/definitions/{name}") }] });

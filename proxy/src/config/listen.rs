@@ -59,16 +59,17 @@ impl Listen {
         let (Self::Tcp { host, port }, Self::Tcp { host: others, port: at }) = (self, other) else {
             return self.is_at(other);
         };
+        if port != at {
+            return false;
+        }
         let resolved = |host: &str| (host, 0).to_socket_addrs().map(|all| all.map(|one| one.ip()).collect());
         let (Ok::<Vec<IpAddr>, _>(mine), Ok::<Vec<IpAddr>, _>(theirs)) = (resolved(host), resolved(others))
         else {
             return false;
         };
         // The first is what is bound.
-        port == at
-            && mine.first().zip(theirs.first()).is_some_and(|(mine, theirs)| {
-                mine == theirs || mine.is_unspecified() || theirs.is_unspecified()
-            })
+        let bound = mine.first().zip(theirs.first());
+        bound.is_some_and(|(mine, theirs)| mine == theirs || mine.is_unspecified() || theirs.is_unspecified())
     }
 
     /// `host:port`, `[address]:port`, `/path` or `/path 0NNN`.

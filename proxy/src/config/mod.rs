@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub use auth::{Auth, Reauth};
 pub use facade::Facade;
 pub use listen::Listen;
+pub use listeners::{LISTENERS_MAX, Listener};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use otlp::Otlp;
 pub use pool::{KeylessScripts, Pool, Protocol};
@@ -23,11 +24,13 @@ pub use shown::{Origin, Row, Shown};
 pub use tls::{Certificate, ClientTls, ShardTls, servers_tls};
 
 mod auth;
+mod by_name;
 mod cluster;
 mod facade;
 pub mod json_schema;
 pub mod kind;
 mod listen;
+mod listeners;
 mod mistake;
 pub mod otlp;
 mod pool;
@@ -36,6 +39,7 @@ mod section;
 mod servers;
 pub mod settings;
 mod shown;
+mod tickets;
 mod tls;
 pub mod value;
 
@@ -165,9 +169,11 @@ fn refuse_equals(pools: &[Entry], mistakes: &mut Vec<Mistake>) {
                 let text = format!("pool {} is defined twice; first in line {line}", entry.key);
                 mistakes.push(Mistake { place: entry.place, text });
             }
-            if let (Some((mine, place)), Some((other, _))) = (listen_of(entry), listen_of(earlier))
-                && mine == other
-            {
+            let others = listens_of(earlier);
+            for (mine, place) in listens_of(entry) {
+                if !others.iter().any(|(other, _)| *other == mine) {
+                    continue;
+                }
                 let text = format!(
                     "pool {}: listen: {mine:?} is already used by pool {} in line {line}",
                     entry.key, earlier.key
@@ -178,12 +184,24 @@ fn refuse_equals(pools: &[Entry], mistakes: &mut Vec<Mistake>) {
     }
 }
 
-fn listen_of(pool: &Entry) -> Option<(&str, Place)> {
-    let Value::Map(settings) = &pool.node.value else { return None };
-    settings.iter().find(|entry| entry.key == "listen").and_then(|entry| match &entry.node.value {
-        Value::Text(text) => Some((text.as_str(), entry.node.place)),
-        _ => None,
-    })
+/// The addresses that a pool listens on, as they are written.
+fn listens_of(pool: &Entry) -> Vec<(&str, Place)> {
+    let Some(listen) = below(&pool.node, "listen") else { return Vec::new() };
+    let nodes =
+        if let Value::List(nodes) = &listen.value { &nodes[..] } else { std::slice::from_ref(listen) };
+    let mut found = Vec::new();
+    for node in nodes.iter().map(|node| below(node, "address").unwrap_or(node)) {
+        if let Value::Text(text) = &node.value {
+            found.push((text.as_str(), node.place));
+        }
+    }
+    found
+}
+
+/// The value of a key of a mapping.
+fn below<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|entry| entry.key == name).map(|entry| &entry.node)
 }
 
 fn single(path: &Path, place: Place, text: String) -> Mistakes {

@@ -16,11 +16,12 @@ use super::auth::{Auth, Reauth, read_auth};
 use super::cluster::read_cluster;
 use super::facade::{Facade, read_facade};
 use super::listen::Listen;
+use super::listeners::{Listener, read_listeners};
 use super::mistake::Mistake;
 use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
-use super::tls::{Certificate, ClientTls, ShardTls, read_servers_tls, read_tls};
+use super::tls::{Certificate, ShardTls, read_servers_tls};
 use super::value::text;
 use crate::privacy::Privacy;
 
@@ -38,7 +39,8 @@ pub enum Protocol {
 #[allow(missing_docs)] // the table has it
 pub struct Pool {
     pub name: String,
-    pub listen: Listen,
+    /// At least one.
+    pub listeners: Vec<Listener>,
     pub protocol: Protocol,
     pub key_hash: KeyHash,
     pub distribution: DistributionKind,
@@ -50,7 +52,6 @@ pub struct Pool {
     pub reuseport: bool,
     pub tcpkeepalive: bool,
     pub auth: Option<Auth>,
-    pub tls: Option<ClientTls>,
     pub servers_tls: Option<ShardTls>,
     pub reauth: Reauth,
     pub db: u32,
@@ -133,7 +134,33 @@ impl Pool {
     /// Its own certificates.
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         let of_shards = self.servers_tls.as_ref().and_then(|tls| tls.certificate.as_ref());
-        self.tls.iter().map(|tls| &tls.certificate).chain(of_shards)
+        let of_clients = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .flat_map(|tls| &tls.certificates);
+        let mut all: Vec<&Certificate> = Vec::new();
+        for certificate in of_clients {
+            if !all.contains(&certificate) {
+                all.push(certificate);
+            }
+        }
+        all.into_iter().chain(of_shards)
+    }
+
+    /// The addresses of its listeners, as they are shown.
+    pub fn listens(&self) -> String {
+        self.listeners.iter().map(|listener| listener.at.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The listener at this address, if there is one.
+    pub fn listener(&self, at: &Listen) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.at.is_at(at))
+    }
+
+    /// The port of the first listener that has one; 0 is none.
+    pub fn port(&self) -> u16 {
+        self.listeners.iter().find_map(|listener| listener.at.port()).unwrap_or(0)
     }
 
     /// Who owns what in this pool, as far as it was known when this was read.
@@ -187,9 +214,8 @@ impl Pool {
         let redis = section.value("redis");
         let key_hash = section.named("hash");
         let distribution = section.named("distribution");
-        let listen = section.required("listen", Listen::parse);
+        let listeners = read_listeners(&mut section, around);
         let auth = read_auth(&mut section, redis, around);
-        let tls = read_tls(&mut section, around);
         let servers_tls = read_servers_tls(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
         let listed = match section.node("cluster") {
@@ -211,7 +237,7 @@ impl Pool {
         });
         let pins = read_pins(&mut section);
         let keyless_scripts = read_keyless(&mut section);
-        let facade = read_facade(&mut section, redis, listen.as_ref());
+        let facade = read_facade(&mut section, redis, &listeners);
         let client_connections = section.value("client_connections");
         let resp3 = section.value("resp3");
         let miss_on_get_errors = section.value("miss_on_get_errors");
@@ -224,7 +250,7 @@ impl Pool {
         }
         let pool = Self {
             name: entry.key.clone(),
-            listen: listen.unwrap_or(Listen::Tcp { host: String::new(), port: 0 }),
+            listeners,
             protocol: if redis { Protocol::Redis } else { Protocol::Memcache },
             key_hash,
             distribution,
@@ -236,7 +262,6 @@ impl Pool {
             reuseport: section.value("reuseport"),
             tcpkeepalive: section.value("tcpkeepalive"),
             auth,
-            tls,
             servers_tls,
             reauth: match section.value("reauth") {
                 "keep" => Reauth::Keep,

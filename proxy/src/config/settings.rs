@@ -52,7 +52,7 @@ const fn setting(
 /// Settings of a pool. The first group is nutcracker's.
 #[rustfmt::skip]
 pub const POOL: &[Setting] = &[
-    setting("listen", None, Text("host:port, /path, /path 0660"), "address that clients connect to; required"),
+    setting("listen", None, Node("host:port, /path, /path 0660, or a list of them and of mappings"), "address that clients connect to, or a list of up to 64; see the listener settings below; required"),
     setting("servers", None, Node("a list of host:port:weight [name] or /path:weight [name]"), "the shards; required unless servers_dns, servers_file, servers_url or cluster is set"),
     setting("hash", Some("fnv1a_64"), Word(&["one_at_a_time", "md5", "crc16", "crc32", "crc32a", "fnv1_64", "fnv1a_64", "fnv1_32", "fnv1a_32", "hsieh", "murmur", "jenkins"]), "hash function for keys"),
     setting("hash_tag", None, Text("two characters in quotes"), "only the part of a key between these two characters is hashed"),
@@ -90,7 +90,7 @@ pub const POOL: &[Setting] = &[
     setting("redis_auth_previous_file", None, Text("path, relative to this file"), "file that contains the previous password during a rotation: also accepted from clients, and sent to shards that reject the new one; not used while the file does not exist"),
     setting("redis_auth_env", None, Text("name"), "environment variable that contains the password, instead of redis_auth"),
     setting("reauth", Some("close"), Word(&["close", "keep"]), "what happens to authenticated clients when a reload changes their password: close disconnects them, so that they authenticate again; keep leaves them connected"),
-    setting("tls", None, Node("a mapping"), "TLS for clients at listen; see the TLS settings below"),
+    setting("tls", None, Node("a mapping"), "TLS for clients at listen, or at those of its entries that say nothing else; see the TLS settings below"),
     setting("servers_tls", None, Node("a mapping"), "TLS for connections to the shards; see the settings of TLS to the shards below; {} verifies them by the authorities of the system"),
     setting("databases", Some("16"), Whole(1, 65536), "number of databases available to SELECT"),
     setting("shard_identity", Some("false"), Flag, "Redis pools: verify on connect that the server's replica-announce-ip equals the configured host name (protects against reused pod addresses)"),
@@ -139,6 +139,13 @@ pub const POOL: &[Setting] = &[
     setting("monitor", Some("false"), Flag, "Redis pools: let clients that have the password watch the requests of all clients of the pool (MONITOR), with their keys and values; memstore monitor does not need it"),
 ];
 
+/// Settings of a listener of a pool, in a list below `listen:`.
+#[rustfmt::skip]
+pub const LISTENER: &[Setting] = &[
+    setting("address", None, Text("host:port, /path, /path 0660"), "address that clients connect to; required"),
+    setting("tls", None, Node("true false, or a mapping"), "whether clients speak TLS there, or TLS settings for this listener only; default: as the pool does, by its tls"),
+];
+
 /// Settings of a pool over a Redis Cluster, below `cluster:`.
 #[rustfmt::skip]
 pub const CLUSTER: &[Setting] = &[
@@ -152,11 +159,20 @@ pub const CLUSTER: &[Setting] = &[
 pub const TLS: &[Setting] = &[
     setting("certificate", None, Text("path, relative to this file"), "file with the certificate in PEM, followed by the intermediate ones; read again when it changes, without disconnecting anybody; required"),
     setting("key", None, Text("path, relative to this file"), "file with the private key of the certificate in PEM; required"),
+    setting("certificates", None, Node("a list of mappings with certificate and key"), "further certificates; clients are shown the one for the host name that they ask for (SNI), by the DNS names in it, or else the first of all; without certificate and key the first of this list is the first of all; at most 64"),
     setting("client_ca", None, Text("path, relative to this file"), "file with the certificate authorities in PEM that sign the certificates of clients"),
     setting("client_auth", None, Word(&["none", "optional", "required"]), "whether clients have to present a certificate signed by client_ca; optional: only those that present one are verified; default: required if client_ca is set, otherwise none"),
     setting("version_min", Some("1.2"), Word(&["1.2", "1.3"]), "oldest TLS version"),
     setting("ciphers", None, Text("names of cipher suites, separated by commas"), "allowed cipher suites, in order of preference, as IANA names them, such as TLS_AES_128_GCM_SHA256; default: all that are considered secure"),
     setting("handshake_timeout", Some("10s"), Positive, "how long the TLS handshake of a client may take"),
+    setting("ticket_keys_file", None, Text("path, relative to this file"), "file with the keys of the tickets by which clients resume sessions, shared by replicas: 96 hexadecimal digits in each line (openssl rand -hex 48), the first of which seals tickets while all open them; not where certificates of clients are verified; default: keys of this process, until the configuration is loaded again"),
+];
+
+/// Settings of a further certificate, in a list below `certificates:`.
+#[rustfmt::skip]
+pub const CERTIFICATE: &[Setting] = &[
+    setting("certificate", None, Text("path, relative to this file"), "file with the certificate in PEM, followed by the intermediate ones; required"),
+    setting("key", None, Text("path, relative to this file"), "file with the private key of the certificate in PEM; required"),
 ];
 
 /// Settings of TLS to the shards of a pool, below `servers_tls:`, and to a collector, below `otlp_tls:`.
@@ -201,8 +217,10 @@ pub fn markdown() -> String {
     let mut text = String::new();
     for (title, settings) in [
         ("Pool", POOL),
+        ("Listener", LISTENER),
         ("Cluster", CLUSTER),
         ("TLS", TLS),
+        ("TLS certificate", CERTIFICATE),
         ("TLS to the shards", SERVERS_TLS),
         ("Process", PROCESS),
     ] {

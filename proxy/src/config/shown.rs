@@ -13,7 +13,7 @@ use super::settings::{CLUSTER, POOL, PROCESS, SERVERS_TLS, Setting, TLS, row};
 /// Entries of a list or mapping that are shown; of a longer one it is said how many it has.
 const ENTRIES_MAX: usize = 100;
 /// Settings that are lists or mappings and hold nothing that is to be kept secret.
-const OPEN: [&str; 4] = ["servers", "seeds", "pin", "cluster_facade_nodes"];
+const OPEN: [&str; 6] = ["servers", "seeds", "pin", "cluster_facade_nodes", "listen", "certificates"];
 
 /// All settings of a configuration.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -166,6 +166,7 @@ mod tests {
     use std::io;
     use std::path::Path;
 
+    use super::super::settings::{CERTIFICATE, LISTENER};
     use super::super::{Surroundings, parse};
     use super::*;
 
@@ -229,7 +230,8 @@ mod tests {
     /// Whoever adds a setting that is a password has to say so.
     #[test]
     fn what_is_about_a_password_is_secret_or_only_says_where_it_is() {
-        for setting in [POOL, CLUSTER, TLS, SERVERS_TLS, PROCESS].into_iter().flatten() {
+        for setting in [POOL, LISTENER, CLUSTER, TLS, CERTIFICATE, SERVERS_TLS, PROCESS].into_iter().flatten()
+        {
             let is_about = ["password", "token", "secret"].iter().any(|word| setting.meaning.contains(word));
             let is_open = match setting.kind {
                 Kind::Text(words) => words == "string",

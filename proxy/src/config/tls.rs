@@ -11,7 +11,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ProducesTickets, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore,
     ServerConfig, SignatureScheme, SupportedProtocolVersion,
@@ -19,11 +20,16 @@ use rustls::{
 use shard_discovery::Address;
 use shard_discovery::yaml::{Entry, Node, Value};
 
+use super::by_name::{self, ByName};
 use super::mistake::Place;
 use super::section::Section;
-use super::settings::{self, Setting};
+use super::settings;
+use super::tickets::SharedTickets;
 use super::value::text;
 use super::{Surroundings, fnv};
+
+/// Certificates of one listener.
+pub const CERTIFICATES_MAX: usize = 64;
 
 /// The newest first.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
@@ -35,8 +41,8 @@ pub struct ClientTls {
     pub config: Arc<ServerConfig>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Who the proxy is for them.
-    pub certificate: Certificate,
+    /// Who the proxy is for them; the first unless they ask for another name.
+    pub certificates: Vec<Certificate>,
     written: Written,
 }
 
@@ -148,7 +154,7 @@ impl Reader<'_, '_, '_, '_> {
     }
 
     /// A certificate with those between it and its authority, when it ends, and its key.
-    fn pair(&mut self, table: &'static [Setting]) -> Option<Pair> {
+    fn pair(&mut self) -> Option<Pair> {
         let certificate = self.file("certificate", |pem| {
             let chain = certificates(pem)?;
             let ends: Result<Vec<i64>, String> = chain.iter().map(not_after).collect();
@@ -165,9 +171,65 @@ impl Reader<'_, '_, '_, '_> {
                 self.section.wrong(place, format!("{name} needs {other} as well"));
             }
         }
-        debug_assert!(table.iter().any(|setting| setting.name == "key"));
         let ((path, (chain, not_after)), (_, key)) = (certificate?, key?);
         Some(Pair { path, chain, not_after, key })
+    }
+
+    /// A pair that has to be there.
+    fn required_pair(&mut self) -> Option<Pair> {
+        for name in ["certificate", "key"] {
+            if !self.section.has("certificate") && !self.section.has("key") {
+                self.section.missing(name);
+            }
+        }
+        self.pair()
+    }
+
+    /// The certificates that clients may be shown, the first of them first; none after a mistake.
+    fn pairs(&mut self) -> Option<Vec<Pair>> {
+        let Some(Node { place, value }) = self.section.node("certificates") else {
+            return Some(vec![self.required_pair()?]);
+        };
+        let has_first = self.section.has("certificate") || self.section.has("key");
+        let mut pairs = vec![has_first.then(|| self.pair())];
+        let nodes = match value {
+            Value::List(nodes) if !nodes.is_empty() && nodes.len() <= CERTIFICATES_MAX => nodes,
+            other => {
+                let text = format!(
+                    "certificates has to be a list of 1 to {CERTIFICATES_MAX} mappings, not {}",
+                    if let Value::List(nodes) = other {
+                        format!("of {}", nodes.len())
+                    } else {
+                        other.kind().to_owned()
+                    }
+                );
+                self.section.wrong(*place, text);
+                return None;
+            }
+        };
+        for node in nodes {
+            let Value::Map(entries) = &node.value else {
+                let text = format!("certificates: an entry has to be a mapping, not {}", node.value.kind());
+                self.section.wrong(node.place, text);
+                return None;
+            };
+            let mut section = self.section.below("certificates", node.place, entries, settings::CERTIFICATE);
+            let mut reader =
+                Reader { section: &mut section, around: self.around, files: std::mem::take(&mut self.files) };
+            let pair = reader.required_pair();
+            self.files = reader.files;
+            pairs.push(Some(pair));
+        }
+        let pairs: Vec<Pair> = pairs.into_iter().flatten().collect::<Option<_>>()?;
+        for (pair, node) in pairs.iter().skip(usize::from(has_first)).zip(nodes).skip(usize::from(!has_first))
+        {
+            if pair.names().is_empty() {
+                let text =
+                    format!("certificates: {} has no DNS name, so no client would be shown it", pair.path);
+                self.section.wrong(node.place, text);
+            }
+        }
+        Some(pairs)
     }
 
     /// The authorities in the file that a setting names.
@@ -225,6 +287,13 @@ struct Pair {
     key: PrivateKeyDer<'static>,
 }
 
+impl Pair {
+    /// The host names that the certificate is for.
+    fn names(&self) -> Vec<String> {
+        self.chain.first().map(|certificate| by_name::names(certificate)).unwrap_or_default()
+    }
+}
+
 /// The mapping that a setting is.
 fn mapping<'n>(outer: &mut Section<'n, '_>, name: &str) -> Option<(&'n Node, &'n [Entry])> {
     let node = outer.node(name)?;
@@ -242,12 +311,7 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
     let (node, entries) = mapping(outer, "tls")?;
     let mut section = outer.below("tls", node.place, entries, settings::TLS);
     let mut reader = Reader { section: &mut section, around, files: Vec::new() };
-    for name in ["certificate", "key"] {
-        if !reader.section.has("certificate") && !reader.section.has("key") {
-            reader.section.missing(name);
-        }
-    }
-    let pair = reader.pair(settings::TLS);
+    let pairs = reader.pairs();
     let roots = reader.authorities("client_ca");
     let wanted = reader.section.value_if_set::<&str>("client_auth");
     let handshake_timeout = reader.section.value("handshake_timeout");
@@ -263,7 +327,8 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
         }
         _ => {}
     }
-    let Pair { path, chain, not_after, key } = pair?;
+    let tickets = reader.file("ticket_keys_file", |text| SharedTickets::of(&String::from_utf8_lossy(text)));
+    let pairs = pairs?;
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
     let builder = match builder {
         Ok(builder) => builder,
@@ -273,8 +338,15 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
         }
     };
     let verifies = has_ca && wanted != Some("none");
+    if verifies && reader.section.has("ticket_keys_file") {
+        let place = reader.section.place("ticket_keys_file");
+        reader.section.wrong(
+            place,
+            "ticket_keys_file has no meaning with client_ca: where certificates of clients are verified there are no tickets",
+        );
+    }
     let builder = if verifies {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots?), provider);
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots?), provider.clone());
         let verifier = if wanted == Some("optional") { verifier.allow_unauthenticated() } else { verifier };
         match verifier.build() {
             Ok(verifier) => builder.with_client_cert_verifier(verifier),
@@ -287,26 +359,38 @@ pub(super) fn read_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'_>) -
     } else {
         builder.with_no_client_auth()
     };
-    let mut config = match builder.with_single_cert(chain, key) {
-        Ok(config) => config,
-        Err(error) => {
-            reader.wrong("key", &error);
-            return None;
+    let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+    for pair in pairs {
+        let names = pair.names();
+        match CertifiedKey::from_der(pair.chain, pair.key, &provider) {
+            Ok(key) => keys.push((names, key)),
+            Err(error) => {
+                let name = if reader.section.has("key") { "key" } else { "certificates" };
+                let place = reader.section.place(name);
+                reader.section.wrong(place, format!("{}: {}", pair.path, why(&error)));
+                return None;
+            }
         }
+        certificates.push(Certificate { side: "clients", path: pair.path, not_after: pair.not_after });
+    }
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(keys)));
+    let ticketer = match tickets {
+        Some((_, shared)) => Some(shared as Arc<dyn ProducesTickets>),
+        None if reader.section.has("ticket_keys_file") => return None,
+        None => aws_lc_rs::Ticketer::new().ok(),
     };
     // A ticket says who the client was when it was given, whatever has happened to its certificate or authority since.
     if verifies {
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    } else if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+    } else if let Some(ticketer) = ticketer {
         // Nothing is kept for a client that goes.
         config.ticketer = ticketer;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
     }
     let written = reader.written(node);
-    let certificate = Certificate { side: "clients", path, not_after };
-    Some(ClientTls { config: Arc::new(config), handshake_timeout, certificate, written })
+    Some(ClientTls { config: Arc::new(config), handshake_timeout, certificates, written })
 }
 
 /// How shards are to be spoken to.
@@ -332,7 +416,7 @@ fn read_tls_to(
     let (node, entries) = mapping(outer, name)?;
     let mut section = outer.below(name, node.place, entries, settings::SERVERS_TLS);
     let mut reader = Reader { section: &mut section, around, files: Vec::new() };
-    let pair = reader.pair(settings::SERVERS_TLS);
+    let pair = reader.pair();
     let has_pair = reader.section.has("certificate");
     let server_name = reader.section.optional("server_name", |name| {
         let name = text(name)?;
@@ -462,11 +546,12 @@ fn why(error: &Error) -> String {
 /// What was written, whole.
 fn shown(node: &Node) -> Vec<(String, String)> {
     let Value::Map(entries) = &node.value else { return Vec::new() };
-    let text = |value: &Value| match value {
+    let text = |node: &Node| match &node.value {
         Value::Text(text) => text.clone(),
+        Value::List(nodes) => format!("{:?}", nodes.iter().map(shown).collect::<Vec<_>>()),
         other => other.kind().to_owned(),
     };
-    entries.iter().map(|entry| (entry.key.clone(), text(&entry.node.value))).collect()
+    entries.iter().map(|entry| (entry.key.clone(), text(&entry.node))).collect()
 }
 
 /// Takes a certificate whatever name it has, or any.

@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use super::descriptors::number_of;
+use super::doors::{From, OpenDoor};
+use super::entrances::{self, Entrance};
 use super::pool::PoolControl;
-use crate::config;
+use crate::config::{self, Listen};
 use crate::log_limit::warn_limited;
 use crate::metrics::PoolCounters;
 use crate::net::brake::Brake;
@@ -28,23 +30,45 @@ use crate::worker::{self, Order};
 
 /// Pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// TLS handshakes of one pool that may be under way at a time; each may hold up to 64 KB.
+/// TLS handshakes at one listener that may be under way at a time; each may hold up to 64 KB.
 const HANDSHAKES_MAX: usize = 1024;
 
 impl PoolControl {
-    /// Accepts clients from now on.
-    pub fn accept(self: &Rc<Self>, listener: Rc<Listener>) {
+    /// Accepts clients at a door from now on; it may be one that was given up.
+    pub fn accept(self: &Rc<Self>, door: OpenDoor, given_up: &[(Listen, Rc<Listener>)]) {
+        let listener = match door.from {
+            From::Free(listener) => Rc::new(listener),
+            From::GivenUp(at) => match given_up.iter().find(|(given, _)| *given == at) {
+                Some((_, listener)) => listener.clone(),
+                None => return,
+            },
+        };
         let config = self.config();
-        tracing::info!(pool = %config.name, listen = %config.listen, shards = self.topology().shards().len(), "pool listening");
+        let Some(wanted) = config.listener(&door.at) else { return };
+        tracing::info!(pool = %config.name, listen = %door.at, tls = wanted.tls.is_some(), shards = self.topology().shards().len(), "pool listening");
+        let entrance = Rc::new(Entrance::new(wanted.clone()));
         let (close, closed) = watch::channel(false);
-        let task = tokio::task::spawn_local(accept(listener.clone(), self.clone(), closed));
-        self.accepts(listener, close, task);
+        let task = tokio::task::spawn_local(accept(listener.clone(), self.clone(), entrance.clone(), closed));
+        self.entrances.add(entrance, listener, close, task);
+        self.tell_status();
+    }
+
+    /// Accepts no more clients than the kernel already has where `is_closed` says so; the listeners are of use for others.
+    pub async fn close(&self, is_closed: impl Fn(&Listen) -> bool) -> Vec<(Listen, Rc<Listener>)> {
+        let gone = self.entrances.take(is_closed);
+        self.tell_status();
+        entrances::close(gone).await
     }
 }
 
 /// Accepts clients of a pool until told to close; then takes those that the kernel has already accepted, of which there are
 /// no more than may wait.
-async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch::Receiver<bool>) {
+async fn accept(
+    listener: Rc<Listener>,
+    pool: Rc<PoolControl>,
+    entrance: Rc<Entrance>,
+    mut closed: watch::Receiver<bool>,
+) {
     let mut brake = Brake::new(Instant::now());
     let mut left = None;
     let mut handshakes = Handshakes::new(HANDSHAKES_MAX, CHANCE);
@@ -56,7 +80,7 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
             }
         }
         let mut place = None;
-        if pool.config().tls.is_some() && !*closed.borrow() {
+        if entrance.config().tls.is_some() && !*closed.borrow() {
             place = tokio::select! {
                 biased;
                 // Those that are left are no more than may wait: they need no place.
@@ -65,8 +89,8 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
             };
         }
         if handshakes.take_ended() {
-            pool.counters().tls_failed.add(1);
-            warn_limited!(pool = %pool.config().name, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
+            count_failed(&pool, &entrance);
+            warn_limited!(pool = %pool.config().name, listen = %entrance.config().at, most = HANDSHAKES_MAX, "too many TLS handshakes under way; the oldest is ended");
         }
         let accepted = tokio::select! {
             biased;
@@ -76,12 +100,13 @@ async fn accept(listener: Rc<Listener>, pool: Rc<PoolControl>, mut closed: watch
         match accepted {
             Ok(accepted) => {
                 let begin = Instant::now();
-                let is_in = match &pool.config().tls {
+                entrance.counters.accepted.add(1);
+                let is_in = match &entrance.config().tls {
                     None => deal(&pool, accepted).await,
                     // Nobody is told why before the handshake, which costs more than who is refused is worth.
                     Some(_) if refuses(&pool, &accepted) || lacks_memory(&pool) => false,
                     Some(tls) => {
-                        handshakes.add(take_in(&pool, accepted, tls, place));
+                        handshakes.add(take_in(&pool, &entrance, accepted, tls, place));
                         true
                     }
                 };
@@ -162,6 +187,7 @@ impl Handshakes {
 /// Takes a client in once it has shaken hands. It has its place for as long.
 fn take_in(
     pool: &Rc<PoolControl>,
+    entrance: &Rc<Entrance>,
     accepted: Socket,
     tls: &config::ClientTls,
     place: Option<OwnedSemaphorePermit>,
@@ -169,28 +195,29 @@ fn take_in(
     let session = match rustls::ServerConnection::new(tls.config.clone()) {
         Ok(session) => Tls::new(session.into(), Some(&pool.account)),
         Err(error) => {
-            failed(pool, accepted.peer(), &io::Error::other(error));
+            failed(pool, entrance, accepted.peer(), &io::Error::other(error));
             return None;
         }
     };
-    let (pool, limit) = (pool.clone(), tls.handshake_timeout);
+    let (pool, entrance, limit) = (pool.clone(), entrance.clone(), tls.handshake_timeout);
     let peer = accepted.peer();
     let task = tokio::task::spawn_local(async move {
         let _place = place;
         match shake_hands(accepted, session, limit, Peer::Client).await {
             Ok(socket) => {
                 pool.counters().tls_handshakes.add(1);
+                entrance.counters.tls_handshakes.add(1);
                 deal(&pool, socket).await;
             }
-            Err(error) => failed(&pool, peer, &error),
+            Err(error) => failed(&pool, &entrance, peer, &error),
         }
     });
     Some(task.abort_handle())
 }
 
 /// A client and we could not agree.
-fn failed(pool: &PoolControl, peer: Option<SocketAddr>, error: &io::Error) {
-    pool.counters().tls_failed.add(1);
+fn failed(pool: &PoolControl, entrance: &Entrance, peer: Option<SocketAddr>, error: &io::Error) {
+    count_failed(pool, entrance);
     let peer = peer.map_or_else(String::new, |peer| peer.to_string());
     if error.kind() == ErrorKind::UnexpectedEof {
         // As those do who only look whether somebody listens.
@@ -198,6 +225,11 @@ fn failed(pool: &PoolControl, peer: Option<SocketAddr>, error: &io::Error) {
     } else {
         warn_limited!(pool = %pool.config().name, client = %peer, reason = %words(error), "TLS handshake with client failed");
     }
+}
+
+fn count_failed(pool: &PoolControl, entrance: &Entrance) {
+    pool.counters().tls_failed.add(1);
+    entrance.counters.tls_failed.add(1);
 }
 
 /// Hands a client to the worker that has the fewest; false if it is refused.

@@ -34,7 +34,10 @@ impl Change {
         if before.auth != config.auth {
             found.push(Difference::of_secret(Some(&config.name), "password"));
         }
-        if before.tls != config.tls || before.servers_tls != config.servers_tls {
+        let of_clients = |config: &config::Pool| {
+            config.listeners.iter().map(|listener| listener.tls.clone()).collect::<Vec<_>>()
+        };
+        if of_clients(before) != of_clients(config) || before.servers_tls != config.servers_tls {
             found.push(Difference::of_secret(Some(&config.name), "certificates and settings of TLS"));
         }
         found.extend(shards(&config.name, &before.shards, &config.shards));

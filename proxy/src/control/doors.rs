@@ -2,78 +2,108 @@
 //! nobody can connect there until nothing can fail any more.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use anyhow::bail;
 
 use super::pool::PoolControl;
-use crate::config;
+use crate::config::{self, Listen};
 use crate::net::listen::{Bound, Listener};
 
-/// Where a pool's clients are to be accepted.
-pub enum Door {
-    /// An address that was free.
-    Bound(Bound, Arc<config::Pool>),
-    /// The listener of this pool, which gives it up.
-    From(Rc<PoolControl>),
+/// Where clients of a pool are to be accepted.
+pub struct Door {
+    at: Listen,
+    from: From<Bound>,
 }
 
 /// A door that clients can come to.
-pub enum OpenDoor {
-    /// At an address that was free.
-    Listening(Listener),
-    /// At the listener of this pool.
-    From(Rc<PoolControl>),
+pub struct OpenDoor {
+    /// Which address of the pool's.
+    pub at: Listen,
+    /// Where the listener comes from.
+    pub from: From<Listener>,
 }
 
-/// Takes the address that the pool is to listen on, if nobody here has it to give.
-pub fn find(config: &Arc<config::Pool>, given_up: &[Rc<PoolControl>]) -> anyhow::Result<Door> {
-    if let Some(pool) = given_up.iter().find(|pool| pool.config().listen.is_at(&config.listen)) {
-        return Ok(Door::From(pool.clone()));
+/// Where a listener comes from.
+pub enum From<T> {
+    /// The address was free.
+    Free(T),
+    /// It is that of a pool, which gives it up.
+    GivenUp(Listen),
+}
+
+/// A listener that a pool gives up.
+pub struct GivenUp {
+    /// The pool.
+    pub pool: Rc<PoolControl>,
+    /// The address of its listener.
+    pub at: Listen,
+}
+
+impl GivenUp {
+    /// Those listeners of a pool that a configuration has no more; without one all of them.
+    pub fn of(pool: &Rc<PoolControl>, wanted: Option<&config::Pool>) -> Vec<Self> {
+        let is_kept = |at: &Listen| wanted.is_some_and(|wanted| wanted.listener(at).is_some());
+        let config = pool.config();
+        let gone = config.listeners.iter().filter(|listener| !is_kept(&listener.at));
+        gone.map(|listener| Self { pool: pool.clone(), at: listener.at.clone() }).collect()
+    }
+}
+
+/// Takes the addresses that a pool is to listen on beside those that it listens on already, if nobody here has them to give.
+pub fn find(
+    config: &config::Pool,
+    before: Option<&config::Pool>,
+    given_up: &[GivenUp],
+) -> anyhow::Result<Vec<Door>> {
+    let is_there = |at: &Listen| before.is_some_and(|before| before.listener(at).is_some());
+    let new = config.listeners.iter().filter(|listener| !is_there(&listener.at));
+    new.map(|listener| find_one(config, &listener.at, given_up)).collect()
+}
+
+fn find_one(config: &config::Pool, at: &Listen, given_up: &[GivenUp]) -> anyhow::Result<Door> {
+    if let Some(given) = given_up.iter().find(|given| given.at.is_at(at)) {
+        return Ok(Door { at: at.clone(), from: From::GivenUp(given.at.clone()) });
     }
     // The same port on other addresses, which may be some of the same.
-    let port = config.listen.port();
-    let beside: Vec<_> = given_up
-        .iter()
-        .filter(|pool| port.is_some() && pool.config().listen.port() == port)
-        .inspect(|pool| pool.tolerate(true))
-        .collect();
-    match Bound::new(config, !beside.is_empty()) {
-        Ok(bound) => Ok(Door::Bound(bound, config.clone())),
-        Err(error) => Err(taken(config, error)),
+    let port = at.port();
+    let beside = given_up.iter().filter(|given| port.is_some() && given.at.port() == port);
+    let beside = beside.inspect(|given| given.pool.entrances.tolerate(&given.at)).count() > 0;
+    match Bound::new(at, config.reuseport || beside, config.backlog) {
+        Ok(bound) => Ok(Door { at: at.clone(), from: From::Free(bound) }),
+        Err(error) => Err(taken(&config.name, at, error)),
     }
 }
 
 /// Clients may connect there from now on.
-pub fn open(doors: Vec<Option<Door>>) -> anyhow::Result<Vec<Option<OpenDoor>>> {
-    let open = |door: Option<Door>| match door {
-        None => Ok(None),
-        Some(Door::From(pool)) => Ok(Some(OpenDoor::From(pool))),
-        Some(Door::Bound(bound, config)) => {
-            let listener = bound.listen().map_err(|error| taken(&config, error.into()))?;
-            Ok(Some(OpenDoor::Listening(listener)))
-        }
+pub fn open(pool: &str, doors: Vec<Door>) -> anyhow::Result<Vec<OpenDoor>> {
+    let open = |Door { at, from }| match from {
+        From::GivenUp(given) => Ok(OpenDoor { at, from: From::GivenUp(given) }),
+        From::Free(bound) => match bound.listen() {
+            Ok(listener) => Ok(OpenDoor { at, from: From::Free(listener) }),
+            Err(error) => Err(taken(pool, &at, error.into())),
+        },
     };
     doors.into_iter().map(open).collect()
 }
 
-fn taken(config: &config::Pool, error: anyhow::Error) -> anyhow::Error {
-    error.context(format!("pool {}: cannot listen on {}", config.name, config.listen))
+/// Why a pool cannot listen there.
+pub fn taken(pool: &str, at: &Listen, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!("pool {pool}: cannot listen on {at}"))
 }
 
 /// Where one port is listened on twice the kernel may send clients to either.
 pub fn refuse_overlaps(pools: &[config::Pool]) -> anyhow::Result<()> {
-    for (index, pool) in pools.iter().enumerate() {
-        let overlaps = |other: &&config::Pool| {
-            pool.listen.overlaps(&other.listen) && !(pool.reuseport && other.reuseport)
+    let all: Vec<_> =
+        pools.iter().flat_map(|pool| pool.listeners.iter().map(move |one| (pool, &one.at))).collect();
+    for (index, (pool, at)) in all.iter().enumerate() {
+        let overlaps = |(other, earlier): &&(&config::Pool, &Listen)| {
+            at.overlaps(earlier) && !(pool.reuseport && other.reuseport)
         };
-        if let Some(other) = pools[..index].iter().find(overlaps) {
+        if let Some((other, earlier)) = all[..index].iter().find(overlaps) {
             bail!(
-                "pool {}: cannot listen on {}: pool {} listens on {}; give one of them another port",
+                "pool {}: cannot listen on {at}: pool {} listens on {earlier}; give one of them another port",
                 pool.name,
-                pool.listen,
                 other.name,
-                other.listen
             );
         }
     }

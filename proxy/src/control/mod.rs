@@ -22,12 +22,13 @@ use crate::config::{self, Config};
 use crate::failure::ShardFailure;
 use crate::log::SetLogLevel;
 use crate::net::epoll::Alarm;
-use crate::net::listen::{Bound, Listener};
+use crate::net::listen::Bound;
 use crate::protocol::{Deed, Found};
 use crate::scripts::Scripts;
 use crate::status::Status;
 use crate::worker::{self, Order, PoolSender, Report, WorkerSetup};
 use descriptors::{Descriptors, Sockets, number_of};
+use doors::OpenDoor;
 use pool::PoolControl;
 use questions::{Asking, Questions};
 use signals::{Signals, Told};
@@ -40,6 +41,7 @@ mod clients;
 mod descriptors;
 mod doors;
 mod ejection;
+mod entrances;
 mod events;
 mod files;
 mod kill;
@@ -314,16 +316,23 @@ async fn run(
 struct Opening {
     config: Arc<config::Pool>,
     topology: Arc<Topology>,
-    listener: Rc<Listener>,
+    doors: Vec<OpenDoor>,
 }
 
 impl Opening {
     fn of(pool: config::Pool) -> anyhow::Result<Self> {
-        let listener = Bound::new(&pool, false)
-            .and_then(|bound| Ok(bound.listen()?))
-            .with_context(|| format!("pool {}: cannot listen on {}", pool.name, pool.listen))?;
+        // One after the other, so that two of them cannot have one address.
+        let open = |listener: &config::Listener| {
+            let bound = Bound::new(&listener.at, pool.reuseport, pool.backlog);
+            let listening = bound.and_then(|bound| Ok(bound.listen()?));
+            match listening {
+                Ok(listening) => Ok(OpenDoor { at: listener.at.clone(), from: doors::From::Free(listening) }),
+                Err(error) => Err(doors::taken(&pool.name, &listener.at, error)),
+            }
+        };
+        let doors = pool.listeners.iter().map(open).collect::<anyhow::Result<_>>()?;
         let topology = pool.topology().with_context(|| format!("pool {}", pool.name))?;
-        Ok(Self { config: Arc::new(pool), topology: Arc::new(topology), listener: Rc::new(listener) })
+        Ok(Self { config: Arc::new(pool), topology: Arc::new(topology), doors })
     }
 }
 
@@ -360,7 +369,7 @@ fn start_workers(
 async fn open_pools(control: &Rc<Control>, openings: Vec<Opening>, memory_max: usize) {
     let mut opened = Vec::new();
     let mut learning = tokio::task::JoinSet::new();
-    for Opening { config, topology, listener } in openings {
+    for Opening { config, topology, doors } in openings {
         let pool = control.open(config, topology, memory_max);
         if pool.config().preconnect {
             pool.preconnect().await;
@@ -372,7 +381,7 @@ async fn open_pools(control: &Rc<Control>, openings: Vec<Opening>, memory_max: u
             }
             tokio::join!(learner.inquired.notified(), care::capabilities::learn(learner.clone()));
         });
-        opened.push((pool, listener));
+        opened.push((pool, doors));
     }
     // The first client is to be told the truth where that takes no time.
     let learned = async { while learning.join_next().await.is_some() {} };
@@ -380,8 +389,8 @@ async fn open_pools(control: &Rc<Control>, openings: Vec<Opening>, memory_max: u
     learning.detach_all();
     control.tell_status();
     control.tell_rings();
-    for (pool, listener) in opened {
-        pool.accept(listener);
+    for (pool, doors) in opened {
+        doors.into_iter().for_each(|door| pool.accept(door, &[]));
     }
     control.status.reloaded(Duration::ZERO, "start", Vec::new());
 }
@@ -446,7 +455,7 @@ async fn drain(
         let _changing = control.changing.lock().await;
         let pools: Vec<_> = control.pools.borrow().values().cloned().collect();
         for pool in &pools {
-            drop(pool.close().await);
+            drop(pool.close(|_| true).await);
         }
         for pool in &pools {
             pool.drain(process.drain_limit).await;

@@ -11,11 +11,11 @@ use shard_discovery::resolver::Resolver;
 use shard_discovery::source::Listing;
 use shard_discovery::source::cluster::Map;
 use shard_discovery::{Address, Shard, Topology};
-use tokio::sync::{Mutex, Notify, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::descriptors::Descriptors;
 use super::ejection::Ejection;
+use super::entrances::Entrances;
 use super::events::Events;
 use super::kills::Kills;
 use crate::account::Account;
@@ -24,7 +24,6 @@ use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
 use crate::monitor::Monitors;
-use crate::net::listen::Listener;
 use crate::protocol::NodeIds;
 use crate::protocol::store::Store;
 use crate::scripts::Scripts;
@@ -100,7 +99,8 @@ pub struct PoolControl {
     epoch: Cell<u64>,
     /// Held while workers are told who owns what, so that all are told the same in the same order.
     telling: Mutex<()>,
-    accepting: RefCell<Option<Accepting>>,
+    /// Where clients come in.
+    pub entrances: Entrances,
     /// The same for other threads.
     pub status: Arc<std::sync::Mutex<PoolStatus>>,
     /// Where host names lead.
@@ -121,12 +121,6 @@ pub(super) struct Found {
     pub(super) is_stranger: bool,
     /// Its name was looked up then, or is being looked up since.
     pub(super) looked: Instant,
-}
-
-struct Accepting {
-    listener: Rc<Listener>,
-    close: watch::Sender<bool>,
-    task: JoinHandle<()>,
 }
 
 impl PoolControl {
@@ -180,6 +174,7 @@ impl PoolControl {
             ring: Ring::default(),
             source_error: None,
             listening: false,
+            listeners: Vec::new(),
             map: Arc::default(),
             epoch: 0,
             refreshes: [0, 0],
@@ -223,7 +218,7 @@ impl PoolControl {
             removed: Cell::new(false),
             epoch: Cell::new(0),
             telling: Mutex::new(()),
-            accepting: RefCell::new(None),
+            entrances: Entrances::default(),
             descriptors,
             names,
             found: RefCell::default(),
@@ -298,6 +293,7 @@ impl PoolControl {
     /// Tells other threads what has changed.
     pub fn tell_status(&self) {
         let ejection = self.ejection.borrow();
+        let listeners = self.entrances.status();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = PoolStatus {
             config: self.config(),
@@ -309,7 +305,8 @@ impl PoolControl {
             standings: self.standings.clone(),
             ring: self.ring.borrow().clone(),
             source_error: self.source_error.borrow().clone(),
-            listening: self.accepting.borrow().is_some(),
+            listening: !listeners.is_empty(),
+            listeners,
             epoch: self.epoch.get(),
             map: self.map.borrow().clone(),
             refreshes: self.refreshes.get(),
@@ -318,28 +315,6 @@ impl PoolControl {
             monitors: self.monitors.clone(),
             slow: self.slow.clone(),
         };
-    }
-
-    /// Clients come through this listener, until the task that accepts them is told to close.
-    pub(super) fn accepts(&self, listener: Rc<Listener>, close: watch::Sender<bool>, task: JoinHandle<()>) {
-        *self.accepting.borrow_mut() = Some(Accepting { listener, close, task });
-        self.tell_status();
-    }
-
-    /// Accepts no more clients than the kernel already has; the listener is of use for another pool.
-    pub async fn close(&self) -> Option<Rc<Listener>> {
-        let Accepting { listener, close, task } = self.accepting.borrow_mut().take()?;
-        self.tell_status();
-        let _ = close.send(true);
-        task.await.ok()?;
-        Some(listener)
-    }
-
-    /// Whether its address, or one that overlaps, may be taken by another listener of this process.
-    pub fn tolerate(&self, others: bool) {
-        if let Some(accepting) = &*self.accepting.borrow() {
-            accepting.listener.tolerate(others || self.config().reuseport);
-        }
     }
 
     /// Connections to the shard are made anew, where it is found now.
@@ -476,9 +451,7 @@ impl PoolControl {
                 self.renew(shard).await;
             }
         }
-        if let Some(accepting) = &*self.accepting.borrow() {
-            accepting.listener.set_backlog(config.backlog);
-        }
+        self.entrances.renew(&config);
         if config.preconnect && !before.preconnect {
             self.preconnect().await;
         }

@@ -16,12 +16,12 @@ use shard_discovery::source::cluster::Map;
 
 use super::adoption::{ADOPT_PAUSE, wait_for_shards};
 use super::change::{self, Change, Opening, Superseded};
-use super::doors::OpenDoor;
+use super::doors::{GivenUp, OpenDoor};
 use super::files::Files;
 use super::pool::PoolControl;
 use super::{Control, care, doors, lists};
 use crate::admin::Reloaded;
-use crate::config::{self, Listen};
+use crate::config;
 use crate::net::listen::Listener;
 use crate::status::{Difference, Status};
 
@@ -52,7 +52,7 @@ pub async fn reload(control: &Rc<Control>, trigger: &str) -> anyhow::Result<Relo
     control.forget_hosts();
     // Those that are no more are closed with their listeners.
     for pool in control.served() {
-        pool.tolerate(false);
+        pool.entrances.tolerate_none(pool.config().reuseport);
     }
     match &mut result {
         Ok(None) => {
@@ -115,12 +115,11 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Applied>> {
     };
     let mut doors = Vec::new();
     for change in &wanted.changes {
-        let door = has_moved(change).then(|| doors::find(&change.config, &wanted.given_up)).transpose()?;
-        doors.push(door);
+        doors.push(doors::find(&change.config, Some(&change.before), &wanted.given_up)?);
     }
     let mut opening_doors = Vec::new();
     for (config, _) in &wanted.openings {
-        opening_doors.push(Some(doors::find(config, &wanted.given_up)?));
+        opening_doors.push(doors::find(config, None, &wanted.given_up)?);
     }
     let is_superseded = || control.has_changed() || wanted.changes.iter().any(Change::is_overtaken);
     let maps = wait_for_shards(&wanted.changes, &wanted.openings, control, &is_superseded).await?;
@@ -130,7 +129,14 @@ async fn attempt(control: &Rc<Control>) -> anyhow::Result<Option<Applied>> {
     if is_superseded() {
         return Err(Superseded.into());
     }
-    let (doors, opening_doors) = (doors::open(doors)?, doors::open(opening_doors)?);
+    let pools = wanted.changes.iter().map(|change| &change.config);
+    let doors = pools
+        .zip(doors)
+        .map(|(pool, doors)| doors::open(&pool.name, doors))
+        .collect::<Result<Vec<_>, _>>()?;
+    let pools = wanted.openings.iter().map(|(pool, _)| pool).zip(opening_doors);
+    let opening_doors =
+        pools.map(|(pool, doors)| doors::open(&pool.name, doors)).collect::<Result<Vec<_>, _>>()?;
     // From here on nothing can fail.
     let changes = wanted.differences(&control.status, &shown);
     let window = wanted.apply(control, maps, doors, opening_doors).await;
@@ -148,12 +154,8 @@ struct Wanted {
     changes: Vec<Change>,
     openings: Vec<Opening>,
     removed: Vec<Rc<PoolControl>>,
-    /// Pools that give up their listeners.
-    given_up: Vec<Rc<PoolControl>>,
-}
-
-fn has_moved(change: &Change) -> bool {
-    !change.before.listen.is_at(&change.config.listen)
+    /// Listeners that pools give up.
+    given_up: Vec<GivenUp>,
 }
 
 impl Wanted {
@@ -197,8 +199,9 @@ impl Wanted {
         if changes.is_empty() && openings.is_empty() && removed.is_empty() && settings == *process {
             return Ok(None);
         }
-        let moved = changes.iter().filter(|change| has_moved(change)).map(|change| change.pool.clone());
-        let given_up = removed.iter().cloned().chain(moved).collect();
+        let moved =
+            changes.iter().flat_map(|change: &Change| GivenUp::of(&change.pool, Some(&change.config)));
+        let given_up = removed.iter().flat_map(|pool| GivenUp::of(pool, None)).chain(moved).collect();
         Ok(Some(Self { settings, memory_max, changes, openings, removed, given_up }))
     }
 
@@ -221,8 +224,8 @@ impl Wanted {
         self,
         control: &Rc<Control>,
         mut maps: HashMap<String, Map>,
-        doors: Vec<Option<OpenDoor>>,
-        opening_doors: Vec<Option<OpenDoor>>,
+        doors: Vec<Vec<OpenDoor>>,
+        opening_doors: Vec<Vec<OpenDoor>>,
     ) -> Duration {
         for change in &self.changes {
             control.rings.awaits(&change.config.name, Vec::new());
@@ -231,40 +234,34 @@ impl Wanted {
             let _ = (control.set_log_level)(&self.settings.log_level);
         }
         control.status.set_process(self.settings);
-        let mut listeners: Vec<(Listen, Rc<Listener>)> = Vec::new();
-        for pool in &self.given_up {
-            let listen = pool.config().listen.clone();
-            listeners.extend(pool.close().await.map(|listener| (listen, listener)));
-        }
-        let mut enter = |door: OpenDoor| match door {
-            OpenDoor::Listening(listener) => Some(Rc::new(listener)),
-            OpenDoor::From(pool) => {
-                let listen = &pool.config().listen;
-                let place = listeners.iter().position(|(known, _)| known.is_at(listen))?;
-                Some(listeners.swap_remove(place).1)
-            }
-        };
         // Before the pools that own the listeners take other configurations.
-        let entered: Vec<_> = doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
-        let opened: Vec<_> = opening_doors.into_iter().map(|door| door.and_then(&mut enter)).collect();
+        let mut given = Vec::new();
+        let concerned = self.changes.iter().map(|change| &change.pool).chain(&self.removed);
+        for pool in concerned {
+            let is_given = |at: &config::Listen| {
+                self.given_up.iter().any(|given| Rc::ptr_eq(&given.pool, pool) && given.at.is_at(at))
+            };
+            given.extend(pool.close(is_given).await);
+        }
         let mut window = Duration::ZERO;
-        for (Change { pool, config, .. }, listener) in self.changes.into_iter().zip(entered) {
-            if let Err(error) = config.listen.permit() {
-                tracing::warn!(pool = %config.name, listen = %config.listen, reason = %error, "changing socket permissions failed");
+        for (Change { pool, config, .. }, doors) in self.changes.into_iter().zip(doors) {
+            for at in config.listeners.iter().map(|listener| &listener.at) {
+                let Err(error) = at.permit() else { continue };
+                tracing::warn!(pool = %config.name, listen = %at, reason = %error, "changing socket permissions failed");
             }
             pool.set_memory_max(self.memory_max);
             let listing = pool.listing_of(&config, maps.remove(&config.name));
             window = window.max(pool.reconfigure(config, &listing).await);
-            begin(&pool, listener);
+            begin(&pool, doors, &given);
         }
-        for ((config, topology), listener) in self.openings.into_iter().zip(opened) {
+        for ((config, topology), doors) in self.openings.into_iter().zip(opening_doors) {
             let map = maps.remove(&config.name);
             let pool = control.open(config.clone(), topology, self.memory_max);
             if map.is_some() {
                 let listing = pool.listing_of(&config, map);
                 pool.reconfigure(config, &listing).await;
             }
-            begin(&pool, listener);
+            begin(&pool, doors, &given);
         }
         for pool in &self.removed {
             pool.removed.set(true);
@@ -279,11 +276,9 @@ impl Wanted {
 }
 
 /// The pool is as it is to be.
-fn begin(pool: &Rc<PoolControl>, listener: Option<Rc<Listener>>) {
+fn begin(pool: &Rc<PoolControl>, doors: Vec<OpenDoor>, given_up: &[(config::Listen, Rc<Listener>)]) {
     tokio::task::spawn_local(care::capabilities::learn(pool.clone()));
-    if let Some(listener) = listener {
-        pool.accept(listener);
-    }
+    doors.into_iter().for_each(|door| pool.accept(door, given_up));
 }
 
 impl Control {

@@ -188,7 +188,9 @@ mod tests {
         threads.queue(0, |_| Ok(queue)).expect("it is started");
         threads.queue(0, |_| panic!("it runs")).expect("it runs");
         drop(jobs);
-        threads.queue(0, |_| Ok(mpsc::unbounded_channel().0)).expect("one that has ended is started again");
+        let (queue, _jobs) = mpsc::unbounded_channel();
+        let again = threads.queue(0, |_| Ok(queue)).expect("one that has ended is started again");
+        assert!(!again.is_closed(), "nobody takes what is given to a thread that has ended");
     }
 
     /// Clients keep their threads busy, however that may be.

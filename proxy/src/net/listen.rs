@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::socket::Socket;
-use crate::config::{self, Listen};
+use crate::config::Listen;
 
 /// An address taken; nobody can connect yet.
 pub struct Bound {
@@ -46,10 +46,9 @@ impl SocketFile {
 }
 
 impl Bound {
-    /// Takes the address that the pool's configuration names. With `beside` a listener of this process may have it, or
-    /// one that overlaps; see [`Listener::tolerate`].
-    pub fn new(pool: &config::Pool, beside: bool) -> anyhow::Result<Self> {
-        let (socket, file) = match &pool.listen {
+    /// Takes the address. With `shared` another listener may have it, or one that overlaps; see [`Listener::tolerate`].
+    pub fn new(at: &Listen, shared: bool, backlog: u32) -> anyhow::Result<Self> {
+        let (socket, file) = match at {
             Listen::Tcp { host, port } => {
                 let address = (host.as_str(), *port)
                     .to_socket_addrs()
@@ -58,7 +57,7 @@ impl Bound {
                     .with_context(|| format!("{host} has no address"))?;
                 let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
                 socket.set_reuse_address(true)?;
-                socket.set_reuse_port(pool.reuseport || beside)?;
+                socket.set_reuse_port(shared)?;
                 socket.bind(&address.into())?;
                 (socket, None)
             }
@@ -74,7 +73,7 @@ impl Bound {
             }
         };
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, file, backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX) })
+        Ok(Self { socket, file, backlog: i32::try_from(backlog).unwrap_or(i32::MAX) })
     }
 
     /// Clients can connect from now on. Must be called inside a runtime.

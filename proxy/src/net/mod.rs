@@ -8,6 +8,7 @@ pub mod handshakes;
 pub mod late;
 pub mod layer;
 pub mod listen;
+pub mod peer_name;
 pub mod plain;
 pub mod socket;
 mod stream;

@@ -125,7 +125,9 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::account::{Account, Aside};
     use crate::net::epoll::Alarm;
+    use crate::net::late::{FAREWELL, Late};
 
     #[test]
     fn each_is_read_a_little_in_its_turn() {
@@ -147,6 +149,34 @@ mod tests {
         assert_eq!(lingering.read(turn), None);
         assert!(lingering.is_empty(), "it has ended");
         assert_eq!(lingering.wake(0), None);
+    }
+
+    #[test]
+    fn what_a_transport_holds_counts_until_its_last_words_are_written_and_no_longer() {
+        let account = Account::new(usize::MAX);
+        let sockets = Rc::new(Sockets::new(&Alarm::new().expect("a descriptor")).expect("a descriptor"));
+        let mut lingering = Lingering::new(0, sockets);
+        let (mut theirs, ours) = UnixStream::pair().expect("descriptors");
+        for end in [&theirs, &ours] {
+            end.set_nonblocking(true).expect("a socket");
+        }
+        lingering.sockets.add(&ours, 0, Token::Client(0)).expect("it is watched");
+        let mut hoard = Aside::new(&account);
+        hoard.hold(5_000);
+        let turn = lingering.add(Late::hoarding(ours, hoard), Time::from_micros(1)).expect("there is room");
+        let (mut heard, mut room) = (Vec::new(), [0; 64]);
+        while heard.len() < FAREWELL.len() {
+            assert_eq!(account.aside(), 5_000, "its last words are not written");
+            let count = std::io::Read::read(&mut theirs, &mut room).expect("it goes on");
+            heard.extend_from_slice(&room[..count]);
+            lingering.read(turn);
+            // The rest of them fits.
+            if account.aside() == 0 {
+                break;
+            }
+        }
+        assert_eq!(account.aside(), 0, "all is said");
+        assert!(!lingering.is_empty(), "the client has not closed");
     }
 
     #[test]

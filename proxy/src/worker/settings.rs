@@ -73,7 +73,7 @@ impl Configured for Resp {
             // Those that the shards lack are nobody else's.
             confined: session::is_confined(config.db, config.databases, config.cluster().is_some()),
             waits_without_limit: config.timeout.is_none(),
-            port: config.listen.port().unwrap_or(0),
+            port: config.port(),
             resp2_only: config.resp3.map_or(learnt.lacks_resp3, |resp3| !resp3),
             untracked: learnt.untracked,
             slow_log_of_shards: config.slow_log_of_shards,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use crate::config::Certificate;
 use crate::control::pool::PoolControl;
 
 /// How often it is looked. A certificate that was replaced is in the configuration by then.
@@ -18,19 +19,19 @@ const DAY: i64 = 24 * 60 * 60;
 /// Looks as long as the pool is served.
 pub async fn watch(pool: Rc<PoolControl>) {
     // What was told last, and when.
-    let mut told: Vec<(&'static str, i64, Instant)> = Vec::new();
+    let mut told: Vec<(Certificate, Instant)> = Vec::new();
     while !pool.removed.get() {
         let config = pool.config();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        told.retain(|(of, at)| at.elapsed() < AGAIN && config.certificates().any(|known| known == of));
         for certificate in config.certificates() {
-            let (side, not_after) = (certificate.side, certificate.not_after);
-            told.retain(|&(of, end, at)| of != side || (end == not_after && at.elapsed() < AGAIN));
-            if told.iter().any(|&(of, ..)| of == side) {
+            if told.iter().any(|(of, _)| of == certificate) {
                 continue;
             }
+            let (side, not_after) = (certificate.side, certificate.not_after);
             if let Some(words) = words(not_after - now) {
                 tracing::warn!(pool = %config.name, file = %certificate.path, %side, not_after, "{words}; replace the file");
-                told.push((side, not_after, Instant::now()));
+                told.push((certificate.clone(), Instant::now()));
             }
         }
         tokio::time::sleep(LOOK).await;
