@@ -35,6 +35,9 @@ pools:
     {{- with .user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
   {{- end -}}
 {{- end -}}
+{{- range $setting, $chart := include "memstore.poolTls" . | fromYaml -}}
+  {{- $_ := set $pool $setting (merge (dict) $chart (get $pool $setting | default dict)) -}}
+{{- end -}}
 {{- if or $own $pool.cluster -}}
   {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
     {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}
