@@ -164,7 +164,7 @@ Volume of a certificate: (dict "name" "tls" "secret" "x" "keys" (list "ca.crt"))
   {{- with .settings.tls -}}
     {{- if and (include "memstore.clientsTls" $) (or .certificate .key .client_ca .client_auth) -}}
       {{- fail (printf "%s.tls: certificates are those of tls.enabled: remove certificate, key, client_ca and client_auth, or set tls.clients to false" $from) -}}
-    {{- else if not (or (include "memstore.clientsTls" $) (and .certificate .key)) -}}
+    {{- else if not (or (include "memstore.clientsTls" $) (and .certificate .key) .certificates) -}}
       {{- fail (printf "%s.tls needs a certificate: set tls.enabled to true and tls.existingSecret, or certificate and key to files that are mounted" $from) -}}
     {{- end -}}
   {{- end -}}
