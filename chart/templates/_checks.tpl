@@ -38,6 +38,18 @@
   {{- if and .Values.auth.user (not (include "memstore.shardsSince" (dict "root" . "version" "6.2"))) -}}
     {{- fail (printf "auth.user needs Redis 6.2 or later, and the shards' image is %s: remove auth.user or take a newer image" (include "memstore.shardImage" .)) -}}
   {{- end -}}
+  {{- if .Values.auth.users.existingSecret -}}
+    {{- if not (include "memstore.shardsSince" (dict "root" . "version" "6.2")) -}}
+      {{- fail (printf "auth.users needs Redis 6.2 or later, and the shards' image is %s: remove auth.users or take a newer image" (include "memstore.shardImage" .)) -}}
+    {{- end -}}
+    {{- range include "memstore.redisSettings" . | fromJsonArray -}}
+      {{- if has .setting (list "user" "aclfile") -}}
+        {{- fail (printf "%s sets %s, and Redis takes users from one place only: remove it, and put it into the Secret of auth.users.existingSecret" .place .setting) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- else if .Values.auth.users.existingSecret -}}
+  {{- fail "auth.users.existingSecret is set and auth.enabled is false: the release's own components need a password beside these users: set auth.enabled to true and auth.existingSecret" -}}
 {{- else if .Values.auth.existingSecret -}}
   {{- fail "auth.existingSecret is set and auth.enabled is false, so that no password would be required: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}

@@ -43,6 +43,9 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- if and $hasProxy (not $cluster) (not $proxy.serversConfigMap.name) -}}
   {{- $rows = append $rows (dict "why" "proxy.serversConfigMap.name is empty: remove it, or set that" "of" (list "proxy.serversConfigMap")) -}}
 {{- end -}}
+{{- if and .Values.auth.enabled (not .Values.auth.users.existingSecret) -}}
+  {{- $rows = append $rows (dict "why" "auth.users.existingSecret is empty: remove it, or set that" "of" (list "auth.users.key")) -}}
+{{- end -}}
 {{- $tls := .Values.tls -}}
 {{- if $tls.enabled -}}
   {{- if not (include "memstore.clientsTls" .) -}}

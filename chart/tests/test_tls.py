@@ -238,5 +238,52 @@ class Changes(unittest.TestCase):
         self.assertEqual(shard(MEMCACHED)["command"], ["memcached"])
 
 
+class Users(unittest.TestCase):
+    """Users of a Secret, for proxies and shards alike."""
+
+    USERS = {"auth": AUTH["auth"] | {"users": {"existingSecret": "u", "key": "acl"}}}
+
+    def test_both_have_them(self):
+        resources = rendered(self.USERS)
+        self.assertEqual(pool(self.USERS)["users_file"], "/etc/memstore/users/users.acl")
+        for kind, suffix in (("Deployment", "-proxy"), ("StatefulSet", "")):
+            spec = pod_spec(pick(resources, kind, suffix))
+            self.assertIn({"name": "users", "mountPath": "/etc/memstore/users", "readOnly": True}, spec["containers"][0]["volumeMounts"])
+            source = {"secretName": "u", "defaultMode": 0o440, "items": [{"key": "acl", "path": "users.acl"}]}
+            self.assertIn({"name": "users", "secret": source}, spec["volumes"])
+        self.assertIn("aclfile /run/redis/users.acl", shard(self.USERS)["args"][0])
+        for resource in resources:
+            kubernetes_validate.validate(resource, "1.34", strict=True)
+
+    def test_the_user_of_the_password_is_the_charts(self):
+        """What the shell makes of a file."""
+        text = "# ours\n\nuser app on >a ~app:* +@read\r\n  user other off\nuser application on nopass\nuser default on nopass ~* +@all\n"
+        for user, expected in (
+            ("app", ["user other off", "user application on nopass", "user default on nopass ~* +@all", "user app on #HASH ~* &* +@all"]),
+            ("", ["user app on >a ~app:* +@read", "user other off", "user application on nopass", "user default on #HASH ~* &* +@all"]),
+            ("x", ["user app on >a ~app:* +@read", "user other off", "user application on nopass", "user default on nopass ~* +@all", "user x on #HASH ~* &* +@all"]),
+        ):
+            script = shard({"auth": self.USERS["auth"] | {"user": user}})["args"][0]
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "users.acl").write_text(text)
+                begin = script.index("hashed()")
+                part = script[begin : script.index("users > /run/redis/users.acl")].replace("/etc/memstore/users", folder)
+                done = subprocess.run(["sh", "-ec", f"password=secret\n{part}\nusers"], capture_output=True, text=True, check=True)
+            digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+            self.assertEqual([line for line in done.stdout.splitlines() if line], [line.replace("HASH", digest) for line in expected])
+        script = shard({"auth": self.USERS["auth"] | {"user": "x"}})["args"][0]
+        self.assertIn("echo 'user default off'", script)
+
+    def test_mistakes_are_refused(self):
+        for values, words in (
+            ({"auth": {"users": {"existingSecret": "u"}}}, "need a password beside these users"),
+            (self.USERS | {"shards": {"config": "user x on nopass"}}, "Redis takes users from one place only"),
+            (self.USERS | {"shards": {"image": {"repository": "redis:6.0"}}}, "auth.users needs Redis 6.2"),
+            ({"auth": AUTH["auth"] | {"users": {"key": "k"}}}, "auth.users.key has no effect"),
+        ):
+            with self.subTest(words):
+                self.assertIn(words, sentence(refused(values)))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -24,7 +24,7 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 # Settings of a pool that the chart decides itself: where it listens, how its own shards are found, and what is said to them.
-DECIDED = re.compile(r"(listen|shard_identity|redis_auth.*|redis_user|servers_(file|peers|within|within_attempt))")
+DECIDED = re.compile(r"(listen|shard_identity|redis_auth.*|redis_user|users_file|servers_(file|peers|within|within_attempt))")
 # Of these, those that are values of their own where there is one pool.
 NAMED = {"redis", "servers_url", "servers_url_refresh"}
 DIGEST = "defaultsDigest"

@@ -132,13 +132,24 @@ if test -z "$password" || test "$lines" != 0; then
 fi
 # What probes say, also when the Secret has another one by now.
 printf %s "$password" > /run/redis/password
+{{- if include "memstore.hasUsers" . }}
+{{ include "memstore.redisUsers" . }}
+users > /run/redis/users.acl
+{{- end }}
 password=$(quoted "$password")
 {
+{{- if include "memstore.hasUsers" . }}
+  printf 'aclfile /run/redis/users.acl\nmasterauth "%s"\n' "$password"
+  {{- with .Values.auth.user }}
+  printf 'masteruser {{ . }}\n'
+  {{- end }}
+{{- else }}
 {{- with .Values.auth.user }}
   printf 'user default off\nuser {{ . }} on ">%s" ~* &* +@all\n' "$password"
   printf 'masteruser {{ . }}\nmasterauth "%s"\n' "$password"
 {{- else }}
   printf 'requirepass "%s"\nmasterauth "%s"\n' "$password" "$password"
+{{- end }}
 {{- end }}
 } > /run/redis/auth.conf
 {{ end -}}
@@ -157,6 +168,21 @@ fi
 exec redis-server "$@"
 {{- end }}
 
+{{/* Users of the Secret as Redis reads them, without comments, and that of the password, which nobody but the chart may define. */}}
+{{- define "memstore.redisUsers" -}}
+{{- $own := .Values.auth.user | default "default" -}}
+hashed() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
+users() {
+  tr -d '\r' < /etc/memstore/users/users.acl | sed -e 's/^[[:space:]]*//' -e '/^#/d' -e '/^$/d' -e '/^user[[:space:]]\{1,\}{{ $own | replace "." "\\." }}\([[:space:]]\|$\)/d'
+  echo
+  {{- if ne $own "default" }}
+  # Whom no line names would be let in without a password.
+  grep -q '^[[:space:]]*user[[:space:]]\{1,\}default\([[:space:]]\|$\)' /etc/memstore/users/users.acl || echo 'user default off'
+  {{- end }}
+  echo "user {{ $own }} on #$(hashed "$password")${previous:+ #$(hashed "$previous")} ~* &* +@all"
+}
+{{- end }}
+
 {{/*
 Whatever of the Secrets changes while Redis runs is told to it: nothing restarts, and nobody is disconnected. It is a child of the server, and ends with it.
 */}}
@@ -166,6 +192,9 @@ Whatever of the Secrets changes while Redis runs is told to it: nothing restarts
 {{- if include "memstore.shardsTls" . }}
 certificates() { cat /etc/memstore/tls/tls.crt /etc/memstore/tls/tls.key /etc/memstore/tls/ca.crt | cksum; }
 read_certificates=$(certificates)
+{{- end }}
+{{- if include "memstore.hasUsers" . }}
+read_users=$(cksum < /etc/memstore/users/users.acl)
 {{- end }}
 follow() {
   set +e
@@ -203,6 +232,15 @@ follow() {
       else
         said="$said $changed"
       fi
+    fi
+    {{- end }}
+    {{- if include "memstore.hasUsers" . }}
+    now=$(cksum < /etc/memstore/users/users.acl)
+    if test "$now" != "$read_users"; then
+      users > /run/redis/users.acl
+      # All of them or, if one is wrong, none.
+      changed=$(cli acl load 2>&1)
+      if test "$changed" = OK; then read_users=$now; echo "the users of the Secret are used"; else said="$said $changed"; fi
     fi
     {{- end }}
     # A sentence once, until it is another one.

@@ -311,6 +311,57 @@ def tls(plane):
     release.uninstall()
 
 
+def users(plane):
+    """Users of a Secret, on shards that applications connect to: each may do what its line says, and a changed line is used without a restart."""
+    auth = {"enabled": True, "existingSecret": "cache", "user": "store", "users": {"existingSecret": "users"}}
+    release = Release(plane, "memstore-us", partitioning="client-side", auth=auth, shards={"count": 2})
+    release.api.create("secrets", {"metadata": {"name": "cache"}, "stringData": {"password": "word"}}, release.namespace)
+    line = "# applications\nuser app on >secret ~app:* +@read +set\n"
+    release.api.create("secrets", {"metadata": {"name": "users"}, "stringData": {"users.acl": line}}, release.namespace)
+    release.install()
+    pods = release.uids("shard")
+
+    def says(address, user, word, *command):
+        try:
+            with Redis(address, 6379) as client:
+                if user:
+                    client.call("AUTH", user, word)
+                return client.call(*command)
+        except Refusal as refusal:
+            return str(refusal).split()[0]
+
+    def all_say(expected, *asked):
+        return all(says(address, *asked) == expected for address in release.addresses("shard"))
+
+    plane.expect(all_say("NOAUTH", None, None, "GET", "app:1"), "nobody is let in without a name")
+    plane.expect(all_say("OK", "app", "secret", "SET", "app:1", "x"), "a user may do what its line says")
+    plane.expect(all_say("NOPERM", "app", "secret", "SET", "other", "x"), "and nothing else")
+    plane.expect(all_say("OK", "store", "word", "SET", "other", "x"), "the release's own user may do all")
+    release.test()
+    with Redis(release.addresses("shard")[0], 6379) as kept:
+        kept.call("AUTH", "store", "word")
+        change = {"stringData": {"users.acl": line.replace("+set", "+set ~other") + "user more on >again ~* +get\n"}}
+        release.api.patch("secrets", "users", change, release.namespace)
+        plane.wait(lambda: all_say("OK", "app", "secret", "SET", "other", "x"), SECONDS, "the changed line to be used")
+        plane.expect(all_say(b"x", "more", "again", "GET", "other"), "there is another user")
+        # One line that is wrong, and none of them is used.
+        release.api.patch("secrets", "users", {"stringData": {"users.acl": "user app on >secret ~* +@all\nuser more on +nonsense\n"}}, release.namespace)
+        # The password is changed as before.
+        release.api.patch("secrets", "cache", {"stringData": {"password": "next", "previous": "word"}}, release.namespace)
+        plane.wait(lambda: all_say("OK", "store", "next", "SET", "other", "x"), SECONDS, "both passwords to be accepted")
+        plane.expect(all_say("OK", "store", "word", "SET", "other", "x"), "both passwords are accepted")
+        settle(12)
+        plane.expect(all_say("NOPERM", "app", "secret", "SET", "third", "x"), "a file with a mistake is not used")
+        plane.expect(all_say(b"x", "more", "again", "GET", "other"), "and what was there before is")
+    release.api.patch("secrets", "users", {"stringData": {"users.acl": line}}, release.namespace)
+    plane.wait(lambda: all_say("WRONGPASS", "more", "again", "GET", "other"), SECONDS, "the other user to be gone")
+    plane.expect(release.uids("shard") == pods and release.restarts() == 0, "nothing was restarted")
+    release.test()
+    for name in ("cache", "users"):
+        release.api.delete("secrets", name, release.namespace)
+    release.uninstall()
+
+
 def number_of(authority):
     """Of its latest certificate."""
     return 1000 + authority.count
@@ -460,6 +511,7 @@ def tls_cluster(plane):
 
 SCENARIOS = {
     "rotation": rotation,
+    "users": users,
     "tls": tls,
     "tls-memcached": tls_memcached,
     "tls-cluster": tls_cluster,
