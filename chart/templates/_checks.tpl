@@ -38,6 +38,18 @@
   {{- if and .Values.auth.user (not (include "memstore.shardsSince" (dict "root" . "version" "6.2"))) -}}
     {{- fail (printf "auth.user needs Redis 6.2 or later, and the shards' image is %s: remove auth.user or take a newer image" (include "memstore.shardImage" .)) -}}
   {{- end -}}
+  {{- if .Values.auth.users.existingSecret -}}
+    {{- if not (include "memstore.shardsSince" (dict "root" . "version" "6.2")) -}}
+      {{- fail (printf "auth.users needs Redis 6.2 or later, and the shards' image is %s: remove auth.users or take a newer image" (include "memstore.shardImage" .)) -}}
+    {{- end -}}
+    {{- range include "memstore.redisSettings" . | fromJsonArray -}}
+      {{- if has .setting (list "user" "aclfile") -}}
+        {{- fail (printf "%s sets %s, and Redis takes users from one place only: remove it, and put it into the Secret of auth.users.existingSecret" .place .setting) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- else if .Values.auth.users.existingSecret -}}
+  {{- fail "auth.users.existingSecret is set and auth.enabled is false: the release's own components need a password beside these users: set auth.enabled to true and auth.existingSecret" -}}
 {{- else if .Values.auth.existingSecret -}}
   {{- fail "auth.existingSecret is set and auth.enabled is false, so that no password would be required: set auth.enabled to true, or remove the Secret's name" -}}
 {{- end -}}
@@ -66,6 +78,7 @@
   {{- end -}}
 {{- end -}}
 {{- include "memstore.poolChecks" . -}}
+{{- include "memstore.tlsChecks" . -}}
 {{- include "memstore.passwords" . -}}
 {{- include "memstore.decided" . -}}
 {{- include "memstore.effects" . -}}
@@ -159,7 +172,7 @@
     {{- fail (printf "the volumes of the shards would become larger (%d to %d bytes), which a StatefulSet cannot do. It is possible without a restart: 1. Enlarge every claim, if its storage class allows it: kubectl -n %s patch pvc data-%s-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%v\"}}}}' and so on. 2. Delete the StatefulSet and keep its pods: kubectl -n %s delete statefulset %s --cascade=orphan. 3. Run this upgrade again: the new StatefulSet adopts the running pods" $smaller $volume .Release.Namespace $name $asked .Release.Namespace $name) -}}
   {{- end -}}
   {{- if ne $before $kind -}}
-    {{- fail (printf "the shards of this release are %q and would become %q, which a StatefulSet cannot do: install another release beside it with these values, and move applications there" $before $kind) -}}
+    {{- fail (printf "the shards of this release are %q and would become %q, which an upgrade cannot do: install another release beside it with these values, and move applications there" $before $kind) -}}
   {{- end -}}
 {{- end -}}
 {{- if and (include "memstore.restartsEmpty" .) (eq .Values.shards.updateStrategy "RollingUpdate") (not .Values.shards.allowDataLoss) -}}
@@ -243,6 +256,10 @@
   {{- range list "dir" "cluster-config-file" "cluster-announce-ip" "cluster-announce-hostname" "cluster-announce-port" "replica-announce-ip" "slave-announce-ip" -}}
     {{- $_ := set $decided . "" -}}
   {{- end -}}
+  {{- if include "memstore.shardsTls" . -}}
+    {{- range list "tls-port" "tls-cert-file" "tls-key-file" "tls-ca-cert-file" "tls-replication" "tls-cluster" "unixsocket" -}}{{- $_ := set $decided . "" -}}{{- end -}}
+    {{- $_ := set $decided "tls-auth-clients" "tls.clientAuth" -}}
+  {{- end -}}
   {{- range include "memstore.redisSettings" . | fromJsonArray -}}
     {{- if hasKey $decided .setting -}}
       {{- $value := get $decided .setting -}}
@@ -260,7 +277,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* What a StatefulSet of shards cannot stop to be: its server, its port and its volumes. */}}
+{{/* What a StatefulSet of shards cannot stop to be: its server, whether that speaks TLS, its port and its volumes. */}}
 {{- define "memstore.kind" -}}
 {{- $cluster := eq (include "memstore.mode" .) "redis-cluster" -}}
 {{- $persistence := .Values.shards.persistence -}}
@@ -270,5 +287,6 @@
   {{- $volume = printf "%s %s" (include "memstore.bytes" (dict "of" (last $size) "name" (first $size))) $persistence.storageClass -}}
   {{- with $persistence.annotations -}}{{- $volume = printf "%s %s" $volume (toJson . | sha256sum | trunc 8) -}}{{- end -}}
 {{- end -}}
-{{- printf "%s%s, port %d, volume %s" (include "memstore.type" .) (ternary " cluster" "" $cluster) (int .Values.shards.service.port) (trim $volume) -}}
+{{- $tls := ternary " with TLS" "" (eq (include "memstore.shardsTls" .) "true") -}}
+{{- printf "%s%s%s, port %d, volume %s" (include "memstore.type" .) (ternary " cluster" "" $cluster) $tls (int .Values.shards.service.port) (trim $volume) -}}
 {{- end }}

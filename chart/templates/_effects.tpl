@@ -32,7 +32,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- if eq (toString (int .Values.shards.service.port)) (include "memstore.clientsPort" .) -}}{{- $but = append $but "shards.service.port" -}}{{- end -}}
   {{- $rows = append $rows (dict "why" (printf "%s is set, so that the release runs no shards: remove it" (include "memstore.elsewhere" . | fromJsonArray | first)) "of" $of "but" $but) -}}
 {{- else if $hasProxy -}}
-  {{- $rows = append $rows (dict "why" "no servers that run elsewhere are named: remove it, or set proxy.pool.servers" "of" (list "networkPolicy.serversCIDRs" "networkPolicy.serversPorts")) -}}
+  {{- $rows = append $rows (dict "why" "no servers that run elsewhere are named: remove it, or set proxy.pool.servers" "of" (list "networkPolicy.serversCIDRs" "networkPolicy.serversPorts" "proxy.serversTls")) -}}
 {{- end -}}
 {{- if and $hasProxy (not $cluster) (not $pool.servers_dns) -}}
   {{- $rows = append $rows (dict "why" "proxy.pool.servers_dns is not set: remove it, or set that" "of" (list "proxy.pool.servers_srv" "proxy.pool.servers_count" "proxy.pool.servers_names")) -}}
@@ -43,11 +43,33 @@ these has an effect all the same. Given is what differs from the chart's default
 {{- if and $hasProxy (not $cluster) (not $proxy.serversConfigMap.name) -}}
   {{- $rows = append $rows (dict "why" "proxy.serversConfigMap.name is empty: remove it, or set that" "of" (list "proxy.serversConfigMap")) -}}
 {{- end -}}
+{{- if and .Values.auth.enabled (not .Values.auth.users.existingSecret) -}}
+  {{- $rows = append $rows (dict "why" "auth.users.existingSecret is empty: remove it, or set that" "of" (list "auth.users.key")) -}}
+{{- end -}}
+{{- $tls := .Values.tls -}}
+{{- if $tls.enabled -}}
+  {{- if not (include "memstore.clientsTls" .) -}}
+    {{- $why := ternary "tls.clients is false: remove it, or set that to true" "there is no proxy: remove it, or use partitioning \"proxy\"" (not (empty $hasProxy)) -}}
+    {{- $of := ternary (list "tls.serverName") (list "tls.serverName" "tls.clients") (not (empty $hasProxy)) -}}
+    {{- $rows = append $rows (dict "why" $why "of" $of) -}}
+  {{- end -}}
+  {{- if not (include "memstore.shardsTls" .) -}}
+    {{- $why := ternary "tls.shards is false: remove it, or set that to true" "the release runs no shards: remove it" (eq (include "memstore.hasShards" .) "true") -}}
+    {{- $of := ternary (list "tls.shardsSecret") (list "tls.shardsSecret" "tls.shards") (eq (include "memstore.hasShards" .) "true") -}}
+    {{- $rows = append $rows (dict "why" $why "of" $of) -}}
+  {{- end -}}
+  {{- if not $tls.certManager.issuerRef -}}
+    {{- $rows = append $rows (dict "why" "tls.certManager.issuerRef is empty: remove it, or set that" "of" (list "tls.certManager")) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and $hasProxy (not $proxy.serversTls.existingSecret) -}}
+  {{- $rows = append $rows (dict "why" "proxy.serversTls.existingSecret is empty: remove it, or set that" "of" (list "proxy.serversTls")) -}}
+{{- end -}}
 {{- if not .Values.networkPolicy.serversCIDRs -}}
   {{- $rows = append $rows (dict "why" "networkPolicy.serversCIDRs is empty: remove it, or set that" "of" (list "networkPolicy.serversPorts")) -}}
 {{- end -}}
 {{- if $pools -}}
-  {{- $rows = append $rows (dict "why" "each of proxy.pools has its own: remove it, and set that" "of" (list "auth" "shards.type" "shards.isRedis" "proxy.service.nodePort")) -}}
+  {{- $rows = append $rows (dict "why" "each of proxy.pools has its own: remove it, and set that" "of" (list "auth" "shards.type" "shards.isRedis" "proxy.service.nodePort" "proxy.serversTls")) -}}
   {{- if ne (toString (int $service.port)) (include "memstore.clientsPort" .) -}}
     {{- $rows = append $rows (dict "why" "each of proxy.pools has its own port: remove it" "of" (list "proxy.service.port")) -}}
   {{- end -}}
@@ -121,7 +143,7 @@ these has an effect all the same. Given is what differs from the chart's default
   {{- $rows = append $rows (dict "why" "serviceAccount.create is false: remove it, or set that to true" "of" (list "serviceAccount.annotations")) -}}
 {{- end -}}
 {{- /* Sections with a switch of their own. */ -}}
-{{- $sections := dict "shards.pdb" .Values.shards.pdb "tests" .Values.tests "tests.memtier" .Values.tests.memtier -}}
+{{- $sections := dict "tls" .Values.tls "shards.pdb" .Values.shards.pdb "tests" .Values.tests "tests.memtier" .Values.tests.memtier -}}
 {{- range list "serviceMonitor" "podMonitor" "rules" "dashboard" -}}{{- $_ := set $sections (printf "metrics.%s" .) (get $metrics .) -}}{{- end -}}
 {{- if $cluster -}}{{- $_ := set $sections "redisCluster.reconcile" .Values.redisCluster.reconcile -}}{{- end -}}
 {{- range list "livenessProbe" "readinessProbe" -}}{{- $_ := set $sections (printf "shards.%s" .) (get $root.Values.shards .) -}}{{- end -}}

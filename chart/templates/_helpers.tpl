@@ -399,6 +399,25 @@ topologySpreadConstraints:
       - {key: {{ .passwordKey | quote }}, path: password}
 {{- end }}
 
+{{/* "true" if there are users beside that of the password. */}}
+{{- define "memstore.hasUsers" -}}
+{{- if and .Values.auth.enabled .Values.auth.users.existingSecret -}}true{{- end -}}
+{{- end }}
+
+{{/* Volume and mount of these. */}}
+{{- define "memstore.usersVolume" -}}
+- name: users
+  secret:
+    secretName: {{ .Values.auth.users.existingSecret | quote }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .Values.auth.users.key | quote }}, path: users.acl}
+{{- end }}
+
+{{- define "memstore.usersMount" -}}
+- {name: users, mountPath: /etc/memstore/users, readOnly: true}
+{{- end }}
+
 {{- define "memstore.authMount" -}}
 - {name: auth, mountPath: /etc/memstore/auth, readOnly: true}
 {{- end }}

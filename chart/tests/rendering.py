@@ -95,7 +95,13 @@ def proxy_files(resources, folder):
         (folder / mounted).mkdir(exist_ok=True)
         (folder / mounted / "password").write_text("secret\n")
         (folder / mounted / "servers.yml").write_text('- "127.0.0.1:1:1 theirs"\n')
-    config = re.sub("/etc/memstore/(auth|servers)", r"\1", config.replace("/etc/memstore/ring/", ""))
+    for mounted in set(re.findall(r"/etc/memstore/(tls(?:-[-a-z0-9]+)?)/", config)):
+        (folder / mounted).mkdir(exist_ok=True)
+        key, certificate = folder / mounted / "tls.key", folder / mounted / "tls.crt"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test", "-days", "30"]
+        subprocess.run([*command, "-addext", "basicConstraints=CA:FALSE", "-keyout", key, "-out", certificate], capture_output=True, check=True)
+        subprocess.run([*command, "-keyout", folder / "ca.key", "-out", folder / mounted / "ca.crt"], capture_output=True, check=True)
+    config = re.sub("/etc/memstore/(auth|servers|tls)", r"\1", config.replace("/etc/memstore/ring/", ""))
     # It is not there before the first upgrade.
     config = config.replace("/etc/memstore/next/", "next-")
     (folder / "memstore.yml").write_text(config)

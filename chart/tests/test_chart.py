@@ -90,7 +90,7 @@ class Examples(unittest.TestCase):
     def accepted(self, resources, version):
         for resource in resources:
             text = (version, json.dumps(resource, sort_keys=True))
-            if text not in self.valid and resource["apiVersion"].split("/")[0] not in ("monitoring.coreos.com", "keda.sh"):
+            if text not in self.valid and resource["apiVersion"].split("/")[0] not in ("monitoring.coreos.com", "keda.sh", "cert-manager.io"):
                 kubernetes_validate.validate(resource, version, strict=True)
                 self.valid.add(text)
 
@@ -321,7 +321,7 @@ class Refusals(unittest.TestCase):
         self.assertLessEqual(allowed, known)
         self.assertFalse(allowed & {"listen", "redis", "servers_file", "redis_auth", "redis_auth_file"})
         pools = set(schema["$defs"]["pools"]["additionalProperties"]["properties"])
-        self.assertLessEqual(pools, known | {"port", "nodePort", "auth", "serversConfigMap"})
+        self.assertLessEqual(pools, known | {"port", "nodePort", "auth", "serversConfigMap", "serversTls"})
         self.assertFalse(pools & {"listen", "servers_file", "redis_auth", "redis_auth_file"})
 
 
@@ -590,7 +590,7 @@ class Notes(unittest.TestCase):
         self.assertIn("without a password", open_)
         self.assertIn("open to all networks", open_)
         closed = told({
-            "auth": {"enabled": True, "existingSecret": "s"},
+            "auth": {"enabled": True, "existingSecret": "s"}, "tls": {"enabled": True, "existingSecret": "t"},
             "proxy": {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         })
         self.assertNotIn("WARNING", closed)

@@ -15,6 +15,7 @@ import yaml
 from rendering import CHART, MEMSTORE, memstore, pick, pod_spec, pods, proxy_files, refused, rendered, told
 
 CLIENT_SIDE, CLUSTER, MEMCACHED = {"partitioning": "client-side"}, {"partitioning": "redis-cluster"}, {"shards": {"type": "memcached"}}
+TLS = {"tls": {"enabled": True, "existingSecret": "s"}}
 
 
 def sentence(error):
@@ -137,6 +138,15 @@ class Effects(unittest.TestCase):
             ({"networkPolicy": {"enabled": False, "metricsNamespaces": ["a"]}}, "networkPolicy.metricsNamespaces", "everybody may connect"),
             ({"networkPolicy": {"enabled": False}, "jobs": {"extraEgress": [{}]}}, "jobs.extraEgress", "everybody may connect"),
             ({"auth": {"user": "app"}}, "auth.user", "set that to true"),
+            ({"tls": {"clientAuth": "required"}}, "tls.clientAuth", "set that to true"),
+            (CLIENT_SIDE | TLS | {"tls": TLS["tls"] | {"clients": False}}, "tls.clients", proxy),
+            ({"tls": TLS["tls"] | {"clients": False, "serverName": "x"}}, "tls.serverName", "tls.clients is false"),
+            ({"tls": TLS["tls"] | {"shards": False, "shardsSecret": "x"}}, "tls.shardsSecret", "tls.shards is false"),
+            (elsewhere(TLS | {"tls": TLS["tls"] | {"shards": False}}), "tls.shards", "the release runs no shards"),
+            ({"tls": TLS["tls"] | {"certManager": {"dnsNames": ["x"]}}}, "tls.certManager.dnsNames", "tls.certManager.issuerRef is empty"),
+            (elsewhere({"proxy": {"serversTls": {"clientCertificate": True}}}), "proxy.serversTls.clientCertificate", "proxy.serversTls.existingSecret is empty"),
+            ({"proxy": {"serversTls": {"existingSecret": "x"}}}, "proxy.serversTls.existingSecret", "no servers that run elsewhere are named"),
+            (several({}, serversTls={"existingSecret": "x"}), "proxy.serversTls.existingSecret", "each of proxy.pools has its own"),
             ({"serviceAccount": {"annotations": {"a": "b"}}}, "serviceAccount.annotations", "set that to true"),
             ({"tests": {"enabled": False, "memtier": {"enabled": True}}}, "tests.memtier.enabled", "set that to true"),
             (listed({"shards": {"count": 5}}), "shards.count", "the release runs no shards"),

@@ -24,7 +24,7 @@ MARKS = ("<!-- values: written by tests/values.py -->\n", "<!-- end of values --
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 # Settings of a pool that the chart decides itself: where it listens, how its own shards are found, and what is said to them.
-DECIDED = re.compile(r"(listen|shard_identity|redis_auth.*|redis_user|servers_(file|peers|within|within_attempt))")
+DECIDED = re.compile(r"(listen|shard_identity|redis_auth.*|redis_user|users_file|servers_(file|peers|within|within_attempt))")
 # Of these, those that are values of their own where there is one pool.
 NAMED = {"redis", "servers_url", "servers_url_refresh"}
 DIGEST = "defaultsDigest"
@@ -36,6 +36,7 @@ DEFS = {
         "type": "array",
         "items": {"oneOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
     },
+    "issuer": {"type": "object", "properties": {name: {"type": "string"} for name in ("name", "kind", "group")}, "additionalProperties": False},
     "resources": {
         "type": "object",
         "properties": {"requests": QUANTITIES, "limits": QUANTITIES, "claims": {"type": "array"}},
@@ -65,7 +66,7 @@ def pool():
     settings["properties"]["cluster_facade_nodes"]["items"]["pattern"] = r"^\S+:[0-9]+$"
     definitions["cluster"]["properties"]["seeds"]["items"]["pattern"] = r"^\S+:[0-9]+$"
     # What these refer to is defined in the schema of the proxy only.
-    for name, required in {"cluster": ["seeds"], "tls": ["certificate", "key"], "servers_tls": []}.items():
+    for name, required in {"cluster": ["seeds"], "tls": [], "servers_tls": []}.items():
         for one in definitions[name]["properties"].values():
             one.pop("default", None)
             one.pop("description", None)
@@ -95,6 +96,10 @@ def pools(settings):
         "nodePort": port,
         "redis": {"type": "boolean"},
         "auth": {"type": "object", "properties": auth, "required": ["existingSecret"], "additionalProperties": False},
+        "serversTls": {
+            "type": "object", "properties": {"existingSecret": key, "clientCertificate": {"type": "boolean"}}, "required": ["existingSecret"],
+            "additionalProperties": False,
+        },
         "serversConfigMap": {"type": "object", "properties": {"name": key, "key": key}, "required": ["name"], "additionalProperties": False},
     }
     pool = settings | {"properties": settings["properties"] | chart, "required": ["port", "redis"]}

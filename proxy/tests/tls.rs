@@ -378,6 +378,29 @@ fn newcomers_are_refused_where_sessions_hold_half_of_the_memory() {
     }
 }
 
+/// memcached takes no session that is resumed where it verifies clients.
+#[test]
+fn every_connection_to_memcached_that_verifies_clients_is_let_in() {
+    let authority = Authority::new("memcached-verifies");
+    let (pair, ours) =
+        (authority.sign("server", &[&address().to_string()]), authority.sign("ours", &["proxy"]));
+    let files = format!(
+        "ssl_chain_cert={},ssl_key={},ssl_ca_cert={},ssl_verify_mode=2",
+        pair.certificate.display(),
+        pair.key.display(),
+        authority.file().display()
+    );
+    let shard = Server::memcached(&["-Z", "-o", &files]);
+    let presented = format!(", certificate: {}, key: {}", ours.certificate.display(), ours.key.display());
+    let settings =
+        ["redis: false", "timeout: 10000", "server_connections: 8", &servers_tls(&authority, &presented)];
+    let proxy = Server::memstore_over(&settings, &[shard.line(0)]);
+    for number in 0..32 {
+        let answer = proxy.connect().text(format!("set key:{number} 0 0 1\r\nv\r\n").as_bytes());
+        assert_eq!(answer, r"STORED\r\n", "client {number}");
+    }
+}
+
 /// memcached reads values without what is behind them in the same record of TLS, and waits for more to come.
 #[test]
 fn memcached_is_not_left_waiting() {

@@ -3,7 +3,7 @@
 //! It is the contract between whoever declares the shards and whoever looks for keys: proxies serve it at `/topology`,
 //! applications in client-side partitioning mode read it from a file. Whoever reads it ignores fields it does not know;
 //! a change that old readers would misunderstand gets another `version`: 2 if keys are pinned in any of its pools (`pin`),
-//! else 1.
+//! else 1. The chart says `"tls": true` in a pool whose shards speak TLS.
 //!
 //! ```json
 //! {

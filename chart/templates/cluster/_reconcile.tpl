@@ -36,7 +36,14 @@ spec:
         {{- range .args }}
         - {{ . | quote }}
         {{- end }}
-        {{- if .root.Values.auth.enabled }}
+        {{- $auth := .root.Values.auth.enabled }}
+        {{- $tls := include "memstore.shardsTls" .root }}
+        {{- if $tls }}
+        {{- range include "memstore.tlsArgs" (dict "root" .root "folder" "tls-shards" "name" (include "memstore.shardsServerName" .root)) | fromJsonArray }}
+        - {{ . | quote }}
+        {{- end }}
+        {{- end }}
+        {{- if $auth }}
         {{- with .root.Values.auth.user }}
         - --user
         - {{ . | quote }}
@@ -48,11 +55,21 @@ spec:
         {{- include "memstore.resources" (dict "of" $own.resources "name" "redisCluster.reconcile.resources") | nindent 8 }}
       securityContext:
         {{- include "memstore.securityContext" (dict "root" .root "own" dict) | nindent 8 }}
-      {{- if .root.Values.auth.enabled }}
+      {{- if or $auth $tls }}
       volumeMounts:
+        {{- if $auth }}
         {{- include "memstore.authMount" .root | nindent 8 }}
+        {{- end }}
+        {{- if $tls }}
+        {{- include "memstore.towardsShardsMount" .root | nindent 8 }}
+        {{- end }}
   volumes:
+    {{- if $auth }}
     {{- include "memstore.authVolume" .root | nindent 4 }}
+    {{- end }}
+    {{- if $tls }}
+    {{- include "memstore.towardsShardsVolume" .root | nindent 4 }}
+    {{- end }}
       {{- end }}
 {{- end }}
 

@@ -35,6 +35,12 @@ pools:
     {{- with .user }}{{- $_ := set $pool "redis_user" . -}}{{- end -}}
   {{- end -}}
 {{- end -}}
+{{- if and (include "memstore.hasUsers" $root) (eq $from "proxy.pool") -}}
+  {{- $_ := set $pool "users_file" "/etc/memstore/users/users.acl" -}}
+{{- end -}}
+{{- range $setting, $chart := include "memstore.poolTls" . | fromYaml -}}
+  {{- $_ := set $pool $setting (merge (dict) $chart (get $pool $setting | default dict)) -}}
+{{- end -}}
 {{- if or $own $pool.cluster -}}
   {{- range $setting, $chart := dict "hash" "fnv1a_64" "distribution" "ketama" -}}
     {{- if eq (get $pool $setting) $chart -}}{{- $_ := unset $pool $setting -}}{{- end -}}

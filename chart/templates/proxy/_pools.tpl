@@ -21,8 +21,8 @@ What proxies serve: one pool, or those of proxy.pools; whose servers are the rel
 {{- end }}
 
 {{/*
-All pools, as a JSON list: their names, the values they come from, ports, kinds, settings, the Secret of their password, their ConfigMap of servers, and
-the folder names of both.
+All pools, as a JSON list: their names, the values they come from, ports, kinds, settings, the Secret of their password, their ConfigMap of servers, what these
+servers are verified by, and the names of all folders.
 */}}
 {{- define "memstore.pools" -}}
 {{- $proxy := .Values.proxy -}}
@@ -33,13 +33,14 @@ the folder names of both.
     {{- /* What is a default for others is no mistake where it has no meaning. */ -}}
     {{- range ternary (include "memstore.decidedByCluster" $ | fromJsonArray) list (not (empty $given.cluster)) -}}{{- $_ := unset $settings . -}}{{- end -}}
     {{- if $given.redis -}}{{- $_ := unset $settings "miss_on_get_errors" -}}{{- end -}}
-    {{- range $setting, $value := omit $given "port" "nodePort" "redis" "auth" "serversConfigMap" -}}
+    {{- range $setting, $value := omit $given "port" "nodePort" "redis" "auth" "serversConfigMap" "serversTls" -}}
       {{- $_ := set $settings $setting $value -}}
     {{- end -}}
     {{- $pool := dict "name" $name "from" (printf "proxy.pools.%s" $name) "port" (int $given.port) "redis" $given.redis "settings" $settings -}}
     {{- $_ := set $pool "service" (dict "name" $name "port" (int $given.port) "target" $name "nodePort" $given.nodePort) -}}
     {{- $_ := set $pool "auth" (merge (dict "folder" (printf "auth-%s" $name)) ($given.auth | default dict) (dict "existingSecret" "" "user" "" "passwordKey" "password" "previousPasswordKey" "previous")) -}}
     {{- $_ := set $pool "configMap" (merge (dict "folder" (printf "servers-%s" $name)) ($given.serversConfigMap | default dict) (dict "name" "" "key" "servers.yml")) -}}
+    {{- $_ := set $pool "serversTls" (merge (dict "folder" (printf "tls-%s" $name)) ($given.serversTls | default dict) (dict "existingSecret" "" "clientCertificate" false)) -}}
     {{- $found = append $found $pool -}}
   {{- end -}}
 {{- else -}}
@@ -53,6 +54,7 @@ the folder names of both.
   {{- $_ := set $pool "service" (dict "name" (include "memstore.type" .) "port" (int $proxy.service.port) "target" "clients" "nodePort" $proxy.service.nodePort) -}}
   {{- $_ := set $pool "auth" (merge (dict "folder" "auth" "existingSecret" (ternary .Values.auth.existingSecret "" .Values.auth.enabled)) .Values.auth) -}}
   {{- $_ := set $pool "configMap" (merge (dict "folder" "servers") $proxy.serversConfigMap) -}}
+  {{- $_ := set $pool "serversTls" (merge (dict "folder" "tls-servers") $proxy.serversTls) -}}
   {{- $found = append $found $pool -}}
 {{- end -}}
 {{- $found | toJson -}}

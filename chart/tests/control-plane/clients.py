@@ -6,6 +6,7 @@ import json
 import random
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,11 +21,31 @@ class Refusal(Exception):
     """An error reply."""
 
 
+class Tls:
+    """How a client verifies a server, which has to have this name, and what it presents itself: files."""
+
+    def __init__(self, name, authority, certificate=None, key=None):
+        self.options = {"tls_name": name, "tls_authority": authority, "tls_certificate": certificate or "", "tls_key": key or ""}
+        self.name = name
+        self.context = ssl.create_default_context(cafile=authority)
+        if certificate:
+            self.context.load_cert_chain(certificate, key)
+
+    def wrap(self, connection):
+        return self.context.wrap_socket(connection, server_hostname=self.name)
+
+
 class Connection:
-    def __init__(self, host, port, seconds=10):
+    def __init__(self, host, port, seconds=10, tls=None):
         self.socket = socket.create_connection((host, port), seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unread = b""
+        if tls:
+            try:
+                self.socket = tls.wrap(self.socket)
+            except ssl.SSLError as error:
+                self.socket.close()
+                raise Closed(str(error)) from error
 
     def send(self, data):
         try:
@@ -35,7 +56,7 @@ class Connection:
     def fill(self):
         try:
             more = self.socket.recv(1 << 16)
-        except ConnectionError as error:
+        except (ConnectionError, ssl.SSLError) as error:
             raise Closed(str(error)) from error
         if not more:
             raise Closed("end of file")
@@ -55,7 +76,22 @@ class Connection:
 
     def is_over(self):
         """Whether the other side has hung up while nothing was asked."""
-        return bool(select.select([self.socket], [], [], 0)[0])
+        if not select.select([self.socket], [], [], 0)[0]:
+            return False
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return True
+        # It may have been a ticket for the next session.
+        before = self.socket.gettimeout()
+        self.socket.settimeout(0)
+        try:
+            self.unread += self.socket.recv(1)
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.socket.settimeout(before)
 
     def close(self):
         self.socket.close()
@@ -174,7 +210,15 @@ def client(options, number, seen, connected, over):
     """Its keys are its own, so that it knows what each is worth."""
     written = {}
     choice = random.Random(number)
-    connection = Redis(options.host, options.port)
+    tls = Tls(options.tls_name, options.tls_authority, options.tls_certificate, options.tls_key) if options.tls_name else None
+
+    def connect():
+        fresh = Redis(options.host, options.port, tls=tls)
+        if options.password:
+            fresh.call("AUTH", options.password)
+        return fresh
+
+    connection = connect()
     connected.wait()
     turn = 0
     pending = None
@@ -190,7 +234,7 @@ def client(options, number, seen, connected, over):
                 connection.close()
                 connection = None
             if connection is None:
-                connection = Redis(options.host, options.port)
+                connection = connect()
                 seen.count("reconnects")
             reply = connection.call(*asked)
         except (Closed, OSError) as error:
@@ -234,6 +278,8 @@ def load():
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--pause", type=float, default=0.01)
+    for name in ("password", "tls-name", "tls-authority", "tls-certificate", "tls-key"):
+        parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
     seen, over = Seen(), threading.Event()
     connected = threading.Barrier(options.connections + 1)

@@ -1,12 +1,11 @@
 """What goes wrong half-way in the life of a release, and what is changed under clients: no key is looked for where the others do not."""
 
 import json
-import threading
 import time
 
 import yaml
 
-from clients import Closed, Load, Redis, Refusal
+from clients import Load, Redis
 from plane import Failed
 from release import Release, topology
 from witnesses import judge, read_all, settle, write_all
@@ -92,81 +91,6 @@ def pools(release):
     return [topology(address)["pools"]["cache"] for address in release.addresses("proxy")]
 
 
-class Newcomers(threading.Thread):
-    """Connects again and again, says each of the passwords that is good now, and writes."""
-
-    def __init__(self, host, port, words):
-        super().__init__(daemon=True)
-        self.host, self.port, self.words = host, port, words
-        self.served, self.refused, self.over = 0, {}, threading.Event()
-        self.start()
-
-    def run(self):
-        while not self.over.is_set():
-            for word in list(self.words):
-                try:
-                    with Redis(self.host, self.port) as client:
-                        client.call("AUTH", word)
-                        for number in range(20):
-                            client.call("SET", f"new:{number}", number)
-                        self.served += 1
-                except (Refusal, Closed, OSError) as error:
-                    if word in self.words:
-                        self.refused[str(error)] = self.refused.get(str(error), 0) + 1
-            self.over.wait(0.02)
-
-
-def rotation(plane):
-    """A password is changed as README.md says: nobody is refused who says either of the two."""
-    release = Release(
-        plane,
-        "memstore-ro",
-        partitioning="proxy",
-        auth={"enabled": True, "existingSecret": "cache"},
-        shards={"count": 2},
-        proxy={"count": 2},
-    )
-    release.api.create("secrets", {"metadata": {"name": "cache"}, "stringData": {"password": "old"}}, release.namespace)
-    release.install()
-    words = ["old"]
-    newcomers = Newcomers(*release.address(), words)
-
-    def proxies_know(word, known):
-        for address in release.addresses("proxy"):
-            with Redis(address, 6379) as client:
-                try:
-                    client.call("AUTH", word)
-                    if not known:
-                        return False
-                except Refusal:
-                    if known:
-                        return False
-        return True
-
-    secret = {"stringData": {"password": "new", "previous": "old"}}
-    release.api.patch("secrets", "cache", secret, release.namespace)
-    plane.wait(lambda: proxies_know("new", True), 120, "proxies to accept the new password")
-    words.append("new")
-    for address in release.addresses("shard"):
-        with Redis(address, 6379) as shard:
-            shard.call("AUTH", "old")
-            shard.call("CONFIG", "SET", "masterauth", "new")
-            shard.call("CONFIG", "SET", "requirepass", "new")
-            shard.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        settle(2)
-    words.remove("old")
-    settle(1)
-    release.api.patch("secrets", "cache", {"data": {"previous": None}}, release.namespace)
-    plane.wait(lambda: proxies_know("old", False), 120, "proxies to refuse the old password")
-    newcomers.over.set()
-    newcomers.join()
-    plane.say(f"{newcomers.served} connections were served")
-    plane.check(not newcomers.refused, f"refused: {newcomers.refused}")
-    plane.expect(newcomers.served > 100, "they were served at all")
-    release.api.delete("secrets", "cache", release.namespace)
-    release.uninstall()
-
-
 def volumes(plane):
     """Larger volumes without a restart; and shards that keep nothing are not emptied without a word."""
     release = Release(
@@ -226,7 +150,6 @@ def documents(text):
 SCENARIOS = {
     "growth": growth,
     "shrink": shrink,
-    "rotation": rotation,
     "volumes": volumes,
     "applied": applied,
 }

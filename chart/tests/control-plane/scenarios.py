@@ -10,12 +10,13 @@ import chart_scenarios
 import cluster_scenarios
 import lifecycle_scenarios
 import plane_scenarios
+import secret_scenarios
 from plane import Failed, Plane
 
 
 def main():
     chosen = sys.argv[1:]
-    every = {**plane_scenarios.SCENARIOS, **chart_scenarios.SCENARIOS, **lifecycle_scenarios.SCENARIOS, **cluster_scenarios.SCENARIOS}
+    every = {**plane_scenarios.SCENARIOS, **chart_scenarios.SCENARIOS, **lifecycle_scenarios.SCENARIOS, **cluster_scenarios.SCENARIOS, **secret_scenarios.SCENARIOS}
     for name in chosen:
         if name not in every:
             sys.exit(f"no such scenario: {name}; there are {' '.join(every)}")

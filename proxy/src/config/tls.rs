@@ -471,7 +471,7 @@ fn read_tls_to(
         }
         _ => builder.with_root_certificates(roots),
     };
-    let (config, certificate) = match pair {
+    let (mut config, certificate) = match pair {
         None if has_pair => return None,
         None => (builder.with_no_client_auth(), None),
         Some(Pair { path, chain, not_after, key }) => match builder.with_client_auth_cert(chain, key) {
@@ -482,6 +482,10 @@ fn read_tls_to(
             }
         },
     };
+    // memcached ends handshakes that resume a session where it verifies clients: it lacks what OpenSSL asks for then (a session id context).
+    if !redis && has_pair {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
     let written = reader.written(node);
     Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone, written })
 }
