@@ -22,6 +22,7 @@ use entering::{PROVEN, entering, is_wrong_password};
 use mode::Mode;
 use session::{Session, Settings};
 
+pub mod acl;
 pub mod caching;
 mod channels;
 mod confirming;
