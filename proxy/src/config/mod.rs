@@ -35,6 +35,7 @@ mod servers;
 pub mod settings;
 mod shown;
 mod tls;
+mod users;
 pub mod value;
 
 /// A whole configuration.

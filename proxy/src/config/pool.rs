@@ -1,6 +1,7 @@
 //! One pool of the configuration.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shard_discovery::source::cluster::{Cluster, Map};
@@ -21,8 +22,10 @@ use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
 use super::tls::{Certificate, ClientTls, ShardTls, read_servers_tls, read_tls};
+use super::users::read_users;
 use super::value::text;
 use crate::privacy::Privacy;
+use crate::protocol::acl::file::Users;
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +53,7 @@ pub struct Pool {
     pub reuseport: bool,
     pub tcpkeepalive: bool,
     pub auth: Option<Auth>,
+    pub users: Option<Arc<Users>>,
     pub tls: Option<ClientTls>,
     pub servers_tls: Option<ShardTls>,
     pub reauth: Reauth,
@@ -189,6 +193,7 @@ impl Pool {
         let distribution = section.named("distribution");
         let listen = section.required("listen", Listen::parse);
         let auth = read_auth(&mut section, redis, around);
+        let users = read_users(&mut section, redis, auth.as_ref(), around);
         let tls = read_tls(&mut section, around);
         let servers_tls = read_servers_tls(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
@@ -236,6 +241,7 @@ impl Pool {
             reuseport: section.value("reuseport"),
             tcpkeepalive: section.value("tcpkeepalive"),
             auth,
+            users,
             tls,
             servers_tls,
             reauth: match section.value("reauth") {

@@ -241,7 +241,7 @@ impl CommandRules {
 
     /// Whether a row of our table is allowed, whatever its arguments.
     #[inline]
-    pub fn allows_row(&self, row: &'static Command<'static>) -> bool {
+    pub fn allows_row(&self, row: &Command<'_>) -> bool {
         number_of(row).is_some_and(|number| self.set.has(number))
     }
 
