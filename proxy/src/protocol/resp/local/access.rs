@@ -69,11 +69,11 @@ pub fn hello(
     if resp3 != session.resp3 && !facts.quiet {
         return Route::WhenQuiet;
     }
-    if let Some((user, password)) = credentials {
-        if !admit(user, password, session, facts.settings) {
-            rights::note_wrong_password(user, "hello", session, facts);
-            return deny(session, out);
-        }
+    if let Some((user, password)) = credentials
+        && !admit(user, password, session, facts.settings)
+    {
+        rights::note_wrong_password(user, "hello", session, facts);
+        return deny(session, out);
     }
     if !session.is_authenticated() {
         encode::error(
