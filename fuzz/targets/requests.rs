@@ -47,6 +47,7 @@ fn requests<P: Protocol<Settings: Default>>(
                 store: &Store::default(),
                 scripts: &scripts,
                 slow: &slow,
+                denied: &memstore_proxy::denied::DeniedLog::default(),
                 account: &account,
                 quiet: true,
             };

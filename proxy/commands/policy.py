@@ -60,6 +60,8 @@ ANSWER = {
     "acl|list": "AclList",
     "acl|getuser": "AclGetuser",
     "acl|cat": "AclCat",
+    "acl|dryrun": "AclDryrun",
+    "acl|log": "AclLog",
     "slowlog|get": "SlowlogGet",
     "slowlog|len": "SlowlogLen",
     "slowlog|reset": "SlowlogReset",
@@ -105,6 +107,13 @@ TRIED_BY = {
     "bzmpop": 'Elements("ZMPOP", ["MIN", "MAX"])',
     "xread": "Entries",
     "xreadgroup": "EntriesOfGroup",
+}
+
+# What becomes of a key whose spec says variable_flags: whether it is read and written depends on the other arguments.
+VARIES = {
+    "set": 'ReadsWith("GET")',
+    "delex": "ReadsWithMore",
+    "bitfield": 'WritesUnless(&[("GET", 2), ("OVERFLOW", 1)])',
 }
 
 # Commands that bring the value of one key to another one, which may be on another shard (rename_across_shards).
@@ -190,7 +199,7 @@ PROTOCOL, DEBUGGING, PAUSE = "PROTOCOL", "DEBUGGING", "PAUSE"
 
 # Reasons that several rows share; they become constants.
 REASONS = {
-    USERS: "users are kept by each shard; clients of the proxy know only the default user",
+    USERS: "users are what the file says that users_file names; change that, it is read again at once",
     MODULES: "modules are loaded into each shard by whoever runs it",
     REPLICATION: "replication is set up on the shards themselves, not through the proxy",
     PERSISTENCE: "each shard saves its data on its own; ask the shards directly",
@@ -222,10 +231,8 @@ REFUSE = {
     "module|unload": MODULES,
     "acl|setuser": USERS,
     "acl|deluser": USERS,
-    "acl|dryrun": USERS,
     "acl|load": USERS,
     "acl|save": USERS,
-    "acl|log": USERS,
     "client|capa": "the proxy never redirects its clients, so they need not announce what they can do",
     "client|import-source": "importing is done on the shards themselves",
     "client|maint_notifications": "the proxy's address stays, so there are no maintenance notifications",

@@ -263,6 +263,11 @@ def rust(row, indent):
         text += f".blocks_with({quoted(option)}, {quoted(until)}, {options})"
     if row["name"] in policy.TRIED_BY:
         text += f".tried_by({policy.TRIED_BY[row['name']]})"
+    is_varying = any("variable_flags" in spec["flags"].split() for spec in row.get("keys", []))
+    if is_varying != (row["name"] in policy.VARIES):
+        raise SystemExit(f"{row['name']}: what becomes of its key is for VARIES to say")
+    if is_varying:
+        text += f".varies({policy.VARIES[row['name']]})"
     if row["name"] in policy.TRANSFERS:
         text += f".transfers({policy.TRANSFERS[row['name']]})"
     if row["name"] in policy.SCRIPTS:
@@ -291,6 +296,7 @@ use super::Merge::*;
 use super::ScriptChange::*;
 use super::TimeoutPlace::*;
 use super::Trial::*;
+use super::Varies::*;
 use super::category::{
     self, BITMAP, CONNECTION, DANGEROUS, GEO, HASH, HYPERLOGLOG, KEYSPACE, LIST, SCRIPTING, SET, SORTEDSET,
     STREAM, STRING, TRANSACTION,

@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod cli;
 pub mod config;
 mod control;
+pub mod denied;
 pub mod failure;
 pub mod freed;
 pub mod hot;

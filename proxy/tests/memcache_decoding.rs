@@ -60,6 +60,7 @@ fn outcomes(stream: &[u8], cuts: &[usize]) -> Vec<Outcome> {
                 store: &Store::default(),
                 scripts: &scripts,
                 slow: &slow,
+                denied: &memstore_proxy::denied::DeniedLog::default(),
                 account: &account,
                 quiet: true,
             };

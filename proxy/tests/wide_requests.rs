@@ -285,6 +285,7 @@ fn a_list_of_many_clients_by_many_numbers_takes_no_longer_than_both() {
     let row = |id| ClientRow {
         queued: 0,
         id,
+        user: "",
         address: &"",
         local_address: &"",
         age: 0,

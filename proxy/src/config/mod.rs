@@ -41,6 +41,7 @@ pub mod settings;
 mod shown;
 mod tickets;
 mod tls;
+mod users;
 pub mod value;
 
 /// A whole configuration.

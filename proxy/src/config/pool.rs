@@ -1,6 +1,7 @@
 //! One pool of the configuration.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shard_discovery::source::cluster::{Cluster, Map};
@@ -22,8 +23,10 @@ use super::section::Section;
 use super::servers::{Within, keep_within, read_source};
 use super::settings;
 use super::tls::{Certificate, ShardTls, read_servers_tls};
+use super::users::read_users;
 use super::value::text;
 use crate::privacy::Privacy;
+use crate::protocol::acl::file::Users;
 
 /// What a pool speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +55,7 @@ pub struct Pool {
     pub reuseport: bool,
     pub tcpkeepalive: bool,
     pub auth: Option<Auth>,
+    pub users: Option<Arc<Users>>,
     pub servers_tls: Option<ShardTls>,
     pub reauth: Reauth,
     pub db: u32,
@@ -216,6 +220,7 @@ impl Pool {
         let distribution = section.named("distribution");
         let listeners = read_listeners(&mut section, around);
         let auth = read_auth(&mut section, redis, around);
+        let users = read_users(&mut section, redis, auth.as_ref(), around);
         let servers_tls = read_servers_tls(&mut section, redis, around);
         let servers_srv = section.optional("servers_srv", text);
         let listed = match section.node("cluster") {
@@ -262,6 +267,7 @@ impl Pool {
             reuseport: section.value("reuseport"),
             tcpkeepalive: section.value("tcpkeepalive"),
             auth,
+            users,
             servers_tls,
             reauth: match section.value("reauth") {
                 "keep" => Reauth::Keep,

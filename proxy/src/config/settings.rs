@@ -88,6 +88,7 @@ pub const POOL: &[Setting] = &[
     setting("redis_user", None, Text("string"), "user name that the proxy sends to the shards with the password"),
     setting("redis_auth_file", None, Text("path, relative to this file"), "file that contains the password, instead of redis_auth"),
     setting("redis_auth_previous_file", None, Text("path, relative to this file"), "file that contains the previous password during a rotation: also accepted from clients, and sent to shards that reject the new one; not used while the file does not exist"),
+    setting("users_file", None, Text("path, relative to this file"), "Redis pools: file with users and their rules in the syntax of Redis' ACL files, beside the password of redis_auth; read again when it changes"),
     setting("redis_auth_env", None, Text("name"), "environment variable that contains the password, instead of redis_auth"),
     setting("reauth", Some("close"), Word(&["close", "keep"]), "what happens to authenticated clients when a reload changes their password: close disconnects them, so that they authenticate again; keep leaves them connected"),
     setting("tls", None, Node("a mapping"), "TLS for clients at listen, or at those of its entries that say nothing else; see the TLS settings below"),

@@ -20,6 +20,7 @@ use super::events::Events;
 use super::kills::Kills;
 use crate::account::Account;
 use crate::config;
+use crate::denied::DeniedLog;
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
@@ -138,6 +139,7 @@ impl PoolControl {
         let counters = RefCell::new(all[0].clone());
         let account = scripts.account().clone();
         let slow = Arc::new(SlowLog::new(&account));
+        let denied = Arc::<DeniedLog>::default();
         let mailboxes = Arc::new(Mailboxes::new(workers.len(), &account));
         let hot = Arc::new(HotKeys::new(workers.len(), &account));
         let monitors = Arc::new(Monitors::new(&account));
@@ -154,6 +156,7 @@ impl PoolControl {
                 counters,
                 scripts: scripts.clone(),
                 slow: slow.clone(),
+                denied: denied.clone(),
                 mailboxes: mailboxes.clone(),
                 hot: hot.clone(),
                 monitors: monitors.clone(),

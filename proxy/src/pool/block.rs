@@ -139,6 +139,19 @@ impl Block {
         (self.bytes() <= SPARE_MAX).then_some(self)
     }
 
+    /// Each of them, in no order.
+    pub(super) fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut sent, mut own) = (self.start, 0);
+        self.queued.iter().map(move |queued| {
+            let (all, from) = match queued.place {
+                Place::Here => (&self.own, &mut own),
+                _ => (&self.requests, &mut sent),
+            };
+            let start = std::mem::replace(from, queued.end);
+            &all[start..queued.end]
+        })
+    }
+
     /// How many requests there are.
     pub fn len(&self) -> usize {
         self.queued.len()

@@ -178,6 +178,22 @@ impl Channels {
         subscriber.map_or([0; Kind::COUNT], |subscriber| subscriber.names.each_ref().map(BTreeSet::len))
     }
 
+    /// What the client listens to, and what it has asked to listen to.
+    pub fn of(&self, id: ClientId) -> impl Iterator<Item = (Kind, &[u8])> {
+        let subscriber = self.subscribers.get(&id);
+        let heard = subscriber.into_iter().flat_map(|subscriber| {
+            Kind::ALL
+                .into_iter()
+                .zip(&subscriber.names)
+                .flat_map(|(kind, names)| names.iter().map(move |name| (kind, &name[..])))
+        });
+        let asked = subscriber.into_iter().flat_map(|subscriber| &subscriber.line);
+        let asked = asked
+            .filter(|request| request.change.on)
+            .flat_map(|request| request.names.iter().map(|name| (request.change.kind, &name[..])));
+        heard.chain(asked)
+    }
+
     /// Whether the client listens to something, or has asked for that.
     pub fn listens(&self, id: ClientId) -> bool {
         self.subscribers.get(&id).is_some_and(Subscriber::listens)

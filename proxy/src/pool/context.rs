@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::limits::Limits;
 use crate::account::Share;
+use crate::denied::DeniedLog;
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::Counters;
@@ -40,6 +41,8 @@ pub(super) struct Context<P: Protocol> {
     pub scripts: Arc<Scripts>,
     /// What was slow.
     pub slow: Arc<SlowLog>,
+    /// What was denied to users.
+    pub denied: Arc<DeniedLog>,
     /// Where workers of the pool tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
     /// What was seen of their requests.
@@ -59,7 +62,7 @@ impl<P: Protocol> Context<P> {
     /// What a request of this client may want to know.
     #[inline(always)]
     pub fn facts<'p>(&'p self, share: &'p Share, client: u64, now: Time) -> Facts<'p, P> {
-        let Self { identity, settings, counters, store, scripts, slow, .. } = self;
+        let Self { identity, settings, counters, store, scripts, slow, denied, .. } = self;
         Facts {
             settings,
             pool: &identity.name,
@@ -70,6 +73,7 @@ impl<P: Protocol> Context<P> {
             store,
             scripts,
             slow,
+            denied,
             account: share.account(),
             quiet: true,
         }

@@ -26,27 +26,6 @@ pub struct AskedQuestion {
 }
 
 impl<P: Protocol> Pool<P> {
-    /// Clients that were let in with a password that is not good any more from now on are closed.
-    pub(super) fn close_revoked(&mut self, settings: &P::Settings, now: Time) {
-        let mut waiting = Vec::new();
-        let Clients { table, dirty, .. } = &mut self.clients;
-        for (index, client) in table.iter_mut() {
-            if client.state == State::Open
-                && P::is_revoked(&mut client.session, &self.context.settings, settings)
-            {
-                self.context.counters.client_revoked.add(1);
-                client.state = State::Finishing;
-                dirty.mark(client, index as u32);
-                if client.activity.is_some() {
-                    waiting.push(ClientId { index: index as u32, generation: client.generation });
-                }
-            }
-        }
-        waiting.into_iter().for_each(|id| {
-            self.end_wait(id, Ending::TimeOver, now);
-        });
-    }
-
     /// Looks at the clients at these places and adds those that the question means to `rows`; they are disconnected if it
     /// says so, the one that `asked` after its reply. `ends` tells a client's addresses: the peer's, then our own. False
     /// once there are no more places.
@@ -83,6 +62,7 @@ impl<P: Protocol> Pool<P> {
             let waits = || wide.get(id).map(|wait| wait.request.clone()).or_else(at_one);
             let row = ClientRow {
                 id: client.id,
+                user: P::user(&client.session),
                 address: &address,
                 local_address: &local_address,
                 age: now.since(client.connected).as_secs(),

@@ -33,6 +33,7 @@ use shard_discovery::Topology;
 
 use crate::account::{Account, Share};
 use crate::buffer::{Output, READ_SIZE};
+use crate::denied::DeniedLog;
 use crate::failure::{Blame, ShardFailure};
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
@@ -114,6 +115,7 @@ pub mod replies;
 mod requests;
 mod rerun;
 mod responses;
+mod revoked;
 mod router;
 mod service;
 mod spare;
@@ -219,6 +221,7 @@ impl<P: Protocol> Pool<P> {
                 store: Arc::default(),
                 scripts,
                 slow,
+                denied: Arc::default(),
                 mailboxes,
                 hot,
                 monitors: monitors.clone(),
@@ -258,6 +261,11 @@ impl<P: Protocol> Pool<P> {
     /// What was slow on any worker of the pool.
     pub fn share_slow_log(&mut self, slow: Arc<SlowLog>) {
         self.context.slow = slow;
+    }
+
+    /// What was denied on any worker of the pool.
+    pub fn share_denied_log(&mut self, denied: Arc<DeniedLog>) {
+        self.context.denied = denied;
     }
 
     /// Where workers of the pool tell each other of what their clients are to be told.

@@ -71,6 +71,8 @@ pub struct ClientFilter {
     pub local_address: Option<String>,
     /// Not this one.
     pub except: Option<u64>,
+    /// It is this user.
+    pub user: Option<String>,
     /// Connected for at least so many seconds.
     pub age_min: Option<u64>,
     /// It listens to channels, or does not.
@@ -125,6 +127,7 @@ impl ClientFilter {
         !self.none
             && self.ids.as_ref().is_none_or(|ids| ids.contains(client.id))
             && self.except != Some(client.id)
+            && self.user.as_ref().is_none_or(|user| user == client.user)
             && self.listens.is_none_or(|listens| listens == client.listens.iter().any(|&count| count > 0))
             && self.age_min.is_none_or(|least| client.age >= least)
             && is_at(&self.address, client.address)
@@ -136,6 +139,8 @@ impl ClientFilter {
 pub struct ClientRow<'c> {
     /// Unique number.
     pub id: u64,
+    /// The name of its user; empty where there are none.
+    pub user: &'c str,
     /// Its address, as `host:port` or the path of the socket.
     pub address: &'c dyn Display,
     /// The address it connected to.

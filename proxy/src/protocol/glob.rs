@@ -14,11 +14,14 @@ pub fn beginning(pattern: &[u8]) -> &[u8] {
 }
 
 /// A pattern that was read; ASCII letters match in either case, unless it is exact.
+#[derive(Clone)]
 pub struct Pattern {
     /// `None` is an asterisk.
     elements: Vec<Option<Bytes>>,
-    /// It matches nothing shorter. Beyond [`TEXT_MAX`] it matches nothing at all, and was not read to its end.
+    /// It matches nothing shorter. Beyond `most` it matches nothing at all, and was not read to its end.
     least: usize,
+    /// It matches nothing longer.
+    most: usize,
     exact: bool,
 }
 
@@ -39,16 +42,27 @@ impl Bytes {
 impl Pattern {
     /// Reads a pattern; letters match in either case.
     pub fn new(pattern: &[u8]) -> Self {
-        Self::read(pattern, false)
+        Self::read(pattern, false, TEXT_MAX)
     }
 
     /// The same, but letters match themselves.
     pub fn exact(pattern: &[u8]) -> Self {
-        Self::read(pattern, true)
+        Self::read(pattern, true, TEXT_MAX)
     }
 
-    fn read(mut pattern: &[u8], exact: bool) -> Self {
-        let mut read = Self { elements: Vec::new(), least: 0, exact };
+    /// The same for texts of any length. Holding one against it takes as long as its length times that of the pattern, so this is for
+    /// patterns of the configuration.
+    pub fn of_any_length(pattern: &[u8]) -> Self {
+        Self::read(pattern, true, usize::MAX)
+    }
+
+    /// Memory it holds beside itself.
+    pub fn bytes(&self) -> usize {
+        self.elements.capacity() * size_of::<Option<Bytes>>()
+    }
+
+    fn read(mut pattern: &[u8], exact: bool, most: usize) -> Self {
+        let mut read = Self { elements: Vec::new(), least: 0, most, exact };
         while let [first, rest @ ..] = pattern {
             if *first == b'*' {
                 if !matches!(read.elements.last(), Some(None)) {
@@ -58,7 +72,7 @@ impl Pattern {
                 continue;
             }
             read.least += 1;
-            if read.least > TEXT_MAX {
+            if read.least > most {
                 break;
             }
             let (bytes, length) = one(pattern, exact);
@@ -70,7 +84,7 @@ impl Pattern {
 
     /// Whether the whole text matches.
     pub fn matches(&self, text: &[u8]) -> bool {
-        if text.len() < self.least || text.len() > TEXT_MAX {
+        if text.len() < self.least || text.len() > self.most {
             return false;
         }
         let (mut at, mut done) = (0, 0);

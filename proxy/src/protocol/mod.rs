@@ -20,6 +20,7 @@ pub use identity::{Greeting, NodeIds, ShardIdentity, is_called};
 pub use monitoring::Monitoring;
 pub use owners::{Owners, Part};
 pub use request::{Facts, Plan, Request, RequestBounds};
+pub use resp::acl;
 pub use resp::command::handbook;
 pub use response::{BlockOutcome, Progress, Redirect};
 pub use route::Route;
@@ -152,6 +153,31 @@ pub trait Protocol:
     /// The settings were those of `before` and are those of `now`. Whether what let the client in is good no more, and it is
     /// not to stay.
     fn is_revoked(_session: &mut Self::Session, _before: &Self::Settings, _now: &Self::Settings) -> bool {
+        false
+    }
+
+    /// The name of the user that the client is; empty where there are none.
+    fn user(_session: &Self::Session) -> &str {
+        ""
+    }
+
+    /// Whether there are rules that say what the client may do.
+    fn has_rules(_session: &Self::Session) -> bool {
+        false
+    }
+
+    /// Whether the client may listen to this.
+    fn may_listen(_session: &Self::Session, _kind: channels::Kind, _name: &[u8]) -> bool {
+        true
+    }
+
+    /// Whether the client may send this request, of which it has sent the like before, to shards of which so much is known.
+    fn may_send(_session: &Self::Session, _request: &[u8], _store: &store::Store) -> bool {
+        true
+    }
+
+    /// The client's certificate names this user. False if there is none of that name, so that nothing has changed.
+    fn certified(_session: &mut Self::Session, _settings: &Self::Settings, _name: &str) -> bool {
         false
     }
 

@@ -6,6 +6,7 @@ use super::store::Store;
 use super::{Protocol, Scripted};
 use crate::account::Account;
 use crate::buffer::{Piece, SHARE_MIN};
+use crate::denied::DeniedLog;
 use crate::metrics::Counters;
 use crate::scripts::Scripts;
 use crate::slow::SlowLog;
@@ -40,6 +41,8 @@ pub struct Facts<'p, P: Protocol> {
     pub scripts: &'p Scripts,
     /// What was slow.
     pub slow: &'p SlowLog,
+    /// What was denied to users.
+    pub denied: &'p DeniedLog,
     /// What the process holds and may hold.
     pub account: &'p Account,
     /// Every request of the client before this one has been answered.

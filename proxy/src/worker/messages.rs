@@ -8,6 +8,7 @@ use shard_discovery::{Shard, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
+use crate::denied::DeniedLog;
 use crate::failure::{Blame, ShardFailure};
 use crate::hot::HotKeys;
 use crate::mailboxes::Mailboxes;
@@ -204,6 +205,8 @@ pub struct PoolSetup {
     pub scripts: Arc<Scripts>,
     /// What was slow on any worker.
     pub slow: Arc<SlowLog>,
+    /// What was denied on any worker.
+    pub denied: Arc<DeniedLog>,
     /// Where its workers tell each other of what their clients are to be told.
     pub mailboxes: Arc<Mailboxes>,
     /// What its workers see of requests.

@@ -183,6 +183,7 @@ impl Worker {
             counters,
             scripts,
             slow,
+            denied,
             mailboxes,
             hot,
             monitors,
@@ -216,6 +217,7 @@ impl Worker {
         pool.share_account(&self.account, self.number);
         pool.share_scripts(scripts);
         pool.share_slow_log(slow);
+        pool.share_denied_log(denied);
         pool.share_mailboxes(mailboxes);
         hot.set_start(self.number, self.start);
         pool.share_hot_keys(hot);

@@ -67,6 +67,7 @@ impl Configured for Resp {
             password: config.auth.as_ref().map(|auth| auth.password.clone()),
             previous: config.auth.as_ref().and_then(|auth| auth.previous.clone()),
             user: config.auth.as_ref().and_then(|auth| auth.user.clone()),
+            users: config.users.clone(),
             keeps_revoked: config.reauth == Reauth::Keep,
             db: config.db,
             databases: learnt.databases.map_or(config.databases, |learnt| learnt.min(config.databases)),

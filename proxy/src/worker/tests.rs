@@ -53,6 +53,7 @@ fn time_follows_a_system_clock_that_is_set() {
         counters: Counters::of_workers(1, 1).remove(0),
         scripts: Arc::new(Scripts::new(&Account::new(usize::MAX))),
         slow: Arc::new(SlowLog::new(&Account::new(usize::MAX))),
+        denied: Arc::default(),
         mailboxes: Arc::new(Mailboxes::new(1, &Account::new(usize::MAX))),
         hot: Arc::new(HotKeys::new(1, &Account::new(usize::MAX))),
         monitors: Arc::new(Monitors::new(&Account::new(usize::MAX))),

@@ -7,6 +7,7 @@ use memstore_proxy::metrics::PoolCounters;
 use memstore_proxy::pool::{Limits, NEVER_SLOW};
 use memstore_proxy::privacy::Privacy;
 use memstore_proxy::protocol::Protocol;
+use memstore_proxy::protocol::acl::file::Users;
 use memstore_proxy::protocol::memcache::{self, Memcache};
 use memstore_proxy::protocol::resp::command::table::COMMANDS;
 use memstore_proxy::protocol::resp::facade::Facade;
@@ -43,6 +44,7 @@ impl Dialect for Resp {
         ("redis_user", |settings, value| put(&mut settings.user, Some(Some(value.to_owned())))),
         ("redis_auth", |settings, value| put(&mut settings.password, secret(value))),
         ("redis_auth_previous_file", |settings, value| put(&mut settings.previous, secret(value))),
+        ("users_file", |settings, value| put(&mut settings.users, users(value))),
         ("reauth", |settings, value| put(&mut settings.keeps_revoked, either(value, "keep", "close"))),
         ("keys_all_shards", |settings, value| {
             put(&mut settings.refuses_keys, either(value, "false", "true"))
@@ -91,6 +93,15 @@ impl Dialect for Memcache {
     fn settings(_shards: usize, _is_cluster: bool) -> memcache::Settings {
         memcache::Settings::default()
     }
+}
+
+/// The lines of a file, with a bar between two.
+fn users(value: &str) -> Option<Option<Arc<Users>>> {
+    let lines: Vec<&str> = value.split(" | ").collect();
+    if value == "none" {
+        return Some(None);
+    }
+    Some(Some(Arc::new(Users::read(&lines.join("\n")).ok()?)))
 }
 
 fn facade(own: Option<(&str, u16)>, nodes: &[(&str, u16)], has_slots: bool) -> Option<Arc<Facade>> {

@@ -7,8 +7,9 @@
 use crate::buffer::Output;
 use crate::privacy::Privacy;
 use crate::protocol::caching::{Broadcast, Receiver};
-use crate::protocol::channels::Voice;
+use crate::protocol::channels::{Kind, Voice};
 use crate::protocol::scan::Step;
+use crate::protocol::store::Store;
 use crate::protocol::strangers::Stranger;
 use crate::protocol::{
     BlockOutcome, ClientRow, Facts, Found, Greeting, Malformed, Owners, Part, Plan, Protocol, Question,
@@ -18,10 +19,11 @@ use caching::ToldBy;
 use command::{Command, Handling, Merge, flag};
 use decode::{RequestDecoder, ResponseDecoder};
 pub use entering::is_needless_password;
-use entering::{PROVEN, entering, is_wrong_password};
+use entering::{PROVEN, is_wrong_password};
 use mode::Mode;
 use session::{Session, Settings};
 
+pub mod acl;
 pub mod caching;
 mod channels;
 mod confirming;
@@ -43,6 +45,7 @@ mod pubsub;
 mod queueing;
 pub mod redirect;
 mod reports;
+mod rights;
 mod scan;
 mod scripting;
 mod sections;
@@ -176,6 +179,26 @@ impl Protocol for Resp {
         session.is_revoked(before, now)
     }
 
+    fn user(session: &Session) -> &str {
+        session.login().map_or(acl::file::DEFAULT, |login| &login.user.name)
+    }
+
+    fn has_rules(session: &Session) -> bool {
+        session.restricted().is_some()
+    }
+
+    fn may_listen(session: &Session, kind: Kind, name: &[u8]) -> bool {
+        session.restricted().is_none_or(|user| user.may_listen(kind, name))
+    }
+
+    fn may_send(session: &Session, request: &[u8], store: &Store) -> bool {
+        rights::may_send(session, request, store)
+    }
+
+    fn certified(session: &mut Session, settings: &Settings, name: &str) -> bool {
+        session.enter_by_certificate(settings, name)
+    }
+
     #[inline(always)]
     fn plan(
         Request { decoder, canonical }: Request<'_, Self>,
@@ -303,42 +326,7 @@ impl Protocol for Resp {
         identity: Option<&ShardIdentity>,
         out: &mut Vec<u8>,
     ) -> Greeting {
-        let mut requests = 0;
-        let user = settings.user.as_deref().unwrap_or("default");
-        // The version is a client's choice: who the shard is comes before that.
-        let greets = lane.resp3 && identity.is_none();
-        // One of the two will do, and the request behind them shows whether it has.
-        if let (Some(password), Some(previous)) = (&settings.password, &settings.previous) {
-            for password in [previous.expose().as_bytes(), password.expose().as_bytes()] {
-                match &settings.user {
-                    Some(user) => encode::request(out, &[b"AUTH", user.as_bytes(), password]),
-                    None => encode::request(out, &[b"AUTH", password]),
-                }
-            }
-            let proof: &[&[u8]] = if greets { &[b"HELLO", b"3"] } else { &[b"PING"] };
-            encode::request(out, proof);
-            return entering(PROVEN, lane, is_replica, identity, out);
-        }
-        let password = settings.password.as_ref().map(|password| password.expose().as_bytes());
-        match (password, greets) {
-            (Some(password), true) => {
-                encode::request(out, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), password]);
-                requests += 1;
-            }
-            (None, true) => {
-                encode::request(out, &[b"HELLO", b"3"]);
-                requests += 1;
-            }
-            (Some(password), false) => {
-                match &settings.user {
-                    Some(user) => encode::request(out, &[b"AUTH", user.as_bytes(), password]),
-                    None => encode::request(out, &[b"AUTH", password]),
-                }
-                requests += 1;
-            }
-            (None, false) => {}
-        }
-        entering(requests, lane, is_replica, identity, out)
+        entering::greeting(settings, lane, is_replica, identity, out)
     }
 
     fn spread_keys(spread: Spread) -> &'static str {
@@ -502,7 +490,7 @@ impl Protocol for Resp {
     fn names(session: &Session, settings: &Settings) -> [String; 3] {
         let names = session.names.as_deref();
         let name = names.map_or("", |names| &names.name);
-        let user = settings.user.as_deref().unwrap_or("default");
+        let user = session.user_name(settings);
         let trace = names.map(|names| names.trace.as_str()).filter(|trace| !trace.is_empty());
         [name, user, trace.unwrap_or(name)].map(shown::name)
     }
@@ -557,6 +545,18 @@ fn plan_others(
         (None, Some(name)) => facts.store.commands.find(name, head(1)),
         _ => None,
     };
+    if let Some(command) = row
+        && matches!(command.handling, Handling::Forward)
+        && command.single_key > 0
+        && let Some(user) = session.plain_but_for_rules()
+        && command.accepts(words.count())
+        && let Some((start, length)) = words.decoder.place(command.single_key as usize)
+        && user.allows_plainly(command, &words.canonical[start..start + length])
+    {
+        plan.reads = command.flags.has(flag::READONLY);
+        plan.keys.push((start, length));
+        return Route::Forward;
+    }
     let row = row.or(learnt.as_ref());
     if session.mode.is_queueing() {
         return queueing::plan_queued(row, words, session, facts, plan);

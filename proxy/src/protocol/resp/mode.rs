@@ -174,6 +174,8 @@ impl Within {
                 | Local::AclList
                 | Local::AclGetuser
                 | Local::AclCat
+                | Local::AclDryrun
+                | Local::AclLog
                 | Local::SlowlogGet
                 | Local::SlowlogLen
                 | Local::SlowlogReset

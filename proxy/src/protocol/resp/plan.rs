@@ -11,8 +11,8 @@ use super::command::{
 use super::decode::RequestDecoder;
 use super::session::{self, Keyless, Session};
 use super::{
-    Resp, Words, channels, confirming, encode, local, pubsub, scan, scripting, split, transaction, waiting,
-    whole,
+    Resp, Words, channels, confirming, encode, local, pubsub, rights, scan, scripting, split, transaction,
+    waiting, whole,
 };
 use crate::protocol::channels::Listening;
 use crate::protocol::{Facts, Plan, Route, Scripted};
@@ -76,9 +76,12 @@ pub fn plan_command(
     plan: &mut Plan<Resp>,
 ) -> Route<Merge> {
     let Words { decoder, canonical } = *words;
-    if session.lacks_password(command, facts.settings) {
+    if session.lacks_password(command) {
         transaction::reject(command, "NOAUTH Authentication required.", &mut plan.reply);
         return Route::Answer;
+    }
+    if let Some(route) = rights::refuse(command, words, session, facts, plan) {
+        return route;
     }
     if let Some(route) = channels::rule(command, session, facts, plan) {
         return route;

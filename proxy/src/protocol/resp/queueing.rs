@@ -6,7 +6,7 @@ use super::mode::{Mode, SEVERAL, Within};
 use super::plan::{find_command, find_keys, plan_command, refuse};
 use super::session::Session;
 use super::transaction::QUEUED;
-use super::{Resp, Words, encode};
+use super::{Resp, Words, encode, rights};
 use crate::protocol::{Facts, Plan, Route};
 
 /// Why what has no key is not queued where its shard is configured.
@@ -18,7 +18,7 @@ const PATTERNS: &str = "its patterns may mean keys of other shards; send it befo
 
 /// What is to be done with a request of a client between MULTI and EXEC.
 pub fn plan_queued(
-    row: Option<&Command>,
+    row: Option<&Command<'_>>,
     words: &Words<'_>,
     session: &mut Session,
     facts: &Facts<'_, Resp>,
@@ -30,6 +30,7 @@ pub fn plan_queued(
         && command.single_key > 0
         && command.accepts(words.count())
         && let Some(place) = words.decoder.place(command.single_key as usize)
+        && rights::allow_plainly(command, words.canonical, place, session)
     {
         plan.keys.push(place);
         return queued(session.mode, false, plan);
@@ -43,6 +44,11 @@ pub fn plan_queued(
     if command.flags.has(flag::NO_MULTI) {
         session.mode = Mode::Spoiled;
         return refuse(plan, "ERR Command not allowed inside a transaction");
+    }
+    if let Some(route) = rights::refuse(command, words, session, facts, plan) {
+        let ends = command.handling == Handling::Answer(Local::Exec);
+        session.mode = if ends { Mode::Ordinary } else { Mode::Spoiled };
+        return route;
     }
     let route = match Within::of(command) {
         Within::Done => return plan_command(command, words, session, facts, plan),

@@ -4,6 +4,10 @@
 
 use std::sync::Arc;
 
+use super::acl::file::{DEFAULT, Users};
+use super::acl::login::{Login, Proof};
+use super::acl::password::Hash;
+use super::acl::user::User;
 use super::caching::{Sought, ToldBy, Tracking};
 use super::command::{Command, Feature, flag};
 use super::facade::Facade;
@@ -20,6 +24,8 @@ pub struct Settings {
     pub previous: Option<Secret>,
     /// The user that is named to the shards beside the password.
     pub user: Option<String>,
+    /// Users beside that: those of the file. A user `default` there is what clients are who have not said who they are.
+    pub users: Option<Arc<Users>>,
     /// Clients stay when the password changes that they were let in with.
     pub keeps_revoked: bool,
     /// The database clients start in.
@@ -120,8 +126,20 @@ impl Access {
     /// After so many wrong passwords further ones are answered slowly. Somebody who mistypes does not get there.
     const WRONG_MAX: u8 = 10;
 
+    /// It is a user of the file who may do everything.
+    const FREE_USER: Self = Self(251);
+    /// It is a user of the file, whose rules say what it may do.
+    const USER: Self = Self(250);
+
+    #[inline]
     fn is_granted(self) -> bool {
-        self.0 >= Self::KEPT.0
+        self.0 >= Self::USER.0
+    }
+
+    /// It may do everything.
+    #[inline]
+    fn is_free(self) -> bool {
+        self.0 >= Self::FREE_USER.0
     }
 
     /// One more wrong password; true if there were many.
@@ -138,7 +156,7 @@ impl Settings {
     /// What a client that was let in under `before` has under these settings, or `None` if it is not to stay: what let it in
     /// is good no more.
     fn grants(&self, access: Access, before: &Self) -> Option<Access> {
-        if self.password.is_none() {
+        if self.lets_everybody_in() {
             return Some(Access::OPEN);
         }
         let said = match access {
@@ -155,6 +173,22 @@ impl Settings {
             }
         }
         self.keeps_revoked.then_some(Access::KEPT)
+    }
+
+    /// Clients need not say who they are, and may do everything.
+    fn lets_everybody_in(&self) -> bool {
+        self.password.is_none() && self.default_user().is_none()
+    }
+
+    /// What clients are who have not said who they are, if the file says so.
+    pub fn default_user(&self) -> Option<&Arc<User>> {
+        self.users.as_ref()?.find(DEFAULT.as_bytes())
+    }
+
+    /// A client that has not said who it is comes in all the same, as this user.
+    fn default_login(&self) -> Option<Login> {
+        let user = self.default_user()?.clone();
+        Some(Login { user, by: Proof::Nothing }).filter(Login::is_good)
     }
 }
 
@@ -173,6 +207,8 @@ pub struct Names {
     pub tracking: Option<Box<Tracking>>,
     /// What was asked for a request of that kind, before it is served.
     pub sought: Option<Box<Sought>>,
+    /// Which user of the file it is.
+    pub login: Option<Login>,
 }
 
 impl Names {
@@ -270,14 +306,62 @@ impl ReplyMode {
 impl Session {
     /// A client has just connected.
     pub fn new(settings: &Settings) -> Self {
-        Self {
+        let mut session = Self {
             db: settings.db,
             resp3: false,
-            access: if settings.password.is_none() { Access::OPEN } else { Access::NONE },
+            access: if settings.lets_everybody_in() { Access::OPEN } else { Access::NONE },
             reply_mode: ReplyMode::ON,
             mode: Mode::Ordinary,
             names: None,
+        };
+        if let Some(login) = settings.default_login() {
+            session.enter(login);
         }
+        session
+    }
+
+    /// It is this user of the file from now on.
+    pub fn enter(&mut self, login: Login) {
+        self.access = if login.user.is_unrestricted() { Access::FREE_USER } else { Access::USER };
+        self.names_mut().login = Some(login);
+    }
+
+    /// It is the user that its certificate names, if there is one.
+    pub fn enter_by_certificate(&mut self, settings: &Settings, name: &str) -> bool {
+        let user = settings.users.as_ref().and_then(|users| users.by_certificate(name));
+        let Some(user) = user.cloned() else { return false };
+        self.enter(Login { user, by: Proof::Certificate });
+        true
+    }
+
+    /// It is let in by the password of the pool.
+    pub(super) fn enter_by(&mut self, access: Access) {
+        self.access = access;
+        if let Some(names) = &mut self.names {
+            names.login = None;
+        }
+    }
+
+    /// The user of the file that it is.
+    pub fn login(&self) -> Option<&Login> {
+        self.names.as_ref()?.login.as_ref()
+    }
+
+    /// The name of the user that it is.
+    pub fn user_name<'s>(&'s self, settings: &'s Settings) -> &'s str {
+        match self.login() {
+            Some(login) => &login.user.name,
+            None => settings.user.as_deref().unwrap_or(DEFAULT),
+        }
+    }
+
+    /// The user whose rules its requests are judged by; none where it may do everything, or nothing.
+    #[inline]
+    pub fn restricted(&self) -> Option<&User> {
+        if self.access != Access::USER {
+            return None;
+        }
+        self.login().map(|login| &*login.user)
     }
 
     /// It has said the password, or none is asked for.
@@ -288,26 +372,67 @@ impl Session {
 
     /// The settings are others from now on. True if the client is not to stay.
     pub fn is_revoked(&mut self, before: &Settings, now: &Settings) -> bool {
+        if let Some(login) = self.login().cloned() {
+            return self.is_revoked_user(&login, now);
+        }
         if !self.access.is_granted() {
-            if now.password.is_none() {
+            if now.lets_everybody_in() {
                 self.access = Access::OPEN;
+            } else if let Some(login) = now.default_login() {
+                self.enter(login);
             }
             return false;
+        }
+        // Those that were let in by the password of the pool are the default user, if the file has one by now.
+        if let Some(user) = now.default_user() {
+            let said = match self.access {
+                Access::PRESENT => before.password.as_ref(),
+                Access::PREVIOUS => before.previous.as_ref(),
+                _ => None,
+            };
+            let hash = said.and_then(|said| Hash::of(said.expose().as_bytes()));
+            let login = Login { user: user.clone(), by: hash.map_or(Proof::Nothing, Proof::Password) };
+            let is_to_go = !login.is_good() && !now.keeps_revoked;
+            self.enter(login);
+            return is_to_go;
         }
         let granted = now.grants(self.access, before);
         self.access = granted.unwrap_or(self.access);
         granted.is_none()
     }
 
+    /// The same of a user of the file. It is what the file says of it from now on; who is gone, goes.
+    fn is_revoked_user(&mut self, login: &Login, now: &Settings) -> bool {
+        let Some(login) = now.users.as_ref().and_then(|users| login.under(users)) else {
+            if now.lets_everybody_in() && &*login.user.name == DEFAULT {
+                self.enter_by(Access::OPEN);
+                return false;
+            }
+            return true;
+        };
+        let is_to_go = !login.is_good() && !now.keeps_revoked;
+        self.enter(login);
+        is_to_go
+    }
+
     /// Nothing about the client asks for more than its command's row.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.is_authenticated() && self.mode == Mode::Ordinary && self.reply_mode.is_plain()
+        self.access.is_free() && self.mode == Mode::Ordinary && self.reply_mode.is_plain()
+    }
+
+    /// The same, but for the rules of this user.
+    #[inline]
+    pub fn plain_but_for_rules(&self) -> Option<&User> {
+        if self.mode != Mode::Ordinary || !self.reply_mode.is_plain() {
+            return None;
+        }
+        self.restricted()
     }
 
     /// Whether the password comes before this command.
-    pub fn lacks_password(&self, command: &Command, settings: &Settings) -> bool {
-        settings.password.is_some() && !self.is_authenticated() && !command.flags.has(flag::NO_AUTH)
+    pub fn lacks_password(&self, command: &Command) -> bool {
+        !self.is_authenticated() && !command.flags.has(flag::NO_AUTH)
     }
 
     /// The names it gave itself.

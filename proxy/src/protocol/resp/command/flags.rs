@@ -14,7 +14,7 @@ macro_rules! bits {
             const NAMES: &'static [(&'static str, $number)] = &[$((concat!($prefix, $text), $module::$name)),*];
 
             /// The bit of this name; 0 if it has none here.
-            pub(super) fn bit(name: &[u8]) -> $number {
+            pub fn bit(name: &[u8]) -> $number {
                 let found = Self::NAMES.iter().find(|(known, _)| known.as_bytes() == name);
                 found.map_or(0, |(_, bit)| *bit)
             }

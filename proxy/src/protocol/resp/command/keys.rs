@@ -76,6 +76,31 @@ impl Command<'_> {
         })
     }
 
+    /// Where its keys stand when the server executes it.
+    pub fn executed_keys(&self) -> &[KeySpec] {
+        self.executed.unwrap_or(self.keys)
+    }
+
+    /// The options of a request that make the server read keys which the request does not name, or may: `BY` with an asterisk, and `GET`
+    /// whatever it says.
+    pub fn options_of_patterns<'a>(
+        &self,
+        args: usize,
+        arg: &impl Fn(usize) -> &'a [u8],
+    ) -> impl Iterator<Item = &'static str> {
+        let of_spec = move |spec: &KeySpec| match (spec.begin, spec.find) {
+            (Begin::Option { words, from, options, .. }, Find::Pattern) => {
+                let named = |at: usize| words.iter().find(|word| arg(at - 1).eq_ignore_ascii_case(word.as_bytes()));
+                let found = option_values(words, from, options, args, arg)
+                    .filter_map(|at| Some((at, *named(at)?)))
+                    .find(|&(at, word)| word != BY || arg(at).contains(&b'*'));
+                found.map(|(_, word)| word)
+            }
+            _ => None,
+        };
+        self.keys.iter().filter_map(of_spec).collect::<Vec<_>>().into_iter()
+    }
+
     /// The positions of all keys in a request of `args` arguments, as the server takes them when it executes the request.
     /// Channels are not keys.
     ///
@@ -142,6 +167,9 @@ impl Command<'_> {
         found
     }
 }
+
+/// The option of SORT that names no keys where there is no asterisk in its value.
+const BY: &str = "BY";
 
 /// Why the keys of a request could not be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -265,6 +265,7 @@ impl Learnt {
             leaves_database: None,
             blocks_with: None,
             trial: None,
+            varies: None,
             transfers: None,
             scripts: None,
             subcommands: &[],

@@ -22,6 +22,7 @@ pub use flags::{Access, Categories, FAMILIES, Flags, access, category, flag};
 use flags::{family, implied_categories};
 pub use script::{ScriptChange, ScriptKind};
 pub use since::{Since, Version, since};
+pub use varies::Varies;
 pub use waits::TimeoutPlace;
 pub(super) use waits::Trial;
 
@@ -43,6 +44,7 @@ mod reading;
 mod script;
 mod since;
 pub mod table;
+mod varies;
 mod waits;
 
 /// What a command is and what becomes of it.
@@ -78,6 +80,8 @@ pub struct Command<'t> {
     pub(super) blocks_with: Option<BlocksWith>,
     /// How one key of a request is tried that waits under keys of several shards; none where it has to wait on one.
     pub(super) trial: Option<Trial>,
+    /// What becomes of its key, where that depends on other arguments.
+    pub(super) varies: Option<Varies>,
     /// What it does if it brings the value of one key to another one.
     pub transfers: Option<TransferKind>,
     /// What it changes about the scripts that are known.
@@ -258,6 +262,8 @@ pub enum Local {
     AclList,
     AclGetuser,
     AclCat,
+    AclDryrun,
+    AclLog,
     ConfigGet,
     ConfigSet,
     ScriptKill,
@@ -377,6 +383,7 @@ pub const fn row(
         leaves_database: None,
         blocks_with: None,
         trial: None,
+        varies: None,
         transfers: None,
         scripts: None,
         subcommands: &[],
@@ -417,6 +424,12 @@ impl Command<'static> {
     /// A row of which single keys are tried so.
     pub(super) const fn tried_by(mut self, trial: Trial) -> Self {
         self.trial = Some(trial);
+        self
+    }
+
+    /// A row whose command does with its key what other arguments say.
+    pub(super) const fn varies(mut self, varies: Varies) -> Self {
+        self.varies = Some(varies);
         self
     }
 

@@ -2,9 +2,10 @@
 
 use super::info;
 use crate::protocol::caching::Caching;
+use crate::protocol::resp::acl::file::DEFAULT;
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::session::{Access, Session, Settings, client_name, number};
-use crate::protocol::resp::{Resp, encode, transaction};
+use crate::protocol::resp::{Resp, encode, rights, transaction};
 use crate::protocol::{Facts, Plan, Route};
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`
@@ -68,9 +69,11 @@ pub fn hello(
     if resp3 != session.resp3 && !facts.quiet {
         return Route::WhenQuiet;
     }
-    if let Some((user, password)) = credentials {
-        let Some(access) = access(user, password, facts.settings) else { return deny(session, out) };
-        session.access = access;
+    if let Some((user, password)) = credentials
+        && !admit(user, password, session, facts.settings)
+    {
+        rights::note_wrong_password(user, "hello", session, facts);
+        return deny(session, out);
     }
     if !session.is_authenticated() {
         encode::error(
@@ -121,12 +124,17 @@ fn deny(session: &mut Session, out: &mut Vec<u8>) -> Route<Merge> {
 pub fn authenticate(
     all: &[&[u8]],
     session: &mut Session,
-    settings: &Settings,
+    facts: &Facts<'_, Resp>,
     out: &mut Vec<u8>,
 ) -> Route<Merge> {
-    let granted = match all {
+    let settings = facts.settings;
+    let (user, password) = match all {
         [_, password] => {
-            if settings.password.is_none() {
+            let needs_none = match settings.default_user() {
+                Some(user) => user.needs_none,
+                None => settings.password.is_none(),
+            };
+            if needs_none {
                 encode::error(
                     out,
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure \
@@ -134,25 +142,42 @@ pub fn authenticate(
                 );
                 return Route::Answer;
             }
-            access(b"default", password, settings)
+            (DEFAULT.as_bytes(), *password)
         }
-        [_, user, password] => access(user, password, settings),
+        [_, user, password] => (*user, *password),
         _ => {
             encode::error(out, "ERR syntax error");
             return Route::Answer;
         }
     };
-    let Some(granted) = granted else { return deny(session, out) };
-    session.access = granted;
+    if !admit(user, password, session, settings) {
+        rights::note_wrong_password(user, "auth", session, facts);
+        return deny(session, out);
+    }
     encode::simple(out, "OK");
     Route::Answer
 }
 
-/// What these words are good for, if anything. Only the user `default` exists, and the one that the pool names to its shards.
+/// Whether these words let a client in. Those of the file are asked first.
+fn admit(user: &[u8], password: &[u8], session: &mut Session, settings: &Settings) -> bool {
+    if let Some(users) = &settings.users
+        && (users.find(user).is_some() || user != DEFAULT.as_bytes() && settings.user.is_none())
+    {
+        let login = users.admit(user, password);
+        let is_in = login.is_some();
+        login.into_iter().for_each(|login| session.enter(login));
+        return is_in;
+    }
+    let access = access(user, password, settings);
+    access.into_iter().for_each(|access| session.enter_by(access));
+    access.is_some()
+}
+
+/// What these words are good for where the file knows no such user, if anything. There are only the user `default`, and the one that the pool names to its shards.
 /// Without a password of the pool everybody is `default`, as in Redis.
 fn access(user: &[u8], password: &[u8], settings: &Settings) -> Option<Access> {
     let named = settings.user.as_ref().is_some_and(|known| known.as_bytes() == user);
-    if user != b"default" && !named {
+    if user != DEFAULT.as_bytes() && !named {
         return None;
     }
     let Some(expected) = &settings.password else { return Some(Access::OPEN) };

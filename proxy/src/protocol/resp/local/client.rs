@@ -8,6 +8,7 @@ use super::caching;
 use crate::buffer::Output;
 use crate::protocol::caching::Receiver;
 use crate::protocol::events::Flags;
+use crate::protocol::resp::acl::file::{DEFAULT, Users};
 use crate::protocol::resp::command::Merge;
 use crate::protocol::resp::command::index::lookup;
 use crate::protocol::resp::mode::Mode;
@@ -141,7 +142,7 @@ pub fn list_question(words: &[&[u8]]) -> Result<Question, String> {
 }
 
 /// `CLIENT KILL address`, or with filters.
-pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
+pub fn kill_question(words: &[&[u8]], own: u64, users: Option<&Users>) -> Result<Question, String> {
     if let [address] = words {
         let filter = ClientFilter {
             address: Some(String::from_utf8_lossy(address).into_owned()),
@@ -159,9 +160,11 @@ pub fn kill_question(words: &[&[u8]], own: u64) -> Result<Question, String> {
             b"laddr" => filter.local_address = Some(text()),
             b"type" => of_type(value, &mut filter)?,
             b"user" => {
-                if *value != b"default" {
+                let is_known = users.is_some_and(|users| users.find(value).is_some());
+                if !is_known && *value != DEFAULT.as_bytes() {
                     return Err(format!("ERR No such user '{}'", text()));
                 }
+                filter.user = Some(text());
             }
             b"maxage" => {
                 let age = number(value).and_then(|age| u64::try_from(age).ok()).filter(|&age| age > 0);
@@ -283,7 +286,8 @@ pub fn list(client: &ClientRow<'_>, session: &Session, line: &mut String) {
     );
     let _ = writeln!(
         line,
-        "events=r cmd={command} user=default redir={} resp={} lib-name={} lib-ver={}",
+        "events=r cmd={command} user={} redir={} resp={} lib-name={} lib-ver={}",
+        client.user,
         caching::redirected_to(session),
         if session.resp3 { 3 } else { 2 },
         names.library,

@@ -71,7 +71,7 @@ pub fn answer(
             encode::error(out, words);
         }
         Local::Hello => return access::hello(&all, session, facts, plan),
-        Local::Auth => return access::authenticate(&all, session, facts.settings, out),
+        Local::Auth => return access::authenticate(&all, session, facts, out),
         Local::Select => match access::select(all[1], session, facts) {
             Ok(db) if db != session.db && session.mode.may_watch() => {
                 transaction::refuse_change("select", session, out);
@@ -92,7 +92,10 @@ pub fn answer(
         }
         Local::ClientList => return client::ask(client::list_question(&all[2..]), facts, plan),
         Local::ClientInfo => return client::ask(Ok(client::own_question(facts.client)), facts, plan),
-        Local::ClientKill => return client::ask(client::kill_question(&all[2..], facts.client), facts, plan),
+        Local::ClientKill => {
+            let users = facts.settings.users.as_deref();
+            return client::ask(client::kill_question(&all[2..], facts.client, users), facts, plan);
+        }
         Local::ClientUnblock => return client::ask(client::unblock_question(&all[2..]), facts, plan),
         Local::ClientReply => return client::reply_mode(all[2], session, plan),
         Local::ClientId => encode::integer(out, facts.client as i64),
@@ -106,9 +109,11 @@ pub fn answer(
         Local::ClientNoEvict | Local::ClientNoTouch => client::on_or_off(all[2], out),
         // Nobody is ever paused.
         Local::ClientUnpause => encode::simple(out, "OK"),
-        Local::AclWhoami => encode::bulk(out, acl::USER),
-        Local::AclUsers => acl::users(out),
+        Local::AclWhoami => encode::bulk(out, acl::who(session)),
+        Local::AclUsers => acl::users(facts.settings, out),
         Local::AclList => acl::list(facts.settings, out),
+        Local::AclDryrun => acl::dry_run(&all, facts, out),
+        Local::AclLog => acl::log(&all[2..], session.resp3, facts, out),
         Local::AclGetuser => acl::user(all[2], session, facts.settings, out),
         Local::AclCat => acl::categories(&all, facts, plan),
         Local::Multi => transaction::begin(session, out),
