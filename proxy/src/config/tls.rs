@@ -410,7 +410,7 @@ pub(super) fn read_otlp_tls(outer: &mut Section<'_, '_>, around: &Surroundings<'
 fn read_tls_to(
     name: &'static str,
     outer: &mut Section<'_, '_>,
-    ends_alone: bool,
+    to_memcached: bool,
     around: &Surroundings<'_>,
 ) -> Option<ShardTls> {
     let (node, entries) = mapping(outer, name)?;
@@ -483,11 +483,11 @@ fn read_tls_to(
         },
     };
     // memcached ends handshakes that resume a session where it verifies clients: it lacks what OpenSSL asks for then (a session id context).
-    if !redis && has_pair {
+    if to_memcached && has_pair {
         config.resumption = rustls::client::Resumption::disabled();
     }
     let written = reader.written(node);
-    Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone, written })
+    Some(ShardTls { config: Arc::new(config), server_name, certificate, ends_alone: to_memcached, written })
 }
 
 /// How servers are to be spoken to, by what was said on the command line: settings of `servers_tls` and their values. Files are relative to
