@@ -29,6 +29,7 @@ mod cluster;
 mod facade;
 pub mod json_schema;
 pub mod kind;
+mod lenient;
 mod listen;
 mod listeners;
 mod mistake;
