@@ -99,10 +99,6 @@ const ROWS: &[(&str, Bound)] = &[
     ("control/care/functions.rs Said.run", Configured),
     ("control/events.rs Events.held", Configured),
     ("control/events.rs Events.waiting", Constant("FLAGS_WAITING_MAX", "memstore_events_refused")),
-    // Of a certificate, which its TLS session holds.
-    ("net/peer_name.rs PeerName.cn", Account),
-    ("net/peer_name.rs PeerName.dns", Account),
-    ("net/peer_name.rs PeerName.uris", Account),
     ("net/stream.rs LayeredStream.come", Constant("READ_SIZE", "memstore_shard_connections")),
     ("net/stream.rs LayeredStream.output", Constant("TAKEN_MAX", "memstore_shard_connections")),
     ("net/tls.rs Tls.come", Account),

@@ -9,7 +9,6 @@ use std::io;
 
 use bytes::BytesMut;
 
-use super::peer_name::PeerName;
 use super::plain::{Plain, Read, Written};
 use crate::account::Share;
 use crate::buffer::Output;
@@ -39,14 +38,6 @@ pub trait Layer: Debug + Send {
 
     /// The client counts in this share from now on.
     fn join(&mut self, share: &Share);
-
-    /// The names that the peer has proven to have, if it has presented a certificate that was verified.
-    ///
-    /// # Errors
-    /// As of [`PeerName::of`].
-    fn peer_name(&self) -> Result<Option<PeerName>, String> {
-        Ok(None)
-    }
 }
 
 /// What is above a socket of which nothing is said or heard any more.
@@ -138,11 +129,6 @@ impl Layered {
     /// As [`Layer::memory`].
     pub fn memory(&self) -> usize {
         self.layer.memory()
-    }
-
-    /// As [`Layer::peer_name`].
-    pub fn peer_name(&self) -> Result<Option<PeerName>, String> {
-        self.layer.peer_name()
     }
 
     /// As [`Layer::join`].

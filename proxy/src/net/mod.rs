@@ -8,7 +8,6 @@ pub mod handshakes;
 pub mod late;
 pub mod layer;
 pub mod listen;
-pub mod peer_name;
 pub mod plain;
 pub mod socket;
 mod stream;

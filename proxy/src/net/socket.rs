@@ -12,7 +12,6 @@ use bytes::BytesMut;
 use rustix::io::Errno;
 
 use super::layer::{Layer, Layered};
-use super::peer_name::PeerName;
 use super::plain::Plain;
 use crate::account::Share;
 use crate::buffer::Output;
@@ -144,17 +143,6 @@ impl Socket {
         match self {
             Self::Plain(_) => 0,
             Self::Layered(layered) => layered.memory(),
-        }
-    }
-
-    /// The names that the peer has proven to have by a certificate; none without TLS, or where it has presented none.
-    ///
-    /// # Errors
-    /// As of [`PeerName::of`].
-    pub fn peer_name(&self) -> Result<Option<PeerName>, String> {
-        match self {
-            Self::Plain(_) => Ok(None),
-            Self::Layered(layered) => layered.peer_name(),
         }
     }
 

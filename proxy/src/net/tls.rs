@@ -13,7 +13,6 @@ use bytes::BytesMut;
 use rustls::Connection;
 
 use super::layer::Layer;
-use super::peer_name::PeerName;
 use super::plain::{Plain, Read, Written};
 use crate::account::{Account, Aside, Share};
 use crate::buffer::Output;
@@ -343,11 +342,6 @@ impl Layer for Tls {
         if let Some(aside) = &mut self.aside {
             aside.join(share);
         }
-    }
-
-    fn peer_name(&self) -> Result<Option<PeerName>, String> {
-        let presented = self.connection.peer_certificates().and_then(<[_]>::first);
-        presented.map(PeerName::of).transpose()
     }
 }
 

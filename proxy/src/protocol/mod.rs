@@ -176,11 +176,6 @@ pub trait Protocol:
         true
     }
 
-    /// The client's certificate names this user. False if there is none of that name, so that nothing has changed.
-    fn certified(_session: &mut Self::Session, _settings: &Self::Settings, _name: &str) -> bool {
-        false
-    }
-
     /// Decides what is to be done with the complete request. The session changes only where the request is answered at
     /// once: a request that has to wait is planned again.
     fn plan(

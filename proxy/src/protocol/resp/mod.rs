@@ -195,10 +195,6 @@ impl Protocol for Resp {
         rights::may_send(session, request, store)
     }
 
-    fn certified(session: &mut Session, settings: &Settings, name: &str) -> bool {
-        session.enter_by_certificate(settings, name)
-    }
-
     #[inline(always)]
     fn plan(
         Request { decoder, canonical }: Request<'_, Self>,

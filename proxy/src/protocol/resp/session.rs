@@ -326,14 +326,6 @@ impl Session {
         self.names_mut().login = Some(login);
     }
 
-    /// It is the user that its certificate names, if there is one.
-    pub fn enter_by_certificate(&mut self, settings: &Settings, name: &str) -> bool {
-        let user = settings.users.as_ref().and_then(|users| users.by_certificate(name));
-        let Some(user) = user.cloned() else { return false };
-        self.enter(Login { user, by: Proof::Certificate });
-        true
-    }
-
     /// It is let in by the password of the pool.
     pub(super) fn enter_by(&mut self, access: Access) {
         self.access = access;

@@ -3,6 +3,7 @@
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>. What a server refuses is refused here, so that
 //! one file can serve the proxy and its shards.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::rules::RuleError;
@@ -41,13 +42,14 @@ impl Users {
     /// All that is wrong with it; there is at least one mistake then.
     pub fn read(text: &str) -> Result<Self, Vec<Mistake>> {
         let (mut users, mut mistakes): (Vec<Arc<User>>, _) = (Vec::new(), Vec::new());
+        let mut names = HashSet::new();
         for (place, line) in text.split('\n').enumerate() {
             let line = Line { number: place + 1, words: words(line) };
             if line.words.is_empty() {
                 continue;
             }
             match line.user() {
-                Ok(user) if users.iter().any(|known| known.name == user.name) => {
+                Ok(user) if !names.insert(user.name.clone()) => {
                     mistakes.push(line.mistake(Some(2), format!("the user {:?} is there twice", user.name)));
                 }
                 Ok(_) if users.len() == USERS_MAX => {
@@ -69,11 +71,6 @@ impl Users {
     pub fn find(&self, name: &[u8]) -> Option<&Arc<User>> {
         let found = self.users.binary_search_by(|user| user.name.as_bytes().cmp(name));
         found.ok().map(|place| &self.users[place])
-    }
-
-    /// The user that the certificate of a client names: it needs no password, but has to be on.
-    pub fn by_certificate(&self, name: &str) -> Option<&Arc<User>> {
-        self.find(name.as_bytes()).filter(|user| user.is_on)
     }
 
     /// All of them, by name.

@@ -22,8 +22,6 @@ pub enum Proof {
     Nothing,
     /// This password.
     Password(Hash),
-    /// Its certificate.
-    Certificate,
 }
 
 impl Login {
@@ -32,7 +30,6 @@ impl Login {
         match &self.by {
             Proof::Nothing => self.user.accepts(None),
             Proof::Password(hash) => self.user.accepts(Some(hash)),
-            Proof::Certificate => self.user.is_on,
         }
     }
 
