@@ -160,6 +160,7 @@ soak: tools-test tools-failures ## the simulation with SOAK_SEEDS (20000) seeds,
 	SIMULATION_SEEDS=$(SOAK_SEEDS) cargo test --release -p memstore-proxy --test simulation --test scripts --test redirects --test subscribers --test waiting --test wide_waiting --test watching --test confirming --test scanning -- --nocapture
 	cargo test --release -p memstore-proxy --test scans -- --ignored --nocapture
 	BLOCKED=10000 cargo test --release -p memstore-proxy --test blocking -- --ignored --nocapture
+	cargo test --release -p memstore-proxy --test kept_values -- --ignored --nocapture
 	ELEMENTS=1000000 cargo test --release -p memstore-proxy --test arrivals -- --nocapture
 	DIFFERENTIAL_CASES=$(SOAK_CASES) cargo test --release -p memstore-proxy --test differential
 	GROWN_PRIMARIES=5 cargo test --release -p memstore-proxy --test reconcile
