@@ -149,7 +149,15 @@ fn slow_requests_to_memcached_are_told_to_operators() {
     let mut client = proxy.connect();
     client.send(b"set k 0 0 5\r\nvalue\r\n");
     assert_eq!(client.bytes(8), b"STORED\r\n");
-    let entries = slow(&admin);
+    // An entry is made once the reply is out.
+    let begin = Instant::now();
+    let entries = loop {
+        let entries = slow(&admin);
+        if !entries.is_empty() {
+            break entries;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "it is not told of");
+    };
     let [entry] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!(entry["command"], serde_json::json!(["set", "k", "0", "0", "5"]));
     assert_eq!((&entry["shard"], &entry["timed_out"]), (&"shard-0".into(), &false.into()));
